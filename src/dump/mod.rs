@@ -1,0 +1,1 @@
+//! dump: pictures. In: graphs and schedules. Out: DOT and SVG text.

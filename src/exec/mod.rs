@@ -1,0 +1,3 @@
+//! exec: runs programs. [`cpu`] runs every rank in one process.
+
+pub mod cpu;

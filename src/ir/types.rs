@@ -1,0 +1,162 @@
+//! Element types, shapes and the type of a value.
+
+use std::fmt;
+
+/// The largest number of elements that one value may have: 2^40.
+pub const MAX_ELEMENTS: usize = 1 << 40;
+
+/// An element type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DType {
+    /// IEEE binary64.
+    F64,
+    /// IEEE binary32.
+    F32,
+    /// IEEE binary16.
+    F16,
+    /// bfloat16.
+    BF16,
+    /// 64-bit signed integer.
+    I64,
+    /// 32-bit signed integer.
+    I32,
+    /// A truth value, one byte in memory.
+    Bool,
+}
+
+impl DType {
+    /// Every element type, in the order of declaration.
+    pub const ALL: [DType; 7] =
+        [DType::F64, DType::F32, DType::F16, DType::BF16, DType::I64, DType::I32, DType::Bool];
+
+    /// The name in the text form: `f64`, `f32`, `f16`, `bf16`, `i64`, `i32`, `bool`.
+    pub fn name(self) -> &'static str {
+        match self {
+            DType::F64 => "f64",
+            DType::F32 => "f32",
+            DType::F16 => "f16",
+            DType::BF16 => "bf16",
+            DType::I64 => "i64",
+            DType::I32 => "i32",
+            DType::Bool => "bool",
+        }
+    }
+
+    /// The type of that name, if there is one.
+    pub fn from_name(name: &str) -> Option<DType> {
+        DType::ALL.into_iter().find(|t| t.name() == name)
+    }
+
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            DType::F64 | DType::I64 => 8,
+            DType::F32 | DType::I32 => 4,
+            DType::F16 | DType::BF16 => 2,
+            DType::Bool => 1,
+        }
+    }
+
+    /// Whether it is one of the four floating types.
+    pub fn is_float(self) -> bool {
+        matches!(self, DType::F64 | DType::F32 | DType::F16 | DType::BF16)
+    }
+
+    /// The type in which partial attention results of this input type are kept
+    /// (f64 for f64, f32 for every other floating type).
+    pub fn accumulator(self) -> DType {
+        if self == DType::F64 { DType::F64 } else { DType::F32 }
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The type of a value: its element type and its shape, outermost axis first.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Type {
+    /// Element type.
+    pub dtype: DType,
+    /// Extents; empty for a scalar. An extent may be 0.
+    pub shape: Vec<usize>,
+}
+
+impl Type {
+    /// A type from its parts.
+    pub fn new(dtype: DType, shape: impl Into<Vec<usize>>) -> Type {
+        Type { dtype, shape: shape.into() }
+    }
+
+    /// Number of axes.
+    pub fn rank(&self) -> usize {
+        self.shape.len()
+    }
+
+    /// Number of elements, or `None` above [`MAX_ELEMENTS`].
+    pub fn checked_elements(&self) -> Option<usize> {
+        if self.shape.contains(&0) {
+            return Some(0);
+        }
+        let mut n = 1usize;
+        for &d in &self.shape {
+            n = n.checked_mul(d)?;
+            if n > MAX_ELEMENTS {
+                return None;
+            }
+        }
+        Some(n)
+    }
+
+    /// Number of elements of a verified type.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Size in bytes of a verified type, without padding.
+    pub fn bytes(&self) -> usize {
+        self.elements() * self.dtype.bytes()
+    }
+}
+
+impl fmt::Display for Type {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[", self.dtype)?;
+        for (i, d) in self.shape.iter().enumerate() {
+            if i > 0 {
+                f.write_str(",")?;
+            }
+            write!(f, "{d}")?;
+        }
+        f.write_str("]")
+    }
+}
+
+/// Row-major strides, in elements, of a shape.
+pub fn strides(shape: &[usize]) -> Vec<usize> {
+    let mut out = vec![1; shape.len()];
+    for i in (0..shape.len().saturating_sub(1)).rev() {
+        out[i] = out[i + 1] * shape[i + 1].max(1);
+    }
+    out
+}
+
+/// The shape to which two shapes broadcast, aligned at their last axis as in NumPy and ONNX;
+/// `None` if an axis differs and neither extent is 1.
+pub fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
+    let rank = a.len().max(b.len());
+    let extent = |s: &[usize], i: usize| {
+        let missing = rank - s.len();
+        if i < missing { 1 } else { s[i - missing] }
+    };
+    (0..rank)
+        .map(|i| match (extent(a, i), extent(b, i)) {
+            (x, y) if x == y => Some(x),
+            (1, y) => Some(y),
+            (x, 1) => Some(x),
+            _ => None,
+        })
+        .collect()
+}

@@ -1,0 +1,51 @@
+//! Tiles and emptiness against enumeration, and the text form.
+
+use super::*;
+use proptest::prelude::*;
+
+fn terms() -> impl Strategy<Value = Vec<Term>> {
+    let causal = (-8i64..8).prop_map(|offset| Term::Causal { offset });
+    let window = (proptest::option::of(0u64..6), proptest::option::of(0u64..6), -6i64..6)
+        .prop_map(|(left, right, offset)| Term::Window { left, right, offset });
+    proptest::collection::vec(prop_oneof![causal, window], 0..3)
+}
+
+fn progression() -> impl Strategy<Value = Progression> {
+    (0usize..20, 0usize..8, 1usize..4).prop_map(|(start, len, step)| Progression { start, len, step })
+}
+
+proptest! {
+    #[test]
+    fn a_tile_is_what_enumeration_says(terms in terms(), q in progression(), k in progression()) {
+        let mask = Mask { terms, fill: Fill::NegInf };
+        let pairs: Vec<bool> =
+            q.rows().flat_map(|i| k.rows().map(move |j| (i, j))).map(|(i, j)| mask.keeps(i, j)).collect();
+        match mask.tile(&q, &k) {
+            Tile::Skip => prop_assert!(pairs.iter().all(|p| !p)),
+            Tile::Full => prop_assert!(pairs.iter().all(|&p| p)),
+            Tile::Partial => {}
+        }
+        // One term alone is decided exactly where rows are adjacent.
+        if mask.terms.len() <= 1 && q.step == 1 && k.step == 1 {
+            prop_assert_eq!(mask.tile(&q, &k) == Tile::Skip, pairs.iter().all(|p| !p));
+        }
+        let filled = Mask { fill: Fill::Add(-1e4), ..mask };
+        prop_assert!(q.len == 0 || k.len == 0 || filled.tile(&q, &k) != Tile::Skip);
+    }
+
+    #[test]
+    fn emptiness_is_what_enumeration_says(terms in terms(), q in 0usize..20, k in 0usize..20) {
+        let mask = Mask { terms, fill: Fill::NegInf };
+        let full = (0..q).all(|i| (0..k).any(|j| mask.keeps(i, j)));
+        prop_assert_eq!(mask.no_row_is_empty(q, k), full);
+    }
+
+    #[test]
+    fn text_parses_back(terms in terms(), fill in -1e9f64..0.0) {
+        for fill in [Fill::NegInf, Fill::Add(fill), Fill::Replace(fill)] {
+            let mask = Mask { terms: terms.clone(), fill };
+            let fill = if terms.is_empty() { Fill::NegInf } else { fill };
+            prop_assert_eq!(mask.to_string().parse::<Mask>().unwrap(), Mask { fill, ..mask });
+        }
+    }
+}
