@@ -2,10 +2,11 @@
 //! of a group of GPUs the program comes out that computes the same result with the sequence split over the ranks.
 //!
 //! The way through the house: [`import`] → [`ir`] → [`find`] → [`shard`] → [`ring`] → [`schedule`] → [`check`] → [`exec`];
-//! [`eval`], [`mask`] and [`layout`] serve them, [`dump`] draws.
+//! [`eval`], [`mask`] and [`layout`] serve them, [`dump`] draws. [`compile`] is the whole path, a line a stage.
 
 pub mod check;
 pub mod dump;
+pub mod error;
 pub mod eval;
 pub mod exec;
 pub mod find;
@@ -16,3 +17,8 @@ pub mod mask;
 pub mod ring;
 pub mod schedule;
 pub mod shard;
+
+mod pass;
+
+pub use error::Error;
+pub use pass::{Compiled, Island, Options, compile, compile_found, run};

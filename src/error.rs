@@ -1,0 +1,59 @@
+//! One error for the whole pass; each room's own error is its source.
+
+use crate::{check, eval, exec, import, ir, ring, schedule, shard};
+
+/// Why the pass stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The model could not be read.
+    #[error(transparent)]
+    Import(#[from] import::ImportError),
+    /// A graph is not well formed after a stage. After any stage but the import it is a fault of annulus.
+    #[error("the graph is not well formed after {stage}: {}", list(.errors))]
+    Verify {
+        /// The stage.
+        stage: &'static str,
+        /// Every broken invariant.
+        errors: Vec<ir::verify::VerifyError>,
+    },
+    /// The graph could not be split.
+    #[error(transparent)]
+    Shard(#[from] shard::ShardError),
+    /// An attention cannot be split as asked.
+    #[error(transparent)]
+    Ring(#[from] ring::RingError),
+    /// An island could not be scheduled.
+    #[error(transparent)]
+    Schedule(#[from] schedule::ScheduleError),
+    /// A schedule did not pass the proof.
+    #[error("the schedule of {island} is wrong, and is not used: {}", failures(.report))]
+    Check {
+        /// Name of the island.
+        island: String,
+        /// What is wrong.
+        report: check::Report,
+    },
+    /// A run failed.
+    #[error(transparent)]
+    Exec(#[from] exec::cpu::ExecError),
+    /// An evaluation failed.
+    #[error(transparent)]
+    Eval(#[from] eval::EvalError),
+}
+
+fn list(errors: &[ir::verify::VerifyError]) -> String {
+    let all: Vec<String> = errors.iter().take(5).map(ToString::to_string).collect();
+    let more = errors.len().saturating_sub(all.len());
+    let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
+    format!("{}{rest}", all.join("; "))
+}
+
+fn failures(report: &check::Report) -> String {
+    let all: Vec<String> = report
+        .failed
+        .iter()
+        .take(5)
+        .map(|f| format!("{}: rank {}, step {} ({}): {}", f.check, f.rank, f.step, f.op, f.message))
+        .collect();
+    all.join("; ")
+}
