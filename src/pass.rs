@@ -8,7 +8,7 @@ use crate::ir::{Attention, Graph, Op, OpId, Tensor, Type, verify::verify};
 use crate::layout::LayoutKind;
 use crate::ring::{self, Strategy};
 use crate::schedule::{self, Schedule};
-use crate::shard::{self, Placement, Program, Segment, ShardOptions};
+use crate::shard::{self, Program, Segment, ShardOptions};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -133,7 +133,8 @@ impl Compiled {
         let mut graphs = BTreeMap::new();
         for island in &self.islands {
             for &op in &island.uses {
-                graphs.insert(op, Arc::new(island_graph(&self.program, op, island.strategy, rank)?));
+                let graph = island_graph(&self.program, op, island.strategy, rank)?;
+                graphs.insert(op, (island.strategy.name().to_owned(), Arc::new(graph)));
             }
         }
         let graph = shard::rank_graph(&self.program, rank, &graphs);
@@ -147,18 +148,19 @@ impl Compiled {
 #[derive(PartialEq)]
 struct Key {
     attention: Attention,
-    operands: Vec<(Type, Placement)>,
+    operands: Vec<Type>,
+    handed: Option<shard::Island>,
 }
 
 impl Key {
     fn of(program: &Program, op: OpId) -> Key {
         let graph = &program.graph;
         let Op::Attention(attention) = graph.op(op) else { unreachable!("an island is an attention") };
-        let placed = |v| program.placements.get(&v).cloned().unwrap_or(Placement::Whole);
-        let operands = graph.operands(op);
+        let operands = graph.operands(op).into_iter().map(|v| graph.ty(v).clone());
         Key {
             attention: (**attention).clone(),
-            operands: operands.into_iter().map(|v| (graph.ty(v).clone(), placed(v))).collect(),
+            operands: operands.collect(),
+            handed: program.islands.get(&op).cloned(),
         }
     }
 }

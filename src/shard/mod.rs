@@ -31,7 +31,8 @@ pub enum ShardError {
 pub struct LocalGraph {
     /// The graph; values and operations carry the names of the program's graph.
     pub graph: Graph,
-    /// For each input of `graph`, the program's value that it holds (the rank's rows where that is sharded).
+    /// For each input of `graph`, the program's value that it holds, as [`Program::held`] says: the rank's rows where it is
+    /// sharded and not gathered before.
     pub inputs: Vec<ValueId>,
     /// For each output of `graph`, the program's value that it makes.
     pub outputs: Vec<ValueId>,
@@ -57,11 +58,12 @@ fn unimplemented_local() -> LocalGraph {
     LocalGraph { graph: Graph::default(), inputs: vec![], outputs: vec![] }
 }
 
-/// The printed program of a rank (see [`Program`]); `islands` holds the island graph of each split attention.
+/// The printed program of a rank (see [`Program`]); `islands` holds the name of the strategy and the island graph of each
+/// split attention.
 pub fn rank_graph(
     _program: &Program,
     _rank: usize,
-    _islands: &std::collections::BTreeMap<crate::ir::OpId, Arc<Graph>>,
+    _islands: &std::collections::BTreeMap<crate::ir::OpId, (String, Arc<Graph>)>,
 ) -> Graph {
     Graph::default()
 }

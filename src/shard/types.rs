@@ -1,7 +1,7 @@
 //! The Program: what each rank does, as one decision for all of them.
 
 use crate::ir::{Graph, OpId, ValueId};
-use crate::layout::Layout;
+use crate::layout::{Layout, Progression};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ pub struct Sharding {
 pub enum Segment {
     /// Operations that need no other rank, in order.
     Local(Vec<OpId>),
-    /// A sharded value is put together on every rank.
+    /// A sharded value is put together on every rank; from here on it is held whole.
     Gather {
         /// The value.
         value: ValueId,
@@ -42,6 +42,18 @@ pub enum Segment {
     },
     /// An attention that is split over the ranks.
     Island(OpId),
+}
+
+/// What an island is handed and who owns its rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Island {
+    /// Layout of the query rows, of the results too: an index in [`Program::layouts`].
+    pub q_layout: usize,
+    /// Layout of the key rows.
+    pub kv_layout: usize,
+    /// How a rank is handed each operand: its rows of q, k and v; of a leaf its query rows, or all of it. A value that is
+    /// held whole is sliced where it is handed over.
+    pub operands: Vec<Placement>,
 }
 
 /// A graph and how it is split. Rank r's graph is made on demand by [`super::rank_graph`], never stored P times.
@@ -53,10 +65,30 @@ pub struct Program {
     pub ranks: usize,
     /// The layouts in use: one per sequence of the model.
     pub layouts: Vec<Layout>,
-    /// Placement of each value where its producer leaves it. Inputs and constants are `Whole` unless the host hands rows.
+    /// Placement of each live value where its producer leaves it; see [`Program::held`] for what a gather changes.
+    /// Inputs and constants are `Whole` unless the host hands rows.
     pub placements: BTreeMap<ValueId, Placement>,
     /// What is done, in order, by every rank.
     pub segments: Vec<Segment>,
-    /// Attentions that are computed whole, with the reason.
+    /// The attentions that are split, and how they are handed their operands.
+    pub islands: BTreeMap<OpId, Island>,
+    /// Attentions that are not split along their rows, with the reason.
     pub refused: Vec<(OpId, String)>,
+}
+
+impl Program {
+    /// How the ranks hold a value when `segment` begins (`segments.len()`: at the end): a sharded value is whole once it
+    /// was gathered. A value that no output needs is not held; it counts as whole.
+    pub fn held(&self, value: ValueId, segment: usize) -> &Placement {
+        let gathered = |s: &Segment| matches!(s, Segment::Gather { value: v, .. } if *v == value);
+        match self.placements.get(&value) {
+            Some(p @ Placement::Sharded(_)) if !self.segments.iter().take(segment).any(gathered) => p,
+            _ => &Placement::Whole,
+        }
+    }
+
+    /// The rows that `rank` owns under a sharding, by global number, in the order in which it holds them.
+    pub fn rows(&self, sharding: &Sharding, rank: usize) -> &[Progression] {
+        &self.layouts[sharding.layout].rows[rank]
+    }
 }
