@@ -1,0 +1,385 @@
+//! attn_partial: (o, m, l) of query rows over key rows, by the online softmax.
+//!
+//! In: query rows of a tensor, decoded keys and values, a carry or none. Out: the new carry; [`finish`] divides it.
+//!
+//! Invariants: a masked key takes no part, whatever its bytes are. A carry of (0, −∞, 0) is neutral. Bits depend on rows
+//! and pieces alone, not on the number of threads: work is cut in fixed blocks, and each block is one thread's.
+
+use super::acc::{Acc, numbers};
+use super::leaves::{LeafRow, Leaves};
+use crate::ir::{EmptyRow, Tensor};
+use crate::layout::Progression;
+use crate::mask::{Fill, Mask, Term, Tile};
+use crate::schedule::AttentionFacts;
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
+use rayon::prelude::*;
+use std::ops::Range;
+
+const Q_BLOCK: usize = 64;
+const K_BLOCK: usize = 256;
+
+/// What one rank's kernels share.
+pub(super) struct Context<'a, A> {
+    pub(super) facts: &'a AttentionFacts,
+    /// The rank's query rows (B, Hq, rows, Dk).
+    pub(super) q: Vec<A>,
+    /// How many those are.
+    pub(super) q_rows: usize,
+    pub(super) leaves: Leaves<A>,
+}
+
+impl<'a, A: Acc> Context<'a, A> {
+    pub(super) fn new(facts: &'a AttentionFacts, args: &[Tensor]) -> Context<'a, A> {
+        let terms: Vec<usize> = facts
+            .mask
+            .terms
+            .iter()
+            .filter_map(|t| match t {
+                Term::Tensor { operand } => Some(*operand),
+                _ => None,
+            })
+            .collect();
+        Context {
+            facts,
+            q: numbers(args[0].data()),
+            q_rows: args[0].shape()[2],
+            leaves: Leaves::new(&facts.leaves, args, &terms, facts.bias),
+        }
+    }
+}
+
+/// Keys (B, Hkv, rows, Dk) and values (B, Hkv, rows, Dv).
+pub(super) struct Keys<A> {
+    pub(super) rows: Progression,
+    pub(super) k: Vec<A>,
+    pub(super) v: Vec<A>,
+}
+
+/// o (B, Hq, rows, Dv) not divided, m and l (B, Hq, rows).
+pub(super) struct Carry<A> {
+    pub(super) o: Vec<A>,
+    pub(super) m: Vec<A>,
+    pub(super) l: Vec<A>,
+}
+
+impl<A: Acc> Carry<A> {
+    /// The carry of no key.
+    pub(super) fn empty(facts: &AttentionFacts, rows: usize) -> Carry<A> {
+        let n = facts.sizes.batch * facts.sizes.q_heads * rows;
+        Carry {
+            o: vec![A::zero(); n * facts.sizes.v_head_dim],
+            m: vec![A::NEG_INFINITY; n],
+            l: vec![A::zero(); n],
+        }
+    }
+}
+
+/// Folds `keys` into the carry of the query rows `rows`, which begin at the rank's row `local`.
+pub(super) fn attn_partial<A: Acc>(
+    ctx: &Context<'_, A>,
+    rows: &Progression,
+    local: usize,
+    keys: &[Keys<A>],
+    tile: Tile,
+    carry: &mut Carry<A>,
+) {
+    let (hq, dv) = (ctx.facts.sizes.q_heads, ctx.facts.sizes.v_head_dim);
+    let (n, heads) = (rows.len, ctx.facts.sizes.batch * hq);
+    if n == 0 || heads == 0 {
+        return;
+    }
+    let mut work = Vec::new();
+    let (mut o, mut m, mut l) = (&mut carry.o[..], &mut carry.m[..], &mut carry.l[..]);
+    for head in 0..heads {
+        for first in (0..n).step_by(Q_BLOCK) {
+            let len = Q_BLOCK.min(n - first);
+            let (o1, o2) = o.split_at_mut(len * dv);
+            let (m1, m2) = m.split_at_mut(len);
+            let (l1, l2) = l.split_at_mut(len);
+            (o, m, l) = (o2, m2, l2);
+            work.push(Block { batch: head / hq, head: head % hq, first, o: o1, m: m1, l: l1 });
+        }
+    }
+    work.into_par_iter().for_each(|block| block.fold(ctx, rows, local, keys, tile));
+}
+
+/// Query rows of one head of one batch entry.
+struct Block<'c, A> {
+    batch: usize,
+    head: usize,
+    /// First row of the block among the piece's.
+    first: usize,
+    o: &'c mut [A],
+    m: &'c mut [A],
+    l: &'c mut [A],
+}
+
+impl<A: Acc> Block<'_, A> {
+    fn fold(self, ctx: &Context<'_, A>, rows: &Progression, local: usize, keys: &[Keys<A>], tile: Tile) {
+        let s = &ctx.facts.sizes;
+        let n = self.m.len();
+        let kv_head = self.batch * s.kv_heads + self.head / (s.q_heads / s.kv_heads);
+        let at = ((self.batch * s.q_heads + self.head) * ctx.q_rows + local + self.first) * s.head_dim;
+        let q = view(&ctx.q[at..at + n * s.head_dim], n, s.head_dim);
+        let mut o = view_mut(self.o, n, s.v_head_dim);
+        let mask = (tile == Tile::Partial).then_some(&ctx.facts.mask);
+        let global = |i: usize| rows.start + (self.first + i) * rows.step;
+        let mut scores = Array2::<A>::zeros((n, K_BLOCK));
+        let mut live = vec![true; K_BLOCK];
+        for piece in keys.iter().filter(|p| p.rows.len > 0) {
+            let len = piece.rows.len;
+            let k = view(&piece.k[kv_head * len * s.head_dim..][..len * s.head_dim], len, s.head_dim);
+            let v = view(&piece.v[kv_head * len * s.v_head_dim..][..len * s.v_head_dim], len, s.v_head_dim);
+            // The keys of the piece that each row sees by position.
+            let seen: Vec<Range<usize>> =
+                (0..n).map(|i| mask.map_or(0..len, |m| visible(m, global(i), &piece.rows))).collect();
+            let all = match mask {
+                Some(m) if m.fill == Fill::NegInf => hull(&seen),
+                _ => 0..len,
+            };
+            for begin in (all.start / K_BLOCK * K_BLOCK..all.end).step_by(K_BLOCK) {
+                let block = begin.max(all.start)..(begin + K_BLOCK).min(all.end);
+                let width = block.len();
+                let mut p = scores.slice_mut(s![.., ..width]);
+                let v = v.slice(s![block.clone(), ..]);
+                general_mat_mul(
+                    A::of_f64(ctx.facts.scale),
+                    &q,
+                    &k.slice(s![block.clone(), ..]).t(),
+                    A::zero(),
+                    &mut p,
+                );
+                let mut dead: Vec<(usize, Vec<bool>)> = Vec::new();
+                for i in 0..n {
+                    let row = p.row_mut(i).into_slice();
+                    let Some(row) = row else { continue };
+                    let live = &mut live[..width];
+                    live.fill(true);
+                    let masks: Vec<LeafRow<'_, bool>> = match mask {
+                        Some(_) => ctx
+                            .leaves
+                            .masks
+                            .iter()
+                            .map(|l| l.row(self.batch, self.head, global(i), local + self.first + i))
+                            .collect(),
+                        None => vec![],
+                    };
+                    let bias = ctx
+                        .leaves
+                        .bias
+                        .as_ref()
+                        .map(|l| l.row(self.batch, self.head, global(i), local + self.first + i));
+                    let key = |j: usize| piece.rows.start + (block.start + j) * piece.rows.step;
+                    adjust(ctx.facts, row, bias.as_ref(), key, live);
+                    if let Some(mask) = mask {
+                        let seen = seen[i].start.max(block.start)..seen[i].end.min(block.end);
+                        let keeps = |j: usize| {
+                            seen.contains(&(block.start + j)) && masks.iter().all(|m| m.at(key(j)))
+                        };
+                        cover(mask.fill, row, keeps, live);
+                    }
+                    let correction = exponentiate(row, live, &mut self.m[i], &mut self.l[i]);
+                    o.row_mut(i).mapv_inplace(|x| x * correction);
+                    if live.contains(&false) {
+                        dead.push((i, live.to_vec()));
+                    }
+                }
+                accumulate(&p.view(), &v, &dead, &mut o);
+            }
+        }
+    }
+}
+
+/// Softcap and bias; a key whose bias is −∞ takes no part.
+fn adjust<A: Acc>(
+    facts: &AttentionFacts,
+    row: &mut [A],
+    bias: Option<&LeafRow<'_, A>>,
+    key: impl Fn(usize) -> usize,
+    live: &mut [bool],
+) {
+    if facts.softcap > 0.0 {
+        let cap = A::of_f64(facts.softcap);
+        row.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
+    }
+    if let Some(bias) = bias {
+        for (j, x) in row.iter_mut().enumerate() {
+            let b = bias.at(key(j));
+            live[j] = b != A::NEG_INFINITY;
+            *x += b;
+        }
+    }
+}
+
+/// Gives masked scores what the fill says.
+fn cover<A: Acc>(fill: Fill, row: &mut [A], keeps: impl Fn(usize) -> bool, live: &mut [bool]) {
+    for (j, x) in row.iter_mut().enumerate() {
+        if !keeps(j) {
+            match fill {
+                Fill::NegInf => live[j] = false,
+                Fill::Replace(y) => *x = A::of_f64(y),
+                Fill::Add(y) => *x += A::of_f64(y),
+            }
+        }
+    }
+}
+
+/// Replaces live scores by exp(score − m) for the new maximum m, dead ones by 0; returns exp(old m − new m), by which the
+/// sums so far shrink. NaN in a live score, or in the carry, stays NaN.
+fn exponentiate<A: Acc>(row: &mut [A], live: &[bool], m: &mut A, l: &mut A) -> A {
+    let mut top = *m;
+    for (x, &alive) in row.iter().zip(live) {
+        if alive && *x > top {
+            top = *x;
+        }
+    }
+    let correction = if *m == top { A::one() } else { (*m - top).exp() };
+    let nothing = top == A::NEG_INFINITY;
+    for (x, &alive) in row.iter_mut().zip(live) {
+        *x = match alive {
+            false => A::zero(),
+            // exp(−∞ − −∞): a score of −∞ weighs nothing.
+            true if nothing && !x.is_nan() => A::zero(),
+            true => (*x - top).exp(),
+        };
+    }
+    *l = *l * correction + sum(row);
+    *m = top;
+    correction
+}
+
+/// Eight partial sums: as exact as any order, and it vectorises.
+fn sum<A: Acc>(row: &[A]) -> A {
+    let mut lanes = [A::zero(); 8];
+    let (eights, rest) = row.as_chunks::<8>();
+    for chunk in eights {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane += x;
+        }
+    }
+    let tail = rest.iter().fold(A::zero(), |a, &x| a + x);
+    let [a, b, c, d, e, f, g, h] = lanes;
+    ((a + e) + (b + f)) + ((c + g) + (d + h)) + tail
+}
+
+/// o += p·v. A dead key's value is not read into the sum: 0 · ∞ would be NaN.
+fn accumulate<A: Acc>(
+    p: &ArrayView2<'_, A>,
+    v: &ArrayView2<'_, A>,
+    dead: &[(usize, Vec<bool>)],
+    o: &mut ArrayViewMut2<'_, A>,
+) {
+    if dead.is_empty() || v.iter().all(|x| x.is_finite()) {
+        general_mat_mul(A::one(), p, v, A::one(), o);
+        return;
+    }
+    for i in 0..p.nrows() {
+        let live = dead.iter().find(|(row, _)| *row == i).map(|(_, live)| live);
+        for (j, weight) in p.row(i).iter().enumerate() {
+            if live.is_none_or(|l| l[j]) {
+                for (o, &x) in o.row_mut(i).iter_mut().zip(v.row(j)) {
+                    *o += *weight * x;
+                }
+            }
+        }
+    }
+}
+
+/// Which rows of `k` the query row sees by position, as indices into `k`: every term keeps an interval of keys.
+fn visible(mask: &Mask, row: usize, k: &Progression) -> Range<usize> {
+    let (mut low, mut high) = (i128::MIN, i128::MAX);
+    for term in &mask.terms {
+        match *term {
+            Term::Causal { offset } => high = high.min(row as i128 + i128::from(offset)),
+            Term::Window { left, right, offset } => {
+                let at = row as i128 + i128::from(offset);
+                low = left.map_or(low, |l| low.max(at - i128::from(l)));
+                high = right.map_or(high, |r| high.min(at + i128::from(r)));
+            }
+            Term::Tensor { .. } => {}
+        }
+    }
+    let (start, step) = (k.start as i128, k.step.max(1) as i128);
+    let before = |bound: i128| -> usize {
+        // How many rows of k lie below the bound.
+        if bound <= start { 0 } else { ((bound - start - 1) / step + 1).min(k.len as i128) as usize }
+    };
+    let begin = before(low);
+    begin..before(high.saturating_add(1)).max(begin)
+}
+
+fn hull(ranges: &[Range<usize>]) -> Range<usize> {
+    let some = || ranges.iter().filter(|r| !r.is_empty());
+    let start = some().map(|r| r.start).min().unwrap_or(0);
+    start..some().map(|r| r.end).max().unwrap_or(0)
+}
+
+/// Divides: out (B, Hq, rows, Dv) and lse (B, Hq, rows). A row without a live key has l = 0.
+pub(super) fn finish<A: Acc>(facts: &AttentionFacts, carry: Carry<A>) -> (Vec<A>, Vec<A>) {
+    let Carry { mut o, m, l } = carry;
+    let empty = match facts.empty_row {
+        EmptyRow::Zero => A::zero(),
+        EmptyRow::Nan => A::NAN,
+    };
+    for (row, &l) in o.chunks_mut(facts.sizes.v_head_dim.max(1)).zip(&l) {
+        row.iter_mut().for_each(|x| *x = if l == A::zero() { empty } else { *x / l });
+    }
+    let lse = m.into_iter().zip(l).map(|(m, l)| if l == A::zero() { A::NEG_INFINITY } else { m + l.ln() });
+    (o, lse.collect())
+}
+
+fn view<A: Acc>(x: &[A], rows: usize, columns: usize) -> ArrayView2<'_, A> {
+    ArrayView2::from_shape((rows, columns), x).expect("the slice has rows × columns elements")
+}
+
+fn view_mut<A: Acc>(x: &mut [A], rows: usize, columns: usize) -> ArrayViewMut2<'_, A> {
+    ArrayViewMut2::from_shape((rows, columns), x).expect("the slice has rows × columns elements")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn visible_keys_are_those_that_the_mask_keeps(
+            causal in proptest::option::of(-9i64..9),
+            window in proptest::option::of((proptest::option::of(0u64..6), proptest::option::of(0u64..6), -6i64..6)),
+            row in 0usize..20,
+            (start, len, step) in (0usize..20, 0usize..8, 1usize..4),
+        ) {
+            let mut mask = Mask::none();
+            mask.terms.extend(causal.map(|offset| Term::Causal { offset }));
+            mask.terms.extend(window.map(|(left, right, offset)| Term::Window { left, right, offset }));
+            let k = Progression { start, len, step };
+            let seen = visible(&mask, row, &k);
+            for (i, key) in k.rows().enumerate() {
+                prop_assert_eq!(seen.contains(&i), mask.keeps(row, key), "key {}", key);
+            }
+            prop_assert!(seen.end <= len);
+        }
+    }
+
+    #[test]
+    fn extreme_offsets_do_not_overflow() {
+        let mut mask = Mask::causal(i64::MAX);
+        mask.terms.push(Term::Window { left: Some(u64::MAX), right: Some(u64::MAX), offset: i64::MIN });
+        assert_eq!(visible(&mask, usize::MAX >> 1, &Progression::range(0, 4)), 0..4);
+        assert_eq!(visible(&Mask::none(), 0, &Progression::range(0, 4)), 0..4);
+    }
+
+    #[test]
+    fn a_row_of_minus_infinity_is_neutral_and_nan_stays() {
+        let inf = f32::NEG_INFINITY;
+        let (mut m, mut l) = (inf, 0.0f32);
+        assert_eq!(exponentiate(&mut [inf, inf], &[true, false], &mut m, &mut l), 1.0);
+        assert_eq!((m, l), (inf, 0.0));
+        exponentiate(&mut [inf, f32::NAN], &[true, true], &mut m, &mut l);
+        assert!(l.is_nan());
+        let (mut m, mut l) = (f32::NAN, 1.0f32);
+        exponentiate(&mut [3.0], &[true], &mut m, &mut l);
+        assert!(l.is_nan());
+    }
+}

@@ -1,0 +1,217 @@
+//! Walks the segments of a program: local graphs by `eval`, gathers, islands.
+
+use super::island::run_island;
+use super::rows::{bytes, cut, join};
+use super::{ExecError, Run, Traffic};
+use crate::eval::{Precision, eval};
+use crate::ir::{Op, OpId, Tensor, ValueId};
+use crate::schedule::Schedule;
+use crate::shard::{LocalGraph, Placement, Program, Segment, Sharding, local_graph};
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Runs a program on whole inputs. `schedules` has one entry per island. `seed` picks another legal order of steps; the
+/// results have the same bits whatever it is.
+///
+/// # Errors
+/// If an operation fails on a rank, or the steps of an island cannot all run.
+pub fn run(
+    program: &Program,
+    schedules: &BTreeMap<OpId, Arc<Schedule>>,
+    inputs: &[Tensor],
+    seed: u64,
+) -> Result<Run, ExecError> {
+    let mut state = State::new(program, inputs)?;
+    let uses = last_uses(program);
+    for (i, segment) in program.segments.iter().enumerate() {
+        match segment {
+            Segment::Local(_) => state.local(i)?,
+            Segment::Gather { value, .. } => state.gather(i, *value)?,
+            Segment::Island(op) => state.island(i, *op, schedules, seed)?,
+        }
+        let dead: Vec<ValueId> = uses.iter().filter(|&(_, &last)| last == i).map(|(&v, _)| v).collect();
+        for values in &mut state.values {
+            dead.iter().for_each(|v| drop(values.remove(v)));
+        }
+    }
+    let outputs = state.outputs()?;
+    Ok(Run { outputs, traffic: state.traffic })
+}
+
+/// The segment after which a value is no longer needed, for values that some operation of a segment reads and that are no
+/// output.
+fn last_uses(program: &Program) -> BTreeMap<ValueId, usize> {
+    let mut last = BTreeMap::new();
+    for (i, segment) in program.segments.iter().enumerate() {
+        let ops = match segment {
+            Segment::Local(ops) => ops.as_slice(),
+            Segment::Island(op) => std::slice::from_ref(op),
+            Segment::Gather { value, .. } => {
+                last.insert(*value, i);
+                &[]
+            }
+        };
+        for v in ops.iter().flat_map(|&op| program.graph.operands(op)) {
+            last.insert(v, i);
+        }
+    }
+    last.retain(|&v, _| !program.graph.is_output(v));
+    last
+}
+
+/// What every rank holds between segments.
+struct State<'a> {
+    program: &'a Program,
+    /// Per rank: inputs and results, whole or rows as [`Program::held`] says.
+    values: Vec<BTreeMap<ValueId, Tensor>>,
+    traffic: Traffic,
+}
+
+impl<'a> State<'a> {
+    fn new(program: &'a Program, inputs: &[Tensor]) -> Result<State<'a>, ExecError> {
+        let at = |rank, why| ExecError { rank, at: "inputs".into(), why };
+        let wanted = program.graph.inputs();
+        if wanted.len() != inputs.len() || program.ranks == 0 {
+            return Err(at(0, format!("{} inputs, not {}", inputs.len(), wanted.len())));
+        }
+        let mut values = vec![BTreeMap::new(); program.ranks];
+        for (&v, x) in wanted.iter().zip(inputs) {
+            let value = program.graph.value(v);
+            if x.ty() != value.ty {
+                return Err(at(0, format!("{} is {}, not {}", value.name, x.ty(), value.ty)));
+            }
+            for (rank, values) in values.iter_mut().enumerate() {
+                let local = match program.held(v, 0) {
+                    Placement::Whole => x.clone(),
+                    Placement::Sharded(s) => cut(x, s, program.rows(s, rank)).map_err(|why| at(rank, why))?,
+                };
+                values.insert(v, local);
+            }
+        }
+        Ok(State { program, values, traffic: Traffic::of_ranks(program.ranks) })
+    }
+
+    fn name(&self, v: ValueId) -> &str {
+        &self.program.graph.value(v).name
+    }
+
+    /// The value as the rank holds it; constants stand in the graph.
+    fn value(&self, rank: usize, v: ValueId) -> Result<Tensor, String> {
+        if let Some(x) = self.values[rank].get(&v) {
+            return Ok(x.clone());
+        }
+        match self.program.graph.op(v.op) {
+            Op::Constant(c) => {
+                c.data.as_deref().cloned().ok_or_else(|| format!("weight {} has no data", self.name(v)))
+            }
+            _ => Err(format!("{} is not there", self.name(v))),
+        }
+    }
+
+    fn local(&mut self, segment: usize) -> Result<(), ExecError> {
+        let results: Vec<Result<(LocalGraph, Vec<Tensor>), ExecError>> = (0..self.program.ranks)
+            .into_par_iter()
+            .map(|rank| {
+                let at = |why| ExecError { rank, at: format!("segment {segment}"), why };
+                let local = local_graph(self.program, segment, rank);
+                let inputs: Result<Vec<Tensor>, String> =
+                    local.inputs.iter().map(|&v| self.value(rank, v)).collect();
+                let out = eval(&local.graph, &inputs.map_err(at)?, Precision::Declared)
+                    .map_err(|e| at(e.to_string()))?;
+                Ok((local, out))
+            })
+            .collect();
+        for (rank, result) in results.into_iter().enumerate() {
+            let (local, out) = result?;
+            self.values[rank].extend(local.outputs.into_iter().zip(out));
+        }
+        Ok(())
+    }
+
+    fn gather(&mut self, segment: usize, v: ValueId) -> Result<(), ExecError> {
+        let at = |rank, why| ExecError { rank, at: format!("segment {segment}, gather"), why };
+        let Placement::Sharded(s) = self.program.held(v, segment) else {
+            return Err(at(0, format!("{} is held whole already", self.name(v))));
+        };
+        let whole = self.assemble(v, s).map_err(|why| at(0, why))?;
+        for rank in 0..self.program.ranks {
+            let own = self.value(rank, v).map_err(|why| at(rank, why))?;
+            let others = self.program.ranks - 1;
+            self.traffic.bytes_sent[rank] += bytes(&own) * others;
+            self.traffic.messages[rank] += usize::from(bytes(&own) > 0 && others > 0);
+            self.values[rank].insert(v, whole.clone());
+        }
+        Ok(())
+    }
+
+    fn assemble(&self, v: ValueId, s: &Sharding) -> Result<Tensor, String> {
+        let parts: Vec<Tensor> =
+            (0..self.program.ranks).map(|r| self.value(r, v)).collect::<Result<_, _>>()?;
+        join(&parts, s, &self.program.layouts[s.layout])
+    }
+
+    fn island(
+        &mut self,
+        segment: usize,
+        op: OpId,
+        schedules: &BTreeMap<OpId, Arc<Schedule>>,
+        seed: u64,
+    ) -> Result<(), ExecError> {
+        let program = self.program;
+        let name = self.name(program.graph.result(op)).to_owned();
+        let at = |rank, why| ExecError { rank, at: format!("segment {segment}, island of {name}"), why };
+        let (Some(schedule), Some(island)) = (schedules.get(&op), program.islands.get(&op)) else {
+            return Err(at(0, "it has no schedule".into()));
+        };
+        let layouts = [(&schedule.q_layout, island.q_layout), (&schedule.kv_layout, island.kv_layout)];
+        if layouts.iter().any(|(l, i)| program.layouts.get(*i).is_none_or(|have| have.rows != l.rows)) {
+            return Err(at(0, "the schedule is for another layout".into()));
+        }
+        let operands = program.graph.operands(op);
+        let mut args = Vec::with_capacity(program.ranks);
+        for rank in 0..program.ranks {
+            let hand = |(i, &v): (usize, &ValueId)| -> Result<Tensor, String> {
+                let x = self.value(rank, v)?;
+                match (program.held(v, segment), &island.operands[i]) {
+                    (Placement::Whole, Placement::Sharded(s)) => cut(&x, s, program.rows(s, rank)),
+                    (held, wanted) if held == wanted => Ok(x),
+                    _ => Err(format!("{} is not held as the island wants it", self.name(v))),
+                }
+            };
+            let mine: Result<Vec<Tensor>, String> = operands.iter().enumerate().map(hand).collect();
+            args.push(mine.map_err(|why| at(rank, why))?);
+        }
+        // Each island is given its own order.
+        let order = if seed == 0 { 0 } else { seed.wrapping_add((segment as u64) << 32) };
+        let (results, traffic) = run_island(schedule, &args, order)
+            .map_err(|e| ExecError { at: format!("segment {segment}, {}", e.at), ..e })?;
+        self.traffic.add(&traffic);
+        for (rank, results) in results.into_iter().enumerate() {
+            self.values[rank].extend(program.graph.results(op).into_iter().zip(results));
+        }
+        Ok(())
+    }
+
+    fn outputs(&self) -> Result<Vec<Tensor>, ExecError> {
+        let end = self.program.segments.len();
+        let one = |v: ValueId| -> Result<Tensor, ExecError> {
+            let at = |rank, why| ExecError { rank, at: format!("output {}", self.name(v)), why };
+            let x = match self.program.held(v, end) {
+                Placement::Sharded(s) => self.assemble(v, s).map_err(|why| at(0, why))?,
+                Placement::Whole => {
+                    let x = self.value(0, v).map_err(|why| at(0, why))?;
+                    for rank in 1..self.program.ranks {
+                        if self.value(rank, v).map_err(|why| at(rank, why))? != x {
+                            return Err(at(rank, "differs from rank 0's, although it is held whole".into()));
+                        }
+                    }
+                    x
+                }
+            };
+            let want = self.program.graph.ty(v);
+            if x.ty() == *want { Ok(x) } else { Err(at(0, format!("is {}, not {want}", x.ty()))) }
+        };
+        self.program.graph.outputs().iter().map(|o| one(o.value)).collect()
+    }
+}
