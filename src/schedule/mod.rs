@@ -2,7 +2,9 @@
 //!
 //! In: an attention of a program and the island graph of every rank. Out: a [`Schedule`].
 
+mod text;
 pub mod types;
+pub use text::parse;
 pub use types::*;
 
 use crate::ir::{Graph, OpId};
@@ -40,12 +42,4 @@ pub fn schedule(
 pub struct ParseScheduleError {
     /// The message with the line and a caret.
     pub rendered: String,
-}
-
-/// Parses the text of one or more schedules, as their `Display` prints them.
-///
-/// # Errors
-/// With the line and a caret.
-pub fn parse(_text: &str) -> Result<Vec<Schedule>, ParseScheduleError> {
-    Err(ParseScheduleError { rendered: "not written".into() })
 }

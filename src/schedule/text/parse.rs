@@ -1,0 +1,605 @@
+//! Parses schedules: by hand, without recursion, and with memory in proportion to the text.
+
+use super::{bare, unsafe_to_show};
+use crate::ir::{AttentionSizes, DType, EmptyRow};
+use crate::layout::{Layout, LayoutKind, Progression};
+use crate::mask::{Mask, Tile};
+use crate::schedule::{
+    AttentionFacts, ExchangeKind, KvPiece, Leaf, ParseScheduleError, QPiece, RankProgram, Schedule, Slot,
+    Step, StepOp, Stream, Transfer, View,
+};
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use std::collections::HashMap;
+
+/// Parses the text of one or more schedules, as their `Display` prints them.
+///
+/// # Errors
+/// With the line and a caret.
+pub fn parse(text: &str) -> Result<Vec<Schedule>, ParseScheduleError> {
+    let mut parser = Parser { text, at: 0 };
+    parser.file().map_err(|fault| ParseScheduleError { rendered: render(text, &fault) })
+}
+
+/// What is wrong, and where.
+struct Fault {
+    at: usize,
+    end: usize,
+    message: String,
+}
+
+type Parsed<T> = Result<T, Fault>;
+
+struct Parser<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+// Characters and words.
+impl<'a> Parser<'a> {
+    fn rest(&self) -> &'a str {
+        &self.text[self.at..]
+    }
+
+    fn fault<T>(&self, at: usize, message: impl Into<String>) -> Parsed<T> {
+        let end = self.at.max(at);
+        Err(Fault { at, end, message: message.into() })
+    }
+
+    /// An error at the next word, which is shown.
+    fn want<T>(&self, what: &str) -> Parsed<T> {
+        let rest = self.rest();
+        let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
+        let end = match rest.chars().next() {
+            Some(c) if end == 0 => c.len_utf8(),
+            _ => end,
+        };
+        let found = match rest[..end].chars().next() {
+            None => "the end of the text".to_owned(),
+            Some('\n' | '\r') => "the end of the line".to_owned(),
+            Some(_) => {
+                let shown: String = rest[..end].chars().take(40).collect();
+                format!("`{}`", shown.escape_debug())
+            }
+        };
+        Err(Fault { at: self.at, end: self.at + end, message: format!("want {what}, found {found}") })
+    }
+
+    /// Blanks of this line.
+    fn blanks(&mut self) {
+        self.at += self.rest().len() - self.rest().trim_start_matches([' ', '\t']).len();
+    }
+
+    /// Blanks, ends of lines and comments.
+    fn space(&mut self) {
+        loop {
+            self.at += self.rest().len() - self.rest().trim_start().len();
+            if !self.rest().starts_with("//") {
+                return;
+            }
+            self.at += self.line().len();
+        }
+    }
+
+    /// What is left of this line, without its end.
+    fn line(&self) -> &'a str {
+        let line = self.rest().split('\n').next().unwrap_or("");
+        line.strip_suffix('\r').unwrap_or(line)
+    }
+
+    fn eat(&mut self, sign: &str) -> bool {
+        self.blanks();
+        let found = self.rest().starts_with(sign);
+        if found {
+            self.at += sign.len();
+        }
+        found
+    }
+
+    fn sign(&mut self, sign: &str) -> Parsed<()> {
+        if self.eat(sign) { Ok(()) } else { self.want(&format!("`{sign}`")) }
+    }
+
+    fn peek_word(&mut self) -> &'a str {
+        self.blanks();
+        let rest = self.rest();
+        let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-')));
+        let word = &rest[..end.unwrap_or(rest.len())];
+        if bare(word) || word == "none" { word } else { "" }
+    }
+
+    fn eat_word(&mut self, word: &str) -> bool {
+        let found = self.peek_word() == word;
+        if found {
+            self.at += word.len();
+        }
+        found
+    }
+
+    fn word(&mut self, word: &str) -> Parsed<()> {
+        if self.eat_word(word) { Ok(()) } else { self.want(&format!("`{word}`")) }
+    }
+
+    /// A word that `find` knows.
+    fn named<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> Parsed<T> {
+        let word = self.peek_word();
+        match find(word) {
+            Some(found) => {
+                self.at += word.len();
+                Ok(found)
+            }
+            None => self.want(what),
+        }
+    }
+
+    fn wide(&mut self) -> Parsed<u128> {
+        self.blanks();
+        let rest = self.rest();
+        let digits = &rest[..rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len())];
+        if digits.is_empty() {
+            return self.want("a number");
+        }
+        let begin = self.at;
+        self.at += digits.len();
+        digits.parse().or_else(|_| self.fault(begin, "the number is too large"))
+    }
+
+    fn number(&mut self) -> Parsed<usize> {
+        self.blanks();
+        let begin = self.at;
+        let number = self.wide()?;
+        usize::try_from(number).or_else(|_| self.fault(begin, "the number is too large"))
+    }
+
+    /// A number that must be this one, because things are numbered in order.
+    fn ordinal(&mut self, number: usize, what: &str) -> Parsed<()> {
+        self.blanks();
+        let begin = self.at;
+        let found = self.number()?;
+        if found == number { Ok(()) } else { self.fault(begin, format!("want {what} {number} here")) }
+    }
+
+    fn float(&mut self) -> Parsed<f64> {
+        self.blanks();
+        let rest = self.rest();
+        let sign = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+        let end = rest.find(|c| !sign(c)).unwrap_or(rest.len());
+        match rest[..end].parse::<f64>() {
+            Ok(x) if x.is_finite() => {
+                self.at += end;
+                Ok(x)
+            }
+            _ => self.want("a finite number"),
+        }
+    }
+
+    fn quoted(&mut self) -> Parsed<String> {
+        self.blanks();
+        let begin = self.at;
+        if !self.eat("\"") {
+            return self.want("a name in quotes");
+        }
+        let line = self.line();
+        let mut escaped = false;
+        for (i, c) in line.char_indices() {
+            match c {
+                _ if escaped => escaped = false,
+                '\\' => escaped = true,
+                '"' => {
+                    let inside = self.at;
+                    self.at += i + 1;
+                    return self.unescape(&line[..i], inside);
+                }
+                _ => {}
+            }
+        }
+        self.at += line.len();
+        self.fault(begin, "the name has no closing quote")
+    }
+
+    fn unescape(&self, text: &str, at: usize) -> Parsed<String> {
+        let bad = |i: usize, what: &str| Err(Fault { at: at + i, end: at + i + 1, message: what.to_owned() });
+        let mut out = String::with_capacity(text.len());
+        let mut chars = text.char_indices();
+        while let Some((i, c)) = chars.next() {
+            if unsafe_to_show(c) && c != '\t' {
+                return bad(i, "a control character must be escaped");
+            }
+            if c != '\\' {
+                out.push(c);
+                continue;
+            }
+            match chars.next() {
+                Some((_, '\\')) => out.push('\\'),
+                Some((_, '"')) => out.push('"'),
+                Some((_, 'n')) => out.push('\n'),
+                Some((_, 't')) => out.push('\t'),
+                Some((j, 'u')) => {
+                    let code = text[j + 1..].strip_prefix('{').and_then(|t| t.split_once('}'));
+                    let Some((code, _)) = code.filter(|(c, _)| c.len() <= 6) else {
+                        return bad(i, "want `\\u{…}`");
+                    };
+                    let Some(c) = u32::from_str_radix(code, 16).ok().and_then(char::from_u32) else {
+                        return bad(i, "no such character");
+                    };
+                    out.push(c);
+                    // Past the closing brace.
+                    let next = j + 1 + code.len() + 2;
+                    while chars.offset() < next && chars.next().is_some() {}
+                }
+                _ => return bad(i, "no such escape: want \\\\, \\\", \\n, \\t or \\u{…}"),
+            }
+        }
+        Ok(out)
+    }
+}
+
+// The grammar.
+impl Parser<'_> {
+    fn file(&mut self) -> Parsed<Vec<Schedule>> {
+        let mut schedules = Vec::new();
+        self.space();
+        while schedules.is_empty() || !self.rest().is_empty() {
+            schedules.push(self.schedule()?);
+            self.space();
+        }
+        Ok(schedules)
+    }
+
+    fn schedule(&mut self) -> Parsed<Schedule> {
+        self.word("schedule")?;
+        let name = self.quoted()?;
+        let strategy = self.name("a strategy")?;
+        self.sign("{")?;
+        self.space();
+        let attention = self.attention()?;
+        let q_layout = self.layout("q_layout")?;
+        let kv_layout = self.layout("kv_layout")?;
+        let mut ranks = Vec::new();
+        while !self.eat("}") {
+            ranks.push(self.rank(ranks.len())?);
+            self.space();
+        }
+        Ok(Schedule { name, strategy, attention, q_layout, kv_layout, ranks })
+    }
+
+    fn name(&mut self, what: &str) -> Parsed<String> {
+        self.blanks();
+        if self.rest().starts_with('"') {
+            return self.quoted();
+        }
+        self.named(what, |w| bare(w).then(|| w.to_owned()))
+    }
+
+    fn attention(&mut self) -> Parsed<AttentionFacts> {
+        self.word("attention")?;
+        let (dtype, [batch, q_heads, q_len, head_dim]) = self.operand("q")?;
+        let begin = self.at;
+        let (k_type, k) = self.operand("k")?;
+        let [_, kv_heads, kv_len, _] = k;
+        if (k_type, [k[0], k[3]]) != (dtype, [batch, head_dim]) {
+            return self.fault(begin, "k must have the type, batch and head size of q");
+        }
+        let begin = self.at;
+        let (v_type, v) = self.operand("v")?;
+        let v_head_dim = v[3];
+        if v_type != dtype || v[..3] != k[..3] {
+            return self.fault(begin, "v must have the type, batch, heads and rows of k");
+        }
+        self.word("acc")?;
+        let acc = self.dtype()?;
+        self.word("scale")?;
+        let scale = self.float()?;
+        let softcap = if self.eat_word("softcap") { self.float()? } else { 0.0 };
+        let bias = if self.eat_word("bias") { Some(self.number()?) } else { None };
+        self.word("empty")?;
+        let empty_row = self.named("`zero` or `nan`", |w| {
+            [EmptyRow::Zero, EmptyRow::Nan].into_iter().find(|e| e.name() == w)
+        })?;
+        let lse = self.eat_word("lse");
+        self.space();
+        self.word("mask")?;
+        let mask = self.mask()?;
+        let mut leaves = Vec::new();
+        self.space();
+        while self.eat_word("leaf") {
+            self.ordinal(leaves.len() + 3, "leaf")?;
+            let (dtype, shape) = self.typed()?;
+            leaves.push(Leaf { dtype, shape, by_query_rows: self.eat_word("by_query_rows") });
+            self.space();
+        }
+        let sizes = AttentionSizes { batch, q_heads, kv_heads, q_len, kv_len, head_dim, v_head_dim };
+        Ok(AttentionFacts { sizes, dtype, acc, scale, softcap, mask, bias, empty_row, lse, leaves })
+    }
+
+    fn operand(&mut self, name: &str) -> Parsed<(DType, [usize; 4])> {
+        self.word(name)?;
+        self.typed()
+    }
+
+    fn dtype(&mut self) -> Parsed<DType> {
+        self.named("an element type", DType::from_name)
+    }
+
+    /// A type of four axes: `f32[1,4,32,16]`.
+    fn typed(&mut self) -> Parsed<(DType, [usize; 4])> {
+        let dtype = self.dtype()?;
+        let mut shape = [0; 4];
+        for (i, extent) in shape.iter_mut().enumerate() {
+            self.sign(if i == 0 { "[" } else { "," })?;
+            *extent = self.number()?;
+        }
+        self.sign("]")?;
+        Ok((dtype, shape))
+    }
+
+    /// The rest of the line, up to a comment.
+    fn mask(&mut self) -> Parsed<Mask> {
+        self.blanks();
+        let line = self.line();
+        let text = line.find("//").map_or(line, |i| &line[..i]).trim_end();
+        let begin = self.at;
+        self.at += text.len();
+        text.parse().or_else(|e: crate::mask::ParseMaskError| self.fault(begin, e.to_string()))
+    }
+
+    fn layout(&mut self, key: &str) -> Parsed<Layout> {
+        self.space();
+        self.word(key)?;
+        let kind = self.named("a kind of layout", LayoutKind::from_name)?;
+        let length = self.number()?;
+        self.sign("{")?;
+        self.space();
+        let mut rows = Vec::new();
+        if !self.eat("}") {
+            loop {
+                let mut owned = Vec::new();
+                self.space();
+                if !self.eat("-") {
+                    owned.push(self.progression()?);
+                    self.space();
+                    while self.rest().starts_with(|c: char| c.is_ascii_digit()) {
+                        owned.push(self.progression()?);
+                        self.space();
+                    }
+                }
+                rows.push(owned);
+                self.space();
+                if self.eat("}") {
+                    break;
+                }
+                if !self.eat("|") {
+                    return self.want("rows, `|` before the next rank, or `}`");
+                }
+            }
+        }
+        self.space();
+        Ok(Layout { kind, length, rows })
+    }
+
+    /// `start:len` or `start:len:step`.
+    fn progression(&mut self) -> Parsed<Progression> {
+        let start = self.number()?;
+        self.sign(":")?;
+        let len = self.number()?;
+        let step = if self.eat(":") { self.number()? } else { 1 };
+        Ok(Progression { start, len, step })
+    }
+
+    fn rank(&mut self, number: usize) -> Parsed<RankProgram> {
+        if !self.eat_word("rank") {
+            return self.want("`rank` or `}`");
+        }
+        self.ordinal(number, "rank")?;
+        self.word("arena")?;
+        let mut program = RankProgram { arena_bytes: self.number()?, ..RankProgram::default() };
+        self.sign("{")?;
+        self.space();
+        let mut slots = HashMap::new();
+        while self.eat_word("slot") {
+            let name = self.name("the name of a slot")?;
+            let (offset, bytes) = self.range()?;
+            slots.entry(name.clone()).or_insert(program.slots.len());
+            program.slots.push(Slot { name, offset, bytes });
+            self.space();
+        }
+        while self.eat("#") {
+            self.ordinal(program.steps.len(), "step")?;
+            program.steps.push(self.step(&slots)?);
+            self.space();
+        }
+        if !self.eat("}") {
+            return self.want("`slot`, `#` or `}`");
+        }
+        Ok(program)
+    }
+
+    /// `start..end` as start and length.
+    fn range(&mut self) -> Parsed<(usize, usize)> {
+        self.blanks();
+        let begin = self.at;
+        let start = self.number()?;
+        self.sign("..")?;
+        let end = self.wide()?;
+        match end.checked_sub(start as u128).map(usize::try_from) {
+            Some(Ok(bytes)) => Ok((start, bytes)),
+            Some(Err(_)) => self.fault(begin, "the range is too long"),
+            None => self.fault(begin, "the range ends before it starts"),
+        }
+    }
+
+    fn step(&mut self, slots: &HashMap<String, usize>) -> Parsed<Step> {
+        let stream =
+            self.named("`compute` or `comm`", |w| Stream::ALL.into_iter().find(|s| s.name() == w))?;
+        let mut waits = Vec::new();
+        if self.eat_word("wait") {
+            waits.push(self.event()?);
+            while self.eat(",") {
+                waits.push(self.event()?);
+            }
+        }
+        let records = if self.eat_word("record") { Some(self.event()?) } else { None };
+        let op = self.op(slots)?;
+        let reason = self.reason()?;
+        Ok(Step { stream, waits, records, op, reason })
+    }
+
+    fn event(&mut self) -> Parsed<usize> {
+        self.blanks();
+        if !self.rest().starts_with('e') {
+            return self.want("an event like e0");
+        }
+        self.at += 1;
+        self.number()
+    }
+
+    /// What stands behind a step, up to the end of its line.
+    fn reason(&mut self) -> Parsed<String> {
+        self.blanks();
+        let line = self.line();
+        if line.is_empty() {
+            return Ok(String::new());
+        }
+        let Some(reason) = line.strip_prefix("//") else {
+            return self.want("the end of the line or `// a reason`");
+        };
+        let reason = reason.strip_prefix(' ').unwrap_or(reason);
+        let begin = self.at + line.len() - reason.len();
+        self.at += line.len();
+        self.unescape(reason.trim_end(), begin)
+    }
+
+    fn op(&mut self, slots: &HashMap<String, usize>) -> Parsed<StepOp> {
+        if self.eat_word("pack") {
+            return Ok(StepOp::Pack { pieces: self.kv_pieces(slots)? });
+        }
+        if self.eat_word("attn_partial") {
+            return self.attn_partial(slots);
+        }
+        let kind = self.named("`pack`, `sendrecv`, `all_gather` or `attn_partial`", |w| {
+            [ExchangeKind::SendRecv, ExchangeKind::AllGather].into_iter().find(|k| k.name() == w)
+        })?;
+        if !self.eat("g") {
+            return self.want("a group like g1");
+        }
+        let group = self.number()?;
+        let (mut sends, mut recvs) = (Vec::new(), Vec::new());
+        while self.eat_word("to") {
+            sends.push(self.transfer(slots)?);
+        }
+        while self.eat_word("from") {
+            recvs.push(self.transfer(slots)?);
+        }
+        Ok(StepOp::Exchange { group, kind, sends, recvs })
+    }
+
+    fn attn_partial(&mut self, slots: &HashMap<String, usize>) -> Parsed<StepOp> {
+        let tile = self.named("`full` or `partial`", |w| {
+            [Tile::Full, Tile::Partial, Tile::Skip].into_iter().find(|t| t.name() == w)
+        })?;
+        let carry_in = self.eat_word("carry_in");
+        let cast_out = self.eat_word("cast_out");
+        self.word("q")?;
+        let mut q = Vec::new();
+        if !self.eat_word("none") {
+            loop {
+                let rows = self.progression()?;
+                let carry = if self.eat("@") { Some(self.view(slots)?) } else { None };
+                q.push(QPiece { rows, carry });
+                if !self.eat(",") {
+                    break;
+                }
+            }
+        }
+        self.word("k")?;
+        Ok(StepOp::AttnPartial { q, kv: self.kv_pieces(slots)?, tile, carry_in, cast_out })
+    }
+
+    fn kv_pieces(&mut self, slots: &HashMap<String, usize>) -> Parsed<Vec<KvPiece>> {
+        let mut pieces = Vec::new();
+        if self.eat_word("none") {
+            return Ok(pieces);
+        }
+        loop {
+            let rows = self.progression()?;
+            self.sign("@")?;
+            pieces.push(KvPiece { rows, at: self.view(slots)? });
+            if !self.eat(",") {
+                return Ok(pieces);
+            }
+        }
+    }
+
+    fn transfer(&mut self, slots: &HashMap<String, usize>) -> Parsed<Transfer> {
+        let peer = self.number()?;
+        let mut views = Vec::new();
+        if self.eat_word("none") {
+            return Ok(Transfer { peer, views });
+        }
+        loop {
+            views.push(self.view(slots)?);
+            if !self.eat("+") {
+                return Ok(Transfer { peer, views });
+            }
+        }
+    }
+
+    fn view(&mut self, slots: &HashMap<String, usize>) -> Parsed<View> {
+        let slot = if self.eat("%") {
+            self.number()?
+        } else {
+            self.blanks();
+            let begin = self.at;
+            let name = self.name("a slot")?;
+            match slots.get(&name) {
+                Some(&slot) => slot,
+                None => return self.fault(begin, "this rank has no slot of that name"),
+            }
+        };
+        self.sign("[")?;
+        let (start, bytes) = self.range()?;
+        self.sign("]")?;
+        Ok(View { slot, start, bytes })
+    }
+}
+
+/// The message, and of the line what is near the fault.
+fn render(text: &str, fault: &Fault) -> String {
+    const NEAR: usize = 100;
+    let at = fault.at.min(text.len());
+    let line_start = text[..at].rfind('\n').map_or(0, |i| i + 1);
+    let line_end = text[at..].find('\n').map_or(text.len(), |i| at + i);
+    let number = text[..line_start].matches('\n').count() + 1;
+    let mut from = line_start.max(at.saturating_sub(NEAR));
+    while !text.is_char_boundary(from) {
+        from -= 1;
+    }
+    let mut to = line_end.min(at.saturating_add(NEAR));
+    while !text.is_char_boundary(to) {
+        to += 1;
+    }
+    // The renderer must see nothing that moves its columns or the reader's cursor.
+    let tame = |t: &str| -> String {
+        t.chars()
+            .map(|c| {
+                if c == '\t' {
+                    ' '
+                } else if unsafe_to_show(c) {
+                    '\u{fffd}'
+                } else {
+                    c
+                }
+            })
+            .collect()
+    };
+    let mut end = fault.end.clamp(at, to);
+    while !text.is_char_boundary(end) {
+        end += 1;
+    }
+    let (before, marked, after) = (tame(&text[from..at]), tame(&text[at..end]), tame(&text[end..to]));
+    let span = before.len()..before.len() + marked.len().max(usize::from(!after.is_empty()));
+    let source = format!("{before}{marked}{after}");
+    let snippet = Snippet::source(source).line_start(number).annotation(AnnotationKind::Primary.span(span));
+    let message: String = fault.message.chars().take(400).collect();
+    let title = Level::ERROR.primary_title(tame(&message));
+    Renderer::plain().render(&[title.element(snippet)])
+}

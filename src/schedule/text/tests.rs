@@ -1,0 +1,192 @@
+//! Round trips of random schedules, and texts that are cut or changed at random.
+
+use super::parse;
+use crate::ir::{AttentionSizes, DType, EmptyRow};
+use crate::layout::{Layout, LayoutKind, Progression};
+use crate::mask::{Fill, Mask, Term, Tile};
+use crate::schedule::{
+    AttentionFacts, ExchangeKind, KvPiece, Leaf, QPiece, RankProgram, Schedule, Slot, Step, StepOp, Stream,
+    Transfer, View,
+};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::strategy::ValueTree;
+
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof!["[a-z.]{1,6}", "\\PC{0,6}", vec(any::<char>(), 0..6).prop_map(|c| c.into_iter().collect())]
+}
+
+fn number() -> impl Strategy<Value = usize> {
+    prop_oneof![0usize..100, any::<usize>()]
+}
+
+fn progression() -> impl Strategy<Value = Progression> {
+    (number(), number(), prop_oneof![Just(1usize), number()]).prop_map(|(start, len, step)| Progression {
+        start,
+        len,
+        step,
+    })
+}
+
+fn view() -> impl Strategy<Value = View> {
+    (0usize..4, number(), number()).prop_map(|(slot, start, bytes)| View { slot, start, bytes })
+}
+
+fn layout() -> impl Strategy<Value = Layout> {
+    (select(LayoutKind::ALL.to_vec()), number(), vec(vec(progression(), 0..3), 0..20))
+        .prop_map(|(kind, length, rows)| Layout { kind, length, rows })
+}
+
+fn mask() -> impl Strategy<Value = Mask> {
+    let term = prop_oneof![
+        any::<i64>().prop_map(|offset| Term::Causal { offset }),
+        (option::of(any::<u64>()), option::of(any::<u64>()), any::<i64>())
+            .prop_map(|(left, right, offset)| Term::Window { left, right, offset }),
+        number().prop_map(|operand| Term::Tensor { operand }),
+    ];
+    let fill =
+        prop_oneof![Just(Fill::NegInf), finite().prop_map(Fill::Add), finite().prop_map(Fill::Replace)];
+    (vec(term, 0..3), fill).prop_map(|(terms, fill)| Mask {
+        // Without a term nothing is filled, and the text of a mask does not say with what.
+        fill: if terms.is_empty() { Fill::NegInf } else { fill },
+        terms,
+    })
+}
+
+fn finite() -> impl Strategy<Value = f64> {
+    any::<f64>().prop_filter("finite", |x| x.is_finite())
+}
+
+fn op() -> impl Strategy<Value = StepOp> {
+    let kv = || vec((progression(), view()).prop_map(|(rows, at)| KvPiece { rows, at }), 0..3);
+    let transfers = || {
+        let one = (number(), vec(view(), 0..3)).prop_map(|(peer, views)| Transfer { peer, views });
+        vec(one, 0..3)
+    };
+    let kind = select(vec![ExchangeKind::SendRecv, ExchangeKind::AllGather]);
+    let q = vec((progression(), option::of(view())).prop_map(|(rows, carry)| QPiece { rows, carry }), 0..3);
+    let tile = select(vec![Tile::Full, Tile::Partial, Tile::Skip]);
+    prop_oneof![
+        kv().prop_map(|pieces| StepOp::Pack { pieces }),
+        (number(), kind, transfers(), transfers()).prop_map(|(group, kind, sends, recvs)| StepOp::Exchange {
+            group,
+            kind,
+            sends,
+            recvs
+        }),
+        (q, kv(), tile, any::<bool>(), any::<bool>()).prop_map(|(q, kv, tile, carry_in, cast_out)| {
+            StepOp::AttnPartial { q, kv, tile, carry_in, cast_out }
+        }),
+    ]
+}
+
+fn program() -> impl Strategy<Value = RankProgram> {
+    let slot = (name(), number(), number()).prop_map(|(name, offset, bytes)| Slot { name, offset, bytes });
+    let step = (select(Stream::ALL.to_vec()), vec(number(), 0..3), option::of(number()), op(), name())
+        .prop_map(|(stream, waits, records, op, reason)| Step { stream, waits, records, op, reason });
+    (number(), vec(slot, 0..4), vec(step, 0..5)).prop_map(|(arena_bytes, slots, steps)| RankProgram {
+        arena_bytes,
+        slots,
+        steps,
+    })
+}
+
+fn schedule() -> impl Strategy<Value = Schedule> {
+    let dtype = || select(DType::ALL.to_vec());
+    let sizes = vec(number(), 7).prop_map(|n| AttentionSizes {
+        batch: n[0],
+        q_heads: n[1],
+        kv_heads: n[2],
+        q_len: n[3],
+        kv_len: n[4],
+        head_dim: n[5],
+        v_head_dim: n[6],
+    });
+    let leaf = (dtype(), [number(), number(), number(), number()], any::<bool>())
+        .prop_map(|(dtype, shape, by_query_rows)| Leaf { dtype, shape, by_query_rows });
+    let facts =
+        (sizes, dtype(), dtype(), finite(), finite(), mask(), option::of(number()), any::<[bool; 2]>());
+    let attention = (facts, vec(leaf, 0..3)).prop_map(
+        |((sizes, dtype, acc, scale, softcap, mask, bias, [nan, lse]), leaves)| AttentionFacts {
+            sizes,
+            dtype,
+            acc,
+            scale,
+            softcap,
+            mask,
+            bias,
+            empty_row: if nan { EmptyRow::Nan } else { EmptyRow::Zero },
+            lse,
+            leaves,
+        },
+    );
+    (name(), name(), attention, layout(), layout(), vec(program(), 0..4)).prop_map(
+        |(name, strategy, attention, q_layout, kv_layout, ranks)| Schedule {
+            name,
+            strategy,
+            attention,
+            q_layout,
+            kv_layout,
+            ranks,
+        },
+    )
+}
+
+/// Nothing in it moves a cursor or hides.
+fn tame(text: &str) -> bool {
+    text.chars().all(|c| c == '\n' || !super::unsafe_to_show(c))
+}
+
+proptest! {
+    #[test]
+    fn text_parses_back_to_the_same(schedules in vec(schedule(), 1..3)) {
+        let text: String = schedules.iter().map(Schedule::to_string).collect();
+        prop_assert!(tame(&text));
+        let back = parse(&text).map_err(|e| TestCaseError::fail(e.rendered))?;
+        prop_assert_eq!(back.iter().map(Schedule::to_string).collect::<String>(), text);
+        prop_assert_eq!(back, schedules);
+    }
+
+    #[test]
+    fn a_damaged_text_is_refused_or_read_but_never_a_panic(
+        schedule in schedule(),
+        hits in vec((any::<prop::sample::Index>(), any::<char>(), any::<bool>()), 1..4),
+        cut in option::of(any::<prop::sample::Index>()),
+    ) {
+        let mut chars: Vec<char> = schedule.to_string().chars().collect();
+        for (at, c, insert) in hits {
+            let at = at.index(chars.len());
+            if insert { chars.insert(at, c) } else { chars[at] = c }
+        }
+        if let Some(cut) = cut {
+            chars.truncate(cut.index(chars.len()));
+        }
+        if let Err(e) = parse(&chars.into_iter().collect::<String>()) {
+            prop_assert!(tame(&e.rendered), "{:?}", e.rendered);
+        }
+    }
+
+    #[test]
+    fn any_text_is_refused_or_read(text in any::<String>()) {
+        prop_assert!(parse(&text).is_err_and(|e| tame(&e.rendered)));
+    }
+}
+
+#[test]
+fn every_prefix_of_a_schedule_is_refused() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let text = schedule().new_tree(&mut runner).unwrap().current().to_string();
+    let end = text.trim_end().len();
+    for (cut, _) in text.char_indices().take_while(|&(i, _)| i < end) {
+        assert!(parse(&text[..cut]).is_err(), "{}", &text[..cut]);
+    }
+}
+
+#[test]
+fn a_long_line_is_shown_in_part() {
+    let text = format!("schedule \"{}\" ring ?", "é".repeat(100_000));
+    let shown = parse(&text).unwrap_err().rendered;
+    assert!(shown.len() < 2_000, "{}", shown.len());
+}
