@@ -1,6 +1,20 @@
 //! ring: strategy × layout → the island graph of each rank: chunks, transfers, partial results and merges.
 //!
-//! In: a [`Program`] and one of its attentions. Out: rank r's island graph, which snapshots show.
+//! In: a [`Program`] and one of its attentions. Out: rank r's island graph, which snapshots show: its inputs are the rank's
+//! rows of q, k and v and then the leaves; its outputs the rank's rows of the results.
+//!
+//! Invariants:
+//! * Every visible pair of rows meets exactly once over all ranks; a query row without any key gets one partial over no keys.
+//! * Keys and values travel packed and un-repeated, a piece (one progression of the layout) whole, and no further than the
+//!   last rank whose rows see it.
+//! * Each rank derives the plan of all ranks from the same data, so that both ends of a message agree.
+//! * A transfer is started before anything is computed on what it sends.
+//! * Whether a pair is visible is asked of [`Mask::tile`](crate::mask::Mask::tile), and of nothing else.
+
+mod build;
+mod plan;
+mod route;
+pub(crate) mod site;
 
 use crate::ir::{Graph, OpId};
 use crate::shard::Program;
@@ -46,6 +60,10 @@ pub struct RingError {
 ///
 /// # Errors
 /// If the ring cannot compute this attention.
-pub fn island(_program: &Program, _op: OpId, _strategy: Strategy, _rank: usize) -> Result<Graph, RingError> {
-    Err(RingError { at: String::new(), reason: "not written".into() })
+pub fn island(program: &Program, op: OpId, strategy: Strategy, rank: usize) -> Result<Graph, RingError> {
+    let site = site::Site::of(program, op)?;
+    if rank >= site.ranks() {
+        return Err(site.refuse(format!("there is no rank {rank} of {}", site.ranks())));
+    }
+    build::graph(&site, strategy, rank)
 }

@@ -1,7 +1,15 @@
 //! schedule: the island graphs of all ranks become one program with streams, events and slots.
 //!
 //! In: an attention of a program and the island graph of every rank. Out: a [`Schedule`].
+//!
+//! Invariants: what is done, and in which order it is issued, stands in the island graphs; this room adds only where bytes
+//! lie and what waits for what. Merges and the finish become fields of the partial before them. Events are derived from the
+//! bytes that steps touch, and none can be left out. A graph that does not fit is refused: it is a fault in the pass.
 
+mod build;
+mod events;
+mod fold;
+mod slots;
 mod text;
 pub mod types;
 pub use text::parse;
@@ -9,6 +17,7 @@ pub use types::*;
 
 use crate::ir::{Graph, OpId};
 use crate::ring::Strategy;
+use crate::ring::site::Site;
 use crate::shard::Program;
 
 /// Why island graphs could not be scheduled. It always means a fault in the pass itself.
@@ -28,12 +37,54 @@ pub struct ScheduleError {
 /// # Errors
 /// See [`ScheduleError`].
 pub fn schedule(
-    _program: &Program,
+    program: &Program,
     op: OpId,
-    _strategy: Strategy,
-    _islands: &[Graph],
+    strategy: Strategy,
+    islands: &[Graph],
 ) -> Result<Schedule, ScheduleError> {
-    Err(ScheduleError { island: format!("{}", op.index()), rank: 0, why: "not written".into() })
+    let site = Site::of(program, op).map_err(|e| ScheduleError { island: e.at, rank: 0, why: e.reason })?;
+    let fault = |rank, why| ScheduleError { island: site.name.clone(), rank, why };
+    if islands.len() != site.ranks() {
+        return Err(fault(0, format!("{} island graphs for {} ranks", islands.len(), site.ranks())));
+    }
+    let attention = facts(&site);
+    let ranks = islands
+        .iter()
+        .enumerate()
+        .map(|(rank, graph)| {
+            build::rank_program(&site, &attention, graph, rank).map_err(|why| fault(rank, why))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Schedule {
+        name: site.name.clone(),
+        strategy: strategy.name().to_owned(),
+        attention,
+        q_layout: site.q_layout.clone(),
+        kv_layout: site.kv_layout.clone(),
+        ranks,
+    })
+}
+
+/// What the schedule claims to compute.
+fn facts(site: &Site<'_>) -> AttentionFacts {
+    let a = site.attention;
+    let leaf = |leaf: &crate::ring::site::LeafSite| {
+        let mut shape = [1; 4];
+        shape[4 - leaf.ty.rank()..].copy_from_slice(&leaf.ty.shape);
+        Leaf { dtype: leaf.ty.dtype, shape, by_query_rows: leaf.by_query_rows }
+    };
+    AttentionFacts {
+        sizes: site.sizes,
+        dtype: site.dtype,
+        acc: a.acc,
+        scale: a.scale,
+        softcap: a.softcap,
+        mask: a.mask.clone(),
+        bias: a.bias,
+        empty_row: a.empty_row,
+        lse: a.lse,
+        leaves: site.leaves.iter().map(leaf).collect(),
+    }
 }
 
 /// Why a text is no schedule.

@@ -1,0 +1,350 @@
+//! Writes the island graph of one rank.
+
+use super::plan::{Group, groups};
+use super::route::Route;
+use super::site::Site;
+use super::{RingError, Strategy};
+use crate::ir::{Attention, Collective, Graph, Op, Partial, Type, ValueId};
+use crate::layout::{Progression, row_count};
+use crate::mask::Tile;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The island graph of `rank`.
+pub(super) fn graph(site: &Site<'_>, strategy: Strategy, rank: usize) -> Result<Graph, RingError> {
+    let route = Route::of(site);
+    let mut b = Builder::new(site, rank);
+    match strategy {
+        Strategy::Ring => b.ring(&route)?,
+        Strategy::AllGather => b.all_gather(&route)?,
+    }
+    b.finish()
+}
+
+/// Rows that the rank holds.
+#[derive(Clone)]
+struct Held {
+    source: Source,
+    rows: Vec<Progression>,
+}
+
+/// Where held rows are.
+#[derive(Clone, Copy)]
+enum Source {
+    /// The rank's own keys and values; packed when first used.
+    Own,
+    /// A value with rows along axis 2.
+    Value(ValueId),
+}
+
+/// o, m and l of some rows.
+struct Acc {
+    rows: Vec<Progression>,
+    value: [ValueId; 3],
+}
+
+struct Builder<'a> {
+    site: &'a Site<'a>,
+    attention: Arc<Attention>,
+    graph: Graph,
+    /// The rank, and its query pieces.
+    rank: usize,
+    rows: &'a [Progression],
+    q: ValueId,
+    k: ValueId,
+    v: ValueId,
+    leaves: Vec<ValueId>,
+    /// What was made already: the packed own keys and values, and those of no rows; leaves under four axes; chunks by value
+    /// and rows.
+    local: Option<ValueId>,
+    none: Option<ValueId>,
+    reshaped: BTreeMap<ValueId, ValueId>,
+    chunks: BTreeMap<(ValueId, Vec<Progression>), ValueId>,
+    acc: Option<Acc>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(site: &'a Site<'a>, rank: usize) -> Builder<'a> {
+        let s = &site.sizes;
+        let (rows, held) = (site.q_layout.share(rank), site.kv_layout.share(rank));
+        let ty = |heads, rows, size| Type::new(site.dtype, vec![s.batch, heads, rows, size]);
+        let mut graph = Graph::new(format!("{}.rank{rank}", site.name));
+        let q = graph.input("q", ty(s.q_heads, rows, s.head_dim));
+        let k = graph.input("k", ty(s.kv_heads, held, s.head_dim));
+        let v = graph.input("v", ty(s.kv_heads, held, s.v_head_dim));
+        let mut leaves = Vec::new();
+        for (i, leaf) in site.leaves.iter().enumerate() {
+            let mut ty = leaf.ty.clone();
+            if let (true, Some(axis)) = (leaf.by_query_rows, leaf.query_axis) {
+                ty.shape[axis] = rows;
+            }
+            let name = if site.attention.bias == Some(i + 3) { "bias" } else { "mask" };
+            leaves.push(graph.input(name, ty));
+        }
+        Builder {
+            site,
+            attention: Arc::new(site.attention.clone()),
+            graph,
+            rank,
+            rows: &site.q_layout.rows[rank],
+            q,
+            k,
+            v,
+            leaves,
+            local: None,
+            none: None,
+            reshaped: BTreeMap::new(),
+            chunks: BTreeMap::new(),
+            acc: None,
+        }
+    }
+
+    fn add(&mut self, op: Op, operands: &[ValueId], name: &str) -> Result<ValueId, RingError> {
+        self.graph.add1(op, operands, name, "").map_err(|e| self.site.refuse(e.to_string()))
+    }
+
+    fn own(&self) -> Held {
+        Held { source: Source::Own, rows: self.site.kv_layout.rows[self.rank].clone() }
+    }
+
+    /// Keys and values travel to the next rank, hop after hop; each hop is under way while its keys are computed on.
+    fn ring(&mut self, route: &Route<'_>) -> Result<(), RingError> {
+        let mut held = self.own();
+        let mut stages = vec![held.rows.clone()];
+        stages.extend((1..self.site.ranks()).map(|hop| route.received(self.rank, hop)));
+        let plan = groups(&self.attention.mask, self.rows, &stages);
+        for (stage, groups) in plan.iter().enumerate() {
+            let hop = stage + 1;
+            let arriving = stages.get(hop).cloned().unwrap_or_default();
+            let started = self.start_hop(route, &held, hop, &arriving)?;
+            self.partials(stage, groups, &held, &held.rows)?;
+            if let (Some(started), false) = (started, arriving.is_empty()) {
+                let value = self.add(Op::Wait, &[started], &format!("kv.hop{hop}"))?;
+                held = Held { source: Source::Value(value), rows: arriving };
+            }
+        }
+        Ok(())
+    }
+
+    /// The exchange of hop `hop`, if anything is sent or received.
+    fn start_hop(
+        &mut self,
+        route: &Route<'_>,
+        held: &Held,
+        hop: usize,
+        arriving: &[Progression],
+    ) -> Result<Option<ValueId>, RingError> {
+        let ranks = self.site.ranks();
+        let sent = if hop < ranks { route.sent(self.rank, hop) } else { vec![] };
+        if sent.is_empty() && arriving.is_empty() {
+            return Ok(None);
+        }
+        let neighbour = |there: bool, rank: usize| there.then_some(rank % ranks);
+        let collective = Collective::SendRecv {
+            group: hop,
+            to: neighbour(!sent.is_empty(), self.rank + 1),
+            from: neighbour(!arriving.is_empty(), self.rank + ranks - 1),
+            rows: arriving.to_vec(),
+        };
+        let ty = self.site.packed(row_count(arriving));
+        let operand = if sent.is_empty() { vec![] } else { vec![self.chunk(held, &sent)?] };
+        self.add(Op::Start(Box::new(collective), ty), &operand, &format!("hop{hop}")).map(Some)
+    }
+
+    /// Everyone's keys and values come at once, under the computation on the rank's own.
+    fn all_gather(&mut self, route: &Route<'_>) -> Result<(), RingError> {
+        let layout = &self.site.kv_layout.rows;
+        let own = self.own();
+        let mut stages = vec![own.rows.clone()];
+        let mut started = None;
+        if route.anything_travels() {
+            let others = (0..layout.len()).filter(|&r| r != self.rank);
+            stages.push(others.flat_map(|r| layout[r].clone()).collect());
+            let collective = Collective::AllGather { group: 1, rows: layout.clone() };
+            let ty = self.site.packed(self.site.sizes.kv_len);
+            let operand = if own.rows.is_empty() { vec![] } else { vec![self.chunk(&own, &own.rows)?] };
+            started = Some(self.add(Op::Start(Box::new(collective), ty), &operand, "gather")?);
+        }
+        let plan = groups(&self.attention.mask, self.rows, &stages);
+        self.partials(0, &plan[0], &own, &stages[0])?;
+        if let (Some(started), Some(groups)) = (started, plan.get(1).filter(|g| !g.is_empty())) {
+            let value = self.add(Op::Wait, &[started], "kv.all")?;
+            // The groups name the pieces of the other ranks; what is held has the rank's own besides.
+            let all = Held { source: Source::Value(value), rows: layout.concat() };
+            self.partials(1, groups, &all, &stages[1])?;
+        }
+        Ok(())
+    }
+
+    /// The partial results of a stage, each merged into what there is. `keys` are the pieces that the groups name.
+    fn partials(
+        &mut self,
+        stage: usize,
+        groups: &[Group],
+        held: &Held,
+        keys: &[Progression],
+    ) -> Result<(), RingError> {
+        for (i, group) in groups.iter().enumerate() {
+            let name = match groups.len() {
+                1 => format!("p{stage}"),
+                _ => format!("p{stage}{}", letters(i)),
+            };
+            let k_rows: Vec<Progression> = group.keys.iter().map(|&k| keys[k]).collect();
+            let q_rows: Vec<Progression> = group.q.iter().map(|&q| self.rows[q]).collect();
+            self.partial(&name, q_rows, k_rows, group.tile, held)?;
+        }
+        Ok(())
+    }
+
+    fn partial(
+        &mut self,
+        name: &str,
+        q_rows: Vec<Progression>,
+        k_rows: Vec<Progression>,
+        tile: Tile,
+        held: &Held,
+    ) -> Result<(), RingError> {
+        let queries = Held { source: Source::Value(self.q), rows: self.rows.to_vec() };
+        let keys = if k_rows.is_empty() { self.none()? } else { self.chunk(held, &k_rows)? };
+        let mut operands = vec![self.chunk(&queries, &q_rows)?, keys];
+        for leaf in 0..self.leaves.len() {
+            operands.push(self.leaf(leaf, &q_rows)?);
+        }
+        let rows = q_rows.clone();
+        let partial = Partial {
+            attention: self.attention.clone(),
+            v_head_dim: self.site.sizes.v_head_dim,
+            q_rows,
+            k_rows,
+            tile,
+        };
+        let first = self.add(Op::Partial(Box::new(partial)), &operands, name)?;
+        let value = [0, 1, 2].map(|port| ValueId { op: first.op, port });
+        self.merge(Acc { rows, value })
+    }
+
+    fn merge(&mut self, new: Acc) -> Result<(), RingError> {
+        let Some(acc) = self.acc.take() else {
+            self.acc = Some(new);
+            return Ok(());
+        };
+        let rows = crate::ir::infer::union(&acc.rows, &new.rows);
+        let op = Op::Merge { a: acc.rows, b: new.rows };
+        let first = self.add(op, &[acc.value, new.value].concat(), "acc")?;
+        self.acc = Some(Acc { rows, value: [0, 1, 2].map(|port| ValueId { op: first.op, port }) });
+        Ok(())
+    }
+
+    /// The division, over all of the rank's rows, and the outputs. A rank without rows divides nothing.
+    fn finish(mut self) -> Result<Graph, RingError> {
+        if self.acc.is_none() {
+            let own = self.own();
+            self.partial("p0", vec![], vec![], Tile::Full, &own)?;
+        }
+        let Some(acc) = self.acc.take() else {
+            return Err(self.site.refuse("it has no partial result".into()));
+        };
+        let lse = self.attention.lse;
+        let op = Op::Finish {
+            of: acc.rows,
+            rows: self.rows.to_vec(),
+            dtype: self.site.dtype,
+            empty_row: self.attention.empty_row,
+            lse,
+        };
+        let out = self.add(op, &acc.value, "out")?;
+        self.graph.output("out", out);
+        if lse {
+            self.graph.output("lse", ValueId { op: out.op, port: 1 });
+        }
+        Ok(self.graph)
+    }
+
+    /// Keys and values side by side, so that a hop is one message.
+    fn local(&mut self) -> Result<ValueId, RingError> {
+        if let Some(made) = self.local {
+            return Ok(made);
+        }
+        let made = self.add(Op::Concat { axis: 3 }, &[self.k, self.v], "kv.local")?;
+        Ok(*self.local.insert(made))
+    }
+
+    /// Packed keys and values of no rows.
+    fn none(&mut self) -> Result<ValueId, RingError> {
+        if let Some(made) = self.none {
+            return Ok(made);
+        }
+        let rows = self.own().rows;
+        let k = self.chunk(&Held { source: Source::Value(self.k), rows: rows.clone() }, &[])?;
+        let v = self.chunk(&Held { source: Source::Value(self.v), rows }, &[])?;
+        let made = self.add(Op::Concat { axis: 3 }, &[k, v], "kv.none")?;
+        Ok(*self.none.insert(made))
+    }
+
+    /// Some pieces of what is held, made once.
+    fn chunk(&mut self, held: &Held, rows: &[Progression]) -> Result<ValueId, RingError> {
+        let value = match held.source {
+            Source::Own => self.local()?,
+            Source::Value(value) => value,
+        };
+        if held.rows == rows {
+            return Ok(value);
+        }
+        let key = (value, rows.to_vec());
+        if let Some(&made) = self.chunks.get(&key) {
+            return Ok(made);
+        }
+        let index = |p: &Progression| held.rows.iter().position(|h| h == p);
+        let which: Vec<String> = rows.iter().filter_map(index).map(|i| i.to_string()).collect();
+        let which = if which.is_empty() { "none".to_owned() } else { which.join("_") };
+        let name = format!("{}.{which}", self.graph.value(value).name);
+        let op = Op::Chunk { of: held.rows.clone(), rows: rows.to_vec() };
+        let made = self.add(op, &[value], &name)?;
+        self.chunks.insert(key, made);
+        Ok(made)
+    }
+
+    /// A leaf for some of the rank's query rows.
+    fn leaf(&mut self, index: usize, rows: &[Progression]) -> Result<ValueId, RingError> {
+        let (leaf, site) = (self.leaves[index], &self.site.leaves[index]);
+        let Some(axis) = site.query_axis else { return Ok(leaf) };
+        if !site.by_query_rows {
+            // Whole on every rank: sliced where it is used.
+            let key = (leaf, rows.to_vec());
+            if let Some(&made) = self.chunks.get(&key) {
+                return Ok(made);
+            }
+            let op = Op::Rows { axis, outer: 1, inner: 1, rows: rows.to_vec() };
+            let name = format!("{}.rows", self.graph.value(leaf).name);
+            let made = self.add(op, &[leaf], &name)?;
+            self.chunks.insert(key, made);
+            return Ok(made);
+        }
+        if rows == self.rows {
+            return Ok(leaf);
+        }
+        let value = self.four_axes(leaf)?;
+        self.chunk(&Held { source: Source::Value(value), rows: self.rows.to_vec() }, rows)
+    }
+
+    /// The leaf with leading ones, so that its query rows are axis 2, along which chunks are cut.
+    fn four_axes(&mut self, leaf: ValueId) -> Result<ValueId, RingError> {
+        let shape = self.graph.ty(leaf).shape.clone();
+        let Some(missing) = 4usize.checked_sub(shape.len()).filter(|&n| n > 0) else { return Ok(leaf) };
+        if let Some(&made) = self.reshaped.get(&leaf) {
+            return Ok(made);
+        }
+        let name = format!("{}.4d", self.graph.value(leaf).name);
+        let made = self.add(Op::Reshape([vec![1; missing], shape].concat()), &[leaf], &name)?;
+        self.reshaped.insert(leaf, made);
+        Ok(made)
+    }
+}
+
+/// a, b, …, z, then numbers that cannot be taken for other names.
+fn letters(i: usize) -> String {
+    match u8::try_from(i) {
+        Ok(n) if n < 26 => char::from(b'a' + n).to_string(),
+        _ => format!("z{i}"),
+    }
+}
