@@ -1,0 +1,316 @@
+//! exec/cpu against attention written out in f64; orders, faults and untrusted schedules.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "exec/build.rs"]
+mod build;
+#[path = "exec/case.rs"]
+mod case;
+
+use annulus::exec::cpu::{ExecError, Traffic, run_island};
+use annulus::ir::{AttentionSizes, DType, EmptyRow, Tensor};
+use annulus::layout::{Layout, LayoutKind, Progression};
+use annulus::mask::{Mask, Tile};
+use annulus::schedule::*;
+use build::{Way, build};
+use case::{Case, Numbers, cases, first_wrong, rows_of};
+use proptest::prelude::*;
+
+/// Puts the ranks' rows of (B, H, rows, …) together.
+fn join(results: &[Vec<Tensor>], which: usize, layout: &Layout) -> Tensor {
+    let first = &results[0][which];
+    let (b, h) = (first.shape()[0], first.shape()[1]);
+    let width = first.shape().get(3).copied().unwrap_or(1);
+    let mut out = vec![f64::NAN; b * h * layout.length * width];
+    for (own, result) in layout.rows.iter().zip(results) {
+        let x = result[which].to_f64();
+        let rows: Vec<usize> = own.iter().flat_map(Progression::rows).collect();
+        for head in 0..b * h {
+            for (local, &row) in rows.iter().enumerate() {
+                out[(head * layout.length + row) * width..][..width]
+                    .copy_from_slice(&x[(head * rows.len() + local) * width..][..width]);
+            }
+        }
+    }
+    Tensor::from_f64(first.dtype(), [b, h, layout.length, width], &out).unwrap()
+}
+
+type Outcome = (Vec<Vec<Tensor>>, Traffic);
+
+fn run_case(case: &Case, way: Way, seed: u64) -> Result<Outcome, ExecError> {
+    let (q, kv) = case.layouts();
+    run_island(&build(&case.facts, &q, &kv, way), &case.local(), seed)
+}
+
+fn check_case(case: &Case, results: &[Vec<Tensor>]) -> Result<(), String> {
+    let (q, _) = case.layouts();
+    let want = case.expected();
+    if let Some(wrong) = first_wrong(&join(results, 0, &q), &want.out) {
+        return Err(format!("out, {wrong}"));
+    }
+    match case.facts.lse.then(|| first_wrong(&join(results, 1, &q), &want.lse)).flatten() {
+        Some(wrong) => Err(format!("lse, {wrong}")),
+        None => Ok(()),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn any_attention_split_by_hand_is_the_attention(case in cases(), all_gather: bool) {
+        let way = if all_gather { Way::AllGather } else { Way::Ring };
+        let first = run_case(&case, way, 0).unwrap();
+        if let Err(wrong) = check_case(&case, &first.0) {
+            prop_assert!(false, "{}", wrong);
+        }
+        for seed in [1, case.seed | 1] {
+            prop_assert_eq!(&run_case(&case, way, seed).unwrap(), &first, "another order, other bits");
+        }
+    }
+}
+
+fn sizes(heads: (usize, usize), length: usize, dim: usize) -> AttentionSizes {
+    AttentionSizes {
+        batch: 1,
+        q_heads: heads.0,
+        kv_heads: heads.1,
+        q_len: length,
+        kv_len: length,
+        head_dim: dim,
+        v_head_dim: dim,
+    }
+}
+
+fn plain(sizes: AttentionSizes, dtype: DType, mask: Mask) -> AttentionFacts {
+    AttentionFacts {
+        sizes,
+        dtype,
+        acc: dtype.accumulator(),
+        scale: 0.5,
+        softcap: 0.0,
+        mask,
+        bias: None,
+        empty_row: EmptyRow::Zero,
+        lse: true,
+        leaves: vec![],
+    }
+}
+
+/// A causal attention on random numbers.
+fn causal(length: usize, ranks: usize, layout: LayoutKind) -> Case {
+    let facts = plain(sizes((4, 2), length, 4), DType::F32, Mask::causal(0));
+    let mut n = Numbers(7);
+    let args = vec![
+        n.tensor(DType::F32, &[1, 4, length, 4], 1.0),
+        n.tensor(DType::F32, &[1, 2, length, 4], 1.0),
+        n.tensor(DType::F32, &[1, 2, length, 4], 1.0),
+    ];
+    Case { facts, args, layout, ranks, seed: 1 }
+}
+
+fn schedule_of(case: &Case, way: Way) -> Schedule {
+    let (q, kv) = case.layouts();
+    build(&case.facts, &q, &kv, way)
+}
+
+/// Logits of ±1e4 at 17 rows on 5 ranks: the maximum moves by 1e4 between chunks.
+#[test]
+fn logits_of_ten_thousand() {
+    let mut case = causal(17, 5, LayoutKind::Zigzag);
+    let mut n = Numbers(3);
+    case.args[0] = n.tensor(DType::F32, &[1, 4, 17, 4], 150.0);
+    case.args[1] = n.tensor(DType::F32, &[1, 2, 17, 4], 150.0);
+    let (results, _) = run_case(&case, Way::Ring, 5).unwrap();
+    check_case(&case, &results).unwrap();
+}
+
+/// A masked key takes no part although its key is NaN and its value infinite.
+#[test]
+fn poison_behind_the_mask_stays_there() {
+    for ranks in [1, 2, 3, 7] {
+        let mut case = causal(9, ranks, LayoutKind::Zigzag);
+        case.facts.mask = Mask::causal(-3);
+        let spoil = |x: &Tensor, bad: f64| {
+            let mut y = x.to_f64();
+            // Key 8 is seen by nobody; key 4 from row 7 on only.
+            for head in 0..2 {
+                y[(head * 9 + 8) * 4..][..4].fill(bad);
+                y[(head * 9 + 4) * 4..][..4].fill(bad);
+            }
+            Tensor::from_f64(DType::F32, x.shape(), &y).unwrap()
+        };
+        case.args[1] = spoil(&case.args[1], f64::NAN);
+        case.args[2] = spoil(&case.args[2], f64::INFINITY);
+        let (results, _) = run_case(&case, Way::Ring, 0).unwrap();
+        let (q, _) = case.layouts();
+        let out = join(&results, 0, &q).to_f64();
+        for row in 0..9 {
+            for head in 0..4 {
+                let finite = out[(head * 9 + row) * 4..][..4].iter().all(|x| x.is_finite());
+                assert_eq!(finite, row < 7, "{ranks} ranks, row {row}");
+            }
+        }
+        assert!(out[..3 * 4].iter().all(|&x| x == 0.0), "rows 0 to 2 see nothing");
+    }
+}
+
+/// Traffic is what moves: every rank's keys and values P − 1 times.
+#[test]
+fn traffic_is_counted_as_it_moves() {
+    for way in [Way::Ring, Way::AllGather] {
+        let case = causal(10, 4, LayoutKind::Contiguous);
+        let (_, traffic) = run_case(&case, way, 9).unwrap();
+        let schedule = schedule_of(&case, way);
+        let planned: Vec<usize> = schedule.ranks.iter().map(RankProgram::bytes_sent).collect();
+        assert_eq!(traffic.bytes_sent, planned);
+        assert_eq!(traffic.bytes_sent.iter().sum::<usize>(), 3 * case.facts.kv_bytes(10));
+        let messages = if way == Way::Ring { 3 } else { 1 };
+        assert_eq!(traffic.messages, [messages; 4]);
+    }
+}
+
+/// Every event of the ring is needed: without it some order gives NaN or a wrong number, never an unnoticed right one.
+#[test]
+fn a_missing_wait_shows_under_some_seed() {
+    let mut case = causal(16, 4, LayoutKind::Contiguous);
+    case.facts.mask = Mask::none();
+    let args = case.local();
+    let good = schedule_of(&case, Way::Ring);
+    let (right, _) = run_island(&good, &args, 0).unwrap();
+    let mut planted = 0;
+    for rank in 0..4 {
+        for step in 0..good.ranks[rank].steps.len() {
+            for wait in 0..good.ranks[rank].steps[step].waits.len() {
+                let mut bad = good.clone();
+                bad.ranks[rank].steps[step].waits.remove(wait);
+                let shows = (1..200).any(|seed| run_island(&bad, &args, seed).unwrap().0 != right);
+                assert!(shows, "rank {rank}, step {step}, wait {wait}");
+                planted += 1;
+            }
+        }
+    }
+    assert_eq!(planted, 4 * 5);
+}
+
+/// Steps that can never run are named, with what they wait for.
+#[test]
+fn a_deadlock_is_named() {
+    let case = causal(8, 2, LayoutKind::Contiguous);
+    let args = case.local();
+    let mut schedule = schedule_of(&case, Way::Ring);
+    schedule.ranks[1].steps[0].records = None;
+    let e = run_island(&schedule, &args, 4).unwrap_err();
+    assert_eq!(
+        e.to_string(),
+        "rank 0, island by hand, step 3 (attn_partial): deadlock: waits for event 2, which step 2 (sendrecv of group 1) \
+         records; rank 0, step 2 waits for rank 1 to reach the same group; rank 1, step 3 waits for event 2, which step 2 \
+         (sendrecv of group 1) records; rank 1, step 2 waits for event 0, which no step records"
+    );
+}
+
+/// Two ranks that take two groups in opposite order wait for each other.
+#[test]
+fn groups_in_opposite_order_deadlock() {
+    let case = causal(9, 3, LayoutKind::Contiguous);
+    let args = case.local();
+    let mut schedule = schedule_of(&case, Way::Ring);
+    let steps = &mut schedule.ranks[0].steps;
+    let exchanges: Vec<usize> = (0..steps.len()).filter(|&i| steps[i].stream == Stream::Comm).collect();
+    let (a, b) = (steps[exchanges[0]].op.clone(), steps[exchanges[1]].op.clone());
+    (steps[exchanges[0]].op, steps[exchanges[1]].op) = (b, a);
+    let e = run_island(&schedule, &args, 1).unwrap_err();
+    assert!(e.why.contains("deadlock: waits for") && e.why.contains("to reach the same group"), "{e}");
+}
+
+/// What a schedule from untrusted text may claim is refused by name, without a panic.
+#[test]
+fn nonsense_is_refused() {
+    let case = causal(8, 2, LayoutKind::Contiguous);
+    let args = case.local();
+    let good = schedule_of(&case, Way::Ring);
+    let refuses = |what: &str, change: &dyn Fn(&mut Schedule)| {
+        let mut bad = good.clone();
+        change(&mut bad);
+        let e = run_island(&bad, &args, 0).unwrap_err().to_string();
+        assert!(e.contains(what), "{e}");
+    };
+    fn exchange(s: &mut Schedule, rank: usize) -> (&mut Vec<Transfer>, &mut Vec<Transfer>) {
+        let StepOp::Exchange { sends, recvs, .. } = &mut s.ranks[rank].steps[2].op else {
+            panic!("an exchange")
+        };
+        (sends, recvs)
+    }
+    fn partial(s: &mut Schedule, step: usize) -> (&mut Vec<QPiece>, &mut Vec<KvPiece>) {
+        let StepOp::AttnPartial { q, kv, .. } = &mut s.ranks[0].steps[step].op else { panic!("a partial") };
+        (q, kv)
+    }
+    refuses("leave slot kv.local", &|s| exchange(s, 0).0[0].views[0].start = 1);
+    refuses("leave slot kv.local", &|s| exchange(s, 0).0[0].views[0].start = usize::MAX);
+    refuses("no slot 99", &|s| exchange(s, 0).0[0].views[0].slot = 99);
+    refuses("leaves the arena", &|s| s.ranks[0].slots[0].offset = usize::MAX);
+    refuses("leaves the arena", &|s| s.ranks[1].arena_bytes -= 1);
+    refuses("the island can use", &|s| s.ranks[0].arena_bytes = 1 << 50);
+    refuses("no other rank 0", &|s| exchange(s, 0).0[0].peer = 0);
+    refuses("no other rank 7", &|s| exchange(s, 0).1[0].peer = 7);
+    refuses("receives nothing from it", &|s| exchange(s, 1).1.clear());
+    refuses("sends nothing to it", &|s| exchange(s, 1).0.clear());
+    refuses("which receives 64", &|s| exchange(s, 1).1[0].views[0].bytes = 64);
+    refuses("takes part in group 1 twice", &|s| {
+        let again = s.ranks[0].steps[2].clone();
+        s.ranks[0].steps.push(Step { records: None, ..again });
+    });
+    refuses("event 0 is recorded twice", &|s| s.ranks[0].steps[1].records = Some(0));
+    refuses("no run of the rank's own", &|s| partial(s, 1).0[0].rows = Progression::range(2, 4));
+    refuses("no run of the rank's own", &|s| partial(s, 1).0[0].rows.len = usize::MAX);
+    refuses("there are no key rows", &|s| partial(s, 1).1[0].rows.start = 5);
+    refuses("key rows in 256 bytes", &|s| partial(s, 1).1[0].rows.len = 2);
+    refuses("has no place", &|s| partial(s, 1).0[0].carry = None);
+    refuses("the carry of 4 rows in 8 bytes", &|s| partial(s, 1).0[0].carry.as_mut().unwrap().bytes = 8);
+    refuses("is never written", &|s| {
+        let StepOp::AttnPartial { cast_out, .. } = &mut s.ranks[0].steps[3].op else { panic!("a partial") };
+        *cast_out = false;
+    });
+    refuses("divide", &|s| s.attention.sizes.kv_heads = 3);
+    refuses("2^40", &|s| s.attention.sizes.q_len = usize::MAX);
+    refuses("a layout of 8 rows", &|s| s.attention.sizes.q_len = 9);
+    refuses("are not among 8", &|s| s.q_layout.rows[0][0].step = 0);
+    refuses("are not among 8", &|s| s.q_layout.rows[0][0].len = usize::MAX);
+    refuses("7 of 8 rows are owned", &|s| s.kv_layout.rows[0][0].len = 3);
+    refuses("no truth tensor", &|s| s.attention.mask.terms.push(annulus::mask::Term::Tensor { operand: 2 }));
+    refuses("no floating tensor", &|s| s.attention.bias = Some(3));
+    refuses("argument 0 is", &|s| s.attention.dtype = DType::F16);
+    refuses("partial results in", &|s| s.attention.acc = DType::F16);
+}
+
+/// A step over no keys writes rows that see nothing.
+#[test]
+fn rows_without_keys_are_written_by_a_step_over_none() {
+    let case = causal(3, 1, LayoutKind::Contiguous);
+    let mut schedule = schedule_of(&case, Way::Ring);
+    for (empty, want) in [(EmptyRow::Zero, 0.0), (EmptyRow::Nan, f64::NAN)] {
+        schedule.attention.empty_row = empty;
+        let StepOp::AttnPartial { kv, tile, .. } = &mut schedule.ranks[0].steps[1].op else {
+            panic!("a partial")
+        };
+        kv.clear();
+        *tile = Tile::Partial;
+        let (results, _) = run_island(&schedule, &case.local(), 0).unwrap();
+        assert!(results[0][0].to_f64().iter().all(|x| *x == want || (x.is_nan() && want.is_nan())));
+        assert!(results[0][1].to_f64().iter().all(|&x| x == f64::NEG_INFINITY));
+    }
+}
+
+/// The bits do not depend on how many threads there are.
+#[test]
+fn thread_counts_do_not_change_bits() {
+    let case = causal(150, 3, LayoutKind::Zigzag);
+    let on = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| run_case(&case, Way::Ring, 2).unwrap())
+    };
+    let one = on(1);
+    check_case(&case, &one.0).unwrap();
+    assert_eq!(one, on(2));
+    assert_eq!(one, on(5));
+}

@@ -1,0 +1,142 @@
+//! Schedules by hand, so that the executor is tested without the rooms that make schedules.
+
+use annulus::layout::{Layout, Progression};
+use annulus::mask::Tile;
+use annulus::schedule::*;
+
+/// Which way keys and values travel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Way {
+    Ring,
+    AllGather,
+}
+
+struct Builder {
+    program: RankProgram,
+    events: usize,
+}
+
+impl Builder {
+    fn slot(&mut self, name: &str, bytes: usize) -> usize {
+        let offset = self.program.arena_bytes;
+        self.program.slots.push(Slot { name: name.into(), offset, bytes });
+        self.program.arena_bytes += bytes;
+        self.program.slots.len() - 1
+    }
+
+    fn step(&mut self, stream: Stream, waits: Vec<usize>, op: StepOp) -> usize {
+        let event = self.events;
+        self.events += 1;
+        self.program.steps.push(Step { stream, waits, records: Some(event), op, reason: String::new() });
+        event
+    }
+}
+
+/// Pieces of `rows`, one after another from `start` of a slot.
+fn pieces(facts: &AttentionFacts, rows: &[Progression], slot: usize, mut start: usize) -> Vec<KvPiece> {
+    rows.iter()
+        .map(|&rows| {
+            let at = View { slot, start, bytes: facts.kv_bytes(rows.len) };
+            start += at.bytes;
+            KvPiece { rows, at }
+        })
+        .collect()
+}
+
+fn tile(facts: &AttentionFacts, q: &[Progression], k: &[Progression]) -> Tile {
+    let full = q.iter().all(|q| k.iter().all(|k| facts.mask.tile(q, k) == Tile::Full));
+    if full { Tile::Full } else { Tile::Partial }
+}
+
+/// Every rank's program: own keys first, then those of the others in the order of their arrival.
+pub(crate) fn build(facts: &AttentionFacts, q_layout: &Layout, kv_layout: &Layout, way: Way) -> Schedule {
+    let ranks = q_layout.ranks();
+    let bytes = |r: usize| facts.kv_bytes(kv_layout.share(r));
+    let most = (0..ranks).map(bytes).max().unwrap_or(0);
+    let programs = (0..ranks).map(|rank| {
+        let mut b = Builder { program: RankProgram::default(), events: 0 };
+        let local = b.slot("kv.local", bytes(rank));
+        let received: Vec<usize> = match way {
+            Way::Ring => (0..2).map(|i| b.slot(&format!("kv.{i}"), most)).collect(),
+            Way::AllGather => (0..ranks).map(|r| b.slot(&format!("kv.{r}"), bytes(r))).collect(),
+        };
+        let acc = b.slot("acc", facts.carry_bytes(q_layout.share(rank)));
+        let own = &q_layout.rows[rank];
+        let mut start = 0;
+        let q: Vec<QPiece> = own
+            .iter()
+            .map(|&rows| {
+                let carry = View { slot: acc, start, bytes: facts.carry_bytes(rows.len) };
+                start += carry.bytes;
+                QPiece { rows, carry: Some(carry) }
+            })
+            .collect();
+        let mine = pieces(facts, &kv_layout.rows[rank], local, 0);
+        let packed = b.step(Stream::Compute, vec![], StepOp::Pack { pieces: mine });
+        // Which source is computed at each step, and where it lies.
+        let source = |t: usize| (rank + ranks - t) % ranks;
+        let place = |t: usize| match (t, way) {
+            (0, _) => local,
+            (_, Way::Ring) => received[(t - 1) % 2],
+            (_, Way::AllGather) => received[source(t)],
+        };
+        let whole = |slot: usize, r: usize| View { slot, start: 0, bytes: bytes(r) };
+        let gathered = (way == Way::AllGather && ranks > 1).then(|| {
+            let others: Vec<usize> = (1..ranks).map(source).collect();
+            let sends = others.iter().filter(|_| bytes(rank) > 0);
+            let recvs = others.iter().filter(|&&r| bytes(r) > 0);
+            let op = StepOp::Exchange {
+                group: 1,
+                kind: ExchangeKind::AllGather,
+                sends: sends.map(|&peer| Transfer { peer, views: vec![whole(local, rank)] }).collect(),
+                recvs: recvs
+                    .map(|&peer| Transfer { peer, views: vec![whole(received[peer], peer)] })
+                    .collect(),
+            };
+            b.step(Stream::Comm, vec![packed], op)
+        });
+        let mut computed: Vec<usize> = Vec::new();
+        for t in 0..ranks {
+            let mut waits = Vec::new();
+            if t > 0 && way == Way::Ring {
+                let (from, to) = (source(t - 1), source(t));
+                let send = Transfer { peer: (rank + 1) % ranks, views: vec![whole(place(t - 1), from)] };
+                let recv = Transfer { peer: (rank + ranks - 1) % ranks, views: vec![whole(place(t), to)] };
+                let before = match t {
+                    1 => vec![packed],
+                    2 => vec![],
+                    _ => vec![computed[t - 2]],
+                };
+                let op = StepOp::Exchange {
+                    group: t,
+                    kind: ExchangeKind::SendRecv,
+                    sends: if bytes(from) > 0 { vec![send] } else { vec![] },
+                    recvs: if bytes(to) > 0 { vec![recv] } else { vec![] },
+                };
+                waits.push(b.step(Stream::Comm, before, op));
+            }
+            if t == 1 {
+                waits.extend(gathered);
+            }
+            let kv = pieces(facts, &kv_layout.rows[source(t)], place(t), 0);
+            let op = StepOp::AttnPartial {
+                q: q.clone(),
+                tile: tile(facts, own, &kv_layout.rows[source(t)]),
+                kv,
+                carry_in: t > 0,
+                cast_out: t + 1 == ranks,
+            };
+            computed.push(b.step(Stream::Compute, waits, op));
+        }
+        b.program
+    });
+    let programs = programs.collect();
+    Schedule {
+        name: "by hand".into(),
+        strategy: if way == Way::Ring { "ring" } else { "all-gather" }.into(),
+        attention: facts.clone(),
+        q_layout: q_layout.clone(),
+        kv_layout: kv_layout.clone(),
+        ranks: programs,
+    }
+}
