@@ -1,0 +1,300 @@
+//! Attention, whole or one pair of chunks, as [`crate::ir::Attention`] says.
+//!
+//! Scores of a block of query rows against all keys at once, then their maximum, exponentials and sum, then the values:
+//! two passes over whole rows, nothing online. A score of −∞ is a key that takes no part: masked with −∞, biased with
+//! −∞, or beyond the range of the type; a row without any other is the neutral partial result (0, −∞, 0).
+
+use super::contract::Matrix;
+use super::elementwise::cast;
+use super::number::{Real, same, wrap};
+use super::partial::finish;
+use super::reduce::sum;
+use crate::ir::infer::attention_sizes;
+use crate::ir::{Attention, AttentionSizes, DType, Data, Partial, Tensor};
+use crate::mask::{Fill, Mask, Term, Tile};
+use rayon::prelude::*;
+
+/// Query rows whose scores are in memory at once, per thread.
+const BLOCK: usize = 64;
+
+/// Whole attention: `acc` is the type of accumulation, `out` that of the result.
+pub(super) fn attention(a: &Attention, x: &[Tensor], acc: DType, out: DType) -> Result<Vec<Data>, String> {
+    fn run<A: Real>(a: &Attention, s: AttentionSizes, x: &[Tensor], out: DType) -> Result<Vec<Data>, String> {
+        let (k, v) = (elements::<A>(&x[1])?, elements::<A>(&x[2])?);
+        let problem = Problem {
+            sizes: s,
+            q: &elements::<A>(&x[0])?,
+            k: Packed { data: &k, stride: s.head_dim, first: 0, width: s.head_dim },
+            v: Packed { data: &v, stride: s.v_head_dim, first: 0, width: s.v_head_dim },
+            scale: A::from_f64(a.scale),
+            softcap: A::from_f64(a.softcap),
+            mask: Some(&a.mask),
+            q_rows: (0..s.q_len).collect(),
+            k_rows: (0..s.kv_len).collect(),
+            leaves: Leaves::new(a, x, 3, s.kv_len)?,
+        };
+        let [o, m, l] = problem.solve();
+        let (o, lse) = finish(&o, &m, &l, s.v_head_dim, a.empty_row);
+        let mut results = vec![cast(&wrap(o), out)];
+        if a.lse {
+            results.push(wrap(lse));
+        }
+        Ok(results)
+    }
+    let sizes = attention_sizes(&x[0].ty(), &x[1].ty(), &x[2].ty())?;
+    if acc == DType::F64 { run::<f64>(a, sizes, x, out) } else { run::<f32>(a, sizes, x, out) }
+}
+
+/// One pair of chunks: o, m and l.
+pub(super) fn partial(p: &Partial, x: &[Tensor], acc: DType) -> Result<Vec<Data>, String> {
+    fn run<A: Real>(p: &Partial, x: &[Tensor]) -> Result<Vec<Data>, String> {
+        let a = &*p.attention;
+        let (&[batch, q_heads, q_len, head_dim], &[_, kv_heads, kv_len, stride]) =
+            (x[0].shape(), x[1].shape())
+        else {
+            return Err("wants four axes".into());
+        };
+        let k_rows: Vec<usize> = p.k_rows.iter().flat_map(|r| r.rows()).collect();
+        let packed = elements::<A>(&x[1])?;
+        let problem = Problem {
+            sizes: AttentionSizes {
+                batch,
+                q_heads,
+                kv_heads,
+                q_len,
+                kv_len: if p.tile == Tile::Skip { 0 } else { kv_len },
+                head_dim,
+                v_head_dim: p.v_head_dim,
+            },
+            q: &elements::<A>(&x[0])?,
+            k: Packed { data: &packed, stride, first: 0, width: head_dim },
+            v: Packed { data: &packed, stride, first: head_dim, width: p.v_head_dim },
+            scale: A::from_f64(a.scale),
+            softcap: A::from_f64(a.softcap),
+            mask: (p.tile != Tile::Full).then_some(&a.mask),
+            q_rows: p.q_rows.iter().flat_map(|r| r.rows()).collect(),
+            leaves: Leaves::new(a, x, 2, k_rows.iter().max().map_or(0, |&r| r + 1))?,
+            k_rows,
+        };
+        let [o, m, l] = problem.solve();
+        Ok(vec![wrap(o), wrap(m), wrap(l)])
+    }
+    for t in &x[..2] {
+        if !t.dtype().is_float() {
+            return Err(format!("does not take {}", t.ty()));
+        }
+    }
+    if acc == DType::F64 { run::<f64>(p, x) } else { run::<f32>(p, x) }
+}
+
+/// The elements in the type of accumulation.
+fn elements<A: Real>(x: &Tensor) -> Result<Vec<A>, String> {
+    same::<A>(&cast(x.data(), A::DTYPE)).map(<[A]>::to_vec)
+}
+
+/// A (batch, head, row) array of which each row holds `width` wanted elements from `first` on, `stride` apart.
+struct Packed<'a, A> {
+    data: &'a [A],
+    stride: usize,
+    first: usize,
+    width: usize,
+}
+
+impl<'a, A> Packed<'a, A> {
+    /// The rows of one head as a matrix.
+    fn head(&self, head: usize, rows: usize) -> Matrix<'a, A> {
+        let data = &self.data[head * rows * self.stride..];
+        let data = if data.len() < self.first { data } else { &data[self.first..] };
+        Matrix { data, rows, cols: self.width, row_stride: self.stride, col_stride: 1 }
+    }
+}
+
+/// Bias and truth tensors, broadcast to (batch, query head, query row, global key row).
+struct Leaves<A> {
+    bias: Option<Leaf<A>>,
+    allow: Vec<Leaf<bool>>,
+}
+
+struct Leaf<T> {
+    data: Vec<T>,
+    strides: [usize; 4],
+}
+
+impl<A: Real> Leaves<A> {
+    /// Operand numbers count q, k and v; the operands at hand have `before` in their place. Keys reach up to `keys`.
+    fn new(a: &Attention, x: &[Tensor], before: usize, keys: usize) -> Result<Leaves<A>, String> {
+        let operand = |n: usize| {
+            let t = (n + before).checked_sub(3).and_then(|n| x.get(n));
+            let t = t.ok_or_else(|| format!("there is no operand {n}"))?;
+            let own = crate::ir::types::strides(t.shape());
+            let (missing, mut strides) = (4 - t.shape().len(), [0; 4]);
+            for (i, &e) in t.shape().iter().enumerate() {
+                strides[missing + i] = if e == 1 { 0 } else { own[i] };
+            }
+            match t.shape().last() {
+                Some(&e) if e != 1 && e < keys => {
+                    Err(format!("operand {n}, {}, has no key {}", t.ty(), keys - 1))
+                }
+                _ => Ok((t, strides)),
+            }
+        };
+        let mut allow = Vec::new();
+        for term in &a.mask.terms {
+            if let Term::Tensor { operand: n } = term {
+                let (t, strides) = operand(*n)?;
+                allow.push(Leaf { data: same::<bool>(t.data())?.to_vec(), strides });
+            }
+        }
+        let bias = match a.bias {
+            None => None,
+            Some(n) => {
+                let (t, strides) = operand(n)?;
+                Some(Leaf { data: elements::<A>(t)?, strides })
+            }
+        };
+        Ok(Leaves { bias, allow })
+    }
+}
+
+impl<T: Copy> Leaf<T> {
+    fn at(&self, [b, h, i, j]: [usize; 4]) -> T {
+        let s = &self.strides;
+        self.data[b * s[0] + h * s[1] + i * s[2] + j * s[3]]
+    }
+}
+
+struct Problem<'a, A> {
+    sizes: AttentionSizes,
+    q: &'a [A],
+    k: Packed<'a, A>,
+    v: Packed<'a, A>,
+    scale: A,
+    softcap: A,
+    /// Absent if every pair is known to be kept.
+    mask: Option<&'a Mask>,
+    q_rows: Vec<usize>,
+    k_rows: Vec<usize>,
+    leaves: Leaves<A>,
+}
+
+impl<A: Real> Problem<'_, A> {
+    /// o (not divided), m and l of every row. There is at least one row.
+    fn solve(&self) -> [Vec<A>; 3] {
+        let s = &self.sizes;
+        let heads: Vec<[Vec<A>; 3]> = (0..s.batch * s.q_heads)
+            .into_par_iter()
+            .map(|bh| self.head(bh / s.q_heads, bh % s.q_heads))
+            .collect();
+        let join = |n: usize| heads.iter().flat_map(|h| h[n].iter().copied()).collect();
+        [join(0), join(1), join(2)]
+    }
+
+    fn head(&self, b: usize, h: usize) -> [Vec<A>; 3] {
+        let s = &self.sizes;
+        let group = b * s.kv_heads + h / (s.q_heads / s.kv_heads);
+        let k = self.k.head(group, self.k_rows.len());
+        let v = self.v.head(group, self.k_rows.len());
+        // A product with a zero weight is zero only if the value is finite.
+        let finite = (0..s.kv_len).all(|j| v.row(j).iter().all(|x| x.is_finite()));
+        let mut o = vec![A::ZERO; s.q_len * s.v_head_dim];
+        let (mut m, mut l) = (vec![A::LEAST; s.q_len], vec![A::ZERO; s.q_len]);
+        if s.kv_len == 0 {
+            return [o, m, l];
+        }
+        let mut scores = vec![A::ZERO; BLOCK.min(s.q_len) * s.kv_len];
+        for first in (0..s.q_len).step_by(BLOCK) {
+            let rows = BLOCK.min(s.q_len - first);
+            let scores = &mut scores[..rows * s.kv_len];
+            let q = Matrix {
+                data: &self.q[((b * s.q_heads + h) * s.q_len + first) * s.head_dim..],
+                rows,
+                cols: s.head_dim,
+                row_stride: s.head_dim,
+                col_stride: 1,
+            };
+            A::product(q, k.transposed(), scores);
+            for (i, row) in scores.chunks_mut(s.kv_len).enumerate() {
+                self.settle([b, h, first + i], row);
+                let most = row.iter().fold(A::LEAST, |m, &x| m.max(x));
+                if most == A::LEAST {
+                    row.fill(A::ZERO);
+                    continue;
+                }
+                m[first + i] = most;
+                if !finite {
+                    let into = &mut o[(first + i) * s.v_head_dim..(first + i + 1) * s.v_head_dim];
+                    for (j, &x) in row.iter().enumerate().filter(|(_, x)| **x != A::LEAST) {
+                        let weight = x.sub(most).exp();
+                        into.iter_mut().zip(v.row(j)).for_each(|(o, &v)| *o = o.add(weight.mul(v)));
+                    }
+                }
+                row.iter_mut().for_each(|x| *x = if *x == A::LEAST { A::ZERO } else { x.sub(most).exp() });
+                l[first + i] = sum(row);
+            }
+            if finite && s.v_head_dim > 0 {
+                let p = Matrix { data: scores, rows, cols: s.kv_len, row_stride: s.kv_len, col_stride: 1 };
+                A::product(p, v, &mut o[first * s.v_head_dim..(first + rows) * s.v_head_dim]);
+            }
+        }
+        [o, m, l]
+    }
+
+    /// Turns the products q·k of one query row into scores; −∞ takes no part.
+    fn settle(&self, [b, h, i]: [usize; 3], row: &mut [A]) {
+        let visible = self.mask.map_or(Interval::ALL, |m| Interval::of(m, self.q_rows[i]));
+        for (x, &key) in row.iter_mut().zip(&self.k_rows) {
+            let at = [b, h, i, key];
+            *x = x.mul(self.scale);
+            if self.softcap != A::ZERO {
+                *x = x.div(self.softcap).tanh().mul(self.softcap);
+            }
+            let bias = self.leaves.bias.as_ref().map(|l| l.at(at));
+            if bias == Some(A::LEAST) {
+                *x = A::LEAST;
+                continue;
+            }
+            if let Some(bias) = bias {
+                *x = x.add(bias);
+            }
+            let Some(mask) = self.mask else { continue };
+            if visible.holds(key) && self.leaves.allow.iter().all(|l| l.at(at)) {
+                continue;
+            }
+            *x = match mask.fill {
+                Fill::NegInf => A::LEAST,
+                Fill::Replace(f) => A::from_f64(f),
+                Fill::Add(f) => x.add(A::from_f64(f)),
+            };
+        }
+    }
+}
+
+/// The keys that the positional terms of a mask keep for one query row: an interval of global rows, ends included.
+struct Interval {
+    low: i128,
+    high: i128,
+}
+
+impl Interval {
+    const ALL: Interval = Interval { low: 0, high: i128::MAX };
+
+    fn of(mask: &Mask, q: usize) -> Interval {
+        let mut all = Interval::ALL;
+        for term in &mask.terms {
+            match *term {
+                Term::Causal { offset } => all.high = all.high.min(q as i128 + i128::from(offset)),
+                Term::Window { left, right, offset } => {
+                    let own = q as i128 + i128::from(offset);
+                    all.low = left.map_or(all.low, |l| all.low.max(own - i128::from(l)));
+                    all.high = right.map_or(all.high, |r| all.high.min(own + i128::from(r)));
+                }
+                Term::Tensor { .. } => {}
+            }
+        }
+        all
+    }
+
+    fn holds(&self, key: usize) -> bool {
+        (self.low..=self.high).contains(&(key as i128))
+    }
+}

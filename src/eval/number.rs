@@ -1,0 +1,415 @@
+//! Element types as Rust types: what a loop over elements may ask of them.
+//!
+//! [`Element`] is any of the seven, [`Number`] all but truth values, [`Float`] the four floating ones. Arithmetic happens
+//! in [`Number::Acc`]: f16 and bf16 are computed in f32 and rounded once per operation.
+
+use crate::ir::{DType, Data};
+use half::{bf16, f16};
+use std::sync::Arc;
+
+/// An element of a tensor.
+pub(super) trait Element: Copy + Default + PartialEq + Send + Sync + 'static {
+    fn wrap(values: Vec<Self>) -> Data;
+    fn slice(data: &Data) -> Option<&[Self]>;
+}
+
+macro_rules! element {
+    ($($t:ty => $variant:ident),*) => {$(
+        impl Element for $t {
+            fn wrap(values: Vec<Self>) -> Data {
+                Data::$variant(Arc::new(values))
+            }
+            fn slice(data: &Data) -> Option<&[Self]> {
+                match data {
+                    Data::$variant(v) => Some(v),
+                    _ => None,
+                }
+            }
+        }
+    )*};
+}
+element!(f64 => F64, f32 => F32, f16 => F16, bf16 => BF16, i64 => I64, i32 => I32, bool => Bool);
+
+/// The elements as a tensor's data.
+pub(super) fn wrap<T: Element>(values: Vec<T>) -> Data {
+    T::wrap(values)
+}
+
+/// The elements of `data`, which must be of the type that the caller has in hand.
+pub(super) fn same<T: Element>(data: &Data) -> Result<&[T], String> {
+    T::slice(data).ok_or_else(|| format!("an operand is {}, unlike the others", data.dtype()))
+}
+
+/// A type in which arithmetic happens: integers wrap, floats are IEEE.
+pub(super) trait Scalar: Element + PartialOrd {
+    const DTYPE: DType;
+    const ZERO: Self;
+    const ONE: Self;
+    /// Neutral for `max`.
+    const LEAST: Self;
+    /// Neutral for `min`.
+    const GREATEST: Self;
+    /// Whether division by zero is an error.
+    const INTEGER: bool;
+    fn add(self, b: Self) -> Self;
+    fn sub(self, b: Self) -> Self;
+    fn mul(self, b: Self) -> Self;
+    /// Of integers truncating; of an integer by zero, zero: the caller refuses that before.
+    fn div(self, b: Self) -> Self;
+    /// With the sign of b.
+    fn modulo(self, b: Self) -> Self;
+    /// `None` where an integer zero has a negative exponent.
+    fn pow(self, b: Self) -> Option<Self>;
+    fn neg(self) -> Self;
+    fn abs(self) -> Self;
+    fn sign(self) -> Self;
+    /// NaN if one is NaN; −0 is below +0.
+    fn min(self, b: Self) -> Self;
+    fn max(self, b: Self) -> Self;
+    /// sum / n; `None` for an integer mean of nothing.
+    fn mean(sum: Self, n: usize) -> Option<Self>;
+}
+
+macro_rules! real_scalar {
+    ($($t:ty => $dtype:ident),*) => {$(
+        impl Scalar for $t {
+            const DTYPE: DType = DType::$dtype;
+            const ZERO: Self = 0.0;
+            const ONE: Self = 1.0;
+            const LEAST: Self = <$t>::NEG_INFINITY;
+            const GREATEST: Self = <$t>::INFINITY;
+            const INTEGER: bool = false;
+            fn add(self, b: Self) -> Self {
+                self + b
+            }
+            fn sub(self, b: Self) -> Self {
+                self - b
+            }
+            fn mul(self, b: Self) -> Self {
+                self * b
+            }
+            fn div(self, b: Self) -> Self {
+                self / b
+            }
+            fn modulo(self, b: Self) -> Self {
+                let r = self % b;
+                if r == 0.0 {
+                    r.copysign(b)
+                } else if (r < 0.0) != (b < 0.0) {
+                    r + b
+                } else {
+                    r
+                }
+            }
+            fn pow(self, b: Self) -> Option<Self> {
+                Some(self.powf(b))
+            }
+            fn neg(self) -> Self {
+                -self
+            }
+            fn abs(self) -> Self {
+                <$t>::abs(self)
+            }
+            fn sign(self) -> Self {
+                if self > 0.0 {
+                    1.0
+                } else if self < 0.0 {
+                    -1.0
+                } else if self == 0.0 {
+                    0.0
+                } else {
+                    self
+                }
+            }
+            fn min(self, b: Self) -> Self {
+                if self.is_nan() || self < b || (self == b && self.is_sign_negative()) { self } else { b }
+            }
+            fn max(self, b: Self) -> Self {
+                if self.is_nan() || self > b || (self == b && self.is_sign_positive()) { self } else { b }
+            }
+            fn mean(sum: Self, n: usize) -> Option<Self> {
+                Some(sum / n as $t)
+            }
+        }
+    )*};
+}
+real_scalar!(f32 => F32, f64 => F64);
+
+macro_rules! integer_scalar {
+    ($($t:ty => $dtype:ident),*) => {$(
+        impl Scalar for $t {
+            const DTYPE: DType = DType::$dtype;
+            const ZERO: Self = 0;
+            const ONE: Self = 1;
+            const LEAST: Self = <$t>::MIN;
+            const GREATEST: Self = <$t>::MAX;
+            const INTEGER: bool = true;
+            fn add(self, b: Self) -> Self {
+                self.wrapping_add(b)
+            }
+            fn sub(self, b: Self) -> Self {
+                self.wrapping_sub(b)
+            }
+            fn mul(self, b: Self) -> Self {
+                self.wrapping_mul(b)
+            }
+            fn div(self, b: Self) -> Self {
+                if b == 0 { 0 } else { self.wrapping_div(b) }
+            }
+            fn modulo(self, b: Self) -> Self {
+                let r = if b == 0 { 0 } else { self.wrapping_rem(b) };
+                if r != 0 && (r < 0) != (b < 0) { r + b } else { r }
+            }
+            fn pow(self, b: Self) -> Option<Self> {
+                if b < 0 {
+                    // 1/a^|b| truncated.
+                    return match self {
+                        0 => None,
+                        1 => Some(1),
+                        -1 => Some(if b % 2 == 0 { 1 } else { -1 }),
+                        _ => Some(0),
+                    };
+                }
+                let (mut result, mut square, mut rest) = (1, self, b);
+                while rest > 0 {
+                    if rest & 1 == 1 {
+                        result = <$t>::wrapping_mul(result, square);
+                    }
+                    square = square.wrapping_mul(square);
+                    rest >>= 1;
+                }
+                Some(result)
+            }
+            fn neg(self) -> Self {
+                self.wrapping_neg()
+            }
+            fn abs(self) -> Self {
+                self.wrapping_abs()
+            }
+            fn sign(self) -> Self {
+                self.signum()
+            }
+            fn min(self, b: Self) -> Self {
+                Ord::min(self, b)
+            }
+            fn max(self, b: Self) -> Self {
+                Ord::max(self, b)
+            }
+            fn mean(sum: Self, n: usize) -> Option<Self> {
+                // The count of a row that is in memory fits an i64; one beyond i32 makes the mean of i32 sums zero.
+                <$t>::try_from(n).map_or(Some(0), |n| sum.checked_div(n))
+            }
+        }
+    )*};
+}
+integer_scalar!(i32 => I32, i64 => I64);
+
+/// A scalar with the functions of analysis: f32 or f64.
+pub(super) trait Real: Scalar + super::contract::Product {
+    fn exp(self) -> Self;
+    fn ln(self) -> Self;
+    fn sqrt(self) -> Self;
+    fn sin(self) -> Self;
+    fn cos(self) -> Self;
+    fn tanh(self) -> Self;
+    fn erf(self) -> Self;
+    fn floor(self) -> Self;
+    fn ceil(self) -> Self;
+    fn round_ties_even(self) -> Self;
+    fn is_nan(self) -> bool;
+    fn is_infinite(self) -> bool;
+    fn is_finite(self) -> bool;
+    fn from_f64(x: f64) -> Self;
+
+    /// 1/(1+e^−x), without overflow on either side.
+    fn sigmoid(self) -> Self {
+        if self < Self::ZERO {
+            let e = self.exp();
+            e.div(Self::ONE.add(e))
+        } else {
+            Self::ONE.div(Self::ONE.add(self.neg().exp()))
+        }
+    }
+}
+
+macro_rules! real {
+    ($($t:ident),*) => {$(
+        impl Real for $t {
+            fn exp(self) -> Self {
+                $t::exp(self)
+            }
+            fn ln(self) -> Self {
+                $t::ln(self)
+            }
+            fn sqrt(self) -> Self {
+                $t::sqrt(self)
+            }
+            fn sin(self) -> Self {
+                $t::sin(self)
+            }
+            fn cos(self) -> Self {
+                $t::cos(self)
+            }
+            fn tanh(self) -> Self {
+                $t::tanh(self)
+            }
+            fn erf(self) -> Self {
+                libm::erf(f64::from(self)) as $t
+            }
+            fn floor(self) -> Self {
+                $t::floor(self)
+            }
+            fn ceil(self) -> Self {
+                $t::ceil(self)
+            }
+            fn round_ties_even(self) -> Self {
+                $t::round_ties_even(self)
+            }
+            fn is_nan(self) -> bool {
+                $t::is_nan(self)
+            }
+            fn is_infinite(self) -> bool {
+                $t::is_infinite(self)
+            }
+            fn is_finite(self) -> bool {
+                $t::is_finite(self)
+            }
+            fn from_f64(x: f64) -> Self {
+                x as $t
+            }
+        }
+    )*};
+}
+real!(f32, f64);
+
+/// An element type with arithmetic.
+pub(super) trait Number: Element {
+    /// Where its arithmetic happens.
+    type Acc: Scalar;
+    fn up(self) -> Self::Acc;
+    fn down(x: Self::Acc) -> Self;
+}
+
+macro_rules! number {
+    ($($t:ty),*) => {$(
+        impl Number for $t {
+            type Acc = $t;
+            fn up(self) -> $t {
+                self
+            }
+            fn down(x: $t) -> $t {
+                x
+            }
+        }
+    )*};
+}
+number!(f64, f32, i64, i32);
+
+impl Number for f16 {
+    type Acc = f32;
+    fn up(self) -> f32 {
+        self.to_f32()
+    }
+    fn down(x: f32) -> f16 {
+        f16::from_f32(x)
+    }
+}
+
+impl Number for bf16 {
+    type Acc = f32;
+    fn up(self) -> f32 {
+        self.to_f32()
+    }
+    fn down(x: f32) -> bf16 {
+        bf16::from_f32(x)
+    }
+}
+
+/// A floating element type.
+pub(super) trait Float: Number<Acc: Real> {}
+impl Float for f64 {}
+impl Float for f32 {}
+impl Float for f16 {}
+impl Float for bf16 {}
+
+/// Runs `$body` with `$v` bound to the elements of a number type; truth values take `$other`.
+macro_rules! with_number {
+    ($data:expr, $v:ident => $body:expr, $other:expr) => {
+        match $data {
+            $crate::ir::Data::F64($v) => $body,
+            $crate::ir::Data::F32($v) => $body,
+            $crate::ir::Data::F16($v) => $body,
+            $crate::ir::Data::BF16($v) => $body,
+            $crate::ir::Data::I64($v) => $body,
+            $crate::ir::Data::I32($v) => $body,
+            $crate::ir::Data::Bool(_) => $other,
+        }
+    };
+}
+pub(super) use with_number;
+
+/// Runs `$body` with `$v` bound to the elements of a floating type; every other type takes `$other`.
+macro_rules! with_float {
+    ($data:expr, $v:ident => $body:expr, $other:expr) => {
+        match $data {
+            $crate::ir::Data::F64($v) => $body,
+            $crate::ir::Data::F32($v) => $body,
+            $crate::ir::Data::F16($v) => $body,
+            $crate::ir::Data::BF16($v) => $body,
+            _ => $other,
+        }
+    };
+}
+pub(super) use with_float;
+
+/// f64 to f32, rounded to odd: a further rounding to a type of at most 22 bits is then the rounding of the f64 itself.
+/// Two roundings to nearest, which conversions in hardware make, may miss by one unit.
+fn to_odd(x: f64) -> f32 {
+    let y = x as f32;
+    let bits = y.to_bits();
+    if y.is_nan() || f64::from(y) == x || bits & 1 == 1 {
+        return y;
+    }
+    let outward = f64::from(y).abs() > x.abs();
+    f32::from_bits(if outward { bits - 1 } else { bits + 1 })
+}
+
+/// The nearest f16, ties to even.
+pub(super) fn f16_from_f64(x: f64) -> f16 {
+    f16::from_f32(to_odd(x))
+}
+
+/// The nearest bf16, ties to even.
+pub(super) fn bf16_from_f64(x: f64) -> bf16 {
+    bf16::from_f32(to_odd(x))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_round_once() {
+        // Just above a tie of f16: through f32 it would fall back on the tie and round down.
+        let tie = 1.0 + 2f64.powi(-11);
+        assert_eq!(f16_from_f64(tie).to_f64(), 1.0);
+        assert_eq!(f16_from_f64(tie + 2f64.powi(-40)).to_f64(), 1.0 + 2f64.powi(-10));
+        let tie = 1.0 + 2f64.powi(-8);
+        assert_eq!(bf16_from_f64(tie).to_f64(), 1.0);
+        assert_eq!(bf16_from_f64(tie + 2f64.powi(-40)).to_f64(), 1.0 + 2f64.powi(-7));
+        assert_eq!(f16_from_f64(65519.999).to_f64(), 65504.0);
+        assert_eq!(f16_from_f64(65520.0).to_f64(), f64::INFINITY);
+        assert_eq!(f16_from_f64(-1e300).to_f64(), f64::NEG_INFINITY);
+        assert_eq!(bf16_from_f64(1e-300).to_bits(), 0);
+        assert_eq!(f16_from_f64(-1e-300).to_bits(), 0x8000);
+        assert!(f16_from_f64(f64::NAN).is_nan());
+    }
+
+    #[test]
+    fn minimum_and_maximum_know_nan_and_the_sign_of_zero() {
+        assert!(Scalar::min(f64::NAN, 1.0).is_nan() && Scalar::min(1.0, f64::NAN).is_nan());
+        assert!(Scalar::max(f32::NAN, 1.0).is_nan() && Scalar::max(1.0, f32::NAN).is_nan());
+        assert!(Scalar::min(0.0f32, -0.0).is_sign_negative() && Scalar::min(-0.0f32, 0.0).is_sign_negative());
+        assert!(Scalar::max(0.0f32, -0.0).is_sign_positive() && Scalar::max(-0.0f32, 0.0).is_sign_positive());
+    }
+}

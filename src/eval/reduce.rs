@@ -1,0 +1,102 @@
+//! Folds along axes: reductions, softmax, running sums.
+//!
+//! Sums are taken in [`Number::Acc`], pairwise in a fixed order, and rounded to the type once.
+
+use super::number::{Float, Number, Real, Scalar, with_float, with_number, wrap};
+use super::walk::{around, copy, strides};
+use crate::ir::{Data, Reduction, Tensor};
+use std::borrow::Cow;
+
+/// Pairwise sum: the error grows with the logarithm of the length.
+pub(super) fn sum<A: Scalar>(x: &[A]) -> A {
+    sum_by(x, |x| x)
+}
+
+fn sum_by<T: Copy, A: Scalar>(x: &[T], up: impl Fn(T) -> A + Copy) -> A {
+    const LEAF: usize = 64;
+    if x.len() <= LEAF {
+        return x.iter().fold(A::ZERO, |s, &y| s.add(up(y)));
+    }
+    // Half, rounded to whole leaves. The depth is the logarithm of the length.
+    let half = x.len().div_ceil(2 * LEAF) * LEAF;
+    sum_by(&x[..half], up).add(sum_by(&x[half..], up))
+}
+
+pub(super) fn reduce(x: &Tensor, kind: Reduction, axes: &[usize]) -> Result<Data, String> {
+    with_number!(x.data(), v => fold(v, x.shape(), kind, axes), Err("does not take bool".into()))
+}
+
+fn fold<T: Number>(v: &[T], shape: &[usize], kind: Reduction, axes: &[usize]) -> Result<Data, String> {
+    let kept: Vec<usize> = (0..shape.len()).filter(|a| !axes.contains(a)).collect();
+    let count: usize = kept.iter().map(|&a| shape[a]).product();
+    let n: usize = axes.iter().map(|&a| shape[a]).product();
+    let order: Vec<usize> = kept.iter().chain(axes).copied().collect();
+    let rows = if order.is_sorted() {
+        Cow::Borrowed(v)
+    } else {
+        let own = strides(shape);
+        let extents: Vec<usize> = order.iter().map(|&a| shape[a]).collect();
+        let view: Vec<isize> = order.iter().map(|&a| own[a]).collect();
+        Cow::Owned(copy(v, &extents, &view, 0))
+    };
+    let one = |row: &[T]| -> Option<T::Acc> {
+        let each =
+            |start: T::Acc, f: fn(T::Acc, T::Acc) -> T::Acc| row.iter().fold(start, |s, &x| f(s, x.up()));
+        match kind {
+            Reduction::Sum => Some(sum_by(row, T::up)),
+            Reduction::Mean => T::Acc::mean(sum_by(row, T::up), n),
+            Reduction::Max => Some(each(T::Acc::LEAST, T::Acc::max)),
+            Reduction::Min => Some(each(T::Acc::GREATEST, T::Acc::min)),
+            Reduction::Prod => Some(each(T::Acc::ONE, T::Acc::mul)),
+        }
+    };
+    let values: Option<Vec<T>> = (0..count).map(|i| one(&rows[i * n..(i + 1) * n]).map(T::down)).collect();
+    values.map(wrap).ok_or_else(|| "the integer mean of nothing".into())
+}
+
+pub(super) fn softmax(x: &Tensor, axis: usize) -> Result<Data, String> {
+    with_float!(x.data(), v => Ok(wrap(soften(v, around(x.shape(), axis)))), Err("takes floats".into()))
+}
+
+/// A row of nothing but −∞ gives NaN, as −∞ − −∞ does.
+fn soften<T: Float>(v: &[T], (outer, n, inner): (usize, usize, usize)) -> Vec<T> {
+    let mut out = v.to_vec();
+    let mut row = vec![T::Acc::ZERO; n];
+    for o in 0..outer {
+        for i in 0..inner {
+            let at = |j: usize| (o * n + j) * inner + i;
+            (0..n).for_each(|j| row[j] = v[at(j)].up());
+            let most = row.iter().fold(T::Acc::LEAST, |m, &x| m.max(x));
+            row.iter_mut().for_each(|x| *x = x.sub(most).exp());
+            let total = sum(&row);
+            (0..n).for_each(|j| out[at(j)] = T::down(row[j].div(total)));
+        }
+    }
+    out
+}
+
+pub(super) fn cumsum(x: &Tensor, axis: usize, exclusive: bool, reverse: bool) -> Result<Data, String> {
+    let dims = around(x.shape(), axis);
+    with_number!(x.data(), v => Ok(wrap(scan(v, dims, exclusive, reverse))), Err("does not take bool".into()))
+}
+
+fn scan<T: Number>(
+    v: &[T],
+    (outer, n, inner): (usize, usize, usize),
+    exclusive: bool,
+    reverse: bool,
+) -> Vec<T> {
+    let mut out = v.to_vec();
+    for o in 0..outer {
+        for i in 0..inner {
+            let mut total = T::Acc::ZERO;
+            for j in 0..n {
+                let at = (o * n + if reverse { n - 1 - j } else { j }) * inner + i;
+                let with = total.add(v[at].up());
+                out[at] = T::down(if exclusive { total } else { with });
+                total = with;
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,5 @@
+//! The oracle against formulas written out a second time, and against stored references.
+
+mod eval {
+    mod smoke;
+}
