@@ -137,7 +137,7 @@ impl Compiled {
                 graphs.insert(op, (island.strategy.name().to_owned(), Arc::new(graph)));
             }
         }
-        let graph = shard::rank_graph(&self.program, rank, &graphs);
+        let graph = shard::rank_graph(&self.program, rank, &graphs)?;
         verified(&graph, "shard")?;
         Ok(graph)
     }

@@ -1,18 +1,34 @@
 //! shard: which axis of which value is the sequence, and who owns which rows.
 //!
-//! In: a graph with attention nodes and a number of ranks. Out: a [`Program`].
+//! In: a graph with attention nodes and a number of ranks. Out: a [`Program`]: the placement of every value, and the order of
+//! local segments, gathers and islands; on demand a rank's graph of a segment ([`local_graph`]) and of the whole program
+//! ([`rank_graph`]).
+//!
+//! Invariants: a sequence is followed as a factor of an axis ([`axes`]), never by its size; the decision is one for all ranks;
+//! only what an attention or a sum of products went into is ever gathered; a rank without rows is a rank like any other.
 
+pub mod axes;
+mod local;
+mod place;
+mod propagate;
+mod rank_graph;
 pub mod types;
+
+pub use local::local_graph;
+pub use rank_graph::rank_graph;
 pub use types::*;
 
 use crate::ir::{Graph, ValueId};
 use crate::layout::LayoutKind;
 use std::sync::Arc;
 
+/// The largest number of ranks that a program is made for.
+pub const MAX_RANKS: usize = 1 << 16;
+
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub struct ShardOptions {
-    /// Number of ranks, at least 1.
+    /// Number of ranks, from 1 to [`MAX_RANKS`].
     pub ranks: usize,
     /// The layout; `None`: zigzag for a sequence with a causal attention, else contiguous.
     pub layout: Option<LayoutKind>,
@@ -24,6 +40,14 @@ pub enum ShardError {
     /// The options make no sense.
     #[error("{0}")]
     Options(String),
+    /// The graph of an island does not fit the program.
+    #[error("{at}: {why}")]
+    Island {
+        /// The attention.
+        at: String,
+        /// What is wrong.
+        why: String,
+    },
 }
 
 /// One rank's graph of a local segment.
@@ -42,28 +66,11 @@ pub struct LocalGraph {
 ///
 /// # Errors
 /// See [`ShardError`].
-pub fn shard(_graph: Arc<Graph>, _options: &ShardOptions) -> Result<Program, ShardError> {
-    Err(ShardError::Options("not written".into()))
-}
-
-/// The graph of local segment `segment` on `rank`.
-///
-/// # Panics
-/// If that segment is not local.
-pub fn local_graph(_program: &Program, _segment: usize, _rank: usize) -> LocalGraph {
-    unimplemented_local()
-}
-
-fn unimplemented_local() -> LocalGraph {
-    LocalGraph { graph: Graph::default(), inputs: vec![], outputs: vec![] }
-}
-
-/// The printed program of a rank (see [`Program`]); `islands` holds the name of the strategy and the island graph of each
-/// split attention.
-pub fn rank_graph(
-    _program: &Program,
-    _rank: usize,
-    _islands: &std::collections::BTreeMap<crate::ir::OpId, (String, Arc<Graph>)>,
-) -> Graph {
-    Graph::default()
+pub fn shard(graph: Arc<Graph>, options: &ShardOptions) -> Result<Program, ShardError> {
+    if !(1..=MAX_RANKS).contains(&options.ranks) {
+        return Err(ShardError::Options(format!("{} ranks: want 1 to {MAX_RANKS}", options.ranks)));
+    }
+    let live = propagate::Live::new(&graph);
+    let wishes = propagate::propagate(&live);
+    Ok(place::place(&graph, &live, &wishes, options))
 }

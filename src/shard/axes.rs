@@ -1,0 +1,249 @@
+//! Where the sequence lies in an operation's operands, given where it lies in its result: one map per operation.
+//!
+//! A sequence is followed as a [`Factor`] of an axis, never by its size. The map is written once, from the result to the
+//! operands; the other direction is looked up in it, so that the two cannot disagree. An operation that has no map for a
+//! factor *mixes rows*: no rank can compute its rows of the result from its rows of the operands.
+
+use crate::ir::{Op, Type};
+use crate::shard::Sharding;
+
+/// A sequence within a shape: `axis` is (outer, length, inner), row-major, and `length` counts the rows of the sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Factor {
+    /// The axis.
+    pub axis: usize,
+    /// Extent outside the rows.
+    pub outer: usize,
+    /// Number of rows.
+    pub length: usize,
+    /// Extent inside the rows.
+    pub inner: usize,
+}
+
+impl Factor {
+    /// A whole axis of `length` rows.
+    pub fn axis(axis: usize, length: usize) -> Factor {
+        Factor { axis, outer: 1, length, inner: 1 }
+    }
+
+    /// The factor that a sharding states, of a sequence of `length` rows.
+    pub fn of(sharding: &Sharding, length: usize) -> Factor {
+        Factor { axis: sharding.axis, outer: sharding.outer, length, inner: sharding.inner }
+    }
+
+    /// Extent of the axis where `rows` rows of the sequence are held.
+    pub fn extent(&self, rows: usize) -> usize {
+        self.outer.saturating_mul(rows).saturating_mul(self.inner)
+    }
+
+    /// `shape` where only `rows` rows of the sequence are held.
+    pub fn local(&self, shape: &[usize], rows: usize) -> Vec<usize> {
+        let mut shape = shape.to_vec();
+        if let Some(e) = shape.get_mut(self.axis) {
+            *e = self.extent(rows);
+        }
+        shape
+    }
+
+    fn at(self, axis: usize) -> Factor {
+        Factor { axis, ..self }
+    }
+
+    /// Elements before and after the rows in the flat order, over all axes; `None` where one of them is 0, for then
+    /// nothing tells the rows apart.
+    fn around(&self, shape: &[usize]) -> Option<(usize, usize)> {
+        let before = product(&shape[..self.axis])?.checked_mul(self.outer)?;
+        let after = product(&shape[self.axis + 1..])?.checked_mul(self.inner)?;
+        (before > 0 && after > 0).then_some((before, after))
+    }
+}
+
+/// Which factor of each operand `op` needs for the rows `f` of its results: `None` for an operand that it needs whole.
+/// `held` tells which factor each operand is known to carry; it decides only where a reshape leaves a choice.
+///
+/// # Errors
+/// Why the rows of the result cannot be computed from rows of the operands.
+pub fn operands(
+    op: &Op,
+    f: Factor,
+    x: &[&Type],
+    out: &Type,
+    held: &[Option<Factor>],
+) -> Result<Vec<Option<Factor>>, String> {
+    let a = f.axis;
+    if a >= out.rank() || out.shape[a] != f.extent(f.length) {
+        return Err(format!("{out} has no such rows"));
+    }
+    let same = |axis: usize| Some(f.at(axis));
+    Ok(match op {
+        Op::Iota { .. } => vec![],
+        Op::Unary(_) | Op::Cast(_) => vec![Some(f)],
+        Op::Binary(_) | Op::Select | Op::Broadcast(_) => x.iter().map(|t| aligned(f, t, out)).collect(),
+        Op::Contract(c) => {
+            let letter = c.out.chars().nth(a);
+            let find = |axes: &str| axes.chars().position(|l| Some(l) == letter).and_then(same);
+            vec![find(&c.lhs), find(&c.rhs)]
+        }
+        Op::Reduce { axes, keep, .. } => {
+            let mut kept = (0..x[0].rank()).filter(|i| *keep || !axes.contains(i));
+            match kept.nth(a) {
+                Some(i) if !axes.contains(&i) => vec![same(i)],
+                _ => return Err("it reduces over the rows".into()),
+            }
+        }
+        Op::Softmax { axis } | Op::CumSum { axis, .. } | Op::TopK { axis, .. } => {
+            if *axis == a {
+                return Err(format!("{} runs along the rows", op.name()));
+            }
+            vec![Some(f)]
+        }
+        Op::Reshape(_) => vec![Some(reshaped(f, &out.shape, &x[0].shape, held.first().copied().flatten())?)],
+        Op::Permute(perm) => vec![same(perm[a])],
+        Op::Slice { axis, start, len, step } => {
+            let all = *start == 0 && *step == 1 && *len == x[0].shape[*axis];
+            if *axis == a && !all {
+                return Err("it slices along the rows".into());
+            }
+            vec![Some(f)]
+        }
+        Op::Concat { axis } => {
+            if *axis == a && x.len() != 1 {
+                return Err("it joins along the rows".into());
+            }
+            vec![Some(f); x.len()]
+        }
+        Op::Pad { low, high } => {
+            if low[a] != 0 || high[a] != 0 {
+                return Err("it pads along the rows".into());
+            }
+            vec![Some(f), None]
+        }
+        Op::Gather { axis } => {
+            let picked = x[1].rank();
+            if a < *axis {
+                vec![same(a), None]
+            } else if a < axis + picked {
+                vec![None, same(a - axis)]
+            } else {
+                vec![same(a - picked + 1), None]
+            }
+        }
+        Op::GatherNd { batch } => {
+            let tuples = x[1].rank() - 1;
+            if a < *batch {
+                vec![same(a), same(a)]
+            } else if a < tuples {
+                vec![None, same(a)]
+            } else {
+                vec![same(a - tuples + batch + depth(x[1])), None]
+            }
+        }
+        Op::ScatterNd => {
+            let d = depth(x[1]);
+            if a < d {
+                return Err("its indices name rows".into());
+            }
+            vec![same(a), None, same(x[1].rank() - 1 + a - d)]
+        }
+        Op::Attention(_) => {
+            if a != 0 {
+                return Err("attention reads every row".into());
+            }
+            let batch = |t: &&Type| (t.rank() == 4 && t.shape[0] == out.shape[0]).then_some(f);
+            x.iter().map(batch).collect()
+        }
+        Op::Input(_) | Op::Constant(_) => return Err("it is given whole".into()),
+        Op::Rows { .. }
+        | Op::Chunk { .. }
+        | Op::Start(..)
+        | Op::Wait
+        | Op::Partial(_)
+        | Op::Merge { .. }
+        | Op::Finish { .. }
+        | Op::Region(..)
+        | Op::Unshard { .. } => return Err("it is split already".into()),
+    })
+}
+
+/// The factor of the results of `op` where operand `slot` carries `f`.
+///
+/// # Errors
+/// Why the operation mixes the rows of that operand.
+pub fn result(op: &Op, slot: usize, f: Factor, x: &[&Type], out: &Type) -> Result<Factor, String> {
+    if let Op::Reshape(_) = op {
+        return reshaped(f, &x[slot].shape, &out.shape, None);
+    }
+    // No map moves a factor within its axis, so that the result's axis is the one whose map leads here.
+    let leads_here = |axis: &usize| {
+        operands(op, f.at(*axis), x, out, &[]).is_ok_and(|maps| maps.get(slot) == Some(&Some(f)))
+    };
+    (0..out.rank()).find(leads_here).map(|axis| f.at(axis)).ok_or_else(|| mixes(op, slot))
+}
+
+/// Why no axis of the result carries the rows of operand `slot`.
+fn mixes(op: &Op, slot: usize) -> String {
+    match op {
+        Op::Contract(_) => "it contracts over the rows".into(),
+        Op::Reduce { .. } => "it reduces over the rows".into(),
+        Op::Softmax { .. } | Op::CumSum { .. } | Op::TopK { .. } => {
+            format!("{} runs along the rows", op.name())
+        }
+        Op::Slice { .. } => "it slices along the rows".into(),
+        Op::Concat { .. } => "it joins along the rows".into(),
+        Op::Pad { .. } => "it pads along the rows".into(),
+        Op::Gather { .. } | Op::GatherNd { .. } => "it picks among the rows".into(),
+        Op::ScatterNd => "its indices name rows".into(),
+        Op::Attention(_) => "attention reads every row".into(),
+        Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) | Op::Broadcast(_) => {
+            "it broadcasts along the rows".into()
+        }
+        _ => format!("{} needs every row of operand {slot}", op.name()),
+    }
+}
+
+/// Elementwise with broadcasting, aligned at the last axis: an operand without the axis, or with extent 1 there, is whole.
+fn aligned(f: Factor, t: &Type, out: &Type) -> Option<Factor> {
+    let axis = (f.axis + t.rank()).checked_sub(out.rank())?;
+    (t.shape[axis] == out.shape[f.axis]).then(|| f.at(axis))
+}
+
+/// The same rows of the same elements under another shape: as many elements lie before and after a row. `prefer` is taken
+/// if it is such a factor.
+fn reshaped(f: Factor, from: &[usize], to: &[usize], prefer: Option<Factor>) -> Result<Factor, String> {
+    let hidden = || "the reshape hides the rows".to_owned();
+    let around = f.around(from).ok_or_else(hidden)?;
+    let fits = |g: &Factor| {
+        g.length == f.length
+            && to.get(g.axis) == Some(&g.extent(g.length))
+            && g.around(to).is_some_and(|other| other == around)
+    };
+    if let Some(g) = prefer.filter(fits) {
+        return Ok(g);
+    }
+    let (before, after) = around;
+    let mut best: Option<(usize, usize, Factor)> = None;
+    for axis in 0..to.len() {
+        let (Some(outside), Some(inside)) = (product(&to[..axis]), product(&to[axis + 1..])) else {
+            continue;
+        };
+        let (Some(0), Some(0)) = (before.checked_rem(outside), after.checked_rem(inside)) else { continue };
+        let g = Factor { axis, outer: before / outside, length: f.length, inner: after / inside };
+        if fits(&g) {
+            // Several axes fit only a sequence of one row: an axis of its own is best, then the nearest.
+            let rank = (g.outer * g.inner, axis.abs_diff(f.axis));
+            if best.is_none_or(|(a, b, _)| rank < (a, b)) {
+                best = Some((rank.0, rank.1, g));
+            }
+        }
+    }
+    best.map(|(_, _, g)| g).ok_or_else(hidden)
+}
+
+/// `None` where it overflows: beside an extent of 0 the others of a verified shape may be anything.
+fn product(extents: &[usize]) -> Option<usize> {
+    extents.iter().try_fold(1usize, |n, &e| n.checked_mul(e))
+}
+
+fn depth(indices: &Type) -> usize {
+    indices.shape.last().copied().unwrap_or(0)
+}

@@ -1,0 +1,224 @@
+//! From wishes to a [`Program`]: what is split, what is whole, what is gathered, and the order of segments.
+//!
+//! In: the live operations and their [`Wishes`]. Out: a [`Program`].
+//!
+//! Invariants of the result: every live operation but inputs and constants stands in one segment, after what it reads; a
+//! value that a split operation reads is split in the same way, or whole and sliced there; a value that a whole operation
+//! reads is whole, or gathered in an earlier segment. Segments alternate as seldom as the dependences allow.
+
+use super::axes::Factor;
+use super::propagate::{Live, Sequence, Wishes, query_axis};
+use super::{Island, Placement, Program, Segment, ShardOptions, Sharding};
+use crate::ir::{Graph, Op, ValueId};
+use crate::layout::{Layout, LayoutKind};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// How one operand must be held where it is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Whole,
+    Rows(Factor, Sequence),
+}
+
+/// What is decided, by place in [`Live::order`].
+struct Plan<'a> {
+    live: &'a Live<'a>,
+    wishes: &'a Wishes,
+    /// The rows that the results carry; `None`: whole.
+    split: Vec<Option<(Factor, Sequence)>>,
+    /// How each operand is read.
+    needs: Vec<Vec<Need>>,
+}
+
+/// Builds the program.
+pub(super) fn place(graph: &Arc<Graph>, live: &Live, wishes: &Wishes, options: &ShardOptions) -> Program {
+    let plan = decide(live, wishes);
+    let (layouts, index) = layouts(live, wishes, options);
+    let sharding = |(f, s): (Factor, Sequence)| Sharding {
+        axis: f.axis,
+        outer: f.outer,
+        inner: f.inner,
+        layout: index[&wishes.sequence(s)],
+    };
+    let mut placements = BTreeMap::new();
+    for (i, &op) in live.order.iter().enumerate() {
+        let placement = plan.split[i].map_or(Placement::Whole, |s| Placement::Sharded(sharding(s)));
+        placements.extend(graph.results(op).into_iter().map(|v| (v, placement.clone())));
+    }
+    let islands = wishes.splits.iter().map(|split| {
+        let operands = plan.needs[split.at].iter().map(|need| match *need {
+            Need::Whole => Placement::Whole,
+            Need::Rows(f, s) => Placement::Sharded(sharding((f, s))),
+        });
+        let island = Island {
+            q_layout: index[&wishes.sequence(split.q)],
+            kv_layout: index[&wishes.sequence(split.kv)],
+            operands: operands.collect(),
+        };
+        (live.order[split.at], island)
+    });
+    Program {
+        graph: graph.clone(),
+        ranks: options.ranks,
+        layouts,
+        placements,
+        segments: segments(&plan),
+        islands: islands.collect(),
+        refused: wishes.refused.iter().map(|(&i, reason)| (live.order[i], reason.clone())).collect(),
+    }
+}
+
+/// One layout per sequence, in the order of the attentions.
+fn layouts(live: &Live, wishes: &Wishes, options: &ShardOptions) -> (Vec<Layout>, HashMap<Sequence, usize>) {
+    let mut index = HashMap::new();
+    let mut found: Vec<(usize, bool)> = Vec::new();
+    for split in &wishes.splits {
+        let operands = live.types(split.at);
+        for (s, length) in [(split.q, operands[0].shape[2]), (split.kv, operands[1].shape[2])] {
+            let at = *index.entry(wishes.sequence(s)).or_insert_with(|| {
+                found.push((length, false));
+                found.len() - 1
+            });
+            found[at].1 |= split.causal;
+        }
+    }
+    let layouts = found.into_iter().map(|(length, causal)| {
+        let chosen = if causal { LayoutKind::Zigzag } else { LayoutKind::Contiguous };
+        Layout::new(options.layout.unwrap_or(chosen), length, options.ranks)
+    });
+    (layouts.collect(), index)
+}
+
+/// Settles every wish. Activations keep theirs. Of the rest, what somebody needs whole is computed whole by every rank, from
+/// whole operands: it is cheap, and nothing is sent.
+fn decide<'a>(live: &'a Live<'a>, wishes: &'a Wishes) -> Plan<'a> {
+    let n = live.order.len();
+    let mut plan = Plan { live, wishes, split: vec![None; n], needs: vec![vec![]; n] };
+    let given = |i: usize| matches!(live.op(i), Op::Input(_) | Op::Constant(_));
+    let mut needed_whole = vec![false; n];
+    for i in (0..n).rev() {
+        let maps = wishes.maps(live, i).or_else(|| island_maps(live, wishes, i));
+        let keeps = wishes.activation[i] || !needed_whole[i];
+        if let (Some(maps), Some(wish), true, false) = (maps, wishes.wish[i], keeps, given(i)) {
+            let sequence = wishes.sequence(wish.sequence);
+            plan.split[i] = Some((wish.factor, sequence));
+            plan.needs[i] = needs(wishes, i, sequence, &maps);
+        } else {
+            plan.needs[i] = vec![Need::Whole; live.operands[i].len()];
+        }
+        for (&v, &need) in live.operands[i].iter().zip(&plan.needs[i]) {
+            let from = live.at(v);
+            let carried = wishes.wish[from].map(|w| (w.factor, wishes.sequence(w.sequence)));
+            // It cannot carry two kinds of rows at once; each reader slices its own.
+            needed_whole[from] |= !matches!(need, Need::Rows(f, s) if carried == Some((f, s)));
+        }
+    }
+    plan
+}
+
+/// How island `i` reads its operands.
+fn island_maps(live: &Live, wishes: &Wishes, i: usize) -> Option<Vec<Option<Factor>>> {
+    let Op::Attention(_) = live.op(i) else { return None };
+    if wishes.refused.contains_key(&i) {
+        return None;
+    }
+    let types = live.types(i);
+    let (q_len, kv_len) = (types[0].shape[2], types[1].shape[2]);
+    let map = |slot: usize| match slot {
+        0 => Some(Factor::axis(2, q_len)),
+        1 | 2 => Some(Factor::axis(2, kv_len)),
+        _ => query_axis(types[slot], q_len).map(|axis| Factor::axis(axis, q_len)),
+    };
+    Some((0..types.len()).map(map).collect())
+}
+
+fn needs(wishes: &Wishes, i: usize, sequence: Sequence, maps: &[Option<Factor>]) -> Vec<Need> {
+    let island = wishes.splits.binary_search_by_key(&i, |s| s.at).ok().map(|at| wishes.splits[at]);
+    let read = |(slot, map): (usize, &Option<Factor>)| match (map, island) {
+        (None, _) => Need::Whole,
+        (Some(f), Some(split)) if slot == 1 || slot == 2 => Need::Rows(*f, wishes.sequence(split.kv)),
+        (Some(f), _) => Need::Rows(*f, sequence),
+    };
+    maps.iter().enumerate().map(read).collect()
+}
+
+/// Orders the work: in round r every local operation that can run after r exchanges, then every exchange that can.
+fn segments(plan: &Plan) -> Vec<Segment> {
+    let live = plan.live;
+    let n = live.order.len();
+    // The first round in which a value can be read: by local operations, and by exchanges.
+    let (mut local, mut exchange) = (vec![0usize; n], vec![0usize; n]);
+    let mut gathered: HashMap<ValueId, usize> = HashMap::new();
+    let mut work: Vec<Vec<usize>> = Vec::new();
+    let mut sent: Vec<Vec<Segment>> = Vec::new();
+    let mut at_round = |round: usize, op: Option<usize>, segment: Option<Segment>| {
+        let rounds = work.len().max(round + 1);
+        work.resize_with(rounds, Vec::new);
+        sent.resize_with(rounds, Vec::new);
+        work[round].extend(op);
+        sent[round].extend(segment);
+    };
+    for i in 0..n {
+        if matches!(live.op(i), Op::Input(_) | Op::Constant(_)) {
+            continue;
+        }
+        let island = plan.wishes.splits.binary_search_by_key(&i, |s| s.at).is_ok();
+        let mut round = 0;
+        for (slot, &v) in live.operands[i].iter().enumerate() {
+            let from = live.at(v);
+            let fits = match (plan.split[from], plan.needs[i][slot]) {
+                (None, _) => true,
+                (Some(have), Need::Rows(f, s)) => have == (f, s),
+                (Some(_), Need::Whole) => false,
+            };
+            let ready = if fits {
+                if island { exchange[from] } else { local[from] }
+            } else {
+                let at = *gathered.entry(v).or_insert_with(|| {
+                    let reason = reason(plan, i, slot);
+                    at_round(exchange[from], None, Some(Segment::Gather { value: v, reason }));
+                    exchange[from]
+                });
+                if island { at } else { at + 1 }
+            };
+            round = round.max(ready);
+        }
+        if island {
+            at_round(round, None, Some(Segment::Island(live.order[i])));
+            (local[i], exchange[i]) = (round + 1, round);
+        } else {
+            at_round(round, Some(i), None);
+            (local[i], exchange[i]) = (round, round);
+        }
+    }
+    let mut segments = Vec::new();
+    for (ops, exchanges) in work.into_iter().zip(sent) {
+        if !ops.is_empty() {
+            segments.push(Segment::Local(ops.into_iter().map(|i| live.order[i]).collect()));
+        }
+        segments.extend(exchanges);
+    }
+    segments
+}
+
+/// Why operation `i` needs operand `slot` put together: the operation, and its reason.
+fn reason(plan: &Plan, i: usize, slot: usize) -> String {
+    let live = plan.live;
+    let (op, v) = (live.op(i), live.operands[i][slot]);
+    let name = &live.graph.value(live.graph.result(live.order[i])).name;
+    let why = match (plan.split[live.at(v)], plan.needs[i][slot]) {
+        (Some((have, _)), Need::Rows(f, _)) => {
+            format!("it is split along axis {} and needed along axis {}", have.axis, f.axis)
+        }
+        (Some(_), Need::Whole) if plan.split[i].is_some() => "every rank's rows need all of its rows".into(),
+        (Some((have, _)), Need::Whole) => {
+            match super::axes::result(op, slot, have, &live.types(i), live.out(i)) {
+                Err(why) => why,
+                Ok(_) => "another operand's rows do not fit".into(),
+            }
+        }
+        (None, _) => "it is whole".into(),
+    };
+    format!("{} {name}: {why}", op.name())
+}

@@ -1,0 +1,321 @@
+//! Follows every sequence from the attentions through the graph, backwards and forwards, to a fixpoint.
+//!
+//! In: a graph with attentions. Out: [`Wishes`]: for each operation the factor that its results are to carry, if any; the
+//! sequences, tied where a value carries both; the attentions that are not split along their rows.
+//!
+//! Backwards, from what an attention or a split operation reads, a wish goes to any floating value, to truth values and
+//! integers only on the way from a mask or bias (a value with a query axis), or where they are computed from an activation.
+//! Forwards it goes from activations alone: what positions and weights give is split where that is asked for, for
+//! elsewhere it may be needed whole, and is cheap. A wish is never taken back; where two disagree the first stays.
+
+use super::axes::{self, Factor};
+use crate::ir::{Graph, Op, OpId, Type, ValueId};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// The live operations of a graph in order, with their operands.
+pub(super) struct Live<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) order: Vec<OpId>,
+    pub(super) operands: Vec<Vec<ValueId>>,
+    /// For each operation those that read it, by place in `order`, ascending.
+    pub(super) users: Vec<Vec<usize>>,
+    place: HashMap<OpId, usize>,
+}
+
+impl<'a> Live<'a> {
+    pub(super) fn new(graph: &'a Graph) -> Live<'a> {
+        let mut live: BTreeSet<OpId> = graph.inputs().iter().map(|v| v.op).collect();
+        let mut stack: Vec<OpId> = graph.outputs().iter().map(|o| o.value.op).collect();
+        while let Some(op) = stack.pop() {
+            if live.insert(op) {
+                stack.extend(graph.operands(op).into_iter().map(|v| v.op));
+            }
+        }
+        let order: Vec<OpId> = graph.ops().into_iter().filter(|op| live.contains(op)).collect();
+        let place: HashMap<OpId, usize> = order.iter().enumerate().map(|(i, &op)| (op, i)).collect();
+        let operands: Vec<Vec<ValueId>> = order.iter().map(|&op| graph.operands(op)).collect();
+        let mut users = vec![vec![]; order.len()];
+        for (i, list) in operands.iter().enumerate() {
+            for v in list {
+                let to: &mut Vec<usize> = &mut users[place[&v.op]];
+                if to.last() != Some(&i) {
+                    to.push(i);
+                }
+            }
+        }
+        Live { graph, order, operands, users, place }
+    }
+
+    pub(super) fn at(&self, v: ValueId) -> usize {
+        self.place[&v.op]
+    }
+
+    pub(super) fn op(&self, i: usize) -> &'a Op {
+        self.graph.op(self.order[i])
+    }
+
+    pub(super) fn types(&self, i: usize) -> Vec<&'a Type> {
+        self.operands[i].iter().map(|&v| self.graph.ty(v)).collect()
+    }
+
+    pub(super) fn out(&self, i: usize) -> &'a Type {
+        self.graph.ty(self.graph.result(self.order[i]))
+    }
+}
+
+/// A sequence, before it is known with which others it is tied.
+pub(super) type Sequence = usize;
+
+/// What the results of an operation are to carry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish {
+    pub(super) factor: Factor,
+    pub(super) sequence: Sequence,
+}
+
+/// An attention that is split, and the sequences of its query and key rows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Split {
+    pub(super) at: usize,
+    pub(super) q: Sequence,
+    pub(super) kv: Sequence,
+    pub(super) causal: bool,
+}
+
+/// The outcome.
+pub(super) struct Wishes {
+    /// By place in [`Live::order`].
+    pub(super) wish: Vec<Option<Wish>>,
+    /// Whether the value is an activation: an attention or a sum of products went into it.
+    pub(super) activation: Vec<bool>,
+    pub(super) splits: Vec<Split>,
+    /// Attentions that are not split along their rows, by place, with the reason.
+    pub(super) refused: BTreeMap<usize, String>,
+    parent: Vec<Sequence>,
+}
+
+impl Wishes {
+    /// The representative of the sequences that a sequence is tied with.
+    pub(super) fn sequence(&self, mut s: Sequence) -> Sequence {
+        while self.parent[s] != s {
+            s = self.parent[s];
+        }
+        s
+    }
+
+    fn tie(&mut self, a: Sequence, b: Sequence) {
+        let (a, b) = (self.sequence(a), self.sequence(b));
+        self.parent[a.max(b)] = a.min(b);
+    }
+
+    fn fresh(&mut self) -> Sequence {
+        self.parent.push(self.parent.len());
+        self.parent.len() - 1
+    }
+
+    /// Which factors operation `i` reads for its wish; `None` if it has no wish or cannot follow it.
+    pub(super) fn maps(&self, live: &Live, i: usize) -> Option<Vec<Option<Factor>>> {
+        let factor = self.wish[i]?.factor;
+        self.maps_for(live, i, factor).ok()
+    }
+
+    fn maps_for(&self, live: &Live, i: usize, f: Factor) -> Result<Vec<Option<Factor>>, String> {
+        let carried = |v: &ValueId| self.wish[live.at(*v)].map(|w| w.factor);
+        let held: Vec<Option<Factor>> = live.operands[i].iter().map(carried).collect();
+        axes::operands(live.op(i), f, &live.types(i), live.out(i), &held)
+    }
+}
+
+/// The wishes of every attention, carried through the graph.
+pub(super) fn propagate(live: &Live) -> Wishes {
+    let n = live.order.len();
+    let mut wishes = Wishes {
+        wish: vec![None; n],
+        activation: activations(live),
+        splits: vec![],
+        refused: BTreeMap::new(),
+        parent: vec![],
+    };
+    let mut ahead = BTreeSet::new();
+    for i in 0..n {
+        if let Op::Attention(a) = live.op(i) {
+            let sizes = (live.types(i)[0], live.types(i)[1], live.types(i)[2]);
+            match refusal(live, &wishes, i) {
+                Some(reason) => {
+                    wishes.refused.insert(i, reason);
+                    carry_forward(live, &mut wishes, &mut ahead, [i]);
+                }
+                None => {
+                    let (q_len, kv_len) = (sizes.0.shape[2], sizes.1.shape[2]);
+                    let causal = a.mask.is_causal();
+                    let (q, kv) = (wishes.fresh(), wishes.fresh());
+                    // A causal mask compares row numbers: of equal lengths they count the same rows.
+                    if causal && q_len == kv_len {
+                        wishes.tie(q, kv);
+                    }
+                    wishes.splits.push(Split { at: i, q, kv, causal });
+                    seed(live, &mut wishes, &mut ahead, i, q_len, kv_len, (q, kv));
+                    carry_forward(live, &mut wishes, &mut ahead, []);
+                }
+            }
+        }
+    }
+    wishes
+}
+
+/// Whether leaf `t` of an attention with `q_len` query rows has a query axis of its own; which one.
+pub(super) fn query_axis(t: &Type, q_len: usize) -> Option<usize> {
+    let axis = t.rank().checked_sub(2)?;
+    (q_len > 1 && t.shape[axis] == q_len).then_some(axis)
+}
+
+/// Why attention `i` is not split along its rows.
+fn refusal(live: &Live, wishes: &Wishes, i: usize) -> Option<String> {
+    let types = live.types(i);
+    if types[..3].iter().any(|t| t.shape.contains(&0)) {
+        return Some("it has nothing to split: an extent of q, k or v is 0".into());
+    }
+    // The rows of another sequence may already run along the batch: then each rank has whole attentions to compute.
+    let held = wishes.wish[live.at(live.operands[i][0])]?;
+    if held.factor == Factor::axis(2, types[0].shape[2]) {
+        return None;
+    }
+    let along = axes::result(live.op(i), 0, held.factor, &types, live.out(i)).ok()?;
+    let maps = wishes.maps_for(live, i, along).ok()?;
+    let agrees = |(slot, v): (usize, &ValueId)| {
+        let other = wishes.wish[live.at(*v)].map(|w| w.factor);
+        other.is_none() || other == maps[slot]
+    };
+    let local = live.operands[i].iter().enumerate().all(agrees);
+    local.then(|| "its batch is split over the ranks, so that each computes attentions of its own".into())
+}
+
+fn seed(
+    live: &Live,
+    wishes: &mut Wishes,
+    ahead: &mut BTreeSet<usize>,
+    i: usize,
+    q_len: usize,
+    kv_len: usize,
+    (q, kv): (Sequence, Sequence),
+) {
+    wishes.wish[i] = Some(Wish { factor: Factor::axis(2, q_len), sequence: q });
+    ahead.extend(live.users[i].iter().copied());
+    let mut asked = Vec::new();
+    for (slot, &v) in live.operands[i].iter().enumerate() {
+        let wish = match slot {
+            0 => Some(Wish { factor: Factor::axis(2, q_len), sequence: q }),
+            1 | 2 => Some(Wish { factor: Factor::axis(2, kv_len), sequence: kv }),
+            _ => query_axis(live.graph.ty(v), q_len)
+                .map(|axis| Wish { factor: Factor::axis(axis, q_len), sequence: q }),
+        };
+        asked.extend(wish.map(|wish| Asked { of: v, wish, leaf: slot > 2 }));
+    }
+    ask(live, wishes, ahead, asked);
+}
+
+/// A wish on its way backwards.
+struct Asked {
+    of: ValueId,
+    wish: Wish,
+    /// Whether it began at a mask or bias.
+    leaf: bool,
+}
+
+/// Hands wishes to producers, and on to theirs.
+fn ask(live: &Live, wishes: &mut Wishes, ahead: &mut BTreeSet<usize>, mut stack: Vec<Asked>) {
+    stack.reverse();
+    while let Some(Asked { of, wish, leaf }) = stack.pop() {
+        let i = live.at(of);
+        if let Some(held) = wishes.wish[i] {
+            if held.factor == wish.factor {
+                wishes.tie(held.sequence, wish.sequence);
+            }
+            continue;
+        }
+        let float = live.graph.ty(of).dtype.is_float();
+        match live.op(i) {
+            Op::Constant(_) | Op::Attention(_) => continue,
+            // Given whole; the wish is remembered because it ties sequences.
+            Op::Input(_) if float => {
+                wishes.wish[i] = Some(wish);
+                continue;
+            }
+            Op::Input(_) => continue,
+            _ if !(float || leaf || wishes.activation[i]) => continue,
+            _ => {}
+        }
+        let Ok(maps) = wishes.maps_for(live, i, wish.factor) else { continue };
+        wishes.wish[i] = Some(wish);
+        if wishes.activation[i] {
+            ahead.extend(live.users[i].iter().copied());
+        }
+        let operands = live.operands[i].iter().zip(maps);
+        let asked = operands.filter_map(|(&v, map)| {
+            map.map(|factor| Asked { of: v, wish: Wish { factor, sequence: wish.sequence }, leaf })
+        });
+        stack.extend(asked);
+    }
+}
+
+/// Visits the readers of split activations, operands first, and splits what can be split.
+fn carry_forward(
+    live: &Live,
+    wishes: &mut Wishes,
+    ahead: &mut BTreeSet<usize>,
+    also: impl IntoIterator<Item = usize>,
+) {
+    ahead.extend(also);
+    while let Some(i) = ahead.pop_first() {
+        let op = live.op(i);
+        if matches!(op, Op::Attention(_)) && !wishes.refused.contains_key(&i) {
+            continue;
+        }
+        let types = live.types(i);
+        for (slot, &v) in live.operands[i].iter().enumerate() {
+            let from = live.at(v);
+            let Some(held) = wishes.wish[from].filter(|_| wishes.activation[from]) else { continue };
+            let Ok(factor) = axes::result(op, slot, held.factor, &types, live.out(i)) else { continue };
+            match wishes.wish[i] {
+                Some(w) if w.factor == factor => wishes.tie(w.sequence, held.sequence),
+                Some(_) => {}
+                None => follow(live, wishes, ahead, i, Wish { factor, sequence: held.sequence }),
+            }
+        }
+    }
+}
+
+/// Splits operation `i`, which reads a split activation.
+fn follow(live: &Live, wishes: &mut Wishes, ahead: &mut BTreeSet<usize>, i: usize, wish: Wish) {
+    let Ok(maps) = wishes.maps_for(live, i, wish.factor) else { return };
+    wishes.wish[i] = Some(wish);
+    ahead.extend(live.users[i].iter().copied());
+    let operands = live.operands[i].iter().zip(maps);
+    let asked = operands
+        .filter_map(|(&v, map)| {
+            map.map(|factor| Asked { of: v, wish: Wish { factor, sequence: wish.sequence }, leaf: false })
+        })
+        .collect();
+    ask(live, wishes, ahead, asked);
+}
+
+/// Which operations give activations.
+fn activations(live: &Live) -> Vec<bool> {
+    let n = live.order.len();
+    let (mut activation, mut varies) = (vec![false; n], vec![false; n]);
+    for i in 0..n {
+        let from = || live.operands[i].iter().map(|&v| live.at(v));
+        varies[i] = matches!(live.op(i), Op::Input(_)) || from().any(|j| varies[j]);
+        let here = match live.op(i) {
+            Op::Attention(_) => true,
+            Op::Contract(c) => {
+                let summed = |l: char| c.rhs.contains(l) && !c.out.contains(l);
+                let a = live.types(i)[0];
+                varies[i] && c.lhs.chars().zip(&a.shape).any(|(l, &e)| summed(l) && e > 1)
+            }
+            _ => false,
+        };
+        activation[i] = here || from().any(|j| activation[j]);
+    }
+    activation
+}
