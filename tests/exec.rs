@@ -7,14 +7,18 @@ mod build;
 #[path = "exec/case.rs"]
 mod case;
 
-use annulus::exec::cpu::{ExecError, Traffic, run_island};
-use annulus::ir::{AttentionSizes, DType, EmptyRow, Tensor};
+use annulus::exec::cpu::{ExecError, Run, Traffic, run, run_island};
+use annulus::ir::{Attention, AttentionSizes, DType, EmptyRow, Graph, Op, OpId, Tensor};
 use annulus::layout::{Layout, LayoutKind, Progression};
 use annulus::mask::{Mask, Tile};
-use annulus::schedule::*;
+use annulus::ring::{Strategy as Plan, island};
+use annulus::schedule::{self, *};
+use annulus::shard::{Island, Placement, Program, Segment, Sharding};
 use build::{Way, build};
-use case::{Case, Numbers, cases, first_wrong, rows_of};
+use case::{Case, Numbers, cases, first_wrong};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Puts the ranks' rows of (B, H, rows, …) together.
 fn join(results: &[Vec<Tensor>], which: usize, layout: &Layout) -> Tensor {
@@ -66,6 +70,76 @@ proptest! {
         }
         for seed in [1, case.seed | 1] {
             prop_assert_eq!(&run_case(&case, way, seed).unwrap(), &first, "another order, other bits");
+        }
+    }
+}
+
+/// The case as a program of one island: a graph whose inputs are whole.
+fn program_of(case: &Case) -> (Program, OpId) {
+    let f = &case.facts;
+    let mut graph = Graph::new("case");
+    let operands: Vec<_> =
+        case.args.iter().enumerate().map(|(i, x)| graph.input(&format!("x{i}"), x.ty())).collect();
+    let attention = Attention {
+        scale: f.scale,
+        mask: f.mask.clone(),
+        softcap: f.softcap,
+        bias: f.bias,
+        acc: f.acc,
+        empty_row: f.empty_row,
+        lse: f.lse,
+    };
+    let op = graph.add(Op::Attention(Box::new(attention)), &operands, "att", "").unwrap();
+    for v in graph.results(op) {
+        let name = format!("y{}", v.port);
+        graph.output(&name, v);
+    }
+    let (q, kv) = case.layouts();
+    let rows = |layout| Placement::Sharded(Sharding { axis: 2, outer: 1, inner: 1, layout });
+    let mut handed = vec![rows(0), rows(1), rows(1)];
+    handed.extend(f.leaves.iter().map(|l| if l.by_query_rows { rows(0) } else { Placement::Whole }));
+    let mut placements: BTreeMap<_, _> = operands.iter().map(|&v| (v, Placement::Whole)).collect();
+    placements.extend(graph.results(op).into_iter().map(|v| (v, rows(0))));
+    let program = Program {
+        graph: Arc::new(graph),
+        ranks: case.ranks,
+        layouts: vec![q, kv],
+        placements,
+        segments: vec![Segment::Island(op)],
+        islands: [(op, Island { q_layout: 0, kv_layout: 1, operands: handed })].into(),
+        refused: vec![],
+    };
+    (program, op)
+}
+
+/// The schedule that the pass makes of it.
+fn compiled(program: &Program, op: OpId, way: Plan) -> Schedule {
+    let islands: Vec<Graph> =
+        (0..program.ranks).map(|rank| island(program, op, way, rank).unwrap()).collect();
+    schedule::schedule(program, op, way, &islands).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn any_attention_split_by_the_pass_is_the_attention(case in cases(), all_gather: bool) {
+        let way = if all_gather { Plan::AllGather } else { Plan::Ring };
+        let (program, op) = program_of(&case);
+        let schedule = compiled(&program, op, way);
+        let planned: Vec<usize> = schedule.ranks.iter().map(RankProgram::bytes_sent).collect();
+        let messages: Vec<usize> = schedule.ranks.iter().map(RankProgram::messages).collect();
+        let schedules = [(op, Arc::new(schedule))].into();
+        let Run { outputs, traffic } = run(&program, &schedules, &case.args, 0).unwrap();
+        let want = case.expected();
+        prop_assert_eq!(first_wrong(&outputs[0], &want.out), None);
+        if case.facts.lse {
+            prop_assert_eq!(first_wrong(&outputs[1], &want.lse), None);
+        }
+        prop_assert_eq!((&traffic.bytes_sent, &traffic.messages), (&planned, &messages));
+        for seed in [2, case.seed | 1] {
+            let again = run(&program, &schedules, &case.args, seed).unwrap();
+            prop_assert_eq!(&again.outputs, &outputs, "another order, other bits");
         }
     }
 }
