@@ -139,13 +139,7 @@ impl Graph {
 
     /// Operands of an operation, in order.
     pub fn operands(&self, id: OpId) -> Vec<ValueId> {
-        let mut uses: Vec<(usize, ValueId)> = self
-            .dag
-            .edges_directed(id.0, Direction::Incoming)
-            .map(|e| (e.weight().slot, ValueId { op: OpId(e.source()), port: e.weight().port }))
-            .collect();
-        uses.sort_unstable();
-        uses.into_iter().map(|(_, v)| v).collect()
+        self.slots(id).into_iter().map(|(_, v)| v).collect()
     }
 
     /// Every use of a value as (operation, operand slot), ordered; outputs of the graph are not among them.
@@ -262,12 +256,16 @@ impl Graph {
     }
 
     /// Lets every use of `old`, outputs included, read `new` instead. Types must agree; the new value takes over the old
-    /// one's name, and the old one gets a suffix.
+    /// one's name, and the old one gets a suffix. The operation that makes `new` may go on reading `old`; if it reads `old`
+    /// through others, these become part of a cycle, which [`super::verify`](mod@super::verify) reports.
     ///
     /// # Panics
     /// If the types differ: a pass that replaces a value by one of another type is a bug.
     pub fn replace(&mut self, old: ValueId, new: ValueId) {
         assert_eq!(self.ty(old), self.ty(new), "replacement of {} changes its type", self.value(old).name);
+        if old == new {
+            return;
+        }
         let uses: Vec<_> = self
             .dag
             .edges_directed(old.op.0, Direction::Outgoing)
@@ -313,7 +311,50 @@ impl Graph {
         });
     }
 
+    /// Operations that are not in `order`, by number: those on a cycle and those behind one.
+    pub(crate) fn left_out(&self, order: &[OpId]) -> Vec<OpId> {
+        let listed: HashSet<OpId> = order.iter().copied().collect();
+        self.dag.node_indices().map(OpId).filter(|id| !listed.contains(id)).collect()
+    }
+
+    /// Whether the value exists.
+    pub(crate) fn contains(&self, v: ValueId) -> bool {
+        self.dag.node_weight(v.op.0).is_some_and(|n| v.port < n.results.len())
+    }
+
+    /// Operands of an operation with their slots, in the order of the slots: what [`Graph::operands`] takes to be dense.
+    pub(crate) fn slots(&self, id: OpId) -> Vec<(usize, ValueId)> {
+        let mut uses: Vec<(usize, ValueId)> = self
+            .dag
+            .edges_directed(id.0, Direction::Incoming)
+            .map(|e| (e.weight().slot, ValueId { op: OpId(e.source()), port: e.weight().port }))
+            .collect();
+        uses.sort_unstable();
+        uses
+    }
+
+    /// Adds an operation as stated: nothing is inferred, checked or renamed. For the parser, which checks before it adds.
+    pub(crate) fn insert(&mut self, op: Op, operands: &[ValueId], results: Vec<Value>, source: &str) -> OpId {
+        self.taken.extend(results.iter().map(|v| v.name.clone()));
+        let is_input = matches!(op, Op::Input(_));
+        let id = OpId(self.dag.add_node(Node { op, source: source.to_owned(), results }));
+        if is_input {
+            self.inputs.push(id);
+        }
+        for (slot, v) in operands.iter().enumerate() {
+            self.dag.add_edge(v.op.0, id.0, Use { port: v.port, slot });
+        }
+        id
+    }
+
+    /// Puts the inputs in another order.
+    pub(crate) fn set_inputs(&mut self, inputs: Vec<OpId>) {
+        self.inputs = inputs;
+    }
+
     fn push(&mut self, op: Op, source: &str, types: Vec<Type>, name: &str) -> OpId {
+        // A value without a name could not be printed.
+        let name = if name.is_empty() { op.name() } else { name };
         let results = types
             .into_iter()
             .enumerate()
@@ -368,5 +409,29 @@ impl PartialEq for Graph {
                     && nx.results == ny.results
                     && all(&self.operands(x), &other.operands(y))
             })
+    }
+}
+
+/// Changes that no code outside the tests may make: they break the invariants that the verifier must see broken.
+#[cfg(test)]
+mod faulty {
+    use super::*;
+
+    impl Graph {
+        pub(crate) fn faulty_use(&mut self, user: OpId, slot: usize, v: ValueId) {
+            self.dag.add_edge(v.op.0, user.0, Use { port: v.port, slot });
+        }
+
+        pub(crate) fn faulty_value(&mut self, v: ValueId) -> &mut Value {
+            &mut self.dag[v.op.0].results[v.port]
+        }
+
+        pub(crate) fn faulty_op(&mut self, id: OpId) -> &mut Op {
+            &mut self.dag[id.0].op
+        }
+
+        pub(crate) fn faulty_remove(&mut self, id: OpId) {
+            self.dag.remove_node(id.0);
+        }
     }
 }

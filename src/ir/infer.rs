@@ -1,9 +1,12 @@
 //! Result types of an operation from its operands' types. Every rule about what an operation takes stands here, once.
 
-use super::op::{Attention, AttentionSizes, Contract, Op, Partial};
-use super::types::{DType, Type, broadcast};
-use crate::layout::{Progression, row_count};
-use crate::mask::Term;
+use super::op::{Attention, AttentionSizes, Collective, Contract, Op, Partial};
+use super::types::{DType, MAX_ELEMENTS, MAX_RANK, Type, broadcast};
+use crate::layout::Progression;
+use crate::mask::{Fill, Term, Tile};
+
+/// Most comparisons of one row progression with another that are made for one operation; beyond, it is refused.
+const MAX_COMPARISONS: usize = 1 << 24;
 
 /// Why an operation does not take its operands.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,12 +22,16 @@ pub struct InferError {
 ///
 /// # Errors
 /// If there are too few or too many operands, if types or extents do not fit, or if a result has more than
-/// [`super::MAX_ELEMENTS`] elements.
+/// [`super::MAX_ELEMENTS`] elements or [`super::MAX_RANK`] axes.
 pub fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>, InferError> {
     let results = rule(op, operands).map_err(|why| InferError { op: op.name(), why })?;
     for t in &results {
         if t.checked_elements().is_none() {
             return Err(InferError { op: op.name(), why: format!("{t} has more than 2^40 elements") });
+        }
+        if t.rank() > MAX_RANK {
+            let why = format!("the result has {} axes, more than {MAX_RANK}", t.rank());
+            return Err(InferError { op: op.name(), why });
         }
     }
     Ok(results)
@@ -192,14 +199,21 @@ fn rule(op: &Op, x: &[&Type]) -> Result<Vec<Type>, String> {
             count(1)?;
             let length = factored(x[0], *axis, *outer, *inner)?;
             within(rows, length)?;
-            Ok(vec![with_axis(x[0], *axis, outer * row_count(rows) * inner)])
+            let extent = outer.saturating_mul(counted(rows)?).saturating_mul(*inner);
+            Ok(vec![with_axis(x[0], *axis, extent)])
         }
         Op::Unshard { axis, outer, inner, rows } => {
             count(1)?;
-            factored(x[0], *axis, *outer, *inner)?;
-            let length = rows.iter().map(|r| row_count(r)).sum::<usize>();
-            rows.iter().try_for_each(|r| within(r, length))?;
-            Ok(vec![with_axis(x[0], *axis, outer * length * inner)])
+            let own = factored(x[0], *axis, *outer, *inner)?;
+            let all = rows.concat();
+            let length = counted(&all)?;
+            within(&all, length)?;
+            distinct(&all)?;
+            if !rows.iter().any(|r| counted(r) == Ok(own)) {
+                return Err(format!("no rank has the {own} rows of {}", x[0]));
+            }
+            let extent = outer.saturating_mul(length).saturating_mul(*inner);
+            Ok(vec![with_axis(x[0], *axis, extent)])
         }
         Op::Concat { axis } => {
             let Some(first) = x.first() else { return Err("wants at least one operand".into()) };
@@ -276,18 +290,27 @@ fn rule(op: &Op, x: &[&Type]) -> Result<Vec<Type>, String> {
         Op::Chunk { of, rows } => {
             count(1)?;
             let held = x[0].shape.get(2).copied();
-            if held != Some(row_count(of)) {
+            if held != Some(counted(of)?) {
                 return Err(format!("{} does not hold rows {}", x[0], show(of)));
             }
-            if rows.iter().any(|p| offset_in(of, p).is_none()) {
-                return Err(format!("rows {} are not among {}", show(rows), show(of)));
-            }
-            Ok(vec![with_axis(x[0], 2, row_count(rows))])
+            among(of, rows)?;
+            Ok(vec![with_axis(x[0], 2, counted(rows)?)])
         }
         Op::Start(c, ty) => {
-            let rows = row_count(&c.result_rows());
-            if x.len() > 1 || ty.shape.get(2) != Some(&rows) {
-                return Err(format!("{ty} does not hold {rows} rows, or more than one value is sent"));
+            let rows = counted(&c.result_rows())?;
+            if ty.shape.get(2) != Some(&rows) {
+                return Err(format!("{ty} does not hold {rows} rows"));
+            }
+            if x.len() > 1 {
+                return Err(format!("sends {} values, not one", x.len()));
+            }
+            if let Collective::SendRecv { to, from, .. } = &**c {
+                if to.is_some() != (x.len() == 1) {
+                    return Err("sends a value to nobody, or no value to somebody".into());
+                }
+                if from.is_none() && rows > 0 {
+                    return Err(format!("receives {rows} rows from nobody"));
+                }
             }
             if x.first().is_some_and(|s| with_axis(s, 2, 0) != with_axis(ty, 2, 0)) {
                 return Err(format!("sends {} and receives {ty}", x[0]));
@@ -300,14 +323,25 @@ fn rule(op: &Op, x: &[&Type]) -> Result<Vec<Type>, String> {
             count(6)?;
             partial_rows(&x[..3], a)?;
             partial_rows(&x[3..], b)?;
-            let rows = row_count(&union(a, b));
+            if (0..3).any(|i| with_axis(x[i], 2, 0) != with_axis(x[i + 3], 2, 0)) {
+                return Err(format!("{} and {} differ beside their rows", x[0], x[3]));
+            }
+            bounded(a, b)?;
+            let joined = union(a, b);
+            distinct(b).and_then(|()| distinct(&joined))?;
+            let rows = counted(&joined)?;
             Ok(x[..3].iter().map(|t| with_axis(t, 2, rows)).collect())
         }
         Op::Finish { of, rows, dtype, lse, .. } => {
             count(3)?;
             partial_rows(x, of)?;
-            if row_count(rows) != row_count(of) || rows.iter().any(|p| offset_in(of, p).is_none()) {
+            if counted(rows)? != counted(of)? {
                 return Err(format!("rows {} are not those of {}", show(rows), show(of)));
+            }
+            among(of, rows)?;
+            distinct(rows)?;
+            if !dtype.is_float() {
+                return Err(format!("does not give {dtype}"));
             }
             let mut out = vec![Type::new(*dtype, x[0].shape.clone())];
             if *lse {
@@ -330,6 +364,9 @@ fn contract(c: &Contract, a: &Type, b: &Type) -> Result<Type, String> {
         return Err(format!("does not take {a} and {b}"));
     }
     let mut extent: Vec<(char, usize)> = Vec::new();
+    if ![&c.lhs, &c.rhs, &c.out].iter().all(|axes| axes.bytes().all(|l| l.is_ascii_alphabetic())) {
+        return Err("axes are letters".into());
+    }
     for (axes, t) in [(&c.lhs, a), (&c.rhs, b)] {
         if axes.chars().count() != t.rank() {
             return Err(format!("axes {axes} do not fit {t}"));
@@ -368,18 +405,28 @@ fn attention(a: &Attention, x: &[&Type]) -> Result<Vec<Type>, String> {
         return Err(format!("wants q, k and v, has {} operands", x.len()));
     }
     let s = attention_sizes(x[0], x[1], x[2])?;
+    attributes(a)?;
     leaves(a, x, 3, [s.batch, s.q_heads, s.q_len, s.kv_len])?;
-    if !a.scale.is_finite() || !a.softcap.is_finite() || a.softcap < 0.0 {
-        return Err(format!("scale {} or softcap {} is no number", a.scale, a.softcap));
-    }
-    if a.acc != DType::F32 && a.acc != DType::F64 {
-        return Err(format!("cannot accumulate in {}", a.acc));
-    }
     let mut out = vec![Type::new(x[0].dtype, vec![s.batch, s.q_heads, s.q_len, s.v_head_dim])];
     if a.lse {
         out.push(Type::new(a.acc, vec![s.batch, s.q_heads, s.q_len]));
     }
     Ok(out)
+}
+
+fn attributes(a: &Attention) -> Result<(), String> {
+    if !a.scale.is_finite() || !a.softcap.is_finite() || a.softcap < 0.0 {
+        return Err(format!("scale {} or softcap {} is no number", a.scale, a.softcap));
+    }
+    if let Fill::Replace(fill) | Fill::Add(fill) = a.mask.fill
+        && !fill.is_finite()
+    {
+        return Err(format!("the mask fills with {fill}, which is not finite"));
+    }
+    if a.acc != DType::F32 && a.acc != DType::F64 {
+        return Err(format!("cannot accumulate in {}", a.acc));
+    }
+    Ok(())
 }
 
 fn partial(p: &Partial, x: &[&Type]) -> Result<Vec<Type>, String> {
@@ -392,9 +439,9 @@ fn partial(p: &Partial, x: &[&Type]) -> Result<Vec<Type>, String> {
     let fits = b == bk
         && hkv > 0
         && hq % hkv == 0
-        && d == dk + p.v_head_dim
-        && sq == row_count(&p.q_rows)
-        && sk == row_count(&p.k_rows);
+        && Some(d) == dk.checked_add(p.v_head_dim)
+        && sq == counted(&p.q_rows)?
+        && sk == counted(&p.k_rows)?;
     if !fits {
         return Err(format!(
             "{} and {} do not fit rows {} and {}, Dv {}",
@@ -405,6 +452,13 @@ fn partial(p: &Partial, x: &[&Type]) -> Result<Vec<Type>, String> {
             p.v_head_dim
         ));
     }
+    if x[0].dtype != x[1].dtype || !x[0].dtype.is_float() {
+        return Err(format!("wants one floating type, has {} and {}", x[0], x[1]));
+    }
+    if p.tile == Tile::Skip {
+        return Err("a tile that is skipped is not computed: want full or partial".into());
+    }
+    attributes(&p.attention)?;
     leaves(&p.attention, x, 2, [b, hq, sq, usize::MAX])?;
     let acc = p.attention.acc;
     let row = Type::new(acc, vec![b, hq, sq]);
@@ -425,8 +479,10 @@ fn leaves(a: &Attention, x: &[&Type], first: usize, full: [usize; 4]) -> Result<
             return Err(format!("there is no operand {operand}"));
         };
         used[slot] = true;
-        if (t.dtype == DType::Bool) != truth || t.rank() > 4 {
-            return Err(format!("operand {operand} is {t}"));
+        let fits = if truth { t.dtype == DType::Bool } else { t.dtype.is_float() };
+        if !fits || t.rank() > 4 {
+            let want = if truth { "a mask is bool" } else { "a bias is a floating type" };
+            return Err(format!("operand {operand} is {t}; {want}, of at most four axes"));
         }
         let extents = t.shape.iter().zip(&full[4 - t.rank()..]);
         if extents.into_iter().any(|(&e, &f)| e != 1 && e != f && f != usize::MAX) {
@@ -440,7 +496,7 @@ fn leaves(a: &Attention, x: &[&Type], first: usize, full: [usize; 4]) -> Result<
 }
 
 fn partial_rows(x: &[&Type], rows: &[Progression]) -> Result<(), String> {
-    let n = row_count(rows);
+    let n = counted(rows)?;
     let ok = x[0].rank() == 4
         && x[0].shape[2] == n
         && x[1].shape == x[0].shape[..3]
@@ -453,7 +509,7 @@ fn partial_rows(x: &[&Type], rows: &[Progression]) -> Result<(), String> {
     }
 }
 
-/// Where the rows of `p` begin within rows stored in the order of `of`: `p` must be a run within one of its progressions.
+/// Where the rows of `p`, which is not empty, begin within rows stored in the order of `of`: `p` must be a run within one of its progressions.
 pub fn offset_in(of: &[Progression], p: &Progression) -> Option<usize> {
     let mut before = 0;
     for o in of {
@@ -495,10 +551,83 @@ fn factored(t: &Type, axis: usize, outer: usize, inner: usize) -> Result<usize, 
 }
 
 fn within(rows: &[Progression], length: usize) -> Result<(), String> {
-    match rows.iter().find(|p| p.len == 0 || p.step == 0 || p.last() >= length) {
+    counted(rows)?;
+    match rows.iter().find(|p| p.last() >= length) {
         Some(p) => Err(format!("rows {p} are not among {length}")),
         None => Ok(()),
     }
+}
+
+/// How many rows, of progressions that are not empty and end below 2^40.
+fn counted(rows: &[Progression]) -> Result<usize, String> {
+    let mut n = 0usize;
+    for p in rows {
+        let last = p.len.checked_sub(1).and_then(|n| n.checked_mul(p.step)?.checked_add(p.start));
+        if p.step == 0 || p.step > MAX_ELEMENTS || last.is_none_or(|last| last >= MAX_ELEMENTS) {
+            return Err(format!("rows {p} are empty, or end beyond 2^40"));
+        }
+        n = n.saturating_add(p.len);
+    }
+    if n <= MAX_ELEMENTS { Ok(n) } else { Err("more than 2^40 rows".into()) }
+}
+
+/// Refuses lists whose comparison would take too long.
+fn bounded(a: &[Progression], b: &[Progression]) -> Result<(), String> {
+    let fits = a.len().saturating_mul(b.len()) <= MAX_COMPARISONS;
+    if fits { Ok(()) } else { Err(format!("{} × {} row progressions are too many", a.len(), b.len())) }
+}
+
+/// Checks that each of `rows` is one of `of`, or a run of rows within one.
+fn among(of: &[Progression], rows: &[Progression]) -> Result<(), String> {
+    counted(rows)?;
+    bounded(of, rows)?;
+    match rows.iter().find(|p| offset_in(of, p).is_none()) {
+        Some(p) => Err(format!("rows {p} are no run of rows of {}", show(of))),
+        None => Ok(()),
+    }
+}
+
+/// Checks that no row stands in two progressions.
+fn distinct(rows: &[Progression]) -> Result<(), String> {
+    let mut sorted = rows.to_vec();
+    sorted.sort_unstable();
+    let mut comparisons = 0usize;
+    for (i, a) in sorted.iter().enumerate() {
+        for b in sorted[i + 1..].iter().take_while(|b| b.start <= a.last()) {
+            comparisons += 1;
+            if comparisons > MAX_COMPARISONS {
+                return Err(format!("{} interleaved row progressions are too many", rows.len()));
+            }
+            if meet(a, b) {
+                return Err(format!("rows {a} and {b} share a row"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether two progressions share a row.
+fn meet(a: &Progression, b: &Progression) -> bool {
+    // The rows of both are those of one residue class modulo the least common multiple of the steps, by the Chinese
+    // remainder theorem: the first of them from the later start on decides.
+    let (mut g, mut r) = (a.step as i128, b.step as i128);
+    let (mut x, mut y) = (1i128, 0i128);
+    while r != 0 {
+        let q = g / r;
+        (g, r) = (r, g - q * r);
+        (x, y) = (y, x - q * y);
+    }
+    // g = gcd, and x·a.step ≡ g modulo b.step.
+    let apart = b.start as i128 - a.start as i128;
+    if apart % g != 0 {
+        return false;
+    }
+    let (step, modulus) = (a.step as i128, b.step as i128 / g);
+    let first = a.start as i128 + (apart / g * x).rem_euclid(modulus) * step;
+    let common = step * modulus;
+    let low = a.start.max(b.start) as i128;
+    let row = if first >= low { first } else { first + (low - first + common - 1) / common * common };
+    row <= a.last().min(b.last()) as i128
 }
 
 fn indices(t: &Type) -> Result<(), String> {
@@ -517,4 +646,40 @@ fn tuple(x: &Type, i: &Type, batch: usize) -> Result<usize, String> {
 fn show(rows: &[Progression]) -> String {
     let parts: Vec<String> = rows.iter().map(ToString::to_string).collect();
     format!("[{}]", parts.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn progression() -> impl Strategy<Value = Progression> {
+        (0usize..30, 1usize..8, 1usize..7).prop_map(|(start, len, step)| Progression { start, len, step })
+    }
+
+    proptest! {
+        #[test]
+        fn rows_that_meet_are_those_that_share_a_row(a in progression(), b in progression()) {
+            let shared = a.rows().any(|i| b.rows().any(|j| i == j));
+            prop_assert_eq!(meet(&a, &b), shared);
+        }
+
+        #[test]
+        fn distinct_rows_are_those_of_a_set(rows in proptest::collection::vec(progression(), 0..5)) {
+            let mut all: Vec<usize> = rows.iter().flat_map(|p| p.rows()).collect();
+            let n = all.len();
+            all.sort_unstable();
+            all.dedup();
+            prop_assert_eq!(distinct(&rows).is_ok(), all.len() == n);
+        }
+
+        #[test]
+        fn an_offset_is_where_the_rows_are(of in proptest::collection::vec(progression(), 0..4), p in progression()) {
+            if let Some(at) = offset_in(&of, &p) {
+                let held: Vec<usize> = of.iter().flat_map(|o| o.rows()).collect();
+                let rows: Vec<usize> = p.rows().collect();
+                prop_assert_eq!(&held[at..at + p.len], rows.as_slice());
+            }
+        }
+    }
 }

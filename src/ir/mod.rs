@@ -6,6 +6,7 @@
 //! Invariants are listed in [`verify`](mod@verify). Shapes are concrete. Weights are shared, never copied, and may be
 //! shapes without data. One small set of operations ([`Op`]); what each takes and gives stands in [`infer`](mod@infer).
 
+pub mod flops;
 pub mod graph;
 pub mod infer;
 pub mod op;
@@ -14,6 +15,7 @@ pub mod text;
 pub mod types;
 pub mod verify;
 
+pub use flops::{flops, graph_flops};
 pub use graph::{Graph, OpId, Output, Value, ValueId};
 pub use infer::InferError;
 pub use op::{
@@ -21,4 +23,6 @@ pub use op::{
     RegionKind, Unary,
 };
 pub use tensor::{Data, Tensor};
-pub use types::{DType, MAX_ELEMENTS, Type};
+pub use text::{Form, ParseError, parse, print};
+pub use types::{DType, MAX_ELEMENTS, MAX_RANK, Type};
+pub use verify::{VerifyError, verify};

@@ -5,6 +5,9 @@ use std::fmt;
 /// The largest number of elements that one value may have: 2^40.
 pub const MAX_ELEMENTS: usize = 1 << 40;
 
+/// The largest number of axes that one value may have.
+pub const MAX_RANK: usize = 64;
+
 /// An element type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DType {
@@ -95,19 +98,14 @@ impl Type {
         self.shape.len()
     }
 
-    /// Number of elements, or `None` above [`MAX_ELEMENTS`].
+    /// Number of elements, or `None` above [`MAX_ELEMENTS`]. An extent of 0 counts as 1 for the bound, so that strides
+    /// and products over some of the axes do not overflow either.
     pub fn checked_elements(&self) -> Option<usize> {
-        if self.shape.contains(&0) {
-            return Some(0);
-        }
         let mut n = 1usize;
         for &d in &self.shape {
-            n = n.checked_mul(d)?;
-            if n > MAX_ELEMENTS {
-                return None;
-            }
+            n = n.checked_mul(d.max(1)).filter(|&n| n <= MAX_ELEMENTS)?;
         }
-        Some(n)
+        Some(if self.shape.contains(&0) { 0 } else { n })
     }
 
     /// Number of elements of a verified type.
