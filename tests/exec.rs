@@ -1,11 +1,13 @@
 //! exec/cpu against attention written out in f64; orders, faults and untrusted schedules.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 #[path = "exec/build.rs"]
 mod build;
 #[path = "exec/case.rs"]
 mod case;
+#[path = "exec/golden.rs"]
+mod golden;
 
 use annulus::exec::cpu::{ExecError, Run, Traffic, run, run_island};
 use annulus::ir::{Attention, AttentionSizes, DType, EmptyRow, Graph, Op, OpId, Tensor};
@@ -140,6 +142,34 @@ proptest! {
         for seed in [2, case.seed | 1] {
             let again = run(&program, &schedules, &case.args, seed).unwrap();
             prop_assert_eq!(&again.outputs, &outputs, "another order, other bits");
+        }
+    }
+}
+
+/// float64 references that others computed, at the rank counts they name and at 1, 3 and 5.
+#[test]
+fn goldens_within_their_own_tolerance() {
+    let Some(files) = golden::files() else {
+        eprintln!("skipped: ANNULUS_TEST_DATA names no folder");
+        return;
+    };
+    assert!(files.len() > 30, "{} goldens", files.len());
+    for file in files {
+        let (mut case, ranks, want) = golden::read(&file);
+        for ranks in ranks.into_iter().chain([1, 3, 5]) {
+            for (layout, plan) in
+                LayoutKind::ALL.into_iter().flat_map(|l| Plan::ALL.into_iter().map(move |s| (l, s)))
+            {
+                (case.layout, case.ranks) = (layout, ranks);
+                let (program, op) = program_of(&case);
+                let schedules = [(op, Arc::new(compiled(&program, op, plan)))].into();
+                let outputs = run(&program, &schedules, &case.args, ranks as u64).unwrap().outputs;
+                for (got, want) in outputs.iter().zip([&want.out, &want.lse]) {
+                    if let Some(wrong) = first_wrong(got, want) {
+                        panic!("{}, {ranks} ranks, {layout}, {}: {wrong}", file.display(), plan.name());
+                    }
+                }
+            }
         }
     }
 }
