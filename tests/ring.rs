@@ -1,0 +1,12 @@
+//! Island graphs: what meets what, what travels, and what comes out.
+
+#[path = "ring/case.rs"]
+mod case;
+#[path = "ring/coverage.rs"]
+mod coverage;
+#[path = "ring/oracle.rs"]
+mod oracle;
+#[path = "ring/traffic.rs"]
+mod traffic;
+#[path = "ring/values.rs"]
+mod values;

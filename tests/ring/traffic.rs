@@ -1,0 +1,180 @@
+//! What travels: both ends of every message agree, and bytes are those of the closed forms of the maths.
+
+use crate::case::{Case, cases};
+use annulus::ir::{Collective, Graph, Op, Type, ValueId};
+use annulus::layout::{LayoutKind, Progression};
+use annulus::mask::{Fill, Mask, Term};
+use annulus::ring::Strategy;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// Global rows of a packed value, read off the operation that makes it.
+fn rows_of(graph: &Graph, v: ValueId, own: &[Progression]) -> Vec<Progression> {
+    match graph.op(v.op) {
+        Op::Concat { .. } => own.to_vec(),
+        Op::Chunk { rows, .. } => rows.clone(),
+        Op::Wait => rows_of(graph, graph.operands(v.op)[0], own),
+        Op::Start(c, _) => c.result_rows(),
+        other => panic!("{} travels", other.name()),
+    }
+}
+
+/// What a rank does in one group: what it sends, and what it expects.
+#[derive(Debug)]
+struct Part {
+    collective: Collective,
+    sent: Vec<Progression>,
+    expected: Type,
+    message: Option<Type>,
+}
+
+fn parts(graph: &Graph, own: &[Progression]) -> BTreeMap<usize, Part> {
+    let mut out = BTreeMap::new();
+    for op in graph.ops() {
+        let Op::Start(c, ty) = graph.op(op) else { continue };
+        let operand = graph.operands(op).first().copied();
+        let part = Part {
+            collective: (**c).clone(),
+            sent: operand.map_or(vec![], |v| rows_of(graph, v, own)),
+            expected: ty.clone(),
+            message: operand.map(|v| graph.ty(v).clone()),
+        };
+        assert!(out.insert(c.group(), part).is_none(), "group {} twice", c.group());
+    }
+    out
+}
+
+fn matches_up(case: &Case, way: Strategy) -> Result<(), TestCaseError> {
+    let graphs = case.islands(way);
+    let own = case.kv_rows();
+    let ranks: Vec<BTreeMap<usize, Part>> = graphs.iter().zip(&own).map(|(g, o)| parts(g, o)).collect();
+    for (r, groups) in ranks.iter().enumerate() {
+        prop_assert!(groups.keys().is_sorted());
+        for (group, part) in groups {
+            match &part.collective {
+                Collective::SendRecv { to, from, rows, .. } => {
+                    prop_assert!(to.is_some() || from.is_some(), "an empty group");
+                    prop_assert_eq!(to.is_some(), part.message.is_some());
+                    prop_assert_eq!(from.is_some(), !rows.is_empty());
+                    if let Some(to) = *to {
+                        prop_assert_eq!(to, (r + 1) % case.ranks);
+                        let Some(Part {
+                            collective: Collective::SendRecv { from, rows, .. }, expected, ..
+                        }) = ranks[to].get(group)
+                        else {
+                            return Err(TestCaseError::fail(format!("rank {to} has no group {group}")));
+                        };
+                        prop_assert_eq!(*from, Some(r));
+                        prop_assert_eq!(rows, &part.sent);
+                        prop_assert_eq!(Some(expected), part.message.as_ref());
+                    }
+                    if let Some(from) = *from {
+                        let there = ranks[from].get(group).map(|p| &p.collective);
+                        let back = matches!(there, Some(Collective::SendRecv { to: Some(t), .. }) if *t == r);
+                        prop_assert!(back, "rank {from} does not send");
+                    }
+                }
+                Collective::AllGather { rows, .. } => {
+                    prop_assert_eq!(rows, &own);
+                    prop_assert_eq!(&part.sent, &own[r]);
+                    prop_assert!(ranks.iter().all(|other| other.contains_key(group)));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn both_ends_of_every_message_agree(case in cases()) {
+        for way in Strategy::ALL {
+            matches_up(&case, way)?;
+        }
+    }
+
+    #[test]
+    fn nothing_travels_that_no_rank_ahead_needs(case in cases()) {
+        // A piece goes on only while some rank at that distance or farther sees one of its rows.
+        let tiles = |rank: usize, piece: &Progression| {
+            case.q_rows()[rank].iter().any(|q| case.attention.mask.tile(q, piece) != annulus::mask::Tile::Skip)
+        };
+        let own = case.kv_rows();
+        for (r, graph) in case.islands(Strategy::Ring).iter().enumerate() {
+            for (hop, part) in parts(graph, &own[r]) {
+                for piece in part.sent {
+                    let source = own.iter().position(|rows| rows.contains(&piece)).unwrap();
+                    prop_assert_eq!((source + hop) % case.ranks, (r + 1) % case.ranks);
+                    prop_assert!((hop..case.ranks).any(|d| tiles((source + d) % case.ranks, &piece)));
+                }
+            }
+        }
+    }
+}
+
+fn kv_bytes(case: &Case) -> usize {
+    let s = &case.sizes;
+    s.batch * s.kv_len * s.kv_heads * (s.head_dim + s.v_head_dim) * case.dtype.bytes()
+}
+
+/// `maths.md` 6.5: a rank sends (P−1)/P of all keys and values, un-repeated.
+#[test]
+fn a_full_mask_sends_exactly_p_minus_1_of_p() {
+    for ranks in 1..9 {
+        for kind in LayoutKind::ALL {
+            for way in Strategy::ALL {
+                let case = Case::new(ranks * 4, ranks, kind, Mask::none());
+                for rank in case.schedule(way).ranks {
+                    assert_eq!(rank.bytes_sent() * ranks, (ranks - 1) * kv_bytes(&case));
+                    let hops = if way == Strategy::Ring { ranks - 1 } else { usize::from(ranks > 1) };
+                    assert_eq!(rank.messages(), hops);
+                }
+            }
+        }
+    }
+}
+
+/// `maths.md` 6.4: under a causal zigzag the second half of a rank's keys stops at the last rank that sees it.
+#[test]
+fn dead_halves_of_a_zigzag_stay_at_home() {
+    for (ranks, fraction) in [(2, 0.75), (3, 5.0 / 6.0), (4, 0.875), (8, 0.9375), (16, 0.96875)] {
+        let case = Case::new(ranks * 4, ranks, LayoutKind::Zigzag, Mask::causal(0));
+        let sent: usize = case.schedule(Strategy::Ring).ranks.iter().map(|r| r.bytes_sent()).sum();
+        assert_eq!(sent as f64, fraction * ((ranks - 1) * kv_bytes(&case)) as f64, "P = {ranks}");
+    }
+}
+
+/// Contiguous causal needs half of everything, and sends no more.
+#[test]
+fn a_contiguous_causal_ring_stops_at_the_last_rank() {
+    let case = Case::new(32, 8, LayoutKind::Contiguous, Mask::causal(0));
+    let sent: usize = case.schedule(Strategy::Ring).ranks.iter().map(|r| r.bytes_sent()).sum();
+    assert_eq!(sent * 2, 7 * kv_bytes(&case));
+}
+
+/// `maths.md` 6.4: with a window of W the ring has min(P − 1, ⌈(W−1)/C⌉) hops.
+#[test]
+fn a_window_ends_the_ring_early() {
+    let (ranks, c) = (6, 4);
+    for w in 1..=ranks * c {
+        let window = Term::Window { left: Some(w as u64 - 1), right: Some(0), offset: 0 };
+        let mask = Mask { terms: vec![window], fill: Fill::NegInf };
+        let case = Case::new(ranks * c, ranks, LayoutKind::Contiguous, mask);
+        let groups = |graph: &Graph| parts(graph, &[]).into_keys().max().unwrap_or(0);
+        let hops = case.islands(Strategy::Ring).iter().map(groups).max().unwrap();
+        assert_eq!(hops, (ranks - 1).min((w - 1).div_ceil(c)), "window {w}");
+    }
+}
+
+/// A mask that is data, and a finite fill, skip nothing.
+#[test]
+fn what_is_not_proved_dead_travels() {
+    let mut mask = Mask::causal(0);
+    mask.fill = Fill::Replace(-1e4);
+    let case = Case::new(16, 4, LayoutKind::Zigzag, mask);
+    for rank in case.schedule(Strategy::Ring).ranks {
+        assert_eq!(rank.bytes_sent() * 4, 3 * kv_bytes(&case));
+    }
+}
