@@ -1,0 +1,292 @@
+//! form: every number of a schedule is in range, so that the other checks may use it.
+
+use super::log::{Log, rows_name};
+use super::rows::{Owned, Run, sweep};
+use crate::ir::DType;
+use crate::layout::{Layout, Progression};
+use crate::mask::{Fill, Term, Tile};
+use crate::schedule::{
+    AttentionFacts, ExchangeKind, RankProgram, Schedule, Step, StepOp, Stream, Transfer, View,
+};
+use std::collections::HashSet;
+
+pub(super) fn form(schedule: &Schedule, log: &mut Log<'_>) {
+    let ranks = schedule.ranks.len();
+    if ranks == 0 {
+        log.fail(0, 0, || "there are no ranks".to_owned());
+        return;
+    }
+    let facts = &schedule.attention;
+    attention(facts, log);
+    layout("q_layout", &schedule.q_layout, facts.sizes.q_len, ranks, log);
+    layout("kv_layout", &schedule.kv_layout, facts.sizes.kv_len, ranks, log);
+    if log.failed() {
+        // Rows and sizes of steps have no meaning without these.
+        return;
+    }
+    for (r, program) in schedule.ranks.iter().enumerate() {
+        let mut rank = Rank {
+            schedule,
+            r,
+            program,
+            q: Owned::new(&schedule.q_layout.rows[r]),
+            kv: Owned::new(&schedule.kv_layout.rows[r]),
+            log,
+        };
+        rank.slots();
+        rank.events();
+        for (i, step) in program.steps.iter().enumerate() {
+            rank.step(i, step);
+        }
+    }
+}
+
+fn attention(a: &AttentionFacts, log: &mut Log<'_>) {
+    let mut want = |holds: bool, message: String| {
+        if holds { log.fact() } else { log.fail_at(0, 0, "attention".to_owned(), || message) }
+    };
+    let s = &a.sizes;
+    want(a.dtype.is_float(), format!("{} is no floating type", a.dtype));
+    want(a.acc == a.dtype.accumulator(), format!("{} is not accumulated in {}", a.dtype, a.acc));
+    let heads = s.kv_heads > 0 && s.q_heads.is_multiple_of(s.kv_heads);
+    want(heads, format!("{} query heads do not share {} key heads evenly", s.q_heads, s.kv_heads));
+    want(a.scale.is_finite(), "the scale is not finite".to_owned());
+    want(a.softcap.is_finite() && a.softcap >= 0.0, "the softcap is no finite number from 0 on".to_owned());
+    let filled = match a.mask.fill {
+        Fill::NegInf => true,
+        Fill::Replace(x) | Fill::Add(x) => x.is_finite(),
+    };
+    want(filled, "the fill of the mask is not finite".to_owned());
+    want(
+        kv_bytes(a, s.kv_len).is_some(),
+        "all keys and values have more bytes than can be counted".to_owned(),
+    );
+    want(carry_bytes(a, s.q_len).is_some(), "all carries have more bytes than can be counted".to_owned());
+    let leaf = |argument: usize| argument.checked_sub(3).and_then(|i| a.leaves.get(i));
+    for term in &a.mask.terms {
+        if let Term::Tensor { operand } = *term {
+            let holds = leaf(operand).is_some_and(|l| l.dtype == DType::Bool);
+            want(holds, format!("the mask's tensor {operand} is no argument of type bool"));
+        }
+    }
+    if let Some(bias) = a.bias {
+        let holds = leaf(bias).is_some_and(|l| l.dtype.is_float());
+        want(holds, format!("the bias {bias} is no argument of a floating type"));
+    }
+    for (i, l) in a.leaves.iter().enumerate() {
+        let whole = [s.batch, s.q_heads, s.q_len, s.kv_len];
+        let fits = l.shape.iter().zip(whole).all(|(&extent, whole)| extent == 1 || extent == whole);
+        want(fits, format!("leaf {} of shape {:?} does not broadcast to {whole:?}", i + 3, l.shape));
+        let rows = !l.by_query_rows || l.shape[2] == s.q_len;
+        want(rows, format!("leaf {} has no query rows to hand out", i + 3));
+    }
+}
+
+/// Every row of the sequence has exactly one owner.
+fn layout(name: &str, layout: &Layout, length: usize, ranks: usize, log: &mut Log<'_>) {
+    let mut want = |holds: bool, rank: usize, message: &dyn Fn() -> String| {
+        if holds {
+            log.fact()
+        } else {
+            log.fail_at(rank, 0, name.to_owned(), message)
+        }
+        holds
+    };
+    let mut fine = want(layout.length == length, 0, &|| {
+        format!("it is of {} rows, the attention has {length}", layout.length)
+    });
+    fine &= want(layout.rows.len() == ranks, 0, &|| {
+        format!("it is of {} ranks, the schedule of {ranks}", layout.rows.len())
+    });
+    let owner: Vec<usize> =
+        layout.rows.iter().enumerate().flat_map(|(r, rows)| rows.iter().map(move |_| r)).collect();
+    let all: Vec<Progression> = layout.rows.iter().flatten().copied().collect();
+    for (p, &r) in all.iter().zip(&owner) {
+        let inside = Run::of(p).is_some_and(|run| run.last < length as i128);
+        fine &= want(inside, r, &|| {
+            let (Progression { start, len, step }, last) = (p, length);
+            format!("rows {start}:{len}:{step} are none, or not all in 0..{last}")
+        });
+    }
+    if !fine {
+        return;
+    }
+    let Some(sweep) = sweep(&all, length) else {
+        want(false, 0, &|| {
+            "its steps have too large a common multiple to prove that no row is lost".to_owned()
+        });
+        return;
+    };
+    match sweep.overlap {
+        None => log.fact(),
+        Some((a, b, row)) => log.fail_at(owner[b], 0, name.to_owned(), || {
+            format!("row {row} is owned by rank {} and again by rank {}", owner[a], owner[b])
+        }),
+    }
+    match sweep.gaps.first() {
+        None => log.fact(),
+        Some(gap) => log.fail_at(0, 0, name.to_owned(), || format!("nobody owns rows {}", gap.name())),
+    }
+}
+
+struct Rank<'a, 'l, 's> {
+    schedule: &'a Schedule,
+    r: usize,
+    program: &'a RankProgram,
+    q: Owned,
+    kv: Owned,
+    log: &'l mut Log<'s>,
+}
+
+impl Rank<'_, '_, '_> {
+    fn slots(&mut self) {
+        let mut names = HashSet::new();
+        for slot in &self.program.slots {
+            let end = slot.offset.checked_add(slot.bytes);
+            let inside = end.is_some_and(|e| e <= self.program.arena_bytes);
+            let new = names.insert(slot.name.as_str());
+            for (holds, what) in [(inside, "does not lie in the arena"), (new, "is there twice")] {
+                if holds {
+                    self.log.fact();
+                } else {
+                    let name = slot.name.escape_debug();
+                    self.log.fail_at(self.r, 0, "arena".to_owned(), || format!("slot {name} {what}"));
+                }
+            }
+        }
+    }
+
+    fn events(&mut self) {
+        let steps = &self.program.steps;
+        let mut recorded = HashSet::new();
+        for (i, step) in steps.iter().enumerate() {
+            for &e in &step.waits {
+                self.log.want(recorded.contains(&e), self.r, i, || {
+                    match steps.iter().position(|s| s.records == Some(e)) {
+                        Some(later) => {
+                            format!("waits for event e{e}, which is recorded only by step {later}")
+                        }
+                        None => format!("waits for event e{e}, which no step records"),
+                    }
+                });
+            }
+            if let Some(e) = step.records {
+                let small = e < steps.len();
+                self.log
+                    .want(small, self.r, i, || format!("event e{e} has a number above that of all steps"));
+                self.log.want(recorded.insert(e), self.r, i, || format!("event e{e} is recorded twice"));
+            }
+        }
+    }
+
+    fn step(&mut self, i: usize, step: &Step) {
+        match &step.op {
+            StepOp::Pack { pieces } => {
+                for p in pieces {
+                    let own = self.kv.local(&p.rows).is_some();
+                    self.want(own, i, || {
+                        format!("packs {}, no run of the rank's own keys", rows_name(&p.rows))
+                    });
+                    self.kv_view(i, &p.rows, &p.at);
+                }
+            }
+            StepOp::Exchange { group, kind, sends, recvs } => {
+                let comm = step.stream == Stream::Comm;
+                self.want(comm, i, || {
+                    "transfers belong on the comm stream, where they have one order".to_owned()
+                });
+                self.want(*group > 0, i, || "groups are numbered from 1".to_owned());
+                let one = *kind == ExchangeKind::AllGather || sends.len().max(recvs.len()) <= 1;
+                self.want(one, i, || "has more than one send or receive".to_owned());
+                self.want(!(sends.is_empty() && recvs.is_empty()), i, || "moves nothing".to_owned());
+                self.transfers(i, "sends to", sends);
+                self.transfers(i, "receives from", recvs);
+            }
+            StepOp::AttnPartial { q, kv, tile, carry_in, cast_out } => {
+                self.want(*tile != Tile::Skip, i, || "computes a block that is to be skipped".to_owned());
+                self.want(!q.is_empty(), i, || "has no query rows".to_owned());
+                for p in q {
+                    let own = self.q.local(&p.rows).is_some();
+                    self.want(own, i, || {
+                        format!("query {} are no run of the rank's own", rows_name(&p.rows))
+                    });
+                    let used = *carry_in || !*cast_out;
+                    self.want(p.carry.is_some() == used, i, || {
+                        let fault = if used { "has no place for" } else { "has a place but no use for" };
+                        format!("{fault} the carry of query {}", rows_name(&p.rows))
+                    });
+                    if let Some(at) = &p.carry {
+                        let bytes = carry_bytes(&self.schedule.attention, p.rows.len);
+                        self.view(i, at, bytes, || format!("the carry of {}", rows_name(&p.rows)));
+                    }
+                }
+                for p in kv {
+                    let length = self.schedule.attention.sizes.kv_len as i128;
+                    let inside = Run::of(&p.rows).is_some_and(|run| run.last < length);
+                    self.want(inside, i, || {
+                        format!("key rows {} are none, or not all in 0..{length}", p.rows)
+                    });
+                    self.kv_view(i, &p.rows, &p.at);
+                }
+            }
+        }
+    }
+
+    fn want(&mut self, holds: bool, step: usize, message: impl FnOnce() -> String) {
+        self.log.want(holds, self.r, step, message);
+    }
+
+    fn transfers(&mut self, i: usize, verb: &str, transfers: &[Transfer]) {
+        let mut peers = HashSet::new();
+        for t in transfers {
+            let other = t.peer < self.schedule.ranks.len() && t.peer != self.r;
+            self.want(other, i, || format!("{verb} rank {}, which is no other rank", t.peer));
+            self.want(peers.insert(t.peer), i, || format!("{verb} rank {} twice", t.peer));
+            let some = t.views.iter().any(|v| v.bytes > 0);
+            self.want(some, i, || format!("{verb} rank {} nothing", t.peer));
+            let mut sum = Some(0usize);
+            for v in &t.views {
+                sum = sum.and_then(|s| s.checked_add(v.bytes));
+                self.view(i, v, Some(v.bytes), || format!("what it {verb} rank {}", t.peer));
+            }
+            self.want(sum.is_some(), i, || format!("{verb} rank {} more bytes than can be counted", t.peer));
+        }
+    }
+
+    fn kv_view(&mut self, i: usize, rows: &Progression, at: &View) {
+        let bytes = kv_bytes(&self.schedule.attention, rows.len);
+        self.view(i, at, bytes, || format!("keys and values of {}", rows_name(rows)));
+    }
+
+    /// A view lies in a slot and has that many bytes.
+    fn view(&mut self, i: usize, view: &View, bytes: Option<usize>, what: impl Fn() -> String) {
+        let Some(slot) = self.program.slots.get(view.slot) else {
+            self.want(false, i, || format!("{} lie in slot {}, which is not there", what(), view.slot));
+            return;
+        };
+        let inside = view.start.checked_add(view.bytes).is_some_and(|end| end <= slot.bytes);
+        self.want(inside, i, || {
+            let (from, to) = (view.start, view.start as u128 + view.bytes as u128);
+            let name = slot.name.escape_debug();
+            format!("{}: bytes {from}..{to} do not lie in slot {name} of {} bytes", what(), slot.bytes)
+        });
+        self.want(bytes == Some(view.bytes), i, || match bytes {
+            Some(bytes) => format!("{} take {bytes} bytes, not {}", what(), view.bytes),
+            None => format!("{} take more bytes than can be counted", what()),
+        });
+    }
+}
+
+/// Bytes of packed keys and values: K and V, all key heads.
+fn kv_bytes(a: &AttentionFacts, rows: usize) -> Option<usize> {
+    let s = &a.sizes;
+    let per_row = s.head_dim.checked_add(s.v_head_dim)?.checked_mul(a.dtype.bytes())?;
+    s.batch.checked_mul(s.kv_heads)?.checked_mul(rows)?.checked_mul(per_row)
+}
+
+/// Bytes of a carry: o, m and l, all query heads.
+fn carry_bytes(a: &AttentionFacts, rows: usize) -> Option<usize> {
+    let s = &a.sizes;
+    let per_row = s.v_head_dim.checked_add(2)?.checked_mul(a.acc.bytes())?;
+    s.batch.checked_mul(s.q_heads)?.checked_mul(rows)?.checked_mul(per_row)
+}

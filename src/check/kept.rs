@@ -1,0 +1,179 @@
+//! What a mask may let a query row see, by this room's own reading of the terms.
+//!
+//! Every positional term bounds k − q from below or above, so that all of them together keep one interval of differences.
+
+use super::rows::Run;
+use crate::mask::{Fill, Mask, Term};
+
+/// Bounds, both included, on k − q. `None` does not bind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Band {
+    least: Option<i128>,
+    most: Option<i128>,
+}
+
+impl Band {
+    /// Every pair.
+    const ALL: Band = Band { least: None, most: None };
+
+    /// The pairs that the positional terms keep; a tensor may keep any.
+    fn positions(mask: &Mask) -> Band {
+        let mut band = Band::ALL;
+        for term in &mask.terms {
+            let (least, most) = match *term {
+                // k ≤ q + offset.
+                Term::Causal { offset } => (None, Some(i128::from(offset))),
+                // q + offset − left ≤ k ≤ q + offset + right.
+                Term::Window { left, right, offset } => {
+                    let at = i128::from(offset);
+                    (left.map(|l| at - i128::from(l)), right.map(|r| at + i128::from(r)))
+                }
+                Term::Tensor { .. } => (None, None),
+            };
+            band.least = band.least.max(least);
+            band.most = match (band.most, most) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+        }
+        band
+    }
+
+    /// The pairs that must be computed: those that may be kept, and with a finite fill all, because a masked key then
+    /// still has a share in the sum.
+    pub(super) fn needed(mask: &Mask) -> Band {
+        if mask.fill == Fill::NegInf { Band::positions(mask) } else { Band::ALL }
+    }
+
+    /// The pairs that are certainly not masked; `None` if a tensor may mask any.
+    pub(super) fn unmasked(mask: &Mask) -> Option<Band> {
+        let tensor = mask.terms.iter().any(|t| matches!(t, Term::Tensor { .. }));
+        (!tensor).then(|| Band::positions(mask))
+    }
+
+    /// A pair of the block that is outside the band.
+    pub(super) fn outside(&self, q: &Run, k: &Run) -> Option<(i128, i128)> {
+        if self.least.is_some_and(|least| k.first - q.last < least) {
+            return Some((q.last, k.first));
+        }
+        self.most.is_some_and(|most| k.last - q.first > most).then_some((q.first, k.last))
+    }
+
+    /// A pair of the block that is in the band. `Err` if finding out takes more than `budget` steps, which are paid from it.
+    pub(super) fn inside(&self, q: &Run, k: &Run, budget: &mut u64) -> Result<Option<(i128, i128)>, TooLong> {
+        let (low, high) = (k.first - q.last, k.last - q.first);
+        let (least, most) = (self.least.unwrap_or(low), self.most.unwrap_or(high));
+        if least > most || high < least || low > most {
+            return Ok(None);
+        }
+        if low >= least {
+            return Ok(Some((q.last, k.first)));
+        }
+        if high <= most {
+            return Ok(Some((q.first, k.last)));
+        }
+        // low < least ≤ most < high. Go through the shorter side, from the first row that can have a partner on.
+        if q.count() <= k.count() {
+            let near = |row: i128| partner(k, row + least, row + most).map(|key| (row, key));
+            walk(q, k.first - most, k.last - least, budget, near)
+        } else {
+            let near = |key: i128| partner(q, key - most, key - least).map(|row| (row, key));
+            walk(k, q.first + least, q.last + most, budget, near)
+        }
+    }
+}
+
+/// The question would take too long to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooLong;
+
+/// The first member of `run` from `from` on, if it is not past `to`.
+fn partner(run: &Run, from: i128, to: i128) -> Option<i128> {
+    let skip = (from - run.first).max(0) + run.step - 1;
+    let member = run.first + skip / run.step * run.step;
+    (member <= to.min(run.last)).then_some(member)
+}
+
+/// Asks the members of `run` between `from` and `to`, in order, until one answers.
+fn walk<T>(
+    run: &Run,
+    from: i128,
+    to: i128,
+    budget: &mut u64,
+    ask: impl Fn(i128) -> Option<T>,
+) -> Result<Option<T>, TooLong> {
+    let Some(mut member) = partner(run, from, to) else { return Ok(None) };
+    while member <= to.min(run.last) {
+        *budget = budget.checked_sub(1).ok_or(TooLong)?;
+        if let Some(found) = ask(member) {
+            return Ok(Some(found));
+        }
+        member += run.step;
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::Progression;
+    use proptest::prelude::*;
+
+    fn term() -> impl Strategy<Value = Term> {
+        prop_oneof![
+            (-12i64..12).prop_map(|offset| Term::Causal { offset }),
+            (proptest::option::of(0u64..9), proptest::option::of(0u64..9), -9i64..9)
+                .prop_map(|(left, right, offset)| Term::Window { left, right, offset }),
+        ]
+    }
+
+    fn progression() -> impl Strategy<Value = Progression> {
+        (0usize..20, 1usize..12, 1usize..7).prop_map(|(start, len, step)| Progression { start, len, step })
+    }
+
+    proptest! {
+        #[test]
+        fn a_band_is_what_counting_says(
+            terms in proptest::collection::vec(term(), 0..3), q in progression(), k in progression(),
+        ) {
+            // Written from the definition in words, pair by pair.
+            let kept = |q: i128, k: i128| terms.iter().all(|t| match *t {
+                Term::Causal { offset } => k - q <= offset as i128,
+                Term::Window { left, right, offset } => {
+                    let ahead = k - q - offset as i128;
+                    right.is_none_or(|r| ahead <= r as i128) && left.is_none_or(|l| -ahead <= l as i128)
+                }
+                Term::Tensor { .. } => true,
+            });
+            let pairs: Vec<(i128, i128)> =
+                q.rows().flat_map(|i| k.rows().map(move |j| (i as i128, j as i128))).collect();
+            let (q, k) = (Run::of(&q).unwrap(), Run::of(&k).unwrap());
+            let mask = Mask { terms: terms.clone(), fill: Fill::NegInf };
+            let band = Band::needed(&mask);
+            let inside = band.inside(&q, &k, &mut 1000).unwrap();
+            prop_assert_eq!(inside.is_some(), pairs.iter().any(|&(i, j)| kept(i, j)));
+            prop_assert!(inside.is_none_or(|(i, j)| pairs.contains(&(i, j)) && kept(i, j)));
+            let outside = Band::unmasked(&mask).unwrap().outside(&q, &k);
+            prop_assert_eq!(outside.is_some(), pairs.iter().any(|&(i, j)| !kept(i, j)));
+            prop_assert!(outside.is_none_or(|(i, j)| pairs.contains(&(i, j)) && !kept(i, j)));
+        }
+    }
+
+    #[test]
+    fn a_finite_fill_needs_every_pair_and_a_tensor_is_never_full() {
+        let (q, k) = (Run { first: 0, last: 0, step: 1 }, Run { first: 5, last: 9, step: 1 });
+        let causal = Mask::causal(0);
+        assert_eq!(Band::needed(&causal).inside(&q, &k, &mut 0), Ok(None));
+        let filled = Mask { fill: Fill::Add(-1e4), ..causal };
+        assert!(Band::needed(&filled).inside(&q, &k, &mut 0).unwrap().is_some());
+        assert!(Band::unmasked(&filled).unwrap().outside(&q, &k).is_some());
+        let tensor = Mask { terms: vec![Term::Tensor { operand: 3 }], fill: Fill::NegInf };
+        assert_eq!(Band::unmasked(&tensor), None);
+        assert!(Band::needed(&tensor).inside(&q, &k, &mut 0).unwrap().is_some());
+        // Extreme numbers do not overflow.
+        let wide = Term::Window { left: Some(u64::MAX), right: Some(u64::MAX), offset: i64::MIN };
+        let mask = Mask { terms: vec![wide, Term::Causal { offset: i64::MAX }], fill: Fill::NegInf };
+        let row = Run { first: u64::MAX as i128, last: u64::MAX as i128, step: 1 };
+        assert!(Band::needed(&mask).inside(&q, &row, &mut 9).is_ok());
+    }
+}

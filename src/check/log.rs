@@ -1,0 +1,94 @@
+//! What one check found.
+
+use super::{Failure, MOST_FAILURES, Passed, Report};
+use crate::layout::Progression;
+use crate::schedule::{Schedule, StepOp};
+
+/// The faults of one check and the number of facts that it proved.
+pub(super) struct Log<'a> {
+    schedule: &'a Schedule,
+    check: &'static str,
+    facts: usize,
+    failed: Vec<Failure>,
+}
+
+impl<'a> Log<'a> {
+    pub(super) fn new(schedule: &'a Schedule, check: &'static str) -> Log<'a> {
+        Log { schedule, check, facts: 0, failed: Vec::new() }
+    }
+
+    /// One more fact holds.
+    pub(super) fn fact(&mut self) {
+        self.facts = self.facts.saturating_add(1);
+    }
+
+    /// A fact that holds, or a fault of a step.
+    pub(super) fn want(&mut self, holds: bool, rank: usize, step: usize, message: impl FnOnce() -> String) {
+        if holds {
+            self.fact();
+        } else {
+            self.fail(rank, step, message);
+        }
+    }
+
+    /// A fault of a step, or, where `step` is the number of steps, of the rank's program as a whole.
+    pub(super) fn fail(&mut self, rank: usize, step: usize, message: impl FnOnce() -> String) {
+        let op = match self.schedule.ranks.get(rank).map(|r| r.steps.get(step)) {
+            Some(Some(step)) => op_name(&step.op),
+            Some(None) => "end".to_owned(),
+            None => "schedule".to_owned(),
+        };
+        self.fail_at(rank, step, op, message);
+    }
+
+    /// A fault of a named part.
+    pub(super) fn fail_at(&mut self, rank: usize, step: usize, op: String, message: impl FnOnce() -> String) {
+        // Faults come in an order of their own; that many of each check are enough to sort the first ones out.
+        if self.failed.len() < 4 * MOST_FAILURES {
+            self.failed.push(Failure { check: self.check, rank, step, op, message: message() });
+        }
+    }
+
+    pub(super) fn failed(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
+    /// Adds the outcome to the report. Whether the check holds.
+    pub(super) fn close(mut self, report: &mut Report) -> bool {
+        if self.failed.is_empty() {
+            report.passed.push(Passed { check: self.check, facts: self.facts });
+            return true;
+        }
+        self.failed.sort_by_key(|f| (f.rank, f.step));
+        report.failed.append(&mut self.failed);
+        false
+    }
+}
+
+/// The operation as messages name it.
+pub(super) fn op_name(op: &StepOp) -> String {
+    match op {
+        StepOp::Pack { .. } => "pack".to_owned(),
+        StepOp::Exchange { group, kind, .. } => format!("{} g{group}", kind.name()),
+        StepOp::AttnPartial { .. } => "attn_partial".to_owned(),
+    }
+}
+
+/// `step 4 (attn_partial)`.
+pub(super) fn step_name(schedule: &Schedule, rank: usize, step: usize) -> String {
+    match schedule.ranks.get(rank).and_then(|r| r.steps.get(step)) {
+        Some(s) => format!("step {step} ({})", op_name(&s.op)),
+        None => format!("step {step}"),
+    }
+}
+
+/// `rows 4..8`, or `rows 4..12 by 2`.
+pub(super) fn rows_name(p: &Progression) -> String {
+    let step = p.step as u128;
+    let end = p.start as u128 + p.len.saturating_sub(1) as u128 * step + u128::from(p.len > 0);
+    if p.step == 1 || p.len == 1 {
+        format!("rows {}..{end}", p.start)
+    } else {
+        format!("rows {}..{end} by {}", p.start, p.step)
+    }
+}

@@ -1,0 +1,169 @@
+//! The bytes of one arena as symbols: what each of them holds, and its place in that.
+
+use super::log::rows_name;
+use crate::layout::Progression;
+use std::collections::BTreeMap;
+
+/// What a stretch of bytes is a part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// Packed keys and values of global rows. They never change, so that who packed them does not matter.
+    Keys(Progression),
+    /// The carry of query rows as a step of a rank left it.
+    Carry { rank: usize, rows: Progression, step: usize },
+    /// Bytes that hold nothing, sent on: told where they were sent.
+    Nothing,
+}
+
+impl What {
+    pub(super) fn name(&self) -> String {
+        match self {
+            What::Keys(rows) => format!("the keys and values of {}", rows_name(rows)),
+            What::Carry { rank, rows, step } => {
+                format!("the carry of query {} that step {step} of rank {rank} left", rows_name(rows))
+            }
+            What::Nothing => "nothing".to_owned(),
+        }
+    }
+}
+
+/// Bytes that hold a stretch of one thing, from its byte `from` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    end: usize,
+    what: What,
+    from: usize,
+}
+
+/// A stretch of bytes as it is copied: how long, and what it holds, from which byte on. `None`: it was never written.
+pub(super) type Stretch = (usize, Option<(What, usize)>);
+
+/// What is wrong with bytes that were to hold something: the first such byte, and what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) at: usize,
+    pub(super) holds: Option<(What, usize)>,
+}
+
+/// The written bytes of an arena: disjoint spans by first byte, none of which continues the one before it.
+#[derive(Default)]
+pub(super) struct Memory {
+    spans: BTreeMap<usize, Span>,
+}
+
+impl Memory {
+    /// The bytes from `start` on now hold `what` from its byte `from` on.
+    pub(super) fn write(&mut self, mut start: usize, bytes: usize, what: What, mut from: usize) {
+        let mut end = start + bytes;
+        if bytes == 0 {
+            return;
+        }
+        self.clear(start, end);
+        if let Some((&s, before)) = self.spans.range(..start).next_back()
+            && before.end == start
+            && before.what == what
+            && before.from + (start - s) == from
+        {
+            (start, from) = (s, before.from);
+        }
+        if let Some(&after) = self.spans.get(&end)
+            && after.what == what
+            && after.from == from + (end - start)
+        {
+            self.spans.remove(&end);
+            end = after.end;
+        }
+        self.spans.insert(start, Span { end, what, from });
+    }
+
+    /// The bytes hold nothing.
+    pub(super) fn clear(&mut self, start: usize, end: usize) {
+        if let Some((&s, &span)) = self.spans.range(..start).next_back()
+            && span.end > start
+        {
+            self.spans.insert(s, Span { end: start, ..span });
+            self.spans.insert(start, Span { from: span.from + (start - s), ..span });
+        }
+        while let Some((&s, &span)) = self.spans.range(start..end).next() {
+            self.spans.remove(&s);
+            if span.end > end {
+                self.spans.insert(end, Span { from: span.from + (end - s), ..span });
+            }
+        }
+    }
+
+    /// What the bytes hold, stretch by stretch.
+    pub(super) fn read(&self, start: usize, bytes: usize, out: &mut Vec<Stretch>) {
+        let end = start + bytes;
+        let mut at = start;
+        let before = self.spans.range(..=start).next_back().filter(|(_, span)| span.end > start);
+        for (&s, span) in before.into_iter().chain(self.spans.range(start + 1..end.max(start + 1))) {
+            if s > at {
+                out.push((s - at, None));
+                at = s;
+            }
+            let to = span.end.min(end);
+            if to > at {
+                out.push((to - at, Some((span.what, span.from + (at - s)))));
+                at = to;
+            }
+        }
+        if at < end {
+            out.push((end - at, None));
+        }
+    }
+
+    /// Whether the bytes hold all of `what`, from its first byte on.
+    pub(super) fn holds(&self, start: usize, bytes: usize, what: What) -> Result<(), Found> {
+        let mut stretches = Vec::new();
+        self.read(start, bytes, &mut stretches);
+        let mut done = 0;
+        for (len, holds) in stretches {
+            if holds != Some((what, done)) {
+                return Err(Found { at: start + done, holds });
+            }
+            done += len;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn memory_is_what_an_array_says(
+            writes in proptest::collection::vec((0usize..30, 0usize..12, 0usize..3, 0usize..9), 0..12),
+            start in 0usize..40,
+            bytes in 0usize..20,
+        ) {
+            let what = |i: usize| What::Keys(Progression::range(i, 1));
+            let mut memory = Memory::default();
+            let mut bytewise: Vec<Option<(What, usize)>> = vec![None; 64];
+            for (at, len, i, from) in writes {
+                if i == 2 {
+                    memory.clear(at, at + len);
+                    bytewise[at..at + len].fill(None);
+                    continue;
+                }
+                memory.write(at, len, what(i), from);
+                for j in 0..len {
+                    bytewise[at + j] = Some((what(i), from + j));
+                }
+            }
+            let mut stretches = Vec::new();
+            memory.read(start, bytes, &mut stretches);
+            let mut read = Vec::new();
+            for (len, holds) in stretches {
+                prop_assert!(len > 0);
+                read.extend((0..len).map(|j| holds.map(|(w, from)| (w, from + j))));
+            }
+            prop_assert_eq!(&read[..], &bytewise[start..start + bytes]);
+            let right = read.iter().enumerate().all(|(j, b)| *b == Some((what(0), j)));
+            prop_assert_eq!(memory.holds(start, bytes, what(0)).is_ok(), right);
+        }
+    }
+}
