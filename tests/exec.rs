@@ -9,13 +9,16 @@ mod case;
 #[path = "exec/golden.rs"]
 mod golden;
 
+use annulus::eval::{Precision, eval};
 use annulus::exec::cpu::{ExecError, Run, Traffic, run, run_island};
-use annulus::ir::{Attention, AttentionSizes, DType, EmptyRow, Graph, Op, OpId, Tensor};
+use annulus::ir::{
+    Attention, AttentionSizes, Binary, Contract, DType, EmptyRow, Graph, Op, OpId, Tensor, Type,
+};
 use annulus::layout::{Layout, LayoutKind, Progression};
 use annulus::mask::{Mask, Tile};
 use annulus::ring::{Strategy as Plan, island};
 use annulus::schedule::{self, *};
-use annulus::shard::{Island, Placement, Program, Segment, Sharding};
+use annulus::shard::{Island, Placement, Program, Segment, ShardOptions, Sharding, shard};
 use build::{Way, build};
 use case::{Case, Numbers, cases, first_wrong};
 use proptest::prelude::*;
@@ -137,6 +140,12 @@ proptest! {
         prop_assert_eq!(first_wrong(&outputs[0], &want.out), None);
         if case.facts.lse {
             prop_assert_eq!(first_wrong(&outputs[1], &want.lse), None);
+        }
+        // The oracle of the house agrees with the one written out here.
+        let whole = eval(&program.graph, &case.args, Precision::F64).unwrap();
+        prop_assert_eq!(first_wrong(&whole[0], &want.out), None);
+        if case.facts.lse {
+            prop_assert_eq!(first_wrong(&whole[1], &want.lse), None);
         }
         prop_assert_eq!((&traffic.bytes_sent, &traffic.messages), (&planned, &messages));
         for seed in [2, case.seed | 1] {
@@ -417,4 +426,67 @@ fn thread_counts_do_not_change_bits() {
     check_case(&case, &one.0).unwrap();
     assert_eq!(one, on(2));
     assert_eq!(one, on(5));
+}
+
+/// A block with a residual around a causal attention; then a running sum over rows, which needs all of them.
+fn block(length: usize) -> Graph {
+    let mut g = Graph::new("block");
+    let mut n = Numbers(11);
+    let x = g.input("x", Type::new(DType::F32, [2, length, 8]));
+    let mut heads = Vec::new();
+    for (name, count) in [("q", 4), ("k", 2), ("v", 2)] {
+        let weight = g.constant(&format!("w{name}"), n.tensor(DType::F32, &[8, count * 3], 0.5));
+        let axes = Contract { lhs: "bsd".into(), rhs: "de".into(), out: "bse".into() };
+        let y = g.add1(Op::Contract(axes), &[x, weight], name, "").unwrap();
+        let y = g.add1(Op::Reshape(vec![2, length, count, 3]), &[y], name, "").unwrap();
+        heads.push(g.add1(Op::Permute(vec![0, 2, 1, 3]), &[y], name, "").unwrap());
+    }
+    let attention = Attention { mask: Mask::causal(0), ..Attention::plain(0.6, DType::F32) };
+    let y = g.add1(Op::Attention(Box::new(attention)), &heads, "att", "").unwrap();
+    let y = g.add1(Op::Permute(vec![0, 2, 1, 3]), &[y], "merge", "").unwrap();
+    let y = g.add1(Op::Reshape(vec![2, length, 12]), &[y], "merge", "").unwrap();
+    let weight = g.constant("wo", n.tensor(DType::F32, &[12, 8], 0.5));
+    let axes = Contract { lhs: "bse".into(), rhs: "ed".into(), out: "bsd".into() };
+    let y = g.add1(Op::Contract(axes), &[y, weight], "out", "").unwrap();
+    let y = g.add1(Op::Binary(Binary::Add), &[x, y], "residual", "").unwrap();
+    g.output("y", y);
+    let sum = g.add1(Op::CumSum { axis: 1, exclusive: false, reverse: false }, &[y], "sum", "").unwrap();
+    g.output("sum", sum);
+    g
+}
+
+/// Local segments, islands and gathers in one program, against the oracle on one rank.
+#[test]
+fn a_block_runs_as_the_oracle_says() {
+    for length in [1, 5, 16, 23] {
+        let graph = Arc::new(block(length));
+        let x = Numbers(5).tensor(DType::F32, &[2, length, 8], 1.0);
+        let want = eval(&graph, std::slice::from_ref(&x), Precision::F64).unwrap();
+        for ranks in [1, 2, 3, 8] {
+            let program = shard(graph.clone(), &ShardOptions { ranks, layout: None }).unwrap();
+            let mut schedules = BTreeMap::new();
+            for segment in &program.segments {
+                if let Segment::Island(op) = segment {
+                    schedules.insert(*op, Arc::new(compiled(&program, *op, Plan::Ring)));
+                }
+            }
+            assert_eq!(schedules.len(), 1, "the attention is split");
+            let gathers = program.segments.iter().filter(|s| matches!(s, Segment::Gather { .. })).count();
+            let first = run(&program, &schedules, std::slice::from_ref(&x), 0).unwrap();
+            for (got, want) in first.outputs.iter().zip(&want) {
+                let want: Vec<(f64, f64)> = want.to_f64().iter().map(|&w| (w, 2e-5)).collect();
+                assert_eq!(first_wrong(got, &want), None, "{length} rows on {ranks} ranks");
+            }
+            let again = run(&program, &schedules, std::slice::from_ref(&x), 77).unwrap();
+            assert_eq!(again.outputs, first.outputs);
+            assert_eq!(again.traffic, first.traffic);
+            if ranks > 1 && length > 1 {
+                assert!(gathers > 0, "the running sum needs all rows");
+                let island: usize =
+                    schedules.values().flat_map(|s| &s.ranks).map(RankProgram::bytes_sent).sum();
+                let rows = gathers * 2 * length * 8 * 4 * (ranks - 1);
+                assert_eq!(first.traffic.bytes_sent.iter().sum::<usize>(), island + rows);
+            }
+        }
+    }
 }
