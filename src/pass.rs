@@ -149,18 +149,17 @@ impl Compiled {
 struct Key {
     attention: Attention,
     operands: Vec<Type>,
-    handed: Option<shard::Island>,
+    held: Option<shard::Island>,
 }
 
 impl Key {
     fn of(program: &Program, op: OpId) -> Key {
         let graph = &program.graph;
         let Op::Attention(attention) = graph.op(op) else { unreachable!("an island is an attention") };
-        let operands = graph.operands(op).into_iter().map(|v| graph.ty(v).clone());
         Key {
             attention: (**attention).clone(),
-            operands: operands.collect(),
-            handed: program.islands.get(&op).cloned(),
+            operands: graph.operands(op).into_iter().map(|v| graph.ty(v).clone()).collect(),
+            held: program.islands.get(&op).cloned(),
         }
     }
 }

@@ -1,1 +1,5 @@
-//! dump: pictures. In: graphs and schedules. Out: DOT and SVG text.
+//! dump: pictures and listings. In: graphs, programs and schedules. Out: DOT, SVG and text, and the report.
+
+pub mod program;
+pub mod report;
+pub mod stages;

@@ -8,12 +8,14 @@
 //! only what an attention or a sum of products went into is ever gathered; a rank without rows is a rank like any other.
 
 pub mod axes;
+mod flops;
 mod local;
 mod place;
 mod propagate;
 mod rank_graph;
 pub mod types;
 
+pub use flops::local_flops;
 pub use local::local_graph;
 pub use rank_graph::rank_graph;
 pub use types::*;
