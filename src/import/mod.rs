@@ -1,8 +1,25 @@
 //! import: ONNX models and test cases become graphs and tensors.
 //!
-//! In: bytes of a `ModelProto` or `TensorProto`, untrusted. Out: a verified [`Graph`], tensors.
+//! In: bytes of a `ModelProto` or `TensorProto`, untrusted. Out: a verified [`Graph`], tensors. [`case`] reads the files.
+//!
+//! The way of a model: [`proto`] decodes it, `lower` gives names and types, sorts the nodes and walks them; the table in
+//! `ops` names for each operator its arity and the function that lowers it to [`crate::ir::Op`]s.
+//!
+//! Invariants: no panic, whatever the bytes; no recursion over the depth of the graph; memory bounded by the size of the
+//! file. Every operation keeps the name of the node that it stands for, and a value the name that the model gives it. Shapes
+//! are concrete: operands that shape the graph are evaluated from constants, and one that depends on the values of the
+//! inputs is refused. An attribute that the importer does not ask for is refused, never passed over. A node that changes
+//! nothing becomes nothing.
 
-use crate::ir::{Graph, Tensor};
+pub mod case;
+mod data;
+mod lower;
+mod node;
+mod ops;
+pub mod proto;
+
+use crate::ir::{Graph, Tensor, verify::verify};
+use prost::Message;
 use std::collections::BTreeMap;
 
 /// What the importer must be told.
@@ -44,14 +61,44 @@ pub enum ImportError {
 ///
 /// # Errors
 /// See [`ImportError`]; nothing is guessed.
-pub fn onnx(_bytes: &[u8], _options: &ImportOptions) -> Result<Graph, ImportError> {
-    Err(ImportError::Malformed("not written".into()))
+pub fn onnx(bytes: &[u8], options: &ImportOptions) -> Result<Graph, ImportError> {
+    graph(&decode(bytes)?, options)
+}
+
+/// Lowers a decoded model.
+///
+/// # Errors
+/// As [`onnx`].
+pub fn graph(model: &proto::ModelProto, options: &ImportOptions) -> Result<Graph, ImportError> {
+    let graph = lower::lower(model, options)?;
+    verify(&graph).map_err(|broken| {
+        let first = broken.first().map(ToString::to_string).unwrap_or_default();
+        ImportError::Malformed(format!("the graph does not verify: {first}"))
+    })?;
+    Ok(graph)
+}
+
+/// Decodes a model without lowering it.
+///
+/// # Errors
+/// If the bytes are no `ModelProto`.
+pub fn decode(bytes: &[u8]) -> Result<proto::ModelProto, ImportError> {
+    if bytes.is_empty() {
+        return Err(ImportError::Malformed("the file is empty, not an ONNX model".into()));
+    }
+    proto::ModelProto::decode(bytes).map_err(|e| ImportError::Malformed(format!("not an ONNX model: {e}")))
 }
 
 /// Reads a `TensorProto`: its name and its value.
 ///
 /// # Errors
 /// If the bytes are no tensor, or their number is not that of its shape.
-pub fn tensor(_bytes: &[u8]) -> Result<(String, Tensor), ImportError> {
-    Err(ImportError::Malformed("not written".into()))
+pub fn tensor(bytes: &[u8]) -> Result<(String, Tensor), ImportError> {
+    if bytes.is_empty() {
+        return Err(ImportError::Malformed("the file is empty, not an ONNX tensor".into()));
+    }
+    let t = proto::TensorProto::decode(bytes)
+        .map_err(|e| ImportError::Malformed(format!("not an ONNX tensor: {e}")))?;
+    let value = data::tensor(&t, "tensor")?;
+    Ok((t.name, value))
 }

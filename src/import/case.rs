@@ -1,0 +1,228 @@
+//! Cases: a model with, where there are any, stored inputs, expected outputs and their tolerances.
+//!
+//! In: the path of a folder in ONNX test-case layout, of an `.onnx` file, or of a file in annulus's text form. Out: a
+//! [`Case`]. No other part of the library touches the file system; every error names the file.
+
+use super::{ImportError, ImportOptions, decode, graph, lower};
+use crate::ir::text::{self, ParseError};
+use crate::ir::{DType, Graph, Tensor, Type};
+use serde_json::Value;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// How far a result may be from what is expected: |got − expected| ≤ atol + rtol·|expected|.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tolerance {
+    /// Absolute part.
+    pub atol: f64,
+    /// Part relative to the expected value.
+    pub rtol: f64,
+}
+
+impl Tolerance {
+    /// The tolerance of an output of this type for which none is stated.
+    pub fn of(dtype: DType) -> Tolerance {
+        match dtype {
+            DType::F16 | DType::BF16 => Tolerance { atol: 4e-3, rtol: 1e-2 },
+            _ => Tolerance { atol: 1e-5, rtol: 1e-3 },
+        }
+    }
+}
+
+/// A model and what is stored with it.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The model.
+    pub graph: Graph,
+    /// Stored inputs by name, in the order of the graph's inputs; those that are not stored are missing.
+    pub inputs: Vec<(String, Tensor)>,
+    /// Expected outputs by name, in the order of the graph's outputs; those that are not stored are missing.
+    pub expected: Vec<(String, Tensor)>,
+    /// For each output of the graph.
+    pub tolerance: Vec<Tolerance>,
+    /// `manifest.json` beside the model, unread but for the tolerances.
+    pub manifest: Option<Value>,
+}
+
+impl Case {
+    /// The stored inputs in the order in which [`crate::eval::eval`] takes them.
+    ///
+    /// # Errors
+    /// The name of the first input that is not stored.
+    pub fn ordered_inputs(&self) -> Result<Vec<Tensor>, String> {
+        let wanted = self.graph.inputs().into_iter().map(|v| self.graph.value(v).name.clone());
+        wanted
+            .map(|name| match self.inputs.iter().find(|(n, _)| *n == name) {
+                Some((_, t)) => Ok(t.clone()),
+                None => Err(name),
+            })
+            .collect()
+    }
+}
+
+/// Why a case could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum CaseError {
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file is no model or tensor that can be imported.
+    #[error("{}: {source}", path.display())]
+    Import {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: ImportError,
+    },
+    /// The file is no graph in text form.
+    #[error("{}: {source}", path.display())]
+    Text {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: ParseError,
+    },
+    /// The file says something that cannot be.
+    #[error("{}: {why}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What.
+        why: String,
+    },
+}
+
+/// Loads a case. The shapes of stored inputs bind symbolic dimensions that `options` leaves open.
+///
+/// # Errors
+/// See [`CaseError`].
+pub fn load(path: &Path, options: &ImportOptions) -> Result<Case, CaseError> {
+    if path.is_dir() {
+        return load_model(&path.join("model.onnx"), Some(&path.join("test_data_set_0")), options);
+    }
+    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx")) {
+        return load_model(path, None, options);
+    }
+    let source = String::from_utf8(read(path)?).map_err(|_| CaseError::Content {
+        path: path.to_owned(),
+        why: "neither an .onnx file nor text".to_owned(),
+    })?;
+    let graph = text::parse(&source).map_err(|source| CaseError::Text { path: path.to_owned(), source })?;
+    let tolerance = graph.outputs().iter().map(|o| Tolerance::of(graph.ty(o.value).dtype)).collect();
+    Ok(Case { graph, inputs: vec![], expected: vec![], tolerance, manifest: None })
+}
+
+/// Loads `prefix_0.pb`, `prefix_1.pb`, … of a folder. `values` are the model's inputs or outputs in their order: a tensor
+/// belongs to the one of its name, or where no value has its name to the one of its number.
+///
+/// # Errors
+/// See [`CaseError`]; a tensor that belongs to no value is one, as are two of the same value.
+pub fn tensors(dir: &Path, prefix: &str, values: &[String]) -> Result<Vec<(String, Tensor)>, CaseError> {
+    let mut found: Vec<Option<Tensor>> = vec![None; values.len()];
+    for n in 0.. {
+        let path = dir.join(format!("{prefix}_{n}.pb"));
+        if !path.exists() {
+            break;
+        }
+        let bytes = read(&path)?;
+        let (name, tensor) =
+            super::tensor(&bytes).map_err(|source| CaseError::Import { path: path.clone(), source })?;
+        let place = values.iter().position(|v| *v == name).or((n < values.len()).then_some(n));
+        match place.and_then(|i| found.get_mut(i)) {
+            Some(slot @ None) => *slot = Some(tensor),
+            Some(Some(_)) => {
+                return Err(CaseError::Content { path, why: format!("a second tensor for {name:?}") });
+            }
+            None => {
+                let why = format!("{name:?} is number {n} of {} {prefix}s", values.len());
+                return Err(CaseError::Content { path, why });
+            }
+        }
+    }
+    Ok(values.iter().cloned().zip(found).filter_map(|(name, t)| t.map(|t| (name, t))).collect())
+}
+
+fn load_model(path: &Path, data: Option<&Path>, options: &ImportOptions) -> Result<Case, CaseError> {
+    let import = |source| CaseError::Import { path: path.to_owned(), source };
+    let model = decode(&read(path)?).map_err(import)?;
+    let proto = lower::graph_of(&model).map_err(import)?;
+    let input_names: Vec<String> = lower::inputs_of(proto).iter().map(|i| i.name.clone()).collect();
+    let output_names: Vec<String> = proto.output.iter().map(|o| o.name.clone()).collect();
+    let (mut inputs, mut expected) = (vec![], vec![]);
+    if let Some(data) = data {
+        inputs = tensors(data, "input", &input_names)?;
+        expected = tensors(data, "output", &output_names)?;
+    }
+    let mut options = options.clone();
+    for (name, tensor) in &inputs {
+        options.input_shapes.entry(name.clone()).or_insert_with(|| tensor.shape().to_vec());
+    }
+    let graph = graph(&model, &options).map_err(import)?;
+    let in_graph = graph.inputs().into_iter().map(|v| (graph.value(v).name.as_str(), graph.ty(v)));
+    let out_graph = graph.outputs().iter().map(|o| (o.name.as_str(), graph.ty(o.value)));
+    let types: [Vec<(&str, &Type)>; 2] = [in_graph.collect(), out_graph.collect()];
+    for (stored, types) in [&inputs, &expected].into_iter().zip(types) {
+        for (name, tensor) in stored {
+            if let Some((_, ty)) = types.iter().find(|(n, _)| n == name)
+                && **ty != tensor.ty()
+            {
+                let why = format!("{name} is {ty} in the model and {} in its stored value", tensor.ty());
+                return Err(CaseError::Content { path: data.unwrap_or(path).to_owned(), why });
+            }
+        }
+    }
+    let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+    let manifest = json(&folder.join("manifest.json"))?;
+    let tolerance = tolerances(&graph, &folder, manifest.as_ref())?;
+    Ok(Case { graph, inputs, expected, tolerance, manifest })
+}
+
+/// Of each output: what the manifest says, else what `../cases.json` says of the folder, else what its type deserves.
+fn tolerances(graph: &Graph, folder: &Path, manifest: Option<&Value>) -> Result<Vec<Tolerance>, CaseError> {
+    let stated = |v: &Value| -> Option<Tolerance> {
+        Some(Tolerance { atol: v.get("atol")?.as_f64()?, rtol: v.get("rtol")?.as_f64()? })
+    };
+    let of_case = match manifest {
+        Some(_) => None,
+        None => case_entry(folder)?.as_ref().and_then(stated),
+    };
+    let of_output = |name: &str| {
+        let entries = manifest?.get("outputs")?.as_array()?;
+        entries.iter().find(|e| e.get("name").and_then(Value::as_str) == Some(name)).and_then(stated)
+    };
+    Ok(graph
+        .outputs()
+        .iter()
+        .map(|o| of_output(&o.name).or(of_case).unwrap_or(Tolerance::of(graph.ty(o.value).dtype)))
+        .collect())
+}
+
+/// The entry of a folder in the `cases.json` beside it.
+fn case_entry(folder: &Path) -> Result<Option<Value>, CaseError> {
+    // A path like `.` has no name of its own.
+    let Ok(folder) = folder.canonicalize() else { return Ok(None) };
+    let (Some(name), Some(above)) = (folder.file_name(), folder.parent()) else { return Ok(None) };
+    let Some(all) = json(&above.join("cases.json"))? else { return Ok(None) };
+    let cases = all.get("cases").and_then(Value::as_array).map_or(&[] as &[Value], Vec::as_slice);
+    Ok(cases.iter().find(|c| c.get("case").and_then(Value::as_str) == name.to_str()).cloned())
+}
+
+/// A JSON file, if it exists.
+fn json(path: &Path) -> Result<Option<Value>, CaseError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    serde_json::from_slice(&read(path)?)
+        .map(Some)
+        .map_err(|e| CaseError::Content { path: path.to_owned(), why: format!("not JSON: {e}") })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, CaseError> {
+    fs::read(path).map_err(|source| CaseError::Io { path: path.to_owned(), source })
+}

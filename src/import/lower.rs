@@ -1,0 +1,403 @@
+//! From the wire format to the graph: names, types, order; then every node in turn through the [`super::ops`] table.
+
+use super::node::{Cx, MAX_RANK, Outcome, Refusal};
+use super::ops::{Schema, schema};
+use super::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
+use super::{ImportError, ImportOptions, data};
+use crate::eval::Constants;
+use crate::ir::{Graph, Tensor, Type, ValueId};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
+
+/// What a value of the model has become.
+#[derive(Clone, Debug)]
+pub(super) enum Lowered {
+    /// One value.
+    Value(ValueId),
+    /// A sequence of known length.
+    Sequence(Vec<ValueId>),
+}
+
+/// Versions of the default operator set that are understood.
+const OPSETS: std::ops::RangeInclusive<i64> = 13..=26;
+
+fn malformed<T>(why: impl Into<String>) -> Result<T, ImportError> {
+    Err(ImportError::Malformed(why.into()))
+}
+
+/// `domain::op`, without the domain if it is the default one.
+fn operator(node: &NodeProto) -> String {
+    match domain(&node.domain) {
+        "" => node.op_type.clone(),
+        d => format!("{d}::{}", node.op_type),
+    }
+}
+
+fn domain(name: &str) -> &str {
+    if name == "ai.onnx" { "" } else { name }
+}
+
+/// The model's graph.
+pub(super) fn graph_of(model: &ModelProto) -> Result<&GraphProto, ImportError> {
+    let Some(graph) = &model.graph else { return malformed("the model has no graph") };
+    if !model.functions.is_empty() {
+        return malformed("the model has local functions, which are not supported: inline them first");
+    }
+    if !graph.sparse_initializer.is_empty() {
+        return malformed("the model has sparse initializers, which are not supported");
+    }
+    Ok(graph)
+}
+
+/// The inputs that must be given: those that are no initializer.
+pub(super) fn inputs_of(graph: &GraphProto) -> Vec<&ValueInfoProto> {
+    let constant: HashSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
+    graph.input.iter().filter(|i| !constant.contains(i.name.as_str())).collect()
+}
+
+/// Lowers a model. The result holds nothing that no output needs, inputs excepted.
+pub(super) fn lower(model: &ModelProto, options: &ImportOptions) -> Result<Graph, ImportError> {
+    let proto = graph_of(model)?;
+    let opsets = opsets(model)?;
+    let names = value_names(proto)?;
+    let sources = node_names(proto)?;
+    let order = order(proto, &sources)?;
+
+    let mut graph = Graph::new(&proto.name);
+    let mut env: HashMap<&str, Lowered> = HashMap::new();
+    for (name, ty) in input_types(proto, options)? {
+        env.insert(name, Lowered::Value(graph.input(name, ty)));
+    }
+    // A weight joins the graph where it is first used, so that the text names it there.
+    let mut weights: HashMap<&str, Tensor> = HashMap::new();
+    for t in &proto.initializer {
+        weights.insert(&t.name, data::tensor(t, "initializer")?);
+    }
+    let mut constants = Constants::default();
+    for i in order {
+        let node = &proto.node[i];
+        for name in &node.input {
+            bring(&mut graph, &mut env, &mut weights, name);
+        }
+        let inputs: Vec<Option<Lowered>> = node.input.iter().map(|n| env.get(n.as_str()).cloned()).collect();
+        let version = match opsets.get(domain(&node.domain)) {
+            Some(&v) => v,
+            None => {
+                return malformed(format!(
+                    "node {} is of domain {:?}, which the model does not import",
+                    sources[i], node.domain
+                ));
+            }
+        };
+        let types = describe(&graph, &node.input, &inputs);
+        let read = vec![false; node.attribute.len()];
+        let mut cx = Cx {
+            graph: &mut graph,
+            constants: &mut constants,
+            node,
+            source: &sources[i],
+            version,
+            inputs,
+            names: &names,
+            read,
+        };
+        let results = run(&mut cx).map_err(|refusal| match refusal {
+            Refusal::Unsupported(why) => ImportError::Unsupported {
+                op: operator(node),
+                node: sources[i].clone(),
+                why: format!("{why}; its operands are ({types})"),
+            },
+            Refusal::Malformed(why) => ImportError::Malformed(format!(
+                "node {} ({}): {why}; its operands are ({types})",
+                sources[i],
+                operator(node)
+            )),
+        })?;
+        for (name, value) in node.output.iter().zip(results) {
+            if !name.is_empty() {
+                env.insert(name, value);
+            }
+        }
+    }
+    for output in &proto.output {
+        bring(&mut graph, &mut env, &mut weights, &output.name);
+        let value = match env.get(output.name.as_str()) {
+            Some(Lowered::Value(v)) => *v,
+            Some(Lowered::Sequence(_)) => {
+                return malformed(format!("output {} is a sequence", output.name));
+            }
+            None => return malformed(format!("output {} is made by no node", output.name)),
+        };
+        check_output(output, graph.ty(value))?;
+        graph.output(&output.name, value);
+    }
+    graph.remove_dead();
+    Ok(graph)
+}
+
+/// Adds the weight of that name to the graph if it is one that is not there yet.
+fn bring<'a>(
+    graph: &mut Graph,
+    env: &mut HashMap<&'a str, Lowered>,
+    weights: &mut HashMap<&'a str, Tensor>,
+    name: &str,
+) {
+    if let Some((name, data)) = weights.remove_entry(name) {
+        env.insert(name, Lowered::Value(graph.constant(name, data)));
+    }
+}
+
+/// Lowers one node: finds it in the table, checks its arity, and that no attribute was overlooked.
+fn run(cx: &mut Cx<'_>) -> Outcome {
+    let node = cx.node;
+    let Some(Schema { inputs, outputs, lower }) = schema(domain(&node.domain), &node.op_type) else {
+        return Err(Refusal::Unsupported("annulus does not know the operator".into()));
+    };
+    if !inputs.contains(&node.input.len()) || !outputs.contains(&node.output.len()) {
+        return Err(Refusal::Malformed(format!(
+            "{} operands and {} results",
+            node.input.len(),
+            node.output.len()
+        )));
+    }
+    let results = lower(cx)?;
+    if let Some(i) = cx.read.iter().position(|r| !r) {
+        return Err(Refusal::Unsupported(format!(
+            "attribute {} is unknown at version {}",
+            node.attribute[i].name, cx.version
+        )));
+    }
+    if let Some(name) = node.output.iter().skip(results.len()).find(|o| !o.is_empty()) {
+        return Err(Refusal::Unsupported(format!("result {name} is not computed")));
+    }
+    Ok(results)
+}
+
+fn describe(graph: &Graph, names: &[String], inputs: &[Option<Lowered>]) -> String {
+    const MOST: usize = 8;
+    let mut parts: Vec<String> = names
+        .iter()
+        .zip(inputs)
+        .take(MOST)
+        .map(|(name, x)| match x {
+            None => "none".to_owned(),
+            Some(Lowered::Value(v)) => format!("{name}: {}", graph.ty(*v)),
+            Some(Lowered::Sequence(s)) => format!("{name}: sequence of {}", s.len()),
+        })
+        .collect();
+    if names.len() > MOST {
+        parts.push(format!("… {} in all", names.len()));
+    }
+    parts.join(", ")
+}
+
+fn opsets(model: &ModelProto) -> Result<BTreeMap<&str, i64>, ImportError> {
+    let mut opsets = BTreeMap::new();
+    for o in &model.opset_import {
+        let name = domain(&o.domain);
+        if let Some(old) = opsets.insert(name, o.version)
+            && old != o.version
+        {
+            return malformed(format!("domain {name:?} is imported as version {old} and {}", o.version));
+        }
+    }
+    match opsets.get("") {
+        Some(v) if !OPSETS.contains(v) => malformed(format!(
+            "operator set {v} is not supported: want {} to {}",
+            OPSETS.start(),
+            OPSETS.end()
+        )),
+        _ => Ok(opsets),
+    }
+}
+
+/// Every value name of the model; one that is made twice is an error.
+fn value_names(graph: &GraphProto) -> Result<HashSet<&str>, ImportError> {
+    let mut names: HashSet<&str> = HashSet::new();
+    let take = |name: &str, made: bool| match made {
+        false => malformed(format!("two values are named {name:?}")),
+        true if name.is_empty() => malformed("an input or initializer has no name"),
+        true => Ok(()),
+    };
+    for t in &graph.initializer {
+        take(&t.name, names.insert(&t.name))?;
+    }
+    for i in inputs_of(graph) {
+        take(&i.name, names.insert(&i.name))?;
+    }
+    for o in graph.node.iter().flat_map(|n| &n.output).filter(|o| !o.is_empty()) {
+        take(o, names.insert(o))?;
+    }
+    let mut outputs = HashSet::new();
+    match graph.output.iter().find(|o| !outputs.insert(o.name.as_str())) {
+        Some(o) => malformed(format!("two outputs are named {:?}", o.name)),
+        None => Ok(names),
+    }
+}
+
+/// A name for every node; one that two nodes have is an error, for reports would be ambiguous.
+fn node_names(graph: &GraphProto) -> Result<Vec<String>, ImportError> {
+    let mut taken: HashSet<String> = HashSet::new();
+    for n in graph.node.iter().filter(|n| !n.name.is_empty()) {
+        if !taken.insert(n.name.clone()) {
+            return malformed(format!("two nodes are named {:?}", n.name));
+        }
+    }
+    let unnamed = |(i, n): (usize, &NodeProto)| {
+        if !n.name.is_empty() {
+            return n.name.clone();
+        }
+        let mut name = format!("{}_{i}", n.op_type);
+        while taken.contains(&name) {
+            name.push('_');
+        }
+        name
+    };
+    Ok(graph.node.iter().enumerate().map(unnamed).collect())
+}
+
+/// The nodes, operands first; among those that may come next, the one that stands first in the file.
+fn order(graph: &GraphProto, sources: &[String]) -> Result<Vec<usize>, ImportError> {
+    let mut made_by: HashMap<&str, usize> = HashMap::new();
+    for (i, n) in graph.node.iter().enumerate() {
+        made_by.extend(n.output.iter().filter(|o| !o.is_empty()).map(|o| (o.as_str(), i)));
+    }
+    let mut given: HashSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
+    given.extend(graph.input.iter().map(|i| i.name.as_str()));
+    let mut users: Vec<Vec<usize>> = vec![vec![]; graph.node.len()];
+    let mut missing = vec![0usize; graph.node.len()];
+    for (i, n) in graph.node.iter().enumerate() {
+        for name in n.input.iter().filter(|x| !x.is_empty()) {
+            match made_by.get(name.as_str()) {
+                Some(&from) => {
+                    users[from].push(i);
+                    missing[i] += 1;
+                }
+                None if given.contains(name.as_str()) => {}
+                None => {
+                    return malformed(format!("node {} reads {name:?}, which nothing makes", sources[i]));
+                }
+            }
+        }
+    }
+    let mut ready: BinaryHeap<Reverse<usize>> =
+        (0..missing.len()).filter(|&i| missing[i] == 0).map(Reverse).collect();
+    let mut order = Vec::with_capacity(missing.len());
+    while let Some(Reverse(i)) = ready.pop() {
+        order.push(i);
+        for &user in &users[i] {
+            missing[user] -= 1;
+            if missing[user] == 0 {
+                ready.push(Reverse(user));
+            }
+        }
+    }
+    match missing.iter().position(|&m| m > 0) {
+        Some(i) => malformed(format!("node {} is part of a cycle, or reads one", sources[i])),
+        None => Ok(order),
+    }
+}
+
+/// Name and type of every input, its symbolic dimensions bound.
+fn input_types<'a>(
+    graph: &'a GraphProto,
+    options: &ImportOptions,
+) -> Result<Vec<(&'a str, Type)>, ImportError> {
+    let inputs = inputs_of(graph);
+    let mut dims: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
+    // Stored shapes bind names first, so that one input may tell another's extent.
+    for input in &inputs {
+        let Some(stored) = options.input_shapes.get(&input.name) else { continue };
+        let Some(shape) = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()?.shape.as_ref()) else {
+            continue;
+        };
+        if shape.dim.len() != stored.len() {
+            return malformed(format!(
+                "input {} is declared with {} axes and given as {stored:?}",
+                input.name,
+                shape.dim.len()
+            ));
+        }
+        for (dim, &extent) in shape.dim.iter().zip(stored) {
+            let Some(name) = dim.dim_param.as_deref().filter(|p| !p.is_empty()) else { continue };
+            match dims.get(name) {
+                Some((old, from)) if *old != extent && !options.dims.contains_key(name) => {
+                    return malformed(format!(
+                        "dimension {name} is {old} in input {from} and {extent} in input {}",
+                        input.name
+                    ));
+                }
+                _ => {
+                    dims.insert(name, (extent, &input.name));
+                }
+            }
+        }
+    }
+    inputs.iter().map(|input| input_type(input, options, &dims).map(|ty| (input.name.as_str(), ty))).collect()
+}
+
+fn input_type(
+    input: &ValueInfoProto,
+    options: &ImportOptions,
+    dims: &BTreeMap<&str, (usize, &str)>,
+) -> Result<Type, ImportError> {
+    let name = &input.name;
+    let Some(ty) = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()) else {
+        return malformed(format!("input {name} is no dense tensor"));
+    };
+    let Some(dtype) = data::dtype(ty.elem_type) else {
+        return malformed(format!(
+            "input {name} has elements of type {}, which are not supported",
+            data::type_name(ty.elem_type)
+        ));
+    };
+    let stored = options.input_shapes.get(name);
+    let Some(shape) = &ty.shape else {
+        let Some(stored) = stored else {
+            return malformed(format!("input {name} has no declared shape and no value"));
+        };
+        return bounded(name, Type::new(dtype, stored.clone()));
+    };
+    let mut extents = Vec::with_capacity(shape.dim.len().min(MAX_RANK));
+    for (i, dim) in shape.dim.iter().enumerate() {
+        let given = stored.and_then(|s| s.get(i)).copied();
+        let extent = match (dim.dim_value, dim.dim_param.as_deref().filter(|p| !p.is_empty())) {
+            (Some(v), _) => usize::try_from(v)
+                .map_err(|_| ImportError::Malformed(format!("input {name} has an axis of extent {v}")))?,
+            (None, param) => {
+                let anonymous = format!("{name}.{i}");
+                let param = param.unwrap_or(&anonymous);
+                let bound = options.dims.get(param).copied();
+                let bound = bound.or_else(|| dims.get(param).map(|(extent, _)| *extent)).or(given);
+                bound.ok_or_else(|| ImportError::Symbolic { input: name.clone(), dim: param.to_owned() })?
+            }
+        };
+        if let Some(given) = given
+            && given != extent
+        {
+            return malformed(format!("axis {i} of input {name} is {extent}, and {given} in its value"));
+        }
+        extents.push(extent);
+    }
+    bounded(name, Type::new(dtype, extents))
+}
+
+fn bounded(name: &str, ty: Type) -> Result<Type, ImportError> {
+    if ty.checked_elements().is_none() || ty.rank() > MAX_RANK {
+        return malformed(format!("input {name} is too large: {ty}"));
+    }
+    Ok(ty)
+}
+
+/// A declared output type must be what the nodes make; symbolic and missing extents say nothing.
+fn check_output(output: &ValueInfoProto, ty: &Type) -> Result<(), ImportError> {
+    let Some(declared) = output.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()) else { return Ok(()) };
+    let name = &output.name;
+    if declared.elem_type != 0 && data::dtype(declared.elem_type) != Some(ty.dtype) {
+        return malformed(format!(
+            "output {name} is declared as {} and made as {ty}",
+            data::type_name(declared.elem_type)
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! Operators that work element by element.
+
+use super::super::node::{Cx, Outcome, malformed, one, unsupported};
+use crate::ir::{Binary, Data, Op, Tensor, Unary};
+
+/// A function of one element.
+pub(super) fn unary(cx: &mut Cx<'_>, f: Unary) -> Outcome {
+    let x = cx.arg(0)?;
+    one(cx.out(Op::Unary(f), &[x])?)
+}
+
+/// A function of two elements.
+pub(super) fn binary(cx: &mut Cx<'_>, f: Binary) -> Outcome {
+    let (a, b) = (cx.arg(0)?, cx.arg(1)?);
+    one(cx.out(Op::Binary(f), &[a, b])?)
+}
+
+/// A function of two elements, folded over any number of operands from the left.
+pub(super) fn fold(cx: &mut Cx<'_>, f: Binary) -> Outcome {
+    let operands = cx.args()?;
+    let Some((&first, rest)) = operands.split_first() else { return malformed("no operand") };
+    let mut acc = first;
+    for (i, &x) in rest.iter().enumerate() {
+        let op = Op::Binary(f);
+        acc = if i + 1 == rest.len() {
+            cx.out(op, &[acc, x])?
+        } else {
+            cx.sub(&format!("part{i}"), op, &[acc, x])?
+        };
+    }
+    one(acc)
+}
+
+/// Pow: the exponent may have another type than the base, which is that of the result.
+pub(super) fn pow(cx: &mut Cx<'_>) -> Outcome {
+    let (base, exponent) = (cx.arg(0)?, cx.arg(1)?);
+    let (b, e) = (cx.dtype(base), cx.dtype(exponent));
+    if e.is_float() && !b.is_float() {
+        return unsupported("an integer to a floating power");
+    }
+    let exponent = cx.cast("exponent", exponent, b)?;
+    one(cx.out(Op::Binary(Binary::Pow), &[base, exponent])?)
+}
+
+/// Mod with the sign of the divisor; `fmod` has that of the dividend.
+pub(super) fn modulo(cx: &mut Cx<'_>) -> Outcome {
+    if cx.flag("fmod", false)? {
+        return unsupported("fmod = 1");
+    }
+    binary(cx, Binary::Mod)
+}
+
+/// IsInf, of both signs.
+pub(super) fn is_inf(cx: &mut Cx<'_>) -> Outcome {
+    let both = [cx.flag("detect_positive", true)?, cx.flag("detect_negative", true)?];
+    if both != [true, true] {
+        return unsupported("infinities of one sign");
+    }
+    unary(cx, Unary::IsInf)
+}
+
+/// Clip to bounds that may be left out.
+pub(super) fn clip(cx: &mut Cx<'_>) -> Outcome {
+    let x = cx.arg(0)?;
+    let bounds = [(Binary::Max, cx.opt(1)?), (Binary::Min, cx.opt(2)?)];
+    for (_, b) in bounds {
+        if b.is_some_and(|b| cx.ty(b).rank() != 0) {
+            return malformed("a bound is no scalar");
+        }
+    }
+    match (bounds[0].1, bounds[1].1) {
+        (None, None) => one(x),
+        (Some(low), None) => one(cx.out(Op::Binary(Binary::Max), &[x, low])?),
+        (None, Some(high)) => one(cx.out(Op::Binary(Binary::Min), &[x, high])?),
+        (Some(low), Some(high)) => {
+            let x = cx.binary("low", Binary::Max, x, low)?;
+            one(cx.out(Op::Binary(Binary::Min), &[x, high])?)
+        }
+    }
+}
+
+/// Where.
+pub(super) fn select(cx: &mut Cx<'_>) -> Outcome {
+    let operands = cx.args()?;
+    one(cx.out(Op::Select, &operands)?)
+}
+
+/// Cast; nothing if the type is that already. `saturate` and `round_mode` speak of types that annulus lacks.
+pub(super) fn cast(cx: &mut Cx<'_>) -> Outcome {
+    cx.int("saturate")?;
+    cx.string("round_mode", "up")?;
+    let Some(to) = cx.int("to")? else { return malformed("attribute to is missing") };
+    let (x, to) = (cx.arg(0)?, cx.dtype_of(to)?);
+    if cx.dtype(x) == to { one(x) } else { one(cx.out(Op::Cast(to), &[x])?) }
+}
+
+/// CastLike.
+pub(super) fn cast_like(cx: &mut Cx<'_>) -> Outcome {
+    cx.int("saturate")?;
+    cx.string("round_mode", "up")?;
+    let (x, like) = (cx.arg(0)?, cx.arg(1)?);
+    let to = cx.dtype(like);
+    if cx.dtype(x) == to { one(x) } else { one(cx.out(Op::Cast(to), &[x])?) }
+}
+
+/// Identity, also of a sequence.
+pub(super) fn identity(cx: &mut Cx<'_>) -> Outcome {
+    match cx.inputs.first() {
+        Some(Some(x)) => Ok(vec![x.clone()]),
+        _ => malformed("operand 0 is missing"),
+    }
+}
+
+/// Dropout outside training: the operand itself, and a mask that keeps everything.
+pub(super) fn dropout(cx: &mut Cx<'_>) -> Outcome {
+    cx.int("seed")?;
+    let x = cx.arg(0)?;
+    if let Some(mode) = cx.opt(2)? {
+        match cx.known(mode).as_ref().map(Tensor::data) {
+            Some(Data::Bool(b)) if b.iter().all(|&b| !b) => {}
+            _ => return unsupported("training mode"),
+        }
+    }
+    let mut results = identity(cx)?;
+    if cx.wants(1) {
+        let yes = cx.scalar("keep", crate::ir::DType::Bool, 1.0);
+        let shape = cx.shape(x);
+        results.extend(one(cx.out_nth(1, Op::Broadcast(shape), &[yes])?)?);
+    }
+    Ok(results)
+}

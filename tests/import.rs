@@ -1,0 +1,6 @@
+//! The importer against real models, against operators written by hand, and against broken files.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests, which no lint knows as such
+
+#[path = "import/models.rs"]
+mod models;

@@ -1,0 +1,98 @@
+//! Real models: every folder imported, evaluated, and compared with its stored outputs.
+
+use annulus::eval::{Precision, compare, eval};
+use annulus::import::{ImportOptions, case};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// Loads and evaluates a case; what it came to, in a line.
+fn judge(folder: &Path) -> Result<String, String> {
+    let case = case::load(folder, &ImportOptions::default()).map_err(|e| e.to_string())?;
+    let inputs = case.ordered_inputs().map_err(|name| format!("input {name} is not stored"))?;
+    let outputs = eval(&case.graph, &inputs, Precision::Declared).map_err(|e| e.to_string())?;
+    assert_eq!(outputs.len(), case.expected.len(), "{}: every output is stored", folder.display());
+    for ((got, (name, expected)), t) in outputs.iter().zip(&case.expected).zip(&case.tolerance) {
+        assert_eq!(got.ty(), expected.ty());
+        let c = compare(got, expected, t.atol, t.rtol, false)?;
+        if !c.within {
+            return Err(format!("output {name} is off by {:e}, tolerance {t:?}", c.max_abs_error));
+        }
+    }
+    Ok(format!("{} operations", case.graph.len()))
+}
+
+fn folders(at: &Path) -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> =
+        std::fs::read_dir(at).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir()).collect();
+    all.sort();
+    all
+}
+
+fn report(folders: &[PathBuf]) -> String {
+    let mut text = String::new();
+    for f in folders {
+        let name = f.file_name().unwrap().to_str().unwrap();
+        let place = format!("{}/", f.display());
+        let verdict = match judge(f) {
+            Ok(ok) => format!("ok: {ok}"),
+            Err(why) => format!("REFUSED: {}", why.replace(&place, "")),
+        };
+        writeln!(text, "{name}: {verdict}").unwrap();
+    }
+    text
+}
+
+fn snapshot(name: &str, text: &str) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/import"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, text));
+}
+
+fn data() -> Option<PathBuf> {
+    let path = std::env::var_os("ANNULUS_TEST_DATA").map(PathBuf::from);
+    if path.is_none() {
+        println!("skipped: ANNULUS_TEST_DATA names no folder");
+    }
+    path
+}
+
+#[test]
+fn bundled_models_give_their_stored_outputs() {
+    let all = folders(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models")));
+    assert_eq!(all.len(), 3);
+    for f in all {
+        judge(&f).unwrap_or_else(|why| panic!("{}: {why}", f.display()));
+    }
+}
+
+/// Every other model: what is refused, and why, is part of the snapshot.
+#[test]
+fn other_models_give_their_stored_outputs_or_are_refused() {
+    let Some(data) = data() else { return };
+    let all = folders(&data.join("models"));
+    assert_eq!(all.len(), 69);
+    snapshot("models", &report(&all));
+}
+
+/// ONNX's own cases of the Attention operator, as one node and as its function body.
+#[test]
+fn attention_cases_of_onnx() {
+    let Some(data) = data() else { return };
+    let all = folders(&data.join("onnx-attention"));
+    assert_eq!(all.len(), 126);
+    snapshot("onnx_attention", &report(&all));
+}
+
+#[test]
+fn decoder_models_give_their_stored_outputs() {
+    let Some(data) = data() else { return };
+    let wanted = |p: &PathBuf| {
+        let name = p.file_name().unwrap().to_str().unwrap().to_owned();
+        ["llama", "gpt2", "mistral"].iter().any(|a| name.starts_with(a))
+    };
+    let decoders: Vec<PathBuf> = folders(&data.join("models")).into_iter().filter(wanted).collect();
+    assert_eq!(decoders.len(), 25);
+    snapshot("decoders", &report(&decoders));
+}
