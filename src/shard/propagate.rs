@@ -5,8 +5,9 @@
 //!
 //! Backwards, from what an attention or a split operation reads, a wish goes to any floating value, to truth values and
 //! integers only on the way from a mask or bias (a value with a query axis), or where they are computed from an activation.
-//! Forwards it goes from activations alone: what positions and weights give is split where that is asked for, for
-//! elsewhere it may be needed whole, and is cheap. A wish is never taken back; where two disagree the first stays.
+//! Forwards it goes into activations alone, from whatever is split: what positions and weights give is split where that is
+//! asked for, for elsewhere it may be needed whole, and is cheap. A wish is never taken back; where two disagree the first
+//! stays.
 
 use super::axes::{self, Factor};
 use crate::ir::{Graph, Op, OpId, Type, ValueId};
@@ -239,6 +240,7 @@ fn ask(live: &Live, wishes: &mut Wishes, ahead: &mut BTreeSet<usize>, mut stack:
             // Given whole; the wish is remembered because it ties sequences.
             Op::Input(_) if float => {
                 wishes.wish[i] = Some(wish);
+                ahead.extend(live.users[i].iter().copied());
                 continue;
             }
             Op::Input(_) => continue,
@@ -247,9 +249,7 @@ fn ask(live: &Live, wishes: &mut Wishes, ahead: &mut BTreeSet<usize>, mut stack:
         }
         let Ok(maps) = wishes.maps_for(live, i, wish.factor) else { continue };
         wishes.wish[i] = Some(wish);
-        if wishes.activation[i] {
-            ahead.extend(live.users[i].iter().copied());
-        }
+        ahead.extend(live.users[i].iter().copied());
         let operands = live.operands[i].iter().zip(maps);
         let asked = operands.filter_map(|(&v, map)| {
             map.map(|factor| Asked { of: v, wish: Wish { factor, sequence: wish.sequence }, leaf })
@@ -258,7 +258,8 @@ fn ask(live: &Live, wishes: &mut Wishes, ahead: &mut BTreeSet<usize>, mut stack:
     }
 }
 
-/// Visits the readers of split activations, operands first, and splits what can be split.
+/// Visits the readers of what is split, operands first, and splits those activations that can be: in the way of an operand
+/// that is an activation itself, else of any.
 fn carry_forward(
     live: &Live,
     wishes: &mut Wishes,
@@ -271,10 +272,18 @@ fn carry_forward(
         if matches!(op, Op::Attention(_)) && !wishes.refused.contains_key(&i) {
             continue;
         }
+        if !wishes.activation[i] {
+            continue;
+        }
         let types = live.types(i);
-        for (slot, &v) in live.operands[i].iter().enumerate() {
-            let from = live.at(v);
-            let Some(held) = wishes.wish[from].filter(|_| wishes.activation[from]) else { continue };
+        let mut slots: Vec<(bool, usize, usize)> = live.operands[i]
+            .iter()
+            .enumerate()
+            .map(|(slot, &v)| (!wishes.activation[live.at(v)], slot, live.at(v)))
+            .collect();
+        slots.sort_unstable();
+        for (_, slot, from) in slots {
+            let Some(held) = wishes.wish[from] else { continue };
             let Ok(factor) = axes::result(op, slot, held.factor, &types, live.out(i)) else { continue };
             match wishes.wish[i] {
                 Some(w) if w.factor == factor => wishes.tie(w.sequence, held.sequence),
