@@ -69,7 +69,8 @@ pub fn attention_sizes(q: &Type, k: &Type, v: &Type) -> Result<AttentionSizes, S
 
 fn rule(op: &Op, x: &[&Type]) -> Result<Vec<Type>, String> {
     let count = |n: usize| {
-        if x.len() == n { Ok(()) } else { Err(format!("wants {n} operands, has {}", x.len())) }
+        let s = if n == 1 { "" } else { "s" };
+        if x.len() == n { Ok(()) } else { Err(format!("wants {n} operand{s}, has {}", x.len())) }
     };
     let axis_of = |axis: usize, t: &Type| {
         if axis < t.rank() { Ok(()) } else { Err(format!("{t} has no axis {axis}")) }
@@ -352,7 +353,8 @@ fn rule(op: &Op, x: &[&Type]) -> Result<Vec<Type>, String> {
         Op::Region(_, g) => {
             let want: Vec<&Type> = g.inputs().into_iter().map(|v| g.ty(v)).collect();
             if want != x {
-                return Err(format!("the inputs of {} are not the operands", g.name()));
+                let list = |t: &[&Type]| t.iter().map(|t| t.to_string()).collect::<Vec<_>>().join(", ");
+                return Err(format!("its graph takes ({}), not ({})", list(&want), list(x)));
             }
             Ok(g.outputs().iter().map(|o| g.ty(o.value).clone()).collect())
         }

@@ -214,10 +214,8 @@ fn transfer(graph: &Graph, id: OpId, fault: &mut impl FnMut(String)) {
     let uses = graph.uses(arriving);
     if uses.len() != 1 || !matches!(graph.op(uses[0].0), Op::Wait) {
         let users: Vec<&str> = uses.iter().map(|&(user, _)| graph.op(user).name()).collect();
-        fault(format!(
-            "one wait must read a started transfer, and nothing else; read by [{}]",
-            users.join(", ")
-        ));
+        let users = if users.is_empty() { "nothing".to_owned() } else { users.join(", ") };
+        fault(format!("is read by {users}; want one wait, and nothing else"));
     }
 }
 

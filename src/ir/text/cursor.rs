@@ -109,9 +109,11 @@ impl<'a> Cursor<'a> {
             None => "found the end".to_owned(),
             Some('\n') => "found the end of the line".to_owned(),
             Some(c) => {
+                let joins = |c: char| c.is_alphanumeric() || u8::try_from(c).is_ok_and(is_plain);
+                let tail = &self.rest()[c.len_utf8()..];
                 probe.pos += c.len_utf8();
-                if is_plain(c as u8) && c.is_ascii() || c == '%' {
-                    probe.run(is_plain);
+                if joins(c) || c == '%' {
+                    probe.pos += tail.find(|c| !joins(c)).unwrap_or(tail.len());
                 }
                 format!("found `{}`", &self.text[self.pos..probe.pos])
             }

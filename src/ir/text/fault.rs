@@ -34,9 +34,10 @@ impl Fault {
             to = text.floor_char_boundary(to.min(start + SHOWN / 2));
         }
         let end = text.ceil_char_boundary(self.at.end.clamp(start, to)).min(to);
+        let label = (!self.label.is_empty()).then(|| shorten(&self.label));
         let snippet = Snippet::source(&text[from..to])
             .line_start(number)
-            .annotation(AnnotationKind::Primary.span(start - from..end - from).label(shorten(&self.label)));
+            .annotation(AnnotationKind::Primary.span(start - from..end - from).label(label));
         let report = [Level::ERROR.primary_title(shorten(&self.title)).element(snippet)];
         Renderer::plain().render(&report)
     }

@@ -189,8 +189,7 @@ fn elements<T: Element>(c: &mut Cursor<'_>, ty: &Type) -> Result<Arc<Vec<T>>, Fa
         let text = c.run(|b| b.is_ascii_alphanumeric() || b"+-.()".contains(&b));
         T::parse(text).ok_or_else(|| {
             c.pos = start;
-            let tail = if ty.rank() == 0 { "" } else { ", or elements in `[…]`" };
-            c.expected(&format!("a number of type {}{tail}", ty.dtype))
+            c.expected(&format!("an element of type {}", ty.dtype))
         })
     };
     let mut out = Vec::new();

@@ -26,8 +26,8 @@
 //! Invariants: printing, parsing and printing again gives the same bytes; what is parsed back from [`Form::Full`] equals
 //! the graph, and from [`Form::People`] too but for the data of constants of more than [`INLINE`] elements, which come back
 //! by type and hash alone. A text of n bytes takes time and memory in proportion to n, whatever it says; graphs nest at most
-//! [`MAX_NESTING`](super::verify::MAX_NESTING) deep. Floating numbers print as the shortest text that reads back exactly,
-//! and a NaN with its bits.
+//! [`MAX_NESTING`](super::verify::MAX_NESTING) deep. Floating numbers print as the shortest text that reads back exactly
+//! (f16 and bf16 as the f32 that they are), and a NaN with its bits.
 
 mod cursor;
 mod fault;

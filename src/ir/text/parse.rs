@@ -195,10 +195,8 @@ impl<'a> Open<'a> {
         if matches!(op, "segment" | "island") {
             return Ok(Some(line));
         }
-        let end = c.pos;
+        c.end_of_line("operands, `{attributes}`, `@\"source\"` in this order, or the end of the line")?;
         self.add(line, None)?;
-        c.pos = end;
-        c.end_of_line("operands, `{attributes}`, `@\"source\"`, or the end of the line")?;
         Ok(None)
     }
 
@@ -308,13 +306,12 @@ impl<'a> Open<'a> {
         match faults(&graph).into_iter().next() {
             None => Ok((graph, region)),
             Some((place, why)) => {
-                let at = match place {
-                    Place::Op(id) => ops.get(id.index()).cloned(),
-                    Place::Output(i) => outputs.get(i).cloned(),
-                    Place::Graph => None,
-                }
-                .unwrap_or(at);
-                Err(Fault::new(at, why, "here"))
+                let (what, found) = match place {
+                    Place::Op(id) => (graph.op(id).name(), ops.get(id.index())),
+                    Place::Output(i) => ("output", outputs.get(i)),
+                    Place::Graph => ("graph", None),
+                };
+                Err(Fault::new(found.cloned().unwrap_or(at), format!("{what}: {why}"), ""))
             }
         }
     }

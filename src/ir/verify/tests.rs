@@ -193,11 +193,7 @@ fn a_constant_that_is_not_what_it_claims() {
 #[test]
 fn a_transfer_that_is_not_waited_for_once() {
     let (mut g, [_, s, w]) = transfer(1);
-    let read = |by| {
-        format!(
-            "%s (sendrecv_start): one wait must read a started transfer, and nothing else; read by [{by}]"
-        )
-    };
+    let read = |by| format!("%s (sendrecv_start): is read by {by}; want one wait, and nothing else");
     g.add(Op::Wait, &[s], "w2", "").unwrap();
     assert_eq!(broken(&g), [read("wait, wait")]);
 
@@ -207,7 +203,7 @@ fn a_transfer_that_is_not_waited_for_once() {
 
     let (mut g, _) = transfer(1);
     g.faulty_remove(w.op);
-    assert_eq!(broken(&g), [&read(""), "output \"out\": is a value that does not exist"]);
+    assert_eq!(broken(&g), [&read("nothing"), "output \"out\": is a value that does not exist"]);
 
     let (mut g, [_, s, _]) = transfer(1);
     g.output("early", s);
