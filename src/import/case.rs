@@ -98,24 +98,53 @@ pub enum CaseError {
     },
 }
 
+/// Where the test data of a model are, if not where its folder has them.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    /// Folder with `input_0.pb`, ….
+    pub inputs: Option<PathBuf>,
+    /// Folder with `output_0.pb`, ….
+    pub expected: Option<PathBuf>,
+}
+
 /// Loads a case. The shapes of stored inputs bind symbolic dimensions that `options` leaves open.
 ///
 /// # Errors
 /// See [`CaseError`].
-pub fn load(path: &Path, options: &ImportOptions) -> Result<Case, CaseError> {
+pub fn load(path: &Path, stored: &Stored, options: &ImportOptions) -> Result<Case, CaseError> {
     if path.is_dir() {
-        return load_model(&path.join("model.onnx"), Some(&path.join("test_data_set_0")), options);
+        let beside = || Some(path.join("test_data_set_0"));
+        let stored = Stored {
+            inputs: stored.inputs.clone().or_else(beside),
+            expected: stored.expected.clone().or_else(beside),
+        };
+        return load_model(&path.join("model.onnx"), &stored, options);
     }
     if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx")) {
-        return load_model(path, None, options);
+        return load_model(path, stored, options);
     }
     let source = String::from_utf8(read(path)?).map_err(|_| CaseError::Content {
         path: path.to_owned(),
         why: "neither an .onnx file nor text".to_owned(),
     })?;
     let graph = text::parse(&source).map_err(|source| CaseError::Text { path: path.to_owned(), source })?;
-    let tolerance = graph.outputs().iter().map(|o| Tolerance::of(graph.ty(o.value).dtype)).collect();
-    Ok(Case { graph, inputs: vec![], expected: vec![], tolerance, manifest: None })
+    let inputs: Vec<String> = graph.inputs().into_iter().map(|v| graph.value(v).name.clone()).collect();
+    let outputs: Vec<String> = graph.outputs().iter().map(|o| o.name.clone()).collect();
+    Ok(Case {
+        inputs: stored_tensors(stored.inputs.as_deref(), "input", &inputs)?,
+        expected: stored_tensors(stored.expected.as_deref(), "output", &outputs)?,
+        tolerance: graph.outputs().iter().map(|o| Tolerance::of(graph.ty(o.value).dtype)).collect(),
+        manifest: None,
+        graph,
+    })
+}
+
+fn stored_tensors(
+    dir: Option<&Path>,
+    prefix: &str,
+    values: &[String],
+) -> Result<Vec<(String, Tensor)>, CaseError> {
+    dir.map_or(Ok(vec![]), |dir| tensors(dir, prefix, values))
 }
 
 /// Loads `prefix_0.pb`, `prefix_1.pb`, … of a folder. `values` are the model's inputs or outputs in their order: a tensor
@@ -148,17 +177,14 @@ pub fn tensors(dir: &Path, prefix: &str, values: &[String]) -> Result<Vec<(Strin
     Ok(values.iter().cloned().zip(found).filter_map(|(name, t)| t.map(|t| (name, t))).collect())
 }
 
-fn load_model(path: &Path, data: Option<&Path>, options: &ImportOptions) -> Result<Case, CaseError> {
+fn load_model(path: &Path, data: &Stored, options: &ImportOptions) -> Result<Case, CaseError> {
     let import = |source| CaseError::Import { path: path.to_owned(), source };
     let model = decode(&read(path)?).map_err(import)?;
     let proto = lower::graph_of(&model).map_err(import)?;
     let input_names: Vec<String> = lower::inputs_of(proto).iter().map(|i| i.name.clone()).collect();
     let output_names: Vec<String> = proto.output.iter().map(|o| o.name.clone()).collect();
-    let (mut inputs, mut expected) = (vec![], vec![]);
-    if let Some(data) = data {
-        inputs = tensors(data, "input", &input_names)?;
-        expected = tensors(data, "output", &output_names)?;
-    }
+    let inputs = stored_tensors(data.inputs.as_deref(), "input", &input_names)?;
+    let expected = stored_tensors(data.expected.as_deref(), "output", &output_names)?;
     let mut options = options.clone();
     for (name, tensor) in &inputs {
         options.input_shapes.entry(name.clone()).or_insert_with(|| tensor.shape().to_vec());
@@ -167,13 +193,14 @@ fn load_model(path: &Path, data: Option<&Path>, options: &ImportOptions) -> Resu
     let in_graph = graph.inputs().into_iter().map(|v| (graph.value(v).name.as_str(), graph.ty(v)));
     let out_graph = graph.outputs().iter().map(|o| (o.name.as_str(), graph.ty(o.value)));
     let types: [Vec<(&str, &Type)>; 2] = [in_graph.collect(), out_graph.collect()];
-    for (stored, types) in [&inputs, &expected].into_iter().zip(types) {
+    let places = [(&inputs, &data.inputs), (&expected, &data.expected)];
+    for ((stored, dir), types) in places.into_iter().zip(types) {
         for (name, tensor) in stored {
             if let Some((_, ty)) = types.iter().find(|(n, _)| n == name)
                 && **ty != tensor.ty()
             {
                 let why = format!("{name} is {ty} in the model and {} in its stored value", tensor.ty());
-                return Err(CaseError::Content { path: data.unwrap_or(path).to_owned(), why });
+                return Err(CaseError::Content { path: dir.as_deref().unwrap_or(path).to_owned(), why });
             }
         }
     }
