@@ -13,13 +13,21 @@ pub(super) fn sum<A: Scalar>(x: &[A]) -> A {
 }
 
 fn sum_by<T: Copy, A: Scalar>(x: &[T], up: impl Fn(T) -> A + Copy) -> A {
-    const LEAF: usize = 64;
-    if x.len() <= LEAF {
-        return x.iter().fold(A::ZERO, |s, &y| s.add(up(y)));
+    const LANES: usize = 8;
+    const LEAF: usize = 8 * LANES;
+    if x.len() > LEAF {
+        // Half, rounded to whole leaves. The depth is the logarithm of the length.
+        let half = x.len().div_ceil(2 * LEAF) * LEAF;
+        return sum_by(&x[..half], up).add(sum_by(&x[half..], up));
     }
-    // Half, rounded to whole leaves. The depth is the logarithm of the length.
-    let half = x.len().div_ceil(2 * LEAF) * LEAF;
-    sum_by(&x[..half], up).add(sum_by(&x[half..], up))
+    let (whole, rest) = x.as_chunks::<LANES>();
+    let mut lanes = [A::ZERO; LANES];
+    for chunk in whole {
+        lanes.iter_mut().zip(chunk).for_each(|(s, &y)| *s = s.add(up(y)));
+    }
+    let [a, b, c, d, e, f, g, h] = lanes;
+    let lanes = a.add(b).add(c.add(d)).add(e.add(f).add(g.add(h)));
+    lanes.add(rest.iter().fold(A::ZERO, |s, &y| s.add(up(y))))
 }
 
 pub(super) fn reduce(x: &Tensor, kind: Reduction, axes: &[usize]) -> Result<Data, String> {

@@ -81,8 +81,8 @@ pub(super) fn pad(x: &Tensor, with: &Tensor, low: &[usize], shape: &[usize]) -> 
             let (from, to) = (strides(x.shape()), strides(shape));
             let start = low.iter().zip(&to).map(|(&l, &s)| l as isize * s).sum();
             let walk = super::walk::Walk::new(x.shape(), [&from, &to]);
-            // Both are row-major, so that runs are adjacent on both sides.
-            walk.runs([0, start], |[i, o]| out[o..o + walk.len].copy_from_slice(&v[i..i + walk.len]));
+            let [s, t] = walk.step.map(|s| s as usize);
+            walk.runs([0, start], |[i, o]| (0..walk.len).for_each(|n| out[o + n * t] = v[i + n * s]));
         }
         Ok(wrap(out))
     }
