@@ -1,5 +1,7 @@
 //! The oracle against formulas written out a second time, index by index in f64, and against stored references.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests, which no lint knows as such
+
 #[path = "eval/attention.rs"]
 mod attention;
 #[path = "eval/compare.rs"]

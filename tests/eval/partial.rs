@@ -4,7 +4,7 @@ use crate::attention::{Case, cases, reference};
 use crate::util::*;
 use annulus::eval::{Precision, apply};
 use annulus::ir::{Attention, DType, EmptyRow, Op, Partial, Tensor};
-use annulus::layout::{Progression, row_count};
+use annulus::layout::Progression;
 use annulus::mask::{Fill, Mask, Term, Tile};
 use proptest::prelude::*;
 use std::sync::Arc;

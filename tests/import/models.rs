@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// Loads and evaluates a case; what it came to, in a line.
 fn judge(folder: &Path) -> Result<String, String> {
-    let case = case::load(folder, &Default::default(), &ImportOptions::default()).map_err(|e| e.to_string())?;
+    let case =
+        case::load(folder, &Default::default(), &ImportOptions::default()).map_err(|e| e.to_string())?;
     let inputs = case.ordered_inputs().map_err(|name| format!("input {name} is not stored"))?;
     let outputs = eval(&case.graph, &inputs, Precision::Declared).map_err(|e| e.to_string())?;
     assert_eq!(outputs.len(), case.expected.len(), "{}: every output is stored", folder.display());
