@@ -1,11 +1,15 @@
 //! Island graphs: what meets what, what travels, and what comes out.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "ring/case.rs"]
 mod case;
 #[path = "ring/coverage.rs"]
 mod coverage;
 #[path = "ring/oracle.rs"]
 mod oracle;
+#[path = "ring/snapshots.rs"]
+mod snapshots;
 #[path = "ring/traffic.rs"]
 mod traffic;
 #[path = "ring/values.rs"]

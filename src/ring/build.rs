@@ -4,7 +4,8 @@ use super::plan::{Group, groups};
 use super::route::Route;
 use super::site::Site;
 use super::{RingError, Strategy};
-use crate::ir::{Attention, Collective, Graph, Op, Partial, Type, ValueId};
+use crate::ir::infer::{infer, union};
+use crate::ir::{Attention, Collective, Graph, Op, OpId, Partial, Type, Value, ValueId};
 use crate::layout::{Progression, row_count};
 use crate::mask::Tile;
 use std::collections::BTreeMap;
@@ -61,6 +62,7 @@ struct Builder<'a> {
     reshaped: BTreeMap<ValueId, ValueId>,
     chunks: BTreeMap<(ValueId, Vec<Progression>), ValueId>,
     acc: Option<Acc>,
+    merges: usize,
 }
 
 impl<'a> Builder<'a> {
@@ -96,11 +98,31 @@ impl<'a> Builder<'a> {
             reshaped: BTreeMap::new(),
             chunks: BTreeMap::new(),
             acc: None,
+            merges: 0,
         }
     }
 
     fn add(&mut self, op: Op, operands: &[ValueId], name: &str) -> Result<ValueId, RingError> {
         self.graph.add1(op, operands, name, "").map_err(|e| self.site.refuse(e.to_string()))
+    }
+
+    /// An operation with several results; the names are the island's own and given to nothing else.
+    fn add_named(
+        &mut self,
+        op: Op,
+        operands: &[ValueId],
+        names: impl Fn(usize) -> String,
+    ) -> Result<OpId, RingError> {
+        let types: Vec<&Type> = operands.iter().map(|&v| self.graph.ty(v)).collect();
+        let types = infer(&op, &types).map_err(|e| self.site.refuse(e.to_string()))?;
+        let results = types.into_iter().enumerate().map(|(i, ty)| Value { name: names(i), ty }).collect();
+        Ok(self.graph.insert(op, operands, results, ""))
+    }
+
+    /// An operation that gives o, m and l.
+    fn add_partial(&mut self, op: Op, operands: &[ValueId], name: &str) -> Result<[ValueId; 3], RingError> {
+        let id = self.add_named(op, operands, |i| format!("{name}.{}", ["o", "m", "l"][i]))?;
+        Ok([0, 1, 2].map(|port| ValueId { op: id, port }))
     }
 
     fn own(&self) -> Held {
@@ -113,15 +135,21 @@ impl<'a> Builder<'a> {
         let mut stages = vec![held.rows.clone()];
         stages.extend((1..self.site.ranks()).map(|hop| route.received(self.rank, hop)));
         let plan = groups(&self.attention.mask, self.rows, &stages);
+        if plan[0].iter().any(|g| !g.keys.is_empty()) {
+            self.local()?;
+        }
         for (stage, groups) in plan.iter().enumerate() {
             let hop = stage + 1;
             let arriving = stages.get(hop).cloned().unwrap_or_default();
             let started = self.start_hop(route, &held, hop, &arriving)?;
             self.partials(stage, groups, &held, &held.rows)?;
-            if let (Some(started), false) = (started, arriving.is_empty()) {
-                let value = self.add(Op::Wait, &[started], &format!("kv.hop{hop}"))?;
-                held = Held { source: Source::Value(value), rows: arriving };
+            let Some(started) = started else { continue };
+            if arriving.is_empty() {
+                self.add(Op::Wait, &[started], &format!("sent{hop}"))?;
+                continue;
             }
+            let value = self.add(Op::Wait, &[started], &format!("kv.hop{hop}"))?;
+            held = Held { source: Source::Value(value), rows: arriving };
         }
         Ok(())
     }
@@ -167,7 +195,7 @@ impl<'a> Builder<'a> {
         }
         let plan = groups(&self.attention.mask, self.rows, &stages);
         self.partials(0, &plan[0], &own, &stages[0])?;
-        if let (Some(started), Some(groups)) = (started, plan.get(1).filter(|g| !g.is_empty())) {
+        if let (Some(started), Some(groups)) = (started, plan.get(1)) {
             let value = self.add(Op::Wait, &[started], "kv.all")?;
             // The groups name the pieces of the other ranks; what is held has the rank's own besides.
             let all = Held { source: Source::Value(value), rows: layout.concat() };
@@ -218,8 +246,7 @@ impl<'a> Builder<'a> {
             k_rows,
             tile,
         };
-        let first = self.add(Op::Partial(Box::new(partial)), &operands, name)?;
-        let value = [0, 1, 2].map(|port| ValueId { op: first.op, port });
+        let value = self.add_partial(Op::Partial(Box::new(partial)), &operands, name)?;
         self.merge(Acc { rows, value })
     }
 
@@ -228,10 +255,11 @@ impl<'a> Builder<'a> {
             self.acc = Some(new);
             return Ok(());
         };
-        let rows = crate::ir::infer::union(&acc.rows, &new.rows);
+        let rows = union(&acc.rows, &new.rows);
         let op = Op::Merge { a: acc.rows, b: new.rows };
-        let first = self.add(op, &[acc.value, new.value].concat(), "acc")?;
-        self.acc = Some(Acc { rows, value: [0, 1, 2].map(|port| ValueId { op: first.op, port }) });
+        self.merges += 1;
+        let value = self.add_partial(op, &[acc.value, new.value].concat(), &format!("acc{}", self.merges))?;
+        self.acc = Some(Acc { rows, value });
         Ok(())
     }
 
@@ -252,10 +280,9 @@ impl<'a> Builder<'a> {
             empty_row: self.attention.empty_row,
             lse,
         };
-        let out = self.add(op, &acc.value, "out")?;
-        self.graph.output("out", out);
-        if lse {
-            self.graph.output("lse", ValueId { op: out.op, port: 1 });
+        let finish = self.add_named(op, &acc.value, |i| ["out", "lse"][i].to_owned())?;
+        for (value, name) in self.graph.results(finish).into_iter().zip(["out", "lse"]) {
+            self.graph.output(name, value);
         }
         Ok(self.graph)
     }

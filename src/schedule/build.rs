@@ -182,12 +182,12 @@ impl Builder<'_> {
             return Err("a peer without rows, or rows without a peer".into());
         }
         let mut arriving = vec![];
-        let mut reason = format!("hop {group} leaves");
+        let mut reason = format!("hop {group} leaves; nothing comes back");
         if from.is_some() {
             let slot = format!("kv.{}", self.received % 2);
             arriving = self.slots.lay(&slot, rows, |rows| self.facts.kv_bytes(rows));
             reason = match self.received {
-                0 | 1 => format!("{slot} is unused: hop {group} may arrive at once"),
+                0 | 1 => format!("{slot} was never used: hop {group} may arrive"),
                 _ => format!("{slot} is free again: hop {group} may arrive"),
             };
             self.received += 1;

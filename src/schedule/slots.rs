@@ -34,6 +34,9 @@ impl Slots {
         pieces: &[Progression],
         bytes: impl Fn(usize) -> usize,
     ) -> Vec<KvPiece> {
+        if pieces.is_empty() {
+            return vec![];
+        }
         let total = pieces.iter().map(|p| bytes(p.len)).sum();
         let slot = self.at_least(name, total);
         let mut start = 0;

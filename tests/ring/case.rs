@@ -1,5 +1,6 @@
 //! Attentions split by hand: a graph of one attention, its layouts, and a generator of awkward ones.
 
+use annulus::ir::verify::verify;
 use annulus::ir::{Attention, AttentionSizes, DType, EmptyRow, Graph, Op, OpId, Type};
 use annulus::layout::{Layout, LayoutKind, Progression};
 use annulus::mask::{Fill, Mask, Term};
@@ -112,7 +113,12 @@ impl Case {
 
     pub(crate) fn islands(&self, way: Way) -> Vec<Graph> {
         let split = self.split();
-        (0..self.ranks).map(|r| island(&split.program, split.op, way, r).unwrap()).collect()
+        let graph = |r| {
+            let graph = island(&split.program, split.op, way, r).unwrap();
+            verify(&graph).unwrap();
+            graph
+        };
+        (0..self.ranks).map(graph).collect()
     }
 
     pub(crate) fn schedule(&self, way: Way) -> Schedule {

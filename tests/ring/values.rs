@@ -79,7 +79,8 @@ impl Rank<'_> {
     fn arrived(&self, start: OpId, post: &Post) -> Option<Tensor> {
         let Op::Start(c, ty) = self.graph.op(start) else { panic!("a wait for nothing") };
         match &**c {
-            Collective::SendRecv { group, from, .. } => post.get(&(*group, (*from)?)).cloned(),
+            Collective::SendRecv { from: None, .. } => Tensor::from_f64(ty.dtype, ty.shape.clone(), &[]),
+            Collective::SendRecv { group, from: Some(from), .. } => post.get(&(*group, *from)).cloned(),
             Collective::AllGather { group, rows } => {
                 let senders = (0..rows.len()).filter(|&r| !rows[r].is_empty());
                 let parts: Vec<Tensor> =
