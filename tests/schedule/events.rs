@@ -50,8 +50,11 @@ fn conflicts(program: &RankProgram) -> Vec<(usize, usize)> {
         .collect()
 }
 
+/// From the earlier step to the later.
+type Edges = Vec<(usize, usize)>;
+
 /// The edges of the program: neighbours on a stream, and (recorder, waiter) of every wait.
-fn edges(program: &RankProgram) -> (Vec<(usize, usize)>, Vec<(usize, usize)>) {
+fn edges(program: &RankProgram) -> (Edges, Edges) {
     let steps = &program.steps;
     let mut streams = vec![];
     for stream in Stream::ALL {

@@ -1,7 +1,8 @@
-//! Schedules run on the CPU against attention written out: half of the path that a user takes.
+//! Schedules proved, and run on the CPU against attention written out.
 
 use crate::case::cases;
 use crate::oracle::{arguments, attention, differs, local};
+use annulus::check::check;
 use annulus::exec::cpu::run_island;
 use annulus::ring::Strategy;
 use proptest::prelude::*;
@@ -16,6 +17,8 @@ proptest! {
         let args: Vec<_> = (0..case.ranks).map(|r| local(&case, &whole, r)).collect();
         for way in Strategy::ALL {
             let schedule = case.schedule(way);
+            let report = check(&schedule);
+            prop_assert!(report.failed.is_empty(), "{way:?}: {:#?}", report.failed);
             let run = run_island(&schedule, &args, seed);
             prop_assert!(run.is_ok(), "{way:?}: {:?}", run.err());
             let (results, traffic) = run.unwrap();
