@@ -1,8 +1,41 @@
 //! find: names every scaled-dot-product attention of a graph in normal form, with the reasons, and every near miss.
 //!
 //! In: a verified graph. Out: the graph with each found region replaced by one attention node, and the reasons.
+//!
+//! What a region is and what stands in it is found without names or sizes: layout operations become factors of axes
+//! (`space`, `trace`), the operations between QKᵀ and PV become a term (`region`, `lang`), egg brings the term to its normal
+//! form by rules that each state their numerics class (`rules`, `solve`), masks are evaluated (`values`, `band`, `masks`),
+//! and the attention is put in PV's place (`emit`, `rewrite`). An attention that is one operator already is brought to the
+//! same normal form (`explicit`). [`report`] says it all in the figures of the command line.
+//!
+//! Invariants: a graph in which nothing is found comes out identical. K and V of an attention are not repeated over query
+//! heads where the graph only repeated them. No class of rewriting that is not admitted is used. The answer depends on
+//! nothing but the graph and the options: limits count nodes and rounds, never time.
 
-use crate::ir::{Graph, OpId};
+mod band;
+mod emit;
+mod explicit;
+mod lang;
+mod masks;
+#[cfg(test)]
+mod meaning;
+mod region;
+pub mod report;
+mod rewrite;
+mod rows;
+mod rules;
+mod solve;
+mod space;
+mod trace;
+mod values;
+
+use crate::eval::Constants;
+use crate::ir::{Graph, Op, OpId};
+use lang::{LeafFacts, Term};
+use masks::Context;
+use region::{Fail, Order, Region, label};
+use rewrite::Rewritten;
+use solve::Solver;
 
 /// How far a rewriting may change numbers. Ordered: a later class changes more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -105,6 +138,102 @@ pub struct Found {
 }
 
 /// Finds every attention.
-pub fn find(graph: &Graph, _options: &FindOptions) -> Found {
-    Found { graph: graph.clone(), attentions: vec![], missed: vec![] }
+///
+/// A softmax that is no attention (a router's, a classifier's) is neither found nor missed. Complexity: linear in the graph,
+/// beside one e-graph per distinct region.
+pub fn find(graph: &Graph, options: &FindOptions) -> Found {
+    let mut g = graph.clone();
+    let order = Order::new(graph);
+    let mut constants = Constants::default();
+    let mut values = values::Values::default();
+    let mut origins = rows::Origins::default();
+    let mut solver = Solver::default();
+    let mut attentions = vec![];
+    let mut missed = vec![];
+    for id in candidates(graph, &order) {
+        let explicit = matches!(graph.op(id), Op::Attention(_));
+        let mut cx = Context {
+            graph: &mut g,
+            constants: &mut constants,
+            values: &mut values,
+            admitted: &options.numerics,
+        };
+        let (done, nodes, name) = if explicit {
+            // What cannot be brought to normal form is attention all the same.
+            let done = explicit::normalise(&mut cx, id).unwrap_or(Rewritten { op: id, applied: vec![] });
+            let name = label(graph, id);
+            (done, vec![name.clone()], name)
+        } else {
+            match written_out(&mut cx, &order, &mut solver, id) {
+                Ok((done, region)) => {
+                    let nodes = rewrite::sources(graph, &region);
+                    let name = label(graph, region.nodes[2]);
+                    (done, nodes, name)
+                }
+                Err(Fail::Miss(reason)) => {
+                    missed.push(Miss { at: label(graph, id), reason });
+                    continue;
+                }
+                Err(Fail::NotAttention | Fail::Swapped) => continue,
+            }
+        };
+        let x = g.operands(done.op);
+        let is_self = origins.meet(&g, &order, &[(x[0], 2), (x[1], 2), (x[2], 2)]);
+        attentions.push(FoundAttention {
+            op: done.op,
+            name,
+            is_self,
+            explicit,
+            nodes,
+            applied: done.applied,
+            refused: None,
+        });
+    }
+    if attentions.iter().all(|a| a.explicit && a.applied.is_empty()) {
+        return Found { graph: graph.clone(), attentions, missed };
+    }
+    g.remove_dead();
+    debug_assert_eq!(crate::ir::verify::verify(&g), Ok(()), "find breaks the graph");
+    Found { graph: g, attentions, missed }
+}
+
+/// Softmax operations and attention operators that an output needs, in topological order.
+fn candidates(graph: &Graph, order: &Order) -> Vec<OpId> {
+    graph
+        .ops()
+        .into_iter()
+        .filter(|&id| order.is_live(id))
+        .filter(|&id| matches!(graph.op(id), Op::Attention(_)) || region::is_anchor(graph, id))
+        .collect()
+}
+
+/// One attention that is written out.
+fn written_out(
+    cx: &mut Context<'_>,
+    order: &Order,
+    solver: &mut Solver,
+    id: OpId,
+) -> Result<(Rewritten, Region), Fail> {
+    let region = region::region(cx.graph, order, cx.constants, id)?;
+    let facts = leaf_facts(cx, &region);
+    let normal = solver.solve(&region.term, &facts, cx.admitted).map_err(Fail::Miss)?;
+    let done = rewrite::rewrite(cx, &region, &normal).map_err(Fail::Miss)?;
+    Ok((done, region))
+}
+
+/// Constants among the leaves, where a rule may look at them: only a product with a leaf asks.
+fn leaf_facts(cx: &mut Context<'_>, region: &Region) -> Vec<LeafFacts> {
+    let mut facts = vec![LeafFacts::default(); region.leaves.len() + region::V.0 + 1];
+    let product = |t: &Term| match t {
+        Term::Mul([_, b]) => matches!(region.term[*b], Term::Leaf(_)),
+        _ => false,
+    };
+    if region.term.as_ref().iter().any(product) {
+        for (leaf, fact) in region.leaves.iter().zip(&mut facts[region::V.0 + 1..]) {
+            let constant = cx.constants.value(cx.graph, leaf.value, trace::CONSTANT_LIMIT);
+            let shape = leaf.axes.iter().map(|a| region.space.product(a)).collect();
+            fact.constant = constant.map(|t| (shape, t.to_f64()));
+        }
+    }
+    facts
 }

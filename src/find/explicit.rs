@@ -1,0 +1,84 @@
+//! Attention that is one operator already: keys un-repeated, masks named.
+
+use super::band::Band;
+use super::emit::emit_trace;
+use super::masks::{Condition, Context, Piece, plan};
+use super::rewrite::Rewritten;
+use super::space::{Dim, Space};
+use super::trace::{Trace, trace};
+use super::{Applied, Numerics};
+use crate::ir::infer::attention_sizes;
+use crate::ir::{Attention, Op, OpId, ValueId};
+use crate::mask::Term;
+
+/// Brings an attention operator into normal form, and lets its readers read that.
+///
+/// # Errors
+/// The condition that failed; the operator then stays as it is.
+pub(super) fn normalise(cx: &mut Context<'_>, id: OpId) -> Result<Rewritten, String> {
+    let Op::Attention(a) = cx.graph.op(id).clone() else { return Err("no attention".into()) };
+    let x = cx.graph.operands(id);
+    let (k, v, mut applied) = unrepeat(cx, &x)?;
+    let sizes = attention_sizes(cx.graph.ty(x[0]), cx.graph.ty(k), cx.graph.ty(v))?;
+    let pieces = pieces(&a, &x);
+    let plan = plan(cx, sizes, a.acc, &pieces)?;
+    applied.extend(plan.applied);
+    if let Some(a) = applied.iter().find(|a| !cx.admitted.contains(&a.numerics)) {
+        return Err(format!("{} is of class {}, which is not admitted", a.rule, a.numerics.name()));
+    }
+    let new = Attention { mask: plan.mask, bias: plan.bias, ..(*a).clone() };
+    let mut operands = vec![x[0], k, v];
+    operands.extend(plan.leaves);
+    if new == *a && operands == x {
+        return Ok(Rewritten { op: id, applied });
+    }
+    let name = cx.graph.value(cx.graph.result(id)).name.clone();
+    let source = cx.graph.source(id).to_owned();
+    let op =
+        cx.graph.add(Op::Attention(Box::new(new)), &operands, &name, &source).map_err(|e| e.to_string())?;
+    for (old, new) in cx.graph.results(id).into_iter().zip(cx.graph.results(op)) {
+        cx.graph.replace(old, new);
+    }
+    Ok(Rewritten { op, applied })
+}
+
+/// The operator's bias and mask, in the order in which they act.
+fn pieces(a: &Attention, x: &[ValueId]) -> Vec<Piece> {
+    let bias = a.bias.map(|b| Piece::Added(x[b]));
+    let condition = |t: &Term| match (t, Band::of(t)) {
+        (Term::Tensor { operand }, _) => Some(Condition::True(x[*operand])),
+        (_, band) => band.map(Condition::Within),
+    };
+    let conditions: Vec<Condition> = a.mask.terms.iter().filter_map(condition).collect();
+    let mask = (!conditions.is_empty()).then_some(Piece::Kept(conditions, a.mask.fill));
+    bias.into_iter().chain(mask).collect()
+}
+
+/// K and V without the repetition of heads that only reshapes and broadcasts spell.
+fn unrepeat(cx: &mut Context<'_>, x: &[ValueId]) -> Result<(ValueId, ValueId, Vec<Applied>), String> {
+    let mut space = Space::default();
+    let mut traces: Vec<Trace> = vec![];
+    for &v in &x[1..3] {
+        traces.push(trace(cx.graph, cx.constants, &mut space, v, false));
+    }
+    let heads = traces[0].axes[1].clone();
+    if !space.unify(&heads, &traces[1].axes[1].clone()) {
+        return Ok((x[1], x[2], vec![]));
+    }
+    let heads = space.resolve(&heads);
+    let has = |t: &Trace, d: &Dim| space.resolve_all(&t.base_axes).iter().any(|a| a.contains(d));
+    let own: Vec<Dim> = heads.iter().copied().filter(|d| traces.iter().any(|t| has(t, d))).collect();
+    if own.len() == heads.len() || !heads.starts_with(&own) {
+        return Ok((x[1], x[2], vec![]));
+    }
+    let mut out = vec![];
+    for (t, what) in traces.iter().zip(["k", "v"]) {
+        let mut target = space.resolve_all(&t.axes);
+        target[1].clone_from(&own);
+        let name = format!("{}.{what}", cx.graph.value(x[0]).name);
+        out.push(emit_trace(cx.graph, &space, t, &target, &name)?);
+    }
+    let what = format!("{} key heads repeat {}", space.product(&heads), space.product(&own));
+    let applied = Applied { rule: "unrepeated-keys", what, numerics: Numerics::Exact };
+    Ok((out[0], out[1], vec![applied]))
+}

@@ -1,0 +1,195 @@
+//! The terms that a region is written in, and the facts that egg keeps about them.
+//!
+//! A term is a tensor whose axes have names, not positions: layout operations have no terms, see
+//! [`space`](super::space). A region's terms are the operations between QKᵀ and PV with the scalars on Q and K; everything
+//! else is a leaf.
+
+use egg::{Analysis, DidMerge, EGraph, Id, Language, define_language, merge_option};
+use std::fmt;
+use std::str::FromStr;
+
+/// A number of the graph, by its bits, so that it can be hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Number(u64);
+
+impl Number {
+    pub(super) fn new(x: f64) -> Number {
+        Number(x.to_bits())
+    }
+
+    pub(super) fn get(self) -> f64 {
+        f64::from_bits(self.0)
+    }
+}
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.get())
+    }
+}
+
+impl FromStr for Number {
+    type Err = std::num::ParseFloatError;
+
+    fn from_str(s: &str) -> Result<Number, Self::Err> {
+        s.parse().map(Number::new)
+    }
+}
+
+/// A value that enters the region: its place in the region's list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Leaf(pub(super) usize);
+
+impl fmt::Display for Leaf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "${}", self.0)
+    }
+}
+
+impl FromStr for Leaf {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Leaf, String> {
+        s.strip_prefix('$').and_then(|n| n.parse().ok()).map(Leaf).ok_or_else(|| s.to_owned())
+    }
+}
+
+/// An operation that no rule knows, by its mnemonic.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Unknown(pub(super) String);
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "op:{}", self.0)
+    }
+}
+
+impl FromStr for Unknown {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Unknown, String> {
+        s.strip_prefix("op:").map(|n| Unknown(n.to_owned())).ok_or_else(|| s.to_owned())
+    }
+}
+
+define_language! {
+    pub(super) enum Term {
+        // As written in the graph.
+        "qk" = Qk([Id; 2]),
+        "pv" = Pv([Id; 2]),
+        "softmax" = Softmax([Id; 1]),
+        "add" = Add([Id; 2]),
+        "sub" = Sub([Id; 2]),
+        "mul" = Mul([Id; 2]),
+        "div" = Div([Id; 2]),
+        "neg" = Neg([Id; 1]),
+        "tanh" = Tanh([Id; 1]),
+        "exp" = Exp([Id; 1]),
+        "reciprocal" = Reciprocal([Id; 1]),
+        "isnan" = IsNan([Id; 1]),
+        "not" = Not([Id; 1]),
+        "where" = Where([Id; 3]),
+        "rmax" = RowMax([Id; 1]),
+        "rsum" = RowSum([Id; 1]),
+        "to-f64" = ToF64([Id; 1]),
+        "to-f32" = ToF32([Id; 1]),
+        "to-f16" = ToF16([Id; 1]),
+        "to-bf16" = ToBf16([Id; 1]),
+        // Normal form: scale·QKᵀ, capped, with biases and masks, in this order.
+        // (scores q k scale)
+        "scores" = Scores([Id; 3]),
+        // (cap scores c): c·tanh(scores/c)
+        "cap" = Cap([Id; 2]),
+        // (bias scores b): scores + b
+        "bias" = Bias([Id; 2]),
+        // (keep scores c): −∞ where c is false
+        "keep" = Keep([Id; 2]),
+        // (replace scores c f): the number f where c is false
+        "replace" = Replace([Id; 3]),
+        // (zero-empty scores): softmax, but zeros instead of NaN
+        "zero-empty" = ZeroEmpty([Id; 1]),
+        // (attention scores v), and with zeros for an empty row
+        "attention" = Attention([Id; 2]),
+        "attention-zero" = AttentionZero([Id; 2]),
+        // (nonzero b): whether b is not 0
+        "nonzero" = Nonzero([Id; 1]),
+        Number(Number),
+        Leaf(Leaf),
+        Unknown(Unknown, Vec<Id>),
+    }
+}
+
+/// What is known of a leaf before any rule runs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct LeafFacts {
+    /// Its elements and its shape aligned with the scores, if it is a constant small enough to compare.
+    pub(super) constant: Option<(Vec<usize>, Vec<f64>)>,
+}
+
+/// What is known of a class of equal terms.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Fact {
+    /// The number that it is.
+    pub(super) number: Option<Number>,
+    /// The leaf that it is.
+    pub(super) leaf: Option<Leaf>,
+    /// Whether it depends on QKᵀ.
+    pub(super) score: bool,
+    /// Whether it is scores in normal form.
+    pub(super) normal: bool,
+    /// Whether it is scores or probabilities as floating numbers, not truth values: a conversion may be left out.
+    pub(super) real: bool,
+}
+
+/// The analysis: facts of classes, from facts of leaves.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Facts {
+    /// By number of the leaf.
+    pub(super) leaves: Vec<LeafFacts>,
+}
+
+impl Facts {
+    /// The constant behind a class.
+    pub(super) fn constant(&self, fact: &Fact) -> Option<&(Vec<usize>, Vec<f64>)> {
+        self.leaves.get(fact.leaf?.0)?.constant.as_ref()
+    }
+}
+
+impl Analysis<Term> for Facts {
+    type Data = Fact;
+
+    fn make(egraph: &mut EGraph<Term, Facts>, node: &Term, _id: Id) -> Fact {
+        let below = node.children().iter().any(|&c| egraph[c].data.score);
+        let root = matches!(node, Term::Qk(_) | Term::Scores(_));
+        let real = |ids: &[Id]| ids.iter().any(|&c| egraph[c].data.real);
+        Fact {
+            number: if let Term::Number(n) = node { Some(*n) } else { None },
+            leaf: if let Term::Leaf(l) = node { Some(*l) } else { None },
+            score: root || below,
+            normal: matches!(
+                node,
+                Term::Scores(_) | Term::Cap(_) | Term::Bias(_) | Term::Keep(_) | Term::Replace(_)
+            ),
+            real: match node {
+                Term::Where(x) => real(&x[1..]),
+                Term::IsNan(_) | Term::Not(_) | Term::Nonzero(_) | Term::Unknown(..) => false,
+                _ => root || real(node.children()),
+            },
+        }
+    }
+
+    // Numbers and leaves are never made equal to each other by a rule; if a wrong rule did it, the first is kept and the
+    // property test of the rule fails.
+    fn merge(&mut self, to: &mut Fact, from: Fact) -> DidMerge {
+        let flag = |to: &mut bool, from: bool| {
+            let old = *to;
+            *to |= from;
+            DidMerge(*to != old, *to != from)
+        };
+        merge_option(&mut to.number, from.number, |_, _| DidMerge(false, false))
+            | merge_option(&mut to.leaf, from.leaf, |_, _| DidMerge(false, false))
+            | flag(&mut to.score, from.score)
+            | flag(&mut to.normal, from.normal)
+            | flag(&mut to.real, from.real)
+    }
+}

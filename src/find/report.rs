@@ -1,0 +1,125 @@
+//! The figures of a found attention, as the command line prints them.
+
+use super::{FoundAttention, Numerics};
+use crate::ir::infer::attention_sizes;
+use crate::ir::{Attention, DType, Graph, Op};
+use crate::mask::{Fill, Term};
+use serde::Serialize;
+
+/// One entry of `find --json`; the names are the contract's.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AttentionRecord {
+    /// The source node that computes its result.
+    pub name: String,
+    /// `self` or `cross`.
+    pub kind: &'static str,
+    /// `explicit` or `decomposed`.
+    pub form: &'static str,
+    /// Query heads.
+    pub q_heads: usize,
+    /// Key heads, not repeated.
+    pub kv_heads: usize,
+    /// Size of a query and key head.
+    pub head_dim: usize,
+    /// Size of a value head.
+    pub v_head_dim: usize,
+    /// Query rows.
+    pub q_len: usize,
+    /// Key rows, past ones included.
+    pub kv_len: usize,
+    /// Factor on q·k.
+    pub scale: f64,
+    /// Whether no row sees a key beyond its own.
+    pub causal: bool,
+    /// Position of query row 0 among the keys.
+    pub query_offset: i64,
+    /// Keys before and after the row's own, −1 for unbounded.
+    pub window: Option<[i64; 2]>,
+    /// Softcap, 0 for none.
+    pub softcap: f64,
+    /// Kind of bias.
+    pub bias: Option<&'static str>,
+    /// The whole mask as text.
+    pub mask: String,
+    /// Whether a learned logit joins the softmax.
+    pub sinks: bool,
+    /// Source nodes.
+    pub nodes: Vec<String>,
+    /// Rules that led here.
+    pub rules: Vec<&'static str>,
+    /// The highest class among them.
+    pub numerics: &'static str,
+    /// `yes`, or why the ring cannot split it.
+    pub ring: String,
+}
+
+/// The figures of an attention in the graph that `find` gave.
+pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
+    let plain = Attention::plain(1.0, DType::F32);
+    let attention = if let Op::Attention(a) = graph.op(found.op) { a } else { &plain };
+    let x = graph.operands(found.op);
+    let sizes = match x.as_slice() {
+        [q, k, v, ..] => attention_sizes(graph.ty(*q), graph.ty(*k), graph.ty(*v)).ok(),
+        _ => None,
+    };
+    let size = |f: fn(crate::ir::AttentionSizes) -> usize| sizes.map_or(0, f);
+    let (mut window, mut offset) = (None, 0);
+    for t in &attention.mask.terms {
+        match *t {
+            Term::Causal { offset: o } => offset = o,
+            Term::Window { left, right, offset: o } => {
+                let bound = |b: Option<u64>| b.map_or(-1, |b| i64::try_from(b).unwrap_or(i64::MAX));
+                window = Some([bound(left), bound(right)]);
+                offset = o;
+            }
+            Term::Tensor { .. } => {}
+        }
+    }
+    let numerics = found.applied.iter().map(|a| a.numerics).max().unwrap_or(Numerics::Exact);
+    AttentionRecord {
+        name: found.name.clone(),
+        kind: if found.is_self { "self" } else { "cross" },
+        form: if found.explicit { "explicit" } else { "decomposed" },
+        q_heads: size(|s| s.q_heads),
+        kv_heads: size(|s| s.kv_heads),
+        head_dim: size(|s| s.head_dim),
+        v_head_dim: size(|s| s.v_head_dim),
+        q_len: size(|s| s.q_len),
+        kv_len: size(|s| s.kv_len),
+        scale: attention.scale,
+        causal: attention.mask.is_causal(),
+        query_offset: offset,
+        window,
+        softcap: attention.softcap,
+        bias: attention.bias.map(|_| "tensor"),
+        mask: mask_text(graph, found, attention),
+        sinks: false,
+        nodes: found.nodes.clone(),
+        rules: found.applied.iter().map(|a| a.rule).collect(),
+        numerics: numerics.name(),
+        ring: found.refused.clone().unwrap_or_else(|| "yes".into()),
+    }
+}
+
+/// The mask with its leaves by name.
+fn mask_text(graph: &Graph, found: &FoundAttention, a: &Attention) -> String {
+    let x = graph.operands(found.op);
+    let name = |operand: usize| x.get(operand).map_or("?", |&v| graph.value(v).name.as_str());
+    let mut parts: Vec<String> = a
+        .mask
+        .terms
+        .iter()
+        .map(|t| match t {
+            Term::Tensor { operand } => format!("tensor({})", name(*operand)),
+            other => other.to_string(),
+        })
+        .collect();
+    if parts.is_empty() {
+        parts.push("none".into());
+    }
+    let mut text = parts.join(" & ");
+    if a.mask.fill != Fill::NegInf {
+        text.push_str(&format!(" fill {}", a.mask.fill));
+    }
+    text
+}

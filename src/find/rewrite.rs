@@ -1,0 +1,252 @@
+//! Puts one attention in the place of a region.
+//!
+//! In: a region and its normal form. Out: the attention operation, with its operands laid out as (batch, heads, rows, size)
+//! and its result laid out as PV's was, or the condition that failed. The graph only grows until PV's result is replaced.
+
+use super::emit::{emit, emit_trace};
+use super::masks::{Condition, Context, Piece, plan};
+use super::region::{LeafValue, Region, V, label};
+use super::solve::{LeafOp, LeafRef, Normal, Step};
+use super::space::{Axes, Dim};
+use super::{Applied, Numerics};
+use crate::ir::infer::attention_sizes;
+use crate::ir::{Attention, Binary, DType, EmptyRow, Graph, Op, OpId, Tensor, Type, Unary, ValueId};
+use crate::mask::Fill;
+
+/// Which factors make up the axes of an attention.
+pub(super) struct Roles {
+    batch: Vec<Dim>,
+    heads: Vec<Dim>,
+    kv_heads: Vec<Dim>,
+    rows: Vec<Dim>,
+}
+
+/// Sorts the factors of the scores into batch, heads and rows.
+///
+/// Any sorting gives the right result, for attention treats batch, heads and rows alike; this one finds the names that a
+/// reader expects. A factor that was cut from the same axis as the head size is a head. Of several shared axes the first
+/// is the batch; of several axes of Q alone, the one as long as the keys, or the last, holds the rows.
+pub(super) fn roles(r: &Region) -> Roles {
+    let s = &r.space;
+    let base = s.resolve_all(&r.operands[0].base_axes);
+    let beside_depth = |d: &Dim| base.iter().any(|a| a.contains(d) && a.iter().any(|x| r.depth.contains(x)));
+    let own_first_axis = |d: &Dim| base.first().is_some_and(|a| a == &[*d]);
+    let (mut batch, mut heads) = (vec![], vec![]);
+    if let [only] = r.shared.as_slice() {
+        for (i, d) in only.iter().enumerate() {
+            let is_batch = if only.len() == 1 { own_first_axis(d) } else { i == 0 && !beside_depth(d) };
+            if is_batch { batch.push(*d) } else { heads.push(*d) }
+        }
+    } else {
+        for (i, axis) in r.shared.iter().enumerate() {
+            if i == 0 { batch.extend(axis) } else { heads.extend(axis) }
+        }
+    }
+    let long = s.product(&r.keys);
+    let rows_axis = r
+        .free
+        .iter()
+        .rposition(|a| r.free.len() > 1 && s.product(a) == long && !a.iter().any(beside_depth))
+        .unwrap_or(r.free.len().saturating_sub(1));
+    let mut rows = vec![];
+    for (i, axis) in r.free.iter().enumerate() {
+        for d in axis {
+            if i != rows_axis || beside_depth(d) { heads.push(*d) } else { rows.push(*d) }
+        }
+    }
+    let kv_heads = kv_heads(r, &heads);
+    Roles { batch, heads, kv_heads, rows }
+}
+
+/// The heads that K and V really have, if query heads share them consecutively: they are the outer factors of the heads.
+/// Otherwise all heads, and K and V stay repeated.
+fn kv_heads(r: &Region, heads: &[Dim]) -> Vec<Dim> {
+    let has =
+        |t: &super::trace::Trace, d: &Dim| r.space.resolve_all(&t.base_axes).iter().any(|a| a.contains(d));
+    let own: Vec<Dim> =
+        heads.iter().copied().filter(|d| has(&r.operands[1], d) || has(&r.operands[2], d)).collect();
+    if heads.starts_with(&own) { own } else { heads.to_vec() }
+}
+
+/// What an attention came from and where it stands now.
+pub(super) struct Rewritten {
+    pub(super) op: OpId,
+    pub(super) applied: Vec<Applied>,
+}
+
+/// Puts the attention into the graph and lets every reader of PV read it.
+///
+/// # Errors
+/// The condition that failed. What was added to the graph by then is read by nothing.
+pub(super) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) -> Result<Rewritten, String> {
+    let roles = roles(region);
+    let s = &region.space;
+    let scores = vec![roles.batch.clone(), roles.heads.clone(), roles.rows.clone(), region.keys.clone()];
+    let [mut q, mut k, mut v] = operands(cx, region, &roles)?;
+    // One type for all three: the widest, in which nothing is lost.
+    let types = [q, k, v].map(|x| cx.graph.ty(x).dtype);
+    let wide = widest(types);
+    for x in [&mut q, &mut k, &mut v] {
+        if cx.graph.ty(*x).dtype != wide {
+            let name = cx.graph.value(*x).name.clone();
+            *x = cx.graph.add1(Op::Cast(wide), &[*x], &name, "").map_err(|e| e.to_string())?;
+        }
+    }
+    let sizes = attention_sizes(cx.graph.ty(q), cx.graph.ty(k), cx.graph.ty(v))?;
+    let acc = wide.accumulator();
+    let pieces = normal
+        .steps
+        .iter()
+        .map(|step| piece(cx, region, &scores, step))
+        .collect::<Result<Vec<_>, String>>()?;
+    let plan = plan(cx, sizes, region.narrow.unwrap_or(acc), &pieces)?;
+    let mut applied = normal.applied.clone();
+    applied.extend(plan.applied);
+    let score_type = cx.graph.ty(cx.graph.result(region.nodes[0])).dtype;
+    if matches!(score_type, DType::F16 | DType::BF16) {
+        applied.push(Applied {
+            rule: "wide-accumulation",
+            what: format!("scores and sums of {score_type} are kept in {acc}"),
+            numerics: Numerics::MorePrecision,
+        });
+    }
+    if roles.kv_heads.len() < roles.heads.len() {
+        let (hq, hkv) = (s.product(&roles.heads), s.product(&roles.kv_heads));
+        applied.push(Applied {
+            rule: "unrepeated-keys",
+            what: format!("{hq} query heads share {hkv} key heads"),
+            numerics: Numerics::Exact,
+        });
+    }
+    if let Some(a) = applied.iter().find(|a| !cx.admitted.contains(&a.numerics)) {
+        return Err(format!("{} is of class {}, which is not admitted", a.rule, a.numerics.name()));
+    }
+    let no_keys = sizes.kv_len == 0;
+    let attention = Attention {
+        scale: normal.scale,
+        mask: plan.mask,
+        softcap: normal.softcap,
+        bias: plan.bias,
+        acc,
+        empty_row: if normal.zero_empty || no_keys { EmptyRow::Zero } else { EmptyRow::Nan },
+        lse: false,
+    };
+    let (old, out_axes) = &region.out;
+    let name = cx.graph.value(*old).name.clone();
+    let source = cx.graph.source(old.op).to_owned();
+    let mut inputs = vec![q, k, v];
+    inputs.extend(&plan.leaves);
+    let op = cx
+        .graph
+        .add(Op::Attention(Box::new(attention)), &inputs, &name, &source)
+        .map_err(|e| e.to_string())?;
+    let own = vec![roles.batch, roles.heads, roles.rows, region.depth_v.clone()];
+    let mut new = emit(cx.graph, s, cx.graph.result(op), &own, out_axes, &name)?;
+    let ty: Type = cx.graph.ty(*old).clone();
+    if ty.dtype != wide {
+        new = cx.graph.add1(Op::Cast(ty.dtype), &[new], &name, "").map_err(|e| e.to_string())?;
+    }
+    if *cx.graph.ty(new) != ty {
+        return Err(format!("the result would be {}, not {ty}", cx.graph.ty(new)));
+    }
+    cx.graph.replace(*old, new);
+    Ok(Rewritten { op, applied })
+}
+
+fn widest(types: [DType; 3]) -> DType {
+    let [a, b, c] = types;
+    if a == b && b == c {
+        a
+    } else if types.contains(&DType::F64) {
+        DType::F64
+    } else {
+        DType::F32
+    }
+}
+
+/// Q, K and V as (batch, heads, rows, size).
+fn operands(cx: &mut Context<'_>, region: &Region, roles: &Roles) -> Result<[ValueId; 3], String> {
+    let target = |heads: &[Dim], rows: &[Dim], depth: &[Dim]| -> Axes {
+        vec![roles.batch.clone(), heads.to_vec(), rows.to_vec(), depth.to_vec()]
+    };
+    let wanted = [
+        target(&roles.heads, &roles.rows, &region.depth),
+        target(&roles.kv_heads, &region.keys, &region.depth),
+        target(&roles.kv_heads, &region.keys, &region.depth_v),
+    ];
+    let mut out = [region.out.0; 3];
+    for ((t, axes), (place, what)) in
+        region.operands.iter().zip(&wanted).zip(out.iter_mut().zip(["q", "k", "v"]))
+    {
+        let name = format!("{}.{what}", cx.graph.value(region.out.0).name);
+        *place = emit_trace(cx.graph, &region.space, t, axes, &name)?;
+    }
+    Ok(out)
+}
+
+/// A step of the normal form with its leaf as a value that broadcasts to the scores.
+fn piece(cx: &mut Context<'_>, region: &Region, scores: &Axes, step: &Step) -> Result<Piece, String> {
+    Ok(match step {
+        Step::Bias(l) => Piece::Added(leaf(cx, region, scores, l)?),
+        Step::Keep(l) => kept(truth(cx, region, scores, l)?, Fill::NegInf),
+        Step::Replace(l, f) => kept(truth(cx, region, scores, l)?, Fill::Replace(*f)),
+    })
+}
+
+fn kept(v: ValueId, fill: Fill) -> Piece {
+    Piece::Kept(vec![Condition::True(v)], fill)
+}
+
+fn truth(cx: &mut Context<'_>, region: &Region, scores: &Axes, l: &LeafRef) -> Result<ValueId, String> {
+    let v = leaf(cx, region, scores, l)?;
+    if cx.graph.ty(v).dtype == DType::Bool {
+        Ok(v)
+    } else {
+        Err(format!("{} is no truth value", cx.graph.value(v).name))
+    }
+}
+
+fn leaf(cx: &mut Context<'_>, region: &Region, scores: &Axes, l: &LeafRef) -> Result<ValueId, String> {
+    let of: &LeafValue =
+        region.leaves.get(l.leaf.0 - V.0 - 1).ok_or("a leaf of the normal form is none of the region")?;
+    let mut v = arrange(cx, region, scores, of)?;
+    for op in &l.ops {
+        let name = cx.graph.value(v).name.clone();
+        v = match op {
+            LeafOp::Not => cx.graph.add1(Op::Unary(Unary::Not), &[v], &name, ""),
+            LeafOp::Neg => cx.graph.add1(Op::Unary(Unary::Neg), &[v], &name, ""),
+            LeafOp::Nonzero => {
+                let zero = Tensor::scalar(cx.graph.ty(v).dtype, 0.0);
+                let zero = cx.graph.constant(&format!("{name}.zero"), zero);
+                let eq = cx.graph.add1(Op::Binary(Binary::Eq), &[v, zero], &name, "");
+                eq.and_then(|e| cx.graph.add1(Op::Unary(Unary::Not), &[e], &name, ""))
+            }
+        }
+        .map_err(|e| e.to_string())?;
+    }
+    Ok(v)
+}
+
+/// A leaf laid out as (batch, heads, rows, keys), where an axis that it lacks has extent 1.
+fn arrange(cx: &mut Context<'_>, region: &Region, scores: &Axes, of: &LeafValue) -> Result<ValueId, String> {
+    let s = &region.space;
+    let axes = s.resolve_all(&of.axes);
+    let flat = axes.concat();
+    let target: Axes = scores
+        .iter()
+        .map(|role| if role.iter().any(|d| flat.contains(d)) { role.clone() } else { vec![] })
+        .collect();
+    // As it stands, if its axes are the last of those.
+    let short =
+        axes.len() <= 4 && target[4 - axes.len()..] == axes && target[..4 - axes.len()].concat().is_empty();
+    if short {
+        return Ok(of.value);
+    }
+    let name = cx.graph.value(of.value).name.clone();
+    emit(cx.graph, s, of.value, &axes, &target, &name)
+}
+
+/// Source names of QKᵀ, softmax and PV.
+pub(super) fn sources(graph: &Graph, region: &Region) -> Vec<String> {
+    region.nodes.iter().map(|&id| label(graph, id)).collect()
+}

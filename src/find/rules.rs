@@ -1,0 +1,273 @@
+//! The rules that lead a written-out attention to its normal form.
+//!
+//! Each rewrites in one direction, towards the normal form of [`lang`](super::lang), and says how far it changes numbers.
+//! Each carries a generator of random examples; a test evaluates both sides of every example.
+
+use super::Numerics;
+use super::lang::{Facts, Term};
+#[cfg(test)]
+use super::meaning::{Dice, Example};
+use egg::{Applier, EGraph, Id, Pattern, PatternAst, Rewrite, Subst, Symbol, Var};
+
+/// What a generator of examples takes and gives.
+#[cfg(test)]
+type Generator = fn(&mut Dice) -> Example;
+
+/// A rewrite rule.
+pub(super) struct Rule {
+    /// Its name, as `--explain` prints it.
+    pub(super) name: &'static str,
+    /// What it does, for the reader.
+    pub(super) what: &'static str,
+    /// How far it changes numbers.
+    pub(super) numerics: Numerics,
+    left: &'static str,
+    right: &'static str,
+    /// Computes the number `?n` of the right side and decides whether the rule applies.
+    when: When,
+    /// Random instances of the left side.
+    #[cfg(test)]
+    pub(super) example: Generator,
+}
+
+/// A side condition. `None`: the rule does not apply. `Some(x)`: it does, and `?n` is x.
+type When = fn(&View<'_>) -> Option<f64>;
+
+/// What a side condition may look at.
+struct View<'a> {
+    egraph: &'a EGraph<Term, Facts>,
+    subst: &'a Subst,
+}
+
+impl View<'_> {
+    fn fact(&self, name: &str) -> &super::lang::Fact {
+        let var: Var = name.parse().expect("names of variables begin with ?");
+        &self.egraph[self.subst[var]].data
+    }
+
+    fn number(&self, name: &str) -> Option<f64> {
+        self.fact(name).number.map(super::lang::Number::get).filter(|x| x.is_finite())
+    }
+
+    fn normal(&self, name: &str) -> Option<f64> {
+        self.fact(name).normal.then_some(0.0)
+    }
+
+    /// Neither scores nor a number.
+    fn outside(&self, name: &str) -> Option<f64> {
+        let f = self.fact(name);
+        (!f.score && f.number.is_none()).then_some(0.0)
+    }
+}
+
+/// Applies the right side after the condition has been asked.
+struct Conditional {
+    right: Pattern<Term>,
+    when: When,
+}
+
+impl Applier<Term, Facts> for Conditional {
+    fn apply_one(
+        &self,
+        egraph: &mut EGraph<Term, Facts>,
+        eclass: Id,
+        subst: &Subst,
+        searcher_ast: Option<&PatternAst<Term>>,
+        rule_name: Symbol,
+    ) -> Vec<Id> {
+        let Some(n) = (self.when)(&View { egraph, subst }) else { return vec![] };
+        let mut subst = subst.clone();
+        let var: Var = "?n".parse().expect("a variable");
+        let id = egraph.add(Term::Number(super::lang::Number::new(n)));
+        subst.insert(var, id);
+        self.right.apply_one(egraph, eclass, &subst, searcher_ast, rule_name)
+    }
+}
+
+impl Rule {
+    /// The rule as egg runs it.
+    pub(super) fn rewrite(&self) -> Rewrite<Term, Facts> {
+        let left: Pattern<Term> = self.left.parse().expect("the left side of a rule parses");
+        let right: Pattern<Term> = self.right.parse().expect("the right side of a rule parses");
+        Rewrite::new(self.name, left, Conditional { right, when: self.when })
+            .expect("the right side uses variables of the left")
+    }
+}
+
+const ALWAYS: When = |_| Some(0.0);
+
+macro_rules! rules {
+    ($($name:literal $numerics:ident $left:literal => $right:literal if $when:expr;
+        $what:literal; $example:expr;)*) => {
+        /// Every rule, in the order in which they run.
+        pub(super) const RULES: &[Rule] = &[$(Rule {
+            name: $name,
+            what: $what,
+            numerics: Numerics::$numerics,
+            left: $left,
+            right: $right,
+            when: $when,
+            #[cfg(test)]
+            example: $example,
+        },)*];
+    };
+}
+
+fn power_of_two(x: f64) -> bool {
+    x.is_normal() && x.to_bits() & ((1 << 52) - 1) == 0
+}
+
+/// The fill of a multiplied mask: `m` is 0 or 1, and `a` (negated if `sign` is −1) is 0 where m is 1 and one number
+/// where m is 0.
+fn multiplied(v: &View<'_>, sign: f64) -> Option<f64> {
+    v.normal("?x")?;
+    let facts = &v.egraph.analysis;
+    let (ms, m) = facts.constant(v.fact("?m"))?;
+    let (as_, a) = facts.constant(v.fact("?a"))?;
+    if ms != as_ || !m.iter().all(|&x| x == 0.0 || x == 1.0) {
+        return None;
+    }
+    let fill = sign * m.iter().zip(a).find(|(m, _)| **m == 0.0)?.1;
+    let fits = m.iter().zip(a).all(|(&m, &a)| if m == 1.0 { a == 0.0 } else { sign * a == fill });
+    (fits && fill.is_finite()).then_some(fill)
+}
+
+rules! {
+    "raw-scores" Exact "(qk ?q ?k)" => "(scores ?q ?k 1)" if ALWAYS;
+    "QKᵀ is scores of scale 1";
+    |d| d.scores("(qk $0 $1)");
+
+    "scale-of-q" Reassociation "(scores (mul ?q ?c) ?k ?s)" => "(scores ?q ?k ?n)"
+        if |v| Some(v.number("?c")? * v.number("?s")?);
+    "a factor on Q is one on the scores";
+    |d| { let (c, s) = (d.number(), d.number()); d.scores(&format!("(scores (mul $0 {c}) $1 {s})")) };
+
+    "scale-of-k" Reassociation "(scores ?q (mul ?k ?c) ?s)" => "(scores ?q ?k ?n)"
+        if |v| Some(v.number("?c")? * v.number("?s")?);
+    "a factor on K is one on the scores";
+    |d| { let (c, s) = (d.number(), d.number()); d.scores(&format!("(scores $0 (mul $1 {c}) {s})")) };
+
+    "scale-of-scores" Reassociation "(mul (scores ?q ?k ?s) ?c)" => "(scores ?q ?k ?n)"
+        if |v| Some(v.number("?c")? * v.number("?s")?);
+    "a factor on the scores joins their scale";
+    |d| { let (c, s) = (d.number(), d.number()); d.scores(&format!("(mul (scores $0 $1 {s}) {c})")) };
+
+    "div-by-power-of-two" Exact "(div ?x ?c)" => "(mul ?x ?n)"
+        if |v| v.number("?c").filter(|&c| power_of_two(c)).map(f64::recip).filter(|&r| power_of_two(r));
+    "division by a power of two is a product";
+    |d| { let c = d.pick(&[0.25, 2.0, -8.0]); d.scores(&format!("(div (qk $0 $1) {c})")) };
+
+    "div-to-mul" Rounding "(div ?x ?c)" => "(mul ?x ?n)"
+        if |v| v.number("?c").filter(|&c| !power_of_two(c)).map(f64::recip).filter(|r| r.is_normal());
+    "division by a number is a product with its reciprocal";
+    |d| { let c = d.pick(&[3.0, 11.313708498984761, -0.7]); d.scores(&format!("(div (qk $0 $1) {c})")) };
+
+    "neg-to-mul" Exact "(neg ?x)" => "(mul ?x -1)" if |v| v.fact("?x").score.then_some(0.0);
+    "negation is a product with −1";
+    |d| d.scores("(neg (qk $0 $1))");
+
+    "widened-q" Exact "(scores (to-f32 ?q) ?k ?s)" => "(scores ?q ?k ?s)" if ALWAYS;
+    "products are accumulated in f32 anyway";
+    |d| d.scores("(scores (to-f32 $0) $1 0.5)");
+
+    "widened-q-to-f64" Exact "(scores (to-f64 ?q) ?k ?s)" => "(scores ?q ?k ?s)" if ALWAYS;
+    "a wider type loses nothing";
+    |d| d.scores("(scores (to-f64 $0) $1 0.5)");
+
+    "widened-k" Exact "(scores ?q (to-f32 ?k) ?s)" => "(scores ?q ?k ?s)" if ALWAYS;
+    "products are accumulated in f32 anyway";
+    |d| d.scores("(scores $0 (to-f32 $1) 0.5)");
+
+    "widened-k-to-f64" Exact "(scores ?q (to-f64 ?k) ?s)" => "(scores ?q ?k ?s)" if ALWAYS;
+    "a wider type loses nothing";
+    |d| d.scores("(scores $0 (to-f64 $1) 0.5)");
+
+    "no-cast-to-f64" MorePrecision "(to-f64 ?x)" => "?x" if |v| v.fact("?x").real.then_some(0.0);
+    "scores and probabilities stay in the type of accumulation";
+    |d| d.scores("(to-f64 (qk $0 $1))");
+
+    "no-cast-to-f32" MorePrecision "(to-f32 ?x)" => "?x" if |v| v.fact("?x").real.then_some(0.0);
+    "scores and probabilities stay in the type of accumulation";
+    |d| d.scores("(to-f32 (softmax (qk $0 $1)))").rough();
+
+    "no-cast-to-f16" MorePrecision "(to-f16 ?x)" => "?x" if |v| v.fact("?x").real.then_some(0.0);
+    "scores and probabilities stay in the type of accumulation";
+    |d| d.scores("(to-f16 (softmax (qk $0 $1)))").rough();
+
+    "no-cast-to-bf16" MorePrecision "(to-bf16 ?x)" => "?x" if |v| v.fact("?x").real.then_some(0.0);
+    "scores and probabilities stay in the type of accumulation";
+    |d| d.scores("(to-bf16 (softmax (qk $0 $1)))").rough();
+
+    "softcap" Reassociation "(mul (tanh (scores ?q ?k ?s)) ?c)" => "(cap (scores ?q ?k ?n) ?c)"
+        if |v| Some(v.number("?c").filter(|&c| c > 0.0)? * v.number("?s")?);
+    "c·tanh(s/c) is a softcap";
+    |d| { let s = d.number(); d.scores(&format!("(mul (tanh (scores $0 $1 {s})) 3.5)")) };
+
+    "add-bias" Exact "(add ?x ?b)" => "(bias ?x ?b)" if |v| v.normal("?x").and(v.outside("?b"));
+    "an addend that does not depend on the scores is a bias or a mask";
+    |d| d.scores("(add (scores $0 $1 0.5) $2)");
+
+    "sub-bias" Exact "(sub ?x ?b)" => "(bias ?x (neg ?b))" if |v| v.normal("?x").and(v.outside("?b"));
+    "subtracting a bias adds its negation";
+    |d| d.scores("(sub (scores $0 $1 0.5) $2)");
+
+    "where-keep" Domain "(where ?c ?x -inf)" => "(keep ?x ?c)" if |v| v.normal("?x").and(v.outside("?c"));
+    "a score replaced by −∞ takes no part";
+    |d| d.scores("(where $3 (scores $0 $1 0.5) -inf)");
+
+    "where-drop" Domain "(where ?c -inf ?x)" => "(keep ?x (not ?c))"
+        if |v| v.normal("?x").and(v.outside("?c"));
+    "a score replaced by −∞ takes no part";
+    |d| d.scores("(where $3 -inf (scores $0 $1 0.5))");
+
+    "where-else-fill" Exact "(where ?c ?x ?f)" => "(replace ?x ?c ?f)"
+        if |v| v.normal("?x").and(v.outside("?c")).and(v.number("?f"));
+    "a score replaced by a finite number";
+    |d| d.scores("(where $3 (scores $0 $1 0.5) -10000)");
+
+    "where-fill" Exact "(where ?c ?f ?x)" => "(replace ?x (not ?c) ?f)"
+        if |v| v.normal("?x").and(v.outside("?c")).and(v.number("?f"));
+    "a score replaced by a finite number";
+    |d| d.scores("(where $3 -10000 (scores $0 $1 0.5))");
+
+    "multiplied-mask" Domain "(add (mul ?x ?m) ?a)" => "(replace ?x (nonzero ?m) ?n)"
+        if |v| multiplied(v, 1.0);
+    "s·m + (1−m)·f with m of 0 and 1 replaces finite scores by f";
+    |d| d.scores("(add (mul (scores $0 $1 0.5) $4) $5)");
+
+    "multiplied-mask-sub" Domain "(sub (mul ?x ?m) ?a)" => "(replace ?x (nonzero ?m) ?n)"
+        if |v| multiplied(v, -1.0);
+    "s·m − (1−m)·f with m of 0 and 1 replaces finite scores by −f";
+    |d| d.scores("(sub (mul (scores $0 $1 0.5) $4) $5)");
+
+    "zero-empty" Domain "(where (isnan (softmax ?x)) 0 (softmax ?x))" => "(zero-empty ?x)" if |v| v.normal("?x");
+    "zeros instead of NaN make a row without a key zero";
+    |d| d.scores("(where (isnan (softmax (scores $0 $1 0.5))) 0 (softmax (scores $0 $1 0.5)))");
+
+    "softmax-written-out" Rounding "(div (exp (sub ?x (rmax ?x))) (rsum (exp (sub ?x (rmax ?x)))))" => "(softmax ?x)"
+        if |v| v.fact("?x").score.then_some(0.0);
+    "exp(x − max) over its sum is softmax";
+    |d| d.scores("(div (exp (sub (qk $0 $1) (rmax (qk $0 $1)))) (rsum (exp (sub (qk $0 $1) (rmax (qk $0 $1))))))");
+
+    "softmax-without-max" Domain "(div (exp ?x) (rsum (exp ?x)))" => "(softmax ?x)" if |v| v.normal("?x");
+    "exp(x) over its sum is softmax, where it does not overflow";
+    |d| d.scores("(div (exp (scores $0 $1 0.5)) (rsum (exp (scores $0 $1 0.5))))");
+
+    "mul-by-reciprocal" Rounding "(mul ?x (reciprocal ?y))" => "(div ?x ?y)"
+        if |v| v.fact("?y").score.then_some(0.0);
+    "a product with a reciprocal is a quotient";
+    |d| d.scores("(mul (qk $0 $1) (reciprocal (rsum (exp (qk $0 $1)))))");
+
+    "shifted-softmax" Rounding "(softmax (sub ?x (rmax ?x)))" => "(softmax ?x)"
+        if |v| v.fact("?x").score.then_some(0.0);
+    "softmax subtracts the maximum itself";
+    |d| d.scores("(softmax (sub (qk $0 $1) (rmax (qk $0 $1))))");
+
+    "attention" Reassociation "(pv (softmax ?x) ?v)" => "(attention ?x ?v)" if |v| v.normal("?x");
+    "softmax of scores in normal form, times V";
+    |d| d.output("(pv (softmax (scores $0 $1 0.5)) $6)");
+
+    "attention-zero" Reassociation "(pv (zero-empty ?x) ?v)" => "(attention-zero ?x ?v)" if |v| v.normal("?x");
+    "the same with zeros for a row without a key";
+    |d| d.output("(pv (zero-empty (keep (scores $0 $1 0.5) $3)) $6)");
+}

@@ -1,0 +1,268 @@
+//! Saturates the e-graph of a region and reads the normal form off it, with the rules that led there.
+//!
+//! One e-graph per region, and equal regions are solved once: layer 80 costs nothing after layer 1. Limits count iterations
+//! and nodes, never time, so that every rank reaches the same answer.
+
+use super::lang::{Facts, Leaf, LeafFacts, Term};
+use super::rules::{RULES, Rule};
+use super::{Applied, Numerics, region};
+use egg::{CostFunction, Extractor, FlatTerm, Id, Language, RecExpr, Runner, StopReason};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// Most rounds of the rules over one region.
+const ITERATION_LIMIT: usize = 40;
+/// Most nodes of one e-graph.
+const NODE_LIMIT: usize = 8192;
+/// egg's clock, out of the way: the limits above end a run long before.
+const NO_CLOCK: Duration = Duration::from_secs(24 * 3600);
+
+/// A leaf as the normal form reads it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct LeafRef {
+    /// Which leaf.
+    pub(super) leaf: Leaf,
+    /// Operations on it, innermost first.
+    pub(super) ops: Vec<LeafOp>,
+}
+
+/// An operation on a leaf that a rule asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LeafOp {
+    /// Logical negation.
+    Not,
+    /// Arithmetic negation.
+    Neg,
+    /// Whether it is not 0.
+    Nonzero,
+}
+
+/// What happens to the scores, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Step {
+    /// Something is added.
+    Bias(LeafRef),
+    /// −∞ where the condition is false.
+    Keep(LeafRef),
+    /// A number where the condition is false.
+    Replace(LeafRef, f64),
+}
+
+/// The normal form of a region.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Normal {
+    /// Factor on q·k.
+    pub(super) scale: f64,
+    /// Softcap, 0 for none.
+    pub(super) softcap: f64,
+    /// Biases and masks after that.
+    pub(super) steps: Vec<Step>,
+    /// Whether a row without a key gives zeros.
+    pub(super) zero_empty: bool,
+    /// The rules, in the order of the explanation.
+    pub(super) applied: Vec<Applied>,
+}
+
+/// Solved regions by their terms and facts.
+#[derive(Default)]
+pub(super) struct Solver {
+    known: HashMap<(String, Vec<Numerics>), Vec<(Vec<LeafFacts>, Result<Normal, String>)>>,
+}
+
+impl Solver {
+    /// The normal form, or the operation that stands in its way.
+    pub(super) fn solve(
+        &mut self,
+        term: &RecExpr<Term>,
+        leaves: &[LeafFacts],
+        admitted: &[Numerics],
+    ) -> Result<Normal, String> {
+        let key = (term.to_string(), admitted.to_vec());
+        let known = self.known.entry(key).or_default();
+        if let Some((_, r)) = known.iter().find(|(l, _)| l == leaves) {
+            return r.clone();
+        }
+        let result = solve(term, leaves, admitted).map_err(|why| {
+            let all = solve(term, leaves, &Numerics::ALL);
+            let missing = |n: &Normal| {
+                let m: Vec<&str> = Numerics::ALL
+                    .iter()
+                    .filter(|c| !admitted.contains(c) && n.applied.iter().any(|a| a.numerics == **c))
+                    .map(|c| c.name())
+                    .collect();
+                m.join(", ")
+            };
+            match all {
+                Ok(n) => format!("it needs rules of class {}, which are not admitted", missing(&n)),
+                Err(_) => why,
+            }
+        });
+        known.push((leaves.to_vec(), result.clone()));
+        result
+    }
+}
+
+fn solve(term: &RecExpr<Term>, leaves: &[LeafFacts], admitted: &[Numerics]) -> Result<Normal, String> {
+    let rules: Vec<_> = RULES.iter().filter(|r| admitted.contains(&r.numerics)).map(Rule::rewrite).collect();
+    let mut runner = Runner::<Term, Facts>::new(Facts { leaves: leaves.to_vec() })
+        .with_explanations_enabled()
+        .with_iter_limit(ITERATION_LIMIT)
+        .with_node_limit(NODE_LIMIT)
+        .with_time_limit(NO_CLOCK)
+        .with_expr(term)
+        .run(&rules);
+    if !matches!(runner.stop_reason, Some(StopReason::Saturated)) {
+        return Err(format!(
+            "the rules did not settle within {ITERATION_LIMIT} rounds and {NODE_LIMIT} nodes"
+        ));
+    }
+    let root = runner.roots[0];
+    let (_, best) = Extractor::new(&runner.egraph, Cost).find_best(root);
+    let mut normal = read(&best)?;
+    normal.applied = explain(&mut runner, term, &best);
+    Ok(normal)
+}
+
+/// Prefers terms of the normal form; what is left of the others shows what stood in the way.
+struct Cost;
+
+impl CostFunction<Term> for Cost {
+    type Cost = u64;
+
+    fn cost<C: FnMut(Id) -> u64>(&mut self, node: &Term, mut costs: C) -> u64 {
+        let own = match node {
+            Term::Scores(_)
+            | Term::Cap(_)
+            | Term::Bias(_)
+            | Term::Keep(_)
+            | Term::Replace(_)
+            | Term::ZeroEmpty(_)
+            | Term::Attention(_)
+            | Term::AttentionZero(_)
+            | Term::Number(_)
+            | Term::Leaf(_)
+            | Term::Not(_)
+            | Term::Neg(_)
+            | Term::Nonzero(_) => 1,
+            Term::Softmax(_) => 10,
+            _ => 1000,
+        };
+        node.fold(own, |sum: u64, id| sum.saturating_add(costs(id)))
+    }
+}
+
+fn read(best: &RecExpr<Term>) -> Result<Normal, String> {
+    let node = |id: &Id| &best[*id];
+    let number = |id: &Id| if let Term::Number(n) = node(id) { Some(n.get()) } else { None };
+    let top = &best[best.root()];
+    let (mut at, v, zero_empty) = match top {
+        Term::Attention([s, v]) => (s, v, false),
+        Term::AttentionZero([s, v]) => (s, v, true),
+        _ => return Err(obstacle(best)),
+    };
+    if *node(v) != Term::Leaf(region::V) {
+        return Err("V is changed after it was traced".into());
+    }
+    let mut n = Normal { scale: 1.0, softcap: 0.0, steps: vec![], zero_empty, applied: vec![] };
+    loop {
+        match node(at) {
+            Term::Bias([s, b]) => {
+                n.steps.push(Step::Bias(leaf_ref(best, *b)?));
+                at = s;
+            }
+            Term::Keep([s, c]) => {
+                n.steps.push(Step::Keep(leaf_ref(best, *c)?));
+                at = s;
+            }
+            Term::Replace([s, c, f]) => {
+                let f = number(f).ok_or("a fill is no number")?;
+                n.steps.push(Step::Replace(leaf_ref(best, *c)?, f));
+                at = s;
+            }
+            Term::Cap([s, c]) if matches!(node(s), Term::Scores(_)) => {
+                n.softcap = number(c).ok_or("a softcap is no number")?;
+                at = s;
+            }
+            Term::Scores([q, k, s]) => {
+                n.scale = number(s).filter(|s| s.is_finite()).ok_or("the scale is no finite number")?;
+                let bare = [(q, region::Q, "Q"), (k, region::K, "K")];
+                for (id, leaf, name) in bare {
+                    if *node(id) != Term::Leaf(leaf) {
+                        return Err(format!("{} on {name} is no scale", name_of(node(id))));
+                    }
+                }
+                n.steps.reverse();
+                return Ok(n);
+            }
+            other => return Err(format!("{} of the scores is not understood", name_of(other))),
+        }
+    }
+}
+
+fn name_of(t: &Term) -> String {
+    t.to_string().trim_start_matches("op:").to_owned()
+}
+
+/// The innermost operation that is not of the normal form although what it reads is.
+fn obstacle(best: &RecExpr<Term>) -> String {
+    let normal = |t: &Term| {
+        matches!(t, Term::Scores(_) | Term::Cap(_) | Term::Bias(_) | Term::Keep(_) | Term::Replace(_))
+    };
+    let done = |t: &Term| matches!(t, Term::Softmax(_) | Term::ZeroEmpty(_));
+    for node in best.as_ref() {
+        let over = |f: &dyn Fn(&Term) -> bool| node.children().iter().any(|c| f(&best[*c]));
+        if !normal(node) && !done(node) && over(&normal) {
+            return format!("{} of the scores is not understood", name_of(node));
+        }
+        if !done(node) && !matches!(node, Term::Pv(_)) && over(&done) {
+            return format!("{} of the probabilities is not understood", name_of(node));
+        }
+    }
+    "no rule leads from QKᵀ to PV".into()
+}
+
+fn leaf_ref(best: &RecExpr<Term>, id: Id) -> Result<LeafRef, String> {
+    let mut ops = vec![];
+    let mut at = id;
+    let leaf = loop {
+        match &best[at] {
+            Term::Leaf(l) if l.0 > region::V.0 => break *l,
+            Term::Not([x]) => {
+                ops.push(LeafOp::Not);
+                at = *x;
+            }
+            Term::Neg([x]) => {
+                ops.push(LeafOp::Neg);
+                at = *x;
+            }
+            Term::Nonzero([x]) => {
+                ops.push(LeafOp::Nonzero);
+                at = *x;
+            }
+            other => return Err(format!("{} on a mask or bias is not understood", name_of(other))),
+        }
+    };
+    ops.reverse();
+    Ok(LeafRef { leaf, ops })
+}
+
+/// The rules on the way from the region's term to its normal form, each once, with how often it was used.
+fn explain(runner: &mut Runner<Term, Facts>, from: &RecExpr<Term>, to: &RecExpr<Term>) -> Vec<Applied> {
+    let mut explanation = runner.explain_equivalence(from, to);
+    let mut names: Vec<String> = vec![];
+    for flat in explanation.make_flat_explanation() {
+        let mut stack: Vec<&FlatTerm<Term>> = vec![flat];
+        while let Some(t) = stack.pop() {
+            names.extend([&t.forward_rule, &t.backward_rule].into_iter().flatten().map(|s| s.to_string()));
+            stack.extend(t.children.iter().rev());
+        }
+    }
+    let mut applied: Vec<Applied> = vec![];
+    for name in names {
+        let Some(rule) = RULES.iter().find(|r| r.name == name) else { continue };
+        if !applied.iter().any(|a| a.rule == rule.name) {
+            applied.push(Applied { rule: rule.name, what: rule.what.to_owned(), numerics: rule.numerics });
+        }
+    }
+    applied
+}
