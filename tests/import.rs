@@ -2,5 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests, which no lint knows as such
 
-#[path = "import/models.rs"]
-mod models;
+mod import {
+    mod attention;
+    mod broken;
+    mod build;
+    mod models;
+    mod operators;
+}

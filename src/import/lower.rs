@@ -8,6 +8,7 @@ use crate::eval::Constants;
 use crate::ir::{Graph, Tensor, Type, ValueId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
+use std::rc::Rc;
 
 /// What a value of the model has become.
 #[derive(Clone, Debug)]
@@ -15,11 +16,14 @@ pub(super) enum Lowered {
     /// One value.
     Value(ValueId),
     /// A sequence of known length.
-    Sequence(Vec<ValueId>),
+    Sequence(Rc<[ValueId]>),
 }
 
 /// Versions of the default operator set that are understood.
 const OPSETS: std::ops::RangeInclusive<i64> = 13..=26;
+
+/// How many operations a node may make on average, so that a small file makes no large graph.
+const GROWTH: usize = 64;
 
 fn malformed<T>(why: impl Into<String>) -> Result<T, ImportError> {
     Err(ImportError::Malformed(why.into()))
@@ -89,7 +93,6 @@ pub(super) fn lower(model: &ModelProto, options: &ImportOptions) -> Result<Graph
                 ));
             }
         };
-        let types = describe(&graph, &node.input, &inputs);
         let read = vec![false; node.attribute.len()];
         let mut cx = Cx {
             graph: &mut graph,
@@ -101,18 +104,22 @@ pub(super) fn lower(model: &ModelProto, options: &ImportOptions) -> Result<Graph
             names: &names,
             read,
         };
-        let results = run(&mut cx).map_err(|refusal| match refusal {
-            Refusal::Unsupported(why) => ImportError::Unsupported {
-                op: operator(node),
-                node: sources[i].clone(),
-                why: format!("{why}; its operands are ({types})"),
-            },
-            Refusal::Malformed(why) => ImportError::Malformed(format!(
-                "node {} ({}): {why}; its operands are ({types})",
-                sources[i],
-                operator(node)
-            )),
+        let outcome = run(&mut cx);
+        let results = outcome.map_err(|refusal| {
+            let types = describe(&graph, &env, &node.input);
+            let (op, node) = (operator(node), sources[i].clone());
+            match refusal {
+                Refusal::Unsupported(why) => {
+                    ImportError::Unsupported { op, node, why: format!("{why}; its operands are ({types})") }
+                }
+                Refusal::Malformed(why) => {
+                    ImportError::Malformed(format!("node {node} ({op}): {why}; its operands are ({types})"))
+                }
+            }
         })?;
+        if graph.len() > GROWTH.saturating_mul(proto.node.len()).saturating_add(1 << 16) {
+            return malformed(format!("node {} makes too many operations", sources[i]));
+        }
         for (name, value) in node.output.iter().zip(results) {
             if !name.is_empty() {
                 env.insert(name, value);
@@ -173,18 +180,15 @@ fn run(cx: &mut Cx<'_>) -> Outcome {
     Ok(results)
 }
 
-fn describe(graph: &Graph, names: &[String], inputs: &[Option<Lowered>]) -> String {
+/// The operands of a node with their types, for messages.
+fn describe(graph: &Graph, env: &HashMap<&str, Lowered>, names: &[String]) -> String {
     const MOST: usize = 8;
-    let mut parts: Vec<String> = names
-        .iter()
-        .zip(inputs)
-        .take(MOST)
-        .map(|(name, x)| match x {
-            None => "none".to_owned(),
-            Some(Lowered::Value(v)) => format!("{name}: {}", graph.ty(*v)),
-            Some(Lowered::Sequence(s)) => format!("{name}: sequence of {}", s.len()),
-        })
-        .collect();
+    let one = |name: &String| match env.get(name.as_str()) {
+        None => "none".to_owned(),
+        Some(Lowered::Value(v)) => format!("{name}: {}", graph.ty(*v)),
+        Some(Lowered::Sequence(s)) => format!("{name}: sequence of {}", s.len()),
+    };
+    let mut parts: Vec<String> = names.iter().take(MOST).map(one).collect();
     if names.len() > MOST {
         parts.push(format!("… {} in all", names.len()));
     }

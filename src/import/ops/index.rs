@@ -4,6 +4,7 @@ use super::super::lower::Lowered;
 use super::super::node::{Cx, MAX_PARTS, Outcome, Refusal, malformed, one, unsupported};
 use super::shape::concatenate;
 use crate::ir::{Binary, DType, Op, Type, ValueId};
+use std::rc::Rc;
 
 /// Slice: one operation for each axis that changes.
 pub(super) fn slice(cx: &mut Cx<'_>) -> Outcome {
@@ -151,12 +152,12 @@ pub(super) fn split_to_sequence(cx: &mut Cx<'_>) -> Outcome {
         parts.push(part);
         start += len;
     }
-    Ok(vec![Lowered::Sequence(parts)])
+    Ok(vec![Lowered::Sequence(parts.into())])
 }
 
 /// SequenceConstruct.
 pub(super) fn sequence_construct(cx: &mut Cx<'_>) -> Outcome {
-    Ok(vec![Lowered::Sequence(cx.args()?)])
+    Ok(vec![Lowered::Sequence(cx.args()?.into())])
 }
 
 /// SequenceAt, at a known position.
@@ -180,7 +181,7 @@ pub(super) fn concat_from_sequence(cx: &mut Cx<'_>) -> Outcome {
     concatenate(cx, &parts, axis)
 }
 
-fn sequence(cx: &Cx<'_>) -> Result<Vec<ValueId>, Refusal> {
+fn sequence(cx: &Cx<'_>) -> Result<Rc<[ValueId]>, Refusal> {
     match cx.inputs.first() {
         Some(Some(Lowered::Sequence(parts))) => Ok(parts.clone()),
         _ => malformed("operand 0 is no sequence"),

@@ -1,0 +1,282 @@
+//! ONNX Attention against the operator written out in f64.
+
+use super::build::*;
+use annulus::ir::{Attention, DType, Graph, Op, Tensor};
+use annulus::mask::Term;
+use proptest::prelude::*;
+use std::sync::Arc;
+
+fn node_of(g: &Graph) -> Attention {
+    let all: Vec<Attention> = g
+        .ops()
+        .into_iter()
+        .filter_map(|id| match g.op(id) {
+            Op::Attention(a) => Some((**a).clone()),
+            _ => None,
+        })
+        .collect();
+    let [a] = all.as_slice() else { panic!("{} attentions", all.len()) };
+    a.clone()
+}
+
+fn plain(q: &[usize], k: &[usize]) -> Single {
+    Single::new("Attention", &[count(q), count(k), count(k)], &[])
+}
+
+#[test]
+fn everything_is_explicit() {
+    let a = node_of(&plain(&[1, 4, 3, 16], &[1, 2, 5, 16]).graph().unwrap());
+    assert_eq!((a.scale, a.softcap, a.mask.to_string()), (0.25, 0.0, "none".to_owned()));
+    let causal = plain(&[1, 4, 3, 16], &[1, 2, 5, 16]).with(int("is_causal", 1)).with(float("scale", 2.0));
+    let a = node_of(&causal.graph().unwrap());
+    assert_eq!((a.scale, a.mask.terms), (2.0, vec![Term::Causal { offset: 0 }]));
+    let window = plain(&[1, 1, 3, 4], &[1, 1, 3, 4]).opset(25).with(int("left_window_size", 2));
+    let a = node_of(&window.graph().unwrap());
+    assert_eq!(a.mask.terms, [Term::Window { left: Some(2), right: None, offset: 0 }]);
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let says = |s: Single, part: &str| assert!(s.refusal().contains(part), "{}", s.refusal());
+    says(plain(&[1, 3, 3, 4], &[1, 2, 3, 4]), "2 key heads do not divide 3");
+    says(plain(&[1, 3, 8], &[1, 3, 8]), "heads");
+    says(plain(&[1, 3, 8], &[1, 3, 8]).with(int("q_num_heads", 3)).with(int("kv_num_heads", 1)), "heads");
+    says(plain(&[1, 1, 3, 4], &[1, 1, 3, 4]).with(int("left_window_size", -2)), "left_window_size is -2");
+    says(plain(&[1, 1, 3, 4], &[1, 1, 3, 4]).with(int("qk_matmul_output_mode", 4)), "mode is 4");
+    says(plain(&[1, 1, 3, 4], &[1, 1, 3, 4]).with(float("softcap", -1.0)), "softcap");
+    let x = count(&[1, 1, 3, 4]);
+    let with = |rest: &[Option<Tensor>]| Single::new("Attention", &[x.clone(), x.clone(), x.clone()], rest);
+    says(with(&[Some(ints(&[1]))]), "a mask of one key");
+    says(with(&[Some(ints(&[1, 2, 3]))]), "its mask holds i64");
+    says(with(&[None, Some(x.clone())]), "do not come together");
+    says(with(&[Some(count(&[2, 3, 3]))]), "does not broadcast");
+    let lengths = Some(ints(&[3]));
+    says(with(&[None, Some(x.clone()), Some(x.clone()), lengths]), "exclude each other");
+}
+
+/// A random attention, and what it should give.
+#[derive(Clone, Debug)]
+struct Random {
+    batch: usize,
+    kv_heads: usize,
+    group: usize,
+    q_len: usize,
+    new: usize,
+    past: Option<usize>,
+    size: usize,
+    v_size: usize,
+    flat: bool,
+    causal: bool,
+    softcap: f32,
+    window: (i64, i64),
+    mask: Mask,
+    lengths: bool,
+    seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mask {
+    None,
+    Bool { short: usize },
+    Float,
+}
+
+/// Numbers in −1..1 from a counter.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((self.0 >> 33) as f64) / f64::from(1u32 << 30) - 1.0
+    }
+
+    fn tensor(&mut self, shape: &[usize]) -> Tensor {
+        let n = shape.iter().product();
+        floats(shape, &(0..n).map(|_| self.next()).collect::<Vec<_>>())
+    }
+}
+
+impl Random {
+    fn check(&self) {
+        let mut numbers = Numbers(self.seed);
+        let q_heads = self.kv_heads * self.group;
+        let past = self.past.unwrap_or(0);
+        let keys = past + self.new;
+        let dims = |heads: usize, rows: usize, size: usize| {
+            if self.flat { vec![self.batch, rows, heads * size] } else { vec![self.batch, heads, rows, size] }
+        };
+        let q = numbers.tensor(&dims(q_heads, self.q_len, self.size));
+        let k = numbers.tensor(&dims(self.kv_heads, self.new, self.size));
+        let v = numbers.tensor(&dims(self.kv_heads, self.new, self.v_size));
+        let mut pasts = vec![];
+        if self.past.is_some() {
+            pasts.push(numbers.tensor(&[self.batch, self.kv_heads, past, self.size]));
+            pasts.push(numbers.tensor(&[self.batch, self.kv_heads, past, self.v_size]));
+        }
+        let mask = match self.mask {
+            Mask::None => None,
+            Mask::Bool { short } => {
+                let width = keys.saturating_sub(short).max(2).min(keys);
+                let bits = (0..self.q_len * width).map(|_| numbers.next() > -0.3).collect();
+                Tensor::new(vec![self.q_len, width], annulus::ir::Data::Bool(Arc::new(bits)))
+            }
+            Mask::Float => {
+                let mut t = numbers.tensor(&[self.batch, 1, self.q_len, keys]).to_f64();
+                for (i, x) in t.iter_mut().enumerate() {
+                    *x = if i % 5 == 3 { f64::NEG_INFINITY } else { *x };
+                }
+                Some(floats(&[self.batch, 1, self.q_len, keys], &t))
+            }
+        };
+        let lengths: Vec<i64> = (0..self.batch).map(|b| ((b + self.new) % (self.new + 1)) as i64).collect();
+        let mut rest = vec![mask.clone()];
+        rest.extend(if pasts.is_empty() {
+            vec![None, None]
+        } else {
+            pasts.iter().cloned().map(Some).collect()
+        });
+        if self.lengths {
+            rest.push(Some(ints(&lengths)));
+        }
+        let mut s = Single::new("Attention", &[q.clone(), k.clone(), v.clone()], &rest)
+            .opset(25)
+            .outputs(4)
+            .with(int("is_causal", self.causal.into()))
+            .with(float("softcap", self.softcap))
+            .with(float("scale", 0.7))
+            .with(int("qk_matmul_output_mode", 3))
+            .with(int("left_window_size", self.window.0))
+            .with(int("right_window_size", self.window.1));
+        if self.flat {
+            s = s.with(int("q_num_heads", q_heads as i64)).with(int("kv_num_heads", self.kv_heads as i64));
+        }
+        let got = s.run();
+
+        let at = |t: &Tensor, heads: usize, rows: usize, size: usize, [b, h, r, d]: [usize; 4]| {
+            let flat = if self.flat {
+                ((b * rows + r) * heads + h) * size + d
+            } else {
+                ((b * heads + h) * rows + r) * size + d
+            };
+            t.to_f64()[flat]
+        };
+        let row = |t: &Tensor, i: usize, size: usize, [b, h, r, d]: [usize; 4]| {
+            if r < past {
+                pasts[i].to_f64()[((b * self.kv_heads + h) * past + r) * size + d]
+            } else {
+                at(t, self.kv_heads, self.new, size, [b, h, r - past, d])
+            }
+        };
+        let (mut want, mut probabilities) =
+            (vec![0.0; self.batch * q_heads * self.q_len * self.v_size], vec![]);
+        let scale = f64::from(0.7f32);
+        for b in 0..self.batch {
+            for h in 0..q_heads {
+                let g = h / self.group;
+                for i in 0..self.q_len {
+                    let live = |j: usize| {
+                        let offset = if self.lengths { lengths[b] - self.q_len as i64 } else { past as i64 };
+                        let (p, j64) = (i as i64 + offset, j as i64);
+                        let masked = match (&mask, self.mask) {
+                            (Some(m), Mask::Bool { .. }) => {
+                                let width = m.shape()[1];
+                                j >= width || m.to_f64()[i * width + j] == 0.0
+                            }
+                            _ => false,
+                        };
+                        !masked
+                            && (!self.causal || j64 <= p)
+                            && (self.window.0 < 0 || j64 >= p - self.window.0)
+                            && (self.window.1 < 0 || j64 <= p + self.window.1)
+                            && (!self.lengths || j64 < lengths[b])
+                    };
+                    let bias = |j: usize| match (&mask, self.mask) {
+                        (Some(m), Mask::Float) => m.to_f64()[(b * self.q_len + i) * keys + j],
+                        _ => 0.0,
+                    };
+                    let score = |j: usize| {
+                        let dot: f64 = (0..self.size)
+                            .map(|d| {
+                                at(&q, q_heads, self.q_len, self.size, [b, h, i, d])
+                                    * row(&k, 0, self.size, [b, g, j, d])
+                            })
+                            .sum();
+                        let cap = f64::from(self.softcap);
+                        let s = dot * scale;
+                        let s = if cap > 0.0 { cap * (s / cap).tanh() } else { s };
+                        if live(j) { s + bias(j) } else { f64::NEG_INFINITY }
+                    };
+                    let scores: Vec<f64> = (0..keys).map(score).collect();
+                    let weights: Vec<f64> = scores.iter().map(|s| s.exp()).collect();
+                    let sum: f64 = weights.iter().sum();
+                    for (j, w) in weights.iter().enumerate() {
+                        let p = if sum == 0.0 { 0.0 } else { w / sum };
+                        probabilities.push(p);
+                        for d in 0..self.v_size {
+                            let place = if self.flat {
+                                ((b * self.q_len + i) * q_heads + h) * self.v_size + d
+                            } else {
+                                ((b * q_heads + h) * self.q_len + i) * self.v_size + d
+                            };
+                            want[place] += p * row(&v, 1, self.v_size, [b, g, j, d]);
+                        }
+                    }
+                }
+            }
+        }
+        assert_eq!(got[0].shape(), dims(q_heads, self.q_len, self.v_size));
+        assert_eq!(got[3].shape(), [self.batch, q_heads, self.q_len, keys]);
+        for (t, want) in [(&got[0], &want), (&got[3], &probabilities)] {
+            for (g, w) in t.to_f64().iter().zip(want) {
+                assert!((g - w).abs() < 2e-5, "{g} for {w} in {self:?}");
+            }
+        }
+        // The present rows, heads apart.
+        assert_eq!(got[1].shape(), [self.batch, self.kv_heads, keys, self.size]);
+        let present = (0..keys).map(|r| row(&v, 1, self.v_size, [0, 0, r, 0]));
+        assert!(present.eq(got[2].to_f64().into_iter().step_by(self.v_size).take(keys)));
+        let lowered = node_of(&s.graph().unwrap());
+        assert!(lowered.acc == DType::F32);
+    }
+}
+
+fn random() -> impl Strategy<Value = Random> {
+    let sizes = (1usize..3, 1usize..3, 1usize..4, 1usize..6, 1usize..7, 1usize..4, 1usize..4);
+    let past = prop::option::of(0usize..4);
+    let mask =
+        prop_oneof![Just(Mask::None), (0usize..4).prop_map(|short| Mask::Bool { short }), Just(Mask::Float)];
+    let how =
+        (any::<bool>(), any::<bool>(), prop_oneof![Just(0.0f32), Just(1.5)], any::<bool>(), any::<u64>());
+    (sizes, past, mask, how, (-1i64..4, -1i64..4)).prop_map(|(sizes, past, mask, how, window)| {
+        let (batch, kv_heads, group, q_len, new, size, v_size) = sizes;
+        let (flat, causal, softcap, lengths, seed) = how;
+        let lengths = lengths && past.is_none();
+        // A mask of one key is refused.
+        let mask = if new + past.unwrap_or(0) < 2 { Mask::None } else { mask };
+        Random {
+            batch,
+            kv_heads,
+            group,
+            q_len,
+            new,
+            past,
+            size,
+            v_size,
+            flat,
+            causal,
+            softcap,
+            window,
+            mask,
+            lengths,
+            seed,
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #[test]
+    fn attention_is_the_operator_written_out(r in random()) {
+        r.check();
+    }
+}

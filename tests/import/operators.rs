@@ -1,0 +1,439 @@
+//! Operators where the meaning is subtle, against values worked out by hand from ONNX's text.
+
+use super::build::*;
+use annulus::ir::{DType, Op, Tensor};
+use proptest::prelude::*;
+
+fn some(values: &[i64]) -> Option<Tensor> {
+    Some(ints(values))
+}
+
+fn slice(x: Tensor, starts: &[i64], ends: &[i64], axes: &[i64], steps: &[i64]) -> Single {
+    Single::new("Slice", &[x], &[some(starts), some(ends), some(axes), some(steps)])
+}
+
+#[test]
+fn slice_bounds_clamp_to_the_axis() {
+    let x = count(&[5]);
+    let cases: [(i64, i64, i64, &[f64]); 9] = [
+        (1, i64::MAX, 2, &[1.0, 3.0]),
+        (-3, -1, 1, &[2.0, 3.0]),
+        (-1, i64::MIN, -2, &[4.0, 2.0, 0.0]),
+        (i64::MAX, i64::MIN, -1, &[4.0, 3.0, 2.0, 1.0, 0.0]),
+        (3, 0, -1, &[3.0, 2.0, 1.0]),
+        (3, -6, -1, &[3.0, 2.0, 1.0, 0.0]),
+        (4, 2, 1, &[]),
+        (i64::MIN, i64::MAX, i64::MAX, &[0.0]),
+        (7, 9, 1, &[]),
+    ];
+    for (start, end, step, want) in cases {
+        let got = slice(x.clone(), &[start], &[end], &[-1], &[step]).first();
+        assert_eq!(got.to_f64(), want, "{start}:{end}:{step}");
+    }
+}
+
+#[test]
+fn slice_takes_axes_in_any_order_and_leaves_whole_ones_alone() {
+    let s = slice(count(&[3, 4]), &[1, 0], &[3, i64::MAX], &[1, 0], &[1, 1]);
+    assert_eq!(mnemonics(&s.graph().unwrap()), ["slice"]);
+    assert_eq!(s.first().to_f64(), [1.0, 2.0, 5.0, 6.0, 9.0, 10.0]);
+    assert!(slice(count(&[3]), &[0, 0], &[1, 1], &[0, -1], &[1, 1]).refusal().contains("twice"));
+    assert!(slice(count(&[3]), &[0], &[1], &[0], &[0]).refusal().contains("step is 0"));
+    assert!(slice(count(&[3]), &[0], &[1], &[1], &[1]).refusal().contains("axis 1 of 1 axes"));
+}
+
+fn reshape(x: &[usize], shape: &[i64]) -> Single {
+    Single::new("Reshape", &[count(x)], &[some(shape)])
+}
+
+#[test]
+fn reshape_keeps_infers_and_may_mean_zero() {
+    assert_eq!(reshape(&[2, 3, 4], &[0, -1]).first().shape(), [2, 12]);
+    assert_eq!(reshape(&[2, 3, 4], &[-1, 0, 2]).first().shape(), [4, 3, 2]);
+    assert_eq!(reshape(&[0, 3], &[0, 7]).with(int("allowzero", 1)).first().shape(), [0, 7]);
+    assert_eq!(mnemonics(&reshape(&[2, 3], &[2, -1]).graph().unwrap()), [""; 0]);
+}
+
+#[test]
+fn reshape_refuses_what_does_not_fit() {
+    for (shape, why) in [
+        (&[-1, -1][..], "shape [-1, -1]"),
+        (&[5, -1], "does not fit"),
+        (&[7], "as many elements"),
+        (&[1, 1, 0], "keeps axis 2"),
+        (&[-2, 3], "shape [-2, 3]"),
+        (&[i64::MAX, i64::MAX, -1], "does not fit"),
+    ] {
+        assert!(reshape(&[2, 3], shape).refusal().contains(why), "{}", reshape(&[2, 3], shape).refusal());
+    }
+    // Of no elements nothing can be inferred.
+    assert!(reshape(&[0, 3], &[0, -1]).refusal().contains("does not fit"));
+}
+
+#[test]
+fn gather_counts_from_the_end() {
+    let rows = |at: Tensor| Single::new("Gather", &[count(&[3, 2])], &[Some(at)]);
+    assert_eq!(rows(ints(&[-1, 0])).first().to_f64(), [4.0, 5.0, 0.0, 1.0]);
+    // One known position is a slice, and its axis goes.
+    let scalar = Tensor::scalar(DType::I64, -2.0);
+    assert_eq!(rows(scalar.clone()).first().shape(), [2]);
+    assert_eq!(rows(scalar.clone()).first().to_f64(), [2.0, 3.0]);
+    assert_eq!(mnemonics(&rows(scalar).graph().unwrap()), ["slice", "reshape"]);
+    assert!(rows(Tensor::scalar(DType::I64, 3.0)).refusal().contains("axis 3 of 3"));
+}
+
+#[test]
+fn gather_and_scatter_elements_are_index_tuples() {
+    let x = floats(&[2, 2], &[1.0, 2.0, 3.0, 4.0]);
+    let at = ints(&[0, 0, 1, 0]).reshaped(vec![2, 2]).unwrap();
+    let got = Single::new("GatherElements", &[x], &[Some(at)]).with(int("axis", 1)).first();
+    assert_eq!(got.to_f64(), [1.0, 1.0, 4.0, 3.0]);
+    let at = ints(&[1, 3]).reshaped(vec![1, 2]).unwrap();
+    let updates = floats(&[1, 2], &[9.0, 8.0]);
+    let s = Single::new("ScatterElements", &[count(&[1, 5])], &[Some(at), Some(updates)]);
+    assert_eq!(s.with(int("axis", -1)).first().to_f64(), [0.0, 9.0, 2.0, 8.0, 4.0]);
+}
+
+#[test]
+fn pad_adds_and_cuts() {
+    let x = count(&[2, 2]);
+    let pad = |w: &[i64], axes: Option<Tensor>| {
+        Single::new("Pad", &[x.clone()], &[some(w), Some(Tensor::scalar(DType::F32, 9.0)), axes])
+    };
+    assert_eq!(pad(&[0, 1, 0, -1], None).first().to_f64(), [9.0, 0.0, 9.0, 2.0]);
+    assert_eq!(pad(&[1, 0], some(&[-1])).first().to_f64(), [9.0, 0.0, 1.0, 9.0, 2.0, 3.0]);
+    assert_eq!(mnemonics(&pad(&[0, 0], some(&[0])).graph().unwrap()), [""; 0]);
+    assert!(pad(&[-3, 0], some(&[0])).refusal().contains("cut more"));
+    let reflect = Single::new("Pad", &[x.clone()], &[some(&[1, 1])]).with(string("mode", "reflect"));
+    assert!(reflect.refusal().contains("reflect"));
+}
+
+#[test]
+fn reductions_take_their_axes_as_their_version_says() {
+    let x = count(&[2, 3]);
+    let attribute = |v| Single::new("ReduceMean", &[x.clone()], &[]).opset(v).with(int_list("axes", &[-1]));
+    let operand = |v| Single::new("ReduceMean", &[x.clone()], &[some(&[-1])]).opset(v);
+    assert_eq!(attribute(13).first().to_f64(), [1.0, 4.0]);
+    assert_eq!(attribute(17).first().shape(), [2, 1]);
+    assert!(attribute(18).refusal().contains("version 18"));
+    assert_eq!(operand(18).first().to_f64(), [1.0, 4.0]);
+    assert!(operand(17).refusal().contains("version 17"));
+    let sum = Single::new("ReduceSum", &[x.clone()], &[some(&[0])]).opset(13).with(int("keepdims", 0));
+    assert_eq!((sum.first().to_f64(), sum.first().shape().to_vec()), (vec![3.0, 5.0, 7.0], vec![3]));
+    // No axis: all of them, or none at all.
+    let none = Single::new("ReduceMax", &[x.clone()], &[]).opset(20);
+    assert_eq!(none.first().to_f64(), [5.0]);
+    let nothing = Single::new("ReduceMax", &[x.clone()], &[some(&[])]).with(int("noop_with_empty_axes", 1));
+    assert_eq!(nothing.first().to_f64(), x.to_f64());
+}
+
+#[test]
+fn log_sum_exp_of_large_and_of_no_numbers() {
+    let x = floats(&[3, 2], &[1e4, 1e4, -1e4, -1e4, f64::NEG_INFINITY, f64::NEG_INFINITY]);
+    let got = Single::new("ReduceLogSumExp", &[x], &[some(&[1])]).with(int("keepdims", 0)).first().to_f64();
+    assert!((got[0] - (1e4 + 2f64.ln())).abs() < 1e-3 && (got[1] + 1e4).abs() < 1.0, "{got:?}");
+    assert_eq!(got[2], f64::NEG_INFINITY);
+}
+
+#[test]
+fn split_into_equal_or_given_or_ragged_parts() {
+    let parts = |s: &Single| s.run().iter().map(|t| t.shape()[0]).collect::<Vec<_>>();
+    let even = Single::new("Split", &[count(&[6])], &[]).opset(13).outputs(3);
+    assert_eq!(parts(&even), [2, 2, 2]);
+    assert!(Single::new("Split", &[count(&[7])], &[]).opset(13).outputs(3).refusal().contains("equal parts"));
+    let ragged = Single::new("Split", &[count(&[7])], &[]).outputs(3).with(int("num_outputs", 3));
+    assert_eq!(parts(&ragged), [3, 3, 1]);
+    let given = Single::new("Split", &[count(&[7])], &[some(&[0, 7, 0])]).outputs(3);
+    assert_eq!(parts(&given), [0, 7, 0]);
+    assert_eq!(mnemonics(&given.graph().unwrap()), ["slice", "slice"]);
+    assert!(Single::new("Split", &[count(&[7])], &[some(&[-1, 8])]).outputs(2).refusal().contains("of 7"));
+}
+
+#[test]
+fn squeeze_and_unsqueeze_count_axes_in_their_own_ranks() {
+    let squeezed = Single::new("Squeeze", &[count(&[1, 3, 1])], &[some(&[-1])]);
+    assert_eq!(squeezed.first().shape(), [1, 3]);
+    assert_eq!(Single::new("Squeeze", &[count(&[1, 3, 1])], &[]).first().shape(), [3]);
+    assert!(Single::new("Squeeze", &[count(&[1, 3])], &[some(&[1])]).refusal().contains("extent 3"));
+    let spread = Single::new("Unsqueeze", &[count(&[3])], &[some(&[-1, 0])]);
+    assert_eq!(spread.first().shape(), [1, 3, 1]);
+    assert!(Single::new("Unsqueeze", &[count(&[3])], &[some(&[0, -3])]).refusal().contains("twice"));
+}
+
+#[test]
+fn nodes_that_change_nothing_become_nothing() {
+    let x = count(&[2, 3]);
+    let nothing = [
+        Single::new("Identity", &[x.clone()], &[]),
+        Single::new("Dropout", &[x.clone()], &[Some(Tensor::scalar(DType::F32, 0.5))]),
+        Single::new("Cast", &[x.clone()], &[]).with(int("to", 1)),
+        Single::new("CastLike", &[x.clone()], &[Some(count(&[1]))]),
+        Single::new("Expand", &[x.clone()], &[some(&[2, 1])]),
+        Single::new("Tile", &[x.clone()], &[some(&[1, 1])]),
+        Single::new("Transpose", &[x.clone()], &[]).with(int_list("perm", &[0, 1])),
+        Single::new("Concat", &[x.clone()], &[Some(count(&[2, 0]))]).with(int("axis", 1)),
+        Single::new("Clip", &[x.clone()], &[]),
+        Single::new("Max", &[x.clone()], &[]),
+        Single::new("Split", &[x.clone()], &[]),
+    ];
+    for s in nothing {
+        let g = s.graph().unwrap_or_else(|e| panic!("{}: {e}", s.op));
+        assert_eq!(mnemonics(&g), [""; 0], "{}", s.op);
+        assert_eq!(g.outputs()[0].value, g.inputs()[0], "{}", s.op);
+    }
+}
+
+#[test]
+fn tile_repeats_axes_as_a_whole() {
+    let got = Single::new("Tile", &[count(&[1, 2])], &[some(&[2, 2])]).first();
+    assert_eq!(got.shape(), [2, 4]);
+    assert_eq!(got.to_f64(), [0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0]);
+    assert_eq!(Single::new("Tile", &[count(&[2])], &[some(&[0])]).first().shape(), [0]);
+}
+
+#[test]
+fn trilu_at_every_diagonal() {
+    for upper in [0, 1] {
+        for k in [i64::MIN, -3, -1, 0, 1, 2, i64::MAX] {
+            let s = Single::new(
+                "Trilu",
+                &[count(&[3, 4])],
+                &[Some(Tensor::vector_i64(&[k]).reshaped(vec![]).unwrap())],
+            )
+            .with(int("upper", upper));
+            let want: Vec<f64> = (0..12i128)
+                .map(|n| {
+                    let (d, k) = (n % 4 - n / 4, i128::from(k));
+                    let keep = if upper == 1 { d >= k } else { d <= k };
+                    if keep { n as f64 } else { 0.0 }
+                })
+                .collect();
+            assert_eq!(s.first().to_f64(), want, "upper {upper}, k {k}");
+        }
+    }
+}
+
+#[test]
+fn range_counts_up_and_down_and_may_be_empty() {
+    let range = |dtype: DType, b: [f64; 3]| {
+        let s = Single::new("Range", &[], &b.map(|x| Some(Tensor::scalar(dtype, x))));
+        s.first().to_f64()
+    };
+    assert_eq!(range(DType::I64, [2.0, 9.0, 3.0]), [2.0, 5.0, 8.0]);
+    assert_eq!(range(DType::I32, [3.0, -2.0, -2.0]), [3.0, 1.0, -1.0]);
+    assert_eq!(range(DType::F32, [0.0, 1.0, 0.4]).len(), 3);
+    assert_eq!(range(DType::I64, [3.0, 3.0, -1.0]), [0.0; 0]);
+    let zero = Single::new("Range", &[], &[0.0, 1.0, 0.0].map(|x| Some(Tensor::scalar(DType::I64, x))));
+    assert!(zero.refusal().contains("distance is 0"));
+    let huge = Single::new(
+        "Range",
+        &[],
+        &[i64::MIN, i64::MAX, 1].map(|x| Some(ints(&[x]).reshaped(vec![]).unwrap())),
+    );
+    assert!(huge.refusal().contains("2^40"), "{}", huge.refusal());
+}
+
+#[test]
+fn constant_of_shape_allocates_nothing() {
+    let s = Single::new("ConstantOfShape", &[], &[some(&[1 << 20, 1 << 19])]);
+    assert_eq!(mnemonics(&s.graph().unwrap()), ["broadcast"]);
+    assert!(Single::new("ConstantOfShape", &[], &[some(&[1 << 40, 1 << 40])]).refusal().contains("no shape"));
+}
+
+#[test]
+fn top_k_and_cumsum_and_mod() {
+    let top = Single::new("TopK", &[floats(&[4], &[1.0, 3.0, 3.0, 2.0])], &[some(&[2])]).outputs(2);
+    assert_eq!(top.run()[0].to_f64(), [3.0, 3.0]);
+    assert_eq!(top.run()[1].to_f64(), [1.0, 2.0]);
+    let sum = Single::new("CumSum", &[count(&[4])], &[Some(Tensor::scalar(DType::I32, -1.0))])
+        .with(int("exclusive", 1))
+        .with(int("reverse", 1));
+    assert_eq!(sum.first().to_f64(), [6.0, 5.0, 3.0, 0.0]);
+    let m = Single::new("Mod", &[ints(&[-4, 7, 5])], &[some(&[3, -3, 8])]);
+    assert_eq!(m.first().to_f64(), [2.0, -2.0, 5.0]);
+    assert!(
+        Single::new("Mod", &[count(&[1])], &[Some(count(&[1]))])
+            .with(int("fmod", 1))
+            .refusal()
+            .contains("fmod")
+    );
+}
+
+#[test]
+fn gemm_is_one_contraction_whatever_is_transposed() {
+    let (a, b) = (count(&[2, 3]), count(&[3, 2]));
+    let c = floats(&[2], &[10.0, 20.0]);
+    let plain = Single::new("Gemm", &[a.clone(), b.clone()], &[Some(c.clone())]);
+    assert_eq!(letters(&plain.graph().unwrap()), "mk,kn->mn");
+    assert_eq!(plain.first().to_f64(), [20.0, 33.0, 38.0, 60.0]);
+    let turned = Single::new("Gemm", &[b, a], &[Some(c)])
+        .with(int("transA", 1))
+        .with(int("transB", 1))
+        .with(float("alpha", 0.5))
+        .with(float("beta", 2.0));
+    let g = turned.graph().unwrap();
+    assert_eq!(letters(&g), "km,nk->mn");
+    assert!(!mnemonics(&g).contains(&"permute"));
+    // [[0,2,4],[1,3,5]] · [[0,3],[1,4],[2,5]] / 2 + 2c
+    assert_eq!(turned.first().to_f64(), [25.0, 54.0, 26.5, 60.0]);
+    let wide = Single::new("Gemm", &[count(&[1, 1]), count(&[1, 1])], &[Some(count(&[2, 1]))]);
+    assert!(wide.refusal().contains("C does not broadcast"));
+}
+
+#[test]
+fn products_name_their_axes() {
+    let axes = |a: &[usize], b: &[usize]| {
+        letters(&Single::new("MatMul", &[count(a), count(b)], &[]).graph().unwrap())
+    };
+    assert_eq!(axes(&[2, 4, 3, 5], &[2, 4, 5, 6]), "bhmk,bhkn->bhmn");
+    assert_eq!(axes(&[1, 3, 5], &[5, 6]), "bmk,kn->bmn");
+    assert_eq!(axes(&[2, 1, 3, 5], &[4, 5, 6]), "bmk,hkn->bhmn");
+    assert_eq!(axes(&[5], &[5]), "k,k->");
+    assert_eq!(axes(&[2, 3, 5], &[5]), "bmk,k->bm");
+    let fused = Single::new("com.microsoft::FusedMatMul", &[count(&[2, 3, 5]), count(&[2, 6, 5])], &[]);
+    let fused = fused.with(int("transB", 1)).with(float("alpha", 0.25));
+    assert_eq!(letters(&fused.graph().unwrap()), "bmk,bnk->bmn");
+    assert!(Single::new("MatMul", &[count(&[2, 3]), count(&[2, 3])], &[]).refusal().contains("axis k"));
+    assert!(Single::new("MatMul", &[count(&[]), count(&[2])], &[]).refusal().contains("scalar"));
+}
+
+/// a · b as NumPy means it, element by element.
+fn naive(a: &Tensor, b: &Tensor) -> (Vec<usize>, Vec<f64>) {
+    let (va, vb) = (a.shape().len() == 1, b.shape().len() == 1);
+    let sa = if va { vec![1, a.shape()[0]] } else { a.shape().to_vec() };
+    let sb = if vb { vec![b.shape()[0], 1] } else { b.shape().to_vec() };
+    let rank = sa.len().max(sb.len());
+    let padded = |s: &[usize]| [vec![1; rank - s.len()], s.to_vec()].concat();
+    let (sa, sb) = (padded(&sa), padded(&sb));
+    let batch: Vec<usize> = (0..rank - 2).map(|i| if sa[i] == 1 { sb[i] } else { sa[i] }).collect();
+    let (m, k, n) = (sa[rank - 2], sa[rank - 1], sb[rank - 1]);
+    let at = |x: &[f64], s: &[usize], index: &[usize]| {
+        x[index.iter().zip(s).fold(0, |o, (&i, &d)| o * d + if d == 1 { 0 } else { i })]
+    };
+    let (da, db) = (a.to_f64(), b.to_f64());
+    let mut out = vec![];
+    for flat in 0..batch.iter().product::<usize>() {
+        let mut index = vec![0; batch.len()];
+        let mut rest = flat;
+        for (i, &d) in index.iter_mut().zip(&batch).rev() {
+            *i = rest % d;
+            rest /= d;
+        }
+        for i in 0..m {
+            for j in 0..n {
+                let term = |l: usize| {
+                    at(&da, &sa, &[index.as_slice(), &[i, l]].concat())
+                        * at(&db, &sb, &[index.as_slice(), &[l, j]].concat())
+                };
+                out.push((0..k).map(term).sum());
+            }
+        }
+    }
+    let mut shape = batch;
+    shape.extend((!va).then_some(m));
+    shape.extend((!vb).then_some(n));
+    (shape, out)
+}
+
+proptest! {
+    #[test]
+    fn products_broadcast_as_numpy_does(
+        batch in prop::collection::vec((1usize..4, 0u8..4), 0..4),
+        (m, k, n) in (1usize..4, 0usize..4, 1usize..4),
+        vectors in (any::<bool>(), any::<bool>()),
+    ) {
+        // Each batch axis is on both sides, on one with extent 1, or (outermost) missing on one.
+        let mut a: Vec<usize> = batch.iter().map(|&(d, how)| if how == 1 { 1 } else { d }).collect();
+        let mut b: Vec<usize> = batch.iter().map(|&(d, how)| if how == 2 { 1 } else { d }).collect();
+        if let Some((_, 3)) = batch.first() { b.remove(0); }
+        if vectors.0 { a = vec![k] } else { a.extend([m, k]) }
+        if vectors.1 { b = vec![k] } else { b.extend([k, n]) }
+        let (a, b) = (count(&a), count(&b));
+        let s = Single::new("MatMul", &[a.clone(), b.clone()], &[]);
+        let got = s.first();
+        let (shape, want) = naive(&a, &b);
+        prop_assert_eq!(got.shape(), shape);
+        prop_assert_eq!(got.to_f64(), want);
+        prop_assert!(!mnemonics(&s.graph().unwrap()).contains(&"broadcast"));
+    }
+}
+
+#[test]
+fn normalisations_of_halves_are_computed_in_f32() {
+    let x = Tensor::from_f64(DType::F16, vec![1, 4], &[300.0, -300.0, 300.0, 300.0]).unwrap();
+    let ones = Tensor::from_f64(DType::F16, vec![4], &[1.0; 4]).unwrap();
+    // The squares do not fit f16.
+    let rms = Single::new("RMSNormalization", &[x.clone()], &[Some(ones.clone())]).first();
+    assert_eq!(rms.to_f64(), [1.0, -1.0, 1.0, 1.0]);
+    let layer = Single::new("LayerNormalization", &[x], &[Some(ones)]).outputs(3).opset(17).run();
+    assert_eq!(layer[1].to_f64(), [150.0]);
+    assert_eq!(layer[1].ty().to_string(), "f32[1,1]");
+    assert!((layer[0].to_f64()[1] + 3f64.sqrt()).abs() < 1e-3);
+}
+
+#[test]
+fn rotary_turns_pairs() {
+    // One head of 6 elements, of which 4 turn by a quarter and by nothing.
+    let x = count(&[1, 1, 1, 6]);
+    let (cos, sin) = (floats(&[1, 1, 2], &[0.0, 1.0]), floats(&[1, 1, 2], &[1.0, 0.0]));
+    let rotary = |x: &Tensor, interleaved| {
+        Single::new("RotaryEmbedding", &[x.clone()], &[Some(cos.clone()), Some(sin.clone())])
+            .with(int("rotary_embedding_dim", 4))
+            .with(int("interleaved", interleaved))
+    };
+    assert_eq!(rotary(&x, 0).first().to_f64(), [-2.0, 1.0, 0.0, 3.0, 4.0, 5.0]);
+    assert_eq!(rotary(&x, 1).first().to_f64(), [-1.0, 0.0, 2.0, 3.0, 4.0, 5.0]);
+    // (batch, row, hidden) with two heads, and positions into the tables.
+    let x = count(&[1, 2, 4]);
+    let (cos, sin) = (floats(&[3, 1], &[1.0, 0.0, 5.0]), floats(&[3, 1], &[0.0, 1.0, 5.0]));
+    let at = ints(&[1, 0]).reshaped(vec![1, 2]).unwrap();
+    let s = Single::new("RotaryEmbedding", &[x], &[Some(cos), Some(sin), Some(at)]).with(int("num_heads", 2));
+    assert_eq!(s.first().to_f64(), [-1.0, 0.0, -3.0, 2.0, 4.0, 5.0, 6.0, 7.0]);
+}
+
+#[test]
+fn shapes_that_depend_on_inputs_are_refused_by_name() {
+    let s = Single::new("Reshape", &[count(&[4]), ints(&[2, 2])], &[]);
+    let why = s.refusal();
+    assert!(why.contains("Reshape_0 (Reshape)") && why.contains("its shape (x1) depends"), "{why}");
+    assert!(why.contains("x0: f32[4], x1: i64[2]"), "{why}");
+    let range = Single::new(
+        "Range",
+        &[Tensor::scalar(DType::I64, 0.0)],
+        &[0, 1].map(|_| Some(Tensor::scalar(DType::I64, 1.0))),
+    );
+    assert!(range.refusal().contains("x0 depends"), "{}", range.refusal());
+}
+
+#[test]
+fn what_is_not_known_is_refused() {
+    let x = count(&[2]);
+    let unknown = Single::new("Einsum", &[x.clone()], &[]);
+    assert!(unknown.refusal().contains("Einsum_0 (Einsum) is not supported"), "{}", unknown.refusal());
+    let attribute = Single::new("Neg", &[x.clone()], &[]).with(int("axis", 0));
+    assert!(attribute.refusal().contains("attribute axis is unknown"), "{}", attribute.refusal());
+    let kind = Single::new("Softmax", &[x.clone()], &[]).with(float("axis", 0.0));
+    assert!(kind.refusal().contains("attribute axis has type 1"), "{}", kind.refusal());
+    let domain = Single::new("my.domain::Neg", &[x.clone()], &[]);
+    assert!(domain.refusal().contains("does not import"), "{}", domain.refusal());
+    // Softmax meant something else before version 13.
+    assert!(Single::new("Softmax", &[x.clone()], &[]).opset(12).refusal().contains("operator set 12"));
+    assert!(Single::new("Neg", &[x.clone()], &[]).opset(27).refusal().contains("operator set 27"));
+    assert!(Single::new("Add", &[x.clone()], &[]).refusal().contains("1 operands"));
+    assert!(Single::new("Add", &[x.clone(), ints(&[1, 2])], &[]).refusal().contains("types differ"));
+}
+
+#[test]
+fn operations_carry_their_node_and_values_their_name() {
+    let s = Single::new("Gelu", &[count(&[2])], &[]);
+    let g = s.graph().unwrap();
+    assert_eq!(g.value(g.outputs()[0].value).name, "y0");
+    for id in g.ops() {
+        let name = &g.value(g.result(id)).name;
+        match g.op(id) {
+            Op::Input(_) | Op::Constant(_) => assert_eq!(g.source(id), ""),
+            _ => assert_eq!(g.source(id), "Gelu_0"),
+        }
+        assert!(name == "x0" || name.starts_with("y0"), "{name}");
+    }
+}
