@@ -7,28 +7,49 @@ use annulus::ring::Strategy;
 use annulus::schedule::{RankProgram, StepOp, Stream, View};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
+use std::ops::Range;
 
-/// The bytes of the arena that a step reads and writes.
-fn touches(program: &RankProgram, op: &StepOp) -> (BTreeSet<usize>, BTreeSet<usize>) {
+/// Marked places of the arena, four bytes a bit: everything in these cases is aligned to that.
+#[derive(Clone, Default)]
+struct Marks(Vec<u64>);
+
+impl Marks {
+    fn add(&mut self, bytes: Range<usize>) {
+        assert!(bytes.start.is_multiple_of(4) && bytes.end.is_multiple_of(4));
+        for place in bytes.start / 4..bytes.end / 4 {
+            if self.0.len() <= place / 64 {
+                self.0.resize(place / 64 + 1, 0);
+            }
+            self.0[place / 64] |= 1 << (place % 64);
+        }
+    }
+
+    fn meets(&self, other: &Marks) -> bool {
+        self.0.iter().zip(&other.0).any(|(a, b)| a & b != 0)
+    }
+}
+
+/// What a step reads and writes.
+fn touches(program: &RankProgram, op: &StepOp) -> (Marks, Marks) {
     let bytes = |v: &View| {
         let begin = program.slots[v.slot].offset + v.start;
         begin..begin + v.bytes
     };
-    let (mut reads, mut writes) = (BTreeSet::new(), BTreeSet::new());
+    let (mut reads, mut writes) = (Marks::default(), Marks::default());
     match op {
-        StepOp::Pack { pieces } => writes.extend(pieces.iter().flat_map(|p| bytes(&p.at))),
+        StepOp::Pack { pieces } => pieces.iter().for_each(|p| writes.add(bytes(&p.at))),
         StepOp::Exchange { sends, recvs, .. } => {
-            reads.extend(sends.iter().flat_map(|t| &t.views).flat_map(bytes));
-            writes.extend(recvs.iter().flat_map(|t| &t.views).flat_map(bytes));
+            sends.iter().flat_map(|t| &t.views).for_each(|v| reads.add(bytes(v)));
+            recvs.iter().flat_map(|t| &t.views).for_each(|v| writes.add(bytes(v)));
         }
         StepOp::AttnPartial { q, kv, carry_in, cast_out, .. } => {
-            reads.extend(kv.iter().flat_map(|p| bytes(&p.at)));
+            kv.iter().for_each(|p| reads.add(bytes(&p.at)));
             for carry in q.iter().filter_map(|p| p.carry) {
                 if *carry_in {
-                    reads.extend(bytes(&carry));
+                    reads.add(bytes(&carry));
                 }
                 if !cast_out {
-                    writes.extend(bytes(&carry));
+                    writes.add(bytes(&carry));
                 }
             }
         }
@@ -37,15 +58,13 @@ fn touches(program: &RankProgram, op: &StepOp) -> (BTreeSet<usize>, BTreeSet<usi
 }
 
 /// Pairs of steps that touch a common byte of which one writes it.
-fn conflicts(program: &RankProgram) -> Vec<(usize, usize)> {
+fn conflicts(program: &RankProgram) -> Edges {
     let touched: Vec<_> = program.steps.iter().map(|s| touches(program, &s.op)).collect();
-    let meet = |a: &BTreeSet<usize>, b: &BTreeSet<usize>| a.intersection(b).next().is_some();
-    let n = program.steps.len();
-    let pairs = (0..n).flat_map(|j| (0..j).map(move |i| (i, j)));
+    let pairs = (0..touched.len()).flat_map(|j| (0..j).map(move |i| (i, j)));
     pairs
         .filter(|&(i, j)| {
             let ((ri, wi), (rj, wj)) = (&touched[i], &touched[j]);
-            meet(wi, wj) || meet(wi, rj) || meet(ri, wj)
+            wi.meets(wj) || wi.meets(rj) || ri.meets(wj)
         })
         .collect()
 }
@@ -71,25 +90,21 @@ fn edges(program: &RankProgram) -> (Edges, Edges) {
     (streams, waits)
 }
 
-/// Which step comes before which: the closure of the edges.
-fn before(n: usize, edges: &[(usize, usize)]) -> Vec<Vec<bool>> {
-    let mut reach = vec![vec![false; n]; n];
+/// Whether the edges order every conflict: which step comes before which is their closure, a bit a step.
+fn ordered(steps: usize, conflicts: &Edges, edges: &[(usize, usize)]) -> bool {
+    assert!(steps <= 128);
+    let mut after = vec![0u128; steps];
     for &(i, j) in edges {
-        reach[i][j] = true;
+        after[i] |= 1 << j;
     }
-    for k in 0..n {
-        for i in 0..n {
-            for j in 0..n {
-                reach[i][j] |= reach[i][k] && reach[k][j];
+    for k in 0..steps {
+        for i in 0..steps {
+            if after[i] >> k & 1 == 1 {
+                after[i] |= after[k];
             }
         }
     }
-    reach
-}
-
-fn ordered(program: &RankProgram, edges: &[(usize, usize)]) -> bool {
-    let reach = before(program.steps.len(), edges);
-    conflicts(program).iter().all(|&(i, j)| reach[i][j])
+    conflicts.iter().all(|&(i, j)| after[i] >> j & 1 == 1)
 }
 
 fn minimal(case: &Case, way: Strategy) -> Result<usize, TestCaseError> {
@@ -97,12 +112,14 @@ fn minimal(case: &Case, way: Strategy) -> Result<usize, TestCaseError> {
     for program in case.schedule(way).ranks {
         let (streams, waits) = edges(&program);
         prop_assert!(waits.iter().all(|(i, j)| i < j), "a wait for a later step");
+        let (steps, conflicts) = (program.steps.len(), conflicts(&program));
         let all = [streams.clone(), waits.clone()].concat();
-        prop_assert!(ordered(&program, &all), "a race: {program:#?}");
+        prop_assert!(ordered(steps, &conflicts, &all), "a race: {program:#?}");
         for left_out in 0..waits.len() {
             let mut fewer = waits.clone();
             fewer.remove(left_out);
-            prop_assert!(!ordered(&program, &[streams.clone(), fewer].concat()), "a wait without need");
+            let idle = ordered(steps, &conflicts, &[streams.clone(), fewer].concat());
+            prop_assert!(!idle, "a wait without need");
         }
         let recorded: Vec<usize> = program.steps.iter().filter_map(|s| s.records).collect();
         prop_assert_eq!(&recorded, &(0..recorded.len()).collect::<Vec<_>>());
@@ -114,7 +131,7 @@ fn minimal(case: &Case, way: Strategy) -> Result<usize, TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(120))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn every_conflict_is_ordered_and_no_wait_is_idle(case in cases()) {
