@@ -1,6 +1,14 @@
 //! The IR from outside: the text form.
 
-use annulus::ir::{Form, Graph, parse, print};
+#![allow(clippy::unwrap_used)] // helpers of tests, which no lint knows as such
+
+#[path = "ir/hostile.rs"]
+mod hostile;
+#[path = "ir/random.rs"]
+mod random;
+
+use annulus::ir::{Binary, Collective, Form, Graph, Op, RegionKind, Unary, parse, print};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -58,4 +66,69 @@ fn what_is_no_graph_is_refused_at_its_place() {
             insta::assert_snapshot!(format!("refused_{name}"), error.rendered);
         }
     });
+}
+
+/// The mnemonic of every operation. The match has no wildcard, so that a new operation must be added here, and is then
+/// wanted of the case files and of the random graphs.
+fn every_mnemonic() -> BTreeSet<&'static str> {
+    let mut all: BTreeSet<&str> = Unary::ALL.iter().map(|u| u.name()).collect();
+    all.extend(Binary::ALL.iter().map(|b| b.name()));
+    // One of each, as the name alone.
+    let listed = |op: &Op| match op {
+        Op::Input(_) => "input",
+        Op::Constant(_) => "const",
+        Op::Iota { .. } => "iota",
+        Op::Unary(u) => u.name(),
+        Op::Binary(b) => b.name(),
+        Op::Select => "select",
+        Op::Cast(_) => "cast",
+        Op::Contract(_) => "contract",
+        Op::Reduce { .. } => "reduce",
+        Op::Softmax { .. } => "softmax",
+        Op::Reshape(_) => "reshape",
+        Op::Permute(_) => "permute",
+        Op::Broadcast(_) => "broadcast",
+        Op::Slice { .. } => "slice",
+        Op::Rows { .. } => "rows",
+        Op::Concat { .. } => "concat",
+        Op::Pad { .. } => "pad",
+        Op::Gather { .. } => "gather",
+        Op::GatherNd { .. } => "gather_nd",
+        Op::ScatterNd => "scatter_nd",
+        Op::CumSum { .. } => "cumsum",
+        Op::TopK { .. } => "topk",
+        Op::Attention(_) => "attention",
+        Op::Chunk { .. } => "chunk",
+        Op::Start(c, _) => match **c {
+            Collective::SendRecv { .. } => "sendrecv_start",
+            Collective::AllGather { .. } => "all_gather_start",
+        },
+        Op::Wait => "wait",
+        Op::Partial(_) => "attn_partial",
+        Op::Merge { .. } => "merge",
+        Op::Finish { .. } => "finish",
+        Op::Region(RegionKind::Segment, _) => "segment",
+        Op::Region(RegionKind::Island { .. }, _) => "island",
+        Op::Unshard { .. } => "unshard",
+    };
+    for path in cases("") {
+        let mut open = vec![parsed(&fs::read_to_string(&path).unwrap())];
+        while let Some(g) = open.pop() {
+            for id in g.ops() {
+                assert_eq!(listed(g.op(id)), g.op(id).name());
+                all.insert(g.op(id).name());
+                if let Op::Region(_, inner) = g.op(id) {
+                    open.push(Graph::clone(inner));
+                }
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn the_cases_hold_every_operation() {
+    // 17 unary and 16 binary functions, and 31 operations beside.
+    let all = every_mnemonic();
+    assert_eq!(all.len(), Unary::ALL.len() + Binary::ALL.len() + 31, "{all:?}");
 }

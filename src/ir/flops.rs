@@ -100,3 +100,100 @@ fn total(graph: &Graph, counts: impl Fn(&Op) -> bool) -> u64 {
 fn product(shape: &[usize]) -> u64 {
     if shape.contains(&0) { 0 } else { shape.iter().fold(1, |n, &d| n.saturating_mul(d as u64)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::parse;
+
+    /// Operation counts of a graph's operations, in order, those that are 0 left out.
+    fn counts(lines: &str) -> Vec<(&'static str, u64)> {
+        let g = parse(&format!("graph \"g\" {{\n{lines}\n}}\n")).unwrap_or_else(|e| panic!("{e}"));
+        let count = |id| {
+            let types = |v: Vec<_>| v.into_iter().map(|v| g.ty(v)).collect::<Vec<_>>();
+            (g.op(id).name(), flops(g.op(id), &types(g.operands(id)), &types(g.results(id))))
+        };
+        g.ops().into_iter().map(count).filter(|(_, n)| *n > 0).collect()
+    }
+
+    #[test]
+    fn a_product_is_two_for_each_term() {
+        let lines = "input %a: f32[2,5,7]\ninput %b: f32[2,7,11]\ninput %c: f32[3]\n\
+            %y: f32[2,5,11] = contract %a, %b {bmk,bkn->bmn}\n\
+            %transposed: f32[11,2,5] = contract %b, %a {bkn,bmk->nbm}\n\
+            %outer: f32[3,2,5,7] = contract %a, %c {bmk,x->xbmk}";
+        let all = 2 * 2 * 5 * 7 * 11;
+        assert_eq!(counts(lines), [("contract", all), ("contract", all), ("contract", 2 * 2 * 5 * 7 * 3)]);
+    }
+
+    #[test]
+    fn attention_counts_every_pair_whatever_the_mask() {
+        let lines = "input %q: f32[2,6,5,8]\ninput %k: f32[2,3,7,8]\ninput %v: f32[2,3,7,8]\ninput %w: f32[2,3,7,4]\n\
+            input %kv: f32[2,3,7,12]\n\
+            %a: f32[2,6,5,8] = attention %q, %k, %v {scale=1.0, mask=causal(0), acc=f32, empty=zero}\n\
+            %b: f32[2,6,5,4] = attention %q, %k, %w {scale=1.0, mask=none, acc=f32, empty=zero}\n\
+            %o, %m, %l: f32[2,6,5,4], f32[2,6,5], f32[2,6,5] = attn_partial %q, %kv {q=[0:5], k=[0:7], tile=partial, \
+              dv=4, scale=1.0, mask=causal(0), acc=f32, empty=zero}\n\
+            %o2, %m2, %l2: f32[2,6,5,4], f32[2,6,5], f32[2,6,5] = merge %o, %m, %l, %o, %m, %l {a=[0:5], b=[0:5]}\n\
+            %out: f16[2,6,5,4] = finish %o2, %m2, %l2 {of=[0:5], rows=[0:5], empty=zero}";
+        let pairs = 2 * 6 * 5 * 7;
+        let o = 2 * 6 * 5 * 4;
+        assert_eq!(
+            counts(lines),
+            [
+                ("attention", 4 * pairs * 8),
+                ("attention", 2 * pairs * (8 + 4)),
+                ("attn_partial", 2 * pairs * (8 + 4)),
+                ("merge", 3 * o),
+                ("finish", o),
+            ]
+        );
+    }
+
+    #[test]
+    fn elements_count_once_and_movement_nothing() {
+        let lines = "input %x: f32[2,3,4]\ninput %y: f32[4]\n%add: f32[2,3,4] = add %x, %y\n%neg: f32[4] = neg %y\n\
+            %cast: f16[4] = cast %y\n%p: bool[4] = isnan %y\n%s: f32[2,3,4] = select %p, %x, %y\n\
+            %sum: f32[2] = reduce %x {sum, axes=[1,2]}\n%soft: f32[2,3,4] = softmax %x {axis=2}\n\
+            %cum: f32[2,3,4] = cumsum %x {axis=0}\n%v, %i: f32[2,3,1], i64[2,3,1] = topk %x {axis=2, k=1, largest}\n\
+            %r: f32[24] = reshape %x\n%c: f32[48] = concat %r, %r {axis=0}\n%t: f32[4,3,2] = permute %x {perm=[2,1,0]}";
+        let want = [
+            ("add", 24),
+            ("neg", 4),
+            ("cast", 4),
+            ("isnan", 4),
+            ("select", 24),
+            ("reduce", 24),
+            ("softmax", 120),
+            ("cumsum", 24),
+            ("topk", 24),
+        ];
+        assert_eq!(counts(lines), want);
+    }
+
+    #[test]
+    fn a_graph_is_its_operations_beside_attention_at_any_depth() {
+        let text = "graph \"g\" {\ninput %x: f32[1,1,2,3]\n\
+            %a: f32[1,1,2,3] = attention %x, %x, %x {scale=1.0, mask=none, acc=f32, empty=zero}\n\
+            %b: f32[1,1,2,3] = segment %a graph \"s\" {\ninput %x: f32[1,1,2,3]\n\
+              %y: f32[1,1,2,3] = segment %x graph \"t\" {\ninput %x: f32[1,1,2,3]\n%y: f32[1,1,2,3] = neg %x\noutput \"y\" = %y\n}\n\
+              %z: f32[1,1,2,3] = exp %y\noutput \"z\" = %z\n}\n\
+            %c: f32[1,1,2,3] = island %b {strategy=ring, layout=zigzag} graph \"i\" {\ninput %x: f32[1,1,2,3]\n\
+              %y: f32[1,1,2,3] = neg %x\noutput \"y\" = %y\n}\noutput \"c\" = %c\n}\n";
+        let g = parse(text).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(graph_flops(&g), 12);
+        assert_eq!(graph_flops(&Graph::new("")), 0);
+    }
+
+    #[test]
+    fn counts_saturate_and_empty_tensors_are_free() {
+        let lines = "input %a: f32[1073741824,1,1,512]\ninput %b: f32[1073741824,1,512,1]\ninput %none: f32[0,512]\n\
+            input %d: f32[512,9]\n%y: f32[1073741824,1,1,1] = contract %a, %b {bhmk,bhkn->bhmn}\n\
+            %z: f32[0,9] = contract %none, %d {mk,kn->mn}";
+        assert_eq!(counts(lines), [("contract", 2 << 39)]);
+        let huge = Type::new(crate::ir::DType::F32, [1 << 40]);
+        let axes = |s: &str| s.to_owned();
+        let outer = Op::Contract(crate::ir::Contract { lhs: axes("a"), rhs: axes("b"), out: axes("ab") });
+        assert_eq!(flops(&outer, &[&huge, &huge], &[&huge]), u64::MAX);
+    }
+}

@@ -492,7 +492,7 @@ fn leaves(a: &Attention, x: &[&Type], first: usize, full: [usize; 4]) -> Result<
         }
     }
     match used.iter().skip(first).position(|u| !u) {
-        Some(i) => Err(format!("operand {} is used by nothing", first + i)),
+        Some(i) => Err(format!("no mask term and no bias names operand {}", 3 + i)),
         None => Ok(()),
     }
 }

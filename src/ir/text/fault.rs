@@ -35,12 +35,27 @@ impl Fault {
         }
         let end = text.ceil_char_boundary(self.at.end.clamp(start, to)).min(to);
         let label = (!self.label.is_empty()).then(|| shorten(&self.label));
-        let snippet = Snippet::source(&text[from..to])
+        let snippet = Snippet::source(visible(&text[from..to]))
             .line_start(number)
             .annotation(AnnotationKind::Primary.span(start - from..end - from).label(label));
         let report = [Level::ERROR.primary_title(shorten(&self.title)).element(snippet)];
         Renderer::plain().render(&report)
     }
+}
+
+/// The line with what no terminal should see replaced by as many bytes that it may. (Of ASCII the renderer takes care.)
+fn visible(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    for c in line.chars() {
+        match c.len_utf8() {
+            1 => out.push(c),
+            _ if c.escape_debug().len() == 1 => out.push(c),
+            2 => out.push('·'),
+            3 => out.push('\u{fffd}'),
+            _ => out.push_str("··"),
+        }
+    }
+    out
 }
 
 /// The text cut to what is shown, control characters escaped.

@@ -206,8 +206,7 @@ impl<'a> Open<'a> {
         let at = attributes.at.clone();
         let op = attributes.op(&types, region)?;
         let operand_types: Vec<&Type> = operands.iter().map(|&v| self.graph.ty(v)).collect();
-        let inferred = infer(&op, &operand_types)
-            .map_err(|e| Fault::new(at.clone(), e.to_string(), "does not take these operands"))?;
+        let inferred = infer(&op, &operand_types).map_err(|e| Fault::new(at.clone(), e.to_string(), ""))?;
         if inferred != types {
             let list: Vec<String> = inferred.iter().map(ToString::to_string).collect();
             let list = if list.is_empty() { "no result".to_owned() } else { list.join(", ") };
