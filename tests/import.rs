@@ -6,6 +6,7 @@ mod import {
     mod attention;
     mod broken;
     mod build;
+    mod cases;
     mod models;
     mod operators;
 }

@@ -297,6 +297,23 @@ fn products_name_their_axes() {
     assert!(Single::new("MatMul", &[count(&[]), count(&[2])], &[]).refusal().contains("scalar"));
 }
 
+#[test]
+fn patches_are_a_contraction() {
+    // Two channels of 2 × 5, one kernel of 1 × 2; the last column is in no window.
+    let kernel = floats(&[1, 2, 1, 2], &[1.0, 0.0, 0.0, 10.0]);
+    let conv = |stride: &[i64]| {
+        let x = count(&[1, 2, 2, 5]);
+        let bias = Some(floats(&[1], &[0.5]));
+        Single::new("Conv", &[x], &[Some(kernel.clone()), bias]).with(int_list("strides", stride))
+    };
+    assert_eq!(letters(&conv(&[1, 2]).graph().unwrap()), "bchiwj,ocij->bohw");
+    assert_eq!(conv(&[1, 2]).first().shape(), [1, 1, 2, 2]);
+    assert_eq!(conv(&[1, 2]).first().to_f64(), [110.5, 132.5, 165.5, 187.5]);
+    assert!(conv(&[1, 1]).refusal().contains("overlap"));
+    assert!(conv(&[1, 2]).with(int_list("pads", &[0, 1, 0, 0])).refusal().contains("padded"));
+    assert!(conv(&[1, 2]).with(int("group", 2)).refusal().contains("2 groups"));
+}
+
 /// a · b as NumPy means it, element by element.
 fn naive(a: &Tensor, b: &Tensor) -> (Vec<usize>, Vec<f64>) {
     let (va, vb) = (a.shape().len() == 1, b.shape().len() == 1);

@@ -1,4 +1,4 @@
-//! ONNX Attention becomes [`Op::Attention`] with everything explicit.
+//! ONNX Attention, and FlexAttention without subgraphs, become [`Op::Attention`] with everything explicit.
 //!
 //! Rules of the operator, versions 23 to 25: softcap, then bias and mask, then softmax. The causal frontier and the window
 //! stand at `row + offset`; the offset is the number of past keys, or per batch entry `nonpad_kv_seqlen − rows`, or 0. A
@@ -6,7 +6,7 @@
 //! their neighbours.
 
 use super::super::lower::Lowered;
-use super::super::node::{Cx, Outcome, Refusal, malformed, unsupported};
+use super::super::node::{Cx, Outcome, Refusal, malformed, one, unsupported};
 use crate::ir::infer::attention_sizes;
 use crate::ir::{
     Attention, AttentionSizes, Binary, Contract, DType, Op, Reduction, Tensor, Type, Unary, ValueId,
@@ -56,18 +56,8 @@ pub(super) fn attention(cx: &mut Cx<'_>) -> Outcome {
         Err(why) => return malformed(why),
     };
 
-    let mut node = Attention::plain(
-        scale.unwrap_or_else(|| 1.0 / (sizes.head_dim as f64).sqrt()),
-        cx.dtype(q).accumulator(),
-    );
+    let mut node = bare(cx, &sizes, cx.dtype(q), scale, precision)?;
     node.softcap = softcap;
-    if let Some(code) = precision {
-        let wide = cx.dtype_of(code)?;
-        if !wide.is_float() {
-            return malformed(format!("softmax_precision is {wide}"));
-        }
-        node.acc = if wide == DType::F64 { DType::F64 } else { node.acc };
-    }
     let mut operands = vec![q, k, v];
     if let Some(mask) = cx.opt(3)? {
         let mask = padded(cx, mask, sizes.kv_len)?;
@@ -113,6 +103,45 @@ pub(super) fn attention(cx: &mut Cx<'_>) -> Outcome {
     let mut results = vec![y, k, v];
     results.extend(qk);
     Ok(results.into_iter().map(Lowered::Value).collect())
+}
+
+/// ai.onnx.preview FlexAttention without subgraphs; one that modifies scores or probabilities is refused.
+pub(super) fn flex(cx: &mut Cx<'_>) -> Outcome {
+    for name in ["score_mod", "prob_mod"] {
+        if cx.node.attribute.iter().any(|a| a.name == name) {
+            return unsupported(format!("its {name} is a graph of its own"));
+        }
+    }
+    let (scale, precision) = (cx.float("scale")?, cx.int("softmax_precision")?);
+    let operands = cx.args()?;
+    let [q, k, v] = operands.as_slice() else { return malformed("its operands are not q, k and v") };
+    let sizes = match attention_sizes(&cx.ty(*q), &cx.ty(*k), &cx.ty(*v)) {
+        Ok(s) => s,
+        Err(why) => return malformed(why),
+    };
+    let node = bare(cx, &sizes, cx.dtype(*q), scale, precision)?;
+    one(cx.out(Op::Attention(Box::new(node)), &operands)?)
+}
+
+/// An attention without mask. A scale that is not given is 1/√(head size); sums are kept at least as wide as
+/// `softmax_precision` says.
+fn bare(
+    cx: &Cx<'_>,
+    sizes: &AttentionSizes,
+    dtype: DType,
+    scale: Option<f64>,
+    precision: Option<i64>,
+) -> Result<Attention, Refusal> {
+    let scale = scale.unwrap_or_else(|| 1.0 / (sizes.head_dim as f64).sqrt());
+    let mut node = Attention::plain(scale, dtype.accumulator());
+    if let Some(code) = precision {
+        let wide = cx.dtype_of(code)?;
+        if !wide.is_float() {
+            return malformed(format!("softmax_precision is {wide}"));
+        }
+        node.acc = if wide == DType::F64 { DType::F64 } else { node.acc };
+    }
+    Ok(node)
 }
 
 type Bounds = (Option<u64>, Option<u64>);

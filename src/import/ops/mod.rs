@@ -3,6 +3,7 @@
 mod activation;
 mod attention;
 mod contraction;
+mod conv;
 mod elementwise;
 mod index;
 mod reduce;
@@ -43,6 +44,7 @@ pub(super) fn schema(domain: &str, op: &str) -> Option<Schema> {
     match domain {
         "" => core(op),
         "com.microsoft" => microsoft(op),
+        "ai.onnx.preview" => preview(op),
         _ => None,
     }
 }
@@ -142,6 +144,7 @@ fn core(op: &str) -> Option<Schema> {
         // contraction
         "MatMul" => to_one(2..=2, contraction::matmul),
         "Gemm" => to_one(2..=3, contraction::gemm),
+        "Conv" => to_one(2..=3, conv::conv),
         // attention
         "Attention" => row(3..=7, 1..=4, attention::attention),
         "RotaryEmbedding" => to_one(3..=4, rotary::rotary),
@@ -158,6 +161,13 @@ fn microsoft(op: &str) -> Option<Schema> {
         "FusedMatMul" => to_one(2..=2, contraction::fused_matmul),
         "SkipLayerNormalization" => row(3..=5, 1..=4, reduce::skip_layer_norm),
         "SkipSimplifiedLayerNormalization" => row(3..=4, 1..=4, reduce::skip_rms_norm),
+        _ => None,
+    }
+}
+
+fn preview(op: &str) -> Option<Schema> {
+    match op {
+        "FlexAttention" => to_one(3..=3, attention::flex),
         _ => None,
     }
 }
