@@ -255,6 +255,14 @@ impl Graph {
         self.outputs.push(Output { name: name.to_owned(), value });
     }
 
+    /// Gives a value another name; a suffix makes it unique.
+    pub fn rename(&mut self, v: ValueId, name: &str) {
+        let old = std::mem::take(&mut self.dag[v.op.0].results[v.port].name);
+        self.taken.remove(&old);
+        let name = self.unique(name);
+        self.dag[v.op.0].results[v.port].name = name;
+    }
+
     /// Lets every use of `old`, outputs included, read `new` instead. Types must agree; the new value takes over the old
     /// one's name, and the old one gets a suffix. The operation that makes `new` may go on reading `old`; if it reads `old`
     /// through others, these become part of a cycle, which [`super::verify`](mod@super::verify) reports.

@@ -3,10 +3,11 @@
 use crate::build::{Build, tensor};
 use crate::oracle::{distance, run};
 use annulus::eval::{Precision, eval};
+use annulus::ir::flops::graph_flops;
 use annulus::ir::{Attention, Binary, DType, Graph, Op, Reduction, Tensor, Type, Unary, ValueId};
 use annulus::layout::LayoutKind;
 use annulus::mask::{Mask, Term};
-use annulus::shard::{Placement, Program, Segment, ShardOptions, shard};
+use annulus::shard::{Placement, Program, Segment, ShardOptions, local_flops, shard};
 use std::sync::Arc;
 
 /// Reasons of the gathers.
@@ -68,7 +69,7 @@ fn rotate(b: &mut Build, x: ValueId, (cos, sin): (ValueId, ValueId)) -> ValueId 
     b.add(a, c)
 }
 
-fn rotary_block(s: usize) -> Graph {
+pub(crate) fn rotary_block(s: usize) -> Graph {
     let mut b = Build::new("block");
     let x = b.input("x", DType::F64, &[1, s, 8]);
     let tables = rotary(&mut b, s);
@@ -91,6 +92,12 @@ fn a_rotary_block_needs_no_gather() {
     for s in LENGTHS {
         for p in no_gather(rotary_block(s)) {
             assert_eq!(p.layouts.len(), 1, "residuals tie the layers");
+            let whole = graph_flops(&p.graph);
+            for rank in 0..p.ranks {
+                let positions = s as u64; // cast for every row where they are read, and held whole
+                let share = whole * p.layouts[0].share(rank) as u64 / s as u64;
+                assert!(local_flops(&p, rank).abs_diff(share) <= positions, "each rank does its share");
+            }
             assert_eq!(p.segments.len(), 5, "local, island, local, island, local");
         }
     }
@@ -183,7 +190,7 @@ fn rows_and_sizes_may_share_an_axis() {
     }
 }
 
-fn cross(decoder: usize, encoder: usize) -> Graph {
+pub(crate) fn cross(decoder: usize, encoder: usize) -> Graph {
     let mut b = Build::new("cross");
     let (x, e) = (b.input("x", DType::F64, &[2, decoder, 8]), b.input("e", DType::F64, &[2, encoder, 8]));
     let e = b.self_attention(e, 2, 2, Mask::none());
@@ -223,6 +230,14 @@ fn after_attention(s: usize, f: impl FnOnce(&mut Build, ValueId) -> ValueId) -> 
     b.g
 }
 
+/// A mean over the rows, taken off each row.
+pub(crate) fn gathers_by_mean(s: usize) -> Graph {
+    after_attention(s, |b, x| {
+        let m = b.mean(x, 1, true);
+        b.binary(Binary::Sub, x, m)
+    })
+}
+
 #[track_caller]
 fn one_gather(g: Graph, reason: &str) {
     for p in agrees(g) {
@@ -235,13 +250,7 @@ fn one_gather(g: Graph, reason: &str) {
 fn what_mixes_rows_is_gathered_and_says_why() {
     for s in [2, 5, 19] {
         one_gather(after_attention(s, |b, x| b.mean(x, 1, false)), "reduces over the rows");
-        one_gather(
-            after_attention(s, |b, x| {
-                let m = b.mean(x, 1, true);
-                b.binary(Binary::Sub, x, m)
-            }),
-            "reduces over the rows",
-        );
+        one_gather(gathers_by_mean(s), "reduces over the rows");
         let cumsum = Op::CumSum { axis: 1, exclusive: false, reverse: false };
         one_gather(
             after_attention(s, |b, x| {

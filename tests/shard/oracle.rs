@@ -2,6 +2,7 @@
 //! gathered rows; rows picked and put together element by element from the layout alone.
 
 use annulus::eval::{Precision, apply, eval};
+use annulus::ir::verify::verify;
 use annulus::ir::{Data, Op, Tensor, ValueId};
 use annulus::layout::Progression;
 use annulus::shard::{Placement, Program, Segment, Sharding, local_graph};
@@ -80,6 +81,7 @@ pub(crate) fn run(program: &Program, inputs: &[Tensor]) -> Vec<Tensor> {
                 let mut made: BTreeMap<ValueId, Vec<Tensor>> = BTreeMap::new();
                 for rank in 0..ranks {
                     let local = local_graph(program, at, rank);
+                    verify(&local.graph).unwrap();
                     let own: Vec<Tensor> = local.inputs.iter().map(|v| held[v][rank].clone()).collect();
                     let out = eval(&local.graph, &own, Precision::Declared)
                         .unwrap_or_else(|e| panic!("segment {at}, rank {rank}: {e}"));
