@@ -170,8 +170,11 @@ pub fn operands(
 /// # Errors
 /// Why the operation mixes the rows of that operand.
 pub fn result(op: &Op, slot: usize, f: Factor, x: &[&Type], out: &Type) -> Result<Factor, String> {
-    if let Op::Reshape(_) = op {
-        return reshaped(f, &x[slot].shape, &out.shape, None);
+    match op {
+        Op::Reshape(_) => return reshaped(f, &x[slot].shape, &out.shape, None),
+        // It may have very many operands, all alike.
+        Op::Concat { axis } if *axis != f.axis => return Ok(f),
+        _ => {}
     }
     // No map moves a factor within its axis, so that the result's axis is the one whose map leads here.
     let leads_here = |axis: &usize| {

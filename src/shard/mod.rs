@@ -25,7 +25,7 @@ use crate::layout::LayoutKind;
 use std::sync::Arc;
 
 /// The largest number of ranks that a program is made for.
-pub const MAX_RANKS: usize = 1 << 16;
+pub const MAX_RANKS: usize = 1 << 12;
 
 /// What is asked for.
 #[derive(Clone, Debug)]

@@ -276,20 +276,29 @@ fn carry_forward(
             continue;
         }
         let types = live.types(i);
-        let mut slots: Vec<(bool, usize, usize)> = live.operands[i]
-            .iter()
-            .enumerate()
-            .map(|(slot, &v)| (!wishes.activation[live.at(v)], slot, live.at(v)))
-            .collect();
-        slots.sort_unstable();
-        for (_, slot, from) in slots {
-            let Some(held) = wishes.wish[from] else { continue };
-            let Ok(factor) = axes::result(op, slot, held.factor, &types, live.out(i)) else { continue };
-            match wishes.wish[i] {
-                Some(w) if w.factor == factor => wishes.tie(w.sequence, held.sequence),
-                Some(_) => {}
-                None => follow(live, wishes, ahead, i, Wish { factor, sequence: held.sequence }),
-            }
+        let carried = |slot: usize| wishes.wish[live.at(live.operands[i][slot])];
+        let mut slots: Vec<usize> = (0..types.len()).filter(|&slot| carried(slot).is_some()).collect();
+        slots.sort_by_key(|&slot| !wishes.activation[live.at(live.operands[i][slot])]);
+        if wishes.wish[i].is_none() {
+            let along = |&slot: &usize| {
+                let Wish { factor, sequence } = carried(slot)?;
+                let factor = axes::result(op, slot, factor, &types, live.out(i)).ok()?;
+                Some(Wish { factor, sequence })
+            };
+            let Some(wish) = slots.iter().find_map(along) else { continue };
+            follow(live, wishes, ahead, i, wish);
+        }
+        tie_operands(live, wishes, i, &slots);
+    }
+}
+
+/// Ties the sequence of operation `i` with those of the operands whose rows it reads as they are.
+fn tie_operands(live: &Live, wishes: &mut Wishes, i: usize, slots: &[usize]) {
+    let (Some(maps), Some(own)) = (wishes.maps(live, i), wishes.wish[i]) else { return };
+    for &slot in slots {
+        let from = wishes.wish[live.at(live.operands[i][slot])];
+        if let Some(from) = from.filter(|from| Some(from.factor) == maps[slot]) {
+            wishes.tie(own.sequence, from.sequence);
         }
     }
 }
