@@ -1,5 +1,14 @@
-//! dump: pictures and listings. In: graphs, programs and schedules. Out: DOT, SVG and text, and the report.
+//! dump: pictures and listings for people. In: graphs, programs and schedules. Out: DOT, SVG and text, and the report.
+//!
+//! Invariants: the same input gives the same text, and nothing outside it is read. Names come from untrusted models: all
+//! text is escaped. A schedule that cannot run is drawn as far as it gets, and the picture says so.
 
+mod dot;
 pub mod program;
 pub mod report;
+mod simulate;
 pub mod stages;
+mod svg;
+
+pub use dot::dot;
+pub use svg::timeline_svg;

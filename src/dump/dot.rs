@@ -1,0 +1,196 @@
+//! A graph as DOT: a box an operation, an arrow a use. Regions of a rank's program are clusters.
+
+use crate::ir::{Collective, Constant, Graph, Op, OpId, ValueId};
+use crate::layout::Progression;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+/// Constants of at most so many elements are shown, larger ones named by their content hash.
+const SHOWN: usize = 4;
+
+/// The graph as DOT. Inputs, constants and outputs have shapes of their own, transfers a colour.
+pub fn dot(graph: &Graph) -> String {
+    let mut out = String::new();
+    out.push_str("digraph {\n");
+    line(&mut out, 1, &format!("label={}; labelloc=t; fontname=\"Helvetica\";", quoted(graph.name())));
+    line(
+        &mut out,
+        1,
+        "node [fontname=\"Helvetica\", fontsize=11, style=filled, fillcolor=white, shape=box];",
+    );
+    line(&mut out, 1, "edge [fontname=\"Helvetica\", fontsize=9, color=\"#555555\"];");
+    let mut regions: BTreeMap<OpId, Arc<Graph>> = BTreeMap::new();
+    for id in graph.ops() {
+        match graph.op(id) {
+            Op::Region(_, inner) => {
+                regions.insert(id, inner.clone());
+                region(&mut out, graph, id, inner);
+            }
+            _ => node(&mut out, 1, &format!("n{}", id.index()), graph, id),
+        }
+    }
+    // Where a value comes from: through a region, from the operation inside that makes it.
+    let source = |v: ValueId| match regions.get(&v.op).and_then(|g| Some((g, g.outputs().get(v.port)?))) {
+        Some((inner, o)) => (inside(v.op, o.value.op), port(inner, o.value)),
+        None => (format!("n{}", v.op.index()), port(graph, v)),
+    };
+    for id in graph.ops() {
+        let inner = regions.get(&id).map(|g| g.inputs());
+        for (slot, v) in graph.operands(id).into_iter().enumerate() {
+            let (from, port) = source(v);
+            let to = match inner.as_ref().and_then(|inputs| inputs.get(slot)) {
+                Some(input) => inside(id, input.op),
+                None => format!("n{}", id.index()),
+            };
+            line(&mut out, 1, &format!("{from} -> {to}{port};"));
+        }
+    }
+    for (i, o) in graph.outputs().iter().enumerate() {
+        let (from, port) = source(o.value);
+        let label = quoted(&o.name);
+        line(&mut out, 1, &format!("out{i} [label={label}, shape=invhouse, fillcolor=\"#dcefdc\"];"));
+        line(&mut out, 1, &format!("{from} -> out{i}{port};"));
+    }
+    out.push_str("}\n");
+    out
+}
+
+/// A region as a cluster. A region within a region stays a box.
+fn region(out: &mut String, graph: &Graph, id: OpId, inner: &Graph) {
+    line(out, 1, &format!("subgraph cluster{} {{", id.index()));
+    let label = format!("{} {}", headline(graph.op(id)), inner.name());
+    line(out, 2, &format!("label={}; style=rounded; color=\"#888888\";", quoted(&label)));
+    for op in inner.ops() {
+        node(out, 2, &inside(id, op), inner, op);
+    }
+    for op in inner.ops() {
+        for v in inner.operands(op) {
+            let (from, to) = (inside(id, v.op), inside(id, op));
+            line(out, 2, &format!("{from} -> {to}{};", port(inner, v)));
+        }
+    }
+    line(out, 1, "}");
+}
+
+fn inside(region: OpId, op: OpId) -> String {
+    format!("n{}_{}", region.index(), op.index())
+}
+
+/// Names the result that an edge carries, if the operation has several.
+fn port(graph: &Graph, v: ValueId) -> String {
+    match graph.results(v.op).len() {
+        0 | 1 => String::new(),
+        _ => format!(" [taillabel=\"{}\"]", v.port),
+    }
+}
+
+fn node(out: &mut String, depth: usize, name: &str, graph: &Graph, id: OpId) {
+    let op = graph.op(id);
+    let mut label = vec![headline(op)];
+    let more = details(op);
+    if !more.is_empty() {
+        label.push(more);
+    }
+    for v in graph.results(id) {
+        let value = graph.value(v);
+        label.push(format!("{}: {}", value.name, value.ty));
+    }
+    if !graph.source(id).is_empty() {
+        label.push(format!("from {}", graph.source(id)));
+    }
+    let style = match op {
+        Op::Input(_) => ", shape=house, fillcolor=\"#dcefdc\"",
+        Op::Constant(_) => ", shape=note, fillcolor=\"#eeeeee\"",
+        Op::Start(..) | Op::Wait | Op::Unshard { .. } => ", fillcolor=\"#f9d9a8\"",
+        Op::Attention(_) | Op::Partial(_) => ", fillcolor=\"#cfe2f7\"",
+        Op::Merge { .. } | Op::Finish { .. } => ", fillcolor=\"#e6dcf5\"",
+        _ => "",
+    };
+    line(out, depth, &format!("{name} [label={}{style}];", quoted(&label.join("\n"))));
+}
+
+/// The operation in a word, with what makes it this one.
+fn headline(op: &Op) -> String {
+    match op {
+        Op::Constant(c) => constant(c),
+        Op::Contract(c) => format!("contract {},{} → {}", c.lhs, c.rhs, c.out),
+        Op::Permute(p) => format!("permute {p:?}"),
+        Op::Cast(t) => format!("cast to {t}"),
+        Op::Reduce { kind, axes, .. } => format!("{} over {axes:?}", kind.name()),
+        Op::Softmax { axis } => format!("softmax over {axis}"),
+        Op::Concat { axis } => format!("concat along {axis}"),
+        Op::Gather { axis } => format!("gather along {axis}"),
+        Op::Slice { axis, start, len, step } => format!("slice axis {axis}: {len} from {start} by {step}"),
+        Op::Rows { axis, rows, .. } => format!("rows {} of axis {axis}", show(rows)),
+        Op::Chunk { rows, .. } => format!("chunk, rows {}", show(rows)),
+        _ => op.name().to_owned(),
+    }
+}
+
+/// A second line, where one is needed.
+fn details(op: &Op) -> String {
+    match op {
+        Op::Attention(a) => {
+            let bias = if a.bias.is_some() { ", bias" } else { "" };
+            let cap = if a.softcap > 0.0 { format!(", softcap {}", a.softcap) } else { String::new() };
+            format!("mask {}, scale {}{cap}{bias}", a.mask, a.scale)
+        }
+        Op::Partial(p) => {
+            format!("{} tile: q {} × k {}", p.tile.name(), show(&p.q_rows), show(&p.k_rows))
+        }
+        Op::Start(c, _) => match &**c {
+            Collective::SendRecv { group, to, from, .. } => {
+                let to = to.map_or(String::new(), |r| format!(", to rank {r}"));
+                let from = from.map_or(String::new(), |r| format!(", from rank {r}"));
+                format!("hop {group}{to}{from}")
+            }
+            Collective::AllGather { group, rows } => format!("stage {group}, {} ranks", rows.len()),
+        },
+        Op::Unshard { rows, .. } => format!("from {} ranks", rows.len()),
+        _ => String::new(),
+    }
+}
+
+fn constant(c: &Constant) -> String {
+    match c.data.as_deref().filter(|d| d.len() <= SHOWN) {
+        Some(data) => {
+            let numbers: Vec<String> = data.to_f64().iter().map(|x| format!("{x}")).collect();
+            format!("const {}", numbers.join(", "))
+        }
+        None => format!("const #{:016x}", c.hash),
+    }
+}
+
+fn show(rows: &[Progression]) -> String {
+    if rows.is_empty() {
+        return "none".into();
+    }
+    let parts: Vec<String> = rows.iter().map(ToString::to_string).collect();
+    parts.join(" + ")
+}
+
+fn line(out: &mut String, depth: usize, text: &str) {
+    // Writing to a string does not fail.
+    let _ = writeln!(out, "{:1$}{text}", "", depth * 2);
+}
+
+/// A DOT string. Control characters are shown, not passed on; a newline separates lines of a label.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("\\n"),
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            // Shown as \u{…}, with the backslash itself escaped.
+            c if c.is_control() => out.extend(c.escape_unicode().flat_map(|e| {
+                let twice = if e == '\\' { 2 } else { 1 };
+                std::iter::repeat_n(e, twice)
+            })),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}

@@ -1,0 +1,176 @@
+//! dump: the DOT of graphs and the timeline of schedules, as snapshots and under odd input.
+
+#![allow(clippy::unwrap_used)]
+
+use annulus::dump::{dot, timeline_svg};
+use annulus::ir::{Attention, Binary, DType, Graph, Op, Tensor, Type};
+use annulus::layout::LayoutKind;
+use annulus::mask::Mask;
+use annulus::ring::{Strategy, island};
+use annulus::schedule::{Schedule, StepOp, schedule};
+use annulus::shard::{Segment, ShardOptions, rank_graph, shard};
+use std::sync::Arc;
+
+fn snapshot(name: &str, text: &str) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/dump"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, text));
+}
+
+/// One attention of `length` rows, and its island graphs and schedule.
+fn split(
+    name: &str,
+    mask: Mask,
+    length: usize,
+    ranks: usize,
+    layout: LayoutKind,
+    way: Strategy,
+) -> (Vec<Graph>, Schedule) {
+    let mut graph = Graph::new(name);
+    let q = graph.input("q", Type::new(DType::F32, [1, 4, length, 16]));
+    let k = graph.input("k", Type::new(DType::F32, [1, 2, length, 16]));
+    let v = graph.input("v", Type::new(DType::F32, [1, 2, length, 16]));
+    let attention = Attention { mask, ..Attention::plain(0.25, DType::F32) };
+    let out = graph.add1(Op::Attention(Box::new(attention)), &[q, k, v], name, "").unwrap();
+    graph.output("out", out);
+    let program = shard(Arc::new(graph), &ShardOptions { ranks, layout: Some(layout) }).unwrap();
+    let op = program.segments.iter().find_map(|s| if let Segment::Island(op) = s { Some(*op) } else { None });
+    let op = op.unwrap();
+    let graphs: Vec<Graph> = (0..ranks).map(|r| island(&program, op, way, r).unwrap()).collect();
+    let schedule = schedule(&program, op, way, &graphs).unwrap();
+    (graphs, schedule)
+}
+
+#[test]
+fn island_graph_as_dot() {
+    let (graphs, _) = split("attn", Mask::causal(0), 8, 2, LayoutKind::Contiguous, Strategy::Ring);
+    snapshot("ring-p2-rank1.dot", &dot(&graphs[1]));
+}
+
+#[test]
+fn timelines() {
+    let causal = Mask::causal(0);
+    let cases = [
+        ("ring-contiguous-p2", causal.clone(), 32, 2, LayoutKind::Contiguous, Strategy::Ring),
+        ("ring-zigzag-p4", causal, 32, 4, LayoutKind::Zigzag, Strategy::Ring),
+        ("all-gather-p2", Mask::none(), 32, 2, LayoutKind::Contiguous, Strategy::AllGather),
+    ];
+    for (name, mask, length, ranks, layout, way) in cases {
+        let (_, schedule) = split("attn", mask, length, ranks, layout, way);
+        snapshot(&format!("{name}.svg"), &timeline_svg(&schedule));
+    }
+}
+
+/// A rank's program: segments and islands are clusters, values pass in and out of them.
+#[test]
+fn program_as_dot() {
+    let mut graph = Graph::new("model");
+    let x = graph.input("x", Type::new(DType::F32, [1, 2, 8, 4]));
+    let half = graph.constant("half", Tensor::scalar(DType::F32, 0.5));
+    let table = graph.constant("table", Tensor::from_f64(DType::F32, [1, 2, 1, 4], &[0.25; 8]).unwrap());
+    let q = graph.add1(Op::Binary(Binary::Mul), &[x, half], "q", "/scale/Mul").unwrap();
+    let q = graph.add1(Op::Binary(Binary::Add), &[q, table], "q", "/bias/Add").unwrap();
+    let attention = Attention { mask: Mask::causal(0), ..Attention::plain(0.5, DType::F32) };
+    let y = graph.add1(Op::Attention(Box::new(attention)), &[q, x, x], "attn", "").unwrap();
+    let y = graph.add1(Op::Binary(Binary::Add), &[x, y], "y", "/Add").unwrap();
+    graph.output("y", y);
+    let program = shard(Arc::new(graph), &ShardOptions { ranks: 2, layout: None }).unwrap();
+    let islands = program
+        .islands
+        .keys()
+        .map(|&op| (op, ("ring".to_owned(), Arc::new(island(&program, op, Strategy::Ring, 0).unwrap()))));
+    snapshot("program-p2-rank0.dot", &dot(&rank_graph(&program, 0, &islands.collect()).unwrap()));
+}
+
+/// Every `&` begins an entity, every `<` a tag that this room writes, tags are closed, and XML's forbidden characters are
+/// not there.
+fn well_formed(svg: &str) {
+    let mut open: Vec<&str> = Vec::new();
+    for tag in svg.split('<').skip(1) {
+        let (tag, text) = tag.split_once('>').expect("a tag ends");
+        assert!(!text.contains('>'), "{text}");
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(name));
+            continue;
+        }
+        assert_eq!(tag.matches('"').count() % 2, 0, "{tag}");
+        let name = tag.split([' ', '/']).next().unwrap();
+        let known = ["svg", "defs", "pattern", "marker", "path", "rect", "g", "title", "text"];
+        assert!(known.contains(&name), "{name}");
+        if !tag.ends_with('/') {
+            open.push(name);
+        }
+    }
+    assert!(open.is_empty(), "{open:?}");
+    for rest in svg.split('&').skip(1) {
+        let entity = rest.split(';').next().unwrap();
+        assert!(["amp", "lt", "gt", "quot", "apos"].contains(&entity), "{entity}");
+    }
+    assert!(svg.chars().all(|c| !c.is_control() || c == '\n'), "a control character");
+}
+
+#[test]
+fn hostile_names_stay_text() {
+    let name = "</text><script>&'\"\u{0}\u{1b}]\\n\u{202e}";
+    let (graphs, mut schedule) = split(name, Mask::causal(0), 8, 2, LayoutKind::Zigzag, Strategy::Ring);
+    schedule.name = name.to_owned();
+    for step in schedule.ranks.iter_mut().flat_map(|r| &mut r.steps) {
+        step.reason = name.to_owned();
+    }
+    let svg = timeline_svg(&schedule);
+    well_formed(&svg);
+    assert!(!svg.contains("<script"));
+    let text = dot(&graphs[0]);
+    for line in text.lines() {
+        let bare = line.replace("\\\\", "").replace("\\\"", "");
+        assert_eq!(bare.matches('"').count() % 2, 0, "{line}");
+        assert!(!line.chars().any(char::is_control), "{line}");
+    }
+}
+
+/// What cannot run is drawn as far as it gets, and the picture says so.
+#[test]
+fn a_schedule_that_is_stuck_says_so() {
+    let (_, good) = split("attn", Mask::none(), 8, 3, LayoutKind::Contiguous, Strategy::Ring);
+    assert!(!timeline_svg(&good).contains("can never run"));
+    let mut bad = good.clone();
+    bad.ranks[1].steps[0].records = None;
+    let svg = timeline_svg(&bad);
+    well_formed(&svg);
+    assert!(svg.contains("steps can never run"));
+}
+
+/// Numbers from untrusted text neither panic nor grow the picture.
+#[test]
+fn absurd_numbers_are_drawn_or_left_out() {
+    let (_, good) = split("attn", Mask::none(), 8, 3, LayoutKind::Contiguous, Strategy::Ring);
+    let big = usize::MAX;
+    for which in 0..6 {
+        let mut bad = good.clone();
+        for step in bad.ranks.iter_mut().flat_map(|r| &mut r.steps) {
+            match &mut step.op {
+                StepOp::Pack { pieces } if which == 0 => pieces.iter_mut().for_each(|p| p.rows.len = big),
+                StepOp::AttnPartial { kv, .. } if which == 1 => {
+                    kv.iter_mut().for_each(|p| (p.rows.start, p.rows.step, p.rows.len) = (big, big, big));
+                }
+                StepOp::Exchange { sends, .. } if which == 2 => sends.iter_mut().for_each(|t| t.peer = big),
+                StepOp::Exchange { recvs, .. } if which == 3 => {
+                    recvs.iter_mut().flat_map(|t| &mut t.views).for_each(|v| v.bytes = big);
+                }
+                _ => {}
+            }
+        }
+        match which {
+            4 => (bad.attention.sizes.batch, bad.attention.sizes.q_len) = (big, 0),
+            5 => bad.ranks.push(bad.ranks[0].clone()),
+            _ => {}
+        }
+        let svg = timeline_svg(&bad);
+        well_formed(&svg);
+        assert!(svg.len() < 200_000, "{}", svg.len());
+    }
+    let nothing = Schedule { ranks: vec![], ..good };
+    well_formed(&timeline_svg(&nothing));
+}
