@@ -1,5 +1,6 @@
 //! A graph as DOT: a box an operation, an arrow a use. Regions of a rank's program are clusters.
 
+use super::is_unsafe;
 use crate::ir::{Collective, Constant, Graph, Op, OpId, ValueId};
 use crate::layout::Progression;
 use std::collections::BTreeMap;
@@ -32,25 +33,22 @@ pub fn dot(graph: &Graph) -> String {
     }
     // Where a value comes from: through a region, from the operation inside that makes it.
     let source = |v: ValueId| match regions.get(&v.op).and_then(|g| Some((g, g.outputs().get(v.port)?))) {
-        Some((inner, o)) => (inside(v.op, o.value.op), port(inner, o.value)),
-        None => (format!("n{}", v.op.index()), port(graph, v)),
+        Some((inner, o)) => Source::of(inside(v.op, o.value.op), inner, o.value),
+        None => Source::of(format!("n{}", v.op.index()), graph, v),
     };
     for id in graph.ops() {
         let inner = regions.get(&id).map(|g| g.inputs());
-        for (slot, v) in graph.operands(id).into_iter().enumerate() {
-            let (from, port) = source(v);
-            let to = match inner.as_ref().and_then(|inputs| inputs.get(slot)) {
-                Some(input) => inside(id, input.op),
-                None => format!("n{}", id.index()),
-            };
-            line(&mut out, 1, &format!("{from} -> {to}{port};"));
-        }
+        let to = |slot: usize| match inner.as_ref().and_then(|inputs| inputs.get(slot)) {
+            Some(input) => inside(id, input.op),
+            None => format!("n{}", id.index()),
+        };
+        let uses = graph.operands(id).into_iter().enumerate();
+        edges(&mut out, 1, uses.map(|(slot, v)| (source(v), to(slot))));
     }
     for (i, o) in graph.outputs().iter().enumerate() {
-        let (from, port) = source(o.value);
         let label = quoted(&o.name);
         line(&mut out, 1, &format!("out{i} [label={label}, shape=invhouse, fillcolor=\"#dcefdc\"];"));
-        line(&mut out, 1, &format!("{from} -> out{i}{port};"));
+        edges(&mut out, 1, [(source(o.value), format!("out{i}"))].into_iter());
     }
     out.push_str("}\n");
     out
@@ -65,10 +63,8 @@ fn region(out: &mut String, graph: &Graph, id: OpId, inner: &Graph) {
         node(out, 2, &inside(id, op), inner, op);
     }
     for op in inner.ops() {
-        for v in inner.operands(op) {
-            let (from, to) = (inside(id, v.op), inside(id, op));
-            line(out, 2, &format!("{from} -> {to}{};", port(inner, v)));
-        }
+        let uses = inner.operands(op).into_iter();
+        edges(out, 2, uses.map(|v| (Source::of(inside(id, v.op), inner, v), inside(id, op))));
     }
     line(out, 1, "}");
 }
@@ -77,11 +73,37 @@ fn inside(region: OpId, op: OpId) -> String {
     format!("n{}_{}", region.index(), op.index())
 }
 
-/// Names the result that an edge carries, if the operation has several.
-fn port(graph: &Graph, v: ValueId) -> String {
-    match graph.results(v.op).len() {
-        0 | 1 => String::new(),
-        _ => format!(" [taillabel=\"{}\"]", v.port),
+/// One end of an edge: a node, and which of its results.
+struct Source {
+    node: String,
+    port: usize,
+    /// How many results the node has.
+    of: usize,
+}
+
+impl Source {
+    fn of(node: String, graph: &Graph, v: ValueId) -> Source {
+        Source { node, port: v.port, of: graph.results(v.op).len() }
+    }
+}
+
+/// One arrow for all results that go from one node to another; which ones is said unless it is all of them.
+fn edges(out: &mut String, depth: usize, uses: impl Iterator<Item = (Source, String)>) {
+    let mut arrows: Vec<(String, String, Vec<usize>, usize)> = Vec::new();
+    for (from, to) in uses {
+        match arrows.iter_mut().find(|a| a.0 == from.node && a.1 == to) {
+            Some(arrow) => arrow.2.push(from.port),
+            None => arrows.push((from.node, to, vec![from.port], from.of)),
+        }
+    }
+    for (from, to, mut ports, of) in arrows {
+        ports.dedup();
+        let names: Vec<String> = ports.iter().map(ToString::to_string).collect();
+        let label = match ports.len() < of {
+            true => format!(" [taillabel=\"{}\"]", names.join(",")),
+            false => String::new(),
+        };
+        line(out, depth, &format!("{from} -> {to}{label};"));
     }
 }
 
@@ -184,7 +206,7 @@ fn quoted(text: &str) -> String {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
             // Shown as \u{…}, with the backslash itself escaped.
-            c if c.is_control() => out.extend(c.escape_unicode().flat_map(|e| {
+            c if is_unsafe(c) => out.extend(c.escape_unicode().flat_map(|e| {
                 let twice = if e == '\\' { 2 } else { 1 };
                 std::iter::repeat_n(e, twice)
             })),

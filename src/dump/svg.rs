@@ -2,6 +2,7 @@
 //!
 //! It is to be read without a legend: every bar says what it is where there is room for it, and in its tooltip in full.
 
+use super::is_unsafe;
 use super::simulate::{Flight, SHARE_TRANSFER, Span, Timeline, simulate};
 use crate::layout::Progression;
 use crate::mask::Tile;
@@ -459,7 +460,7 @@ fn escape(text: &str) -> String {
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&apos;"),
             '\n' | '\t' => out.push(c),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
+            c if is_unsafe(c) => out.push('\u{fffd}'),
             c => out.push(c),
         }
     }
