@@ -62,7 +62,7 @@ pub(super) fn partial(p: &Partial, x: &[Tensor], acc: DType) -> Result<Vec<Data>
                 q_heads,
                 kv_heads,
                 q_len,
-                kv_len: if p.tile == Tile::Skip { 0 } else { kv_len },
+                kv_len,
                 head_dim,
                 v_head_dim: p.v_head_dim,
             },
@@ -78,11 +78,6 @@ pub(super) fn partial(p: &Partial, x: &[Tensor], acc: DType) -> Result<Vec<Data>
         };
         let [o, m, l] = problem.solve();
         Ok(vec![wrap(o), wrap(m), wrap(l)])
-    }
-    for t in &x[..2] {
-        if !t.dtype().is_float() {
-            return Err(format!("does not take {}", t.ty()));
-        }
     }
     if acc == DType::F64 { run::<f64>(p, x) } else { run::<f32>(p, x) }
 }

@@ -4,10 +4,9 @@
 //! stand. One thread computes a product of at most [`BLOCK`] rows; how a product is cut depends on its size alone, so
 //! that bits do not depend on the number of threads.
 
-use super::number::{Float, Number, Scalar, same, wrap};
+use super::number::{Scalar, same, wrap};
 use super::walk::{Walk, copy, strides};
 use crate::ir::{Contract, Data, Tensor};
-use half::{bf16, f16};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder};
 use rayon::prelude::*;
@@ -104,17 +103,8 @@ pub(super) fn contract(c: &Contract, a: &Tensor, b: &Tensor) -> Result<Data, Str
         Data::F32(v) => Ok(wrap(plan.run::<f32>(v, same(b.data())?))),
         Data::I64(v) => Ok(wrap(plan.run::<i64>(v, same(b.data())?))),
         Data::I32(v) => Ok(wrap(plan.run::<i32>(v, same(b.data())?))),
-        Data::F16(v) => half::<f16>(&plan, v, b.data()),
-        Data::BF16(v) => half::<bf16>(&plan, v, b.data()),
-        Data::Bool(_) => Err("does not take bool".into()),
+        other => Err(format!("does not take {}", other.dtype())),
     }
-}
-
-/// Products in f32, rounded once.
-fn half<T: Float<Acc = f32>>(plan: &Plan, a: &[T], b: &Data) -> Result<Data, String> {
-    let up = |v: &[T]| v.iter().map(|&x| x.up()).collect::<Vec<f32>>();
-    let values = plan.run::<f32>(&up(a), &up(same(b)?));
-    Ok(wrap(values.into_iter().map(<T as Number>::down).collect()))
 }
 
 /// One operand as (batch, rows, columns): the extents and strides of its axes, each list in the order of the plan.
@@ -203,7 +193,7 @@ impl Plan {
         let (b, b_batch, b_steps) = self.b.settle(b, &self.batch);
         let mut starts: Vec<[usize; 2]> = Vec::new();
         let walk = Walk::new(&self.batch, [&a_batch, &b_batch]);
-        walk.runs([0, 0], |[i, j]| {
+        walk.runs([0, 0], &mut |[i, j]| {
             starts.extend(
                 (0..walk.len).map(|x| [i + x * walk.step[0] as usize, j + x * walk.step[1] as usize]),
             );

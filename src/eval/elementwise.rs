@@ -1,8 +1,6 @@
 //! Functions of one, two and three elements, and conversions.
 
-use super::number::{
-    Element, Float, Number, Real, Scalar, bf16_from_f64, f16_from_f64, same, with_float, with_number, wrap,
-};
+use super::number::{Element, Real, Scalar, bf16_from_f64, f16_from_f64, same, with_real, with_scalar, wrap};
 use super::walk::{Walk, broadcast_strides};
 use crate::ir::{Binary, DType, Data, Type, Unary};
 use half::{bf16, f16};
@@ -14,17 +12,21 @@ pub(super) fn unary(op: Unary, x: &Data) -> Result<Data, String> {
             Ok(wrap(v.iter().map(|&b| !b).collect()))
         }
         Unary::Neg | Unary::Abs | Unary::Sign => {
-            with_number!(x, v => Ok(wrap(signs(op, v))), Err("does not take bool".into()))
+            with_scalar!(x, v => Ok(wrap(signs(op, v))), no(x))
         }
-        _ => with_float!(x, v => Ok(real(op, v)), Err(format!("does not take {}", x.dtype()))),
+        _ => with_real!(x, v => Ok(real(op, v)), no(x)),
     }
 }
 
-fn map<T: Number>(x: &[T], f: impl Fn(T::Acc) -> T::Acc) -> Vec<T> {
-    x.iter().map(|&a| T::down(f(a.up()))).collect()
+fn no<R>(x: &Data) -> Result<R, String> {
+    Err(format!("does not take {}", x.dtype()))
 }
 
-fn signs<T: Number>(op: Unary, x: &[T]) -> Vec<T> {
+fn map<T: Scalar>(x: &[T], f: impl Fn(T) -> T) -> Vec<T> {
+    x.iter().map(|&a| f(a)).collect()
+}
+
+fn signs<T: Scalar>(op: Unary, x: &[T]) -> Vec<T> {
     match op {
         Unary::Neg => map(x, Scalar::neg),
         Unary::Abs => map(x, Scalar::abs),
@@ -32,12 +34,12 @@ fn signs<T: Number>(op: Unary, x: &[T]) -> Vec<T> {
     }
 }
 
-fn real<T: Float>(op: Unary, x: &[T]) -> Data {
+fn real<T: Real>(op: Unary, x: &[T]) -> Data {
     let values = match op {
         Unary::Exp => map(x, Real::exp),
         Unary::Log => map(x, Real::ln),
         Unary::Sqrt => map(x, Real::sqrt),
-        Unary::Reciprocal => map(x, |a| T::Acc::ONE.div(a)),
+        Unary::Reciprocal => map(x, |a| T::ONE.div(a)),
         Unary::Sin => map(x, Real::sin),
         Unary::Cos => map(x, Real::cos),
         Unary::Tanh => map(x, Real::tanh),
@@ -46,8 +48,8 @@ fn real<T: Float>(op: Unary, x: &[T]) -> Data {
         Unary::Floor => map(x, Real::floor),
         Unary::Ceil => map(x, Real::ceil),
         Unary::Round => map(x, Real::round_ties_even),
-        Unary::IsNan => return wrap(x.iter().map(|&a| a.up().is_nan()).collect()),
-        Unary::IsInf => return wrap(x.iter().map(|&a| a.up().is_infinite()).collect()),
+        Unary::IsNan => return wrap(x.iter().map(|&a| a.is_nan()).collect()),
+        Unary::IsInf => return wrap(x.iter().map(|&a| a.is_infinite()).collect()),
         Unary::Neg | Unary::Abs | Unary::Sign | Unary::Not => signs(op, x),
     };
     wrap(values)
@@ -63,10 +65,9 @@ fn zip<A: Copy, B: Copy, R>(
     let walk = Walk::new(shape, [&broadcast_strides(a_shape, shape), &broadcast_strides(b_shape, shape)]);
     let mut out = Vec::with_capacity(shape.iter().product());
     let len = walk.len;
-    walk.runs([0, 0], |[i, j]| match walk.step {
+    walk.runs([0, 0], &mut |[i, j]| match walk.step {
         [1, 1] => out.extend(a[i..i + len].iter().zip(&b[j..j + len]).map(|(&x, &y)| f(x, y))),
         [1, 0] => out.extend(a[i..i + len].iter().map(|&x| f(x, b[j]))),
-        [0, 1] => out.extend(b[j..j + len].iter().map(|&y| f(a[i], y))),
         [s, t] => out.extend((0..len).map(|n| f(a[i + n * s as usize], b[j + n * t as usize]))),
     });
     out
@@ -82,51 +83,50 @@ pub(super) fn binary(op: Binary, a: Operand, b: Operand, shape: &[usize]) -> Res
             Binary::Or => |x, y| x || y,
             Binary::Xor => |x, y| x != y,
             Binary::Eq => |x, y| x == y,
-            _ => return Err("does not take bool".into()),
+            _ => return no(a.0),
         };
         return Ok(wrap(zip(shape, (v, a.1), (w, b.1), f)));
     }
-    with_number!(a.0, v => arithmetic(op, (v, a.1), (same(b.0)?, b.1), shape), Err("does not take bool".into()))
+    with_scalar!(a.0, v => arithmetic(op, (v, a.1), (same(b.0)?, b.1), shape), no(a.0))
 }
 
-fn arithmetic<T: Number>(
+fn arithmetic<T: Scalar>(
     op: Binary,
     a: (&[T], &[usize]),
     b: (&[T], &[usize]),
     shape: &[usize],
 ) -> Result<Data, String> {
     macro_rules! each {
-        ($f:expr) => {{
-            let f = $f;
-            wrap::<T>(zip(shape, a, b, |x: T, y: T| T::down(f(x.up(), y.up()))))
-        }};
+        ($f:expr) => {
+            wrap::<T>(zip(shape, a, b, $f))
+        };
     }
     macro_rules! compare {
-        ($op:tt) => { wrap(zip(shape, a, b, |x: T, y: T| x.up() $op y.up())) };
+        ($op:tt) => { wrap(zip(shape, a, b, |x: T, y: T| x $op y)) };
     }
-    let by_zero = || T::Acc::INTEGER && b.0.iter().any(|y| y.up() == T::Acc::ZERO);
+    let by_zero = || T::INTEGER && b.0.contains(&T::ZERO);
     Ok(match op {
-        Binary::Add => each!(T::Acc::add),
-        Binary::Sub => each!(T::Acc::sub),
-        Binary::Mul => each!(T::Acc::mul),
+        Binary::Add => each!(T::add),
+        Binary::Sub => each!(T::sub),
+        Binary::Mul => each!(T::mul),
         Binary::Div | Binary::Mod if by_zero() => return Err("division by zero".into()),
-        Binary::Div => each!(T::Acc::div),
-        Binary::Mod => each!(T::Acc::modulo),
+        Binary::Div => each!(T::div),
+        Binary::Mod => each!(T::modulo),
         Binary::Pow => {
             let mut undefined = false;
             let values = zip(shape, a, b, |x: T, y: T| {
-                T::down(x.up().pow(y.up()).unwrap_or_else(|| {
+                x.pow(y).unwrap_or_else(|| {
                     undefined = true;
-                    T::Acc::ZERO
-                }))
+                    T::ZERO
+                })
             });
             if undefined {
                 return Err("zero to a negative power".into());
             }
             wrap(values)
         }
-        Binary::Min => each!(T::Acc::min),
-        Binary::Max => each!(T::Acc::max),
+        Binary::Min => each!(T::min),
+        Binary::Max => each!(T::max),
         Binary::Eq => compare!(==),
         Binary::Lt => compare!(<),
         Binary::Le => compare!(<=),
@@ -151,7 +151,7 @@ fn choose<T: Element>(
     let walk = Walk::new(shape, [&strides[0], &strides[1], &strides[2]]);
     let [p, s, t] = walk.step.map(|s| s as usize);
     let mut out = Vec::with_capacity(shape.iter().product());
-    walk.runs([0; 3], |[h, i, j]| {
+    walk.runs([0; 3], &mut |[h, i, j]| {
         out.extend((0..walk.len).map(|n| if cond.0[h + n * p] { a.0[i + n * s] } else { b.0[j + n * t] }));
     });
     Ok(wrap(out))

@@ -1,6 +1,6 @@
 //! Operations steered by index tensors, and the k largest.
 
-use super::number::{Element, Number, same, with_number, wrap};
+use super::number::{Element, Scalar, same, with_scalar, wrap};
 use super::shape::pick;
 use super::walk::around;
 use crate::ir::{Data, Tensor};
@@ -72,16 +72,16 @@ pub(super) fn scatter_nd(x: &Tensor, indices: &Tensor, updates: &Tensor) -> Resu
 /// Values and places of the k best along an axis; NaN counts as the largest.
 pub(super) fn topk(x: &Tensor, axis: usize, k: usize, largest: bool) -> Result<(Data, Data), String> {
     let dims = around(x.shape(), axis);
-    with_number!(x.data(), v => Ok(best(v, dims, k, largest)), Err("does not take bool".into()))
+    with_scalar!(x.data(), v => Ok(best(v, dims, k, largest)), Err(format!("does not take {}", x.dtype())))
 }
 
-fn best<T: Number>(
+fn best<T: Scalar>(
     v: &[T],
     (outer, n, inner): (usize, usize, usize),
     k: usize,
     largest: bool,
 ) -> (Data, Data) {
-    let compare = |a: T::Acc, b: T::Acc| {
+    let compare = |a: T, b: T| {
         a.partial_cmp(&b).unwrap_or_else(|| {
             // Of two, at least one is NaN: it is unequal to itself.
             let (a_nan, b_nan) = (a.partial_cmp(&a).is_none(), b.partial_cmp(&b).is_none());
@@ -96,7 +96,7 @@ fn best<T: Number>(
             let mut order: Vec<usize> = (0..n).collect();
             // The sort is stable: ties stay in the order of their places.
             order.sort_by(|&a, &b| {
-                let c = compare(at(a).up(), at(b).up());
+                let c = compare(at(a), at(b));
                 if largest { Ordering::reverse(c) } else { c }
             });
             for (r, &j) in order[..k].iter().enumerate() {

@@ -183,8 +183,34 @@ fn segment(graph: &Graph, x: &[Tensor], precision: Precision, depth: usize) -> R
     run::graph(graph, x, precision, depth + 1).map_err(|e| e.to_string())
 }
 
+/// Whether an operation computes with its elements, and so takes f16 and bf16 in f32. (Attention has a type of its own for
+/// that; the others move elements.)
+fn is_arithmetic(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Unary(_)
+            | Op::Binary(_)
+            | Op::Contract(_)
+            | Op::Reduce { .. }
+            | Op::Softmax { .. }
+            | Op::CumSum { .. }
+            | Op::TopK { .. }
+    )
+}
+
 /// The results of an operation whose operands fit it, and of which at least one has elements. `types` are the results'.
 fn compute(op: &Op, x: &[Tensor], types: &[Type], precision: Precision) -> Result<Vec<Data>, String> {
+    let half = |d: DType| matches!(d, DType::F16 | DType::BF16);
+    if !(is_arithmetic(op) && x.iter().any(|t| half(t.dtype()))) {
+        return dispatch(op, x, types, precision);
+    }
+    let wide: Option<Vec<Tensor>> =
+        x.iter().map(|t| Tensor::new(t.shape(), elementwise::cast(t.data(), DType::F32))).collect();
+    let results = dispatch(op, &wide.ok_or("cannot be widened")?, types, precision)?;
+    Ok(results.iter().zip(types).map(|(d, t)| elementwise::cast(d, t.dtype)).collect())
+}
+
+fn dispatch(op: &Op, x: &[Tensor], types: &[Type], precision: Precision) -> Result<Vec<Data>, String> {
     let shape = &types[0].shape;
     let operand = |i: usize| (x[i].data(), x[i].shape());
     let accumulator = |declared: DType| if precision == Precision::F64 { DType::F64 } else { declared };

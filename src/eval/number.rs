@@ -1,7 +1,7 @@
 //! Element types as Rust types: what a loop over elements may ask of them.
 //!
-//! [`Element`] is any of the seven, [`Number`] all but truth values, [`Float`] the four floating ones. Arithmetic happens
-//! in [`Number::Acc`]: f16 and bf16 are computed in f32 and rounded once per operation.
+//! [`Element`] is any of the seven, [`Scalar`] the four in which arithmetic happens, [`Real`] f32 and f64 of these. f16 and
+//! bf16 have no arithmetic of their own: an operation takes them in f32 and rounds its results once.
 
 use crate::ir::{DType, Data};
 use half::{bf16, f16};
@@ -282,85 +282,31 @@ macro_rules! real {
 }
 real!(f32, f64);
 
-/// An element type with arithmetic.
-pub(super) trait Number: Element {
-    /// Where its arithmetic happens.
-    type Acc: Scalar;
-    fn up(self) -> Self::Acc;
-    fn down(x: Self::Acc) -> Self;
-}
-
-macro_rules! number {
-    ($($t:ty),*) => {$(
-        impl Number for $t {
-            type Acc = $t;
-            fn up(self) -> $t {
-                self
-            }
-            fn down(x: $t) -> $t {
-                x
-            }
-        }
-    )*};
-}
-number!(f64, f32, i64, i32);
-
-impl Number for f16 {
-    type Acc = f32;
-    fn up(self) -> f32 {
-        self.to_f32()
-    }
-    fn down(x: f32) -> f16 {
-        f16::from_f32(x)
-    }
-}
-
-impl Number for bf16 {
-    type Acc = f32;
-    fn up(self) -> f32 {
-        self.to_f32()
-    }
-    fn down(x: f32) -> bf16 {
-        bf16::from_f32(x)
-    }
-}
-
-/// A floating element type.
-pub(super) trait Float: Number<Acc: Real> {}
-impl Float for f64 {}
-impl Float for f32 {}
-impl Float for f16 {}
-impl Float for bf16 {}
-
-/// Runs `$body` with `$v` bound to the elements of a number type; truth values take `$other`.
-macro_rules! with_number {
+/// Runs `$body` with `$v` bound to the elements of a type with arithmetic; every other type takes `$other`.
+macro_rules! with_scalar {
     ($data:expr, $v:ident => $body:expr, $other:expr) => {
         match $data {
             $crate::ir::Data::F64($v) => $body,
             $crate::ir::Data::F32($v) => $body,
-            $crate::ir::Data::F16($v) => $body,
-            $crate::ir::Data::BF16($v) => $body,
             $crate::ir::Data::I64($v) => $body,
             $crate::ir::Data::I32($v) => $body,
-            $crate::ir::Data::Bool(_) => $other,
-        }
-    };
-}
-pub(super) use with_number;
-
-/// Runs `$body` with `$v` bound to the elements of a floating type; every other type takes `$other`.
-macro_rules! with_float {
-    ($data:expr, $v:ident => $body:expr, $other:expr) => {
-        match $data {
-            $crate::ir::Data::F64($v) => $body,
-            $crate::ir::Data::F32($v) => $body,
-            $crate::ir::Data::F16($v) => $body,
-            $crate::ir::Data::BF16($v) => $body,
             _ => $other,
         }
     };
 }
-pub(super) use with_float;
+pub(super) use with_scalar;
+
+/// Runs `$body` with `$v` bound to the elements of f64 or f32; every other type takes `$other`.
+macro_rules! with_real {
+    ($data:expr, $v:ident => $body:expr, $other:expr) => {
+        match $data {
+            $crate::ir::Data::F64($v) => $body,
+            $crate::ir::Data::F32($v) => $body,
+            _ => $other,
+        }
+    };
+}
+pub(super) use with_real;
 
 /// f64 to f32, rounded to odd: a further rounding to a type of at most 22 bits is then the rounding of the f64 itself.
 /// Two roundings to nearest, which conversions in hardware make, may miss by one unit.

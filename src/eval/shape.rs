@@ -82,7 +82,7 @@ pub(super) fn pad(x: &Tensor, with: &Tensor, low: &[usize], shape: &[usize]) -> 
             let start = low.iter().zip(&to).map(|(&l, &s)| l as isize * s).sum();
             let walk = super::walk::Walk::new(x.shape(), [&from, &to]);
             let [s, t] = walk.step.map(|s| s as usize);
-            walk.runs([0, start], |[i, o]| (0..walk.len).for_each(|n| out[o + n * t] = v[i + n * s]));
+            walk.runs([0, start], &mut |[i, o]| (0..walk.len).for_each(|n| out[o + n * t] = v[i + n * s]));
         }
         Ok(wrap(out))
     }

@@ -30,7 +30,7 @@ impl<const N: usize> Walk<N> {
     }
 
     /// Calls `f` with the offsets at which each run begins, in row-major order. Not for shapes without elements.
-    pub(super) fn runs(&self, start: [isize; N], mut f: impl FnMut([usize; N])) {
+    pub(super) fn runs(&self, start: [isize; N], f: &mut dyn FnMut([usize; N])) {
         let mut at = start;
         let mut index = vec![0usize; self.outer.len()];
         loop {
@@ -75,7 +75,7 @@ pub(super) fn copy<T: Copy>(x: &[T], shape: &[usize], strides: &[isize], start: 
     }
     let walk = Walk::new(shape, [strides]);
     let (len, [step]) = (walk.len, walk.step);
-    walk.runs([start], |[at]| match step {
+    walk.runs([start], &mut |[at]| match step {
         1 => out.extend_from_slice(&x[at..at + len]),
         0 => out.extend(std::iter::repeat_n(x[at], len)),
         _ => out.extend((0..len as isize).map(|i| x[(at as isize + i * step) as usize])),

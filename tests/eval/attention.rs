@@ -7,7 +7,7 @@ use annulus::mask::{Fill, Mask, Term};
 use proptest::prelude::*;
 
 /// The scores of one query row that take part, with their keys.
-pub fn live(a: &Attention, x: &[Nd], [b, h, i]: [usize; 3], q_row: usize) -> Vec<(usize, f64)> {
+pub(crate) fn live(a: &Attention, x: &[Nd], [b, h, i]: [usize; 3], q_row: usize) -> Vec<(usize, f64)> {
     let (q, k) = (&x[0], &x[1]);
     let group = h / (q.shape[1] / k.shape[1]);
     (0..k.shape[2])
@@ -41,7 +41,7 @@ pub fn live(a: &Attention, x: &[Nd], [b, h, i]: [usize; 3], q_row: usize) -> Vec
 }
 
 /// (out, lse).
-pub fn reference(a: &Attention, x: &[Tensor]) -> (Vec<f64>, Vec<f64>) {
+pub(crate) fn reference(a: &Attention, x: &[Tensor]) -> (Vec<f64>, Vec<f64>) {
     let x: Vec<Nd> = x.iter().map(Nd::of).collect();
     let (q, k, v) = (&x[0], &x[1], &x[2]);
     let (mut out, mut lse) = (vec![], vec![]);
@@ -64,13 +64,13 @@ pub fn reference(a: &Attention, x: &[Tensor]) -> (Vec<f64>, Vec<f64>) {
 }
 
 #[derive(Clone, Debug)]
-pub struct Case {
-    pub a: Attention,
-    pub x: Vec<Tensor>,
+pub(crate) struct Case {
+    pub(crate) a: Attention,
+    pub(crate) x: Vec<Tensor>,
 }
 
 /// Any attention: sizes with awkward lengths, every kind of mask, fill, bias and softcap.
-pub fn cases(dtype: impl Strategy<Value = DType> + 'static) -> impl Strategy<Value = Case> {
+pub(crate) fn cases(dtype: impl Strategy<Value = DType> + 'static) -> impl Strategy<Value = Case> {
     let sizes = (1usize..3, 1usize..3, 1usize..3, 1usize..9, 0usize..10, 1usize..4, 1usize..4);
     let terms = (
         proptest::option::of(-4i64..5),

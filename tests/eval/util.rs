@@ -6,17 +6,17 @@ use proptest::prelude::*;
 
 /// A tensor's elements as f64, read by index.
 #[derive(Clone, Debug)]
-pub struct Nd {
-    pub shape: Vec<usize>,
-    pub v: Vec<f64>,
+pub(crate) struct Nd {
+    pub(crate) shape: Vec<usize>,
+    pub(crate) v: Vec<f64>,
 }
 
 impl Nd {
-    pub fn of(t: &Tensor) -> Nd {
+    pub(crate) fn of(t: &Tensor) -> Nd {
         Nd { shape: t.shape().to_vec(), v: t.to_f64() }
     }
 
-    pub fn at(&self, index: &[usize]) -> f64 {
+    pub(crate) fn at(&self, index: &[usize]) -> f64 {
         assert_eq!(index.len(), self.shape.len());
         let flat = index.iter().zip(&self.shape).fold(0, |p, (&i, &e)| {
             assert!(i < e, "{index:?} in {:?}", self.shape);
@@ -26,7 +26,7 @@ impl Nd {
     }
 
     /// Aligned at the last axis; an extent of 1 stays where it is.
-    pub fn broadcast_at(&self, index: &[usize]) -> f64 {
+    pub(crate) fn broadcast_at(&self, index: &[usize]) -> f64 {
         let missing = index.len() - self.shape.len();
         let own: Vec<usize> =
             self.shape.iter().zip(&index[missing..]).map(|(&e, &i)| if e == 1 { 0 } else { i }).collect();
@@ -35,7 +35,7 @@ impl Nd {
 }
 
 /// Every index of a shape, row-major.
-pub fn indices(shape: &[usize]) -> Vec<Vec<usize>> {
+pub(crate) fn indices(shape: &[usize]) -> Vec<Vec<usize>> {
     let n: usize = shape.iter().product();
     (0..n)
         .map(|flat| {
@@ -50,16 +50,16 @@ pub fn indices(shape: &[usize]) -> Vec<Vec<usize>> {
         .collect()
 }
 
-pub fn from_fn(shape: &[usize], f: impl Fn(&[usize]) -> f64) -> Vec<f64> {
+pub(crate) fn from_fn(shape: &[usize], f: impl Fn(&[usize]) -> f64) -> Vec<f64> {
     indices(shape).iter().map(|i| f(i)).collect()
 }
 
-pub fn tensor(dtype: DType, shape: &[usize], v: &[f64]) -> Tensor {
+pub(crate) fn tensor(dtype: DType, shape: &[usize], v: &[f64]) -> Tensor {
     Tensor::from_f64(dtype, shape, v).unwrap()
 }
 
 /// A deterministic spread of numbers in −1 … 1.
-pub fn noise(n: usize, seed: u64) -> Vec<f64> {
+pub(crate) fn noise(n: usize, seed: u64) -> Vec<f64> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     (0..n)
         .map(|_| {
@@ -69,17 +69,17 @@ pub fn noise(n: usize, seed: u64) -> Vec<f64> {
         .collect()
 }
 
-pub fn random(dtype: DType, shape: &[usize], seed: u64) -> Tensor {
+pub(crate) fn random(dtype: DType, shape: &[usize], seed: u64) -> Tensor {
     tensor(dtype, shape, &noise(shape.iter().product(), seed))
 }
 
 /// The first result of an operation in its declared type.
-pub fn run(op: Op, x: &[Tensor]) -> Result<Tensor, String> {
+pub(crate) fn run(op: Op, x: &[Tensor]) -> Result<Tensor, String> {
     apply(&op, x, Precision::Declared).map(|mut r| r.swap_remove(0))
 }
 
 /// Half a unit in the last place of a type, relative, and its smallest step.
-pub fn unit(dtype: DType) -> (f64, f64) {
+pub(crate) fn unit(dtype: DType) -> (f64, f64) {
     match dtype {
         DType::F64 => (2f64.powi(-53), f64::from_bits(1)),
         DType::F32 => (2f64.powi(-24), 2f64.powi(-149)),
@@ -89,7 +89,7 @@ pub fn unit(dtype: DType) -> (f64, f64) {
     }
 }
 
-pub fn largest(dtype: DType) -> f64 {
+pub(crate) fn largest(dtype: DType) -> f64 {
     match dtype {
         DType::F16 => 65504.0,
         DType::BF16 => f64::from(f32::from_bits(0x7f7f_0000)),
@@ -100,7 +100,7 @@ pub fn largest(dtype: DType) -> f64 {
 
 /// Whether `got` is `want` within `units` halves of a unit in the last place; NaN is NaN, infinities agree, and what
 /// is beyond the type is infinite.
-pub fn is_close(dtype: DType, got: f64, want: f64, units: f64) -> bool {
+pub(crate) fn is_close(dtype: DType, got: f64, want: f64, units: f64) -> bool {
     if want.is_nan() || got.is_nan() {
         return want.is_nan() && got.is_nan();
     }
@@ -111,26 +111,26 @@ pub fn is_close(dtype: DType, got: f64, want: f64, units: f64) -> bool {
     (got - want).abs() <= units * (relative * want.abs() + step)
 }
 
-pub fn assert_close(dtype: DType, got: &[f64], want: &[f64], units: f64) {
+pub(crate) fn assert_close(dtype: DType, got: &[f64], want: &[f64], units: f64) {
     assert_eq!(got.len(), want.len());
     for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
         assert!(is_close(dtype, g, w, units), "element {i}: got {g:e}, want {w:e} in {dtype}");
     }
 }
 
-pub fn floats() -> impl Strategy<Value = DType> {
+pub(crate) fn floats() -> impl Strategy<Value = DType> {
     prop_oneof![Just(DType::F64), Just(DType::F32), Just(DType::F16), Just(DType::BF16)]
 }
 
-pub fn numbers() -> impl Strategy<Value = DType> {
+pub(crate) fn numbers() -> impl Strategy<Value = DType> {
     prop_oneof![3 => floats(), 1 => Just(DType::I64), 1 => Just(DType::I32)]
 }
 
-pub fn dtypes() -> impl Strategy<Value = DType> {
+pub(crate) fn dtypes() -> impl Strategy<Value = DType> {
     prop_oneof![3 => floats(), 1 => Just(DType::I64), 1 => Just(DType::I32), 1 => Just(DType::Bool)]
 }
 
-pub fn shapes(rank: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Vec<usize>> {
+pub(crate) fn shapes(rank: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Vec<usize>> {
     proptest::collection::vec(prop_oneof![1 => Just(0usize), 2 => Just(1usize), 6 => 2usize..5], rank)
 }
 
@@ -154,12 +154,12 @@ fn value(dtype: DType) -> BoxedStrategy<f64> {
 }
 
 /// A tensor with awkward values.
-pub fn values(dtype: DType, shape: Vec<usize>) -> impl Strategy<Value = Tensor> {
+pub(crate) fn values(dtype: DType, shape: Vec<usize>) -> impl Strategy<Value = Tensor> {
     let n = shape.iter().product::<usize>();
     proptest::collection::vec(value(dtype), n).prop_map(move |v| tensor(dtype, &shape, &v))
 }
 
-pub fn tensors(
+pub(crate) fn tensors(
     dtype: impl Strategy<Value = DType>,
     shape: impl Strategy<Value = Vec<usize>>,
 ) -> impl Strategy<Value = Tensor> {
@@ -167,7 +167,7 @@ pub fn tensors(
 }
 
 /// A shape that broadcasts to `shape`.
-pub fn narrowed(shape: Vec<usize>) -> impl Strategy<Value = Vec<usize>> {
+pub(crate) fn narrowed(shape: Vec<usize>) -> impl Strategy<Value = Vec<usize>> {
     (0..=shape.len(), proptest::collection::vec(any::<bool>(), shape.len())).prop_map(move |(skip, one)| {
         shape.iter().zip(one).skip(skip).map(|(&e, one)| if one { 1 } else { e }).collect()
     })
