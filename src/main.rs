@@ -1,3 +1,7 @@
-//! The command line of annulus.
+//! The command line of annulus: `annulus --help` teaches it, `annulus COMMAND --help` each command.
 
-fn main() {}
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -167,29 +167,36 @@ impl Graph {
         }
     }
 
-    /// Every operation, operands first; among those that may come next, the one added first.
-    /// A cycle, which only a faulty change can make, leaves its operations out.
+    /// Every operation, operands first: the inputs in their order, then, among those that may come next, the one added
+    /// first. A cycle, which only a faulty change can make, leaves its operations out.
     ///
     /// Complexity: O((V + E) log V).
     pub fn ops(&self) -> Vec<OpId> {
         let bound = self.dag.node_indices().map(|n| n.index() + 1).max().unwrap_or(0);
         let mut missing = vec![0usize; bound];
         let mut ready = BinaryHeap::new();
+        // An input comes by its place, anything else by its number after all inputs.
+        let place: HashMap<usize, usize> =
+            self.inputs.iter().enumerate().map(|(i, id)| (id.index(), i)).collect();
+        let key = |n: usize| match place.get(&n) {
+            Some(&i) => (0, i, n),
+            None => (1, n, n),
+        };
         for n in self.dag.node_indices() {
             missing[n.index()] = self.dag.edges_directed(n, Direction::Incoming).count();
             if missing[n.index()] == 0 {
-                ready.push(Reverse(n.index()));
+                ready.push(Reverse(key(n.index())));
             }
         }
         let mut order = Vec::with_capacity(self.dag.node_count());
-        while let Some(Reverse(i)) = ready.pop() {
+        while let Some(Reverse((_, _, i))) = ready.pop() {
             let n = NodeIndex::new(i);
             order.push(OpId(n));
             for e in self.dag.edges_directed(n, Direction::Outgoing) {
                 let t = e.target().index();
                 missing[t] -= 1;
                 if missing[t] == 0 {
-                    ready.push(Reverse(t));
+                    ready.push(Reverse(key(t)));
                 }
             }
         }

@@ -1,0 +1,295 @@
+//! The arguments of each command, with the text that `--help` prints.
+
+use annulus::find::{FindOptions, Numerics};
+use annulus::layout::LayoutKind;
+use annulus::ring::Strategy;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const MODEL_HELP: &str = "\
+MODEL is an .onnx file, a file in annulus's own text form (- for standard input), or a folder in the ONNX test-case layout: \
+model.onnx and test_data_set_0/{input,output}_N.pb. From a folder, inputs and expected outputs are taken unless --inputs and \
+--expect name others.
+
+Exit status: 0 done and within tolerance; 1 a comparison or a check failed, or something was refused; 2 usage or unreadable input.";
+
+/// Splits long-context attention over the ranks of a GPU group: finds it, rewrites it into chunks, collectives and
+/// merges, schedules them, proves the schedule, and runs all ranks.
+#[derive(Debug, Parser)]
+#[command(
+    name = "annulus",
+    version,
+    after_help = "\
+Try it:  annulus run tests/models/llama --ranks 4
+         annulus compile tests/models/llama --ranks 4 --rank 1 --emit graph
+         annulus compile tests/models/llama --ranks 4 --emit schedule"
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List every attention in normal form, and every near miss with its reason
+    #[command(after_help = MODEL_HELP)]
+    Find(Find),
+    /// Evaluate the graph as it stands, on one rank, and compare with the expected outputs
+    #[command(after_help = MODEL_HELP)]
+    Eval(Eval),
+    /// The whole pass without running: prints the report, or what --emit asks for
+    #[command(after_help = MODEL_HELP)]
+    Compile(Compile),
+    /// The whole pass, then run all ranks in this process and compare with the expected outputs
+    #[command(after_help = MODEL_HELP)]
+    Run(Run),
+    /// Parse a schedule of all ranks and prove it, or say what is wrong and where
+    Check(Check),
+    /// Put a model through the named passes and print the text of the last
+    #[command(after_help = MODEL_HELP)]
+    Opt(Opt),
+}
+
+/// Which model, and what every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Model {
+    /// An .onnx file, a text graph, or a test-case folder
+    pub(crate) model: PathBuf,
+    /// Size of a symbolic dimension; may be repeated
+    #[arg(long = "dim", value_name = "NAME=N", value_parser = dim)]
+    pub(crate) dims: Vec<(String, usize)>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Say on standard error what is being done, and how long it took
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// No colour (there is none so far)
+    #[arg(long)]
+    pub(crate) no_color: bool,
+}
+
+/// Inputs, expected outputs and how near they must be.
+#[derive(Debug, Args)]
+pub(crate) struct Data {
+    /// Folder with input_N.pb, instead of the case's own
+    #[arg(long, value_name = "DIR")]
+    pub(crate) inputs: Option<PathBuf>,
+    /// Folder with output_N.pb, instead of the case's own
+    #[arg(long, value_name = "DIR")]
+    pub(crate) expect: Option<PathBuf>,
+    /// Absolute tolerance, instead of the manifest's: |a-b| <= atol + rtol*|b|
+    #[arg(long, value_name = "X", value_parser = tolerance)]
+    pub(crate) atol: Option<f64>,
+    /// Relative tolerance, instead of the manifest's
+    #[arg(long, value_name = "X", value_parser = tolerance)]
+    pub(crate) rtol: Option<f64>,
+}
+
+/// Which rewritings are admitted.
+#[derive(Debug, Args)]
+pub(crate) struct Admit {
+    /// Classes of rewriting that are admitted, separated by commas: exact, reassociation, rounding, precision, domain.
+    /// By default all of them; none changes a finite result beyond rounding
+    #[arg(long, value_name = "C,...", value_delimiter = ',', value_parser = numerics)]
+    pub(crate) numerics: Vec<Numerics>,
+}
+
+impl Admit {
+    pub(crate) fn options(&self) -> FindOptions {
+        if self.numerics.is_empty() {
+            FindOptions::default()
+        } else {
+            FindOptions { numerics: self.numerics.clone() }
+        }
+    }
+}
+
+/// How to split.
+#[derive(Debug, Args)]
+pub(crate) struct Split {
+    /// Number of ranks
+    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub(crate) ranks: u32,
+    /// auto, ring or all-gather
+    #[arg(long, default_value = "auto", value_parser = strategy)]
+    pub(crate) strategy: Choice<Strategy>,
+    /// auto (zigzag if causal, else contiguous), contiguous or zigzag
+    #[arg(long, default_value = "auto", value_parser = layout)]
+    pub(crate) layout: Choice<LayoutKind>,
+}
+
+/// `auto`, or one that is named.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Choice<T> {
+    Auto,
+    This(T),
+}
+
+impl<T: Copy> Choice<T> {
+    pub(crate) fn named(&self) -> Option<T> {
+        match self {
+            Choice::Auto => None,
+            Choice::This(x) => Some(*x),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Find {
+    #[command(flatten)]
+    pub(crate) model: Model,
+    #[command(flatten)]
+    pub(crate) admit: Admit,
+    /// Print the rules that led to each attention
+    #[arg(long)]
+    pub(crate) explain: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Eval {
+    #[command(flatten)]
+    pub(crate) model: Model,
+    #[command(flatten)]
+    pub(crate) data: Data,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Compile {
+    #[command(flatten)]
+    pub(crate) model: Model,
+    #[command(flatten)]
+    pub(crate) split: Split,
+    #[command(flatten)]
+    pub(crate) admit: Admit,
+    /// The rank whose graph is printed
+    #[arg(long, default_value_t = 0)]
+    pub(crate) rank: u32,
+    /// What to print; may be repeated with -o
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) emit: Vec<Emit>,
+    /// Write the emitted files into this folder: graph.R.txt, schedule.txt, graph.R.dot, timeline.svg, report.txt
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Emit {
+    /// The rank's rewritten graph as text
+    Graph,
+    /// The schedules of all ranks as text
+    Schedule,
+    /// The rank's rewritten graph as DOT
+    Dot,
+    /// The timeline of all ranks as a picture
+    Svg,
+    /// What was found, split and proved
+    Report,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) model: Model,
+    #[command(flatten)]
+    pub(crate) split: Split,
+    #[command(flatten)]
+    pub(crate) admit: Admit,
+    #[command(flatten)]
+    pub(crate) data: Data,
+    /// Where to run
+    #[arg(long, value_enum, default_value = "cpu")]
+    pub(crate) backend: Backend,
+    /// Another legal order of the steps; the result has the same bits
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Backend {
+    /// Every rank in this process
+    Cpu,
+    /// Not written yet: refused
+    Cuda,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// A file as `compile --emit schedule` prints it, or - for standard input
+    pub(crate) schedule: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Accepted for uniformity
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// No colour (there is none so far)
+    #[arg(long)]
+    pub(crate) no_color: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Opt {
+    #[command(flatten)]
+    pub(crate) model: Model,
+    /// Passes in order, separated by commas: import, find, shard, ring, schedule, check. Each needs those before it,
+    /// which run even if they are not named. A text graph may begin with a line
+    /// `// opt ranks=4 rank=1 layout=zigzag strategy=ring`
+    #[arg(long, value_name = "a,b,c", value_delimiter = ',', required = true, value_enum)]
+    pub(crate) passes: Vec<Pass>,
+    /// Print constants exactly, not by their hash
+    #[arg(long)]
+    pub(crate) full: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Pass {
+    /// The graph as read
+    Import,
+    /// The graph with attention nodes
+    Find,
+    /// The rank's program, attentions whole
+    Shard,
+    /// The rank's program, attentions rewritten
+    Ring,
+    /// The schedules of all ranks
+    Schedule,
+    /// What is proved of them
+    Check,
+}
+
+fn dim(text: &str) -> Result<(String, usize), String> {
+    let (name, size) = text.split_once('=').ok_or("want NAME=N, such as sequence=4096")?;
+    let size = size.parse().map_err(|_| format!("{size} is no size"))?;
+    Ok((name.to_owned(), size))
+}
+
+fn tolerance(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(x) if x >= 0.0 && x.is_finite() => Ok(x),
+        _ => Err("want a finite number that is not negative".into()),
+    }
+}
+
+fn numerics(text: &str) -> Result<Numerics, String> {
+    Numerics::ALL
+        .into_iter()
+        .find(|n| n.name() == text)
+        .ok_or_else(|| format!("want one of {}", Numerics::ALL.map(Numerics::name).join(", ")))
+}
+
+pub(crate) fn strategy(text: &str) -> Result<Choice<Strategy>, String> {
+    if text == "auto" {
+        return Ok(Choice::Auto);
+    }
+    let names = Strategy::ALL.map(Strategy::name).join(", ");
+    Strategy::from_name(text).map(Choice::This).ok_or_else(|| format!("want auto, {names}"))
+}
+
+pub(crate) fn layout(text: &str) -> Result<Choice<LayoutKind>, String> {
+    if text == "auto" {
+        return Ok(Choice::Auto);
+    }
+    let names = LayoutKind::ALL.map(LayoutKind::name).join(", ");
+    LayoutKind::from_name(text).map(Choice::This).ok_or_else(|| format!("want auto, {names}"))
+}

@@ -1,0 +1,53 @@
+//! `annulus check`.
+
+use super::args::Check;
+use super::{Stop, print};
+use annulus::check;
+use annulus::dump::report::{CheckFailure, Checks};
+use annulus::schedule;
+use serde::Serialize;
+
+#[derive(Serialize)]
+struct Outcome {
+    ranks: usize,
+    checks: Checks,
+    ok: bool,
+}
+
+pub(crate) fn run(args: &Check) -> Result<(), Stop> {
+    let text = super::opt::read_text(&args.schedule)?;
+    let schedules = schedule::parse(&text)
+        .map_err(|e| Stop::Usage(format!("{} is no schedule\n{e}", args.schedule.display())))?;
+    let mut checks = Checks::default();
+    let mut lines = Vec::new();
+    for s in &schedules {
+        let report = check::check(s);
+        let proved: Vec<String> =
+            report.passed.iter().map(|p| format!("{} ({} facts)", p.check, p.facts)).collect();
+        if report.failed.is_empty() {
+            lines.push(format!("{}: proved: {}", s.name, proved.join(", ")));
+        } else {
+            lines.push(format!("{}: NOT proved", s.name));
+        }
+        for f in &report.failed {
+            lines.push(format!("  {}: rank {}, step #{} ({}): {}", f.check, f.rank, f.step, f.op, f.message));
+        }
+        for p in &report.passed {
+            if !checks.passed.iter().any(|c| c == p.check) {
+                checks.passed.push(p.check.to_owned());
+            }
+        }
+        checks.failed.extend(report.failed.iter().map(CheckFailure::from));
+    }
+    // A check that fails anywhere has not passed.
+    checks.passed.retain(|p| !checks.failed.iter().any(|f| f.check == *p));
+    let ok = checks.failed.is_empty();
+    let faults = checks.failed.len();
+    if args.json {
+        let ranks = schedules.iter().map(|s| s.ranks.len()).max().unwrap_or(0);
+        print::json(&Outcome { ranks, checks, ok })?;
+    } else {
+        print::text(&lines.join("\n"))?;
+    }
+    if ok { Ok(()) } else { Err(Stop::Failed(format!("{faults} faults in {}", args.schedule.display()))) }
+}

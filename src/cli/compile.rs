@@ -1,0 +1,192 @@
+//! `annulus compile` and `annulus run`: the whole pass, without and with running.
+
+use super::args::{Admit, Backend, Choice, Compile, Emit, Run, Split};
+use super::{Stop, eval as compared, model, print};
+use annulus::dump::report::{self, Report, TrafficReport};
+use annulus::dump::{dot, stages, timeline_svg};
+use annulus::eval::{Precision, eval};
+use annulus::import::case::Case;
+use annulus::ir::text::{Form, print as print_graph};
+use annulus::{Compiled, Options};
+use std::path::Path;
+use std::time::Instant;
+
+pub(crate) fn compile(args: &Compile) -> Result<(), Stop> {
+    if args.rank >= args.split.ranks {
+        return Err(Stop::Usage(format!(
+            "--rank {}: there are ranks 0 to {}",
+            args.rank,
+            args.split.ranks - 1
+        )));
+    }
+    if args.model.json && args.output.is_none() && args.emit.iter().any(|&e| e != Emit::Report) {
+        return Err(Stop::Usage(
+            "--json prints the report: name a folder with -o for what --emit asks for".into(),
+        ));
+    }
+    if args.emit.len() > 1 && args.output.is_none() {
+        return Err(Stop::Usage("several --emit need a folder: name it with -o".into()));
+    }
+    let case = model::load(&args.model, None)?;
+    let (compiled, report) = pass(&case, &args.split, &args.admit, args.model.verbose)?;
+    if let Some(dir) = &args.output {
+        for &what in if args.emit.is_empty() { &[Emit::Report][..] } else { &args.emit } {
+            write(dir, &emitted(args, what, &compiled, &report)?)?;
+        }
+        return if args.model.json { print::json(&report) } else { Ok(()) };
+    }
+    if args.model.json {
+        return print::json(&report);
+    }
+    let what = args.emit.first().copied().unwrap_or(Emit::Report);
+    print::text(emitted(args, what, &compiled, &report)?.first().map_or("", |(_, text)| text))
+}
+
+pub(crate) fn run(args: &Run) -> Result<(), Stop> {
+    if args.backend == Backend::Cuda {
+        return Err(Stop::Failed(
+            "--backend cuda is refused: there are no kernels yet; cpu runs the same schedule".into(),
+        ));
+    }
+    let case = model::load(&args.model, Some(&args.data))?;
+    let inputs = model::inputs(&case)?;
+    let stored = model::expected(&case)?;
+    let (compiled, mut report) = pass(&case, &args.split, &args.admit, args.model.verbose)?;
+    let start = Instant::now();
+    let run = annulus::run(&compiled, &inputs, args.seed)?;
+    model::note(args.model.verbose, "ran all ranks", start);
+    let nan_ok = stored.is_none();
+    let expected = match stored {
+        Some(outputs) => outputs,
+        None => eval(&case.graph, &inputs, Precision::Declared).map_err(annulus::Error::from)?,
+    };
+    let outputs = compared::judge(&case, &args.data, &run.outputs, &expected, nan_ok)?;
+    let within = outputs.iter().all(|o| o.within);
+    let counted = TrafficReport { bytes_sent: run.traffic.bytes_sent, messages: run.traffic.messages };
+    let as_planned = counted == report.traffic;
+    report.traffic = counted;
+    report.ok = within && as_planned;
+    report.outputs = Some(outputs);
+    if args.model.json {
+        print::json(&report)?;
+    } else {
+        let mut lines = summary(&compiled, &report);
+        lines.extend(compared::lines(&case, &args.data, report.outputs.as_deref().unwrap_or_default()));
+        print::text(&lines.join("\n"))?;
+    }
+    match (as_planned, within) {
+        (false, _) => Err(Stop::Failed("the ranks sent other bytes or messages than the plan says".into())),
+        (true, false) => Err(Stop::Failed(compared::failed(&case, &args.data))),
+        (true, true) => Ok(()),
+    }
+}
+
+/// The whole pass, timed.
+fn pass(case: &Case, split: &Split, admit: &Admit, verbose: bool) -> Result<(Compiled, Report), Stop> {
+    let options = Options {
+        ranks: split.ranks as usize,
+        strategy: Choice::named(&split.strategy),
+        layout: Choice::named(&split.layout),
+        find: admit.options(),
+    };
+    let start = Instant::now();
+    let compiled = annulus::compile(&case.graph, &options)?;
+    let mut report = report::report(&compiled);
+    report.compile_ms = Some(start.elapsed().as_secs_f64() * 1e3);
+    model::note(verbose, "found, split, rewrote, scheduled and proved", start);
+    Ok((compiled, report))
+}
+
+/// The files that one WHAT stands for, as (name, text); without a folder the first goes to standard output.
+fn emitted(
+    args: &Compile,
+    what: Emit,
+    compiled: &Compiled,
+    report: &Report,
+) -> Result<Vec<(String, String)>, Stop> {
+    let rank = args.rank;
+    let graph = || compiled.rank_graph(rank as usize);
+    let one = |name: String, text: String| Ok(vec![(name, text)]);
+    match what {
+        Emit::Graph => one(format!("graph.{rank}.txt"), print_graph(&graph()?, Form::People)),
+        Emit::Dot => one(format!("graph.{rank}.dot"), dot(&graph()?)),
+        Emit::Schedule => one("schedule.txt".into(), stages::schedules(compiled)),
+        Emit::Report => one("report.txt".into(), summary(compiled, report).join("\n")),
+        Emit::Svg if compiled.islands.is_empty() => {
+            Err(Stop::Failed("there is no island to draw: no attention is split".into()))
+        }
+        // A picture for each distinct island: timeline.svg, timeline.1.svg, …
+        Emit::Svg => Ok(compiled
+            .islands
+            .iter()
+            .enumerate()
+            .map(|(i, island)| {
+                let name = if i == 0 { "timeline.svg".into() } else { format!("timeline.{i}.svg") };
+                (name, timeline_svg(&island.schedule))
+            })
+            .collect()),
+    }
+}
+
+fn write(dir: &Path, files: &[(String, String)]) -> Result<(), Stop> {
+    for (name, text) in files {
+        let path = dir.join(name);
+        let fail = |e: std::io::Error| Stop::Usage(format!("{}: {e}", path.display()));
+        std::fs::create_dir_all(dir).map_err(fail)?;
+        std::fs::write(&path, text).map_err(fail)?;
+    }
+    Ok(())
+}
+
+/// The report as a few lines.
+fn summary(compiled: &Compiled, report: &Report) -> Vec<String> {
+    let found = report.attention.found;
+    let plural = if found == 1 { "" } else { "s" };
+    let mut parts = vec![format!("found {found} attention{plural}, {} distinct", report.islands.len())];
+    let mut choices: Vec<String> = Vec::new();
+    for i in &report.islands {
+        let choice = if i.layout == i.kv_layout {
+            format!("{}, {}", i.strategy, i.layout)
+        } else {
+            format!("{}, {} × {}", i.strategy, i.layout, i.kv_layout)
+        };
+        if !choices.contains(&choice) {
+            choices.push(choice);
+        }
+    }
+    parts.extend(choices);
+    if !report.checks.passed.is_empty() {
+        let proved: Vec<&str> = report.checks.passed.iter().map(|c| phrase(c)).collect();
+        parts.push(format!("proved: {}", proved.join(", ")));
+    }
+    let mut lines = vec![parts.join(" · ")];
+    for m in &compiled.missed {
+        lines.push(format!("near miss at {}: {}", m.at, m.reason));
+    }
+    for r in &report.attention.refused {
+        lines.push(format!("not split: {}: {}", r.at, r.reason));
+    }
+    for g in &report.gathered {
+        lines.push(format!("gathered {}: {} ({} in all)", g.at, g.reason, print::bytes(g.bytes)));
+    }
+    let count = |n: usize| format!("{n}");
+    lines.push(format!(
+        "sent per rank {} in {} messages · arena {} per rank",
+        print::span(&report.traffic.bytes_sent, print::bytes),
+        print::span(&report.traffic.messages, count),
+        print::span(&report.schedule.peak_bytes, print::bytes),
+    ));
+    lines
+}
+
+/// What a check proves, in words.
+fn phrase(check: &str) -> &str {
+    match check {
+        "deadlock" => "no deadlock",
+        "race" => "no race",
+        "filled" => "nothing read before it is there",
+        "coverage" => "every key once",
+        "merge once" => "every part merged once",
+        other => other,
+    }
+}

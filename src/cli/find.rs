@@ -1,0 +1,69 @@
+//! `annulus find`.
+
+use super::args::Find;
+use super::{Stop, model, print};
+use annulus::find::{self, Found, report::AttentionRecord, report::record};
+use serde::Serialize;
+use std::time::Instant;
+
+#[derive(Serialize)]
+struct Outcome {
+    attention: Vec<AttentionRecord>,
+    missed: Vec<Missed>,
+}
+
+#[derive(Serialize)]
+struct Missed {
+    at: String,
+    reason: String,
+}
+
+pub(crate) fn run(args: &Find) -> Result<(), Stop> {
+    let case = model::load(&args.model, None)?;
+    let start = Instant::now();
+    let found = find::find(&case.graph, &args.admit.options());
+    model::note(args.model.verbose, "searched", start);
+    let records: Vec<AttentionRecord> = found.attentions.iter().map(|a| record(&found.graph, a)).collect();
+    if args.model.json {
+        let missed = found.missed.iter().map(|m| Missed { at: m.at.clone(), reason: m.reason.clone() });
+        return print::json(&Outcome { attention: records, missed: missed.collect() });
+    }
+    print::text(&describe(&found, &records, args.explain))
+}
+
+fn describe(found: &Found, records: &[AttentionRecord], explain: bool) -> String {
+    let count = |n: usize, one: &str, many: &str| match n {
+        0 => format!("no {many}"),
+        1 => format!("1 {one}"),
+        n => format!("{n} {many}"),
+    };
+    let mut out = format!(
+        "{}, {}\n",
+        count(records.len(), "attention", "attentions"),
+        count(found.missed.len(), "near miss", "near misses")
+    );
+    let width = records.iter().map(|r| r.name.chars().count()).max().unwrap_or(0);
+    for (r, a) in records.iter().zip(&found.attentions) {
+        let heads = if r.q_heads == r.kv_heads {
+            format!("{}×{}", r.q_heads, r.head_dim)
+        } else {
+            format!("{}×{} over {} kv heads", r.q_heads, r.head_dim, r.kv_heads)
+        };
+        let values = if r.v_head_dim == r.head_dim { String::new() } else { format!("  v {}", r.v_head_dim) };
+        let softcap = if r.softcap == 0.0 { String::new() } else { format!("  softcap {}", r.softcap) };
+        let bias = r.bias.as_ref().map_or(String::new(), |b| format!("  bias {b}"));
+        out += &format!(
+            "  {:width$}  {}  {heads}{values}  {}×{}  scale {}  {}{softcap}{bias}  {}  ring: {}\n",
+            r.name, r.kind, r.q_len, r.kv_len, r.scale, r.mask, r.form, r.ring
+        );
+        if explain {
+            for step in &a.applied {
+                out += &format!("      {}  {}  ({})\n", step.rule, step.what, step.numerics.name());
+            }
+        }
+    }
+    for m in &found.missed {
+        out += &format!("  missed at {}: {}\n", m.at, m.reason);
+    }
+    out
+}

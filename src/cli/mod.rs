@@ -1,0 +1,67 @@
+//! The command line. In: arguments. Out: text or one JSON object on standard output, one message on standard error, and an
+//! exit status: 0 done and within tolerance, 1 a comparison or check failed or something was refused, 2 usage or
+//! unreadable input.
+
+mod args;
+mod check;
+mod compile;
+mod eval;
+mod find;
+mod model;
+mod opt;
+mod print;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug)]
+enum Stop {
+    /// Exit status 1: the message; what failed may have been printed already, then it is empty.
+    Failed(String),
+    /// Exit status 2.
+    Usage(String),
+}
+
+impl From<annulus::Error> for Stop {
+    fn from(error: annulus::Error) -> Stop {
+        use annulus::{Error, import::ImportError};
+        match &error {
+            Error::Import(ImportError::Unsupported { .. }) => Stop::Failed(error.to_string()),
+            Error::Import(_) => Stop::Usage(error.to_string()),
+            Error::Eval(annulus::eval::EvalError::Inputs(_)) => Stop::Usage(error.to_string()),
+            _ => Stop::Failed(error.to_string()),
+        }
+    }
+}
+
+/// Parses the arguments, runs the command, prints, and gives the exit status.
+pub(crate) fn main() -> ExitCode {
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // `--help` and `--version` are no errors; clap knows where each goes.
+            let code = if error.use_stderr() { 2 } else { 0 };
+            return if error.print().is_ok() { ExitCode::from(code) } else { ExitCode::from(2) };
+        }
+    };
+    let outcome = match cli.command {
+        args::Command::Find(a) => find::run(&a),
+        args::Command::Eval(a) => eval::run(&a),
+        args::Command::Compile(a) => compile::compile(&a),
+        args::Command::Run(a) => compile::run(&a),
+        args::Command::Check(a) => check::run(&a),
+        args::Command::Opt(a) => opt::run(&a),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Stop::Failed(why)) => {
+            print::error(&why);
+            ExitCode::from(1)
+        }
+        Err(Stop::Usage(why)) => {
+            print::error(&why);
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Reading a model and its test data from what the user names.
+
+use super::Stop;
+use super::args::{Data, Model};
+use annulus::import::case::{self, Case, CaseError, Stored};
+use annulus::import::{ImportError, ImportOptions};
+use annulus::ir::Tensor;
+use std::time::Instant;
+
+/// Reads the model, and the test data that stand beside it or where `data` says.
+pub(crate) fn load(model: &Model, data: Option<&Data>) -> Result<Case, Stop> {
+    let options = ImportOptions { dims: model.dims.iter().cloned().collect(), ..ImportOptions::default() };
+    let stored = data
+        .map_or_else(Stored::default, |d| Stored { inputs: d.inputs.clone(), expected: d.expect.clone() });
+    let start = Instant::now();
+    let case = case::load(&model.model, &stored, &options).map_err(Stop::from)?;
+    note(model.verbose, "read the model", start);
+    Ok(case)
+}
+
+/// The inputs of the graph, from `--inputs` or the case.
+pub(crate) fn inputs(case: &Case) -> Result<Vec<Tensor>, Stop> {
+    case.ordered_inputs().map_err(|name| {
+        let graph = &case.graph;
+        let number = graph.inputs().into_iter().position(|v| graph.value(v).name == name).unwrap_or(0);
+        Stop::Usage(format!(
+            "input {name} has no value: put input_{number}.pb into a folder and name it with --inputs"
+        ))
+    })
+}
+
+/// The expected outputs in the order of the graph's, from `--expect` or the case; `None` if there are none.
+pub(crate) fn expected(case: &Case) -> Result<Option<Vec<Tensor>>, Stop> {
+    if case.expected.is_empty() {
+        return Ok(None);
+    }
+    let given = |name: &str| case.expected.iter().find(|(n, _)| n == name).map(|(_, t)| t.clone());
+    let all = case.graph.outputs().iter().map(|o| {
+        given(&o.name).ok_or_else(|| Stop::Usage(format!("there is no expected value for output {}", o.name)))
+    });
+    all.collect::<Result<Vec<_>, _>>().map(Some)
+}
+
+/// The tolerance of output number `i`: the arguments', else the case's.
+pub(crate) fn tolerance(case: &Case, data: &Data, i: usize) -> (f64, f64) {
+    let stored = case.tolerance[i];
+    (data.atol.unwrap_or(stored.atol), data.rtol.unwrap_or(stored.rtol))
+}
+
+/// With `-v`: what was done and how long it took, on standard error.
+pub(crate) fn note(verbose: bool, what: &str, start: Instant) {
+    if verbose {
+        super::print::error(&format!("{what}: {:.1} ms", start.elapsed().as_secs_f64() * 1e3));
+    }
+}
+
+impl From<CaseError> for Stop {
+    fn from(error: CaseError) -> Stop {
+        match error {
+            CaseError::Import { source: ImportError::Unsupported { .. }, .. } => {
+                Stop::Failed(error.to_string())
+            }
+            _ => Stop::Usage(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! `annulus opt`: a model through the named passes, text out. Case files of the tests go the same way.
+
+use super::args::{Opt, Pass};
+use super::{Stop, model, print};
+use annulus::dump::stages::{Request, Stage, text_after};
+use annulus::ir::Graph;
+use annulus::ir::text::{self, Form};
+use std::io::Read;
+use std::path::Path;
+
+pub(crate) fn run(args: &Opt) -> Result<(), Stop> {
+    let (graph, request) = read(args)?;
+    let last = args.passes.iter().copied().max().unwrap_or(Pass::Import);
+    let stage = match last {
+        Pass::Import => Stage::Import,
+        Pass::Find => Stage::Find,
+        Pass::Shard => Stage::Shard,
+        Pass::Ring => Stage::Ring,
+        Pass::Schedule => Stage::Schedule,
+        Pass::Check => Stage::Check,
+    };
+    let form = if args.full { Form::Full } else { Form::People };
+    print::text(&text_after(&graph, &request, stage, form)?)
+}
+
+/// A text graph with its header, or any other model on one rank.
+fn read(args: &Opt) -> Result<(Graph, Request), Stop> {
+    let path = &args.model.model;
+    let usage = |why: String| Stop::Usage(format!("{}: {why}", path.display()));
+    if path.is_dir() || path.extension().is_some_and(|e| e == "onnx") {
+        let request = Request::from_header("").map_err(usage)?;
+        return Ok((model::load(&args.model, None)?.graph, request));
+    }
+    let source = read_text(path)?;
+    let request = Request::from_header(&source).map_err(usage)?;
+    let graph =
+        text::parse(&source).map_err(|e| Stop::Usage(format!("{} is no graph\n{e}", path.display())))?;
+    Ok((graph, request))
+}
+
+/// A text file, or standard input for `-`.
+pub(crate) fn read_text(path: &Path) -> Result<String, Stop> {
+    let fail = |e: std::io::Error| Stop::Usage(format!("{}: {e}", path.display()));
+    if path.as_os_str() == "-" {
+        let mut text = String::new();
+        std::io::stdin().lock().read_to_string(&mut text).map_err(fail)?;
+        Ok(text)
+    } else {
+        std::fs::read_to_string(path).map_err(fail)
+    }
+}

@@ -1,0 +1,170 @@
+//! The command line as a user meets it: what it prints, where, and its exit status.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn annulus(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_annulus"))
+        .args(args)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("the binary runs")
+}
+
+fn stdout(args: &[&str]) -> String {
+    let out = annulus(args);
+    assert_eq!(out.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    assert!(out.stderr.is_empty(), "{args:?} wrote to standard error");
+    String::from_utf8(out.stdout).expect("UTF-8")
+}
+
+/// The exit status and the message of a command that must not succeed.
+fn refused(args: &[&str]) -> (Option<i32>, String) {
+    let out = annulus(args);
+    assert_ne!(out.status.code(), Some(0), "{args:?}");
+    (out.status.code(), String::from_utf8(out.stderr).expect("UTF-8"))
+}
+
+fn snapshot(name: &str, text: &str) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/cli"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, text));
+}
+
+/// Without the figures that depend on the order of floating-point sums of this machine.
+fn without_errors(text: &str) -> String {
+    let mut out = String::new();
+    for line in text.lines() {
+        match line.split_once("max error ") {
+            Some((before, after)) => {
+                let rest = after.split_once(' ').map_or("", |(_, rest)| rest);
+                out += &format!("{before}max error _ {rest}\n");
+            }
+            None => out += &format!("{line}\n"),
+        }
+    }
+    out
+}
+
+#[test]
+fn run_says_what_was_done_and_how_near_it_came() {
+    let mut all = String::new();
+    for args in [
+        ["run", "tests/models/llama", "--ranks", "4"],
+        ["run", "tests/models/gpt2", "--ranks", "3"],
+        ["run", "tests/models/mistral", "--ranks", "8"],
+    ] {
+        all += &format!("$ annulus {}\n{}\n", args.join(" "), without_errors(&stdout(&args)));
+    }
+    snapshot("run", &all);
+}
+
+#[test]
+fn find_lists_attentions() {
+    let mut all = String::new();
+    for model in ["llama", "gpt2", "mistral"] {
+        let path = format!("tests/models/{model}");
+        all += &format!("$ annulus find {path} --explain\n{}\n", stdout(&["find", &path, "--explain"]));
+    }
+    snapshot("find", &all);
+}
+
+#[test]
+fn json_has_the_fields_that_are_promised() {
+    let parse = |args: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&stdout(args)).expect("one JSON object")
+    };
+    let run = parse(&["run", "tests/models/llama", "--ranks", "4", "--json"]);
+    for field in [
+        "ranks",
+        "attention",
+        "islands",
+        "gathered",
+        "values",
+        "local_flops",
+        "whole_flops",
+        "traffic",
+        "schedule",
+        "checks",
+        "compile_ms",
+        "outputs",
+        "ok",
+    ] {
+        assert!(run.get(field).is_some(), "{field} is missing");
+    }
+    assert_eq!(run["attention"]["found"], 2);
+    assert_eq!(run["attention"]["rewritten"], 2);
+    assert_eq!(run["ok"], true);
+    assert_eq!(run["outputs"][0]["within"], true);
+    assert_eq!(run["islands"][0]["at"].as_array().map(Vec::len), Some(2));
+    let find = parse(&["find", "tests/models/mistral", "--json"]);
+    let attention = &find["attention"][0];
+    assert_eq!(attention["window"], serde_json::json!([11, 0]));
+    assert_eq!(attention["causal"], true);
+    assert_eq!(attention["kv_heads"], 2);
+    assert_eq!(parse(&["eval", "tests/models/gpt2", "--json"])["ok"], true);
+}
+
+#[test]
+fn the_emitted_schedule_is_proved_by_check_and_a_fault_in_it_is_named() {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emit");
+    let folder = dir.to_str().expect("UTF-8");
+    let emit = ["schedule", "graph", "dot", "svg", "report"].map(|w| ["--emit", w]).concat();
+    let mut args = vec!["compile", "tests/models/llama", "--ranks", "4", "--rank", "1", "-o", folder];
+    args.extend(emit);
+    assert_eq!(stdout(&args), "");
+    for file in ["schedule.txt", "graph.1.txt", "graph.1.dot", "timeline.svg", "report.txt"] {
+        assert!(dir.join(file).is_file(), "{file}");
+    }
+    let path = dir.join("schedule.txt");
+    let text = std::fs::read_to_string(&path).expect("a schedule");
+    assert_eq!(text, stdout(&["compile", "tests/models/llama", "--ranks", "4", "--emit", "schedule"]));
+    assert!(stdout(&["check", path.to_str().expect("UTF-8")]).contains("proved"));
+
+    // Without the wait of one step, somebody reads what has not come.
+    let at = text.find("wait e").expect("a wait");
+    let end = text[at..].find(|c: char| c.is_whitespace() && c != ' ').map_or(text.len(), |n| at + n);
+    let word = text[at..end].split("  ").next().expect("a word").trim_end();
+    let faulty = format!("{}{}", &text[..at], &text[at + word.len()..]);
+    let wrong = dir.join("wrong.txt");
+    std::fs::write(&wrong, faulty).expect("writes");
+    let out = annulus(&["check", wrong.to_str().expect("UTF-8")]);
+    assert_eq!(out.status.code(), Some(1), "{}", String::from_utf8_lossy(&out.stdout));
+    assert!(String::from_utf8_lossy(&out.stdout).contains("NOT proved"));
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_exit_status() {
+    let (status, message) = refused(&["run", "tests/models/none", "--ranks", "4"]);
+    assert_eq!(status, Some(2));
+    assert!(message.contains("tests/models/none"), "{message}");
+    let (status, message) = refused(&["run", "tests/models/llama", "--ranks", "0"]);
+    assert_eq!(status, Some(2));
+    assert!(message.contains("--ranks"), "{message}");
+    let (status, message) = refused(&["compile", "tests/models/llama", "--ranks", "4", "--rank", "4"]);
+    assert_eq!(status, Some(2));
+    assert!(message.contains("ranks 0 to 3"), "{message}");
+    let (status, message) = refused(&["run", "tests/models/llama", "--ranks", "2", "--backend", "cuda"]);
+    assert_eq!(status, Some(1));
+    assert!(message.contains("cuda"), "{message}");
+    // A tolerance that cannot be met: the comparison fails.
+    let (status, message) =
+        refused(&["run", "tests/models/llama", "--ranks", "2", "--atol", "0", "--rtol", "0"]);
+    assert_eq!(status, Some(1));
+    assert!(message.contains("tolerance"), "{message}");
+    let (status, message) = refused(&["eval", "tests/models/llama/model.onnx"]);
+    assert_eq!(status, Some(2));
+    assert!(message.contains("input_ids"), "{message}");
+    let (status, _) = refused(&["check", "README.md"]);
+    assert_eq!(status, Some(2));
+}
+
+#[test]
+fn help_teaches_every_command() {
+    for command in ["find", "eval", "compile", "run", "check", "opt"] {
+        assert!(stdout(&[command, "--help"]).contains("Usage"), "{command}");
+    }
+    snapshot("help", &stdout(&["--help"]));
+}
