@@ -514,3 +514,18 @@ fn a_deep_graph_takes_no_stack_and_little_time() {
     assert_eq!(program.segments.len(), 5);
     assert!(annulus::shard::local_graph(&program, 2, 1).graph.len() > 20_000);
 }
+
+#[test]
+fn a_wide_operation_takes_little_time() {
+    let n = 20_000;
+    let g = after_attention(3, |b, x| {
+        let parts: Vec<ValueId> = (0..n).map(|i| b.slice(x, 2, i % 8, 1)).collect();
+        b.op(Op::Concat { axis: 2 }, &parts)
+    });
+    let program = shard(Arc::new(g), &ShardOptions { ranks: 2, layout: None }).unwrap();
+    assert_eq!(gathers(&program), Vec::<String>::new());
+    let last = program.segments.len() - 1;
+    let local = annulus::shard::local_graph(&program, last, 0).graph;
+    let rows = program.layouts[0].share(0);
+    assert_eq!(local.ty(local.outputs()[0].value).shape, [1, rows, n]);
+}
