@@ -14,7 +14,10 @@
 
 mod band;
 mod emit;
+mod encode;
 mod explicit;
+mod fills;
+mod items;
 mod lang;
 mod masks;
 #[cfg(test)]
@@ -216,7 +219,9 @@ fn written_out(
 ) -> Result<(Rewritten, Region), Fail> {
     let region = region::region(cx.graph, order, cx.constants, id)?;
     let facts = leaf_facts(cx, &region);
-    let normal = solver.solve(&region.term, &facts, cx.admitted).map_err(Fail::Miss)?;
+    let normal = solver
+        .solve(&region.term, &facts, cx.admitted)
+        .map_err(|why| Fail::Miss(region.with_names(cx.graph, &why)))?;
     let done = rewrite::rewrite(cx, &region, &normal).map_err(Fail::Miss)?;
     Ok((done, region))
 }

@@ -4,18 +4,17 @@
 //! A region holds the operations whose result depends on QKᵀ and on which PV depends; everything else that they read is a
 //! leaf. Nothing in it may be read from outside, for the scores never exist as a whole once they are split.
 
-use super::lang::{Leaf, Number, Term, Unknown};
+use super::encode::Builder;
+use super::lang::{Leaf, Term};
 use super::space::{Axes, Dim, Space};
-use super::trace::{Scalar, Trace, layout, splat, trace};
+use super::trace::Trace;
 use crate::eval::Constants;
-use crate::ir::{Binary, Contract, DType, Graph, Op, OpId, Reduction, Unary, ValueId};
-use egg::{Id, RecExpr};
+use crate::ir::{Binary, DType, Graph, Op, OpId, Reduction, Unary, ValueId};
+use egg::RecExpr;
 use std::collections::{HashMap, HashSet, VecDeque};
 
 /// Most operations that are looked at in the search for QKᵀ or PV.
 const SEARCH_LIMIT: usize = 128;
-/// Most operations of a region.
-const REGION_LIMIT: usize = 128;
 
 /// A value that enters a region between QKᵀ and PV.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +61,18 @@ pub(super) struct Region {
     pub(super) narrow: Option<DType>,
 }
 
+impl Region {
+    /// A text about the term, with each leaf by its name and type.
+    pub(super) fn with_names(&self, graph: &Graph, text: &str) -> String {
+        let mut text = text.to_owned();
+        for (i, l) in self.leaves.iter().enumerate().rev() {
+            let name = format!("{} {}", graph.value(l.value).name, graph.ty(l.value));
+            text = text.replace(&Leaf(V.0 + 1 + i).to_string(), &name);
+        }
+        text
+    }
+}
+
 /// Why a softmax gives no region.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Fail {
@@ -73,7 +84,8 @@ pub(super) enum Fail {
     Swapped,
 }
 
-fn miss<T>(why: impl Into<String>) -> Result<T, Fail> {
+/// A near miss.
+pub(super) fn miss<T>(why: impl Into<String>) -> Result<T, Fail> {
     Err(Fail::Miss(why.into()))
 }
 
@@ -120,7 +132,13 @@ impl Order {
         self.live.contains(&id)
     }
 
-    fn before(&self, a: OpId, b: OpId) -> bool {
+    /// Place in the topological order.
+    pub(super) fn place(&self, id: OpId) -> Option<usize> {
+        self.place.get(&id).copied()
+    }
+
+    /// Whether both were there from the start, and `a` comes first.
+    pub(super) fn before(&self, a: OpId, b: OpId) -> bool {
         matches!((self.place.get(&a), self.place.get(&b)), (Some(a), Some(b)) if a < b)
     }
 }
@@ -235,430 +253,6 @@ pub(super) fn region(
         Some(e) => e,
         None => Fail::NotAttention,
     })
-}
-
-struct Builder<'a> {
-    graph: &'a Graph,
-    constants: &'a mut Constants,
-    order: &'a Order,
-    space: Space,
-    term: RecExpr<Term>,
-    leaves: Vec<LeafValue>,
-    leaf_ids: Vec<Id>,
-    /// Term and axes of each value inside.
-    inside: HashMap<ValueId, (Id, Axes)>,
-    nodes: [OpId; 3],
-    q: Trace,
-    k: Trace,
-    swap: bool,
-    keys: Option<Vec<Dim>>,
-    shared: Axes,
-    free: Axes,
-    key_axes: Axes,
-    depth: Vec<Dim>,
-    narrow: Option<DType>,
-}
-
-/// The axes of each letter of one operand.
-fn by_letter(letters: &str, axes: &Axes) -> Vec<(char, Vec<Dim>)> {
-    letters.chars().zip(axes.iter().cloned()).collect()
-}
-
-fn axis_of(list: &[(char, Vec<Dim>)], letter: char) -> Option<&Vec<Dim>> {
-    list.iter().find(|(l, _)| *l == letter).map(|(_, a)| a)
-}
-
-impl<'a> Builder<'a> {
-    fn new(
-        graph: &'a Graph,
-        order: &'a Order,
-        constants: &'a mut Constants,
-        nodes: [OpId; 3],
-        swap: bool,
-    ) -> Result<Builder<'a>, Fail> {
-        let mut space = Space::default();
-        let x = graph.operands(nodes[0]);
-        let Op::Contract(c) = graph.op(nodes[0]) else { return miss("QKᵀ is no contraction") };
-        let l = trace(graph, constants, &mut space, x[0], true);
-        let r = trace(graph, constants, &mut space, x[1], true);
-        let (ql, kl) = if swap { (&c.rhs, &c.lhs) } else { (&c.lhs, &c.rhs) };
-        let (q, k) = if swap { (r, l) } else { (l, r) };
-        let (qa, ka) = (by_letter(ql, &q.axes), by_letter(kl, &k.axes));
-        for (l, a) in &qa {
-            if let Some(b) = axis_of(&ka, *l)
-                && !space.unify(a, b)
-            {
-                return miss("the axes that Q and K share are cut differently");
-            }
-        }
-        let mut b = Builder {
-            graph,
-            constants,
-            order,
-            space,
-            term: RecExpr::default(),
-            leaves: vec![],
-            leaf_ids: vec![],
-            inside: HashMap::new(),
-            nodes,
-            q,
-            k,
-            swap,
-            keys: None,
-            shared: vec![],
-            free: vec![],
-            key_axes: vec![],
-            depth: vec![],
-            narrow: None,
-        };
-        b.roles(c, &qa, &ka);
-        if b.depth.is_empty() && !c.lhs.chars().any(|l| c.rhs.contains(l) && !c.out.contains(l)) {
-            return Err(Fail::NotAttention);
-        }
-        Ok(b)
-    }
-
-    /// Which axes Q and K share, which they have alone, and which are contracted; the term and axes of QKᵀ.
-    fn roles(&mut self, c: &Contract, qa: &[(char, Vec<Dim>)], ka: &[(char, Vec<Dim>)]) {
-        let mut axes = vec![];
-        for l in c.out.chars() {
-            let (a, b) = (axis_of(qa, l), axis_of(ka, l));
-            axes.push(a.or(b).cloned().unwrap_or_default());
-            match (a, b) {
-                (Some(a), Some(_)) => self.shared.push(a.clone()),
-                (Some(a), None) => self.free.push(a.clone()),
-                (None, Some(b)) => self.key_axes.push(b.clone()),
-                (None, None) => {}
-            }
-        }
-        for (l, a) in qa {
-            if !c.out.contains(*l) {
-                self.depth.extend(a);
-            }
-        }
-        let q = self.term.add(Term::Leaf(Q));
-        let q = self.scalars(q, &self.q.scalars.clone());
-        let k = self.term.add(Term::Leaf(K));
-        let k = self.scalars(k, &self.k.scalars.clone());
-        let qk = self.term.add(Term::Qk([q, k]));
-        self.inside.insert(self.graph.result(self.nodes[0]), (qk, axes));
-    }
-
-    fn scalars(&mut self, mut at: Id, scalars: &[Scalar]) -> Id {
-        for s in scalars {
-            at = match *s {
-                Scalar::Mul(x) => {
-                    let n = self.term.add(Term::Number(Number::new(x)));
-                    self.term.add(Term::Mul([at, n]))
-                }
-                Scalar::Div(x) => {
-                    let n = self.term.add(Term::Number(Number::new(x)));
-                    self.term.add(Term::Div([at, n]))
-                }
-                Scalar::Widen(to) => self.cast(to, at),
-            };
-        }
-        at
-    }
-
-    fn cast(&mut self, to: DType, x: Id) -> Id {
-        self.term.add(match to {
-            DType::F64 => Term::ToF64([x]),
-            DType::F32 => Term::ToF32([x]),
-            DType::F16 => Term::ToF16([x]),
-            DType::BF16 => Term::ToBf16([x]),
-            other => Term::Unknown(Unknown(format!("cast to {other}")), vec![x]),
-        })
-    }
-
-    fn build(mut self) -> Result<Region, Fail> {
-        let [qk, softmax, pv] = self.nodes;
-        let interior = self.interior(qk, pv)?;
-        self.nothing_escapes(&interior, pv)?;
-        for &id in &interior {
-            if id != qk {
-                self.encode(id)?;
-            }
-        }
-        if !interior.contains(&softmax) {
-            return miss("the softmax does not lie between QKᵀ and PV");
-        }
-        self.close(pv)
-    }
-
-    /// Operations that depend on QKᵀ and on which PV depends, in topological order.
-    fn interior(&self, qk: OpId, pv: OpId) -> Result<Vec<OpId>, Fail> {
-        let graph = self.graph;
-        let mut after: HashSet<OpId> = HashSet::from([qk]);
-        let mut queue = VecDeque::from([qk]);
-        while let Some(id) = queue.pop_front() {
-            for v in graph.results(id) {
-                for (user, _) in graph.uses(v) {
-                    if self.order.before(user, pv) && after.insert(user) {
-                        queue.push_back(user);
-                    }
-                }
-            }
-        }
-        let mut inside: HashSet<OpId> = HashSet::new();
-        let mut stack: Vec<OpId> = graph.operands(pv).iter().map(|v| v.op).collect();
-        while let Some(id) = stack.pop() {
-            if after.contains(&id) && inside.insert(id) && id != qk {
-                stack.extend(graph.operands(id).iter().map(|v| v.op));
-            }
-        }
-        if inside.len() > REGION_LIMIT {
-            return miss(format!("more than {REGION_LIMIT} operations lie between QKᵀ and PV"));
-        }
-        let mut list: Vec<OpId> = inside.into_iter().collect();
-        list.sort_unstable_by_key(|id| (self.order.place.get(id).copied(), *id));
-        Ok(list)
-    }
-
-    fn nothing_escapes(&self, interior: &[OpId], pv: OpId) -> Result<(), Fail> {
-        let graph = self.graph;
-        for &id in interior {
-            let what = if id == self.nodes[1] { "the probabilities" } else { "the scores" };
-            for v in graph.results(id) {
-                if graph.is_output(v) {
-                    return miss(format!("{what} ({}) are an output of the graph", graph.value(v).name));
-                }
-                for (user, _) in graph.uses(v) {
-                    if user != pv && !interior.contains(&user) && self.order.live.contains(&user) {
-                        let name = label(graph, user);
-                        return miss(format!("{what} ({}) are also read by {name}", graph.value(v).name));
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds the term of one operation inside.
-    fn encode(&mut self, id: OpId) -> Result<(), Fail> {
-        let graph = self.graph;
-        let x = graph.operands(id);
-        let v = graph.result(id);
-        let (term, axes) = match graph.op(id) {
-            Op::Reshape(_) | Op::Permute(_) | Op::Broadcast(_) => {
-                let (term, axes) = self.inside[&x[0]].clone();
-                match layout(graph, &mut self.space, v, &axes) {
-                    Some((axes, new)) if new.is_empty() => (term, axes),
-                    Some(_) => return miss(format!("{} repeats the scores", label(graph, id))),
-                    None => return miss(format!("{} mixes the axes of the scores", label(graph, id))),
-                }
-            }
-            Op::Cast(to) => {
-                let (term, axes) = self.inside[&x[0]].clone();
-                if graph.ty(x[0]).dtype == *to { (term, axes) } else { (self.cast(*to, term), axes) }
-            }
-            Op::Unary(u) => {
-                let (a, axes) = self.inside[&x[0]].clone();
-                let node = match u {
-                    Unary::Neg => Term::Neg([a]),
-                    Unary::Tanh => Term::Tanh([a]),
-                    Unary::Exp => Term::Exp([a]),
-                    Unary::Reciprocal => Term::Reciprocal([a]),
-                    Unary::IsNan => Term::IsNan([a]),
-                    Unary::Not => Term::Not([a]),
-                    other => Term::Unknown(Unknown(other.name().into()), vec![a]),
-                };
-                (self.term.add(node), axes)
-            }
-            Op::Binary(b) => {
-                let axes = self.broadcast(id, &x)?;
-                let fold = matches!(b, Binary::Mul | Binary::Div);
-                let terms: Vec<Id> =
-                    x.iter().map(|&o| self.operand(v, o, &axes, fold)).collect::<Result<_, _>>()?;
-                let swap = !self.inside.contains_key(&x[0]);
-                let (a, c) = if swap { (terms[1], terms[0]) } else { (terms[0], terms[1]) };
-                let node = match b {
-                    Binary::Add => Term::Add([a, c]),
-                    Binary::Mul => Term::Mul([a, c]),
-                    Binary::Sub => Term::Sub([terms[0], terms[1]]),
-                    Binary::Div => Term::Div([terms[0], terms[1]]),
-                    other => Term::Unknown(Unknown(other.name().into()), terms),
-                };
-                self.note_narrow(v, !fold);
-                (self.term.add(node), axes)
-            }
-            Op::Select => {
-                let axes = self.broadcast(id, &x)?;
-                let terms: Vec<Id> =
-                    x.iter().map(|&o| self.operand(v, o, &axes, true)).collect::<Result<_, _>>()?;
-                self.note_narrow(v, !self.after_softmax());
-                (self.term.add(Term::Where([terms[0], terms[1], terms[2]])), axes)
-            }
-            Op::Reduce { kind, axes: reduced, keep } => {
-                let (term, axes) = self.inside[&x[0]].clone();
-                let over: Vec<Dim> = reduced.iter().flat_map(|&a| axes[a].clone()).collect();
-                self.over_keys(&over, id)?;
-                let left = (0..axes.len())
-                    .filter(|a| *keep || !reduced.contains(a))
-                    .map(|a| if reduced.contains(&a) { vec![] } else { axes[a].clone() })
-                    .collect();
-                let node = match kind {
-                    Reduction::Max => Term::RowMax([term]),
-                    Reduction::Sum => Term::RowSum([term]),
-                    other => Term::Unknown(Unknown(format!("reduce {}", other.name())), vec![term]),
-                };
-                (self.term.add(node), left)
-            }
-            Op::Softmax { axis } => {
-                let (term, axes) = self.inside[&x[0]].clone();
-                self.over_keys(&axes[*axis].clone(), id)?;
-                (self.term.add(Term::Softmax([term])), axes)
-            }
-            other => {
-                return miss(format!(
-                    "{} ({}) between QKᵀ and PV is not understood",
-                    label(graph, id),
-                    other.name()
-                ));
-            }
-        };
-        self.inside.insert(v, (term, axes));
-        Ok(())
-    }
-
-    fn after_softmax(&self) -> bool {
-        self.inside.contains_key(&self.graph.result(self.nodes[1]))
-    }
-
-    fn note_narrow(&mut self, v: ValueId, adds: bool) {
-        let dtype = self.graph.ty(v).dtype;
-        if adds && !self.after_softmax() && matches!(dtype, DType::F16 | DType::BF16) {
-            self.narrow = Some(dtype);
-        }
-    }
-
-    /// A softmax or reduction must be over all keys and nothing else. The first one says which side has the keys.
-    fn over_keys(&mut self, axis: &[Dim], id: OpId) -> Result<(), Fail> {
-        let axis = self.space.resolve(axis);
-        let same = |a: &[Dim], b: &[Dim]| a.len() == b.len() && a.iter().all(|d| b.contains(d));
-        let all = self.space.resolve(&self.key_axes.concat());
-        if same(&axis, &all) {
-            self.keys.get_or_insert(axis);
-            return Ok(());
-        }
-        let other = self.space.resolve(&self.free.concat());
-        if !self.swap && self.keys.is_none() && same(&axis, &other) {
-            return Err(Fail::Swapped);
-        }
-        miss(format!("{} is not over the whole key axis", label(self.graph, id)))
-    }
-
-    /// Axes of an elementwise result from its operands inside.
-    fn broadcast(&mut self, id: OpId, x: &[ValueId]) -> Result<Axes, Fail> {
-        let graph = self.graph;
-        let shape = &graph.ty(graph.result(id)).shape;
-        let mut axes: Axes = vec![vec![]; shape.len()];
-        for v in x {
-            let Some((_, inner)) = self.inside.get(v) else { continue };
-            let inner = inner.clone();
-            let lead = shape.len() - inner.len();
-            for (i, a) in inner.iter().enumerate() {
-                let have = &mut axes[lead + i];
-                if have.is_empty() {
-                    have.clone_from(a);
-                } else if !a.is_empty() && !self.space.unify(have, a) {
-                    return miss(format!("{} joins different axes of the scores", label(graph, id)));
-                }
-            }
-        }
-        for (a, &e) in axes.iter().zip(shape) {
-            if self.space.product(a) != e {
-                return miss(format!("{} has more rows than the scores", label(graph, id)));
-            }
-        }
-        Ok(axes)
-    }
-
-    /// The term of an operand: inside, a number, or a leaf.
-    fn operand(&mut self, result: ValueId, v: ValueId, axes: &Axes, fold: bool) -> Result<Id, Fail> {
-        if let Some((id, _)) = self.inside.get(&v) {
-            return Ok(*id);
-        }
-        if fold && let Some(x) = splat(self.graph, self.constants, v) {
-            let float = self.graph.ty(v).dtype.is_float();
-            if float {
-                // −0 is 0 to every rule.
-                return Ok(self.term.add(Term::Number(Number::new(if x == 0.0 { 0.0 } else { x }))));
-            }
-        }
-        let shape = &self.graph.ty(v).shape;
-        let lead = self.graph.ty(result).shape.len() - shape.len();
-        let aligned: Axes = shape
-            .iter()
-            .enumerate()
-            .map(|(i, &e)| if e == 1 { vec![] } else { axes[lead + i].clone() })
-            .collect();
-        let leaf = LeafValue { value: v, axes: aligned };
-        if let Some(i) = self.leaves.iter().position(|l| *l == leaf) {
-            return Ok(self.leaf_ids[i]);
-        }
-        let id = self.term.add(Term::Leaf(Leaf(V.0 + 1 + self.leaves.len())));
-        self.leaves.push(leaf);
-        self.leaf_ids.push(id);
-        Ok(id)
-    }
-
-    /// PV: traces V and checks that all keys are contracted.
-    fn close(mut self, pv: OpId) -> Result<Region, Fail> {
-        let graph = self.graph;
-        let x = graph.operands(pv);
-        let Op::Contract(c) = graph.op(pv) else { return miss("PV is no contraction") };
-        let at = match (self.inside.get(&x[0]), self.inside.get(&x[1])) {
-            (Some(_), None) => 0,
-            (None, Some(_)) => 1,
-            _ => return miss("V depends on the scores, or PV does not"),
-        };
-        let (p, axes) = self.inside[&x[at]].clone();
-        let v = trace(graph, self.constants, &mut self.space, x[1 - at], false);
-        let (pl, vl) = if at == 0 { (&c.lhs, &c.rhs) } else { (&c.rhs, &c.lhs) };
-        let (pa, va) = (by_letter(pl, &axes), by_letter(vl, &v.axes));
-        let (mut contracted, mut depth_v) = (vec![], vec![]);
-        for (l, a) in &va {
-            match axis_of(&pa, *l) {
-                Some(b) => {
-                    if !self.space.unify(b, a) {
-                        return miss("the axes that the probabilities and V share are cut differently");
-                    }
-                    if !c.out.contains(*l) {
-                        contracted.extend(b.iter().copied());
-                    }
-                }
-                None => depth_v.extend(a.iter().copied()),
-            }
-        }
-        let Some(keys) = self.keys.clone() else { return miss("no softmax over the keys before PV") };
-        let (keys, contracted) = (self.space.resolve(&keys), self.space.resolve(&contracted));
-        if keys.len() != contracted.len() || !keys.iter().all(|d| contracted.contains(d)) {
-            return miss(format!("{} does not contract the keys", label(graph, pv)));
-        }
-        let out: Axes = c
-            .out
-            .chars()
-            .map(|l| axis_of(&pa, l).or_else(|| axis_of(&va, l)).cloned().unwrap_or_default())
-            .collect();
-        let leaf = self.term.add(Term::Leaf(V));
-        self.term.add(Term::Pv([p, leaf]));
-        let s = &self.space;
-        Ok(Region {
-            keys,
-            depth: s.resolve(&self.depth),
-            depth_v: s.resolve(&depth_v),
-            shared: s.resolve_all(&self.shared),
-            free: s.resolve_all(&self.free),
-            out: (graph.result(pv), s.resolve_all(&out)),
-            term: self.term,
-            leaves: self.leaves,
-            operands: [self.q, self.k, v],
-            nodes: self.nodes,
-            narrow: self.narrow,
-            space: self.space,
-        })
-    }
 }
 
 /// The source node of an operation, or the name of its result if it has none.

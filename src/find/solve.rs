@@ -14,6 +14,9 @@ use std::time::Duration;
 const ITERATION_LIMIT: usize = 40;
 /// Most nodes of one e-graph.
 const NODE_LIMIT: usize = 8192;
+/// Most nodes of a region's term written as a tree: an explanation is one, so that values read over and over would make it
+/// grow without bound.
+const TREE_LIMIT: usize = 4096;
 /// egg's clock, out of the way: the limits above end a run long before.
 const NO_CLOCK: Duration = Duration::from_secs(24 * 3600);
 
@@ -66,8 +69,14 @@ pub(super) struct Normal {
 /// Solved regions by their terms and facts.
 #[derive(Default)]
 pub(super) struct Solver {
-    known: HashMap<(String, Vec<Numerics>), Vec<(Vec<LeafFacts>, Result<Normal, String>)>>,
+    known: HashMap<Key, Vec<Solved>>,
 }
+
+/// What came of one set of facts.
+type Solved = (Vec<LeafFacts>, Result<Normal, String>);
+
+/// Equal structure: the same nodes in the same order.
+type Key = (Vec<Term>, Vec<Numerics>);
 
 impl Solver {
     /// The normal form, or the operation that stands in its way.
@@ -77,7 +86,7 @@ impl Solver {
         leaves: &[LeafFacts],
         admitted: &[Numerics],
     ) -> Result<Normal, String> {
-        let key = (term.to_string(), admitted.to_vec());
+        let key = (term.as_ref().to_vec(), admitted.to_vec());
         let known = self.known.entry(key).or_default();
         if let Some((_, r)) = known.iter().find(|(l, _)| l == leaves) {
             return r.clone();
@@ -102,7 +111,20 @@ impl Solver {
     }
 }
 
+fn tree_size(term: &RecExpr<Term>) -> usize {
+    let mut sizes: Vec<usize> = Vec::with_capacity(term.as_ref().len());
+    for node in term.as_ref() {
+        sizes.push(node.fold(1, |n: usize, id| n.saturating_add(sizes[usize::from(id)])));
+    }
+    sizes.last().copied().unwrap_or(0)
+}
+
 fn solve(term: &RecExpr<Term>, leaves: &[LeafFacts], admitted: &[Numerics]) -> Result<Normal, String> {
+    if tree_size(term) > TREE_LIMIT {
+        return Err(format!(
+            "values between QKᵀ and PV are read too often: a tree of more than {TREE_LIMIT} nodes"
+        ));
+    }
     let rules: Vec<_> = RULES.iter().filter(|r| admitted.contains(&r.numerics)).map(Rule::rewrite).collect();
     let mut runner = Runner::<Term, Facts>::new(Facts { leaves: leaves.to_vec() })
         .with_explanations_enabled()
@@ -211,8 +233,20 @@ fn obstacle(best: &RecExpr<Term>) -> String {
     let done = |t: &Term| matches!(t, Term::Softmax(_) | Term::ZeroEmpty(_));
     for node in best.as_ref() {
         let over = |f: &dyn Fn(&Term) -> bool| node.children().iter().any(|c| f(&best[*c]));
+        let by_leaf = |x: &Id| match &best[*x] {
+            Term::Leaf(l) => Some(*l),
+            _ => None,
+        };
+        if let Term::Mul([a, b]) | Term::Div([a, b]) = node
+            && normal(&best[*a])
+            && let Some(l) = by_leaf(b)
+        {
+            return format!("the scale is not one number, but {l}");
+        }
         if !normal(node) && !done(node) && over(&normal) {
-            return format!("{} of the scores is not understood", name_of(node));
+            let plain = over(&|t| matches!(t, Term::Scores(_) | Term::Cap(_)));
+            let what = if plain { "scores" } else { "masked scores" };
+            return format!("{} of the {what} is not understood", name_of(node));
         }
         if !done(node) && !matches!(node, Term::Pv(_)) && over(&done) {
             return format!("{} of the probabilities is not understood", name_of(node));

@@ -160,9 +160,9 @@ impl Values {
                 let mut parts = vec![];
                 let mut table = vec![];
                 let indices = matches!(op, Op::ScatterNd).then_some(1);
-                for i in 0..x.len() {
+                for (i, &operand) in x.iter().enumerate() {
                     if Some(i) == indices {
-                        parts.push(constants.value(graph, x[i], CONSTANT_LIMIT)?);
+                        parts.push(constants.value(graph, operand, CONSTANT_LIMIT)?);
                         continue;
                     }
                     let p = known(i)?;
@@ -239,20 +239,19 @@ fn walk(shape: &[usize], operand: &[usize]) -> Vec<usize> {
 
 /// An elementwise operation of one or two operands, number by number.
 fn elementwise(op: &Op, dtype: DType, shape: &[usize], x: &[&Possible]) -> Option<Possible> {
-    let scalar = |p: &Possible, i: usize| Tensor::scalar(p.dtype, p.table[i]);
     let one = [Possible::all(&[], DType::Bool, vec![0.0])];
     let (a, b) = (x[0], x.get(1).copied().unwrap_or(&one[0]));
     let mut table = vec![];
     // Place in the result's table of each pair of numbers.
-    let mut places = vec![[0usize; TABLE]; TABLE];
-    for i in 0..a.table.len() {
-        for j in 0..b.table.len() {
-            let mut operands = vec![scalar(a, i)];
+    let mut places = [[0usize; TABLE]; TABLE];
+    for (&u, row) in a.table.iter().zip(&mut places) {
+        for (&w, to) in b.table.iter().zip(row) {
+            let mut operands = vec![Tensor::scalar(a.dtype, u)];
             if x.len() == 2 {
-                operands.push(scalar(b, j));
+                operands.push(Tensor::scalar(b.dtype, w));
             }
             let y = apply(op, &operands, Precision::Declared).ok()?.first()?.to_f64();
-            places[i][j] = place(&mut table, *y.first()?)?;
+            *to = place(&mut table, *y.first()?)?;
         }
     }
     let mut memo: HashMap<(u8, u8), u8> = HashMap::new();

@@ -1,0 +1,138 @@
+//! Case files: one idea each. What is found and why is a snapshot; the graph afterwards computes what it did.
+
+use annulus::eval::{Precision, compare, eval};
+use annulus::find::report::record;
+use annulus::find::{FindOptions, Found, Numerics, find};
+use annulus::ir::{DType, Graph, Tensor, parse};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+fn cases() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/find");
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    paths.retain(|p| p.extension().is_some_and(|e| e == "txt"));
+    paths.sort();
+    assert!(paths.len() > 20);
+    paths
+}
+
+fn graph(path: &Path) -> Graph {
+    parse(&std::fs::read_to_string(path).unwrap()).unwrap_or_else(|e| panic!("{}\n{e}", path.display()))
+}
+
+/// Inputs of a graph from a small generator; truth values keep most keys, so that rows with and without keys occur.
+pub(crate) fn inputs(graph: &Graph, seed: u64) -> Vec<Tensor> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    graph
+        .inputs()
+        .into_iter()
+        .map(|v| {
+            let t = graph.ty(v);
+            let values: Vec<f64> = (0..t.elements())
+                .map(|_| match t.dtype {
+                    DType::Bool | DType::I64 | DType::I32 => f64::from(u8::from(next() % 3 != 0)),
+                    _ => (next() % 4096) as f64 / 1024.0 - 2.0,
+                })
+                .collect();
+            Tensor::from_f64(t.dtype, t.shape.clone(), &values).unwrap()
+        })
+        .collect()
+}
+
+/// Both graphs on the same inputs.
+pub(crate) fn same(before: &Graph, after: &Graph, seed: u64, tolerance: f64) -> Result<(), String> {
+    let inputs = inputs(before, seed);
+    let want = eval(before, &inputs, Precision::Declared).map_err(|e| e.to_string())?;
+    let got = eval(after, &inputs, Precision::Declared).map_err(|e| e.to_string())?;
+    for (o, (got, want)) in before.outputs().iter().zip(got.iter().zip(&want)) {
+        let c = compare(got, want, tolerance, tolerance, true)?;
+        if !c.within {
+            return Err(format!("{} differs by {} ({:?})", o.name, c.max_abs_error, c.worst));
+        }
+    }
+    Ok(())
+}
+
+fn text(found: &Found) -> String {
+    let mut out = String::new();
+    for a in &found.attentions {
+        let json = serde_json::to_string(&record(&found.graph, a)).unwrap();
+        writeln!(out, "found {json}").unwrap();
+        for step in &a.applied {
+            writeln!(out, "  {} ({}): {}", step.rule, step.numerics.name(), step.what).unwrap();
+        }
+    }
+    for m in &found.missed {
+        writeln!(out, "missed {}: {}", m.at, m.reason).unwrap();
+    }
+    if found.attentions.is_empty() && found.missed.is_empty() {
+        writeln!(out, "nothing").unwrap();
+    }
+    if !found.attentions.is_empty() {
+        write!(out, "\n{}", found.graph).unwrap();
+    }
+    out
+}
+
+#[test]
+fn what_is_found_in_every_case_and_why() {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/find"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| {
+        for path in cases() {
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            let found = find(&graph(&path), &FindOptions::default());
+            insta::assert_snapshot!(name, text(&found));
+        }
+    });
+}
+
+#[test]
+fn every_case_computes_what_it_did() {
+    for path in cases() {
+        let before = graph(&path);
+        let found = find(&before, &FindOptions::default());
+        if found.attentions.is_empty() {
+            assert_eq!(found.graph, before, "{}", path.display());
+            assert_eq!(found.graph.to_string(), before.to_string());
+        }
+        let half = before.inputs().iter().any(|&v| before.ty(v).dtype == DType::F16);
+        for seed in 1..6 {
+            same(&before, &found.graph, seed, if half { 4e-3 } else { 2e-6 })
+                .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        }
+    }
+}
+
+#[test]
+fn a_second_look_finds_the_same_operators_in_normal_form() {
+    for path in cases() {
+        let first = find(&graph(&path), &FindOptions::default());
+        let second = find(&first.graph, &FindOptions::default());
+        assert_eq!(first.attentions.len(), second.attentions.len(), "{}", path.display());
+        assert_eq!(first.graph, second.graph, "{}", path.display());
+    }
+}
+
+#[test]
+fn classes_that_are_not_admitted_are_not_used() {
+    for path in cases() {
+        let before = graph(&path);
+        for class in Numerics::ALL {
+            let numerics: Vec<Numerics> = Numerics::ALL.into_iter().filter(|c| *c != class).collect();
+            let found = find(&before, &FindOptions { numerics });
+            for a in &found.attentions {
+                assert!(a.applied.iter().all(|s| s.numerics != class), "{}: {}", path.display(), a.name);
+            }
+            same(&before, &found.graph, 7, 4e-3).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        }
+    }
+}

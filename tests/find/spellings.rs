@@ -1,0 +1,283 @@
+//! Random spellings of one attention: each is found, with the figures it was made from, and computes what it did.
+
+use super::cases::same;
+use annulus::find::report::record;
+use annulus::find::{FindOptions, find};
+use annulus::ir::{Binary, Contract, DType, Graph, Op, Tensor, Type, Unary, ValueId};
+use proptest::prelude::*;
+
+#[derive(Clone, Copy, Debug)]
+enum MaskSpelling {
+    None,
+    /// where(keep, s, −∞), or the other way round.
+    Where {
+        inverted: bool,
+    },
+    /// where(keep, s, f).
+    Fill(f64),
+    /// s + where(keep, 0, f), f −∞ or finite.
+    Add(f64),
+    /// s + b for an input.
+    Bias,
+    /// where(keep, s, −∞) for an input.
+    Input,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Spelling {
+    batch: usize,
+    kv_heads: usize,
+    repeat: usize,
+    q_len: usize,
+    kv_len: usize,
+    depth: usize,
+    depth_v: usize,
+    /// Rows before heads in the inputs, as a projection leaves them.
+    rows_first: bool,
+    /// Batch and heads in one axis for the products.
+    flat: bool,
+    /// K transposed before the product.
+    transposed: bool,
+    /// Factors on Q and K and the scores, and a divisor of the scores.
+    scales: [Option<f64>; 4],
+    mask: MaskSpelling,
+    offset: i64,
+    guarded: bool,
+    written_out: bool,
+    dtype: DType,
+}
+
+fn spelling() -> impl Strategy<Value = Spelling> {
+    let sizes = (1usize..3, 1usize..4, 1usize..4, 1usize..6, 1usize..7, 1usize..4, 1usize..4);
+    let factor = || proptest::option::of(prop_oneof![Just(0.5), Just(0.3), Just(2.0), Just(-1.0)]);
+    let mask = prop_oneof![
+        Just(MaskSpelling::None),
+        any::<bool>().prop_map(|inverted| MaskSpelling::Where { inverted }),
+        prop_oneof![Just(-1e4), Just(f64::from(f32::MIN))].prop_map(MaskSpelling::Fill),
+        prop_oneof![Just(-1e4), Just(f64::from(f32::MIN)), Just(f64::NEG_INFINITY)]
+            .prop_map(MaskSpelling::Add),
+        Just(MaskSpelling::Bias),
+        Just(MaskSpelling::Input),
+    ];
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let dtype = prop_oneof![Just(DType::F32), Just(DType::F64)];
+    (sizes, flags, [factor(), factor(), factor(), factor()], mask, -3i64..4, dtype).prop_map(
+        |((batch, kv_heads, repeat, q_len, kv_len, depth, depth_v), f, scales, mask, offset, dtype)| {
+            Spelling {
+                batch,
+                kv_heads,
+                repeat,
+                q_len,
+                kv_len,
+                depth,
+                depth_v,
+                rows_first: f.0,
+                flat: f.1,
+                transposed: f.2,
+                scales,
+                mask,
+                offset,
+                guarded: f.3,
+                written_out: f.4,
+                dtype,
+            }
+        },
+    )
+}
+
+/// Writes a graph down, an operation a line.
+struct Writer {
+    graph: Graph,
+    dtype: DType,
+}
+
+impl Writer {
+    fn op(&mut self, op: Op, x: &[ValueId]) -> ValueId {
+        self.named(op, x, "")
+    }
+
+    fn named(&mut self, op: Op, x: &[ValueId], source: &str) -> ValueId {
+        self.graph.add1(op, x, "v", source).unwrap()
+    }
+
+    fn shape(&self, v: ValueId) -> Vec<usize> {
+        self.graph.ty(v).shape.clone()
+    }
+
+    fn number(&mut self, x: f64) -> ValueId {
+        self.graph.constant("c", Tensor::scalar(self.dtype, x))
+    }
+
+    fn times(&mut self, v: ValueId, factor: Option<f64>) -> ValueId {
+        match factor {
+            Some(f) => {
+                let c = self.number(f);
+                self.op(Op::Binary(Binary::Mul), &[v, c])
+            }
+            None => v,
+        }
+    }
+
+    /// An input of (batch, heads, rows, size), perhaps stored as (batch, rows, heads · size).
+    fn operand(&mut self, name: &str, [b, h, s, d]: [usize; 4], rows_first: bool) -> ValueId {
+        if !rows_first {
+            return self.graph.input(name, Type::new(self.dtype, [b, h, s, d]));
+        }
+        let x = self.graph.input(name, Type::new(self.dtype, [b, s, h * d]));
+        let x = self.op(Op::Reshape(vec![b, s, h, d]), &[x]);
+        self.op(Op::Permute(vec![0, 2, 1, 3]), &[x])
+    }
+
+    fn repeated(&mut self, v: ValueId, n: usize) -> ValueId {
+        let [b, h, s, d] = self.shape(v)[..] else { unreachable!() };
+        if n == 1 {
+            return v;
+        }
+        let v = self.op(Op::Reshape(vec![b, h, 1, s, d]), &[v]);
+        let v = self.op(Op::Broadcast(vec![b, h, n, s, d]), &[v]);
+        self.op(Op::Reshape(vec![b, h * n, s, d]), &[v])
+    }
+
+    fn flattened(&mut self, v: ValueId) -> ValueId {
+        let [b, h, s, d] = self.shape(v)[..] else { unreachable!() };
+        self.op(Op::Reshape(vec![b * h, s, d]), &[v])
+    }
+
+    fn product(&mut self, a: ValueId, b: ValueId, axes: [&str; 3], source: &str) -> ValueId {
+        let flat = self.shape(a).len() == 3;
+        let [lhs, rhs, out] = axes.map(|x| if flat { format!("n{x}") } else { format!("bh{x}") });
+        self.named(Op::Contract(Contract { lhs, rhs, out }), &[a, b], source)
+    }
+
+    /// Whether key ≤ row + offset, as a constant subgraph.
+    fn causal(&mut self, q: usize, k: usize, offset: i64) -> ValueId {
+        let ty = Type::new(DType::I64, [q, k]);
+        let i = self.op(Op::Iota { ty: ty.clone(), axis: 0 }, &[]);
+        let j = self.op(Op::Iota { ty, axis: 1 }, &[]);
+        let o = self.graph.constant("o", Tensor::scalar(DType::I64, offset as f64));
+        let row = self.op(Op::Binary(Binary::Add), &[i, o]);
+        self.op(Op::Binary(Binary::Le), &[j, row])
+    }
+}
+
+fn write(s: Spelling) -> Graph {
+    let mut w = Writer { graph: Graph::new("spelling"), dtype: s.dtype };
+    let heads = s.kv_heads * s.repeat;
+    let q = w.operand("q", [s.batch, heads, s.q_len, s.depth], s.rows_first);
+    let k = w.operand("k", [s.batch, s.kv_heads, s.kv_len, s.depth], s.rows_first);
+    let v = w.operand("v", [s.batch, s.kv_heads, s.kv_len, s.depth_v], s.rows_first);
+    let q = w.times(q, s.scales[0]);
+    let (k, v) = (w.repeated(k, s.repeat), w.repeated(v, s.repeat));
+    let [mut q, mut k, mut v] = [q, k, v];
+    if s.flat {
+        [q, k, v] = [q, k, v].map(|x| w.flattened(x));
+    }
+    let mut key_axes = "jd";
+    if s.transposed {
+        let perm = if s.flat { vec![0, 2, 1] } else { vec![0, 1, 3, 2] };
+        k = w.op(Op::Permute(perm), &[k]);
+        key_axes = "dj";
+    }
+    let k = w.times(k, s.scales[1]);
+    let mut x = w.product(q, k, ["id", key_axes, "ij"], "qk");
+    if s.flat {
+        x = w.op(Op::Reshape(vec![s.batch, heads, s.q_len, s.kv_len]), &[x]);
+    }
+    x = w.times(x, s.scales[2]);
+    if let Some(f) = s.scales[3] {
+        let c = w.number(f);
+        x = w.op(Op::Binary(Binary::Div), &[x, c]);
+    }
+    x = masked(&mut w, s, x);
+    let axis = 3;
+    let p = if s.written_out {
+        use annulus::ir::Reduction::{Max, Sum};
+        let max = w.op(Op::Reduce { kind: Max, axes: vec![axis], keep: true }, &[x]);
+        let d = w.op(Op::Binary(Binary::Sub), &[x, max]);
+        let e = w.op(Op::Unary(Unary::Exp), &[d]);
+        let sum = w.op(Op::Reduce { kind: Sum, axes: vec![axis], keep: true }, &[e]);
+        w.named(Op::Binary(Binary::Div), &[e, sum], "softmax")
+    } else {
+        w.named(Op::Softmax { axis }, &[x], "softmax")
+    };
+    let mut p = p;
+    if s.guarded {
+        let nan = w.op(Op::Unary(Unary::IsNan), &[p]);
+        let zero = w.number(0.0);
+        p = w.op(Op::Select, &[nan, zero, p]);
+    }
+    if s.flat {
+        p = w.flattened(p);
+    }
+    let mut o = w.product(p, v, ["ij", "je", "ie"], "pv");
+    if s.flat {
+        o = w.op(Op::Reshape(vec![s.batch, heads, s.q_len, s.depth_v]), &[o]);
+    }
+    w.graph.output("o", o);
+    w.graph
+}
+
+fn masked(w: &mut Writer, s: Spelling, x: ValueId) -> ValueId {
+    let keep = |w: &mut Writer| w.causal(s.q_len, s.kv_len, s.offset);
+    match s.mask {
+        MaskSpelling::None => x,
+        MaskSpelling::Where { inverted: false } => {
+            let (keep, inf) = (keep(w), w.number(f64::NEG_INFINITY));
+            w.op(Op::Select, &[keep, x, inf])
+        }
+        MaskSpelling::Where { inverted: true } => {
+            let (keep, inf) = (keep(w), w.number(f64::NEG_INFINITY));
+            let drop = w.op(Op::Unary(Unary::Not), &[keep]);
+            w.op(Op::Select, &[drop, inf, x])
+        }
+        MaskSpelling::Fill(f) => {
+            let (keep, f) = (keep(w), w.number(f));
+            w.op(Op::Select, &[keep, x, f])
+        }
+        MaskSpelling::Add(f) => {
+            let (keep, zero, f) = (keep(w), w.number(0.0), w.number(f));
+            let m = w.op(Op::Select, &[keep, zero, f]);
+            w.op(Op::Binary(Binary::Add), &[m, x])
+        }
+        MaskSpelling::Bias => {
+            let b = w.graph.input("bias", Type::new(s.dtype, [s.q_len, s.kv_len]));
+            w.op(Op::Binary(Binary::Add), &[x, b])
+        }
+        MaskSpelling::Input => {
+            let keep = w.graph.input("keep", Type::new(DType::Bool, [s.batch, 1, 1, s.kv_len]));
+            let inf = w.number(f64::NEG_INFINITY);
+            w.op(Op::Select, &[keep, x, inf])
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_spelling_is_found(s in spelling(), seed in 1u64..1000) {
+        let before = write(s);
+        let found = find(&before, &FindOptions::default());
+        prop_assert_eq!(found.attentions.len(), 1, "{:?}\n{}", found.missed, before);
+        let r = record(&found.graph, &found.attentions[0]);
+        // Of one key head that several query heads share, and of one head, nothing but names tells them apart.
+        prop_assert_eq!(
+            (r.q_len, r.kv_len, r.head_dim, r.v_head_dim),
+            (s.q_len, s.kv_len, s.depth, s.depth_v)
+        );
+        let batch = found.graph.ty(found.graph.operands(found.attentions[0].op)[0]).shape[0];
+        prop_assert_eq!(batch * r.q_heads, s.batch * s.kv_heads * s.repeat);
+        if !s.flat {
+            prop_assert_eq!((r.q_heads, r.kv_heads), (s.kv_heads * s.repeat, s.kv_heads));
+        }
+        prop_assert_eq!(batch * r.kv_heads, s.batch * s.kv_heads);
+        let factor = |i: usize| s.scales[i].unwrap_or(1.0);
+        let want = factor(0) * factor(1) * factor(2) / factor(3);
+        prop_assert!((r.scale - want).abs() <= 1e-6 * want.abs(), "{} for {}", r.scale, want);
+        prop_assert_eq!(r.nodes, ["qk", "softmax", "pv"]);
+        let tolerance = if s.dtype == DType::F64 { 1e-12 } else { 1e-5 };
+        if let Err(e) = same(&before, &found.graph, seed, tolerance) {
+            return Err(TestCaseError::fail(format!("{e}\n{before}\n{}", found.graph)));
+        }
+    }
+}
