@@ -4,6 +4,8 @@
 
 #[path = "ir/hostile.rs"]
 mod hostile;
+#[path = "ir/models.rs"]
+mod models;
 #[path = "ir/random.rs"]
 mod random;
 

@@ -65,7 +65,7 @@ struct Use {
 /// A graph of SSA values and operations.
 ///
 /// Built by [`Graph::input`], [`Graph::constant`] and [`Graph::add`], which infer types, so that a graph made through this
-/// interface is well typed; [`super::verify`] checks what other code relies on. Weights are shared between graphs.
+/// interface is well typed; [`super::verify()`] checks what other code relies on. Weights are shared between graphs.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
     name: String,
@@ -448,5 +448,70 @@ mod faulty {
         pub(crate) fn faulty_remove(&mut self, id: OpId) {
             self.dag.remove_node(id.0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{DType, Unary, verify};
+
+    fn neg(g: &mut Graph, x: ValueId, name: &str) -> ValueId {
+        g.add1(Op::Unary(Unary::Neg), &[x], name, "").unwrap()
+    }
+
+    fn one() -> (Graph, ValueId) {
+        let mut g = Graph::new("g");
+        let x = g.input("x", Type::new(DType::F32, [2]));
+        (g, x)
+    }
+
+    #[test]
+    fn a_value_without_a_name_is_named_by_its_operation() {
+        let (mut g, x) = one();
+        let values: Vec<ValueId> = (0..3).map(|_| neg(&mut g, x, "")).collect();
+        let names: Vec<&str> = values.iter().map(|&v| g.value(v).name.as_str()).collect();
+        assert_eq!(names, ["neg", "neg.1", "neg.2"]);
+    }
+
+    #[test]
+    fn a_value_replaced_by_itself_stays_as_it_was() {
+        let (mut g, x) = one();
+        let y = neg(&mut g, x, "y");
+        g.output("y", y);
+        let before = g.clone();
+        g.replace(y, y);
+        assert_eq!(g, before);
+        // Its name is still taken.
+        let other = neg(&mut g, x, "y");
+        assert_eq!(g.value(other).name, "y.1");
+        assert_eq!(verify(&g), Ok(()));
+    }
+
+    #[test]
+    fn the_maker_of_a_replacement_may_read_what_it_replaces() {
+        let (mut g, x) = one();
+        let y = neg(&mut g, x, "y");
+        g.output("out", y);
+        let z = neg(&mut g, y, "z");
+        g.replace(y, z);
+        assert_eq!(g.outputs()[0].value, z);
+        assert_eq!((g.value(z).name.as_str(), g.value(y).name.as_str()), ("y", "y.old"));
+        assert_eq!(g.operands(z.op), [y]);
+        assert_eq!(verify(&g), Ok(()));
+    }
+
+    #[test]
+    fn inputs_stay_when_nothing_reads_them_and_the_rest_goes() {
+        let (mut g, x) = one();
+        let y = neg(&mut g, x, "y");
+        neg(&mut g, y, "dead");
+        g.output("y", y);
+        g.input("unread", Type::new(DType::F32, [2]));
+        g.remove_dead();
+        assert_eq!((g.len(), g.inputs().len()), (3, 2));
+        let again = neg(&mut g, x, "dead");
+        assert_eq!(g.value(again).name, "dead");
+        assert_eq!(verify(&g), Ok(()));
     }
 }

@@ -1,7 +1,7 @@
 //! The tensor IR: graphs of SSA values and operations, without time.
 //!
 //! In: what importers, the text form or a program build through [`Graph::input`], [`Graph::constant`] and [`Graph::add`].
-//! Out: the [`Graph`] that every later room reads, its text form, and [`verify`]'s word that it is well formed.
+//! Out: the [`Graph`] that every later room reads, its text form, and [`verify()`]'s word that it is well formed.
 //!
 //! Invariants are listed in [`verify`](mod@verify). Shapes are concrete. Weights are shared, never copied, and may be
 //! shapes without data. One small set of operations ([`Op`]); what each takes and gives stands in [`infer`](mod@infer).

@@ -369,7 +369,7 @@ pub enum Op {
     },
     /// The same elements under another shape. Operand: x.
     Reshape(Vec<usize>),
-    /// Result axis i is operand axis perm[i]. Operand: x.
+    /// Result axis i is operand axis `perm[i]`. Operand: x.
     Permute(Vec<usize>),
     /// Broadcast to a shape, aligned at the last axis. Operand: x.
     Broadcast(Vec<usize>),
