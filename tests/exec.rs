@@ -490,3 +490,23 @@ fn a_block_runs_as_the_oracle_says() {
         }
     }
 }
+
+/// Bytes that are being received are nobody's to read, even where the message brings what was there before.
+#[test]
+fn a_read_during_a_receive_shows() {
+    let mut case = causal(8, 2, LayoutKind::Contiguous);
+    case.facts.mask = Mask::none();
+    let args = case.local();
+    let mut schedule = schedule_of(&case, Way::Ring);
+    let (right, _) = run_island(&schedule, &args, 0).unwrap();
+    for rank in &mut schedule.ranks {
+        // pack, partial, exchange, partial: the same exchange once more, for which nobody waits.
+        let mut again = rank.steps[2].clone();
+        let StepOp::Exchange { group, .. } = &mut again.op else { panic!("an exchange") };
+        *group = 2;
+        again.records = None;
+        rank.steps.insert(3, again);
+    }
+    let shows = (1..200).any(|seed| run_island(&schedule, &args, seed).unwrap().0 != right);
+    assert!(shows, "the partial read what was being received");
+}
