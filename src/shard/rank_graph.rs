@@ -34,6 +34,7 @@ pub fn rank_graph(
                 let region = Op::Region(RegionKind::Segment, Arc::new(local.graph));
                 let op = add(&mut out.graph, region, &operands, &format!("segment{at}"), "")?;
                 for (&v, here) in local.outputs.iter().zip(out.graph.results(op)) {
+                    out.graph.rename(here, &whole.value(v).name);
                     out.define(v, here, placed(program, v));
                 }
             }

@@ -22,8 +22,26 @@ fn program(g: Graph, ranks: usize) -> Program {
     shard(Arc::new(g), &ShardOptions { ranks, layout: None }).unwrap()
 }
 
+/// The text with the bodies of islands left out: they are another room's, which has its own snapshots.
+fn without_islands(text: &str) -> String {
+    let mut out = String::new();
+    let mut inside = false;
+    for line in text.lines() {
+        inside &= line != "  }";
+        if !inside {
+            out += line;
+            out.push('\n');
+        }
+        if line.contains(" = island ") {
+            inside = true;
+            out += "    …\n";
+        }
+    }
+    out
+}
+
 fn snapshot(name: &str, g: Graph, ranks: usize, rank: usize) {
-    let text = print(&printed(&program(g, ranks), rank), Form::People);
+    let text = without_islands(&print(&printed(&program(g, ranks), rank), Form::People));
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/shard"));
     settings.set_prepend_module_to_snapshot(false);
