@@ -66,7 +66,7 @@ pub(super) fn coverage(schedule: &Schedule, chains: &[Vec<Chain>], log: &mut Log
                     Some(Ok(None)) => log.fact(),
                     Some(Ok(Some((row, key)))) => log.fail(r, end, || {
                         format!(
-                            "query {} never meet key rows {}: the mask may keep key {key} for query {row}",
+                            "query {} never meet key {}: the mask may keep key {key} for query {row}",
                             rows_name(&chain.rows),
                             gap.name()
                         )

@@ -1,5 +1,6 @@
 //! What one check found.
 
+use super::rows::Run;
 use super::{Failure, MOST_FAILURES, Passed, Report};
 use crate::layout::Progression;
 use crate::schedule::{Schedule, StepOp};
@@ -82,13 +83,7 @@ pub(super) fn step_name(schedule: &Schedule, rank: usize, step: usize) -> String
     }
 }
 
-/// `rows 4..8`, or `rows 4..12 by 2`.
+/// `row 4`, `rows 4..8`, or `rows 4..12 by 2`.
 pub(super) fn rows_name(p: &Progression) -> String {
-    let step = p.step as u128;
-    let end = p.start as u128 + p.len.saturating_sub(1) as u128 * step + u128::from(p.len > 0);
-    if p.step == 1 || p.len == 1 {
-        format!("rows {}..{end}", p.start)
-    } else {
-        format!("rows {}..{end} by {}", p.start, p.step)
-    }
+    Run::of(p).map_or_else(|| format!("rows {}:{}:{}", p.start, p.len, p.step), |run| run.name())
 }

@@ -116,7 +116,7 @@ fn pair_up(sends: &[End], recvs: &[End], links: &mut Links, log: &mut Log<'_>) -
             fine = false;
             let (rank, extra) = if sent > received { (from, &mine[received]) } else { (to, &theirs[sent]) };
             log.fail(rank, extra.step, || {
-                format!("rank {from} sends {sent} messages to rank {to}, which receives {received} from it")
+                format!("rank {from} has {sent} sends to rank {to}, which has {received} receives from it")
             });
         }
     }
@@ -199,7 +199,7 @@ fn disorder(groups: &[Vec<(usize, usize)>], log: &mut Log<'_>) {
     let mut work = 0usize;
     for (r, list) in groups.iter().enumerate() {
         let at: HashMap<usize, usize> = list.iter().copied().collect();
-        for (other, theirs) in groups.iter().enumerate().take(r) {
+        'others: for (other, theirs) in groups.iter().enumerate().take(r) {
             work = work.saturating_add(theirs.len());
             if work > MOST_WORK {
                 log.fail(r, 0, || {
@@ -218,7 +218,7 @@ fn disorder(groups: &[Vec<(usize, usize)>], log: &mut Log<'_>) {
                                 "group {group} comes before group {before} here, and after it on rank {other}"
                             )
                         });
-                        break;
+                        break 'others;
                     }
                     _ => last = Some((group, step)),
                 }

@@ -22,7 +22,7 @@ impl What {
             What::Carry { rank, rows, step } => {
                 format!("the carry of query {} that step {step} of rank {rank} left", rows_name(rows))
             }
-            What::Nothing => "nothing".to_owned(),
+            What::Nothing => "bytes that were never written".to_owned(),
         }
     }
 }

@@ -74,35 +74,39 @@ pub struct Report {
 /// Proves a schedule.
 pub fn check(schedule: &Schedule) -> Report {
     let mut report = Report::default();
+    checks(schedule, &mut report);
+    report.failed.truncate(MOST_FAILURES);
+    report
+}
+
+fn checks(schedule: &Schedule, report: &mut Report) {
     let mut log = Log::new(schedule, "form");
     form::form(schedule, &mut log);
-    if !log.close(&mut report) {
-        return report;
+    if !log.close(report) {
+        return;
     }
     let mut log = Log::new(schedule, "matching");
     let links = matching::matching(schedule, &mut log);
-    log.close(&mut report);
+    log.close(report);
     if let Some(links) = links {
         let (mut deadlock, mut filled) = (Log::new(schedule, "deadlock"), Log::new(schedule, "filled"));
         let ran = replay::replay(schedule, &links, &mut deadlock, &mut filled);
-        deadlock.close(&mut report);
-        race(schedule, &mut report);
+        deadlock.close(report);
+        race(schedule, report);
         // What a part of the steps filled proves nothing, but what it finds wrong is wrong.
         if ran || filled.failed() {
-            filled.close(&mut report);
+            filled.close(report);
         }
     } else {
-        race(schedule, &mut report);
+        race(schedule, report);
     }
     let chains = chains::chains(schedule);
     let mut log = Log::new(schedule, "coverage");
     coverage::coverage(schedule, &chains, &mut log);
-    log.close(&mut report);
+    log.close(report);
     let mut log = Log::new(schedule, "merge once");
     merge::merge_once(schedule, &chains, &mut log);
-    log.close(&mut report);
-    report.failed.truncate(MOST_FAILURES);
-    report
+    log.close(report);
 }
 
 fn race(schedule: &Schedule, report: &mut Report) {

@@ -129,9 +129,10 @@ fn accesses(program: &RankProgram, op: &StepOp) -> Vec<Access> {
             let sent = sends.iter().flat_map(|t| &t.views).map(|v| at(v, false));
             sent.chain(recvs.iter().flat_map(|t| &t.views).map(|v| at(v, true))).collect()
         }
-        StepOp::AttnPartial { q, kv, cast_out, .. } => {
+        StepOp::AttnPartial { q, kv, carry_in, cast_out, .. } => {
             let keys = kv.iter().map(|p| at(&p.at, false));
-            let carries = q.iter().filter_map(|p| p.carry.as_ref());
+            let used = *carry_in || !cast_out;
+            let carries = q.iter().filter_map(|p| p.carry.as_ref().filter(|_| used));
             keys.chain(carries.map(|v| at(v, !cast_out))).collect()
         }
     }

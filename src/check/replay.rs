@@ -270,11 +270,14 @@ impl Replay<'_, '_, '_> {
             let place = format!("{name}[{}..{}]", view.start, view.start + view.bytes);
             match found.holds {
                 None => format!("{does} in {place}, but byte {at} of the slot was never written"),
+                Some((What::Nothing, _)) => {
+                    format!("{does} in {place}, but byte {at} of the slot came from bytes never written")
+                }
                 Some((what, 0)) => {
-                    format!("{does} in {place}, but from byte {at} on there lie {}", what.name())
+                    format!("{does} in {place}, but byte {at} of the slot begins {}", what.name())
                 }
                 Some((what, from)) => {
-                    format!("{does} in {place}, but at byte {at} there lies byte {from} of {}", what.name())
+                    format!("{does} in {place}, but byte {at} of the slot is byte {from} of {}", what.name())
                 }
             }
         });

@@ -32,9 +32,9 @@ impl Run {
     /// The progression, as it is shown.
     pub(super) fn name(&self) -> String {
         match (self.first == self.last, self.step) {
-            (true, _) => format!("{}", self.first),
-            (_, 1) => format!("{}..{}", self.first, self.last + 1),
-            (_, step) => format!("{}..{} by {step}", self.first, self.last + 1),
+            (true, _) => format!("row {}", self.first),
+            (_, 1) => format!("rows {}..{}", self.first, self.last + 1),
+            (_, step) => format!("rows {}..{} by {step}", self.first, self.last + 1),
         }
     }
 }

@@ -1,0 +1,97 @@
+//! The schedules that faults are planted in: small, and together of every kind.
+
+use crate::build;
+use crate::case::{Case, LeafCase};
+use annulus::ir::DType;
+use annulus::layout::{Layout, LayoutKind, Progression};
+use annulus::mask::{Fill, Mask, Term};
+use annulus::ring::Strategy as Way;
+use annulus::schedule::Schedule;
+
+/// Each with a name: 1 to 8 ranks, both strategies, layouts with shares that are even, uneven and empty, cross attention,
+/// masks that hide blocks and masks that hide none.
+pub(crate) fn corpus() -> Vec<(String, Schedule)> {
+    let window = |left, right| Mask {
+        terms: vec![Term::Window { left: Some(left), right: Some(right), offset: 0 }],
+        fill: Fill::NegInf,
+    };
+    let filled = Mask { fill: Fill::Replace(-1e4), ..Mask::causal(0) };
+    let tensor =
+        Mask { terms: vec![Term::Causal { offset: 0 }, Term::Tensor { operand: 3 }], fill: Fill::NegInf };
+    let masks = [
+        ("all", Mask::none()),
+        ("causal", Mask::causal(0)),
+        ("window", window(5, 0)),
+        ("filled", filled),
+        ("tensor", tensor),
+    ];
+    let mut out = Vec::new();
+    for ranks in 1..=8 {
+        for kind in LayoutKind::ALL {
+            for (name, mask) in &masks {
+                // 19 rows are uneven on 2 to 8 ranks; 5 leave ranks without any.
+                for (rows, keys) in [(32, 32), (19, 19), (5, 5), (11, 26)] {
+                    let mut case = Case::new(rows, ranks, kind, mask.clone());
+                    case.sizes.kv_len = keys;
+                    if *name == "tensor" {
+                        let shape = vec![rows, keys];
+                        case.leaves = vec![LeafCase { dtype: DType::Bool, shape, by_query_rows: true }];
+                    }
+                    for way in Way::ALL {
+                        out.push((
+                            format!("{way:?} {kind} {name} {rows}x{keys} on {ranks}"),
+                            case.schedule(way),
+                        ));
+                    }
+                }
+            }
+        }
+    }
+    out
+}
+
+/// The schedule whose faults are shown: a causal ring of four ranks.
+pub(crate) fn example() -> Schedule {
+    Case::new(32, 4, LayoutKind::Zigzag, Mask::causal(0)).schedule(Way::Ring)
+}
+
+/// Every P-th row.
+pub(crate) fn striped(length: usize, ranks: usize) -> Layout {
+    let rows = (0..ranks).map(|r| {
+        let len = (length + ranks - 1 - r) / ranks;
+        if len == 0 {
+            vec![]
+        } else {
+            vec![Progression { start: r, len, step: if len == 1 { 1 } else { ranks } }]
+        }
+    });
+    Layout { kind: LayoutKind::Contiguous, length, rows: rows.collect() }
+}
+
+/// Blocks that end at `cuts`, dealt to ranks by `deal`, every other one split into even and odd rows.
+pub(crate) fn scattered(length: usize, ranks: usize, cuts: &[usize], deal: &[usize]) -> Layout {
+    let mut cuts: Vec<usize> = cuts.iter().map(|c| c % (length + 1)).chain([0, length]).collect();
+    cuts.sort_unstable();
+    let mut rows = vec![vec![]; ranks];
+    for (i, pair) in cuts.windows(2).enumerate() {
+        let (start, len) = (pair[0], pair[1] - pair[0]);
+        let parts = if i % 2 == 0 {
+            vec![Progression::range(start, len)]
+        } else {
+            let half = |odd: usize| Progression { start: start + odd, len: (len + 1 - odd) / 2, step: 2 };
+            vec![half(0), half(1)]
+        };
+        for (j, p) in parts.into_iter().filter(|p| p.len > 0).enumerate() {
+            rows[deal[(i + j) % deal.len()] % ranks].push(p);
+        }
+    }
+    Layout { kind: LayoutKind::Contiguous, length, rows }
+}
+
+/// A schedule over any layouts, with every pair computed.
+pub(crate) fn by_hand(mask: Mask, q: Layout, kv: Layout, way: build::Way) -> Schedule {
+    let mut case = Case::new(q.length, q.ranks(), LayoutKind::Contiguous, mask);
+    case.sizes.kv_len = kv.length;
+    let facts = case.schedule(Way::Ring).attention;
+    build::build(&facts, &q, &kv, way)
+}

@@ -1,0 +1,732 @@
+//! Faults, each at every place of a schedule where it can be made.
+
+use annulus::layout::{Layout, Progression};
+use annulus::mask::{Mask, Tile};
+use annulus::schedule::{
+    ExchangeKind, KvPiece, QPiece, RankProgram, Schedule, Step, StepOp, Stream, Transfer, View,
+};
+
+/// A schedule with one fault, and the step that it was made in.
+pub(crate) type Planted = (Schedule, usize, usize);
+
+/// A kind of fault: its name, the checks that may name it, and where it can be made.
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
+    /// At least one of these reports it.
+    pub(crate) checks: &'static [&'static str],
+    pub(crate) plant: fn(&Schedule) -> Vec<Planted>,
+}
+
+/// Applies `change` to each step of each rank. It is given a number from 0 on, and is called again with the next one as
+/// long as it changed something.
+fn each(schedule: &Schedule, change: impl Fn(&mut Schedule, usize, usize, usize) -> bool) -> Vec<Planted> {
+    let mut out = Vec::new();
+    for r in 0..schedule.ranks.len() {
+        for i in 0..schedule.ranks[r].steps.len() {
+            for nth in 0.. {
+                let mut planted = schedule.clone();
+                if !change(&mut planted, r, i, nth) {
+                    break;
+                }
+                assert!(nth < 1000 && &planted != schedule);
+                out.push((planted, r, i));
+            }
+        }
+    }
+    out
+}
+
+/// The same for one operation and nothing else.
+fn each_op(schedule: &Schedule, change: impl Fn(&mut StepOp, usize) -> bool) -> Vec<Planted> {
+    each(schedule, |s, r, i, nth| change(&mut s.ranks[r].steps[i].op, nth))
+}
+
+fn transfers(op: &mut StepOp) -> Vec<&mut Transfer> {
+    match op {
+        StepOp::Exchange { sends, recvs, .. } => sends.iter_mut().chain(recvs).collect(),
+        _ => vec![],
+    }
+}
+
+fn group(op: &StepOp) -> Option<usize> {
+    match op {
+        StepOp::Exchange { group, .. } => Some(*group),
+        _ => None,
+    }
+}
+
+fn keys(op: &mut StepOp) -> Option<&mut Vec<KvPiece>> {
+    match op {
+        StepOp::AttnPartial { kv, .. } => Some(kv),
+        _ => None,
+    }
+}
+
+fn queries(op: &mut StepOp) -> Option<&mut Vec<QPiece>> {
+    match op {
+        StepOp::AttnPartial { q, .. } => Some(q),
+        _ => None,
+    }
+}
+
+/// Every view that an operation reads keys from.
+fn key_views(op: &mut StepOp) -> Vec<&mut View> {
+    keys(op).map_or(vec![], |kv| kv.iter_mut().map(|p| &mut p.at).collect())
+}
+
+/// Changes element `nth` of a list.
+fn at<T>(items: Vec<&mut T>, nth: usize, change: impl FnOnce(&mut T)) -> bool {
+    match items.into_iter().nth(nth) {
+        Some(item) => {
+            change(item);
+            true
+        }
+        None => false,
+    }
+}
+
+/// The step that records the event and stands in the rank's order of issue.
+fn recorder(rank: &RankProgram, event: usize) -> usize {
+    rank.steps.iter().position(|s| s.records == Some(event)).unwrap()
+}
+
+/// The step of the same stream before step `i`.
+fn before(rank: &RankProgram, i: usize) -> Option<usize> {
+    (0..i).rev().find(|&j| rank.steps[j].stream == rank.steps[i].stream)
+}
+
+/// Another slot that has room for the view.
+fn other_slot(rank: &RankProgram, view: &View) -> Option<usize> {
+    (0..rank.slots.len()).find(|&s| s != view.slot && rank.slots[s].bytes >= view.start + view.bytes)
+}
+
+/// A step's view moved to another slot, for each view that `views` finds.
+fn moved(schedule: &Schedule, views: impl for<'a> Fn(&'a mut StepOp) -> Vec<&'a mut View>) -> Vec<Planted> {
+    each(schedule, |s, r, i, nth| {
+        let rank = s.ranks[r].clone();
+        // Views without another place are passed over.
+        let places: Vec<(usize, usize)> = views(&mut s.ranks[r].steps[i].op)
+            .iter()
+            .enumerate()
+            .filter(|(_, v)| v.bytes > 0)
+            .filter_map(|(n, v)| Some((n, other_slot(&rank, v)?)))
+            .collect();
+        let Some(&(n, slot)) = places.get(nth) else { return false };
+        at(views(&mut s.ranks[r].steps[i].op), n, |v| v.slot = slot)
+    })
+}
+
+fn layouts(schedule: &Schedule, change: impl Fn(&mut Layout, usize, usize) -> bool) -> Vec<Planted> {
+    let mut out = Vec::new();
+    for q in [true, false] {
+        for r in 0..schedule.ranks.len() {
+            for nth in 0.. {
+                let mut planted = schedule.clone();
+                let layout = if q { &mut planted.q_layout } else { &mut planted.kv_layout };
+                if !change(layout, r, nth) {
+                    break;
+                }
+                out.push((planted, r, 0));
+            }
+        }
+    }
+    out
+}
+
+/// Every kind.
+pub(crate) const KINDS: &[Kind] = &[
+    Kind {
+        name: "a wait is removed",
+        checks: &["race"],
+        plant: |s| {
+            each(s, |s, r, i, nth| {
+                let waits = &mut s.ranks[r].steps[i].waits;
+                nth < waits.len() && {
+                    waits.remove(nth);
+                    true
+                }
+            })
+        },
+    },
+    Kind {
+        name: "a wait is for the step before",
+        checks: &["race"],
+        plant: |s| {
+            each(s, |s, r, i, nth| {
+                let rank = &mut s.ranks[r];
+                let earlier = |n: usize| before(rank, recorder(rank, rank.steps[i].waits[n]));
+                let places: Vec<(usize, usize)> =
+                    (0..rank.steps[i].waits.len()).filter_map(|n| Some((n, earlier(n)?))).collect();
+                let Some(&(n, step)) = places.get(nth) else { return false };
+                let event = rank.steps[step].records.unwrap_or_else(|| {
+                    let new = rank.steps.iter().filter(|s| s.records.is_some()).count();
+                    rank.steps[step].records = Some(new);
+                    new
+                });
+                rank.steps[i].waits[n] = event;
+                true
+            })
+        },
+    },
+    Kind {
+        name: "a wait is for an event that is not recorded yet",
+        checks: &["form"],
+        plant: |s| {
+            each(s, |s, r, i, nth| {
+                let rank = &mut s.ranks[r];
+                let later = rank.steps[i..].iter().find_map(|s| s.records).unwrap_or(rank.steps.len());
+                nth < rank.steps[i].waits.len() && {
+                    rank.steps[i].waits[nth] = later;
+                    true
+                }
+            })
+        },
+    },
+    Kind {
+        name: "an event is not recorded",
+        checks: &["form"],
+        plant: |s| each(s, |s, r, i, nth| nth == 0 && s.ranks[r].steps[i].records.take().is_some()),
+    },
+    Kind {
+        name: "an event is recorded twice",
+        checks: &["form"],
+        plant: |s| {
+            each(s, |s, r, i, nth| {
+                let steps = &mut s.ranks[r].steps;
+                let Some(event) = steps[..i].iter().find_map(|s| s.records) else { return false };
+                nth == 0 && {
+                    steps[i].records = Some(event);
+                    true
+                }
+            })
+        },
+    },
+    Kind {
+        name: "a transfer goes to another rank",
+        checks: &["matching"],
+        plant: |s| {
+            each(s, |s, r, i, nth| {
+                let ranks = s.ranks.len();
+                let op = &mut s.ranks[r].steps[i].op;
+                let used: Vec<usize> = transfers(op).iter().map(|t| t.peer).collect();
+                let free = (0..ranks).find(|p| *p != r && !used.contains(p));
+                free.is_some_and(|free| at(transfers(op), nth, |t| t.peer = free))
+            })
+        },
+    },
+    Kind {
+        name: "keys are received in another slot",
+        checks: &["filled", "race"],
+        plant: |s| {
+            moved(s, |op| match op {
+                StepOp::Exchange { recvs, .. } => recvs.iter_mut().flat_map(|t| &mut t.views).collect(),
+                _ => vec![],
+            })
+        },
+    },
+    Kind {
+        name: "keys are sent from another slot",
+        checks: &["filled", "race"],
+        plant: |s| {
+            moved(s, |op| match op {
+                StepOp::Exchange { sends, .. } => sends.iter_mut().flat_map(|t| &mut t.views).collect(),
+                _ => vec![],
+            })
+        },
+    },
+    Kind { name: "keys are read from another slot", checks: &["filled"], plant: |s| moved(s, key_views) },
+    Kind {
+        name: "a carry is read from and written to another slot",
+        checks: &["filled", "race"],
+        plant: |s| {
+            let several = |op: &StepOp| matches!(op, StepOp::AttnPartial { .. });
+            moved(s, |op| match op {
+                op if !several(op) => vec![],
+                StepOp::AttnPartial { q, .. } => q.iter_mut().filter_map(|p| p.carry.as_mut()).collect(),
+                _ => vec![],
+            })
+        },
+    },
+    Kind { name: "a group is split in two", checks: &["matching"], plant: |s| split(s, true) },
+    Kind { name: "a group is two steps", checks: &["matching"], plant: |s| split(s, false) },
+    Kind {
+        name: "a receive is dropped",
+        checks: &["matching"],
+        plant: |s| {
+            each_op(s, |op, nth| match op {
+                StepOp::Exchange { recvs, .. } if nth < recvs.len() => {
+                    recvs.remove(nth);
+                    true
+                }
+                _ => false,
+            })
+        },
+    },
+    Kind {
+        name: "a send is dropped",
+        checks: &["matching"],
+        plant: |s| {
+            each_op(s, |op, nth| match op {
+                StepOp::Exchange { sends, .. } if nth < sends.len() => {
+                    sends.remove(nth);
+                    true
+                }
+                _ => false,
+            })
+        },
+    },
+    Kind {
+        name: "a message is short by a byte at one end",
+        checks: &["matching"],
+        plant: |s| each_op(s, |op, nth| at(transfers(op), nth, |t| t.views[0].bytes -= 1)),
+    },
+    Kind {
+        name: "a message is short by a byte at both ends",
+        checks: &["filled"],
+        plant: |s| {
+            if s.strategy != "ring" {
+                // An all-gather brings keys to ranks that mask all of them.
+                return vec![];
+            }
+            let mut out = each_op(s, |op, nth| match op {
+                StepOp::Exchange { sends, .. } => {
+                    at(sends.iter_mut().collect(), nth, |t| t.views.last_mut().unwrap().bytes -= 1)
+                }
+                _ => false,
+            });
+            for (planted, r, i) in &mut out {
+                let StepOp::Exchange { group, sends, .. } = planted.ranks[*r].steps[*i].op.clone() else {
+                    continue;
+                };
+                let StepOp::Exchange { sends: whole, .. } = &s.ranks[*r].steps[*i].op else { continue };
+                let cut = sends.iter().zip(whole).find(|(a, b)| a != b).unwrap().0.peer;
+                for step in &mut planted.ranks[cut].steps {
+                    match &mut step.op {
+                        StepOp::Exchange { group: g, recvs, .. } if *g == group => {
+                            let back = recvs.iter_mut().find(|t| t.peer == *r).unwrap();
+                            back.views.last_mut().unwrap().bytes -= 1;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            out
+        },
+    },
+    Kind {
+        name: "a group has another number on one rank",
+        checks: &["matching"],
+        plant: |s| {
+            each_op(s, |op, nth| match op {
+                StepOp::Exchange { group, .. } if nth == 0 => {
+                    *group += 100;
+                    true
+                }
+                _ => false,
+            })
+        },
+    },
+    Kind {
+        name: "a group is another collective on one rank",
+        checks: &["matching", "form"],
+        plant: |s| {
+            each_op(s, |op, nth| match op {
+                StepOp::Exchange { kind, .. } if nth == 0 => {
+                    *kind = match kind {
+                        ExchangeKind::SendRecv => ExchangeKind::AllGather,
+                        ExchangeKind::AllGather => ExchangeKind::SendRecv,
+                    };
+                    true
+                }
+                _ => false,
+            })
+        },
+    },
+    Kind {
+        name: "two groups are exchanged on one rank",
+        checks: &["matching", "deadlock"],
+        plant: |s| {
+            each(s, |s, r, i, nth| {
+                let steps = &mut s.ranks[r].steps;
+                let next = (i + 1..steps.len()).find(|&j| group(&steps[j].op).is_some());
+                let (Some(next), Some(first)) = (next, group(&steps[i].op)) else { return false };
+                let both = [Some(first), group(&steps[next].op)];
+                let (a, b) = steps.split_at_mut(next);
+                std::mem::swap(&mut a[i].op, &mut b[0].op);
+                // Where no other rank has both groups, their order on this one is nobody's business.
+                let has = |r: &RankProgram, g: &Option<usize>| r.steps.iter().any(|s| group(&s.op) == *g);
+                nth == 0 && s.ranks.iter().filter(|r| both.iter().all(|g| has(r, g))).count() > 1
+            })
+        },
+    },
+    Kind {
+        name: "a transfer is on the compute stream",
+        checks: &["form"],
+        plant: |s| {
+            each(s, |s, r, i, nth| {
+                let step = &mut s.ranks[r].steps[i];
+                nth == 0 && step.stream == Stream::Comm && {
+                    step.stream = Stream::Compute;
+                    true
+                }
+            })
+        },
+    },
+    Kind {
+        name: "a range is off by one byte",
+        checks: &["form", "filled"],
+        plant: |s| each_op(s, |op, nth| at(key_views(op), nth, |v| v.start += 1)),
+    },
+    Kind {
+        name: "a range is a byte short",
+        checks: &["form"],
+        plant: |s| each_op(s, |op, nth| at(key_views(op), nth, |v| v.bytes -= 1)),
+    },
+    Kind {
+        name: "keys are packed in a range that is off by one byte",
+        checks: &["form", "filled"],
+        plant: |s| {
+            each_op(s, |op, nth| match op {
+                StepOp::Pack { pieces } => at(pieces.iter_mut().collect(), nth, |p| p.at.start += 1),
+                _ => false,
+            })
+        },
+    },
+    Kind {
+        name: "keys are not packed",
+        checks: &["filled"],
+        plant: |s| {
+            each_op(s, |op, nth| match op {
+                StepOp::Pack { pieces } if nth < pieces.len() => {
+                    pieces.remove(nth);
+                    true
+                }
+                _ => false,
+            })
+        },
+    },
+    Kind {
+        name: "a chunk of keys is lost",
+        checks: &["coverage"],
+        plant: |s| {
+            each_op(s, |op, nth| {
+                keys(op).is_some_and(|kv| {
+                    nth < kv.len() && {
+                        kv.remove(nth);
+                        true
+                    }
+                })
+            })
+        },
+    },
+    Kind {
+        name: "a chunk of keys is taken twice",
+        checks: &["coverage"],
+        plant: |s| {
+            each_op(s, |op, nth| {
+                keys(op).is_some_and(|kv| {
+                    nth < kv.len() && {
+                        kv.push(kv[nth]);
+                        true
+                    }
+                })
+            })
+        },
+    },
+    Kind {
+        name: "a chunk of keys is taken again by a later step",
+        checks: &["coverage"],
+        plant: |s| {
+            each(s, |s, r, i, nth| {
+                let steps = &mut s.ranks[r].steps;
+                let Some(piece) = keys(&mut steps[i].op).and_then(|kv| kv.get(nth).copied()) else {
+                    return false;
+                };
+                let Some(first) = queries(&mut steps[i].op).map(|q| q[0].rows) else { return false };
+                let next = steps[i + 1..].iter_mut().find_map(|s| {
+                    let takes = queries(&mut s.op)?.iter().any(|q| q.rows == first);
+                    keys(&mut s.op).filter(|_| takes)
+                });
+                next.is_some_and(|kv| {
+                    kv.push(piece);
+                    true
+                })
+            })
+        },
+    },
+    Kind {
+        name: "key rows are labelled wrong",
+        checks: &["filled", "form"],
+        plant: |s| {
+            each_op(s, |op, nth| {
+                keys(op).is_some_and(|kv| at(kv.iter_mut().collect(), nth, |p| p.rows.start += 1))
+            })
+        },
+    },
+    Kind {
+        name: "two chunks of keys are labelled as each other",
+        checks: &["filled", "form"],
+        plant: |s| {
+            each_op(s, |op, nth| {
+                keys(op).is_some_and(|kv| {
+                    nth + 1 < kv.len() && {
+                        let rows = kv[nth].rows;
+                        kv[nth].rows = kv[nth + 1].rows;
+                        kv[nth + 1].rows = rows;
+                        true
+                    }
+                })
+            })
+        },
+    },
+    Kind {
+        name: "keys are packed as another rank's",
+        checks: &["form"],
+        plant: |s| {
+            each(s, |s, r, i, nth| {
+                let other =
+                    (0..s.ranks.len()).filter(|&o| o != r).find_map(|o| s.kv_layout.rows[o].first().copied());
+                match (&mut s.ranks[r].steps[i].op, other) {
+                    (StepOp::Pack { pieces }, Some(rows)) => {
+                        at(pieces.iter_mut().collect(), nth, |p| p.rows = rows)
+                    }
+                    _ => false,
+                }
+            })
+        },
+    },
+    Kind {
+        name: "carry_in is turned round",
+        checks: &["merge once", "form"],
+        plant: |s| {
+            each_op(s, |op, nth| match op {
+                StepOp::AttnPartial { carry_in, .. } if nth == 0 => {
+                    *carry_in = !*carry_in;
+                    true
+                }
+                _ => false,
+            })
+        },
+    },
+    Kind {
+        name: "cast_out is dropped",
+        checks: &["merge once", "form"],
+        plant: |s| {
+            each_op(s, |op, nth| match op {
+                StepOp::AttnPartial { cast_out, .. } if nth == 0 && *cast_out => {
+                    *cast_out = false;
+                    true
+                }
+                _ => false,
+            })
+        },
+    },
+    Kind {
+        name: "the output is written by an earlier step too",
+        checks: &["merge once"],
+        plant: |s| {
+            each_op(s, |op, nth| match op {
+                StepOp::AttnPartial { q, carry_in, cast_out, .. } if nth == 0 && !*cast_out => {
+                    *cast_out = true;
+                    if !*carry_in {
+                        q.iter_mut().for_each(|p| p.carry = None);
+                    }
+                    true
+                }
+                _ => false,
+            })
+        },
+    },
+    Kind {
+        name: "query rows are left out of a step",
+        checks: &["merge once", "coverage"],
+        plant: |s| {
+            each_op(s, |op, nth| {
+                queries(op).is_some_and(|q| {
+                    nth < q.len() && {
+                        q.remove(nth);
+                        true
+                    }
+                })
+            })
+        },
+    },
+    Kind {
+        name: "query rows are off by one",
+        checks: &["form", "merge once", "filled"],
+        plant: |s| {
+            each_op(s, |op, nth| {
+                queries(op).is_some_and(|q| at(q.iter_mut().collect(), nth, |p| p.rows.start += 1))
+            })
+        },
+    },
+    Kind {
+        name: "a block is not masked that has masked pairs",
+        checks: &["coverage"],
+        plant: |s| {
+            each_op(s, |op, nth| match op {
+                StepOp::AttnPartial { tile, .. } if nth == 0 && *tile == Tile::Partial => {
+                    *tile = Tile::Full;
+                    true
+                }
+                _ => false,
+            })
+        },
+    },
+    Kind {
+        name: "a block is computed that is to be skipped",
+        checks: &["form"],
+        plant: |s| {
+            each_op(s, |op, nth| match op {
+                StepOp::AttnPartial { tile, .. } if nth == 0 => {
+                    *tile = Tile::Skip;
+                    true
+                }
+                _ => false,
+            })
+        },
+    },
+    Kind {
+        name: "a step is left out",
+        checks: &["form", "matching", "filled", "coverage", "merge once"],
+        plant: |s| {
+            each(s, |s, r, i, nth| {
+                nth == 0 && {
+                    s.ranks[r].steps.remove(i);
+                    true
+                }
+            })
+        },
+    },
+    Kind {
+        name: "a step is done twice",
+        checks: &["matching", "coverage", "merge once"],
+        plant: |s| {
+            each(s, |s, r, i, nth| {
+                let packs = matches!(s.ranks[r].steps[i].op, StepOp::Pack { .. });
+                let again = Step { records: None, ..s.ranks[r].steps[i].clone() };
+                nth == 0 && !packs && {
+                    s.ranks[r].steps.insert(i + 1, again);
+                    true
+                }
+            })
+        },
+    },
+    Kind {
+        name: "keys are packed after their first use",
+        checks: &["filled"],
+        plant: |s| {
+            each(s, |s, r, i, nth| {
+                let steps = &mut s.ranks[r].steps;
+                let first =
+                    (i + 1..steps.len()).find(|&j| keys(&mut steps[j].op).is_some_and(|kv| !kv.is_empty()));
+                let packs = nth == 0 && matches!(steps[i].op, StepOp::Pack { .. });
+                let Some(first) = first.filter(|_| packs) else { return false };
+                let (a, b) = steps.split_at_mut(first);
+                std::mem::swap(&mut a[i].op, &mut b[0].op);
+                true
+            })
+        },
+    },
+    Kind {
+        name: "a row has two owners",
+        checks: &["form"],
+        plant: |s| layouts(s, |l, r, nth| at(l.rows[r].iter_mut().collect(), nth, |p| p.len += 1)),
+    },
+    Kind {
+        name: "a row has no owner",
+        checks: &["form"],
+        plant: |s| layouts(s, |l, r, nth| at(l.rows[r].iter_mut().collect(), nth, |p| p.len -= 1)),
+    },
+    Kind {
+        name: "two slots share bytes that are in use",
+        checks: &["race", "filled"],
+        plant: |s| {
+            let mut out = Vec::new();
+            for (r, rank) in s.ranks.iter().enumerate() {
+                let Some(acc) = rank.slots.iter().position(|s| s.name == "acc") else { continue };
+                let mut read: Vec<usize> = Vec::new();
+                let goes_on = |s: &Step| matches!(&s.op, StepOp::AttnPartial { carry_in: true, .. });
+                // Slots whose keys are used while a carry is there.
+                for step in rank.steps.iter().filter(|s| goes_on(s)) {
+                    read.extend(key_views(&mut step.op.clone()).iter().map(|v| v.slot));
+                }
+                read.sort_unstable();
+                read.dedup();
+                for slot in read {
+                    let mut planted = s.clone();
+                    planted.ranks[r].slots[slot].offset = rank.slots[acc].offset;
+                    planted.ranks[r].arena_bytes += rank.slots[slot].bytes;
+                    out.push((planted, r, 0));
+                }
+            }
+            out
+        },
+    },
+    Kind {
+        name: "a slot ends outside the arena",
+        checks: &["form"],
+        plant: |s| {
+            let ranks = 0..s.ranks.len();
+            let cut = |r: usize| {
+                let mut planted = s.clone();
+                planted.ranks[r].arena_bytes -= 1;
+                (planted, r, 0)
+            };
+            ranks.filter(|&r| !s.ranks[r].slots.is_empty()).map(cut).collect()
+        },
+    },
+    Kind {
+        name: "the attention sees more than is computed",
+        checks: &["coverage"],
+        plant: |s| {
+            let mask = Mask { terms: vec![], ..s.attention.mask.clone() };
+            let whole = s.ranks.iter().flat_map(|r| &r.steps).all(|s| match &s.op {
+                StepOp::AttnPartial { tile, .. } => *tile == Tile::Full,
+                _ => true,
+            });
+            // Of one row and one key nothing is hidden.
+            let planted = Schedule {
+                attention: annulus::schedule::AttentionFacts { mask, ..s.attention.clone() },
+                ..s.clone()
+            };
+            let computed: usize = pairs(s);
+            let all = s.attention.sizes.q_len * s.attention.sizes.kv_len;
+            if whole || computed == all { vec![] } else { vec![(planted, 0, 0)] }
+        },
+    },
+];
+
+/// How many pairs of rows all steps compute, masked ones too.
+fn pairs(s: &Schedule) -> usize {
+    let count = |rows: &[Progression]| rows.iter().map(|p| p.len).sum::<usize>();
+    let of = |op: &StepOp| match op {
+        StepOp::AttnPartial { q, kv, .. } => {
+            let q: Vec<Progression> = q.iter().map(|p| p.rows).collect();
+            let k: Vec<Progression> = kv.iter().map(|p| p.rows).collect();
+            count(&q) * count(&k)
+        }
+        _ => 0,
+    };
+    s.ranks.iter().flat_map(|r| &r.steps).map(|s| of(&s.op)).sum()
+}
+
+/// An exchange becomes two: its sends, then its receives, with the same number or a new one.
+fn split(schedule: &Schedule, renumber: bool) -> Vec<Planted> {
+    each(schedule, |s, r, i, nth| {
+        let steps = &mut s.ranks[r].steps;
+        let StepOp::Exchange { group, kind, sends, recvs } = &mut steps[i].op else { return false };
+        if nth > 0 || sends.is_empty() || recvs.is_empty() {
+            return false;
+        }
+        let second = StepOp::Exchange {
+            group: *group + if renumber { 100 } else { 0 },
+            kind: *kind,
+            sends: vec![],
+            recvs: std::mem::take(recvs),
+        };
+        let after = Step { waits: vec![], records: steps[i].records.take(), op: second, ..steps[i].clone() };
+        steps.insert(i + 1, after);
+        true
+    })
+}

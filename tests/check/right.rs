@@ -1,0 +1,107 @@
+//! No report on right programs.
+
+use crate::build;
+use crate::case::cases;
+use crate::corpus::{by_hand, corpus, scattered, striped};
+use annulus::check::{Report, check};
+use annulus::layout::{Layout, LayoutKind};
+use annulus::mask::{Fill, Mask, Term};
+use annulus::ring::Strategy as Way;
+use annulus::schedule::{Schedule, parse};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// Every check, in order.
+pub(crate) const CHECKS: [&str; 7] =
+    ["form", "matching", "deadlock", "race", "filled", "coverage", "merge once"];
+
+pub(crate) fn proved(schedule: &Schedule) -> Result<Report, String> {
+    let report = check(schedule);
+    if let Some(f) = report.failed.first() {
+        return Err(format!("{schedule}\n{f:#?}"));
+    }
+    let names: Vec<&str> = report.passed.iter().map(|p| p.check).collect();
+    if names == CHECKS { Ok(report) } else { Err(format!("only {names:?} ran")) }
+}
+
+fn reads_back(schedule: &Schedule) -> Result<(), String> {
+    let text = schedule.to_string();
+    let back = parse(&text).map_err(|e| e.rendered)?;
+    if back == [schedule.clone()] && back[0].to_string() == text { Ok(()) } else { Err(text) }
+}
+
+#[test]
+fn the_corpus_is_proved() {
+    let corpus = corpus();
+    for (name, schedule) in &corpus {
+        if let Err(e) = proved(schedule).and_then(|_| reads_back(schedule)) {
+            panic!("{name}: {e}");
+        }
+    }
+    assert_eq!(corpus.len(), 8 * 2 * 5 * 4 * 2);
+}
+
+fn mask() -> impl Strategy<Value = Mask> {
+    let bound = || proptest::option::of(0u64..12);
+    let term = prop_oneof![
+        (-9i64..9).prop_map(|offset| Term::Causal { offset }),
+        (bound(), bound(), -9i64..9).prop_map(|(left, right, offset)| Term::Window { left, right, offset }),
+    ];
+    let fill = prop_oneof![Just(Fill::NegInf), Just(Fill::Add(-1e4))];
+    (vec(term, 0..3), fill).prop_map(|(terms, fill)| Mask {
+        // Nothing is filled without a term, and the text of a mask does not say with what.
+        fill: if terms.is_empty() { Fill::NegInf } else { fill },
+        terms,
+    })
+}
+
+/// Shares of any form: adjacent, striped, or blocks and half blocks dealt at random.
+fn layout(ranks: usize) -> impl Strategy<Value = Layout> {
+    (0usize..60, 0usize..4, vec(any::<usize>(), 0..9), vec(any::<usize>(), 1..9)).prop_map(
+        move |(length, form, cuts, deal)| match form {
+            0 => Layout::new(LayoutKind::Zigzag, length, ranks),
+            1 => striped(length, ranks),
+            _ => scattered(length, ranks, &cuts, &deal),
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn a_schedule_of_the_pass_is_proved_and_reads_back(mut case in cases(), all_gather in any::<bool>()) {
+        let mask = &mut case.attention.mask;
+        if mask.terms.is_empty() {
+            mask.fill = Fill::NegInf;
+        }
+        let schedule = case.schedule(if all_gather { Way::AllGather } else { Way::Ring });
+        proved(&schedule).map_err(TestCaseError::fail)?;
+        reads_back(&schedule).map_err(TestCaseError::fail)?;
+    }
+
+    #[test]
+    fn a_schedule_over_any_layouts_is_proved(
+        (mask, q, kv) in (mask(), 1usize..10).prop_flat_map(|(mask, p)| (Just(mask), layout(p), layout(p))),
+        all_gather in any::<bool>(),
+    ) {
+        let way = if all_gather { build::Way::AllGather } else { build::Way::Ring };
+        let schedule = by_hand(mask, q, kv, way);
+        proved(&schedule).map_err(TestCaseError::fail)?;
+        reads_back(&schedule).map_err(TestCaseError::fail)?;
+    }
+}
+
+/// A million rows cost what a hundred cost: nothing goes row by row.
+#[test]
+fn many_ranks_and_a_million_rows_are_proved_in_time() {
+    for way in Way::ALL {
+        for kind in LayoutKind::ALL {
+            let case = crate::case::Case::new(1_000_003, 64, kind, Mask::causal(0));
+            let schedule = case.schedule(way);
+            let start = std::time::Instant::now();
+            proved(&schedule).unwrap();
+            assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
+        }
+    }
+}
