@@ -73,7 +73,11 @@ fn facts(a: &AttentionFacts) -> Result<(), String> {
     if !a.dtype.is_float() || !matches!(a.acc, DType::F32 | DType::F64) {
         return Err(format!("cannot compute {} with partial results in {}", a.dtype, a.acc));
     }
-    // Zero extents must not hide huge ones: every extent counts as at least 1.
+    // Then the arguments, which exist, bound everything that is allocated.
+    if [s.batch, s.q_heads, s.head_dim, s.v_head_dim].contains(&0) {
+        return Err("the batch, the heads or a head size is 0".into());
+    }
+    // A sequence of no rows must not hide huge extents: every extent counts as at least 1.
     let bounded = |extents: &[usize]| {
         extents.iter().try_fold(1usize, |n, &e| n.checked_mul(e.max(1)).filter(|&n| n <= MAX_ELEMENTS))
     };
