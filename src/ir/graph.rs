@@ -176,12 +176,11 @@ impl Graph {
         let mut missing = vec![0usize; bound];
         let mut ready = BinaryHeap::new();
         // An input comes by its place, anything else by its number after all inputs.
-        let place: HashMap<usize, usize> =
-            self.inputs.iter().enumerate().map(|(i, id)| (id.index(), i)).collect();
-        let key = |n: usize| match place.get(&n) {
-            Some(&i) => (0, i, n),
-            None => (1, n, n),
-        };
+        let mut place = vec![usize::MAX; bound];
+        for (i, id) in self.inputs.iter().enumerate().filter(|(_, id)| id.index() < bound) {
+            place[id.index()] = i;
+        }
+        let key = |n: usize| (place[n], n);
         for n in self.dag.node_indices() {
             missing[n.index()] = self.dag.edges_directed(n, Direction::Incoming).count();
             if missing[n.index()] == 0 {
@@ -189,7 +188,7 @@ impl Graph {
             }
         }
         let mut order = Vec::with_capacity(self.dag.node_count());
-        while let Some(Reverse((_, _, i))) = ready.pop() {
+        while let Some(Reverse((_, i))) = ready.pop() {
             let n = NodeIndex::new(i);
             order.push(OpId(n));
             for e in self.dag.edges_directed(n, Direction::Outgoing) {
@@ -362,11 +361,6 @@ impl Graph {
         id
     }
 
-    /// Puts the inputs in another order.
-    pub(crate) fn set_inputs(&mut self, inputs: Vec<OpId>) {
-        self.inputs = inputs;
-    }
-
     fn push(&mut self, op: Op, source: &str, types: Vec<Type>, name: &str) -> OpId {
         // A value without a name could not be printed.
         let name = if name.is_empty() { op.name() } else { name };
@@ -435,6 +429,10 @@ mod faulty {
     impl Graph {
         pub(crate) fn faulty_use(&mut self, user: OpId, slot: usize, v: ValueId) {
             self.dag.add_edge(v.op.0, user.0, Use { port: v.port, slot });
+        }
+
+        pub(crate) fn faulty_inputs(&mut self, inputs: Vec<OpId>) {
+            self.inputs = inputs;
         }
 
         pub(crate) fn faulty_value(&mut self, v: ValueId) -> &mut Value {

@@ -213,6 +213,17 @@ fn a_declared_size_allocates_nothing() {
 }
 
 #[test]
+fn inputs_may_stand_anywhere_and_print_first() {
+    let loose =
+        "graph \"g\" {\nconst %c: f32[] = 1.0\ninput %b: f32[]\n%y: f32[] = neg %c\ninput %a: i64[]\n}\n";
+    let g = parsed(loose);
+    let names: Vec<&str> = g.inputs().into_iter().map(|v| g.value(v).name.as_str()).collect();
+    assert_eq!(names, ["b", "a"]);
+    let lines = ["input %b: f32[]", "input %a: i64[]", "const %c: f32[] = 1.0", "%y: f32[] = neg %c"];
+    assert_eq!(print(&g, Form::People), format!("graph \"g\" {{\n  {}\n}}\n", lines.join("\n  ")));
+}
+
+#[test]
 fn comments_and_blank_lines_stand_anywhere() {
     let loose = "// head\n\n graph \"g\" { // the graph\r\n\n\tinput %x : f32[ 2,\n 3 ] // an input\n //\n%y: f32[2,3]=softmax %x {\n  axis = 1 // last\n }\n}\n// end";
     // A blank before `=` of an attribute is not taken.

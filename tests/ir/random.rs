@@ -107,7 +107,11 @@ fn constant(g: &mut Graph, s: &Step) -> ValueId {
 /// A transfer and its wait.
 fn transfer(g: &mut Graph, s: &Step, made: &mut Vec<ValueId>) {
     let four = made.iter().copied().find(|&v| g.ty(v).rank() == 4 && !matches!(g.op(v.op), Op::Start(..)));
-    let group = 1 + g.len();
+    let started = g.ops().into_iter().filter_map(|id| match g.op(id) {
+        Op::Start(c, _) => Some(c.group()),
+        _ => None,
+    });
+    let group = 1 + started.max().unwrap_or(0);
     let rows = rows(s, s.n[3]);
     let (op, operands) = match four {
         Some(x) if s.kind == 7 => {

@@ -19,8 +19,8 @@
 //!
 //! A line is `results: types = operation operands {attributes} @"source"`. Operations stand in the order of
 //! [`Graph::ops`]; every operand is named above its use. What the declared type says is not said again (the shape of a
-//! reshape, the type of a cast), and is checked against inference. `inputs %b, %a` states the order of the inputs where it
-//! is not that of their lines. A name of other than letters, digits and `_ . / : - $` is quoted: `%"a b"`; in quotes,
+//! reshape, the type of a cast), and is checked against inference. Inputs are printed first, in their order, and may be
+//! read anywhere above their uses. A name of other than letters, digits and `_ . / : - $` is quoted: `%"a b"`; in quotes,
 //! every control character is escaped.
 //!
 //! Invariants: printing, parsing and printing again gives the same bytes; what is parsed back from [`Form::Full`] equals

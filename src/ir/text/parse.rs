@@ -6,7 +6,7 @@ use super::op::Attributes;
 use super::{literal, print};
 use crate::ir::infer::infer;
 use crate::ir::verify::{MAX_NESTING, Place, faults};
-use crate::ir::{Graph, Op, OpId, Type, Value, ValueId};
+use crate::ir::{Graph, Op, Type, Value, ValueId};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -20,8 +20,6 @@ struct Open<'a> {
     ops: Vec<Range<usize>>,
     /// Where each output stands.
     outputs: Vec<Range<usize>>,
-    /// The stated order of the inputs, and where.
-    order: Option<(Vec<OpId>, Range<usize>)>,
     /// The region operation of the graph around it that this graph belongs to.
     region: Option<Line<'a>>,
 }
@@ -86,14 +84,7 @@ fn begin<'a>(c: &mut Cursor<'a>, region: Option<Line<'a>>) -> Result<Open<'a>, F
     let name = c.string("the graph's name")?;
     c.expect(b'{', "`{`")?;
     c.end_of_line("the end of the line")?;
-    Ok(Open {
-        graph: Graph::new(name),
-        values: HashMap::new(),
-        ops: Vec::new(),
-        outputs: Vec::new(),
-        order: None,
-        region,
-    })
+    Ok(Open { graph: Graph::new(name), values: HashMap::new(), ops: Vec::new(), outputs: Vec::new(), region })
 }
 
 impl<'a> Open<'a> {
@@ -114,7 +105,6 @@ impl<'a> Open<'a> {
                 let source = source(c)?;
                 self.insert(Op::Constant(constant), &[], start..c.pos, vec![name], vec![ty], &source);
             }
-            "inputs" => self.input_order(c, start)?,
             "output" => {
                 let name = c.string("the output's name")?;
                 c.expect(b'=', "`=` and a value")?;
@@ -127,7 +117,7 @@ impl<'a> Open<'a> {
                 // Only a region may give no result, and so begin with its mnemonic.
                 if !matches!(word, "segment" | "island") && c.peek() != Some(b'%') {
                     return Err(c.expected(
-                        "a line: `input`, `const`, `output`, `inputs`, or an operation such as `%y: f32[2] = neg %x`; or `}`",
+                        "a line: `input`, `const`, `output`, or an operation such as `%y: f32[2] = neg %x`; or `}`",
                     ));
                 }
                 return self.operation(c);
@@ -269,39 +259,9 @@ impl<'a> Open<'a> {
         }
     }
 
-    /// Passes the values behind `inputs`.
-    fn input_order(&mut self, c: &mut Cursor<'a>, start: usize) -> Result<(), Fault> {
-        let mut order = Vec::new();
-        loop {
-            let (v, at) = self.operand(c)?;
-            if !matches!(self.graph.op(v.op), Op::Input(_)) {
-                return Err(Fault::new(at, "expected an input", "is none"));
-            }
-            order.push(v.op);
-            c.spaces();
-            if !c.eat(b',') {
-                break;
-            }
-        }
-        if self.order.replace((order, start..c.pos)).is_some() {
-            return Err(Fault::new(start..c.pos, "expected one order of the inputs", "is the second"));
-        }
-        Ok(())
-    }
-
     /// The graph, verified, and the region operation that it belongs to. `at` is its closing brace.
     fn end(self, at: Range<usize>) -> Result<(Graph, Option<Line<'a>>), Fault> {
-        let Open { mut graph, ops, outputs, order, region, .. } = self;
-        if let Some((order, at)) = order {
-            let sorted = |mut v: Vec<OpId>| {
-                v.sort_unstable();
-                v
-            };
-            if sorted(order.clone()) != sorted(graph.inputs().iter().map(|v| v.op).collect()) {
-                return Err(Fault::new(at, "expected every input once", "has others"));
-            }
-            graph.set_inputs(order);
-        }
+        let Open { graph, ops, outputs, region, .. } = self;
         match faults(&graph).into_iter().next() {
             None => Ok((graph, region)),
             Some((place, why)) => {

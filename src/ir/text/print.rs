@@ -50,15 +50,6 @@ fn begin<'g>(out: &mut String, graph: &'g Graph) -> Open<'g> {
 }
 
 fn end(out: &mut String, graph: &Graph, depth: usize) {
-    let inputs = graph.inputs();
-    let by_line =
-        graph.ops().into_iter().filter(|&id| matches!(graph.op(id), Op::Input(_))).map(|id| graph.result(id));
-    if inputs.len() > 1 && !by_line.eq(inputs.iter().copied()) {
-        indent(out, depth);
-        out.push_str("inputs ");
-        push_values(out, graph, &inputs);
-        out.push('\n');
-    }
     for o in graph.outputs() {
         indent(out, depth);
         out.push_str("output ");

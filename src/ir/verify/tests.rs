@@ -151,11 +151,11 @@ fn a_list_of_inputs_that_is_not_that_of_the_operations() {
     let (mut g, [x, y, _]) = small();
     let missing = "%x (input): the list of inputs does not hold this input once";
     let no_input = "graph \"small\": the list of inputs holds what is no input";
-    g.set_inputs(vec![]);
+    g.faulty_inputs(vec![]);
     assert_eq!(broken(&g), [missing]);
-    g.set_inputs(vec![x.op, x.op]);
+    g.faulty_inputs(vec![x.op, x.op]);
     assert_eq!(broken(&g), [missing]);
-    g.set_inputs(vec![x.op, y.op]);
+    g.faulty_inputs(vec![x.op, y.op]);
     assert_eq!(broken(&g), [no_input]);
 }
 
