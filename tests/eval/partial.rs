@@ -277,6 +277,22 @@ fn a_chunk_is_found_by_global_number() {
 }
 
 #[test]
+fn a_leaf_that_lacks_a_key_is_an_error() {
+    // Types alone do not tell: a leaf is whole along the keys of all ranks.
+    let a = Attention { bias: Some(3), ..Attention::plain(1.0, DType::F32) };
+    let rows = |start| vec![Progression::range(start, 2)];
+    let bias = random(DType::F32, &[1, 5], 1);
+    let x = [random(DType::F32, &[1, 1, 2, 3], 2), random(DType::F32, &[1, 1, 2, 5], 3), bias];
+    for (start, fits) in [(0, true), (3, true), (4, false), (1 << 39, false)] {
+        let attention = Arc::new(a.clone());
+        let p =
+            Partial { attention, v_head_dim: 2, q_rows: rows(0), k_rows: rows(start), tile: Tile::Partial };
+        let got = apply(&Op::Partial(Box::new(p)), &x, Precision::Declared);
+        assert_eq!(got.is_ok(), fits, "{start}: {got:?}");
+    }
+}
+
+#[test]
 fn a_tile_that_claims_too_much_shows() {
     // The island's own claim is evaluated, not the mask behind it: a wrong `full` gives another result.
     let case = plain_case(1.0, Mask::causal(0), 4, 4);
