@@ -264,32 +264,39 @@ impl<A: Real> Problem<'_, A> {
     }
 }
 
-/// The keys that the positional terms of a mask keep for one query row: an interval of global rows, ends included.
+/// The keys that the positional terms of a mask keep for one query row: an interval of global rows, ends included, empty
+/// where it ends before it begins.
 struct Interval {
-    low: i128,
-    high: i128,
+    low: usize,
+    high: usize,
 }
 
 impl Interval {
-    const ALL: Interval = Interval { low: 0, high: i128::MAX };
+    const ALL: Interval = Interval { low: 0, high: usize::MAX };
 
     fn of(mask: &Mask, q: usize) -> Interval {
-        let mut all = Interval::ALL;
+        let (mut low, mut high) = (0i128, i128::MAX);
         for term in &mask.terms {
             match *term {
-                Term::Causal { offset } => all.high = all.high.min(q as i128 + i128::from(offset)),
+                Term::Causal { offset } => high = high.min(q as i128 + i128::from(offset)),
                 Term::Window { left, right, offset } => {
                     let own = q as i128 + i128::from(offset);
-                    all.low = left.map_or(all.low, |l| all.low.max(own - i128::from(l)));
-                    all.high = right.map_or(all.high, |r| all.high.min(own + i128::from(r)));
+                    low = left.map_or(low, |l| low.max(own - i128::from(l)));
+                    high = right.map_or(high, |r| high.min(own + i128::from(r)));
                 }
                 Term::Tensor { .. } => {}
             }
         }
-        all
+        match usize::try_from(low) {
+            Ok(low) if high >= low as i128 => {
+                Interval { low, high: usize::try_from(high).unwrap_or(usize::MAX) }
+            }
+            // Nothing between, or all beyond any key.
+            _ => Interval { low: 1, high: 0 },
+        }
     }
 
     fn holds(&self, key: usize) -> bool {
-        (self.low..=self.high).contains(&(key as i128))
+        self.low <= key && key <= self.high
     }
 }

@@ -155,6 +155,7 @@ fn apply_at(op: &Op, x: &[Tensor], precision: Precision, depth: usize) -> Result
     if let Some(t) = types.iter().find(|t| t.elements() > MAX_VALUE) {
         return Err(format!("{t} has more than 2^32 elements"));
     }
+    room(&types)?;
     let data = if types.iter().all(|t| t.elements() == 0) {
         types.iter().map(|t| Data::from_f64(t.dtype, &[])).collect()
     } else {
@@ -168,6 +169,13 @@ fn apply_at(op: &Op, x: &[Tensor], precision: Precision, depth: usize) -> Result
             Tensor::new(t.shape, d).ok_or_else(|| format!("made {have} elements of {want}"))
         })
         .collect()
+}
+
+/// Asks for the memory of large results beforehand, so that too little of it is an error and not the end of the process.
+fn room(types: &[Type]) -> Result<(), String> {
+    let bytes: usize = types.iter().map(Type::bytes).sum();
+    let probed = bytes < 1 << 26 || Vec::<u8>::new().try_reserve_exact(bytes).is_ok();
+    if probed { Ok(()) } else { Err(format!("there is no memory for {bytes} bytes of results")) }
 }
 
 fn segment(graph: &Graph, x: &[Tensor], precision: Precision, depth: usize) -> Result<Vec<Tensor>, String> {
