@@ -385,7 +385,7 @@ fn nonsense_is_refused() {
         *cast_out = false;
     });
     refuses("divide", &|s| s.attention.sizes.kv_heads = 3);
-    refuses("head size is 0", &|s| s.attention.sizes.v_head_dim = 0);
+    refuses("the heads or the head size is 0", &|s| s.attention.sizes.batch = 0);
     refuses("2^40", &|s| s.attention.sizes.q_len = usize::MAX);
     refuses("a layout of 8 rows", &|s| s.attention.sizes.q_len = 9);
     refuses("are not among 8", &|s| s.q_layout.rows[0][0].step = 0);

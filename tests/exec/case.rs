@@ -70,7 +70,7 @@ prop_compose! {
         (batch, kv_heads, group) in (1usize..3, 1usize..3, 1usize..4),
         q_len in prop_oneof![Just(0usize), Just(1), 2usize..40],
         kv_len in proptest::option::of(0usize..40),
-        (head_dim, v_head_dim) in (1usize..9, 1usize..9),
+        (head_dim, v_head_dim) in prop_oneof![9 => (1usize..9, 1usize..9), 1 => (0usize..2, 1usize..3), 1 => (1usize..3, 0usize..2)],
         terms in terms(),
         fill in fill(),
         tensor_mask in proptest::option::of(0u8..16),

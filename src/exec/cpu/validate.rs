@@ -73,9 +73,9 @@ fn facts(a: &AttentionFacts) -> Result<(), String> {
     if !a.dtype.is_float() || !matches!(a.acc, DType::F32 | DType::F64) {
         return Err(format!("cannot compute {} with partial results in {}", a.dtype, a.acc));
     }
-    // Then the arguments, which exist, bound everything that is allocated.
-    if [s.batch, s.q_heads, s.head_dim, s.v_head_dim].contains(&0) {
-        return Err("the batch, the heads or a head size is 0".into());
+    // Without elements in the arguments, nothing real would bound what is allocated.
+    if s.batch == 0 || s.q_heads == 0 || (s.head_dim == 0 && s.v_head_dim == 0) {
+        return Err("the batch, the heads or the head size is 0".into());
     }
     // A sequence of no rows must not hide huge extents: every extent counts as at least 1.
     let bounded = |extents: &[usize]| {
