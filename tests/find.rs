@@ -2,6 +2,8 @@
 
 #[path = "find/cases.rs"]
 mod cases;
+#[path = "find/limits.rs"]
+mod limits;
 #[path = "find/models.rs"]
 mod models;
 #[path = "find/spellings.rs"]

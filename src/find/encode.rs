@@ -12,7 +12,7 @@ use egg::{Id, RecExpr};
 use std::collections::{HashMap, HashSet, VecDeque};
 
 /// Most operations of a region.
-const REGION_LIMIT: usize = 128;
+const REGION_LIMIT: usize = 64;
 
 /// A region that is being written.
 pub(super) struct Builder<'a> {

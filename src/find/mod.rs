@@ -2,17 +2,24 @@
 //!
 //! In: a verified graph. Out: the graph with each found region replaced by one attention node, and the reasons.
 //!
-//! What a region is and what stands in it is found without names or sizes: layout operations become factors of axes
-//! (`space`, `trace`), the operations between QKᵀ and PV become a term (`region`, `lang`), egg brings the term to its normal
-//! form by rules that each state their numerics class (`rules`, `solve`), masks are evaluated (`values`, `band`, `masks`),
-//! and the attention is put in PV's place (`emit`, `rewrite`). An attention that is one operator already is brought to the
-//! same normal form (`explicit`). [`report`] says it all in the figures of the command line.
+//! What a region is and what stands in it is found without names or sizes:
+//!
+//! | file | idea |
+//! |---|---|
+//! | `space`, `trace`, `emit` | layout operations as factors of axes: traced back, and laid out anew |
+//! | `region`, `encode` | from a softmax back to QKᵀ and forward to PV; the operations between as a term |
+//! | `lang`, `rules`, `solve` | the term's normal form by egg; each rule states its numerics class |
+//! | `values`, `items`, `fills`, `band`, `masks`, `bias` | masks by evaluation: what they keep for every input, and their fill |
+//! | `rewrite`, `explicit` | the attention in PV's place; an operator that is one already, in the same normal form |
+//! | `rows` | whether queries and keys come from one sequence |
+//! | [`report`] | the figures of the command line |
 //!
 //! Invariants: a graph in which nothing is found comes out identical. K and V of an attention are not repeated over query
 //! heads where the graph only repeated them. No class of rewriting that is not admitted is used. The answer depends on
 //! nothing but the graph and the options: limits count nodes and rounds, never time.
 
 mod band;
+mod bias;
 mod emit;
 mod encode;
 mod explicit;

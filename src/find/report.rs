@@ -37,7 +37,7 @@ pub struct AttentionRecord {
     pub window: Option<[i64; 2]>,
     /// Softcap, 0 for none.
     pub softcap: f64,
-    /// Kind of bias.
+    /// Kind of bias: `alibi`, `relative` or `tensor`.
     pub bias: Option<&'static str>,
     /// The whole mask as text.
     pub mask: String,
@@ -91,7 +91,7 @@ pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
         query_offset: offset,
         window,
         softcap: attention.softcap,
-        bias: attention.bias.map(|_| "tensor"),
+        bias: attention.bias.and_then(|b| x.get(b)).map(|&b| super::bias::kind(graph, b)),
         mask: mask_text(graph, found, attention),
         sinks: false,
         nodes: found.nodes.clone(),

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 /// Most rounds of the rules over one region.
-const ITERATION_LIMIT: usize = 40;
+const ITERATION_LIMIT: usize = 96;
 /// Most nodes of one e-graph.
 const NODE_LIMIT: usize = 8192;
 /// Most nodes of a region's term written as a tree: an explanation is one, so that values read over and over would make it
@@ -128,6 +128,7 @@ fn solve(term: &RecExpr<Term>, leaves: &[LeafFacts], admitted: &[Numerics]) -> R
     let rules: Vec<_> = RULES.iter().filter(|r| admitted.contains(&r.numerics)).map(Rule::rewrite).collect();
     let mut runner = Runner::<Term, Facts>::new(Facts { leaves: leaves.to_vec() })
         .with_explanations_enabled()
+        .without_explanation_length_optimization()
         .with_iter_limit(ITERATION_LIMIT)
         .with_node_limit(NODE_LIMIT)
         .with_time_limit(NO_CLOCK)
