@@ -47,7 +47,7 @@ pub(crate) fn graph(steps: &[Step]) -> Graph {
             }
             6 => {
                 // Frees numbers of operations, which later ones take.
-                if let Some(&v) = made.last() {
+                if let Some(&v) = made.last().filter(|_| g.outputs().iter().all(|o| o.name != s.name)) {
                     g.output(&s.name, v);
                 }
                 g.remove_dead();
