@@ -98,32 +98,32 @@ fn gather_and_scatter_elements_are_index_tuples() {
 fn pad_adds_and_cuts() {
     let x = count(&[2, 2]);
     let pad = |w: &[i64], axes: Option<Tensor>| {
-        Single::new("Pad", &[x.clone()], &[some(w), Some(Tensor::scalar(DType::F32, 9.0)), axes])
+        Single::new("Pad", std::slice::from_ref(&x), &[some(w), Some(Tensor::scalar(DType::F32, 9.0)), axes])
     };
     assert_eq!(pad(&[0, 1, 0, -1], None).first().to_f64(), [9.0, 0.0, 9.0, 2.0]);
     assert_eq!(pad(&[1, 0], some(&[-1])).first().to_f64(), [9.0, 0.0, 1.0, 9.0, 2.0, 3.0]);
     assert_eq!(mnemonics(&pad(&[0, 0], some(&[0])).graph().unwrap()), [""; 0]);
     assert!(pad(&[-3, 0], some(&[0])).refusal().contains("cut more"));
-    let reflect = Single::new("Pad", &[x.clone()], &[some(&[1, 1])]).with(string("mode", "reflect"));
+    let reflect = Single::new("Pad", std::slice::from_ref(&x), &[some(&[1, 1])]).with(string("mode", "reflect"));
     assert!(reflect.refusal().contains("reflect"));
 }
 
 #[test]
 fn reductions_take_their_axes_as_their_version_says() {
     let x = count(&[2, 3]);
-    let attribute = |v| Single::new("ReduceMean", &[x.clone()], &[]).opset(v).with(int_list("axes", &[-1]));
-    let operand = |v| Single::new("ReduceMean", &[x.clone()], &[some(&[-1])]).opset(v);
+    let attribute = |v| Single::new("ReduceMean", std::slice::from_ref(&x), &[]).opset(v).with(int_list("axes", &[-1]));
+    let operand = |v| Single::new("ReduceMean", std::slice::from_ref(&x), &[some(&[-1])]).opset(v);
     assert_eq!(attribute(13).first().to_f64(), [1.0, 4.0]);
     assert_eq!(attribute(17).first().shape(), [2, 1]);
     assert!(attribute(18).refusal().contains("version 18"));
     assert_eq!(operand(18).first().to_f64(), [1.0, 4.0]);
     assert!(operand(17).refusal().contains("version 17"));
-    let sum = Single::new("ReduceSum", &[x.clone()], &[some(&[0])]).opset(13).with(int("keepdims", 0));
+    let sum = Single::new("ReduceSum", std::slice::from_ref(&x), &[some(&[0])]).opset(13).with(int("keepdims", 0));
     assert_eq!((sum.first().to_f64(), sum.first().shape().to_vec()), (vec![3.0, 5.0, 7.0], vec![3]));
     // No axis: all of them, or none at all.
-    let none = Single::new("ReduceMax", &[x.clone()], &[]).opset(20);
+    let none = Single::new("ReduceMax", std::slice::from_ref(&x), &[]).opset(20);
     assert_eq!(none.first().to_f64(), [5.0]);
-    let nothing = Single::new("ReduceMax", &[x.clone()], &[some(&[])]).with(int("noop_with_empty_axes", 1));
+    let nothing = Single::new("ReduceMax", std::slice::from_ref(&x), &[some(&[])]).with(int("noop_with_empty_axes", 1));
     assert_eq!(nothing.first().to_f64(), x.to_f64());
 }
 
@@ -164,17 +164,17 @@ fn squeeze_and_unsqueeze_count_axes_in_their_own_ranks() {
 fn nodes_that_change_nothing_become_nothing() {
     let x = count(&[2, 3]);
     let nothing = [
-        Single::new("Identity", &[x.clone()], &[]),
-        Single::new("Dropout", &[x.clone()], &[Some(Tensor::scalar(DType::F32, 0.5))]),
-        Single::new("Cast", &[x.clone()], &[]).with(int("to", 1)),
-        Single::new("CastLike", &[x.clone()], &[Some(count(&[1]))]),
-        Single::new("Expand", &[x.clone()], &[some(&[2, 1])]),
-        Single::new("Tile", &[x.clone()], &[some(&[1, 1])]),
-        Single::new("Transpose", &[x.clone()], &[]).with(int_list("perm", &[0, 1])),
-        Single::new("Concat", &[x.clone()], &[Some(count(&[2, 0]))]).with(int("axis", 1)),
-        Single::new("Clip", &[x.clone()], &[]),
-        Single::new("Max", &[x.clone()], &[]),
-        Single::new("Split", &[x.clone()], &[]),
+        Single::new("Identity", std::slice::from_ref(&x), &[]),
+        Single::new("Dropout", std::slice::from_ref(&x), &[Some(Tensor::scalar(DType::F32, 0.5))]),
+        Single::new("Cast", std::slice::from_ref(&x), &[]).with(int("to", 1)),
+        Single::new("CastLike", std::slice::from_ref(&x), &[Some(count(&[1]))]),
+        Single::new("Expand", std::slice::from_ref(&x), &[some(&[2, 1])]),
+        Single::new("Tile", std::slice::from_ref(&x), &[some(&[1, 1])]),
+        Single::new("Transpose", std::slice::from_ref(&x), &[]).with(int_list("perm", &[0, 1])),
+        Single::new("Concat", std::slice::from_ref(&x), &[Some(count(&[2, 0]))]).with(int("axis", 1)),
+        Single::new("Clip", std::slice::from_ref(&x), &[]),
+        Single::new("Max", std::slice::from_ref(&x), &[]),
+        Single::new("Split", std::slice::from_ref(&x), &[]),
     ];
     for s in nothing {
         let g = s.graph().unwrap_or_else(|e| panic!("{}: {e}", s.op));
@@ -380,7 +380,7 @@ fn normalisations_of_halves_are_computed_in_f32() {
     let x = Tensor::from_f64(DType::F16, vec![1, 4], &[300.0, -300.0, 300.0, 300.0]).unwrap();
     let ones = Tensor::from_f64(DType::F16, vec![4], &[1.0; 4]).unwrap();
     // The squares do not fit f16.
-    let rms = Single::new("RMSNormalization", &[x.clone()], &[Some(ones.clone())]).first();
+    let rms = Single::new("RMSNormalization", std::slice::from_ref(&x), &[Some(ones.clone())]).first();
     assert_eq!(rms.to_f64(), [1.0, -1.0, 1.0, 1.0]);
     let layer = Single::new("LayerNormalization", &[x], &[Some(ones)]).outputs(3).opset(17).run();
     assert_eq!(layer[1].to_f64(), [150.0]);
@@ -394,7 +394,7 @@ fn rotary_turns_pairs() {
     let x = count(&[1, 1, 1, 6]);
     let (cos, sin) = (floats(&[1, 1, 2], &[0.0, 1.0]), floats(&[1, 1, 2], &[1.0, 0.0]));
     let rotary = |x: &Tensor, interleaved| {
-        Single::new("RotaryEmbedding", &[x.clone()], &[Some(cos.clone()), Some(sin.clone())])
+        Single::new("RotaryEmbedding", std::slice::from_ref(&x), &[Some(cos.clone()), Some(sin.clone())])
             .with(int("rotary_embedding_dim", 4))
             .with(int("interleaved", interleaved))
     };
@@ -425,18 +425,18 @@ fn shapes_that_depend_on_inputs_are_refused_by_name() {
 #[test]
 fn what_is_not_known_is_refused() {
     let x = count(&[2]);
-    let unknown = Single::new("Einsum", &[x.clone()], &[]);
+    let unknown = Single::new("Einsum", std::slice::from_ref(&x), &[]);
     assert!(unknown.refusal().contains("Einsum_0 (Einsum) is not supported"), "{}", unknown.refusal());
-    let attribute = Single::new("Neg", &[x.clone()], &[]).with(int("axis", 0));
+    let attribute = Single::new("Neg", std::slice::from_ref(&x), &[]).with(int("axis", 0));
     assert!(attribute.refusal().contains("attribute axis is unknown"), "{}", attribute.refusal());
-    let kind = Single::new("Softmax", &[x.clone()], &[]).with(float("axis", 0.0));
+    let kind = Single::new("Softmax", std::slice::from_ref(&x), &[]).with(float("axis", 0.0));
     assert!(kind.refusal().contains("attribute axis has type 1"), "{}", kind.refusal());
-    let domain = Single::new("my.domain::Neg", &[x.clone()], &[]);
+    let domain = Single::new("my.domain::Neg", std::slice::from_ref(&x), &[]);
     assert!(domain.refusal().contains("does not import"), "{}", domain.refusal());
     // Softmax meant something else before version 13.
-    assert!(Single::new("Softmax", &[x.clone()], &[]).opset(12).refusal().contains("operator set 12"));
-    assert!(Single::new("Neg", &[x.clone()], &[]).opset(27).refusal().contains("operator set 27"));
-    assert!(Single::new("Add", &[x.clone()], &[]).refusal().contains("1 operands"));
+    assert!(Single::new("Softmax", std::slice::from_ref(&x), &[]).opset(12).refusal().contains("operator set 12"));
+    assert!(Single::new("Neg", std::slice::from_ref(&x), &[]).opset(27).refusal().contains("operator set 27"));
+    assert!(Single::new("Add", std::slice::from_ref(&x), &[]).refusal().contains("1 operands"));
     assert!(Single::new("Add", &[x.clone(), ints(&[1, 2])], &[]).refusal().contains("types differ"));
 }
 
