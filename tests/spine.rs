@@ -1,5 +1,7 @@
 //! The whole way on real models: read, find, split, rewrite, schedule, prove, run on every rank count, compare.
 
+#![allow(clippy::print_stderr)]
+
 use annulus::dump::report;
 use annulus::eval::compare::compare;
 use annulus::eval::{Precision, eval};

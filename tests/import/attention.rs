@@ -170,12 +170,12 @@ impl Random {
         let (mut want, mut probabilities) =
             (vec![0.0; self.batch * q_heads * self.q_len * self.v_size], vec![]);
         let scale = f64::from(0.7f32);
-        for (b, &keys) in lengths.iter().enumerate() {
+        for (b, &length) in lengths.iter().enumerate() {
             for h in 0..q_heads {
                 let g = h / self.group;
                 for i in 0..self.q_len {
                     let live = |j: usize| {
-                        let offset = if self.lengths { keys - self.q_len as i64 } else { past as i64 };
+                        let offset = if self.lengths { length - self.q_len as i64 } else { past as i64 };
                         let (p, j64) = (i as i64 + offset, j as i64);
                         let masked = match (&mask, self.mask) {
                             (Some(m), Mask::Bool { .. }) => {
@@ -188,7 +188,7 @@ impl Random {
                             && (!self.causal || j64 <= p)
                             && (self.window.0 < 0 || j64 >= p - self.window.0)
                             && (self.window.1 < 0 || j64 <= p + self.window.1)
-                            && (!self.lengths || j64 < keys)
+                            && (!self.lengths || j64 < length)
                     };
                     let bias = |j: usize| match (&mask, self.mask) {
                         (Some(m), Mask::Float) => m.to_f64()[(b * self.q_len + i) * keys + j],

@@ -104,26 +104,30 @@ fn pad_adds_and_cuts() {
     assert_eq!(pad(&[1, 0], some(&[-1])).first().to_f64(), [9.0, 0.0, 1.0, 9.0, 2.0, 3.0]);
     assert_eq!(mnemonics(&pad(&[0, 0], some(&[0])).graph().unwrap()), [""; 0]);
     assert!(pad(&[-3, 0], some(&[0])).refusal().contains("cut more"));
-    let reflect = Single::new("Pad", std::slice::from_ref(&x), &[some(&[1, 1])]).with(string("mode", "reflect"));
+    let reflect =
+        Single::new("Pad", std::slice::from_ref(&x), &[some(&[1, 1])]).with(string("mode", "reflect"));
     assert!(reflect.refusal().contains("reflect"));
 }
 
 #[test]
 fn reductions_take_their_axes_as_their_version_says() {
     let x = count(&[2, 3]);
-    let attribute = |v| Single::new("ReduceMean", std::slice::from_ref(&x), &[]).opset(v).with(int_list("axes", &[-1]));
+    let attribute =
+        |v| Single::new("ReduceMean", std::slice::from_ref(&x), &[]).opset(v).with(int_list("axes", &[-1]));
     let operand = |v| Single::new("ReduceMean", std::slice::from_ref(&x), &[some(&[-1])]).opset(v);
     assert_eq!(attribute(13).first().to_f64(), [1.0, 4.0]);
     assert_eq!(attribute(17).first().shape(), [2, 1]);
     assert!(attribute(18).refusal().contains("version 18"));
     assert_eq!(operand(18).first().to_f64(), [1.0, 4.0]);
     assert!(operand(17).refusal().contains("version 17"));
-    let sum = Single::new("ReduceSum", std::slice::from_ref(&x), &[some(&[0])]).opset(13).with(int("keepdims", 0));
+    let sum =
+        Single::new("ReduceSum", std::slice::from_ref(&x), &[some(&[0])]).opset(13).with(int("keepdims", 0));
     assert_eq!((sum.first().to_f64(), sum.first().shape().to_vec()), (vec![3.0, 5.0, 7.0], vec![3]));
     // No axis: all of them, or none at all.
     let none = Single::new("ReduceMax", std::slice::from_ref(&x), &[]).opset(20);
     assert_eq!(none.first().to_f64(), [5.0]);
-    let nothing = Single::new("ReduceMax", std::slice::from_ref(&x), &[some(&[])]).with(int("noop_with_empty_axes", 1));
+    let nothing =
+        Single::new("ReduceMax", std::slice::from_ref(&x), &[some(&[])]).with(int("noop_with_empty_axes", 1));
     assert_eq!(nothing.first().to_f64(), x.to_f64());
 }
 
@@ -434,8 +438,12 @@ fn what_is_not_known_is_refused() {
     let domain = Single::new("my.domain::Neg", std::slice::from_ref(&x), &[]);
     assert!(domain.refusal().contains("does not import"), "{}", domain.refusal());
     // Softmax meant something else before version 13.
-    assert!(Single::new("Softmax", std::slice::from_ref(&x), &[]).opset(12).refusal().contains("operator set 12"));
-    assert!(Single::new("Neg", std::slice::from_ref(&x), &[]).opset(27).refusal().contains("operator set 27"));
+    assert!(
+        Single::new("Softmax", std::slice::from_ref(&x), &[]).opset(12).refusal().contains("operator set 12")
+    );
+    assert!(
+        Single::new("Neg", std::slice::from_ref(&x), &[]).opset(27).refusal().contains("operator set 27")
+    );
     assert!(Single::new("Add", std::slice::from_ref(&x), &[]).refusal().contains("1 operands"));
     assert!(Single::new("Add", &[x.clone(), ints(&[1, 2])], &[]).refusal().contains("types differ"));
 }
