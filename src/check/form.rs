@@ -159,10 +159,10 @@ impl Rank<'_, '_, '_> {
 
     fn events(&mut self) {
         let steps = &self.program.steps;
-        let mut recorded = HashSet::new();
+        let mut recorded = vec![false; steps.len()];
         for (i, step) in steps.iter().enumerate() {
             for &e in &step.waits {
-                self.log.want(recorded.contains(&e), self.r, i, || {
+                self.log.want(recorded.get(e) == Some(&true), self.r, i, || {
                     match steps.iter().position(|s| s.records == Some(e)) {
                         Some(later) => {
                             format!("waits for event e{e}, which is recorded only by step {later}")
@@ -172,10 +172,16 @@ impl Rank<'_, '_, '_> {
                 });
             }
             if let Some(e) = step.records {
-                let small = e < steps.len();
-                self.log
-                    .want(small, self.r, i, || format!("event e{e} has a number above that of all steps"));
-                self.log.want(recorded.insert(e), self.r, i, || format!("event e{e} is recorded twice"));
+                match recorded.get_mut(e) {
+                    Some(known) => {
+                        let new = !std::mem::replace(known, true);
+                        self.log.want(new, self.r, i, || format!("event e{e} is recorded twice"));
+                    }
+                    None => {
+                        self.log
+                            .fail(self.r, i, || format!("event e{e} has a number above that of all steps"));
+                    }
+                }
             }
         }
     }

@@ -7,7 +7,6 @@
 
 use super::log::{Log, step_name};
 use crate::schedule::{RankProgram, Schedule, StepOp, View};
-use std::collections::HashMap;
 
 /// How many cuts may be touched in one rank.
 const MOST_WORK: usize = 1 << 28;
@@ -38,13 +37,14 @@ fn rank(schedule: &Schedule, r: usize, program: &RankProgram, log: &mut Log<'_>)
     cuts.dedup();
     let mut last = vec![Last::default(); cuts.len()];
     let mut clocks: [Clock; 2] = [[0; 2]; 2];
-    let mut events: HashMap<usize, Clock> = HashMap::new();
+    // By number: `form` has shown that numbers are small.
+    let mut events: Vec<Clock> = vec![[0; 2]; program.steps.len()];
     let mut work = 0usize;
     for (i, step) in program.steps.iter().enumerate() {
         let stream = step.stream as usize;
         let mut clock = clocks[stream];
         for e in &step.waits {
-            let event = events.get(e).copied().unwrap_or_default();
+            let event = events.get(*e).copied().unwrap_or_default();
             clock = [clock[0].max(event[0]), clock[1].max(event[1])];
         }
         for &(start, end, write) in &accesses[i] {
@@ -74,8 +74,8 @@ fn rank(schedule: &Schedule, r: usize, program: &RankProgram, log: &mut Log<'_>)
         }
         clock[stream] = i + 1;
         clocks[stream] = clock;
-        if let Some(e) = step.records {
-            events.insert(e, clock);
+        if let Some(event) = step.records.and_then(|e| events.get_mut(e)) {
+            *event = clock;
         }
     }
 }
