@@ -15,7 +15,11 @@ mod faults;
 mod files;
 #[path = "check/hostile.rs"]
 mod hostile;
+#[path = "ring/oracle.rs"]
+mod oracle;
 #[path = "check/plant.rs"]
 mod plant;
 #[path = "check/right.rs"]
 mod right;
+#[path = "check/sound.rs"]
+mod sound;

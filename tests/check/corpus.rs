@@ -6,7 +6,7 @@ use annulus::ir::DType;
 use annulus::layout::{Layout, LayoutKind, Progression};
 use annulus::mask::{Fill, Mask, Term};
 use annulus::ring::Strategy as Way;
-use annulus::schedule::Schedule;
+use annulus::schedule::{Schedule, parse};
 
 /// Each with a name: 1 to 8 ranks, both strategies, layouts with shares that are even, uneven and empty, cross attention,
 /// masks that hide blocks and masks that hide none.
@@ -50,9 +50,9 @@ pub(crate) fn corpus() -> Vec<(String, Schedule)> {
     out
 }
 
-/// The schedule whose faults are shown: a causal ring of four ranks.
+/// The schedule whose faults are shown: a causal ring of four ranks, as it stands in the file.
 pub(crate) fn example() -> Schedule {
-    Case::new(32, 4, LayoutKind::Zigzag, Mask::causal(0)).schedule(Way::Ring)
+    parse(include_str!("right_example.txt")).unwrap().remove(0)
 }
 
 /// Every P-th row.

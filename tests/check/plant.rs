@@ -396,12 +396,15 @@ pub(crate) const KINDS: &[Kind] = &[
         name: "keys are not packed",
         checks: &["filled"],
         plant: |s| {
-            each_op(s, |op, nth| match op {
-                StepOp::Pack { pieces } if nth < pieces.len() => {
-                    pieces.remove(nth);
-                    true
-                }
-                _ => false,
+            each(s, |s, r, i, nth| {
+                // Keys that every row masks are packed for nothing.
+                let ops = s.ranks.iter_mut().flat_map(|r| &mut r.steps).map(|s| &mut s.op);
+                let read: Vec<KvPiece> = ops.filter_map(keys).flat_map(|kv| kv.clone()).collect();
+                let StepOp::Pack { pieces } = &mut s.ranks[r].steps[i].op else { return false };
+                let used = |p: &KvPiece| read.iter().any(|k| k.rows == p.rows);
+                let Some(n) = (0..pieces.len()).filter(|&n| used(&pieces[n])).nth(nth) else { return false };
+                pieces.remove(n);
+                true
             })
         },
     },
