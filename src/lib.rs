@@ -22,3 +22,8 @@ mod pass;
 
 pub use error::Error;
 pub use pass::{Compiled, Island, Options, compile, compile_found, run};
+
+/// The examples of the README are run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

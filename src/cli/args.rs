@@ -109,7 +109,7 @@ impl Admit {
 #[derive(Debug, Args)]
 pub(crate) struct Split {
     /// Number of ranks
-    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(1..=annulus::shard::MAX_RANKS as i64))]
     pub(crate) ranks: u32,
     /// auto, ring or all-gather
     #[arg(long, default_value = "auto", value_parser = strategy)]

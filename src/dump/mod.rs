@@ -8,6 +8,7 @@ pub mod program;
 pub mod report;
 mod simulate;
 pub mod stages;
+pub mod support;
 mod svg;
 
 pub use dot::dot;

@@ -398,7 +398,7 @@ fn rotary_turns_pairs() {
     let x = count(&[1, 1, 1, 6]);
     let (cos, sin) = (floats(&[1, 1, 2], &[0.0, 1.0]), floats(&[1, 1, 2], &[1.0, 0.0]));
     let rotary = |x: &Tensor, interleaved| {
-        Single::new("RotaryEmbedding", std::slice::from_ref(&x), &[Some(cos.clone()), Some(sin.clone())])
+        Single::new("RotaryEmbedding", std::slice::from_ref(x), &[Some(cos.clone()), Some(sin.clone())])
             .with(int("rotary_embedding_dim", 4))
             .with(int("interleaved", interleaved))
     };

@@ -1,0 +1,45 @@
+//! What is supported, as the table of the README: made from the types that decide it, so that it cannot say more.
+
+use crate::find::Numerics;
+use crate::ir::{Binary, DType, Reduction, Unary};
+use crate::layout::LayoutKind;
+use crate::ring::Strategy;
+use crate::shard::MAX_RANKS;
+use std::fmt::Write;
+
+/// The table, in Markdown.
+pub fn table() -> String {
+    let rows = [
+        ("Models in", "ONNX opsets 13 to 26; annulus's own text".to_owned()),
+        (
+            "Attention",
+            "self and cross, grouped heads, past keys, Dv ≠ Dk; written out, or one operator".to_owned(),
+        ),
+        (
+            "Masks",
+            "causal (any offset), window, boolean tensor; −∞ or a finite fill; additive bias; softcap"
+                .to_owned(),
+        ),
+        ("Strategies", list(Strategy::ALL.map(Strategy::name))),
+        ("Layouts", list(LayoutKind::ALL.map(LayoutKind::name))),
+        ("Sequence and ranks", format!("any length from 0 on, 1 to {MAX_RANKS} ranks, uneven shares")),
+        ("Element types", list(DType::ALL.map(DType::name))),
+        ("Classes of rewriting", list(Numerics::ALL.map(Numerics::name))),
+        (
+            "Elementwise functions",
+            format!("{} of one element, {} of two", Unary::ALL.len(), Binary::ALL.len()),
+        ),
+        ("Reductions", list(Reduction::ALL.iter().map(|r| r.name()))),
+        ("Runs on", "CPU, every rank in one process".to_owned()),
+        ("Not yet", "CUDA, the backward pass, a cost model and search, dropout".to_owned()),
+    ];
+    let mut out = String::from("| | |\n|---|---|\n");
+    for (what, how) in rows {
+        let _ = writeln!(out, "| {what} | {how} |");
+    }
+    out
+}
+
+fn list(names: impl IntoIterator<Item = &'static str>) -> String {
+    names.into_iter().collect::<Vec<_>>().join(", ")
+}
