@@ -14,10 +14,10 @@
 //!   q_layout contiguous 32 { 0:16 | 16:16 }
 //!   kv_layout contiguous 32 { 0:16 | 16:16 }
 //!   rank 0 arena 18432 {
-//!     slot kv.local 0..4096
-//!     slot kv.0 4096..8192
-//!     #0 compute         record e0 pack 0:16@kv.local[0..4096]
-//!     #1 comm    wait e0           sendrecv g1 to 1 kv.local[0..4096] from 1 kv.0[0..4096]  // hop 1
+//!     slot kv.local    0..4096
+//!     slot kv.0     4096..8192
+//!     #0 compute          record e0  pack 0:16@kv.local[0..4096]
+//!     #1 comm     wait e0            sendrecv g1 to 1 kv.local[0..4096] from 1 kv.0[0..4096]  // hop 1
 //! ```
 //!
 //! `0:16` are the rows 0 to 15, `0:16:2` every second row from 0; `@` says where they lie; `a[0..4]+b[0..4]` is one

@@ -273,12 +273,14 @@ impl Parser<'_> {
     fn attention(&mut self) -> Parsed<AttentionFacts> {
         self.word("attention")?;
         let (dtype, [batch, q_heads, q_len, head_dim]) = self.operand("q")?;
+        self.blanks();
         let begin = self.at;
         let (k_type, k) = self.operand("k")?;
         let [_, kv_heads, kv_len, _] = k;
         if (k_type, [k[0], k[3]]) != (dtype, [batch, head_dim]) {
             return self.fault(begin, "k must have the type, batch and head size of q");
         }
+        self.blanks();
         let begin = self.at;
         let (v_type, v) = self.operand("v")?;
         let v_head_dim = v[3];

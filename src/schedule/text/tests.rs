@@ -190,3 +190,56 @@ fn a_long_line_is_shown_in_part() {
     let shown = parse(&text).unwrap_err().rendered;
     assert!(shown.len() < 2_000, "{}", shown.len());
 }
+
+#[test]
+fn errors() {
+    let right = "schedule \"s\" ring {
+  attention q f32[1,1,2,1] k f32[1,1,2,1] v f32[1,1,2,1] acc f32 scale 1.0 empty zero
+  mask causal(0)
+  q_layout  contiguous 2 { 0:2 }
+  kv_layout contiguous 2 { 0:2 }
+
+  rank 0 arena 16 {
+    slot kv.local 0..16
+    #0 compute  record e0  pack 0:2@kv.local[0..16]  // why
+    #1 compute  attn_partial partial cast_out q 0:2 k 0:2@kv.local[0..16]
+  }
+}
+";
+    assert!(parse(right).is_ok());
+    let damages = [
+        ("schedule \"s\" ring", "schedule s ring"),
+        ("\"s\"", "\"s"),
+        ("\"s\"", "\"a\\qb\""),
+        ("\"s\"", "\"\u{202e}\""),
+        ("k f32[1,1,2,1]", "k f32[1,1,2,7]"),
+        ("v f32[1,1,2,1]", "v f16[1,1,2,1]"),
+        ("q f32[1,1,2,1]", "q f32[1,2,1]"),
+        ("scale 1.0", "scale 1e999"),
+        ("causal(0)", "causal(x)"),
+        ("contiguous 2 { 0:2 }", "spiral 2 { 0:2 }"),
+        ("{ 0:2 }", "{ 0:2, }"),
+        ("rank 0", "rank 1"),
+        ("arena 16", "arena 99999999999999999999999999999999999999999"),
+        ("0..16", "16..0"),
+        ("#1 compute", "#2 compute"),
+        ("#1 compute", "#1 copy"),
+        ("record e0", "record 0"),
+        ("pack 0:2@kv.local[0..16]", "pack 0:2@kv.1[0..16]"),
+        ("pack 0:2@kv.local[0..16]", "pack 0:2"),
+        ("pack 0:2@kv.local[0..16]  // why", "pack 0:2@kv.local[0..16] why"),
+        ("k 0:2@kv.local[0..16]\n  }\n}\n", "k 0:2@kv.local[0..16]\n  }\n"),
+        (right, "// nothing but a comment\n"),
+    ];
+    let mut out = String::new();
+    for (from, to) in damages {
+        let text = right.replacen(from, to, 1);
+        assert_ne!(text, right, "{from}");
+        out += &format!("{}\n\n", parse(&text).expect_err(to).rendered);
+    }
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/schedule"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!("parse_errors", out));
+}
