@@ -9,6 +9,8 @@ mod build;
 mod case;
 #[path = "check/corpus.rs"]
 mod corpus;
+#[path = "check/edit.rs"]
+mod edit;
 #[path = "check/faults.rs"]
 mod faults;
 #[path = "check/files.rs"]

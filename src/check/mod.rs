@@ -4,7 +4,7 @@
 //! how many facts each proved, or what is wrong and where.
 //!
 //! Invariants: it shares no code with mask/, layout/, ring/, schedule/ or exec/ beyond the types. It has its own meaning
-//! of masks ([`kept`]) and of rows ([`rows`]), and follows rows through copies and messages ([`memory`]) instead of
+//! of masks (`kept`) and of rows (`rows`), and follows rows through copies and messages (`memory`) instead of
 //! believing what a step says about them. Nothing in a schedule can make it panic: sizes are computed with checked or
 //! 128-bit arithmetic, and no check but `form` runs before all numbers are known to be in range.
 //!

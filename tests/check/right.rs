@@ -1,7 +1,7 @@
 //! No report on right programs.
 
 use crate::build;
-use crate::case::cases;
+use crate::case::{Case, cases};
 use crate::corpus::{by_hand, corpus, scattered, striped};
 use annulus::check::{Report, check};
 use annulus::layout::{Layout, LayoutKind};
@@ -67,7 +67,7 @@ fn layout(ranks: usize) -> impl Strategy<Value = Layout> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(1500))]
 
     #[test]
     fn a_schedule_of_the_pass_is_proved_and_reads_back(mut case in cases(), all_gather in any::<bool>()) {
@@ -92,16 +92,16 @@ proptest! {
     }
 }
 
-/// A million rows cost what a hundred cost: nothing goes row by row.
+/// Nothing goes row by row: with so many rows it would never end.
 #[test]
-fn many_ranks_and_a_million_rows_are_proved_in_time() {
-    for way in Way::ALL {
-        for kind in LayoutKind::ALL {
-            let case = crate::case::Case::new(1_000_003, 64, kind, Mask::causal(0));
-            let schedule = case.schedule(way);
-            let start = std::time::Instant::now();
-            proved(&schedule).unwrap();
-            assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
+fn many_rows_are_proved() {
+    for (rows, ranks) in [(1_000_003, 64), ((1 << 36) + 7, 8)] {
+        for way in Way::ALL {
+            for kind in LayoutKind::ALL {
+                for mask in [Mask::causal(0), Mask::causal(-5)] {
+                    proved(&Case::new(rows, ranks, kind, mask).schedule(way)).unwrap();
+                }
+            }
         }
     }
 }

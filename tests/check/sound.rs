@@ -75,7 +75,7 @@ fn views(program: &mut RankProgram, i: usize) -> Vec<&mut View> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn what_passes_computes_the_attention(

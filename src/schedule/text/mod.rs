@@ -24,6 +24,7 @@
 //! message of two views; ranks of a layout are parted by `|`, and `-` owns nothing. `%7[0..4]` is the slot of number 7
 //! where a name would not say which.
 
+mod cursor;
 mod parse;
 mod print;
 
