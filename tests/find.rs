@@ -1,5 +1,7 @@
 //! `find` from outside: case files, random spellings of attention, and real models.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)] // helpers of tests, which no lint knows as such
+
 #[path = "find/cases.rs"]
 mod cases;
 #[path = "find/limits.rs"]

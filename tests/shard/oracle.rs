@@ -79,6 +79,7 @@ pub(crate) fn run(program: &Program, inputs: &[Tensor]) -> Vec<Tensor> {
         match segment {
             Segment::Local(_) => {
                 let mut made: BTreeMap<ValueId, Vec<Tensor>> = BTreeMap::new();
+                #[allow(clippy::needless_range_loop)] // the rank is not only an index
                 for rank in 0..ranks {
                     let local = local_graph(program, at, rank);
                     verify(&local.graph).unwrap();
@@ -163,7 +164,8 @@ fn covered_once(program: &Program) {
             Segment::Gather { .. } => vec![],
         })
         .collect();
-    (want.sort(), have.sort());
+    want.sort();
+    have.sort();
     assert_eq!(want, have, "each live operation stands in one segment");
     let alternate = program.segments.windows(2).all(|w| {
         !matches!(w, [Segment::Local(_), Segment::Local(_)])

@@ -75,7 +75,7 @@ fn take(b: &mut Build, pool: &[ValueId], (kind, i, j, n): Step) -> Option<ValueI
         }
         10 | 11 if rank > 0 => {
             let mut to = shape.clone();
-            let part = (2..=4).find(|p| to[axis] % p == 0 && to[axis] > 0)?;
+            let part = (2..=4).find(|p| to[axis].is_multiple_of(*p) && to[axis] > 0)?;
             to[axis] /= part;
             to.insert(axis + n % 2, part);
             add(Op::Reshape(to), &[x])
