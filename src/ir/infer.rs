@@ -1,5 +1,6 @@
 //! Result types of an operation from its operands' types. Every rule about what an operation takes stands here, once.
 
+use super::graph::ValueId;
 use super::op::{Attention, AttentionSizes, Collective, Contract, Op, Partial};
 use super::types::{DType, MAX_ELEMENTS, MAX_RANK, Type, broadcast};
 use crate::layout::Progression;
@@ -351,6 +352,11 @@ fn rule(op: &Op, x: &[&Type]) -> Result<Vec<Type>, String> {
             Ok(out)
         }
         Op::Region(_, g) => {
+            // What its own faults are, the verifier says; here they must do no harm.
+            let missing = |v: &ValueId| !g.contains(*v);
+            if g.inputs().iter().any(missing) || g.outputs().iter().any(|o| missing(&o.value)) {
+                return Err("its graph has an input or output that does not exist".into());
+            }
             let want: Vec<&Type> = g.inputs().into_iter().map(|v| g.ty(v)).collect();
             if want != x {
                 let list = |t: &[&Type]| t.iter().map(|t| t.to_string()).collect::<Vec<_>>().join(", ");

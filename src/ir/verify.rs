@@ -232,4 +232,6 @@ fn not_full(p: &Partial) -> Option<String> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -279,6 +279,26 @@ fn a_fault_in_a_region() {
 }
 
 #[test]
+fn a_region_whose_output_or_input_does_not_exist() {
+    let why = "its graph has an input or output that does not exist";
+    let within = |inner: Graph| {
+        let mut g = Graph::new("outer");
+        let x = g.input("x", f32(&[2]));
+        let results = vec![Value { name: "r".into(), ty: f32(&[2]) }];
+        let op = Op::Region(RegionKind::Segment, Arc::new(inner.clone()));
+        assert_eq!(g.clone().add(op.clone(), &[x], "r", "").unwrap_err().why, why);
+        g.insert(op, &[x], results, "");
+        assert_eq!(broken(&g)[0], format!("%r (segment): {why}"));
+    };
+    let (mut inner, [x, _, _]) = small();
+    inner.output("more", ValueId { op: x.op, port: 1 });
+    within(inner);
+    let (mut inner, [x, _, _]) = small();
+    inner.faulty_remove(x.op);
+    within(inner);
+}
+
+#[test]
 fn regions_that_nest_too_deep() {
     let nested = |depth| {
         let (mut g, _) = small();
