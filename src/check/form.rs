@@ -74,6 +74,10 @@ fn attention(a: &AttentionFacts, log: &mut Log<'_>) {
         let holds = leaf(bias).is_some_and(|l| l.dtype.is_float());
         want(holds, format!("the bias {bias} is no argument of a floating type"));
     }
+    if let Some(sinks) = a.sinks {
+        let holds = leaf(sinks).is_some_and(|l| l.dtype.is_float() && l.shape[3] == 1);
+        want(holds, format!("the sinks {sinks} are no argument of a floating type with one column"));
+    }
     for (i, l) in a.leaves.iter().enumerate() {
         let whole = [s.batch, s.q_heads, s.q_len, s.kv_len];
         let fits = l.shape.iter().zip(whole).all(|(&extent, whole)| extent == 1 || extent == whole);
@@ -208,7 +212,7 @@ impl Rank<'_, '_, '_> {
                 self.transfers(i, "sends to", sends);
                 self.transfers(i, "receives from", recvs);
             }
-            StepOp::AttnPartial { q, kv, tile, carry_in, cast_out } => {
+            StepOp::AttnPartial { q, kv, tile, carry_in, cast_out, .. } => {
                 self.want(*tile != Tile::Skip, i, || "computes a block that is to be skipped".to_owned());
                 for p in q {
                     let own = self.q.local(&p.rows).is_some();

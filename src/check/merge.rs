@@ -1,5 +1,6 @@
 //! merge once: every query row is one chain of partial results: the first starts afresh, each later one goes on from the
-//! one before, and the last, and no other, writes the output.
+//! one before, and the last, and no other, writes the output. If there are sinks, exactly one step of the chain counts
+//! them: they are one more score of the row, wherever its keys are, and a second count would weigh twice.
 
 use super::chains::Chain;
 use super::log::{Log, rows_name, step_name};
@@ -8,8 +9,8 @@ use crate::schedule::{Schedule, StepOp};
 pub(super) fn merge_once(schedule: &Schedule, chains: &[Vec<Chain>], log: &mut Log<'_>) {
     for (r, chains) in chains.iter().enumerate() {
         let flags = |step: usize| match schedule.ranks[r].steps[step].op {
-            StepOp::AttnPartial { carry_in, cast_out, .. } => (carry_in, cast_out),
-            _ => (false, false),
+            StepOp::AttnPartial { carry_in, sinks_here, cast_out, .. } => (carry_in, sinks_here, cast_out),
+            _ => (false, false, false),
         };
         for pair in chains.windows(2) {
             let [a, b] = pair else { continue };
@@ -30,8 +31,9 @@ pub(super) fn merge_once(schedule: &Schedule, chains: &[Vec<Chain>], log: &mut L
                 continue;
             };
             let mut before: Option<usize> = None;
+            let mut counted: Option<usize> = None;
             for &step in &chain.steps {
-                let (carry_in, cast_out) = flags(step);
+                let (carry_in, sinks_here, cast_out) = flags(step);
                 log.want(before != Some(step), r, step, || format!("takes query {rows} twice"));
                 log.want(carry_in == before.is_some(), r, step, || match before {
                     None => {
@@ -52,7 +54,24 @@ pub(super) fn merge_once(schedule: &Schedule, chains: &[Vec<Chain>], log: &mut L
                         format!("is the last partial result of query {rows}, but does not write their output")
                     }
                 });
+                if sinks_here {
+                    log.want(counted.is_none() && schedule.attention.sinks.is_some(), r, step, || {
+                        match counted {
+                            None => format!("counts sinks of query {rows}, but the attention has none"),
+                            Some(c) => format!(
+                                "counts the sinks of query {rows}, which {} has counted",
+                                step_name(schedule, r, c)
+                            ),
+                        }
+                    });
+                    counted = Some(step);
+                }
                 before = Some(step);
+            }
+            if schedule.attention.sinks.is_some() {
+                log.want(counted.is_some(), r, last, || {
+                    format!("is the last partial result of query {rows}, and no step has counted their sinks")
+                });
             }
         }
     }

@@ -16,7 +16,7 @@
 //! | `race` | of two accesses to a byte, one of them a write, streams and events order which is first |
 //! | `filled` | bytes that are read hold what the step says that they hold |
 //! | `coverage` | every pair of rows that the mask may keep is computed exactly once |
-//! | `merge once` | every output row is one chain of partial results, written by its last |
+//! | `merge once` | every output row is one chain of partial results, written by its last, its sinks counted once |
 //!
 //! A check that another one needs is not run if that one fails: it is then neither passed nor failed.
 

@@ -155,8 +155,9 @@ fn details(op: &Op) -> String {
     match op {
         Op::Attention(a) => {
             let bias = if a.bias.is_some() { ", bias" } else { "" };
+            let sinks = if a.sinks.is_some() { ", sinks" } else { "" };
             let cap = if a.softcap > 0.0 { format!(", softcap {}", a.softcap) } else { String::new() };
-            format!("mask {}, scale {}{cap}{bias}", a.mask, a.scale)
+            format!("mask {}, scale {}{cap}{bias}{sinks}", a.mask, a.scale)
         }
         Op::Partial(p) => {
             format!("{} tile: q {} × k {}", p.tile.name(), show(&p.q_rows), show(&p.k_rows))

@@ -236,13 +236,14 @@ impl Picture {
                 let lines = vec![vec!["pack own keys".into(), "pack".into()]];
                 self.bar(bar(span.begin, span.end, "fill=\"#bdbdbd\"", title, lines));
             }
-            StepOp::AttnPartial { q, kv, tile, cast_out, .. } => {
+            StepOp::AttnPartial { q, kv, tile, sinks_here, cast_out, .. } => {
                 let q: Vec<Progression> = q.iter().map(|p| p.rows).collect();
                 let (q, k) = (rows_of(&q), kv_rows(kv));
                 let owner = owners(schedule, rank, kv);
                 let masked = if *tile == Tile::Partial { ", masked pair by pair" } else { "" };
+                let sinks = if *sinks_here { ", and the sinks" } else { "" };
                 let out = if *cast_out { ", then writes the output" } else { "" };
-                let title = title(format!("rows {q} × keys {k} ({owner}){masked}{out}"));
+                let title = title(format!("rows {q} × keys {k} ({owner}){masked}{sinks}{out}"));
                 let brief = owner.replace("ranks ", "").replace("rank ", "");
                 let mut first = vec![owner.clone(), brief.clone(), brief.replace("keys of ", "k ")];
                 if *tile == Tile::Partial {

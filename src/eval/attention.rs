@@ -7,7 +7,7 @@
 use super::contract::Matrix;
 use super::elementwise::cast;
 use super::number::{Real, same, wrap};
-use super::partial::finish;
+use super::partial::{finish, sink};
 use super::reduce::sum;
 use crate::ir::infer::attention_sizes;
 use crate::ir::{Attention, AttentionSizes, DType, Data, Partial, Tensor};
@@ -33,7 +33,10 @@ pub(super) fn attention(a: &Attention, x: &[Tensor], acc: DType, out: DType) -> 
             k_rows: (0..s.kv_len).collect(),
             leaves: Leaves::new(a, x, 3, s.kv_len)?,
         };
-        let [o, m, l] = problem.solve();
+        let [mut o, mut m, mut l] = problem.solve();
+        if let Some(n) = a.sinks {
+            sink([&mut o, &mut m, &mut l], &x[n], [s.batch, s.q_heads, s.q_len, s.v_head_dim])?;
+        }
         let (o, lse) = finish(&o, &m, &l, s.v_head_dim, a.empty_row);
         let mut results = vec![cast(&wrap(o), out)];
         if a.lse {
@@ -83,7 +86,7 @@ pub(super) fn partial(p: &Partial, x: &[Tensor], acc: DType) -> Result<Vec<Data>
 }
 
 /// The elements in the type of accumulation.
-fn elements<A: Real>(x: &Tensor) -> Result<Vec<A>, String> {
+pub(super) fn elements<A: Real>(x: &Tensor) -> Result<Vec<A>, String> {
     same::<A>(&cast(x.data(), A::DTYPE)).map(<[A]>::to_vec)
 }
 
@@ -110,7 +113,7 @@ struct Leaves<A> {
     allow: Vec<Leaf<bool>>,
 }
 
-struct Leaf<T> {
+pub(super) struct Leaf<T> {
     data: Vec<T>,
     strides: [usize; 4],
 }
@@ -121,30 +124,25 @@ impl<A: Real> Leaves<A> {
         let operand = |n: usize| {
             let t = (n + before).checked_sub(3).and_then(|n| x.get(n));
             let t = t.ok_or_else(|| format!("there is no operand {n}"))?;
-            let own = crate::ir::types::strides(t.shape());
-            let (missing, mut strides) = (4 - t.shape().len(), [0; 4]);
-            for (i, &e) in t.shape().iter().enumerate() {
-                strides[missing + i] = if e == 1 { 0 } else { own[i] };
-            }
             match t.shape().last() {
                 Some(&e) if e != 1 && e < keys => {
                     Err(format!("operand {n}, {}, has no key {}", t.ty(), keys - 1))
                 }
-                _ => Ok((t, strides)),
+                _ => Ok(t),
             }
         };
         let mut allow = Vec::new();
         for term in &a.mask.terms {
             if let Term::Tensor { operand: n } = term {
-                let (t, strides) = operand(*n)?;
-                allow.push(Leaf { data: same::<bool>(t.data())?.to_vec(), strides });
+                let t = operand(*n)?;
+                allow.push(Leaf::new(same::<bool>(t.data())?.to_vec(), t));
             }
         }
         let bias = match a.bias {
             None => None,
             Some(n) => {
-                let (t, strides) = operand(n)?;
-                Some(Leaf { data: elements::<A>(t)?, strides })
+                let t = operand(n)?;
+                Some(Leaf::new(elements::<A>(t)?, t))
             }
         };
         Ok(Leaves { bias, allow })
@@ -152,7 +150,17 @@ impl<A: Real> Leaves<A> {
 }
 
 impl<T: Copy> Leaf<T> {
-    fn at(&self, [b, h, i, j]: [usize; 4]) -> T {
+    /// The elements of `t`, which has at most four axes.
+    pub(super) fn new(data: Vec<T>, t: &Tensor) -> Leaf<T> {
+        let own = crate::ir::types::strides(t.shape());
+        let (missing, mut strides) = (4 - t.shape().len(), [0; 4]);
+        for (i, &e) in t.shape().iter().enumerate() {
+            strides[missing + i] = if e == 1 { 0 } else { own[i] };
+        }
+        Leaf { data, strides }
+    }
+
+    pub(super) fn at(&self, [b, h, i, j]: [usize; 4]) -> T {
         let s = &self.strides;
         self.data[b * s[0] + h * s[1] + i * s[2] + j * s[3]]
     }

@@ -2,6 +2,7 @@
 //!
 //! Rows are found by their global numbers, not by how progressions happen to be cut.
 
+use super::attention::{Leaf, elements};
 use super::elementwise::cast;
 use super::number::{Real, same, wrap};
 use super::shape::pick;
@@ -54,6 +55,28 @@ pub(super) fn finish<A: Real>(o: &[A], m: &[A], l: &[A], width: usize, empty: Em
     (out, lse)
 }
 
+/// Counts the sinks, which broadcast to (B, Hq, rows, 1), in (o, m, l) of these sizes: (B, Hq, rows, Dv). A sink of −∞ is
+/// neutral to the bit.
+pub(super) fn sink<A: Real>(
+    [o, m, l]: [&mut [A]; 3],
+    sinks: &Tensor,
+    [batch, heads, rows, width]: [usize; 4],
+) -> Result<(), String> {
+    let sinks = Leaf::new(elements::<A>(sinks)?, sinks);
+    for n in 0..batch * heads * rows {
+        let sink = sinks.at([n / (heads * rows), n / rows % heads, n % rows, 0]);
+        if sink == A::LEAST {
+            continue;
+        }
+        let most = m[n].max(sink);
+        let before = m[n].sub(most).exp();
+        o[n * width..(n + 1) * width].iter_mut().for_each(|x| *x = x.mul(before));
+        l[n] = l[n].mul(before).add(sink.sub(most).exp());
+        m[n] = most;
+    }
+    Ok(())
+}
+
 /// [`crate::ir::Op::Finish`].
 pub(super) fn divide(
     x: &[Tensor],
@@ -63,8 +86,14 @@ pub(super) fn divide(
     empty: EmptyRow,
 ) -> Result<Vec<Data>, String> {
     fn run<A: Real>(x: &[Tensor], at: &[usize], dtype: DType, empty: EmptyRow) -> Result<Vec<Data>, String> {
-        let part = |t: &Tensor| Ok::<_, String>(pick(same::<A>(t.data())?, around(t.shape(), 2), at));
-        let (out, lse) = finish(&part(&x[0])?, &part(&x[1])?, &part(&x[2])?, x[0].shape()[3], empty);
+        let &[batch, heads, rows, width] = x[0].shape() else { return Err("wants four axes".into()) };
+        let all = |t: &Tensor| same::<A>(t.data()).map(<[A]>::to_vec);
+        let (mut o, mut m, mut l) = (all(&x[0])?, all(&x[1])?, all(&x[2])?);
+        if let Some(sinks) = x.get(3) {
+            sink([&mut o, &mut m, &mut l], sinks, [batch, heads, rows, width])?;
+        }
+        let part = |v: &[A], t: &Tensor| pick(v, around(t.shape(), 2), at);
+        let (out, lse) = finish(&part(&o, &x[0]), &part(&m, &x[1]), &part(&l, &x[2]), width, empty);
         Ok(vec![cast(&wrap(out), dtype), wrap(lse)])
     }
     let at = Places::of(of)?.find(rows)?;

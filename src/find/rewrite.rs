@@ -123,6 +123,7 @@ pub(super) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
     }
     let no_keys = sizes.kv_len == 0;
     let attention = Attention {
+        sinks: None,
         scale: normal.scale,
         mask: plan.mask,
         softcap: normal.softcap,

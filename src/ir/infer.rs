@@ -335,8 +335,13 @@ fn rule(op: &Op, x: &[&Type]) -> Result<Vec<Type>, String> {
             Ok(x[..3].iter().map(|t| with_axis(t, 2, rows)).collect())
         }
         Op::Finish { of, rows, dtype, lse, .. } => {
-            count(3)?;
+            if x.len() != 4 {
+                count(3)?;
+            }
             partial_rows(x, of)?;
+            if let Some(t) = x.get(3) {
+                sinks(t, 3, &[&x[1].shape[..], &[1]].concat())?;
+            }
             if counted(rows)? != counted(of)? {
                 return Err(format!("rows {} are not those of {}", show(rows), show(of)));
             }
@@ -414,7 +419,17 @@ fn attention(a: &Attention, x: &[&Type]) -> Result<Vec<Type>, String> {
     }
     let s = attention_sizes(x[0], x[1], x[2])?;
     attributes(a)?;
-    leaves(a, x, 3, [s.batch, s.q_heads, s.q_len, s.kv_len])?;
+    let others = match a.sinks {
+        Some(operand) if operand < 3 || operand + 1 != x.len() => {
+            return Err(format!("the sinks are operand {operand}, which is not the last after q, k and v"));
+        }
+        Some(operand) => {
+            sinks(x[operand], operand, &[s.batch, s.q_heads, s.q_len, 1])?;
+            &x[..operand]
+        }
+        None => x,
+    };
+    leaves(a, others, 3, [s.batch, s.q_heads, s.q_len, s.kv_len])?;
     let mut out = vec![Type::new(x[0].dtype, vec![s.batch, s.q_heads, s.q_len, s.v_head_dim])];
     if a.lse {
         out.push(Type::new(a.acc, vec![s.batch, s.q_heads, s.q_len]));
@@ -467,6 +482,11 @@ fn partial(p: &Partial, x: &[&Type]) -> Result<Vec<Type>, String> {
         return Err("a tile that is skipped is not computed: want full or partial".into());
     }
     attributes(&p.attention)?;
+    if let Some(operand) = p.attention.sinks
+        && operand.checked_sub(1) != Some(x.len())
+    {
+        return Err(format!("the sinks are operand {operand} of the attention, which is not the last"));
+    }
     leaves(&p.attention, x, 2, [b, hq, sq, usize::MAX])?;
     let acc = p.attention.acc;
     let row = Type::new(acc, vec![b, hq, sq]);
@@ -501,6 +521,17 @@ fn leaves(a: &Attention, x: &[&Type], first: usize, full: [usize; 4]) -> Result<
         Some(i) => Err(format!("no mask term and no bias names operand {}", 3 + i)),
         None => Ok(()),
     }
+}
+
+/// Checks that sinks broadcast to `full`: (B, Hq, rows, 1).
+fn sinks(t: &Type, operand: usize, full: &[usize]) -> Result<(), String> {
+    let fits = t.dtype.is_float()
+        && t.rank() <= full.len()
+        && t.shape
+            .iter()
+            .zip(&full[full.len() - t.rank().min(full.len())..])
+            .all(|(&e, &f)| e == 1 || e == f);
+    if fits { Ok(()) } else { Err(format!("operand {operand} is {t}; sinks broadcast to float{full:?}")) }
 }
 
 fn partial_rows(x: &[&Type], rows: &[Progression]) -> Result<(), String> {

@@ -200,9 +200,12 @@ impl EmptyRow {
 /// ```
 ///
 /// Operands: q (B, Hq, Sq, Dk), k (B, Hkv, Sk, Dk), v (B, Hkv, Sk, Dv), then the leaves that `bias` and the tensor terms
-/// of `mask` name by operand index, each broadcast to (B, Hq, Sq, Sk). Results: out (B, Hq, Sq, Dv) in the type of q and,
+/// of `mask` name by operand index, each broadcast to (B, Hq, Sq, Sk), and last the sinks, if there are any, broadcast to
+/// (B, Hq, Sq, 1). Results: out (B, Hq, Sq, Dv) in the type of q and,
 /// if `lse`, the natural log-sum-exp (B, Hq, Sq) in `acc`. Softcap is cap·tanh(s/cap), absent if 0.
-/// A key masked with −∞, or whose bias is −∞, takes no part even if its value is infinite or NaN.
+/// A key masked with −∞, or whose bias is −∞, takes no part even if its value is infinite or NaN. A sink is one more
+/// score of a row, as it is, neither scaled nor masked, that weighs in the softmax and in lse and has no value: a row
+/// without a live key, but with a sink above −∞, gives zeros whatever `empty_row` says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
     /// Factor on q·k. Never derived from the head size.
@@ -213,6 +216,8 @@ pub struct Attention {
     pub softcap: f64,
     /// Operand index of an additive bias.
     pub bias: Option<usize>,
+    /// Operand index of the sinks: always the last operand.
+    pub sinks: Option<usize>,
     /// Type in which scores, sums and products are accumulated: [`DType::F32`] or [`DType::F64`].
     pub acc: DType,
     /// What a row without a live key yields.
@@ -229,6 +234,7 @@ impl Attention {
             mask: Mask::none(),
             softcap: 0.0,
             bias: None,
+            sinks: None,
             acc,
             empty_row: EmptyRow::Zero,
             lse: false,
@@ -258,7 +264,7 @@ pub struct AttentionSizes {
 /// One pair of chunks of an attention: the partial result of query rows `q_rows` over key rows `k_rows`.
 ///
 /// Operands: q (B, Hq, |q_rows|, Dk); packed keys and values (B, Hkv, |k_rows|, Dk+Dv), keys first; then the leaves of
-/// the attention, whole along the key axis. Results in `attention.acc`: o (B, Hq, |q_rows|, Dv) not divided, row maximum
+/// the attention, whole along the key axis, but not its sinks: [`Op::Finish`] counts them, once. Results in `attention.acc`: o (B, Hq, |q_rows|, Dv) not divided, row maximum
 /// m (B, Hq, |q_rows|) and l = Σ exp(score − m) (B, Hq, |q_rows|); of no key (0, −∞, 0).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Partial {
@@ -466,7 +472,8 @@ pub enum Op {
         /// Global rows of b.
         b: Vec<Progression>,
     },
-    /// Divides and casts. Operands: o, m, l over `of`. Results: out over `rows` in `dtype` and, if `lse`, m + ln l.
+    /// Divides and casts. Operands: o, m, l over `of`, and the sinks, if the attention has any, broadcast to
+    /// (B, Hq, |of|, 1): they join m and l first. Results: out over `rows` in `dtype` and, if `lse`, m + ln l.
     Finish {
         /// Global rows of the operands.
         of: Vec<Progression>,

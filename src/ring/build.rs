@@ -80,7 +80,12 @@ impl<'a> Builder<'a> {
             if let (true, Some(axis)) = (leaf.by_query_rows, leaf.query_axis) {
                 ty.shape[axis] = rows;
             }
-            let name = if site.attention.bias == Some(i + 3) { "bias" } else { "mask" };
+            let named = |operand: Option<usize>| operand == Some(i + 3);
+            let name = match site.attention {
+                a if named(a.bias) => "bias",
+                a if named(a.sinks) => "sinks",
+                _ => "mask",
+            };
             leaves.push(graph.input(name, ty));
         }
         Builder {
@@ -235,7 +240,9 @@ impl<'a> Builder<'a> {
         let queries = Held { source: Source::Value(self.q), rows: self.rows.to_vec() };
         let keys = if k_rows.is_empty() { self.none()? } else { self.chunk(held, &k_rows)? };
         let mut operands = vec![self.chunk(&queries, &q_rows)?, keys];
-        for leaf in 0..self.leaves.len() {
+        // The sinks come last, and are counted once, by the finish.
+        let leaves = self.attention.sinks.map_or(self.leaves.len(), |sinks| sinks - 3);
+        for leaf in 0..leaves {
             operands.push(self.leaf(leaf, &q_rows)?);
         }
         let rows = q_rows.clone();
@@ -263,7 +270,7 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// The division, over all of the rank's rows, and the outputs. A rank without rows divides nothing.
+    /// The sinks and the division, over all of the rank's rows, and the outputs. A rank without rows divides nothing.
     fn finish(mut self) -> Result<Graph, RingError> {
         if self.acc.is_none() {
             let own = self.own();
@@ -272,6 +279,10 @@ impl<'a> Builder<'a> {
         let Some(acc) = self.acc.take() else {
             return Err(self.site.refuse("it has no partial result".into()));
         };
+        let mut operands = acc.value.to_vec();
+        if let Some(sinks) = self.attention.sinks {
+            operands.push(self.leaf(sinks - 3, &acc.rows)?);
+        }
         let lse = self.attention.lse;
         let op = Op::Finish {
             of: acc.rows,
@@ -280,7 +291,7 @@ impl<'a> Builder<'a> {
             empty_row: self.attention.empty_row,
             lse,
         };
-        let finish = self.add_named(op, &acc.value, |i| ["out", "lse"][i].to_owned())?;
+        let finish = self.add_named(op, &operands, |i| ["out", "lse"][i].to_owned())?;
         for (value, name) in self.graph.results(finish).into_iter().zip(["out", "lse"]) {
             self.graph.output(name, value);
         }

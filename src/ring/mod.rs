@@ -5,6 +5,7 @@
 //!
 //! Invariants:
 //! * Every visible pair of rows meets exactly once over all ranks; a query row without any key gets one partial over no keys.
+//! * Sinks are counted once for each query row, by the finish, wherever its keys were.
 //! * Keys and values travel packed and un-repeated, a piece (one progression of the layout) whole, and no further than the
 //!   last rank whose rows see it.
 //! * Each rank derives the plan of all ranks from the same data, so that both ends of a message agree.

@@ -29,7 +29,7 @@ pub(crate) struct Site<'a> {
     pub(crate) leaves: Vec<LeafSite>,
 }
 
-/// A mask or bias operand.
+/// A mask, bias or sinks operand.
 #[derive(Debug)]
 pub(crate) struct LeafSite {
     /// Its whole type.

@@ -37,7 +37,7 @@ pub(super) fn rank_program(
         let place = match i {
             0 => Place::Queries(site.q_layout.rows[rank].clone()),
             1 | 2 => Place::Keys,
-            _ => Place::Leaf,
+            argument => Place::Leaf(argument),
         };
         b.places.insert(input, place);
     }
@@ -58,8 +58,8 @@ enum Place {
     Queries(Vec<Progression>),
     /// All rows of argument 1 or 2, or none of them.
     Keys,
-    /// A leaf, or rows of it: the step reads the argument.
-    Leaf,
+    /// This argument, or rows of it: the step reads it.
+    Leaf(usize),
     /// Packed keys and values in slots.
     Packed(Vec<KvPiece>),
     /// The same, still arriving.
@@ -93,7 +93,7 @@ impl Builder<'_> {
             Op::Concat { axis: 3 } => self.pack(id)?,
             Op::Chunk { rows, .. } => self.chunk(self.place(&operands, 0)?, rows)?,
             Op::Rows { .. } | Op::Reshape(_) => match self.place(&operands, 0)? {
-                Place::Leaf => Place::Leaf,
+                Place::Leaf(argument) => Place::Leaf(argument),
                 _ => return Err("only leaves are cut so".into()),
             },
             Op::Start(c, _) => self.start(c, &operands)?,
@@ -144,7 +144,7 @@ impl Builder<'_> {
         match of {
             Place::Queries(own) if rows.iter().all(|r| own.contains(r)) => Ok(Place::Queries(rows.to_vec())),
             Place::Keys if rows.is_empty() => Ok(Place::Keys),
-            Place::Leaf => Ok(Place::Leaf),
+            Place::Leaf(argument) => Ok(Place::Leaf(argument)),
             Place::Packed(pieces) => {
                 let find = |r: &Progression| pieces.iter().find(|p| p.rows == *r).copied();
                 let chosen = rows.iter().map(find).collect::<Option<Vec<_>>>();
@@ -263,7 +263,8 @@ impl Builder<'_> {
         let reason = self.why(&kv);
         let q = rows.into_iter().map(|rows| QPiece { rows, carry: None }).collect();
         // Carries are known when all merges are.
-        let op = StepOp::AttnPartial { q, kv, tile: p.tile, carry_in: false, cast_out: false };
+        let (carry_in, sinks_here, cast_out) = (false, false, false);
+        let op = StepOp::AttnPartial { q, kv, tile: p.tile, carry_in, sinks_here, cast_out };
         self.step(Stream::Compute, op, reason);
         Ok(())
     }
@@ -304,6 +305,16 @@ impl Builder<'_> {
         if !as_stated || rows != own || outputs != self.graph.results(id) || self.finished {
             return Err("it does not give the results of the attention".into());
         }
+        let sinks = match operands {
+            [_, _, _] => None,
+            _ => match self.place(operands, 3)? {
+                Place::Leaf(argument) => Some(argument),
+                _ => return Err("operand 3 holds no sinks".into()),
+            },
+        };
+        if sinks != f.sinks {
+            return Err("it does not count the sinks of the attention".into());
+        }
         self.finished = true;
         self.fold.finish(triple(operands, 0)?, own)
     }
@@ -320,12 +331,14 @@ impl Builder<'_> {
         let mut carries: Vec<(Progression, View)> = vec![];
         let mut end = 0;
         for (&step, (goes_in, casts)) in self.partials.iter().zip(self.fold.done()?) {
-            let Some(StepOp::AttnPartial { q, carry_in, cast_out, .. }) =
+            let Some(StepOp::AttnPartial { q, carry_in, sinks_here, cast_out, .. }) =
                 step.and_then(|s| self.steps.get_mut(s)).map(|s| &mut s.op)
             else {
                 continue;
             };
             (*carry_in, *cast_out) = (goes_in, casts);
+            // The finish counts them, and the step that ends a row's chain is its finish.
+            *sinks_here = casts && self.facts.sinks.is_some();
             if casts && !goes_in {
                 continue;
             }

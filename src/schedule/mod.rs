@@ -81,6 +81,7 @@ fn facts(site: &Site<'_>) -> AttentionFacts {
         softcap: a.softcap,
         mask: a.mask.clone(),
         bias: a.bias,
+        sinks: a.sinks,
         empty_row: a.empty_row,
         lse: a.lse,
         leaves: site.leaves.iter().map(leaf).collect(),

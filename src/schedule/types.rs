@@ -39,6 +39,8 @@ pub struct AttentionFacts {
     pub mask: Mask,
     /// Argument that is an additive bias.
     pub bias: Option<usize>,
+    /// Argument that holds the sinks; of extent 1 along the keys.
+    pub sinks: Option<usize>,
     /// What a row without a live key yields.
     pub empty_row: EmptyRow,
     /// Whether the log-sum-exp is a second result.
@@ -47,7 +49,7 @@ pub struct AttentionFacts {
     pub leaves: Vec<Leaf>,
 }
 
-/// A mask or bias tensor handed to the island at run.
+/// A mask, bias or sinks tensor handed to the island at run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaf {
     /// Element type.
@@ -158,6 +160,8 @@ pub enum StepOp {
         tile: Tile,
         /// Whether it goes on from the carry that is in the arena, or starts from (0, −∞, 0).
         carry_in: bool,
+        /// Whether it counts the sinks of these rows, after the keys; of the steps of a row one does, if there are sinks.
+        sinks_here: bool,
         /// Whether it divides, casts and writes these rows of the output (and of lse); else it writes the carry.
         cast_out: bool,
     },

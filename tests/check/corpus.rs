@@ -9,7 +9,7 @@ use annulus::ring::Strategy as Way;
 use annulus::schedule::{Schedule, parse};
 
 /// Each with a name: 1 to 8 ranks, both strategies, layouts with shares that are even, uneven and empty, cross attention,
-/// masks that hide blocks and masks that hide none.
+/// masks that hide blocks and masks that hide none, with sinks and without.
 pub(crate) fn corpus() -> Vec<(String, Schedule)> {
     let window = |left, right| Mask {
         terms: vec![Term::Window { left: Some(left), right: Some(right), offset: 0 }],
@@ -37,6 +37,12 @@ pub(crate) fn corpus() -> Vec<(String, Schedule)> {
                         let shape = vec![rows, keys];
                         case.leaves = vec![LeafCase { dtype: DType::Bool, shape, by_query_rows: true }];
                     }
+                    // As models with windows have them; the other masks show that none are counted where none are.
+                    if ["window", "filled", "tensor"].contains(name) {
+                        let shape = vec![case.sizes.q_heads, 1, 1];
+                        case.attention.sinks = Some(3 + case.leaves.len());
+                        case.leaves.push(LeafCase { dtype: DType::F32, shape, by_query_rows: false });
+                    }
                     for way in Way::ALL {
                         out.push((
                             format!("{way:?} {kind} {name} {rows}x{keys} on {ranks}"),
@@ -53,6 +59,11 @@ pub(crate) fn corpus() -> Vec<(String, Schedule)> {
 /// The schedule whose faults are shown: a causal ring of four ranks, as it stands in the file.
 pub(crate) fn example() -> Schedule {
     parse(include_str!("right_example.txt")).unwrap().remove(0)
+}
+
+/// One in which sinks are counted, for the faults that only such a one can have.
+pub(crate) fn with_sinks() -> Schedule {
+    parse(include_str!("right_sinks.txt")).unwrap().remove(0)
 }
 
 /// Every P-th row.

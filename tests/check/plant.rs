@@ -583,4 +583,30 @@ pub(crate) const KINDS: &[Kind] = &[
             if whole || computed == all { vec![] } else { vec![(planted, 0, 0)] }
         },
     },
+    Kind {
+        name: "sinks are lost",
+        checks: &["merge once"],
+        plant: |s| {
+            each_op(s, |op, nth| match op {
+                StepOp::AttnPartial { sinks_here, .. } if nth == 0 && *sinks_here => {
+                    *sinks_here = false;
+                    true
+                }
+                _ => false,
+            })
+        },
+    },
+    Kind {
+        name: "sinks are counted by another step too, or where there are none",
+        checks: &["merge once"],
+        plant: |s| {
+            each_op(s, |op, nth| match op {
+                StepOp::AttnPartial { sinks_here, .. } if nth == 0 && !*sinks_here => {
+                    *sinks_here = true;
+                    true
+                }
+                _ => false,
+            })
+        },
+    },
 ];

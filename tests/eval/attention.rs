@@ -48,12 +48,16 @@ pub(crate) fn reference(a: &Attention, x: &[Tensor]) -> (Vec<f64>, Vec<f64>) {
     for at in indices(&q.shape[..3]) {
         let live = live(a, &x, [at[0], at[1], at[2]], at[2]);
         let group = at[1] / (q.shape[1] / k.shape[1]);
-        let most =
-            live.iter().map(|l| l.1).fold(f64::NEG_INFINITY, |m, s| if s.is_nan() { s } else { m.max(s) });
-        let total: f64 = live.iter().map(|l| (l.1 - most).exp()).sum();
-        lse.push(if live.is_empty() { f64::NEG_INFINITY } else { most + total.ln() });
+        // A column of its own, without a value.
+        let sink = a.sinks.map(|n| x[n].broadcast_at(&[at[0], at[1], at[2], 0]));
+        let sink = sink.filter(|&s| s != f64::NEG_INFINITY);
+        let scores = || live.iter().map(|l| l.1).chain(sink);
+        let most = scores().fold(f64::NEG_INFINITY, |m, s| if s.is_nan() { s } else { m.max(s) });
+        let total: f64 = scores().map(|s| (s - most).exp()).sum();
+        let empty = live.is_empty() && sink.is_none();
+        lse.push(if empty { f64::NEG_INFINITY } else { most + total.ln() });
         for d in 0..v.shape[3] {
-            out.push(match (live.is_empty(), a.empty_row) {
+            out.push(match (empty, a.empty_row) {
                 (true, EmptyRow::Zero) => 0.0,
                 (true, EmptyRow::Nan) => f64::NAN,
                 _ => live.iter().map(|&(j, s)| (s - most).exp() / total * v.at(&[at[0], group, j, d])).sum(),
@@ -69,6 +73,37 @@ pub(crate) struct Case {
     pub(crate) x: Vec<Tensor>,
 }
 
+/// How large sinks are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Sink {
+    Like(f64),
+    None,
+    Some,
+}
+
+impl Sink {
+    /// The sink made of a number in −1..1.
+    fn of(self, x: f64) -> f64 {
+        match self {
+            Sink::Like(size) => x * size,
+            Sink::None => f64::NEG_INFINITY,
+            Sink::Some if x > 0.0 => f64::NEG_INFINITY,
+            Sink::Some => x,
+        }
+    }
+}
+
+/// Sinks of the size of scores, of the size of loud ones, beyond any score, −∞ here and there, −∞ everywhere.
+fn sink() -> impl Strategy<Value = Sink> {
+    prop_oneof![
+        3 => Just(Sink::Like(3.0)),
+        1 => Just(Sink::Like(1e4)),
+        1 => Just(Sink::Like(6e4)),
+        1 => Just(Sink::None),
+        1 => Just(Sink::Some),
+    ]
+}
+
 /// Any attention: sizes with awkward lengths, every kind of mask, fill, bias and softcap.
 pub(crate) fn cases(dtype: impl Strategy<Value = DType> + 'static) -> impl Strategy<Value = Case> {
     let sizes = (1usize..3, 1usize..3, 1usize..3, 1usize..9, 0usize..10, 1usize..4, 1usize..4);
@@ -82,7 +117,7 @@ pub(crate) fn cases(dtype: impl Strategy<Value = DType> + 'static) -> impl Strat
         1 => prop_oneof![Just(-1e4), Just(f64::from(f32::MIN))].prop_map(Fill::Add),
         1 => prop_oneof![Just(-1e4), Just(f64::from(f32::MIN)), Just(0.5)].prop_map(Fill::Replace),
     ];
-    let bias = proptest::option::of((0u8..16, any::<bool>()));
+    let bias = (proptest::option::of((0u8..16, any::<bool>())), proptest::option::of((0u8..8, sink())));
     let rest =
         (prop_oneof![Just(0.0), Just(2.0)], any::<bool>(), prop_oneof![4 => Just(1.0), 1 => Just(1e4)]);
     (dtype, sizes, terms, fill, bias, rest, any::<u64>()).prop_map(
@@ -91,7 +126,7 @@ pub(crate) fn cases(dtype: impl Strategy<Value = DType> + 'static) -> impl Strat
             (b, g, hkv, sq, sk, dk, dv),
             (causal, window, allow),
             fill,
-            bias,
+            (bias, sinks),
             (softcap, nan, size),
             seed,
         )| {
@@ -124,6 +159,14 @@ pub(crate) fn cases(dtype: impl Strategy<Value = DType> + 'static) -> impl Strat
                 x.push(tensor(dtype, &shape, &v));
                 x.len() - 1
             });
+            let sinks = sinks.map(|(bits, size)| {
+                let mut shape = leaf(bits);
+                shape[3] = 1;
+                let v = noise(shape.iter().product(), seed ^ 5);
+                let v: Vec<f64> = v.iter().map(|&x| size.of(x)).collect();
+                x.push(tensor(dtype, &shape, &v));
+                x.len() - 1
+            });
             let empty_row = if nan { EmptyRow::Nan } else { EmptyRow::Zero };
             Case {
                 a: Attention {
@@ -131,6 +174,7 @@ pub(crate) fn cases(dtype: impl Strategy<Value = DType> + 'static) -> impl Strat
                     mask,
                     softcap,
                     bias,
+                    sinks,
                     acc: dtype.accumulator(),
                     empty_row,
                     lse: true,
@@ -149,7 +193,9 @@ fn slack(case: &Case) -> f64 {
         Fill::Add(f) if f > -1e5 => -f,
         _ => 0.0,
     };
-    2f64.powi(-21) * size.max(fill)
+    let sinks = case.a.sinks.map_or(vec![], |n| case.x[n].to_f64());
+    let sink = sinks.iter().filter(|s| s.is_finite()).fold(0.0, |m: f64, s| m.max(s.abs()));
+    2f64.powi(-21) * size.max(fill).max(sink)
 }
 
 proptest! {
@@ -179,6 +225,48 @@ proptest! {
             prop_assert!(g == w || (g - w).abs() <= 1e-12 * (1.0 + w.abs()), "lse {g:e} {w:e}");
         }
     }
+}
+
+#[test]
+fn a_sink_takes_weight_and_has_no_value() {
+    // One key of score 0 and a sink of ln 3: the key has a quarter of the weight.
+    let zeros = tensor(DType::F32, &[1, 1, 1, 2], &[0.0, 0.0]);
+    let one = |sink: f64| {
+        let x = [
+            zeros.clone(),
+            zeros.clone(),
+            tensor(DType::F32, &[1, 1, 1, 1], &[8.0]),
+            tensor(DType::F32, &[1, 1, 1], &[sink]),
+        ];
+        let a = Attention { sinks: Some(3), lse: true, ..Attention::plain(1.0, DType::F32) };
+        let got = apply(&Op::Attention(Box::new(a)), &x, Precision::Declared).unwrap();
+        (got[0].to_f64()[0], got[1].to_f64()[0])
+    };
+    let (out, lse) = one(3f64.ln());
+    assert!((out - 2.0).abs() < 1e-6 && (lse - 4f64.ln()).abs() < 1e-6, "{out} {lse}");
+    assert_eq!(one(f64::NEG_INFINITY), (8.0, 0.0));
+    assert_eq!(one(1e4), (0.0, 1e4));
+    assert!(one(f64::NAN).0.is_nan() && one(f64::NAN).1.is_nan());
+}
+
+#[test]
+fn a_row_of_nothing_but_a_sink_is_zeros() {
+    let a = Attention {
+        mask: Mask::causal(-2),
+        sinks: Some(3),
+        lse: true,
+        empty_row: EmptyRow::Nan,
+        ..Attention::plain(1.0, DType::F32)
+    };
+    let mut x = vec![random(DType::F32, &[1, 2, 3, 4], 1), random(DType::F32, &[1, 2, 3, 4], 2)];
+    x.push(random(DType::F32, &[1, 2, 3, 2], 3));
+    x.push(tensor(DType::F32, &[2, 1, 1], &[0.5, f64::NEG_INFINITY]));
+    let got = apply(&Op::Attention(Box::new(a)), &x, Precision::Declared).unwrap();
+    let (out, lse) = (got[0].to_f64(), got[1].to_f64());
+    assert_eq!((&out[..4], &lse[..2]), (&[0.0; 4][..], &[0.5, 0.5][..]));
+    // The other head has no sink: its rows are empty indeed.
+    assert!(out[6..10].iter().all(|x| x.is_nan()));
+    assert_eq!(lse[3..5], [f64::NEG_INFINITY; 2]);
 }
 
 fn attend(a: &Attention, x: &[Tensor]) -> Vec<f64> {

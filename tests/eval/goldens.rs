@@ -99,6 +99,7 @@ fn graph(g: &Golden) -> (Graph, Vec<Tensor>) {
         mask,
         softcap: g.number("softcap"),
         bias,
+        sinks: None,
         acc: DType::F32,
         empty_row: EmptyRow::Zero,
         lse: true,

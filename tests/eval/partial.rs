@@ -23,7 +23,8 @@ fn part(case: &Case, q: &[Progression], k: &[Progression], precision: Precision)
     let x = &case.x;
     let packed = run(Op::Concat { axis: 3 }, &[rows(&x[1], k), rows(&x[2], k)]).unwrap();
     let mut operands = vec![rows(&x[0], q), packed];
-    for leaf in &x[3..] {
+    // Sinks are the finish's.
+    for leaf in &x[3..case.a.sinks.unwrap_or(x.len())] {
         let whole = leaf.shape()[2] == 1;
         operands.push(if whole { leaf.clone() } else { rows(leaf, q) });
     }
@@ -54,15 +55,21 @@ fn merge(
 }
 
 fn finish(
-    a: &Attention,
+    case: &Case,
     x: &[Tensor],
     of: &[Progression],
     to: &[Progression],
     dtype: DType,
     precision: Precision,
 ) -> Vec<Tensor> {
-    let op = Op::Finish { of: of.to_vec(), rows: to.to_vec(), dtype, empty_row: a.empty_row, lse: true };
-    go(op, x, precision)
+    let empty_row = case.a.empty_row;
+    let op = Op::Finish { of: of.to_vec(), rows: to.to_vec(), dtype, empty_row, lse: true };
+    let mut x = x.to_vec();
+    if let Some(n) = case.a.sinks {
+        let sinks = &case.x[n];
+        x.push(if sinks.shape()[2] == 1 { sinks.clone() } else { rows(sinks, of) });
+    }
+    go(op, &x, precision)
 }
 
 /// `0..n` cut at random places; with `stride`, the even rows of a piece and then its odd ones.
@@ -114,7 +121,7 @@ fn in_pieces(case: &Case, seed: u64, strided: bool, precision: Precision) -> Vec
     } else {
         sorted.sort_unstable();
     }
-    finish(&case.a, &all, &q, &sorted, case.x[0].dtype(), precision)
+    finish(case, &all, &q, &sorted, case.x[0].dtype(), precision)
 }
 
 fn close(got: &Tensor, want: &[f64], slack: f64) {
@@ -244,7 +251,7 @@ fn a_merge_appends_the_rows_that_the_first_part_lacks() {
     let both = merge(&second, &b[..1], &third, &b[1..], Precision::F64);
     let all = merge(&first, &a, &both, &b, Precision::F64);
     let got = finish(
-        &case.a,
+        &case,
         &all,
         &b,
         &[Progression::range(0, 4), Progression::range(4, 2)],

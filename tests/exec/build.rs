@@ -124,6 +124,8 @@ pub(crate) fn build(facts: &AttentionFacts, q_layout: &Layout, kv_layout: &Layou
                 tile: tile(facts, own, &kv_layout.rows[source(t)]),
                 kv,
                 carry_in: t > 0,
+                // Wherever they are counted, as long as it is once.
+                sinks_here: facts.sinks.is_some() && t == facts.sizes.q_len % ranks,
                 cast_out: t + 1 == ranks,
             };
             computed.push(b.step(Stream::Compute, waits, op));

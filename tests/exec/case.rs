@@ -75,6 +75,7 @@ prop_compose! {
         fill in fill(),
         tensor_mask in proptest::option::of(0u8..16),
         bias in proptest::option::of(0u8..16),
+        sinks in proptest::option::of((0u8..8, prop_oneof![2 => Just(3.0), 1 => Just(1e4), 1 => Just(f64::INFINITY)])),
         softcap in prop_oneof![3 => Just(0.0), 1 => 0.5f64..30.0],
         scale in prop_oneof![3 => Just(0.35), 1 => Just(1.0), 1 => Just(-0.5)],
         magnitude in prop_oneof![3 => Just(1.0), 1 => Just(40.0)],
@@ -117,11 +118,25 @@ prop_compose! {
             args.push(Tensor::from_f64(DType::F32, shape, &x).unwrap());
             leaves.push(Leaf { dtype: DType::F32, shape, by_query_rows: sliced && shape[2] == q_len });
         }
+        let mut sinks_at = None;
+        if let Some((bits, size)) = sinks {
+            let mut shape = broadcast(full, bits);
+            shape[3] = 1;
+            let n = shape.iter().product();
+            // Some are −∞; where the size is infinite, all are.
+            let x: Vec<f64> = (0..n)
+                .map(|_| (numbers.unit() * size, numbers.bits()))
+                .map(|(x, bits)| if x.is_infinite() || bits.is_multiple_of(4) { f64::NEG_INFINITY } else { x })
+                .collect();
+            sinks_at = Some(args.len());
+            args.push(Tensor::from_f64(DType::F32, shape, &x).unwrap());
+            leaves.push(Leaf { dtype: DType::F32, shape, by_query_rows: sliced && shape[2] == q_len });
+        }
         if mask.terms.is_empty() {
             mask.fill = Fill::NegInf;
         }
         let facts = AttentionFacts {
-            sizes, dtype, acc: dtype.accumulator(), scale, softcap, mask, bias: bias_at, empty_row, lse, leaves,
+            sizes, dtype, acc: dtype.accumulator(), scale, softcap, mask, bias: bias_at, sinks: sinks_at, empty_row, lse, leaves,
         };
         Case { facts, args, layout, ranks, seed }
     }
@@ -223,21 +238,27 @@ impl Case {
                         magnitude = magnitude.max(size + bias.abs());
                         scores.push((j, y));
                     }
-                    let m = scores.iter().fold(f64::NEG_INFINITY, |m, &(_, y)| m.max(y));
+                    let sink = f.sinks.map_or(f64::NEG_INFINITY, |o| leaf(o, b, h, i, 0));
+                    let empty = scores.is_empty() && sink == f64::NEG_INFINITY;
+                    if sink.is_finite() {
+                        magnitude = magnitude.max(sink.abs());
+                    }
+                    let m = scores.iter().fold(sink, |m, &(_, y)| m.max(y));
                     let weights: Vec<(usize, f64)> =
                         scores.iter().map(|&(j, y)| (j, (y - m).exp())).collect();
-                    let l: f64 = weights.iter().map(|w| w.1).sum();
+                    let extra = if sink.is_finite() { (sink - m).exp() } else { 0.0 };
+                    let l = weights.iter().map(|w| w.1).sum::<f64>() + extra;
                     let wobble = eps * (s.head_dim + 8) as f64 * magnitude;
                     let n = (scores.len() + 8) as f64;
                     for d in 0..s.v_head_dim {
                         let v = |j: usize| x[2][((b * s.kv_heads + g) * s.kv_len + j) * s.v_head_dim + d];
                         let o = weights.iter().map(|&(j, w)| w * v(j)).sum::<f64>() / l;
-                        let empty = if f.empty_row == EmptyRow::Zero { 0.0 } else { f64::NAN };
-                        let o = if scores.is_empty() { empty } else { o };
+                        let stated = if f.empty_row == EmptyRow::Zero { 0.0 } else { f64::NAN };
+                        let o = if empty { stated } else { o };
                         let size = scores.iter().map(|&(j, _)| v(j).abs()).fold(0.0, f64::max);
                         out.out.push((o, size * (2.0 * wobble + n * eps) + o.abs() * rounding));
                     }
-                    let lse = if scores.is_empty() { f64::NEG_INFINITY } else { m + l.ln() };
+                    let lse = if empty { f64::NEG_INFINITY } else { m + l.ln() };
                     out.lse.push((lse, wobble + eps * (n + lse.abs())));
                 }
             }

@@ -123,6 +123,7 @@ pub(crate) fn read(path: &Path) -> (Case, Vec<usize>, Expected) {
         softcap: config["softcap"].as_f64().unwrap_or(0.0),
         mask: Mask { terms, fill: Fill::NegInf },
         bias,
+        sinks: None,
         empty_row: EmptyRow::Zero,
         lse: true,
         leaves,

@@ -223,7 +223,12 @@ fn step(g: &Graph, made: &[ValueId], s: &Step, kind: usize) -> (Op, Vec<ValueId>
         32 => (Op::ScatterNd, vec![x, y, z]),
         33 => (Op::CumSum { axis, exclusive: s.n[1] > 2, reverse: s.n[2] > 2 }, vec![x]),
         34 => (Op::TopK { axis, k: s.n[1] % 3, largest: s.n[2] > 2 }, vec![x]),
-        35..38 => (Op::Attention(Box::new(attention(s))), vec![x, like(x), x]),
+        35..38 => {
+            // One more operand than q, k and v: sinks, if it fits.
+            let sinks = (s.n[2] > 3).then_some(y);
+            let a = Attention { sinks: sinks.map(|_| 3), ..attention(s) };
+            (Op::Attention(Box::new(a)), [x, like(x), x].into_iter().chain(sinks).collect())
+        }
         38 => {
             let of = held();
             (Op::Chunk { rows: of.iter().rev().copied().collect(), of }, vec![x])
@@ -247,7 +252,7 @@ fn step(g: &Graph, made: &[ValueId], s: &Step, kind: usize) -> (Op, Vec<ValueId>
             let rows = of.iter().rev().copied().collect();
             (
                 Op::Finish { of, rows, dtype: DType::F32, empty_row: EmptyRow::Nan, lse: s.n[0] > 2 },
-                g.results(x.op),
+                g.results(x.op).into_iter().chain((s.n[1] > 3).then_some(y)).collect(),
             )
         }
         45 | 46 => {

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// A mask or bias operand.
+/// A mask, bias or sinks operand.
 #[derive(Clone, Debug)]
 pub(crate) struct LeafCase {
     pub(crate) dtype: DType,
@@ -159,7 +159,8 @@ pub(crate) fn cases() -> impl Strategy<Value = Case> {
     let rows = prop_oneof![4 => 0usize..34, 1 => 0usize..5];
     let heads = (1usize..3, 1usize..3, 1usize..3, 1usize..4, 1usize..4);
     let lengths = (rows.clone(), proptest::option::weighted(0.3, rows));
-    let leaves = (proptest::option::weighted(0.25, leaf()), proptest::option::weighted(0.25, leaf()));
+    let some = |chance| proptest::option::weighted(chance, leaf());
+    let leaves = (some(0.25), some(0.25), some(0.3));
     let rest = (0.0f64..2.0, prop_oneof![Just(0.0), Just(1.5)], any::<bool>(), any::<bool>());
     (heads, lengths, 1usize..10, kind(), kind(), mask(), leaves, rest).prop_map(
         |(
@@ -169,7 +170,7 @@ pub(crate) fn cases() -> impl Strategy<Value = Case> {
             q_kind,
             kv_kind,
             mask,
-            (truth, bias),
+            (truth, bias, sinks),
             (scale, softcap, lse, nan),
         )| {
             let (batch, kv_heads, group, head_dim, v_head_dim) = heads;
@@ -187,14 +188,16 @@ pub(crate) fn cases() -> impl Strategy<Value = Case> {
                 mask,
                 softcap,
                 bias: None,
+                sinks: None,
                 acc: DType::F64,
                 empty_row: if nan { EmptyRow::Nan } else { EmptyRow::Zero },
                 lse,
             };
             let mut leaves = vec![];
-            for (dtype, leaf) in [(DType::Bool, truth), (DType::F64, bias)] {
+            for (what, leaf) in [("truth", truth), ("bias", bias), ("sinks", sinks)] {
                 let Some((spans, short, by_rows)) = leaf else { continue };
-                let full = [batch, sizes.q_heads, q_len, sizes.kv_len];
+                let columns = if what == "sinks" { 1 } else { sizes.kv_len };
+                let full = [batch, sizes.q_heads, q_len, columns];
                 let mut shape: Vec<usize> =
                     spans.iter().zip(full).map(|(&s, f)| if s { f } else { 1 }).collect();
                 while short && shape.first() == Some(&1) {
@@ -202,10 +205,13 @@ pub(crate) fn cases() -> impl Strategy<Value = Case> {
                 }
                 let axis = shape.len().checked_sub(2);
                 let by_query_rows = by_rows && spans[2] && axis.is_some_and(|a| shape[a] == q_len);
-                match dtype {
-                    DType::Bool => attention.mask.terms.push(Term::Tensor { operand: 3 + leaves.len() }),
-                    _ => attention.bias = Some(3 + leaves.len()),
+                let operand = 3 + leaves.len();
+                match what {
+                    "truth" => attention.mask.terms.push(Term::Tensor { operand }),
+                    "bias" => attention.bias = Some(operand),
+                    _ => attention.sinks = Some(operand),
                 }
+                let dtype = if what == "truth" { DType::Bool } else { DType::F64 };
                 leaves.push(LeafCase { dtype, shape, by_query_rows });
             }
             // Where queries and keys are one sequence they have one layout.

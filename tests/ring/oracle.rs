@@ -72,8 +72,17 @@ pub(crate) fn arguments(case: &Case, seed: u64) -> Vec<Array> {
         fill(vec![s.batch, s.kv_heads, s.kv_len, s.head_dim], 1.0, case.dtype),
         fill(vec![s.batch, s.kv_heads, s.kv_len, s.v_head_dim], 1.0, case.dtype),
     ];
-    for leaf in &case.leaves {
-        out.push(fill(leaf.shape.clone(), 1.0, leaf.dtype));
+    for (i, leaf) in case.leaves.iter().enumerate() {
+        let sinks = case.attention.sinks == Some(i + 3);
+        // Sinks as loud as the loudest scores, or louder; every third one −∞, or all.
+        let factor = if sinks && seed.is_multiple_of(3) { 3e4 } else { 1.0 };
+        let mut leaf = fill(leaf.shape.clone(), factor, leaf.dtype);
+        if sinks {
+            let none = |i: usize| i % 3 == 2 || seed % 5 == 4;
+            let silent = leaf.data.iter_mut().enumerate().filter(|(i, _)| none(*i));
+            silent.for_each(|(_, x)| *x = f64::NEG_INFINITY);
+        }
+        out.push(leaf);
     }
     if case.attention.mask.fill == Fill::NegInf {
         for k in (0..s.kv_len).filter(|&k| (0..s.q_len).all(|q| !case.sees(q, k))) {
@@ -134,15 +143,18 @@ pub(crate) fn attention(case: &Case, x: &[Array]) -> Vec<Array> {
                     }
                 };
                 let scores: Vec<f64> = (0..s.kv_len).map(score).collect();
-                let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let sink = a.sinks.map_or(f64::NEG_INFINITY, |n| x[n].at(&[b, h, q, 0]));
+                let most = scores.iter().copied().fold(sink, f64::max);
                 let weight = |k: &usize| (scores[*k] - most).exp();
                 let live: Vec<usize> = (0..s.kv_len).filter(|&k| scores[k] != f64::NEG_INFINITY).collect();
-                let sum: f64 = live.iter().map(weight).sum();
+                let counts = sink != f64::NEG_INFINITY;
+                let extra = if counts { (sink - most).exp() } else { 0.0 };
+                let sum = live.iter().map(weight).sum::<f64>() + extra;
                 lse.data.push(most + sum.ln());
                 for d in 0..s.v_head_dim {
                     let dot: f64 = live.iter().map(|k| weight(k) * x[2].at(&[b, g, *k, d])).sum();
                     out.data.push(match a.empty_row {
-                        _ if !live.is_empty() => dot / sum,
+                        _ if counts || !live.is_empty() => dot / sum,
                         EmptyRow::Zero => 0.0,
                         EmptyRow::Nan => f64::NAN,
                     });

@@ -73,7 +73,7 @@ fn merges_that_are_no_carry_are_refused() {
     let lost = said(&case(), |op, x| {
         match op {
             Op::Merge { .. } => partial = partial.or(Some([x[0], x[1], x[2]])),
-            Op::Finish { .. } => x.copy_from_slice(&partial.unwrap()),
+            Op::Finish { .. } => x[..3].copy_from_slice(&partial.unwrap()),
             _ => {}
         }
         None
@@ -105,6 +105,32 @@ fn a_result_that_is_not_the_attentions_is_refused() {
         _ => None,
     });
     assert!(scaled.contains("another attention"), "{scaled}");
+}
+
+#[test]
+fn sinks_that_the_finish_does_not_count_are_refused() {
+    let mut case = case();
+    let leaf = |shape: &[usize]| LeafCase { dtype: DType::F32, shape: shape.to_vec(), by_query_rows: false };
+    (case.attention.bias, case.attention.sinks) = (Some(3), Some(4));
+    case.leaves = vec![leaf(&[2, 1, 1]), leaf(&[2, 1, 1])];
+    assert_eq!(said(&case, |_, _| None), "ok");
+    let lost = said(&case, |op, x| {
+        if matches!(op, Op::Finish { .. }) {
+            x.pop();
+        }
+        None
+    });
+    assert!(lost.contains("rank 1") && lost.contains("does not count the sinks"), "{lost}");
+    let mut bias = None;
+    let other = said(&case, |op, x| {
+        match op {
+            Op::Partial(_) => bias = x.get(2).copied(),
+            Op::Finish { .. } => x[3] = bias.unwrap(),
+            _ => {}
+        }
+        None
+    });
+    assert!(other.contains("does not count the sinks"), "{other}");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use super::acc::{Acc, decode};
 use super::arena::{Arena, locate};
-use super::kernel::{Carry, Context, Keys, attn_partial, finish};
+use super::kernel::{Carry, Context, Keys, attn_partial, finish, join_sinks};
 use super::rows::run_of;
 use super::validate::{Message, op_name, step_name, validate};
 use super::{ExecError, Traffic};
@@ -128,6 +128,14 @@ struct Running {
     outstanding: usize,
 }
 
+/// How a partial result begins and ends: the flags of [`StepOp::AttnPartial`].
+#[derive(Clone, Copy)]
+struct Ends {
+    carry_in: bool,
+    sinks_here: bool,
+    cast_out: bool,
+}
+
 /// The state of one rank.
 struct Rank<'a, A> {
     schedule: &'a Schedule,
@@ -208,10 +216,11 @@ impl<'a, A: Acc> Rank<'a, A> {
                     self.pack(piece).map_err(fault)?;
                 }
             }
-            StepOp::AttnPartial { q, kv, tile, carry_in, cast_out } => {
+            StepOp::AttnPartial { q, kv, tile, carry_in, sinks_here, cast_out } => {
+                let ends = Ends { carry_in: *carry_in, sinks_here: *sinks_here, cast_out: *cast_out };
                 let keys = self.keys(kv).map_err(fault)?;
                 for piece in q {
-                    self.partial(piece, &keys, *tile, *carry_in, *cast_out).map_err(fault)?;
+                    self.partial(piece, &keys, *tile, ends).map_err(fault)?;
                 }
             }
             StepOp::Exchange { sends, recvs, .. } => {
@@ -281,14 +290,7 @@ impl<'a, A: Acc> Rank<'a, A> {
             .collect()
     }
 
-    fn partial(
-        &mut self,
-        piece: &QPiece,
-        keys: &[Keys<A>],
-        tile: Tile,
-        carry_in: bool,
-        cast_out: bool,
-    ) -> Result<(), String> {
+    fn partial(&mut self, piece: &QPiece, keys: &[Keys<A>], tile: Tile, ends: Ends) -> Result<(), String> {
         let facts = &self.schedule.attention;
         let program = &self.schedule.ranks[self.rank];
         let rows = piece.rows.len;
@@ -296,7 +298,7 @@ impl<'a, A: Acc> Rank<'a, A> {
         let local = run_of(own, &piece.rows).ok_or("the rows are not the rank's own")?;
         let place = piece.carry.map(|c| locate(program, &c)).transpose()?;
         let mut carry = match &place {
-            Some(at) if carry_in => {
+            Some(at) if ends.carry_in => {
                 let mut o = A::read(self.arena.read(at.clone()));
                 let heads = facts.sizes.batch * facts.sizes.q_heads;
                 let mut m = o.split_off(heads * rows * facts.sizes.v_head_dim);
@@ -306,7 +308,10 @@ impl<'a, A: Acc> Rank<'a, A> {
             _ => Carry::empty(facts, rows),
         };
         attn_partial(&self.ctx, &piece.rows, local, keys, tile, &mut carry);
-        if cast_out {
+        if ends.sinks_here {
+            join_sinks(&self.ctx, &piece.rows, local, &mut carry);
+        }
+        if ends.cast_out {
             let (out, lse) = finish(facts, carry);
             let width = facts.sizes.v_head_dim;
             for head in 0..facts.sizes.batch * facts.sizes.q_heads {

@@ -31,20 +31,11 @@ pub(super) struct Context<'a, A> {
 
 impl<'a, A: Acc> Context<'a, A> {
     pub(super) fn new(facts: &'a AttentionFacts, args: &[Tensor]) -> Context<'a, A> {
-        let terms: Vec<usize> = facts
-            .mask
-            .terms
-            .iter()
-            .filter_map(|t| match t {
-                Term::Tensor { operand } => Some(*operand),
-                _ => None,
-            })
-            .collect();
         Context {
             facts,
             q: numbers(args[0].data()),
             q_rows: args[0].shape()[2],
-            leaves: Leaves::new(&facts.leaves, args, &terms, facts.bias),
+            leaves: Leaves::new(facts, args),
         }
     }
 }
@@ -313,6 +304,29 @@ fn hull(ranges: &[Range<usize>]) -> Range<usize> {
     let some = || ranges.iter().filter(|r| !r.is_empty());
     let start = some().map(|r| r.start).min().unwrap_or(0);
     start..some().map(|r| r.end).max().unwrap_or(0)
+}
+
+/// Counts the sinks of the query rows `rows`, which begin at the rank's row `local`, in their carry. Without any, or of a
+/// sink of −∞, the carry stays as it is, to the bit.
+pub(super) fn join_sinks<A: Acc>(
+    ctx: &Context<'_, A>,
+    rows: &Progression,
+    local: usize,
+    carry: &mut Carry<A>,
+) {
+    let Some(sinks) = &ctx.leaves.sinks else { return };
+    let (hq, dv) = (ctx.facts.sizes.q_heads, ctx.facts.sizes.v_head_dim);
+    for head in 0..ctx.facts.sizes.batch * hq {
+        for (i, global) in rows.rows().enumerate() {
+            let sink = sinks.row(head / hq, head % hq, global, local + i).at(0);
+            let n = head * rows.len + i;
+            let mut weight = [sink];
+            let correction = exponentiate(&mut weight, &[true], &mut carry.m[n], &mut carry.l[n]);
+            if correction != A::one() {
+                carry.o[n * dv..(n + 1) * dv].iter_mut().for_each(|x| *x = *x * correction);
+            }
+        }
+    }
 }
 
 /// Divides: out (B, Hq, rows, Dv) and lse (B, Hq, rows). A row without a live key has l = 0.

@@ -1,8 +1,9 @@
-//! Mask and bias tensors as the kernel reads them: by batch entry, head, query row and key row.
+//! Mask, bias and sinks tensors as the kernel reads them: by batch entry, head, query row and key row.
 
 use super::acc::{Acc, numbers};
 use crate::ir::{Data, Tensor};
-use crate::schedule::Leaf;
+use crate::mask::Term;
+use crate::schedule::{AttentionFacts, Leaf};
 use std::sync::Arc;
 
 /// One leaf of a rank, broadcast to (B, Hq, query rows, Sk).
@@ -51,23 +52,28 @@ impl<T: Copy> LeafRow<'_, T> {
     }
 }
 
-/// The leaves of one rank: the tensor terms of the mask, and the bias.
+/// The leaves of one rank: the tensor terms of the mask, the bias and the sinks.
 pub(super) struct Leaves<A> {
     pub(super) masks: Vec<LeafView<bool>>,
     pub(super) bias: Option<LeafView<A>>,
+    pub(super) sinks: Option<LeafView<A>>,
 }
 
 impl<A: Acc> Leaves<A> {
-    /// `terms` are the arguments that the mask names, `bias` the one that is added; `leaves` begin at argument 3.
-    pub(super) fn new(leaves: &[Leaf], args: &[Tensor], terms: &[usize], bias: Option<usize>) -> Leaves<A> {
+    /// The arguments that the facts name; leaves begin at argument 3.
+    pub(super) fn new(facts: &AttentionFacts, args: &[Tensor]) -> Leaves<A> {
+        let leaves = &facts.leaves;
+        let terms = facts.mask.terms.iter().filter_map(|t| match t {
+            Term::Tensor { operand } => Some(*operand),
+            _ => None,
+        });
         let masks = terms
-            .iter()
-            .filter_map(|&i| match args[i].data() {
+            .filter_map(|i| match args[i].data() {
                 Data::Bool(v) => Some(LeafView::new(&leaves[i - 3], &args[i], v.clone())),
                 _ => None,
             })
             .collect();
-        let bias = bias.map(|i| LeafView::new(&leaves[i - 3], &args[i], Arc::new(numbers(args[i].data()))));
-        Leaves { masks, bias }
+        let float = |i: usize| LeafView::new(&leaves[i - 3], &args[i], Arc::new(numbers(args[i].data())));
+        Leaves { masks, bias: facts.bias.map(float), sinks: facts.sinks.map(float) }
     }
 }

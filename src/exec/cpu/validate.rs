@@ -116,6 +116,11 @@ fn facts(a: &AttentionFacts) -> Result<(), String> {
     {
         return Err(format!("the bias is argument {b}, which is no floating tensor"));
     }
+    if let Some(s) = a.sinks
+        && leaf(s).is_none_or(|l| !l.dtype.is_float() || l.shape[3] != 1)
+    {
+        return Err(format!("the sinks are argument {s}, which is no floating tensor of one column"));
+    }
     Ok(())
 }
 
@@ -203,7 +208,10 @@ fn operation(schedule: &Schedule, rank: usize, op: &StepOp) -> Result<(), String
             }
             t.views.iter().try_for_each(|v| locate(program, v).map(drop))
         }),
-        StepOp::AttnPartial { q, kv, carry_in, cast_out, .. } => {
+        StepOp::AttnPartial { q, kv, carry_in, sinks_here, cast_out, .. } => {
+            if *sinks_here && a.sinks.is_none() {
+                return Err("it counts sinks, and there are none".into());
+            }
             for p in q {
                 run_of(own_q, &p.rows).ok_or_else(|| not_own(&p.rows))?;
                 carry(a, program, p, *carry_in || !*cast_out)?;

@@ -76,6 +76,9 @@ impl Braces<'_> {
         if let Some(bias) = a.bias {
             self.set("bias", bias);
         }
+        if let Some(sinks) = a.sinks {
+            self.set("sinks", sinks);
+        }
         self.set("acc", a.acc);
         self.set("empty", a.empty_row.name());
         self.flag("lse", a.lse);
@@ -357,6 +360,7 @@ impl<'a> Attributes<'a> {
             mask: self.required("mask", mask)?,
             softcap: self.optional("softcap", number)?.unwrap_or(0.0),
             bias: self.optional("bias", Cursor::natural)?,
+            sinks: self.optional("sinks", Cursor::natural)?,
             acc: self.word("acc", &[DType::F32, DType::F64], |t| t.name())?,
             empty_row: self.empty_row()?,
             lse: self.flag("lse"),

@@ -79,6 +79,7 @@ impl Parser<'_> {
         let scale = self.float()?;
         let softcap = if self.eat_word("softcap") { self.float()? } else { 0.0 };
         let bias = if self.eat_word("bias") { Some(self.number()?) } else { None };
+        let sinks = if self.eat_word("sinks") { Some(self.number()?) } else { None };
         self.word("empty")?;
         let empty_row = self.named("`zero` or `nan`", |w| {
             [EmptyRow::Zero, EmptyRow::Nan].into_iter().find(|e| e.name() == w)
@@ -96,7 +97,7 @@ impl Parser<'_> {
             self.space();
         }
         let sizes = AttentionSizes { batch, q_heads, kv_heads, q_len, kv_len, head_dim, v_head_dim };
-        Ok(AttentionFacts { sizes, dtype, acc, scale, softcap, mask, bias, empty_row, lse, leaves })
+        Ok(AttentionFacts { sizes, dtype, acc, scale, softcap, mask, bias, sinks, empty_row, lse, leaves })
     }
 
     fn operand(&mut self, name: &str) -> Parsed<(DType, [usize; 4])> {
@@ -285,6 +286,7 @@ impl Parser<'_> {
             [Tile::Full, Tile::Partial, Tile::Skip].into_iter().find(|t| t.name() == w)
         })?;
         let carry_in = self.eat_word("carry_in");
+        let sinks_here = self.eat_word("sinks_here");
         let cast_out = self.eat_word("cast_out");
         self.word("q")?;
         let mut q = Vec::new();
@@ -299,7 +301,7 @@ impl Parser<'_> {
             }
         }
         self.word("k")?;
-        Ok(StepOp::AttnPartial { q, kv: self.kv_pieces(slots)?, tile, carry_in, cast_out })
+        Ok(StepOp::AttnPartial { q, kv: self.kv_pieces(slots)?, tile, carry_in, sinks_here, cast_out })
     }
 
     fn kv_pieces(&mut self, slots: &HashMap<String, usize>) -> Parsed<Vec<KvPiece>> {

@@ -37,6 +37,9 @@ fn attention(f: &mut fmt::Formatter<'_>, a: &AttentionFacts) -> fmt::Result {
     if let Some(bias) = a.bias {
         write!(f, " bias {bias}")?;
     }
+    if let Some(sinks) = a.sinks {
+        write!(f, " sinks {sinks}")?;
+    }
     writeln!(f, " empty {}{}", a.empty_row.name(), if a.lse { " lse" } else { "" })?;
     writeln!(f, "  mask {}", a.mask)?;
     for (i, leaf) in a.leaves.iter().enumerate() {
@@ -159,16 +162,17 @@ impl SlotNames {
                 self.transfers(&mut out, "from", recvs);
                 out
             }
-            StepOp::AttnPartial { q, kv, tile, carry_in, cast_out } => {
+            StepOp::AttnPartial { q, kv, tile, carry_in, sinks_here, cast_out } => {
                 let q = q.iter().map(|p| match p.carry {
                     Some(at) => format!("{}@{}", p.rows, self.view(at)),
                     None => p.rows.to_string(),
                 });
                 let flag = |on: bool, word: &'static str| if on { word } else { "" };
                 format!(
-                    "attn_partial {}{}{} q {} k {}",
+                    "attn_partial {}{}{}{} q {} k {}",
                     tile.name(),
                     flag(*carry_in, " carry_in"),
+                    flag(*sinks_here, " sinks_here"),
                     flag(*cast_out, " cast_out"),
                     list(q, ", "),
                     self.kv(kv)

@@ -76,8 +76,8 @@ fn op() -> impl Strategy<Value = StepOp> {
             sends,
             recvs
         }),
-        (q, kv(), tile, any::<bool>(), any::<bool>()).prop_map(|(q, kv, tile, carry_in, cast_out)| {
-            StepOp::AttnPartial { q, kv, tile, carry_in, cast_out }
+        (q, kv(), tile, any::<[bool; 3]>()).prop_map(|(q, kv, tile, [carry_in, sinks_here, cast_out])| {
+            StepOp::AttnPartial { q, kv, tile, carry_in, sinks_here, cast_out }
         }),
     ]
 }
@@ -106,10 +106,10 @@ fn schedule() -> impl Strategy<Value = Schedule> {
     });
     let leaf = (dtype(), [number(), number(), number(), number()], any::<bool>())
         .prop_map(|(dtype, shape, by_query_rows)| Leaf { dtype, shape, by_query_rows });
-    let facts =
-        (sizes, dtype(), dtype(), finite(), finite(), mask(), option::of(number()), any::<[bool; 2]>());
+    let named = || option::of(number());
+    let facts = (sizes, dtype(), dtype(), finite(), finite(), mask(), (named(), named()), any::<[bool; 2]>());
     let attention = (facts, vec(leaf, 0..3)).prop_map(
-        |((sizes, dtype, acc, scale, softcap, mask, bias, [nan, lse]), leaves)| AttentionFacts {
+        |((sizes, dtype, acc, scale, softcap, mask, (bias, sinks), [nan, lse]), leaves)| AttentionFacts {
             sizes,
             dtype,
             acc,
@@ -117,6 +117,7 @@ fn schedule() -> impl Strategy<Value = Schedule> {
             softcap,
             mask,
             bias,
+            sinks,
             empty_row: if nan { EmptyRow::Nan } else { EmptyRow::Zero },
             lse,
             leaves,
