@@ -90,3 +90,11 @@ fn a_mask_of_the_rank_and_a_whole_bias() {
     ];
     shows("leaves_p2", &case, Strategy::Ring, &[0]);
 }
+
+#[test]
+fn sinks_that_the_finish_counts() {
+    let mut case = Case::new(8, 2, LayoutKind::Zigzag, Mask::causal(0));
+    case.attention.sinks = Some(3);
+    case.leaves = vec![LeafCase { dtype: DType::F32, shape: vec![2, 1, 1], by_query_rows: false }];
+    shows("sinks_p2", &case, Strategy::Ring, &[0]);
+}

@@ -1,6 +1,7 @@
 //! The schedules that reviewers read.
 
-use crate::case::Case;
+use crate::case::{Case, LeafCase};
+use annulus::ir::DType;
 use annulus::layout::LayoutKind;
 use annulus::mask::{Fill, Mask, Term};
 use annulus::ring::Strategy;
@@ -66,4 +67,12 @@ fn rows_that_see_no_key() {
     let mut case = Case::new(8, 2, LayoutKind::Zigzag, Mask::causal(-5));
     case.attention.lse = true;
     shows("rows_without_keys_p2", &case, Strategy::Ring);
+}
+
+#[test]
+fn sinks_that_the_last_step_of_a_row_counts() {
+    let mut case = Case::new(8, 2, LayoutKind::Zigzag, Mask::causal(0));
+    case.attention.sinks = Some(3);
+    case.leaves = vec![LeafCase { dtype: DType::F32, shape: vec![2, 1, 1], by_query_rows: false }];
+    shows("sinks_p2", &case, Strategy::Ring);
 }

@@ -323,7 +323,7 @@ pub(super) fn join_sinks<A: Acc>(
             let mut weight = [sink];
             let correction = exponentiate(&mut weight, &[true], &mut carry.m[n], &mut carry.l[n]);
             if correction != A::one() {
-                carry.o[n * dv..(n + 1) * dv].iter_mut().for_each(|x| *x = *x * correction);
+                carry.o[n * dv..(n + 1) * dv].iter_mut().for_each(|x| *x *= correction);
             }
         }
     }
