@@ -1,5 +1,8 @@
 //! The command line as a user meets it: what it prints, where, and its exit status.
 
+#[path = "cli/doctor.rs"]
+mod doctor;
+
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -163,7 +166,7 @@ fn what_is_wrong_is_named_with_its_exit_status() {
 
 #[test]
 fn help_teaches_every_command() {
-    for command in ["find", "eval", "compile", "run", "check", "opt"] {
+    for command in ["find", "eval", "compile", "run", "check", "opt", "doctor"] {
         assert!(stdout(&[command, "--help"]).contains("Usage"), "{command}");
     }
     snapshot("help", &stdout(&["--help"]));

@@ -48,6 +48,8 @@ pub(crate) enum Command {
     /// Put a model through the named passes and print the text of the last
     #[command(after_help = MODEL_HELP)]
     Opt(Opt),
+    /// Say which libraries and devices were found, where, and what to do about those that were not
+    Doctor(Doctor),
 }
 
 /// Which model, and what every command takes.
@@ -221,6 +223,19 @@ pub(crate) struct Check {
     #[arg(long)]
     pub(crate) json: bool,
     /// Accepted for uniformity
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// No colour (there is none so far)
+    #[arg(long)]
+    pub(crate) no_color: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Every file that was found, and every folder that was searched
     #[arg(short, long)]
     pub(crate) verbose: bool,
     /// No colour (there is none so far)

@@ -5,6 +5,7 @@
 mod args;
 mod check;
 mod compile;
+mod doctor;
 mod eval;
 mod find;
 mod model;
@@ -52,6 +53,7 @@ pub(crate) fn main() -> ExitCode {
         args::Command::Run(a) => compile::run(&a),
         args::Command::Check(a) => check::run(&a),
         args::Command::Opt(a) => opt::run(&a),
+        args::Command::Doctor(a) => doctor::run(&a),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
