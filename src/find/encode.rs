@@ -33,8 +33,18 @@ pub(super) struct Builder<'a> {
     shared: Axes,
     free: Axes,
     key_axes: Axes,
+    joined: Option<Joined>,
     depth: Vec<Dim>,
     narrow: Option<DType>,
+}
+
+/// The key axis with one more column.
+#[derive(Clone, Copy)]
+struct Joined {
+    /// The whole axis.
+    dim: Dim,
+    /// Where the keys begin in it: the other column comes first or last.
+    keys: usize,
 }
 
 /// The axes of each letter of one operand.
@@ -87,6 +97,7 @@ impl<'a> Builder<'a> {
             shared: vec![],
             free: vec![],
             key_axes: vec![],
+            joined: None,
             depth: vec![],
             narrow: None,
         };
@@ -284,21 +295,87 @@ impl<'a> Builder<'a> {
                 };
                 (self.term.add(node), left)
             }
+            Op::Concat { axis } => self.join(id, *axis, &x)?,
+            Op::Slice { axis, start, len, step: 1 } => self.drop(id, *axis, *start, *len)?,
             Op::Softmax { axis } => {
                 let (term, axes) = self.inside[&x[0]].clone();
                 self.over_keys(&axes[*axis].clone(), id)?;
                 (self.term.add(Term::Softmax([term])), axes)
             }
-            other => {
-                return miss(format!(
-                    "{} ({}) between QKᵀ and PV is not understood",
-                    label(graph, id),
-                    other.name()
-                ));
-            }
+            _ => return self.not_understood(id),
         };
         self.inside.insert(v, (term, axes));
         Ok(())
+    }
+
+    fn not_understood<T>(&self, id: OpId) -> Result<T, Fail> {
+        let (name, op) = (label(self.graph, id), self.graph.op(id).name());
+        miss(format!("{name} ({op}) between QKᵀ and PV is not understood"))
+    }
+
+    /// One column beside the scores, as sinks are.
+    fn join(&mut self, id: OpId, axis: usize, x: &[ValueId]) -> Result<(Id, Axes), Fail> {
+        let &[a, b] = x else { return self.not_understood(id) };
+        let (scores, column, keys) = match (self.inside.get(&a), self.inside.get(&b)) {
+            (Some(s), None) => (s.clone(), b, 0),
+            (None, Some(s)) => (s.clone(), a, 1),
+            _ => return self.not_understood(id),
+        };
+        let (term, mut axes) = scores;
+        if self.graph.ty(column).shape[axis] != 1 || self.joined.is_some() {
+            return self.not_understood(id);
+        }
+        self.over_keys(&axes[axis].clone(), id)?;
+        let dim = self.space.fresh(self.graph.ty(self.graph.result(id)).shape[axis]);
+        if self.space.extent(dim) == 1 {
+            return self.not_understood(id);
+        }
+        axes[axis] = vec![];
+        let leaf = self.unrepeated(column, &axes);
+        let leaf = self.leaf(leaf);
+        axes[axis] = vec![dim];
+        self.joined = Some(Joined { dim, keys });
+        Ok((self.term.add(Term::Join([term, leaf])), axes))
+    }
+
+    /// A slice that drops the column which was joined, or nothing.
+    fn drop(&mut self, id: OpId, axis: usize, start: usize, len: usize) -> Result<(Id, Axes), Fail> {
+        let x = self.graph.operands(id)[0];
+        let (term, mut axes) = self.inside[&x].clone();
+        let whole = self.graph.ty(x).shape[axis];
+        if (start, len) == (0, whole) {
+            return Ok((term, axes));
+        }
+        let (Some(joined), Some(keys)) = (self.joined, self.keys.clone()) else {
+            return self.not_understood(id);
+        };
+        if axes[axis] != [joined.dim] || (start, len + 1) != (joined.keys, whole) {
+            return self.not_understood(id);
+        }
+        axes[axis] = keys;
+        Ok((self.term.add(Term::Drop([term])), axes))
+    }
+
+    /// A value that stands beside the scores, before it was repeated over any of their axes, if that can be seen.
+    fn unrepeated(&mut self, v: ValueId, axes: &Axes) -> LeafValue {
+        let t = trace(self.graph, self.constants, &mut self.space, v, false);
+        let lines_up = t.axes.iter().zip(axes).all(|(a, b)| a.is_empty() || self.space.unify(b, a));
+        if lines_up {
+            return LeafValue { value: t.base, axes: t.base_axes };
+        }
+        let shape = &self.graph.ty(v).shape;
+        let own = shape.iter().zip(axes).map(|(&e, a)| if e == 1 { vec![] } else { a.clone() });
+        LeafValue { value: v, axes: own.collect() }
+    }
+
+    fn leaf(&mut self, leaf: LeafValue) -> Id {
+        if let Some(i) = self.leaves.iter().position(|l| *l == leaf) {
+            return self.leaf_ids[i];
+        }
+        let id = self.term.add(Term::Leaf(Leaf(V.0 + 1 + self.leaves.len())));
+        self.leaves.push(leaf);
+        self.leaf_ids.push(id);
+        id
     }
 
     fn after_softmax(&self) -> bool {
@@ -317,6 +394,9 @@ impl<'a> Builder<'a> {
         let axis = self.space.resolve(axis);
         let same = |a: &[Dim], b: &[Dim]| a.len() == b.len() && a.iter().all(|d| b.contains(d));
         let all = self.space.resolve(&self.key_axes.concat());
+        if self.joined.is_some_and(|j| axis == [j.dim]) {
+            return Ok(());
+        }
         if same(&axis, &all) {
             self.keys.get_or_insert(axis);
             return Ok(());
@@ -374,13 +454,7 @@ impl<'a> Builder<'a> {
             .map(|(i, &e)| if e == 1 { vec![] } else { axes[lead + i].clone() })
             .collect();
         let leaf = LeafValue { value: v, axes: aligned };
-        if let Some(i) = self.leaves.iter().position(|l| *l == leaf) {
-            return Ok(self.leaf_ids[i]);
-        }
-        let id = self.term.add(Term::Leaf(Leaf(V.0 + 1 + self.leaves.len())));
-        self.leaves.push(leaf);
-        self.leaf_ids.push(id);
-        Ok(id)
+        Ok(self.leaf(leaf))
     }
 
     /// PV: traces V and checks that all keys are contracted.

@@ -26,9 +26,13 @@ pub(super) fn normalise(cx: &mut Context<'_>, id: OpId) -> Result<Rewritten, Str
     if let Some(a) = applied.iter().find(|a| !cx.admitted.contains(&a.numerics)) {
         return Err(format!("{} is of class {}, which is not admitted", a.rule, a.numerics.name()));
     }
-    let new = Attention { mask: plan.mask, bias: plan.bias, ..(*a).clone() };
     let mut operands = vec![x[0], k, v];
     operands.extend(plan.leaves);
+    let sinks = a.sinks.map(|sinks| {
+        operands.push(x[sinks]);
+        operands.len() - 1
+    });
+    let new = Attention { mask: plan.mask, bias: plan.bias, sinks, ..(*a).clone() };
     if new == *a && operands == x {
         return Ok(Rewritten { op: id, applied });
     }

@@ -95,6 +95,10 @@ define_language! {
         "to-f32" = ToF32([Id; 1]),
         "to-f16" = ToF16([Id; 1]),
         "to-bf16" = ToBf16([Id; 1]),
+        // (join scores b): one more column b beside the keys
+        "join" = Join([Id; 2]),
+        // (drop x): without the column that a join added
+        "drop" = Drop([Id; 1]),
         // Normal form: scale·QKᵀ, capped, with biases and masks, in this order.
         // (scores q k scale)
         "scores" = Scores([Id; 3]),
@@ -106,6 +110,8 @@ define_language! {
         "keep" = Keep([Id; 2]),
         // (replace scores c f): the number f where c is false
         "replace" = Replace([Id; 3]),
+        // (sink scores b): in their softmax, and there alone, stands one more score b, without a column of its own
+        "sink" = Sink([Id; 2]),
         // (zero-empty scores): softmax, but zeros instead of NaN
         "zero-empty" = ZeroEmpty([Id; 1]),
         // (attention scores v), and with zeros for an empty row
@@ -137,6 +143,10 @@ pub(super) struct Fact {
     pub(super) score: bool,
     /// Whether it is scores in normal form.
     pub(super) normal: bool,
+    /// Whether it is scores in normal form with sinks.
+    pub(super) sunk: bool,
+    /// Whether it is scores in normal form with one more column.
+    pub(super) joined: bool,
     /// Whether it is scores or probabilities as floating numbers, not truth values: a conversion may be left out.
     pub(super) real: bool,
 }
@@ -170,6 +180,8 @@ impl Analysis<Term> for Facts {
                 node,
                 Term::Scores(_) | Term::Cap(_) | Term::Bias(_) | Term::Keep(_) | Term::Replace(_)
             ),
+            sunk: matches!(node, Term::Sink(_)),
+            joined: matches!(node, Term::Join([x, _]) if egraph[*x].data.normal),
             real: match node {
                 Term::Where(x) => real(&x[1..]),
                 Term::IsNan(_) | Term::Not(_) | Term::Nonzero(_) | Term::Unknown(..) => false,
@@ -190,6 +202,8 @@ impl Analysis<Term> for Facts {
             | merge_option(&mut to.leaf, from.leaf, |_, _| DidMerge(false, false))
             | flag(&mut to.score, from.score)
             | flag(&mut to.normal, from.normal)
+            | flag(&mut to.sunk, from.sunk)
+            | flag(&mut to.joined, from.joined)
             | flag(&mut to.real, from.real)
     }
 }

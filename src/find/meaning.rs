@@ -11,6 +11,8 @@ pub(super) struct Matrix {
     rows: usize,
     cols: usize,
     data: Vec<f64>,
+    /// One more score of each row in a softmax; empty for none.
+    sink: Vec<f64>,
 }
 
 impl Matrix {
@@ -22,15 +24,15 @@ impl Matrix {
 
     fn make(rows: usize, cols: usize, f: impl Fn(usize, usize) -> f64) -> Matrix {
         let data = (0..rows).flat_map(|i| (0..cols).map(move |j| (i, j))).map(|(i, j)| f(i, j)).collect();
-        Matrix { rows, cols, data }
+        Matrix { rows, cols, data, sink: vec![] }
     }
 
     fn scalar(x: f64) -> Matrix {
-        Matrix { rows: 1, cols: 1, data: vec![x] }
+        Matrix::make(1, 1, |_, _| x)
     }
 
     fn map(&self, f: impl Fn(f64) -> f64) -> Matrix {
-        Matrix { data: self.data.iter().map(|&x| f(x)).collect(), ..*self }
+        Matrix { data: self.data.iter().map(|&x| f(x)).collect(), ..self.clone() }
     }
 
     fn zip(&self, o: &Matrix, f: impl Fn(f64, f64) -> f64) -> Matrix {
@@ -41,7 +43,19 @@ impl Matrix {
         Matrix::make(self.rows, 1, |i, _| f(&self.data[i * self.cols..(i + 1) * self.cols]))
     }
 
+    fn join(&self, b: &Matrix) -> Matrix {
+        Matrix::make(self.rows, self.cols + 1, |i, j| if j < self.cols { self.at(i, j) } else { b.at(i, 0) })
+    }
+
+    fn drop(&self) -> Matrix {
+        Matrix::make(self.rows, self.cols - 1, |i, j| self.data[i * self.cols + j])
+    }
+
     fn softmax(&self) -> Matrix {
+        if !self.sink.is_empty() {
+            let column = Matrix::make(self.rows, 1, |i, _| self.sink[i]);
+            return self.join(&column).softmax().drop();
+        }
         let max = self.rows_by(|r| r.iter().copied().fold(f64::NEG_INFINITY, f64::max));
         let e = self.zip(&max, |x, m| (x - m).exp());
         let sum = e.rows_by(|r| r.iter().sum());
@@ -53,7 +67,7 @@ impl Matrix {
     }
 }
 
-/// A term with its leaves: 0 q, 1 k, 2 bias, 3 condition, 4 a mask of 0 and 1, 5 zeros and a fill by that mask, 6 v.
+/// A term with its leaves: 0 q, 1 k, 2 bias, 3 condition, 4 a mask of 0 and 1, 5 zeros and a fill by that mask, 6 v, 7 sinks.
 pub(super) struct Example {
     term: RecExpr<Term>,
     leaves: Vec<Matrix>,
@@ -96,7 +110,7 @@ impl Dice {
 
     fn matrix(&mut self, rows: usize, cols: usize) -> Matrix {
         let data = (0..rows * cols).map(|_| self.number()).collect();
-        Matrix { rows, cols, data }
+        Matrix { rows, cols, data, sink: vec![] }
     }
 
     /// An example of a term over query rows × keys.
@@ -112,7 +126,13 @@ impl Dice {
         ones.data.iter_mut().for_each(|x| *x = self.below(2) as f64);
         ones.data[0] = 0.0;
         let fill = ones.map(|m| if m == 1.0 { 0.0 } else { -1e4 });
-        let leaves = vec![self.matrix(s, d), self.matrix(t, d), bias, keep, ones, fill, self.matrix(t, 3)];
+        let r = broadcast(self, s);
+        let mut sinks = self.matrix(r, 1);
+        if self.below(3) == 0 {
+            sinks.data[0] = f64::NEG_INFINITY;
+        }
+        let (q, k, v) = (self.matrix(s, d), self.matrix(t, d), self.matrix(t, 3));
+        let leaves = vec![q, k, bias, keep, ones, fill, v, sinks];
         Example { term: term.parse().unwrap(), leaves, tolerance: 1e-11 }
     }
 
@@ -161,6 +181,12 @@ fn meaning(term: &RecExpr<Term>, leaves: &[Matrix]) -> Matrix {
             Term::Cap([a, c]) => {
                 let c = x(c).data[0];
                 x(a).map(|a| c * (a / c).tanh())
+            }
+            Term::Join([a, b]) => x(a).join(x(b)),
+            Term::Drop([a]) => x(a).drop(),
+            Term::Sink([a, b]) => {
+                let (a, b) = (x(a), x(b));
+                Matrix { sink: (0..a.rows).map(|i| b.at(i, 0)).collect(), ..a.clone() }
             }
             Term::Keep([a, c]) => masked(x(a), x(c), f64::NEG_INFINITY),
             Term::Replace([a, c, f]) => masked(x(a), x(c), x(f).data[0]),

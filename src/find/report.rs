@@ -93,7 +93,7 @@ pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
         softcap: attention.softcap,
         bias: attention.bias.and_then(|b| x.get(b)).map(|&b| super::bias::kind(graph, b)),
         mask: mask_text(graph, found, attention),
-        sinks: false,
+        sinks: attention.sinks.is_some(),
         nodes: found.nodes.clone(),
         rules: found.applied.iter().map(|a| a.rule).collect(),
         numerics: numerics.name(),

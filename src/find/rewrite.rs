@@ -121,9 +121,14 @@ pub(super) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
     if let Some(a) = applied.iter().find(|a| !cx.admitted.contains(&a.numerics)) {
         return Err(format!("{} is of class {}, which is not admitted", a.rule, a.numerics.name()));
     }
+    let sinks = normal.sinks.as_ref().map(|l| leaf(cx, region, &scores, l)).transpose()?;
     let no_keys = sizes.kv_len == 0;
+    let mut inputs = vec![q, k, v];
+    inputs.extend(&plan.leaves);
+    inputs.extend(sinks);
+    let sinks = sinks.map(|_| inputs.len() - 1);
     let attention = Attention {
-        sinks: None,
+        sinks,
         scale: normal.scale,
         mask: plan.mask,
         softcap: normal.softcap,
@@ -135,8 +140,6 @@ pub(super) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
     let (old, out_axes) = &region.out;
     let name = cx.graph.value(*old).name.clone();
     let source = cx.graph.source(old.op).to_owned();
-    let mut inputs = vec![q, k, v];
-    inputs.extend(&plan.leaves);
     let op = cx
         .graph
         .add(Op::Attention(Box::new(attention)), &inputs, &name, &source)

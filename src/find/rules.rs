@@ -53,6 +53,12 @@ impl View<'_> {
         self.fact(name).normal.then_some(0.0)
     }
 
+    /// Scores in normal form, perhaps with sinks.
+    fn ready(&self, name: &str) -> Option<f64> {
+        let f = self.fact(name);
+        (f.normal || f.sunk).then_some(0.0)
+    }
+
     /// Neither scores nor a number.
     fn outside(&self, name: &str) -> Option<f64> {
         let f = self.fact(name);
@@ -240,9 +246,24 @@ rules! {
     "s·m − (1−m)·f with m of 0 and 1 replaces finite scores by −f";
     |d| d.scores("(sub (mul (scores $0 $1 0.5) $4) $5)");
 
-    "zero-empty" Domain "(where (isnan (softmax ?x)) 0 (softmax ?x))" => "(zero-empty ?x)" if |v| v.normal("?x");
+    "zero-empty" Domain "(where (isnan (softmax ?x)) 0 (softmax ?x))" => "(zero-empty ?x)"
+        if |v| v.ready("?x").or(v.fact("?x").joined.then_some(0.0));
     "zeros instead of NaN make a row without a key zero";
     |d| d.scores("(where (isnan (softmax (scores $0 $1 0.5))) 0 (softmax (scores $0 $1 0.5)))");
+
+    "sinks" Reassociation "(drop (softmax (join ?x ?b)))" => "(softmax (sink ?x ?b))"
+        if |v| v.normal("?x").and(v.outside("?b"));
+    "a column that joins the softmax and is dropped after it is a sink";
+    |d| d.scores("(drop (softmax (join (scores $0 $1 0.5) $7)))");
+
+    "sinks-zero-empty" Reassociation "(drop (zero-empty (join ?x ?b)))" => "(zero-empty (sink ?x ?b))"
+        if |v| v.normal("?x").and(v.outside("?b"));
+    "a column that joins the softmax and is dropped after it is a sink";
+    |d| d.scores("(drop (zero-empty (join (keep (scores $0 $1 0.5) $3) $7)))");
+
+    "dropped-column" Exact "(drop (join ?x ?b))" => "?x" if ALWAYS;
+    "a column that is added and dropped again";
+    |d| d.scores("(drop (join (softmax (qk $0 $1)) $7))");
 
     "softmax-written-out" Rounding "(div (exp (sub ?x (rmax ?x))) (rsum (exp (sub ?x (rmax ?x)))))" => "(softmax ?x)"
         if |v| v.fact("?x").score.then_some(0.0);
@@ -263,11 +284,11 @@ rules! {
     "softmax subtracts the maximum itself";
     |d| d.scores("(softmax (sub (qk $0 $1) (rmax (qk $0 $1))))");
 
-    "attention" Reassociation "(pv (softmax ?x) ?v)" => "(attention ?x ?v)" if |v| v.normal("?x");
+    "attention" Reassociation "(pv (softmax ?x) ?v)" => "(attention ?x ?v)" if |v| v.ready("?x");
     "softmax of scores in normal form, times V";
     |d| d.output("(pv (softmax (scores $0 $1 0.5)) $6)");
 
-    "attention-zero" Reassociation "(pv (zero-empty ?x) ?v)" => "(attention-zero ?x ?v)" if |v| v.normal("?x");
+    "attention-zero" Reassociation "(pv (zero-empty ?x) ?v)" => "(attention-zero ?x ?v)" if |v| v.ready("?x");
     "the same with zeros for a row without a key";
     |d| d.output("(pv (zero-empty (keep (scores $0 $1 0.5) $3)) $6)");
 }

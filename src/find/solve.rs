@@ -60,6 +60,8 @@ pub(super) struct Normal {
     pub(super) softcap: f64,
     /// Biases and masks after that.
     pub(super) steps: Vec<Step>,
+    /// One more score of each row, without a value.
+    pub(super) sinks: Option<LeafRef>,
     /// Whether a row without a key gives zeros.
     pub(super) zero_empty: bool,
     /// The rules, in the order of the explanation.
@@ -159,6 +161,7 @@ impl CostFunction<Term> for Cost {
             | Term::Bias(_)
             | Term::Keep(_)
             | Term::Replace(_)
+            | Term::Sink(_)
             | Term::ZeroEmpty(_)
             | Term::Attention(_)
             | Term::AttentionZero(_)
@@ -186,7 +189,11 @@ fn read(best: &RecExpr<Term>) -> Result<Normal, String> {
     if *node(v) != Term::Leaf(region::V) {
         return Err("V is changed after it was traced".into());
     }
-    let mut n = Normal { scale: 1.0, softcap: 0.0, steps: vec![], zero_empty, applied: vec![] };
+    let mut n = Normal { scale: 1.0, softcap: 0.0, steps: vec![], sinks: None, zero_empty, applied: vec![] };
+    if let Term::Sink([s, b]) = node(at) {
+        n.sinks = Some(leaf_ref(best, *b)?);
+        at = s;
+    }
     loop {
         match node(at) {
             Term::Bias([s, b]) => {

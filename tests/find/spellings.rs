@@ -23,6 +23,19 @@ enum MaskSpelling {
     Input,
 }
 
+/// A column beside the scores.
+#[derive(Clone, Copy, Debug)]
+struct Sinks {
+    /// Before the keys, not after them.
+    first: bool,
+    /// One number a head, repeated, not one for each row.
+    by_head: bool,
+    /// The maximum is subtracted before the softmax too.
+    shifted: bool,
+    /// A guard against NaN stands before the column is dropped, not after.
+    guarded_first: bool,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Spelling {
     batch: usize,
@@ -44,6 +57,7 @@ struct Spelling {
     offset: i64,
     guarded: bool,
     written_out: bool,
+    sinks: Option<Sinks>,
     dtype: DType,
 }
 
@@ -61,8 +75,16 @@ fn spelling() -> impl Strategy<Value = Spelling> {
     ];
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let dtype = prop_oneof![Just(DType::F32), Just(DType::F64)];
-    (sizes, flags, [factor(), factor(), factor(), factor()], mask, -3i64..4, dtype).prop_map(
-        |((batch, kv_heads, repeat, q_len, kv_len, depth, depth_v), f, scales, mask, offset, dtype)| {
+    let sinks = any::<[bool; 4]>().prop_map(|[first, by_head, shifted, guarded_first]| Sinks {
+        first,
+        by_head,
+        shifted,
+        guarded_first,
+    });
+    let rest = (-3i64..4, dtype, proptest::option::of(sinks));
+    (sizes, flags, [factor(), factor(), factor(), factor()], mask, rest).prop_map(
+        |((batch, kv_heads, repeat, q_len, kv_len, depth, depth_v), f, scales, mask, rest)| {
+            let (offset, dtype, sinks) = rest;
             Spelling {
                 batch,
                 kv_heads,
@@ -79,6 +101,7 @@ fn spelling() -> impl Strategy<Value = Spelling> {
                 offset,
                 guarded: f.3,
                 written_out: f.4,
+                sinks,
                 dtype,
             }
         },
@@ -149,6 +172,12 @@ impl Writer {
         self.named(Op::Contract(Contract { lhs, rhs, out }), &[a, b], source)
     }
 
+    fn guarded(&mut self, p: ValueId) -> ValueId {
+        let nan = self.op(Op::Unary(Unary::IsNan), &[p]);
+        let zero = self.number(0.0);
+        self.op(Op::Select, &[nan, zero, p])
+    }
+
     /// Whether key ≤ row + offset, as a constant subgraph.
     fn causal(&mut self, q: usize, k: usize, offset: i64) -> ValueId {
         let ty = Type::new(DType::I64, [q, k]);
@@ -189,6 +218,9 @@ fn write(s: Spelling) -> Graph {
         x = w.op(Op::Binary(Binary::Div), &[x, c]);
     }
     x = masked(&mut w, s, x);
+    if let Some(sinks) = s.sinks {
+        x = with_sinks(&mut w, s, sinks, x);
+    }
     let axis = 3;
     let p = if s.written_out {
         use annulus::ir::Reduction::{Max, Sum};
@@ -201,10 +233,16 @@ fn write(s: Spelling) -> Graph {
         w.named(Op::Softmax { axis }, &[x], "softmax")
     };
     let mut p = p;
-    if s.guarded {
-        let nan = w.op(Op::Unary(Unary::IsNan), &[p]);
-        let zero = w.number(0.0);
-        p = w.op(Op::Select, &[nan, zero, p]);
+    let early = s.sinks.is_some_and(|x| x.guarded_first);
+    if s.guarded && early {
+        p = w.guarded(p);
+    }
+    if let Some(sinks) = s.sinks {
+        let start = usize::from(sinks.first);
+        p = w.op(Op::Slice { axis, start, len: s.kv_len, step: 1 }, &[p]);
+    }
+    if s.guarded && !early {
+        p = w.guarded(p);
     }
     if s.flat {
         p = w.flattened(p);
@@ -215,6 +253,24 @@ fn write(s: Spelling) -> Graph {
     }
     w.graph.output("o", o);
     w.graph
+}
+
+fn with_sinks(w: &mut Writer, s: Spelling, sinks: Sinks, x: ValueId) -> ValueId {
+    let heads = s.kv_heads * s.repeat;
+    let column = if sinks.by_head {
+        let c = w.graph.input("sinks", Type::new(s.dtype, [heads]));
+        let c = w.op(Op::Reshape(vec![1, heads, 1, 1]), &[c]);
+        w.op(Op::Broadcast(vec![s.batch, heads, s.q_len, 1]), &[c])
+    } else {
+        w.graph.input("sinks", Type::new(s.dtype, [s.batch, heads, s.q_len, 1]))
+    };
+    let order = if sinks.first { [column, x] } else { [x, column] };
+    let x = w.op(Op::Concat { axis: 3 }, &order);
+    if !sinks.shifted {
+        return x;
+    }
+    let max = w.op(Op::Reduce { kind: annulus::ir::Reduction::Max, axes: vec![3], keep: true }, &[x]);
+    w.op(Op::Binary(Binary::Sub), &[x, max])
 }
 
 fn masked(w: &mut Writer, s: Spelling, x: ValueId) -> ValueId {
@@ -274,6 +330,11 @@ proptest! {
         let factor = |i: usize| s.scales[i].unwrap_or(1.0);
         let want = factor(0) * factor(1) * factor(2) / factor(3);
         prop_assert!((r.scale - want).abs() <= 1e-6 * want.abs(), "{} for {}", r.scale, want);
+        prop_assert_eq!(r.sinks, s.sinks.is_some());
+        if s.sinks.is_some_and(|x| x.by_head) {
+            let sinks = *found.graph.operands(found.attentions[0].op).last().unwrap();
+            prop_assert_eq!(found.graph.ty(sinks).elements(), s.kv_heads * s.repeat, "stays one a head");
+        }
         prop_assert_eq!(r.nodes, ["qk", "softmax", "pv"]);
         let tolerance = if s.dtype == DType::F64 { 1e-12 } else { 1e-5 };
         if let Err(e) = same(&before, &found.graph, seed, tolerance) {
