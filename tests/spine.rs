@@ -153,6 +153,18 @@ fn plain_models_run_on_every_rank_count() {
     }
 }
 
+/// Sinks, windows beside full layers, and experts that a router chooses.
+#[test]
+fn models_with_sinks_run_on_every_rank_count() {
+    let Ok(data) = std::env::var("ANNULUS_TEST_DATA") else {
+        eprintln!("skipped: ANNULUS_TEST_DATA names no folder with models");
+        return;
+    };
+    for name in ["gpt_oss.dyn-eager-op18", "gpt_oss.dyn-eager-op23"] {
+        on_every_rank_count(&Path::new(&data).join("models").join(name));
+    }
+}
+
 /// The rest of the three families, as far as the rooms go: what runs, and what is refused and why.
 #[test]
 fn other_models_run_or_are_refused_by_name() {
