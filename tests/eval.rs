@@ -28,3 +28,5 @@ mod reduce;
 mod shape;
 #[path = "eval/util.rs"]
 mod util;
+#[path = "eval/window.rs"]
+mod window;

@@ -85,6 +85,8 @@ fn every_mnemonic() -> BTreeSet<&'static str> {
         Op::Select => "select",
         Op::Cast(_) => "cast",
         Op::Contract(_) => "contract",
+        Op::Conv { .. } => "conv",
+        Op::Pool { .. } => "pool",
         Op::Reduce { .. } => "reduce",
         Op::Softmax { .. } => "softmax",
         Op::Reshape(_) => "reshape",
@@ -130,7 +132,7 @@ fn every_mnemonic() -> BTreeSet<&'static str> {
 
 #[test]
 fn the_cases_hold_every_operation() {
-    // 17 unary and 16 binary functions, and 31 operations beside.
+    // 17 unary and 16 binary functions, and 33 operations beside.
     let all = every_mnemonic();
-    assert_eq!(all.len(), Unary::ALL.len() + Binary::ALL.len() + 31, "{all:?}");
+    assert_eq!(all.len(), Unary::ALL.len() + Binary::ALL.len() + 33, "{all:?}");
 }

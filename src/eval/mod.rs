@@ -14,6 +14,7 @@
 //! | `shape` | reshape, permute, broadcast, slice, rows, concat, pad |
 //! | `reduce` | reductions, softmax, running sums |
 //! | `contract` | contractions |
+//! | `window` | convolutions, pooling |
 //! | `index` | gather, scatter, top-k |
 //! | `attention`, `partial` | attention, its partial results, chunk, merge, finish |
 
@@ -29,6 +30,7 @@ mod reduce;
 mod run;
 mod shape;
 mod walk;
+mod window;
 
 pub use compare::{Comparison, compare};
 pub use constants::Constants;
@@ -199,6 +201,8 @@ fn is_arithmetic(op: &Op) -> bool {
         Op::Unary(_)
             | Op::Binary(_)
             | Op::Contract(_)
+            | Op::Conv { .. }
+            | Op::Pool { .. }
             | Op::Reduce { .. }
             | Op::Softmax { .. }
             | Op::CumSum { .. }
@@ -233,6 +237,8 @@ fn dispatch(op: &Op, x: &[Tensor], types: &[Type], precision: Precision) -> Resu
         // Rounded to the type named, whatever it is kept in.
         Op::Cast(to) => elementwise::cast(&elementwise::cast(x[0].data(), *to), types[0].dtype),
         Op::Contract(c) => contract::contract(c, &x[0], &x[1])?,
+        Op::Conv { windows, groups } => window::conv(&x[0], &x[1], windows, *groups, shape)?,
+        Op::Pool { kind, kernel, windows } => window::pool(&x[0], *kind, kernel, windows, shape)?,
         Op::Reduce { kind, axes, .. } => reduce::reduce(&x[0], *kind, axes)?,
         Op::Softmax { axis } => reduce::softmax(&x[0], *axis)?,
         Op::CumSum { axis, exclusive, reverse } => reduce::cumsum(&x[0], *axis, *exclusive, *reverse)?,

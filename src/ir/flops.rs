@@ -6,10 +6,11 @@
 //! The rule:
 //!
 //! * **Contraction**: 2 for each element of the product of all axes, summed or not: 2·M·N·K of a matrix product.
+//! * **Convolution**: the same, 2 for each tap of each element of the result, whether or not it lies in the padding.
 //! * **Attention**, whole or one pair of chunks: 2·(Dk + Dv) for each batch entry, query head, query row and key row, as
 //!   if no pair were masked: 4·B·Hq·Sq·Sk·D where Dk = Dv = D. Softmax is not counted, as in the literature.
 //! * **Elementwise** (functions of one or two elements, choice, conversion): 1 for each element of the result.
-//! * **Folds** (reduction, running sum, the k largest): 1 for each element of the operand. **Softmax** is five such passes:
+//! * **Folds** (reduction, running sum, the k largest): 1 for each element of the operand; **pooling**: 1 for each tap. **Softmax** is five such passes:
 //!   maximum, difference, exponential, sum, quotient.
 //! * **Merge**: 3 for each element of the result o, two factors and a sum. **Finish**: 1 for each element of out.
 //! * **Movement** (shapes, slices, indices, transfers, constants): 0.
@@ -29,6 +30,12 @@ pub fn flops(op: &Op, operands: &[&Type], results: &[&Type]) -> u64 {
             let all: Vec<usize> = a.shape.iter().copied().chain(own).collect();
             product(&all).saturating_mul(2)
         }
+        // Each element of the result is a sum over one row of kernels.
+        Op::Conv { .. } => {
+            let taps = operands.get(1).and_then(|w| w.shape.get(1..)).map_or(0, product);
+            result().saturating_mul(taps).saturating_mul(2)
+        }
+        Op::Pool { kernel, .. } => result().saturating_mul(product(kernel)),
         // o (…, Sq, Dv) and q (…, Sq, Dk), each row against every key.
         Op::Attention(_) | Op::Partial(_) => {
             let keys = operands.get(1).and_then(|k| k.shape.get(2)).map_or(0, |&n| n as u64);

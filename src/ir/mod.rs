@@ -20,7 +20,7 @@ pub use graph::{Graph, OpId, Output, Value, ValueId};
 pub use infer::InferError;
 pub use op::{
     Attention, AttentionSizes, Binary, Collective, Constant, Contract, EmptyRow, Op, Partial, Reduction,
-    RegionKind, Unary,
+    RegionKind, Unary, Windows,
 };
 pub use tensor::{Data, Tensor};
 pub use text::{Form, ParseError, parse, print};

@@ -160,6 +160,20 @@ named! {
     }
 }
 
+/// Where the windows of a convolution or a pooling lie: one entry an axis behind the first two. Window p of an axis begins at
+/// element p·stride − low, and its taps are `dilation` apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Windows {
+    /// Distance of a window from the one before, at least 1.
+    pub strides: Vec<usize>,
+    /// Distance of taps within a window, at least 1.
+    pub dilations: Vec<usize>,
+    /// Elements that are not there, before the first.
+    pub low: Vec<usize>,
+    /// Elements that are not there, behind the last.
+    pub high: Vec<usize>,
+}
+
 /// A contraction over named axes, as in einsum: axes are letters; an axis in both operands and not in the result is summed.
 /// Every axis of the result stands in an operand; within one list a letter stands once. Sums of f16 and bf16 are kept in f32.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -359,6 +373,25 @@ pub enum Op {
     Cast(DType),
     /// Contraction over named axes. Operands: a, b.
     Contract(Contract),
+    /// Convolution (as the field calls it: the kernel is not mirrored). Operands: x (batch, channels, …), w (channels of the
+    /// result, channels / groups, kernel …). Result (batch, channels of the result, windows …). What is not there is 0. Channels
+    /// are split into `groups` runs that do not mix. Sums of f16 and bf16 are kept in f32.
+    Conv {
+        /// Where the windows lie.
+        windows: Windows,
+        /// Runs of channels; divides both numbers of channels.
+        groups: usize,
+    },
+    /// Largest element or mean of each window. Operand: x (batch, channels, …). What is not there takes no part: a window of
+    /// nothing has the least number as its largest, and the mean NaN.
+    Pool {
+        /// [`Reduction::Max`] or [`Reduction::Mean`].
+        kind: Reduction,
+        /// Taps of a window, an axis.
+        kernel: Vec<usize>,
+        /// Where the windows lie.
+        windows: Windows,
+    },
     /// Folds axes. Operand: x.
     Reduce {
         /// How.
@@ -515,6 +548,8 @@ impl Op {
             Op::Select => "select",
             Op::Cast(_) => "cast",
             Op::Contract(_) => "contract",
+            Op::Conv { .. } => "conv",
+            Op::Pool { .. } => "pool",
             Op::Reduce { .. } => "reduce",
             Op::Softmax { .. } => "softmax",
             Op::Reshape(_) => "reshape",

@@ -4,7 +4,7 @@
 //! operands; the other direction is looked up in it, so that the two cannot disagree. An operation that has no map for a
 //! factor *mixes rows*: no rank can compute its rows of the result from its rows of the operands.
 
-use crate::ir::{Op, Type};
+use crate::ir::{Op, Type, Windows};
 use crate::shard::Sharding;
 
 /// A sequence within a shape: `axis` is (outer, length, inner), row-major, and `length` counts the rows of the sequence.
@@ -90,6 +90,23 @@ pub fn operands(
                 Some(i) if !axes.contains(&i) => vec![same(i)],
                 _ => return Err("it reduces over the rows".into()),
             }
+        }
+        // A kernel belongs to one channel of the result; in groups, which channels of x it reads depends on that one.
+        Op::Conv { groups, .. } if a == 1 => match groups {
+            1 => vec![None, same(0)],
+            _ => return Err("its groups split the rows".into()),
+        },
+        Op::Conv { windows, .. } => {
+            if a > 1 && !is_pointwise(windows, &x[1].shape[2..], a - 2) {
+                return Err("its windows lie over the rows".into());
+            }
+            vec![Some(f), None]
+        }
+        Op::Pool { kernel, windows, .. } => {
+            if a > 1 && !is_pointwise(windows, kernel, a - 2) {
+                return Err("its windows lie over the rows".into());
+            }
+            vec![Some(f)]
         }
         Op::Softmax { axis } | Op::CumSum { axis, .. } | Op::TopK { axis, .. } => {
             if *axis == a {
@@ -183,11 +200,17 @@ pub fn result(op: &Op, slot: usize, f: Factor, x: &[&Type], out: &Type) -> Resul
     (0..out.rank()).find(leads_here).map(|axis| f.at(axis)).ok_or_else(|| mixes(op, slot))
 }
 
+/// Whether each window along an axis is the element at its own place.
+fn is_pointwise(w: &Windows, kernel: &[usize], axis: usize) -> bool {
+    (kernel[axis], w.strides[axis], w.low[axis], w.high[axis]) == (1, 1, 0, 0)
+}
+
 /// Why no axis of the result carries the rows of operand `slot`.
 fn mixes(op: &Op, slot: usize) -> String {
     match op {
         Op::Contract(_) => "it contracts over the rows".into(),
         Op::Reduce { .. } => "it reduces over the rows".into(),
+        Op::Conv { .. } | Op::Pool { .. } => "its windows or sums lie over the rows".into(),
         Op::Softmax { .. } | Op::CumSum { .. } | Op::TopK { .. } => {
             format!("{} runs along the rows", op.name())
         }

@@ -313,9 +313,73 @@ fn patches_are_a_contraction() {
     assert_eq!(letters(&conv(&[1, 2]).graph().unwrap()), "bchiwj,ocij->bohw");
     assert_eq!(conv(&[1, 2]).first().shape(), [1, 1, 2, 2]);
     assert_eq!(conv(&[1, 2]).first().to_f64(), [110.5, 132.5, 165.5, 187.5]);
-    assert!(conv(&[1, 1]).refusal().contains("overlap"));
-    assert!(conv(&[1, 2]).with(int_list("pads", &[0, 1, 0, 0])).refusal().contains("padded"));
+    // Any other is an operation of its own.
+    assert_eq!(mnemonics(&conv(&[1, 1]).graph().unwrap()), ["conv", "reshape", "add"]);
+    assert_eq!(conv(&[1, 1]).first().shape(), [1, 1, 2, 4]);
+    let padded = conv(&[1, 2]).with(int_list("pads", &[0, 1, 0, 0]));
+    // The first window lies half in the padding: what is left is the second tap.
+    assert_eq!(padded.first().to_f64()[..2], [100.5, 1.0 + 120.5]);
     assert!(conv(&[1, 2]).with(int("group", 2)).refusal().contains("2 groups"));
+    assert!(conv(&[1, 2]).with(int("group", 0)).refusal().contains("groups"));
+    assert!(conv(&[0, 1]).refusal().contains("strides"));
+}
+
+fn pool(op: &'static str, x: Tensor, kernel: &[i64]) -> Single {
+    Single::new(op, &[x], &[]).with(int_list("kernel_shape", kernel))
+}
+
+#[test]
+fn padding_of_a_pool_counts_only_where_it_says_so() {
+    let x = floats(&[1, 1, 4], &[1.0, 2.0, 3.0, 8.0]);
+    let mean = |include: i64, ceil: i64| {
+        pool("AveragePool", x.clone(), &[3])
+            .with(int_list("pads", &[1, 0]))
+            .with(int_list("strides", &[2]))
+            .with(int("count_include_pad", include))
+            .with(int("ceil_mode", ceil))
+            .first()
+            .to_f64()
+    };
+    assert_eq!(mean(0, 0), [1.5, 13.0 / 3.0].map(|x| f64::from(x as f32)));
+    assert_eq!(mean(1, 0), [1.0, 13.0 / 3.0].map(|x| f64::from(x as f32)));
+    // Windows at −1 and 1; one at 3 begins within the axis and reaches beyond it.
+    let wide = |include: i64| {
+        pool("AveragePool", x.clone(), &[3])
+            .with(int_list("pads", &[1, 1]))
+            .with(int_list("strides", &[3]))
+            .with(int("count_include_pad", include))
+            .with(int("ceil_mode", 1))
+            .first()
+            .to_f64()
+    };
+    assert_eq!(wide(0), [1.5, 5.5]);
+    assert_eq!(wide(1), [1.0, 11.0 / 3.0].map(|x| f64::from(x as f32)));
+    let most = pool("MaxPool", x.clone(), &[2]).with(string("auto_pad", "SAME_UPPER"));
+    assert_eq!(most.first().to_f64(), [2.0, 3.0, 8.0, 8.0]);
+    let most = pool("MaxPool", x.clone(), &[2]).with(string("auto_pad", "SAME_LOWER"));
+    assert_eq!(most.first().to_f64(), [1.0, 2.0, 3.0, 8.0]);
+    let dilated = pool("MaxPool", x.clone(), &[2]).with(int_list("dilations", &[3]));
+    assert_eq!(dilated.first().to_f64(), [8.0]);
+    assert!(pool("MaxPool", x.clone(), &[2]).outputs(2).refusal().contains("not computed"));
+    assert!(pool("MaxPool", x.clone(), &[9]).refusal().contains("do not fit"));
+    assert!(pool("MaxPool", x, &[2, 2]).refusal().contains("a window [2, 2] over"));
+}
+
+#[test]
+fn planes_are_averaged_and_normalised_for_themselves() {
+    let x = count(&[2, 2, 2, 2]);
+    assert_eq!(Single::new("GlobalAveragePool", &[x.clone()], &[]).first().to_f64(), [1.5, 5.5, 9.5, 13.5]);
+    assert_eq!(Single::new("GlobalMaxPool", &[x.clone()], &[]).first().shape(), [2, 2, 1, 1]);
+    let norm = Single::new(
+        "InstanceNormalization",
+        &[x],
+        &[Some(floats(&[2], &[1.0, 2.0])), Some(floats(&[2], &[0.0, 10.0]))],
+    )
+    .with(float("epsilon", 0.0));
+    let unit = [-3.0, -1.0, 1.0, 3.0].map(|x| x / 5f64.sqrt());
+    let want = [unit, unit.map(|x| 2.0 * x + 10.0), unit, unit.map(|x| 2.0 * x + 10.0)].concat();
+    let got = norm.first().to_f64();
+    assert!(got.iter().zip(&want).all(|(g, w)| (g - w).abs() < 1e-5), "{got:?} {want:?}");
 }
 
 /// a · b as NumPy means it, element by element.

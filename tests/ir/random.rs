@@ -2,7 +2,7 @@
 
 use annulus::ir::{
     Attention, Binary, Collective, Constant, Contract, DType, Data, EmptyRow, Form, Graph, Op, Partial,
-    Reduction, RegionKind, Tensor, Type, Unary, ValueId, parse, print, verify,
+    Reduction, RegionKind, Tensor, Type, Unary, ValueId, Windows, parse, print, verify,
 };
 use annulus::layout::{LayoutKind, Progression, row_count};
 use annulus::mask::{Fill, Mask, Term, Tile};
@@ -26,7 +26,7 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => "[a-zA-Z0-9_./:$-]{1,6}",
         1 => any::<String>(),
     ];
-    let step = (0usize..48, any::<[usize; 3]>(), proptest::array::uniform4(0usize..6), any::<u64>(), name)
+    let step = (0usize..52, any::<[usize; 3]>(), proptest::array::uniform4(0usize..6), any::<u64>(), name)
         .prop_map(|(kind, on, n, bits, name)| Step { kind, on, n, bits, name });
     proptest::collection::vec(step, 0..40)
 }
@@ -265,6 +265,20 @@ fn step(g: &Graph, made: &[ValueId], s: &Step, kind: usize) -> (Op, Vec<ValueId>
             let kind = if kind == 45 { RegionKind::Segment } else { island };
             (Op::Region(kind, Arc::new(inner)), vec![x, y])
         }
+        47..50 => {
+            let n = t.rank().saturating_sub(2);
+            let windows = Windows {
+                strides: vec![1 + s.n[0]; n],
+                dilations: vec![1 + s.n[1] % 2; n],
+                low: vec![s.n[2]; n],
+                high: vec![s.n[3] % 2; n],
+            };
+            let kind = [Reduction::Max, Reduction::Mean][s.n[3] % 2];
+            match kind_of_window(s) {
+                true => (Op::Pool { kind, kernel: vec![1 + s.n[2] % 2; n], windows }, vec![x]),
+                false => (Op::Conv { windows, groups: 1 + s.n[3] % 2 }, vec![x, like(x)]),
+            }
+        }
         _ => {
             let length = t.shape.get(axis).copied().unwrap_or(0);
             let own = if length > 0 { vec![Progression::range(1, length)] } else { vec![] };
@@ -274,6 +288,10 @@ fn step(g: &Graph, made: &[ValueId], s: &Step, kind: usize) -> (Op, Vec<ValueId>
             )
         }
     }
+}
+
+fn kind_of_window(s: &Step) -> bool {
+    s.bits.is_multiple_of(2)
 }
 
 /// The mnemonics of a graph's operations.

@@ -529,3 +529,29 @@ fn a_wide_operation_takes_little_time() {
     let rows = program.layouts[0].share(0);
     assert_eq!(local.ty(local.outputs()[0].value).shape, [1, rows, n]);
 }
+
+#[test]
+fn a_convolution_splits_over_its_batch_and_mixes_what_its_windows_cover() {
+    use annulus::ir::Windows;
+    let windows = |n: usize, pad: usize| Windows {
+        strides: vec![1; n],
+        dilations: vec![1; n],
+        low: vec![pad; n],
+        high: vec![pad; n],
+    };
+    for (kernel, pad, mixes) in [(1, 0, false), (3, 1, true)] {
+        let mut b = Build::new("conv");
+        let x = b.input("x", DType::F64, &[1, 2, 8, 4]);
+        let y = b.op(Op::Attention(Box::new(Attention::plain(0.5, DType::F64))), &[x, x, x]);
+        let w = b.weight(&[2, 2, kernel, 1]);
+        let mut over = windows(2, 0);
+        (over.low[0], over.high[0]) = (pad, pad);
+        let y = b.op(Op::Conv { windows: over.clone(), groups: 1 }, &[y, w]);
+        let y = b.op(Op::Pool { kind: Reduction::Mean, kernel: vec![1, 2], windows: windows(2, 0) }, &[y]);
+        b.g.output("y", y);
+        for p in agrees(b.g) {
+            let reasons = gathers(&p);
+            assert_eq!(reasons.iter().any(|r| r.contains("windows")), mixes, "{reasons:?}");
+        }
+    }
+}

@@ -3,6 +3,7 @@
 mod activation;
 mod attention;
 mod contraction;
+mod contrib;
 mod conv;
 mod elementwise;
 mod index;
@@ -144,7 +145,13 @@ fn core(op: &str) -> Option<Schema> {
         // contraction
         "MatMul" => to_one(2..=2, contraction::matmul),
         "Gemm" => to_one(2..=3, contraction::gemm),
+        // windows
         "Conv" => to_one(2..=3, conv::conv),
+        "AveragePool" => to_one(1..=1, |cx| conv::pool(cx, Reduction::Mean)),
+        "MaxPool" => row(1..=1, 1..=2, |cx| conv::pool(cx, Reduction::Max)),
+        "GlobalAveragePool" => to_one(1..=1, |cx| conv::global(cx, Reduction::Mean)),
+        "GlobalMaxPool" => to_one(1..=1, |cx| conv::global(cx, Reduction::Max)),
+        "InstanceNormalization" => to_one(3..=3, conv::instance_norm),
         // attention
         "Attention" => row(3..=7, 1..=4, attention::attention),
         "RotaryEmbedding" => to_one(3..=4, rotary::rotary),
@@ -154,6 +161,8 @@ fn core(op: &str) -> Option<Schema> {
 
 fn microsoft(op: &str) -> Option<Schema> {
     match op {
+        "Attention" => row(2..=7, 1..=2, contrib::attention),
+        "MultiHeadAttention" => row(1..=10, 1..=3, contrib::multi_head),
         "Gelu" => to_one(1..=1, activation::bias_gelu),
         "BiasGelu" => to_one(2..=2, activation::bias_gelu),
         "FastGelu" => to_one(1..=2, activation::fast_gelu),

@@ -166,6 +166,23 @@ pub(super) fn layer_norm(cx: &mut Cx<'_>) -> Outcome {
     Ok([y, mean, inverse].map(Lowered::Value).to_vec())
 }
 
+/// InstanceNormalization, with scale and bias in the form in which they broadcast.
+pub(super) fn instance(
+    cx: &mut Cx<'_>,
+    x: ValueId,
+    scale: ValueId,
+    bias: ValueId,
+    axes: Vec<usize>,
+) -> Outcome {
+    let epsilon = cx.float("epsilon")?.unwrap_or(1e-5f32.into());
+    let dtype = cx.dtype(x);
+    let n = Norm { axes, epsilon, stage: dtype.accumulator() };
+    let wide = cx.cast("wide", x, n.stage)?;
+    let [normal, ..] = standardise(cx, wide, &n)?;
+    let normal = cx.cast("narrow", normal, dtype)?;
+    one(affine(cx, normal, scale, Some(bias))?)
+}
+
 /// RMSNormalization.
 pub(super) fn rms_norm(cx: &mut Cx<'_>) -> Outcome {
     let (x, scale) = (cx.arg(0)?, cx.arg(1)?);

@@ -5,7 +5,7 @@ use super::fault::Fault;
 use super::print::push_string;
 use crate::ir::{
     Attention, Binary, Collective, Contract, DType, EmptyRow, Graph, Op, Partial, Reduction, RegionKind,
-    Type, Unary,
+    Type, Unary, Windows,
 };
 use crate::layout::{LayoutKind, Progression};
 use crate::mask::{Fill, Mask, Tile};
@@ -61,6 +61,13 @@ impl Braces<'_> {
         self.out.push(']');
     }
 
+    fn windows(&mut self, w: &Windows) {
+        self.list("strides", &w.strides);
+        self.list("dilations", &w.dilations);
+        self.list("low", &w.low);
+        self.list("high", &w.high);
+    }
+
     fn attention(&mut self, a: &Attention) {
         self.word(format_args!("scale={:?}", a.scale));
         match a.mask.fill {
@@ -109,6 +116,15 @@ pub(super) fn push_attributes(out: &mut String, op: &Op) {
             a.word(kind.name());
             a.list("axes", axes);
             a.flag("keep", *keep);
+        }
+        Op::Conv { windows, groups } => {
+            a.windows(windows);
+            a.set_unless("groups", *groups, 1);
+        }
+        Op::Pool { kind, kernel, windows } => {
+            a.word(kind.name());
+            a.list("kernel", kernel);
+            a.windows(windows);
         }
         Op::Permute(perm) => a.list("perm", perm),
         Op::Slice { axis, start, len, step } => {
@@ -353,6 +369,15 @@ impl<'a> Attributes<'a> {
         self.word("empty", &[EmptyRow::Zero, EmptyRow::Nan], |e| e.name())
     }
 
+    fn windows(&mut self) -> Result<Windows, Fault> {
+        Ok(Windows {
+            strides: self.list("strides")?,
+            dilations: self.list("dilations")?,
+            low: self.list("low")?,
+            high: self.list("high")?,
+        })
+    }
+
     fn attention(&mut self) -> Result<Attention, Fault> {
         let number = |c: &mut Cursor<'a>| c.number::<f64>("a number");
         Ok(Attention {
@@ -382,6 +407,15 @@ impl<'a> Attributes<'a> {
                 let kind = Reduction::ALL.iter().copied().find(|k| self.flag(k.name()));
                 let kind = kind.ok_or_else(|| self.missing("one of sum, mean, max, min, prod"))?;
                 Op::Reduce { kind, axes: self.list("axes")?, keep: self.flag("keep") }
+            }
+            "conv" => Op::Conv {
+                windows: self.windows()?,
+                groups: self.optional("groups", Cursor::natural)?.unwrap_or(1),
+            },
+            "pool" => {
+                let kind = [Reduction::Max, Reduction::Mean].into_iter().find(|k| self.flag(k.name()));
+                let kind = kind.ok_or_else(|| self.missing("one of max, mean"))?;
+                Op::Pool { kind, kernel: self.list("kernel")?, windows: self.windows()? }
             }
             "softmax" => Op::Softmax { axis: self.natural("axis")? },
             "reshape" => Op::Reshape(shape()?),
