@@ -7,6 +7,8 @@ mod import {
     mod broken;
     mod build;
     mod cases;
+    mod external;
+    mod functions;
     mod models;
     mod operators;
 }

@@ -60,6 +60,9 @@ pub(crate) struct Model {
     /// Size of a symbolic dimension; may be repeated
     #[arg(long = "dim", value_name = "NAME=N", value_parser = dim)]
     pub(crate) dims: Vec<(String, usize)>,
+    /// Folder from which an ONNX model may read tensors that it keeps in other files, instead of its own folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) external_data: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,

@@ -10,8 +10,12 @@ use std::time::Instant;
 /// Reads the model, and the test data that stand beside it or where `data` says.
 pub(crate) fn load(model: &Model, data: Option<&Data>) -> Result<Case, Stop> {
     let options = ImportOptions { dims: model.dims.iter().cloned().collect(), ..ImportOptions::default() };
-    let stored = data
-        .map_or_else(Stored::default, |d| Stored { inputs: d.inputs.clone(), expected: d.expect.clone() });
+    let stored = data.map_or_else(Stored::default, |d| Stored {
+        inputs: d.inputs.clone(),
+        expected: d.expect.clone(),
+        ..Stored::default()
+    });
+    let stored = Stored { external: model.external_data.clone(), ..stored };
     let start = Instant::now();
     let case = case::load(&model.model, &stored, &options).map_err(Stop::from)?;
     note(model.verbose, "read the model", start);

@@ -1,9 +1,10 @@
 //! Cases: a model with, where there are any, stored inputs, expected outputs and their tolerances.
 //!
 //! In: the path of a folder in ONNX test-case layout, of an `.onnx` file, or of a file in annulus's text form. Out: a
-//! [`Case`]. No other part of the library touches the file system; every error names the file.
+//! [`Case`]. Tensors that a model keeps in other files are read from its own folder or one that is named, nowhere else. No
+//! other part of the library touches the file system; every error names the file.
 
-use super::{ImportError, ImportOptions, decode, graph, lower};
+use super::{ImportError, ImportOptions, decode, external, graph, lower};
 use crate::ir::text::{self, ParseError};
 use crate::ir::{DType, Graph, Tensor, Type};
 use serde_json::Value;
@@ -98,9 +99,11 @@ pub enum CaseError {
     },
 }
 
-/// Where the test data of a model are, if not where its folder has them.
+/// Where what belongs to a model is, if not where its folder has it.
 #[derive(Clone, Debug, Default)]
 pub struct Stored {
+    /// Folder with the files in which the model keeps tensors, instead of the model's own.
+    pub external: Option<PathBuf>,
     /// Folder with `input_0.pb`, ….
     pub inputs: Option<PathBuf>,
     /// Folder with `output_0.pb`, ….
@@ -115,6 +118,7 @@ pub fn load(path: &Path, stored: &Stored, options: &ImportOptions) -> Result<Cas
     if path.is_dir() {
         let beside = || Some(path.join("test_data_set_0"));
         let stored = Stored {
+            external: stored.external.clone(),
             inputs: stored.inputs.clone().or_else(beside),
             expected: stored.expected.clone().or_else(beside),
         };
@@ -179,7 +183,13 @@ pub fn tensors(dir: &Path, prefix: &str, values: &[String]) -> Result<Vec<(Strin
 
 fn load_model(path: &Path, data: &Stored, options: &ImportOptions) -> Result<Case, CaseError> {
     let import = |source| CaseError::Import { path: path.to_owned(), source };
-    let model = decode(&read(path)?).map_err(import)?;
+    let mut model = decode(&read(path)?).map_err(import)?;
+    let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+    let external = data.external.as_deref().unwrap_or(&folder);
+    if let Some(graph) = &mut model.graph {
+        let attributes = graph.node.iter_mut().flat_map(|n| &mut n.attribute).filter_map(|a| a.t.as_mut());
+        external::load(graph.initializer.iter_mut().chain(attributes), external).map_err(import)?;
+    }
     let proto = lower::graph_of(&model).map_err(import)?;
     let input_names: Vec<String> = lower::inputs_of(proto).iter().map(|i| i.name.clone()).collect();
     let output_names: Vec<String> = proto.output.iter().map(|o| o.name.clone()).collect();
@@ -204,7 +214,6 @@ fn load_model(path: &Path, data: &Stored, options: &ImportOptions) -> Result<Cas
             }
         }
     }
-    let folder = path.parent().map(Path::to_owned).unwrap_or_default();
     let manifest = json(&folder.join("manifest.json"))?;
     let tolerance = tolerances(&graph, &folder, manifest.as_ref())?;
     Ok(Case { graph, inputs, expected, tolerance, manifest })

@@ -60,6 +60,13 @@ pub(super) fn shape(dims: &[i64]) -> Option<Vec<usize>> {
     Type::new(DType::Bool, shape.clone()).checked_elements().map(|_| shape)
 }
 
+/// How many bytes the elements take, by type and shape.
+pub(super) fn byte_size(t: &TensorProto) -> Option<u64> {
+    let ty = Type::new(dtype(t.data_type)?, shape(&t.dims)?);
+    ty.checked_elements()?;
+    u64::try_from(ty.bytes()).ok()
+}
+
 /// Reads a tensor. Its size is known from the message itself, so that nothing is allocated that was not sent.
 pub(super) fn tensor(t: &TensorProto, what: &str) -> Result<Tensor, ImportError> {
     let at = || if t.name.is_empty() { what.to_owned() } else { format!("{what} {}", t.name) };
@@ -69,7 +76,9 @@ pub(super) fn tensor(t: &TensorProto, what: &str) -> Result<Tensor, ImportError>
         return Err(unsupported(format!("elements of type {}", type_name(t.data_type))));
     };
     if t.data_location != 0 || !t.external_data.is_empty() {
-        return Err(unsupported("its elements are in another file".into()));
+        return Err(unsupported(
+            "its elements are in another file, and only a model that is a file itself may have those".into(),
+        ));
     }
     let shape = shape(&t.dims)
         .ok_or_else(|| ImportError::Malformed(format!("{}: {:?} is no shape", at(), t.dims)))?;

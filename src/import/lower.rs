@@ -1,5 +1,6 @@
 //! From the wire format to the graph: names, types, order; then every node in turn through the [`super::ops`] table.
 
+use super::flat::{Flat, FlatNode, Opsets, PART, domain, flatten};
 use super::node::{Cx, MAX_RANK, Outcome, Refusal};
 use super::ops::{Schema, schema};
 use super::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
@@ -37,16 +38,9 @@ fn operator(node: &NodeProto) -> String {
     }
 }
 
-fn domain(name: &str) -> &str {
-    if name == "ai.onnx" { "" } else { name }
-}
-
 /// The model's graph.
 pub(super) fn graph_of(model: &ModelProto) -> Result<&GraphProto, ImportError> {
     let Some(graph) = &model.graph else { return malformed("the model has no graph") };
-    if !model.functions.is_empty() {
-        return malformed("the model has local functions, which are not supported: inline them first");
-    }
     if !graph.sparse_initializer.is_empty() {
         return malformed("the model has sparse initializers, which are not supported");
     }
@@ -62,10 +56,17 @@ pub(super) fn inputs_of(graph: &GraphProto) -> Vec<&ValueInfoProto> {
 /// Lowers a model. The result holds nothing that no output needs, inputs excepted.
 pub(super) fn lower(model: &ModelProto, options: &ImportOptions) -> Result<Graph, ImportError> {
     let proto = graph_of(model)?;
-    let opsets = opsets(model)?;
-    let names = value_names(proto)?;
-    let sources = node_names(proto)?;
-    let order = order(proto, &sources)?;
+    let flat = flatten(model, proto, node_names(proto)?, opsets(model)?)?;
+    if let Some(opsets) = flat.opsets.iter().find(|o| o.get("").is_some_and(|v| !OPSETS.contains(v))) {
+        return malformed(format!(
+            "operator set {} is not supported: want {} to {}",
+            opsets.get("").copied().unwrap_or(0),
+            OPSETS.start(),
+            OPSETS.end()
+        ));
+    }
+    let names = value_names(&flat)?;
+    let order = order(&flat)?;
 
     let mut graph = Graph::new(&proto.name);
     let mut env: HashMap<&str, Lowered> = HashMap::new();
@@ -74,22 +75,23 @@ pub(super) fn lower(model: &ModelProto, options: &ImportOptions) -> Result<Graph
     }
     // A weight joins the graph where it is first used, so that the text names it there.
     let mut weights: HashMap<&str, Tensor> = HashMap::new();
-    for t in &proto.initializer {
+    for t in proto.initializer.iter().chain(&flat.weights) {
         weights.insert(&t.name, data::tensor(t, "initializer")?);
     }
     let mut constants = Constants::default();
     for i in order {
-        let node = &proto.node[i];
+        let FlatNode { node, source, opsets } = &flat.nodes[i];
         for name in &node.input {
             bring(&mut graph, &mut env, &mut weights, name);
         }
         let inputs: Vec<Option<Lowered>> = node.input.iter().map(|n| env.get(n.as_str()).cloned()).collect();
-        let version = match opsets.get(domain(&node.domain)) {
+        let version = match flat.opsets[*opsets].get(domain(&node.domain)) {
             Some(&v) => v,
+            None if node.domain == PART => 1,
             None => {
                 return malformed(format!(
-                    "node {} is of domain {:?}, which the model does not import",
-                    sources[i], node.domain
+                    "node {source} is of domain {:?}, which the model does not import",
+                    node.domain
                 ));
             }
         };
@@ -97,8 +99,8 @@ pub(super) fn lower(model: &ModelProto, options: &ImportOptions) -> Result<Graph
         let mut cx = Cx {
             graph: &mut graph,
             constants: &mut constants,
-            node,
-            source: &sources[i],
+            node: node.as_ref(),
+            source,
             version,
             inputs,
             names: &names,
@@ -107,7 +109,7 @@ pub(super) fn lower(model: &ModelProto, options: &ImportOptions) -> Result<Graph
         let outcome = run(&mut cx);
         let results = outcome.map_err(|refusal| {
             let types = describe(&graph, &env, &node.input);
-            let (op, node) = (operator(node), sources[i].clone());
+            let (op, node) = (operator(node), source.clone());
             match refusal {
                 Refusal::Unsupported(why) => {
                     ImportError::Unsupported { op, node, why: format!("{why}; its operands are ({types})") }
@@ -117,8 +119,8 @@ pub(super) fn lower(model: &ModelProto, options: &ImportOptions) -> Result<Graph
                 }
             }
         })?;
-        if graph.len() > GROWTH.saturating_mul(proto.node.len()).saturating_add(1 << 16) {
-            return malformed(format!("node {} makes too many operations", sources[i]));
+        if graph.len() > GROWTH.saturating_mul(flat.nodes.len()).saturating_add(1 << 16) {
+            return malformed(format!("node {source} makes too many operations"));
         }
         for (name, value) in node.output.iter().zip(results) {
             if !name.is_empty() {
@@ -195,41 +197,35 @@ fn describe(graph: &Graph, env: &HashMap<&str, Lowered>, names: &[String]) -> St
     parts.join(", ")
 }
 
-fn opsets(model: &ModelProto) -> Result<BTreeMap<&str, i64>, ImportError> {
-    let mut opsets = BTreeMap::new();
+fn opsets(model: &ModelProto) -> Result<Opsets, ImportError> {
+    let mut opsets = Opsets::new();
     for o in &model.opset_import {
         let name = domain(&o.domain);
-        if let Some(old) = opsets.insert(name, o.version)
+        if let Some(old) = opsets.insert(name.to_owned(), o.version)
             && old != o.version
         {
             return malformed(format!("domain {name:?} is imported as version {old} and {}", o.version));
         }
     }
-    match opsets.get("") {
-        Some(v) if !OPSETS.contains(v) => malformed(format!(
-            "operator set {v} is not supported: want {} to {}",
-            OPSETS.start(),
-            OPSETS.end()
-        )),
-        _ => Ok(opsets),
-    }
+    Ok(opsets)
 }
 
 /// Every value name of the model; one that is made twice is an error.
-fn value_names(graph: &GraphProto) -> Result<HashSet<&str>, ImportError> {
+fn value_names<'a>(flat: &'a Flat<'_>) -> Result<HashSet<&'a str>, ImportError> {
+    let graph = flat.graph;
     let mut names: HashSet<&str> = HashSet::new();
     let take = |name: &str, made: bool| match made {
         false => malformed(format!("two values are named {name:?}")),
         true if name.is_empty() => malformed("an input or initializer has no name"),
         true => Ok(()),
     };
-    for t in &graph.initializer {
+    for t in graph.initializer.iter().chain(&flat.weights) {
         take(&t.name, names.insert(&t.name))?;
     }
     for i in inputs_of(graph) {
         take(&i.name, names.insert(&i.name))?;
     }
-    for o in graph.node.iter().flat_map(|n| &n.output).filter(|o| !o.is_empty()) {
+    for o in flat.nodes.iter().flat_map(|n| &n.node.output).filter(|o| !o.is_empty()) {
         take(o, names.insert(o))?;
     }
     let mut outputs = HashSet::new();
@@ -261,17 +257,18 @@ fn node_names(graph: &GraphProto) -> Result<Vec<String>, ImportError> {
 }
 
 /// The nodes, operands first; among those that may come next, the one that stands first in the file.
-fn order(graph: &GraphProto, sources: &[String]) -> Result<Vec<usize>, ImportError> {
+fn order(flat: &Flat<'_>) -> Result<Vec<usize>, ImportError> {
     let mut made_by: HashMap<&str, usize> = HashMap::new();
-    for (i, n) in graph.node.iter().enumerate() {
-        made_by.extend(n.output.iter().filter(|o| !o.is_empty()).map(|o| (o.as_str(), i)));
+    for (i, n) in flat.nodes.iter().enumerate() {
+        made_by.extend(n.node.output.iter().filter(|o| !o.is_empty()).map(|o| (o.as_str(), i)));
     }
-    let mut given: HashSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
-    given.extend(graph.input.iter().map(|i| i.name.as_str()));
-    let mut users: Vec<Vec<usize>> = vec![vec![]; graph.node.len()];
-    let mut missing = vec![0usize; graph.node.len()];
-    for (i, n) in graph.node.iter().enumerate() {
-        for name in n.input.iter().filter(|x| !x.is_empty()) {
+    let mut given: HashSet<&str> = flat.graph.initializer.iter().map(|t| t.name.as_str()).collect();
+    given.extend(flat.weights.iter().map(|t| t.name.as_str()));
+    given.extend(flat.graph.input.iter().map(|i| i.name.as_str()));
+    let mut users: Vec<Vec<usize>> = vec![vec![]; flat.nodes.len()];
+    let mut missing = vec![0usize; flat.nodes.len()];
+    for (i, n) in flat.nodes.iter().enumerate() {
+        for name in n.node.input.iter().filter(|x| !x.is_empty()) {
             match made_by.get(name.as_str()) {
                 Some(&from) => {
                     users[from].push(i);
@@ -279,7 +276,7 @@ fn order(graph: &GraphProto, sources: &[String]) -> Result<Vec<usize>, ImportErr
                 }
                 None if given.contains(name.as_str()) => {}
                 None => {
-                    return malformed(format!("node {} reads {name:?}, which nothing makes", sources[i]));
+                    return malformed(format!("node {} reads {name:?}, which nothing makes", n.source));
                 }
             }
         }
@@ -297,7 +294,7 @@ fn order(graph: &GraphProto, sources: &[String]) -> Result<Vec<usize>, ImportErr
         }
     }
     match missing.iter().position(|&m| m > 0) {
-        Some(i) => malformed(format!("node {} is part of a cycle, or reads one", sources[i])),
+        Some(i) => malformed(format!("node {} is part of a cycle, or reads one", flat.nodes[i].source)),
         None => Ok(order),
     }
 }

@@ -17,9 +17,41 @@ pub struct ModelProto {
     /// Operator sets that the nodes are from.
     #[prost(message, repeated, tag = "8")]
     pub opset_import: Vec<OperatorSetIdProto>,
-    /// Local functions, unread: the importer refuses them.
-    #[prost(bytes = "vec", repeated, tag = "25")]
-    pub functions: Vec<Vec<u8>>,
+    /// Local functions.
+    #[prost(message, repeated, tag = "25")]
+    pub functions: Vec<FunctionProto>,
+}
+
+/// A function: an operator as a body of nodes.
+#[derive(Clone, PartialEq, Message)]
+pub struct FunctionProto {
+    /// Its name, as nodes call it.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Names of its inputs.
+    #[prost(string, repeated, tag = "4")]
+    pub input: Vec<String>,
+    /// Names of its outputs.
+    #[prost(string, repeated, tag = "5")]
+    pub output: Vec<String>,
+    /// Names of attributes without a default.
+    #[prost(string, repeated, tag = "6")]
+    pub attribute: Vec<String>,
+    /// Its nodes.
+    #[prost(message, repeated, tag = "7")]
+    pub node: Vec<NodeProto>,
+    /// Operator sets that its nodes are from.
+    #[prost(message, repeated, tag = "9")]
+    pub opset_import: Vec<OperatorSetIdProto>,
+    /// Its domain.
+    #[prost(string, tag = "10")]
+    pub domain: String,
+    /// Attributes with a default.
+    #[prost(message, repeated, tag = "11")]
+    pub attribute_proto: Vec<AttributeProto>,
+    /// Which of several functions of one name it is.
+    #[prost(string, tag = "13")]
+    pub overload: String,
 }
 
 /// A domain and the version of its operators.
@@ -88,6 +120,9 @@ pub struct NodeProto {
     /// Domain of the operator; empty is `ai.onnx`.
     #[prost(string, tag = "7")]
     pub domain: String,
+    /// Which of several functions of one name it calls.
+    #[prost(string, tag = "8")]
+    pub overload: String,
 }
 
 /// An attribute of a node.
@@ -108,7 +143,7 @@ pub struct AttributeProto {
     /// A tensor.
     #[prost(message, optional, tag = "5")]
     pub t: Option<TensorProto>,
-    /// A graph, unread.
+    /// A graph, undecoded.
     #[prost(bytes = "vec", optional, tag = "6")]
     pub g: Option<Vec<u8>>,
     /// Numbers.
@@ -138,6 +173,8 @@ pub mod attribute_type {
     pub const STRING: i32 = 3;
     /// `t`.
     pub const TENSOR: i32 = 4;
+    /// `g`.
+    pub const GRAPH: i32 = 5;
     /// `floats`.
     pub const FLOATS: i32 = 6;
     /// `ints`.

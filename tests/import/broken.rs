@@ -95,9 +95,6 @@ fn contradictions_are_named() {
         "output y is declared as int64 and made as f32",
     );
     says(broken(|g| g.sparse_initializer.push(vec![])), "sparse");
-    let mut functions = small();
-    functions.functions.push(vec![]);
-    says(import(&functions).unwrap_err().to_string(), "local functions");
     let mut headless = small();
     headless.graph = None;
     says(import(&headless).unwrap_err().to_string(), "no graph");

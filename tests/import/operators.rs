@@ -368,8 +368,11 @@ fn padding_of_a_pool_counts_only_where_it_says_so() {
 #[test]
 fn planes_are_averaged_and_normalised_for_themselves() {
     let x = count(&[2, 2, 2, 2]);
-    assert_eq!(Single::new("GlobalAveragePool", &[x.clone()], &[]).first().to_f64(), [1.5, 5.5, 9.5, 13.5]);
-    assert_eq!(Single::new("GlobalMaxPool", &[x.clone()], &[]).first().shape(), [2, 2, 1, 1]);
+    assert_eq!(
+        Single::new("GlobalAveragePool", std::slice::from_ref(&x), &[]).first().to_f64(),
+        [1.5, 5.5, 9.5, 13.5]
+    );
+    assert_eq!(Single::new("GlobalMaxPool", std::slice::from_ref(&x), &[]).first().shape(), [2, 2, 1, 1]);
     let norm = Single::new(
         "InstanceNormalization",
         &[x],

@@ -105,13 +105,8 @@ pub(super) fn attention(cx: &mut Cx<'_>) -> Outcome {
     Ok(results.into_iter().map(Lowered::Value).collect())
 }
 
-/// ai.onnx.preview FlexAttention without subgraphs; one that modifies scores or probabilities is refused.
+/// ai.onnx.preview FlexAttention without graphs inside; one with them was taken apart before (see [`super::flex`]).
 pub(super) fn flex(cx: &mut Cx<'_>) -> Outcome {
-    for name in ["score_mod", "prob_mod"] {
-        if cx.node.attribute.iter().any(|a| a.name == name) {
-            return unsupported(format!("its {name} is a graph of its own"));
-        }
-    }
     let (scale, precision) = (cx.float("scale")?, cx.int("softmax_precision")?);
     let operands = cx.args()?;
     let [q, k, v] = operands.as_slice() else { return malformed("its operands are not q, k and v") };

@@ -6,6 +6,7 @@ mod contraction;
 mod contrib;
 mod conv;
 mod elementwise;
+mod flex;
 mod index;
 mod reduce;
 mod rotary;
@@ -46,6 +47,7 @@ pub(super) fn schema(domain: &str, op: &str) -> Option<Schema> {
         "" => core(op),
         "com.microsoft" => microsoft(op),
         "ai.onnx.preview" => preview(op),
+        super::flat::PART => part(op),
         _ => None,
     }
 }
@@ -177,6 +179,15 @@ fn microsoft(op: &str) -> Option<Schema> {
 fn preview(op: &str) -> Option<Schema> {
     match op {
         "FlexAttention" => to_one(3..=3, attention::flex),
+        _ => None,
+    }
+}
+
+fn part(op: &str) -> Option<Schema> {
+    match op {
+        "FlexScores" => to_one(2..=2, flex::scores),
+        "FlexWeights" => to_one(2..=2, flex::weights),
+        "FlexResult" => to_one(3..=3, flex::result),
         _ => None,
     }
 }
