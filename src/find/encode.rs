@@ -275,8 +275,14 @@ impl<'a> Builder<'a> {
             }
             Op::Select => {
                 let axes = self.broadcast(id, &x)?;
-                let terms: Vec<Id> =
-                    x.iter().map(|&o| self.operand(v, o, &axes, true)).collect::<Result<_, _>>()?;
+                let mut terms: Vec<Id> = vec![];
+                for &o in &x {
+                    let row = if terms.is_empty() { self.empty_row(v, o, &axes) } else { None };
+                    terms.push(match row {
+                        Some(row) => row,
+                        None => self.operand(v, o, &axes, true)?,
+                    });
+                }
                 self.note_narrow(v, !self.after_softmax());
                 (self.term.add(Term::Where([terms[0], terms[1], terms[2]])), axes)
             }
@@ -366,6 +372,39 @@ impl<'a> Builder<'a> {
         let shape = &self.graph.ty(v).shape;
         let own = shape.iter().zip(axes).map(|(&e, a)| if e == 1 { vec![] } else { a.clone() });
         LeafValue { value: v, axes: own.collect() }
+    }
+
+    /// A condition that says of each row of a leaf whether all of it is −∞: its maximum over the keys is.
+    fn empty_row(&mut self, result: ValueId, v: ValueId, axes: &Axes) -> Option<Id> {
+        let graph = self.graph;
+        let Op::Binary(Binary::Eq) = graph.op(v.op) else { return None };
+        let x = graph.operands(v.op);
+        let infinite = |b: &mut Self, v| splat(graph, b.constants, v) == Some(f64::NEG_INFINITY);
+        let max = match (infinite(self, x[0]), infinite(self, x[1])) {
+            (false, true) => x[0],
+            (true, false) => x[1],
+            _ => return None,
+        };
+        let Op::Reduce { kind: Reduction::Max, axes: over, keep: true } = graph.op(max.op) else {
+            return None;
+        };
+        let of = graph.operands(max.op)[0];
+        let shape = &graph.ty(of).shape;
+        // Compared with one number, so that the condition has the shape of the maximum.
+        if over[..] != [shape.len() - 1] || graph.ty(v).shape != graph.ty(max).shape {
+            return None;
+        }
+        let keys = self.space.resolve(self.keys.as_ref()?);
+        let lead = graph.ty(result).shape.len().checked_sub(shape.len())?;
+        let own: Axes = shape
+            .iter()
+            .zip(&axes[lead..])
+            .map(|(&e, a)| if e == 1 { vec![] } else { self.space.resolve(a) })
+            .collect();
+        let last = self.space.resolve(axes.last()?);
+        let same = |l: &LeafValue| l.value == of && self.space.resolve_all(&l.axes) == own;
+        let at = self.leaves.iter().position(same).filter(|_| last == keys)?;
+        Some(self.term.add(Term::RowEmpty([self.leaf_ids[at]])))
     }
 
     fn leaf(&mut self, leaf: LeafValue) -> Id {

@@ -95,6 +95,8 @@ define_language! {
         "to-f32" = ToF32([Id; 1]),
         "to-f16" = ToF16([Id; 1]),
         "to-bf16" = ToBf16([Id; 1]),
+        // (row-empty b): whether all of a row of b is −∞
+        "row-empty" = RowEmpty([Id; 1]),
         // (join scores b): one more column b beside the keys
         "join" = Join([Id; 2]),
         // (drop x): without the column that a join added
@@ -143,6 +145,8 @@ pub(super) struct Fact {
     pub(super) score: bool,
     /// Whether it is scores in normal form.
     pub(super) normal: bool,
+    /// Whether it is scores in normal form without a bias or a mask, which are finite.
+    pub(super) plain: bool,
     /// Whether it is scores in normal form with sinks.
     pub(super) sunk: bool,
     /// Whether it is scores in normal form with one more column.
@@ -180,11 +184,14 @@ impl Analysis<Term> for Facts {
                 node,
                 Term::Scores(_) | Term::Cap(_) | Term::Bias(_) | Term::Keep(_) | Term::Replace(_)
             ),
+            plain: matches!(node, Term::Scores(_) | Term::Cap(_)),
             sunk: matches!(node, Term::Sink(_)),
             joined: matches!(node, Term::Join([x, _]) if egraph[*x].data.normal),
             real: match node {
                 Term::Where(x) => real(&x[1..]),
-                Term::IsNan(_) | Term::Not(_) | Term::Nonzero(_) | Term::Unknown(..) => false,
+                Term::IsNan(_) | Term::RowEmpty(_) | Term::Not(_) | Term::Nonzero(_) | Term::Unknown(..) => {
+                    false
+                }
                 _ => root || real(node.children()),
             },
         }
@@ -202,6 +209,7 @@ impl Analysis<Term> for Facts {
             | merge_option(&mut to.leaf, from.leaf, |_, _| DidMerge(false, false))
             | flag(&mut to.score, from.score)
             | flag(&mut to.normal, from.normal)
+            | flag(&mut to.plain, from.plain)
             | flag(&mut to.sunk, from.sunk)
             | flag(&mut to.joined, from.joined)
             | flag(&mut to.real, from.real)

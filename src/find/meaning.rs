@@ -67,7 +67,7 @@ impl Matrix {
     }
 }
 
-/// A term with its leaves: 0 q, 1 k, 2 bias, 3 condition, 4 a mask of 0 and 1, 5 zeros and a fill by that mask, 6 v, 7 sinks.
+/// A term with its leaves: 0 q, 1 k, 2 bias, 3 condition, 4 a mask of 0 and 1, 5 zeros and a fill by that mask, 6 v, 7 sinks, 8 a bias with −∞.
 pub(super) struct Example {
     term: RecExpr<Term>,
     leaves: Vec<Matrix>,
@@ -132,7 +132,14 @@ impl Dice {
             sinks.data[0] = f64::NEG_INFINITY;
         }
         let (q, k, v) = (self.matrix(s, d), self.matrix(t, d), self.matrix(t, 3));
-        let leaves = vec![q, k, bias, keep, ones, fill, v, sinks];
+        let mut holes = self.matrix(s, t);
+        let empty = self.below(s as u64);
+        for (at, x) in holes.data.iter_mut().enumerate() {
+            if at / t == empty || self.below(3) == 0 {
+                *x = f64::NEG_INFINITY;
+            }
+        }
+        let leaves = vec![q, k, bias, keep, ones, fill, v, sinks, holes];
         Example { term: term.parse().unwrap(), leaves, tolerance: 1e-11 }
     }
 
@@ -181,6 +188,9 @@ fn meaning(term: &RecExpr<Term>, leaves: &[Matrix]) -> Matrix {
             Term::Cap([a, c]) => {
                 let c = x(c).data[0];
                 x(a).map(|a| c * (a / c).tanh())
+            }
+            Term::RowEmpty([a]) => {
+                x(a).rows_by(|r| f64::from(u8::from(r.iter().all(|&x| x == f64::NEG_INFINITY))))
             }
             Term::Join([a, b]) => x(a).join(x(b)),
             Term::Drop([a]) => x(a).drop(),

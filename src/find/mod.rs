@@ -160,6 +160,7 @@ pub fn find(graph: &Graph, options: &FindOptions) -> Found {
     let mut solver = Solver::default();
     let mut attentions = vec![];
     let mut missed = vec![];
+    let mut changed = false;
     for id in candidates(graph, &order) {
         let explicit = matches!(graph.op(id), Op::Attention(_));
         let mut cx = Context {
@@ -187,6 +188,7 @@ pub fn find(graph: &Graph, options: &FindOptions) -> Found {
                 Err(Fail::NotAttention | Fail::Swapped) => continue,
             }
         };
+        changed |= done.op != id;
         let x = g.operands(done.op);
         let is_self = origins.meet(&g, &order, &[(x[0], 2), (x[1], 2), (x[2], 2)]);
         attentions.push(FoundAttention {
@@ -199,7 +201,7 @@ pub fn find(graph: &Graph, options: &FindOptions) -> Found {
             refused: None,
         });
     }
-    if attentions.iter().all(|a| a.explicit && a.applied.is_empty()) {
+    if !changed {
         return Found { graph: graph.clone(), attentions, missed };
     }
     g.remove_dead();

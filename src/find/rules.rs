@@ -251,6 +251,11 @@ rules! {
     "zeros instead of NaN make a row without a key zero";
     |d| d.scores("(where (isnan (softmax (scores $0 $1 0.5))) 0 (softmax (scores $0 $1 0.5)))");
 
+    "zero-where-all-masked" Domain "(where (row-empty ?b) 0 (softmax (bias ?x ?b)))" => "(zero-empty (bias ?x ?b))"
+        if |v| v.fact("?x").plain.then_some(0.0);
+    "zeros for a row whose bias is −∞ throughout";
+    |d| d.scores("(where (row-empty $8) 0 (softmax (bias (scores $0 $1 0.5) $8)))");
+
     "sinks" Reassociation "(drop (softmax (join ?x ?b)))" => "(softmax (sink ?x ?b))"
         if |v| v.normal("?x").and(v.outside("?b"));
     "a column that joins the softmax and is dropped after it is a sink";

@@ -147,3 +147,37 @@ fn no_model_computes_anything_else_afterwards() {
     }
     assert!(read >= 60, "only {read} models are read");
 }
+
+/// ONNX's own cases, as one operator and written out: each is found and computes its stored outputs, but for those that the
+/// snapshot lists with their reasons.
+#[test]
+fn attention_cases_of_onnx_are_found_but_for_a_list() {
+    let Some(root) = models().and_then(|m| m.parent().map(|data| data.join("onnx-attention"))) else {
+        return;
+    };
+    let (mut lines, mut in_full) = (String::new(), 0);
+    let all = folders(&root, &["test_"]);
+    for folder in &all {
+        let name = folder.file_name().unwrap().to_str().unwrap();
+        let case = match load(folder, &Stored::default(), &ImportOptions::default()) {
+            Ok(case) => case,
+            Err(_) => {
+                lines.push_str(&format!("{name}\n    not read\n"));
+                continue;
+            }
+        };
+        let (found, records) = found(&case);
+        assert!(errors(&case, &found).is_empty(), "{name}: {:?}", errors(&case, &found));
+        assert_eq!(records.len() + found.missed.len(), 1, "{name}");
+        in_full += records.len();
+        for m in &found.missed {
+            lines.push_str(&format!("{name}\n    {}\n", m.reason));
+        }
+    }
+    lines.push_str(&format!("{in_full} of {} found\n", all.len()));
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/find"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!("onnx_attention_not_found", lines));
+}
