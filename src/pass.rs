@@ -90,10 +90,13 @@ fn islands(program: &Program, strategy: Strategy) -> Result<Vec<Island>, Error> 
             island.uses.push(op);
             continue;
         }
-        let graphs = (0..program.ranks)
-            .map(|rank| island_graph(program, op, strategy, rank))
-            .collect::<Result<Vec<_>, _>>()?;
-        let schedule = schedule::schedule(program, op, strategy, &graphs)?;
+        let plan = ring::Plan::new(program, op, strategy)?;
+        let mut draft = schedule::Draft::new(program, op, strategy)?;
+        for rank in 0..program.ranks {
+            // Made, scheduled and dropped: never the graphs of all ranks at once.
+            draft.rank(&verified_island(&plan, rank)?)?;
+        }
+        let schedule = draft.done()?;
         let report = check::check(&schedule);
         if !report.failed.is_empty() {
             return Err(Error::Check { island: schedule.name, report });
@@ -104,8 +107,8 @@ fn islands(program: &Program, strategy: Strategy) -> Result<Vec<Island>, Error> 
 }
 
 /// The verified island graph of one rank.
-fn island_graph(program: &Program, op: OpId, strategy: Strategy, rank: usize) -> Result<Graph, Error> {
-    let graph = ring::island(program, op, strategy, rank)?;
+fn verified_island(plan: &ring::Plan<'_>, rank: usize) -> Result<Graph, Error> {
+    let graph = plan.island(rank)?;
     verified(&graph, "ring")?;
     Ok(graph)
 }
@@ -133,7 +136,8 @@ impl Compiled {
         let mut graphs = BTreeMap::new();
         for island in &self.islands {
             for &op in &island.uses {
-                let graph = island_graph(&self.program, op, island.strategy, rank)?;
+                let plan = ring::Plan::new(&self.program, op, island.strategy)?;
+                let graph = verified_island(&plan, rank)?;
                 graphs.insert(op, (island.strategy.name().to_owned(), Arc::new(graph)));
             }
         }

@@ -7,8 +7,14 @@ use annulus::eval::{Precision, eval};
 use annulus::ir::text::{self, Form};
 use annulus::ir::{DType, Graph, Tensor};
 
-const STAGES: [(Stage, &str); 4] =
-    [(Stage::Find, "find"), (Stage::Shard, "shard"), (Stage::Ring, "ring"), (Stage::Schedule, "schedule")];
+const STAGES: [(Stage, &str); 6] = [
+    (Stage::Import, "import"),
+    (Stage::Find, "find"),
+    (Stage::Shard, "shard"),
+    (Stage::Ring, "ring"),
+    (Stage::Schedule, "schedule"),
+    (Stage::Check, "check"),
+];
 
 #[test]
 fn the_text_of_every_stage_is_as_reviewed() {
@@ -84,7 +90,8 @@ fn the_text_of_a_llama_is_as_reviewed() {
             settings.set_prepend_module_to_snapshot(false);
             settings.set_omit_expression(true);
             // What a stage prints does not depend on the rank count before the graph is split.
-            let name = if stage == Stage::Find { "llama".into() } else { format!("llama_p{ranks}") };
+            let whole = matches!(stage, Stage::Import | Stage::Find);
+            let name = if whole { "llama".into() } else { format!("llama_p{ranks}") };
             settings.bind(|| insta::assert_snapshot!(name, out));
         }
     }

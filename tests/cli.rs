@@ -162,6 +162,13 @@ fn what_is_wrong_is_named_with_its_exit_status() {
     assert!(message.contains("input_ids"), "{message}");
     let (status, _) = refused(&["check", "README.md"]);
     assert_eq!(status, Some(2));
+    // A folder that is named and holds nothing must not compare nothing.
+    let (status, message) = refused(&["eval", "tests/models/llama", "--expect", "nowhere"]);
+    assert_eq!(status, Some(2));
+    assert!(message.contains("--expect nowhere"), "{message}");
+    let (status, message) = refused(&["run", "tests/models/llama", "--ranks", "2", "--inputs", "src"]);
+    assert_eq!(status, Some(2));
+    assert!(message.contains("there is no input_0.pb"), "{message}");
 }
 
 #[test]
@@ -170,4 +177,41 @@ fn help_teaches_every_command() {
         assert!(stdout(&[command, "--help"]).contains("Usage"), "{command}");
     }
     snapshot("help", &stdout(&["--help"]));
+}
+
+#[test]
+fn a_text_graph_comes_from_standard_input() {
+    use std::io::Write;
+    use std::process::Stdio;
+    let source = std::fs::read_to_string("tests/cases/causal_zigzag.txt").expect("a case");
+    for (args, says) in [
+        (vec!["find", "-"], "1 attention"),
+        (vec!["compile", "-", "--ranks", "3"], "found 1 attention"),
+        (vec!["opt", "-", "--passes", "ring"], "sendrecv_start"),
+    ] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_annulus"))
+            .args(&args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        child.stdin.take().expect("a pipe").write_all(source.as_bytes()).expect("writes");
+        let out = child.wait_with_output().expect("ends");
+        assert_eq!(out.status.code(), Some(0), "{args:?}");
+        assert!(String::from_utf8_lossy(&out.stdout).contains(says), "{args:?}");
+    }
+}
+
+#[test]
+fn a_graph_without_attention_says_that_nothing_is_split() {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plain");
+    std::fs::create_dir_all(&dir).expect("makes a folder");
+    let path = dir.join("plain.txt");
+    let text = "graph \"plain\" {\n  input %x: f32[4]\n  %y: f32[4] = exp %x\n  output \"y\" = %y\n}\n";
+    std::fs::write(&path, text).expect("writes");
+    let path = path.to_str().expect("UTF-8");
+    assert!(stdout(&["compile", path, "--ranks", "2"]).contains("every rank computes the whole model"));
+    let (status, message) = refused(&["compile", path, "--ranks", "2", "--emit", "schedule"]);
+    assert_eq!(status, Some(1));
+    assert!(message.contains("no attention is split"), "{message}");
 }

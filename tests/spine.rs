@@ -89,7 +89,11 @@ fn on_every_rank_count(folder: &Path) {
         eval(&case.graph, &inputs(&case), Precision::Declared).unwrap_or_else(|e| panic!("{name}: {e}"));
     judge(&case, &got, &format!("{name}, eval"));
     for ranks in RANKS {
-        runs(&case, &Options::new(ranks), attention_count(folder), &format!("{name}, {ranks} ranks"));
+        for strategy in Strategy::ALL {
+            let options = Options { strategy: Some(strategy), ..Options::new(ranks) };
+            let what = format!("{name}, {ranks} ranks, {}", strategy.name());
+            runs(&case, &options, attention_count(folder), &what);
+        }
     }
 }
 
@@ -124,6 +128,9 @@ fn bundled_models_run_with_every_strategy_and_layout() {
 fn another_order_of_steps_gives_the_same_bits() {
     let case = load(&bundled("llama"));
     let compiled = annulus::compile(&case.graph, &Options::new(4)).expect("compiles");
+    // What the pass chooses by itself: the ring, and a zigzag because the mask is causal.
+    let island = &compiled.islands[0];
+    assert_eq!((island.strategy, island.schedule.q_layout.kind), (Strategy::Ring, LayoutKind::Zigzag));
     let first = annulus::run(&compiled, &inputs(&case), 0).expect("runs").outputs;
     for seed in 1..20 {
         assert_eq!(
@@ -196,10 +203,12 @@ fn other_models_run_or_are_refused_by_name() {
                     let run = annulus::run(&compiled, &inputs(&case), 0).expect(&what);
                     judge(&case, &run.outputs, &what);
                     let report = report::report(&compiled);
-                    rewritten.push(format!("{}/{}", report.attention.rewritten, attention_count(&folder)));
-                    if !report.gathered.is_empty() {
-                        rewritten.push(format!("{} gathered", report.gathered.len()));
-                    }
+                    let gathered = match report.gathered.len() {
+                        0 => String::new(),
+                        n => format!(" ({n} values gathered)"),
+                    };
+                    let of = attention_count(&folder);
+                    rewritten.push(format!("{} of {of}{gathered}", report.attention.rewritten));
                 }
                 rewritten.dedup();
                 format!("right at P = 1, 2, 3, 4, 8; rewritten {}", rewritten.join(", "))

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 const MODEL_HELP: &str = "\
-MODEL is an .onnx file, a file in annulus's own text form (- for standard input), or a folder in the ONNX test-case layout: \
+MODEL is an .onnx file, a file in annulus's own text form (- reads one from standard input), or a folder in the ONNX test-case layout: \
 model.onnx and test_data_set_0/{input,output}_N.pb. From a folder, inputs and expected outputs are taken unless --inputs and \
 --expect name others.
 
@@ -84,10 +84,10 @@ pub(crate) struct Data {
     #[arg(long, value_name = "DIR")]
     pub(crate) expect: Option<PathBuf>,
     /// Absolute tolerance, instead of the manifest's: |a-b| <= atol + rtol*|b|
-    #[arg(long, value_name = "X", value_parser = tolerance)]
+    #[arg(long, value_name = "X", value_parser = tolerance, allow_negative_numbers = true)]
     pub(crate) atol: Option<f64>,
     /// Relative tolerance, instead of the manifest's
-    #[arg(long, value_name = "X", value_parser = tolerance)]
+    #[arg(long, value_name = "X", value_parser = tolerance, allow_negative_numbers = true)]
     pub(crate) rtol: Option<f64>,
 }
 
@@ -173,7 +173,8 @@ pub(crate) struct Compile {
     /// What to print; may be repeated with -o
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) emit: Vec<Emit>,
-    /// Write the emitted files into this folder: graph.R.txt, schedule.txt, graph.R.dot, timeline.svg, report.txt
+    /// Write the emitted files into this folder: graph.R.txt, schedule.txt, graph.R.dot, timeline.svg
+    /// (and timeline.1.svg, ... for further islands), report.txt
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
 }

@@ -1,6 +1,7 @@
 //! `annulus check`.
 
 use super::args::Check;
+use super::opt::name;
 use super::{Stop, print};
 use annulus::check;
 use annulus::dump::report::{CheckFailure, Checks};
@@ -17,7 +18,7 @@ struct Outcome {
 pub(crate) fn run(args: &Check) -> Result<(), Stop> {
     let text = super::opt::read_text(&args.schedule)?;
     let schedules = schedule::parse(&text)
-        .map_err(|e| Stop::Usage(format!("{} is no schedule\n{e}", args.schedule.display())))?;
+        .map_err(|e| Stop::Usage(format!("{} is no schedule\n{e}", name(&args.schedule))))?;
     let mut checks = Checks::default();
     let mut lines = Vec::new();
     for s in &schedules {
@@ -49,5 +50,5 @@ pub(crate) fn run(args: &Check) -> Result<(), Stop> {
     } else {
         print::text(&lines.join("\n"))?;
     }
-    if ok { Ok(()) } else { Err(Stop::Failed(format!("{faults} faults in {}", args.schedule.display()))) }
+    if ok { Ok(()) } else { Err(Stop::Failed(format!("{faults} faults in {}", name(&args.schedule)))) }
 }

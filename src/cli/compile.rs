@@ -71,6 +71,9 @@ pub(crate) fn run(args: &Run) -> Result<(), Stop> {
         print::json(&report)?;
     } else {
         let mut lines = summary(&compiled, &report);
+        if nan_ok {
+            lines.push("no outputs are stored: compared with eval on one rank".into());
+        }
         lines.extend(compared::lines(&case, &args.data, report.outputs.as_deref().unwrap_or_default()));
         print::text(&lines.join("\n"))?;
     }
@@ -110,10 +113,17 @@ fn emitted(
     match what {
         Emit::Graph => one(format!("graph.{rank}.txt"), print_graph(&graph()?, Form::People)),
         Emit::Dot => one(format!("graph.{rank}.dot"), dot(&graph()?)),
+        Emit::Schedule if compiled.islands.is_empty() => {
+            Err(Stop::Failed("there is no schedule: no attention is split".into()))
+        }
         Emit::Schedule => one("schedule.txt".into(), stages::schedules(compiled)),
-        Emit::Report => one("report.txt".into(), summary(compiled, report).join("\n")),
+        Emit::Report => one("report.txt".into(), summary(compiled, report).join("\n") + "\n"),
         Emit::Svg if compiled.islands.is_empty() => {
             Err(Stop::Failed("there is no island to draw: no attention is split".into()))
+        }
+        Emit::Svg if compiled.islands.len() > 1 && args.output.is_none() => {
+            let n = compiled.islands.len();
+            Err(Stop::Usage(format!("there are {n} pictures, one an island: name a folder with -o")))
         }
         // A picture for each distinct island: timeline.svg, timeline.1.svg, …
         Emit::Svg => Ok(compiled
@@ -142,7 +152,10 @@ fn write(dir: &Path, files: &[(String, String)]) -> Result<(), Stop> {
 fn summary(compiled: &Compiled, report: &Report) -> Vec<String> {
     let found = report.attention.found;
     let plural = if found == 1 { "" } else { "s" };
-    let mut parts = vec![format!("found {found} attention{plural}, {} distinct", report.islands.len())];
+    let mut parts = match found {
+        0 => vec!["found no attention".to_owned()],
+        _ => vec![format!("found {found} attention{plural}, {} distinct", report.islands.len())],
+    };
     let mut choices: Vec<String> = Vec::new();
     for i in &report.islands {
         let choice = if i.layout == i.kv_layout {
@@ -168,6 +181,10 @@ fn summary(compiled: &Compiled, report: &Report) -> Vec<String> {
     }
     for g in &report.gathered {
         lines.push(format!("gathered {}: {} ({} in all)", g.at, g.reason, print::bytes(g.bytes)));
+    }
+    if report.islands.is_empty() {
+        lines.push("nothing is split: every rank computes the whole model".into());
+        return lines;
     }
     let count = |n: usize| format!("{n}");
     lines.push(format!(

@@ -5,9 +5,10 @@ use super::args::{Data, Model};
 use annulus::import::case::{self, Case, CaseError, Stored};
 use annulus::import::{ImportError, ImportOptions};
 use annulus::ir::Tensor;
+use std::path::Path;
 use std::time::Instant;
 
-/// Reads the model, and the test data that stand beside it or where `data` says.
+/// Reads the model, and the test data that stand beside it or where `data` says. `-` is a text graph on standard input.
 pub(crate) fn load(model: &Model, data: Option<&Data>) -> Result<Case, Stop> {
     let options = ImportOptions { dims: model.dims.iter().cloned().collect(), ..ImportOptions::default() };
     let stored = data.map_or_else(Stored::default, |d| Stored {
@@ -16,10 +17,39 @@ pub(crate) fn load(model: &Model, data: Option<&Data>) -> Result<Case, Stop> {
         ..Stored::default()
     });
     let stored = Stored { external: model.external_data.clone(), ..stored };
+    if let Some(dir) = &stored.inputs {
+        named_folder(dir, "--inputs", "input")?;
+    }
+    if let Some(dir) = &stored.expected {
+        named_folder(dir, "--expect", "output")?;
+    }
     let start = Instant::now();
-    let case = case::load(&model.model, &stored, &options).map_err(Stop::from)?;
+    let case = if model.model.as_os_str() == "-" {
+        let source = super::opt::read_text(&model.model)?;
+        case::from_text(&source, Path::new("standard input"), &stored)
+    } else {
+        case::load(&model.model, &stored, &options)
+    };
+    let case = case.map_err(Stop::from)?;
     note(model.verbose, "read the model", start);
     Ok(case)
+}
+
+/// A folder that the user names must hold `prefix_0.pb`, …, without a gap: a slip of the pen must not compare nothing.
+fn named_folder(dir: &Path, flag: &str, prefix: &str) -> Result<(), Stop> {
+    let usage = |why: String| Stop::Usage(format!("{flag} {}: {why}", dir.display()));
+    let entries = std::fs::read_dir(dir).map_err(|e| usage(e.to_string()))?;
+    let number = |name: String| -> Option<usize> {
+        name.strip_prefix(prefix)?.strip_prefix('_')?.strip_suffix(".pb")?.parse().ok()
+    };
+    let mut numbers: Vec<usize> =
+        entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).filter_map(number).collect();
+    numbers.sort_unstable();
+    match numbers.iter().enumerate().find(|&(i, &n)| i != n) {
+        Some((i, n)) => Err(usage(format!("there is {prefix}_{n}.pb and no {prefix}_{i}.pb"))),
+        None if numbers.is_empty() => Err(usage(format!("there is no {prefix}_0.pb"))),
+        None => Ok(()),
+    }
 }
 
 /// The inputs of the graph, from `--inputs` or the case.

@@ -26,21 +26,25 @@ pub(crate) fn run(args: &Opt) -> Result<(), Stop> {
 /// A text graph with its header, or any other model on one rank.
 fn read(args: &Opt) -> Result<(Graph, Request), Stop> {
     let path = &args.model.model;
-    let usage = |why: String| Stop::Usage(format!("{}: {why}", path.display()));
+    let usage = |why: String| Stop::Usage(format!("{}: {why}", name(path)));
     if path.is_dir() || path.extension().is_some_and(|e| e == "onnx") {
         let request = Request::from_header("").map_err(usage)?;
         return Ok((model::load(&args.model, None)?.graph, request));
     }
     let source = read_text(path)?;
     let request = Request::from_header(&source).map_err(usage)?;
-    let graph =
-        text::parse(&source).map_err(|e| Stop::Usage(format!("{} is no graph\n{e}", path.display())))?;
+    let graph = text::parse(&source).map_err(|e| Stop::Usage(format!("{} is no graph\n{e}", name(path))))?;
     Ok((graph, request))
+}
+
+/// A path as messages name it.
+pub(crate) fn name(path: &Path) -> String {
+    if path.as_os_str() == "-" { "standard input".into() } else { path.display().to_string() }
 }
 
 /// A text file, or standard input for `-`.
 pub(crate) fn read_text(path: &Path) -> Result<String, Stop> {
-    let fail = |e: std::io::Error| Stop::Usage(format!("{}: {e}", path.display()));
+    let fail = |e: std::io::Error| Stop::Usage(format!("{}: {e}", name(path)));
     if path.as_os_str() == "-" {
         let mut text = String::new();
         std::io::stdin().lock().read_to_string(&mut text).map_err(fail)?;

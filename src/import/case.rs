@@ -131,7 +131,15 @@ pub fn load(path: &Path, stored: &Stored, options: &ImportOptions) -> Result<Cas
         path: path.to_owned(),
         why: "neither an .onnx file nor text".to_owned(),
     })?;
-    let graph = text::parse(&source).map_err(|source| CaseError::Text { path: path.to_owned(), source })?;
+    from_text(&source, path, stored)
+}
+
+/// A case from a graph in text form; `path` names it in errors.
+///
+/// # Errors
+/// See [`CaseError`].
+pub fn from_text(source: &str, path: &Path, stored: &Stored) -> Result<Case, CaseError> {
+    let graph = text::parse(source).map_err(|source| CaseError::Text { path: path.to_owned(), source })?;
     let inputs: Vec<String> = graph.inputs().into_iter().map(|v| graph.value(v).name.clone()).collect();
     let outputs: Vec<String> = graph.outputs().iter().map(|o| o.name.clone()).collect();
     Ok(Case {

@@ -12,12 +12,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The island graph of `rank`.
-pub(super) fn graph(site: &Site<'_>, strategy: Strategy, rank: usize) -> Result<Graph, RingError> {
-    let route = Route::of(site);
+pub(super) fn graph(
+    site: &Site<'_>,
+    route: &Route<'_>,
+    strategy: Strategy,
+    rank: usize,
+) -> Result<Graph, RingError> {
     let mut b = Builder::new(site, rank);
     match strategy {
-        Strategy::Ring => b.ring(&route)?,
-        Strategy::AllGather => b.all_gather(&route)?,
+        Strategy::Ring => b.ring(route)?,
+        Strategy::AllGather => b.all_gather(route)?,
     }
     b.finish()
 }

@@ -57,14 +57,41 @@ pub struct RingError {
     pub reason: String,
 }
 
+/// One attention of a program under a strategy: what every rank's island graph is made from, derived once.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    site: site::Site<'a>,
+    route: route::Route<'a>,
+    strategy: Strategy,
+}
+
+impl<'a> Plan<'a> {
+    /// The plan of the attention `op`.
+    ///
+    /// # Errors
+    /// If the ring cannot compute this attention.
+    pub fn new(program: &'a Program, op: OpId, strategy: Strategy) -> Result<Plan<'a>, RingError> {
+        let site = site::Site::of(program, op)?;
+        let route = route::Route::of(&site);
+        Ok(Plan { site, route, strategy })
+    }
+
+    /// The island graph of a rank.
+    ///
+    /// # Errors
+    /// If there is no such rank.
+    pub fn island(&self, rank: usize) -> Result<Graph, RingError> {
+        if rank >= self.site.ranks() {
+            return Err(self.site.refuse(format!("there is no rank {rank} of {}", self.site.ranks())));
+        }
+        build::graph(&self.site, &self.route, self.strategy, rank)
+    }
+}
+
 /// The island graph of `rank` for the attention `op` of the program.
 ///
 /// # Errors
 /// If the ring cannot compute this attention.
 pub fn island(program: &Program, op: OpId, strategy: Strategy, rank: usize) -> Result<Graph, RingError> {
-    let site = site::Site::of(program, op)?;
-    if rank >= site.ranks() {
-        return Err(site.refuse(format!("there is no rank {rank} of {}", site.ranks())));
-    }
-    build::graph(&site, strategy, rank)
+    Plan::new(program, op, strategy)?.island(rank)
 }

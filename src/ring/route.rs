@@ -19,7 +19,7 @@ impl<'a> Route<'a> {
     /// Asks the mask for every pair of ranks, the farthest first.
     ///
     /// Complexity: O(P²) questions at worst, O(P) where the farthest rank needs the piece.
-    pub(super) fn of(site: &'a Site<'_>) -> Route<'a> {
+    pub(super) fn of(site: &Site<'a>) -> Route<'a> {
         let ranks = site.ranks();
         let needs = |rank: usize, piece: &Progression| {
             let rows = &site.q_layout.rows[rank];

@@ -42,27 +42,73 @@ pub fn schedule(
     strategy: Strategy,
     islands: &[Graph],
 ) -> Result<Schedule, ScheduleError> {
-    let site = Site::of(program, op).map_err(|e| ScheduleError { island: e.at, rank: 0, why: e.reason })?;
-    let fault = |rank, why| ScheduleError { island: site.name.clone(), rank, why };
-    if islands.len() != site.ranks() {
-        return Err(fault(0, format!("{} island graphs for {} ranks", islands.len(), site.ranks())));
+    let mut draft = Draft::new(program, op, strategy)?;
+    draft.complete(islands.len())?;
+    islands.iter().try_for_each(|graph| draft.rank(graph))?;
+    draft.done()
+}
+
+/// A schedule that is made rank by rank, so that no more than one island graph need be there at a time.
+#[derive(Debug)]
+pub struct Draft<'a> {
+    site: Site<'a>,
+    strategy: Strategy,
+    attention: AttentionFacts,
+    ranks: Vec<RankProgram>,
+}
+
+impl<'a> Draft<'a> {
+    /// The schedule of the attention `op`, still without ranks.
+    ///
+    /// # Errors
+    /// If the program does not split that attention.
+    pub fn new(program: &'a Program, op: OpId, strategy: Strategy) -> Result<Draft<'a>, ScheduleError> {
+        let site =
+            Site::of(program, op).map_err(|e| ScheduleError { island: e.at, rank: 0, why: e.reason })?;
+        let attention = facts(&site);
+        Ok(Draft { site, strategy, attention, ranks: vec![] })
     }
-    let attention = facts(&site);
-    let ranks = islands
-        .iter()
-        .enumerate()
-        .map(|(rank, graph)| {
-            build::rank_program(&site, &attention, graph, rank).map_err(|why| fault(rank, why))
+
+    /// Schedules the island graph of the next rank.
+    ///
+    /// # Errors
+    /// See [`ScheduleError`].
+    pub fn rank(&mut self, graph: &Graph) -> Result<(), ScheduleError> {
+        let rank = self.ranks.len();
+        if rank >= self.site.ranks() {
+            return Err(self.fault(rank, format!("there are {} ranks", self.site.ranks())));
+        }
+        let program = build::rank_program(&self.site, &self.attention, graph, rank);
+        self.ranks.push(program.map_err(|why| self.fault(rank, why))?);
+        Ok(())
+    }
+
+    /// The schedule of all ranks.
+    ///
+    /// # Errors
+    /// If a rank is missing.
+    pub fn done(self) -> Result<Schedule, ScheduleError> {
+        self.complete(self.ranks.len())?;
+        Ok(Schedule {
+            name: self.site.name.clone(),
+            strategy: self.strategy.name().to_owned(),
+            attention: self.attention,
+            q_layout: self.site.q_layout.clone(),
+            kv_layout: self.site.kv_layout.clone(),
+            ranks: self.ranks,
         })
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(Schedule {
-        name: site.name.clone(),
-        strategy: strategy.name().to_owned(),
-        attention,
-        q_layout: site.q_layout.clone(),
-        kv_layout: site.kv_layout.clone(),
-        ranks,
-    })
+    }
+
+    fn complete(&self, graphs: usize) -> Result<(), ScheduleError> {
+        if graphs == self.site.ranks() {
+            return Ok(());
+        }
+        Err(self.fault(0, format!("{graphs} island graphs for {} ranks", self.site.ranks())))
+    }
+
+    fn fault(&self, rank: usize, why: String) -> ScheduleError {
+        ScheduleError { island: self.site.name.clone(), rank, why }
+    }
 }
 
 /// What the schedule claims to compute.
