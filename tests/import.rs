@@ -7,6 +7,7 @@ mod import {
     mod broken;
     mod build;
     mod cases;
+    mod contrib;
     mod external;
     mod functions;
     mod models;

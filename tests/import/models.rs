@@ -2,13 +2,16 @@
 
 use annulus::eval::{Precision, compare, eval};
 use annulus::import::{ImportOptions, case};
+use annulus::ir::{Form, Graph, Tensor, parse, print, verify};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Loads and evaluates a case; what it came to, in a line.
 fn judge(folder: &Path) -> Result<String, String> {
     let case =
         case::load(folder, &Default::default(), &ImportOptions::default()).map_err(|e| e.to_string())?;
+    round_trip(&case.graph, folder);
     let inputs = case.ordered_inputs().map_err(|name| format!("input {name} is not stored"))?;
     let outputs = eval(&case.graph, &inputs, Precision::Declared).map_err(|e| e.to_string())?;
     assert_eq!(outputs.len(), case.expected.len(), "{}: every output is stored", folder.display());
@@ -20,6 +23,24 @@ fn judge(folder: &Path) -> Result<String, String> {
         }
     }
     Ok(format!("{} operations", case.graph.len()))
+}
+
+/// Printed and parsed the graph is the same, its data too where the form holds them; printed again, the bytes are.
+fn round_trip(g: &Graph, folder: &Path) {
+    assert_eq!(verify(g), Ok(()));
+    for form in [Form::People, Form::Full] {
+        let text = print(g, form);
+        let back = parse(&text).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        assert!(back == *g, "{}", folder.display());
+        assert!(print(&back, form) == text, "{}", folder.display());
+        if form == Form::Full {
+            let data = |g: &Graph| -> Vec<Option<Arc<Tensor>>> {
+                let values = g.ops().into_iter().flat_map(|id| g.results(id));
+                values.filter_map(|v| g.as_constant(v)).map(|c| c.data.clone()).collect()
+            };
+            assert!(data(&back) == data(g), "{}", folder.display());
+        }
+    }
 }
 
 fn folders(at: &Path) -> Vec<PathBuf> {

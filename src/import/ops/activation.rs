@@ -1,7 +1,7 @@
 //! Activations: composites of elementwise functions, and softmax.
 
 use super::super::node::{Cx, Outcome, Refusal, malformed, one, unsupported};
-use crate::ir::{Binary, DType, Op, Unary, ValueId};
+use crate::ir::{Binary, Op, Reduction, Unary, ValueId};
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI};
 
 /// max(x, 0).
@@ -104,18 +104,58 @@ pub(super) fn softmax(cx: &mut Cx<'_>) -> Outcome {
     one(cx.out(Op::Softmax { axis }, &[x])?)
 }
 
-/// LogSoftmax: x − max − ln Σ exp(x − max).
+/// LogSoftmax: x − max − ln Σ exp(x − max), of half precision in f32.
 pub(super) fn log_softmax(cx: &mut Cx<'_>) -> Outcome {
     let x = cx.arg(0)?;
     let axis = cx.int("axis")?.unwrap_or(-1);
     let axis = cx.axis(axis, cx.ty(x).rank())?;
-    if cx.dtype(x) == DType::F16 || cx.dtype(x) == DType::BF16 {
-        return unsupported("half precision");
+    let dtype = cx.dtype(x);
+    if !dtype.is_float() {
+        return malformed(format!("of {}", cx.ty(x)));
     }
-    let max = cx.reduce("max", crate::ir::Reduction::Max, x, &[axis])?;
-    let shifted = cx.binary("shifted", Binary::Sub, x, max)?;
+    let wide = cx.cast("wide", x, dtype.accumulator())?;
+    let max = cx.reduce("max", Reduction::Max, wide, &[axis])?;
+    let shifted = cx.binary("shifted", Binary::Sub, wide, max)?;
     let exp = cx.unary("exp", Unary::Exp, shifted)?;
-    let sum = cx.reduce("sum", crate::ir::Reduction::Sum, exp, &[axis])?;
+    let sum = cx.reduce("sum", Reduction::Sum, exp, &[axis])?;
     let log = cx.unary("log", Unary::Log, sum)?;
-    one(cx.out(Op::Binary(Binary::Sub), &[shifted, log])?)
+    let sub = Op::Binary(Binary::Sub);
+    if wide == x {
+        return one(cx.out(sub, &[shifted, log])?);
+    }
+    let wide = cx.sub("wide.result", sub, &[shifted, log])?;
+    one(cx.out(Op::Cast(dtype), &[wide])?)
+}
+
+/// Softplus: ln(1 + e^x) = max(x, 0) + ln(1 + e^−|x|), which does not overflow.
+pub(super) fn softplus(cx: &mut Cx<'_>) -> Outcome {
+    let x = cx.arg(0)?;
+    let dtype = cx.dtype(x);
+    let zero = cx.scalar("zero", dtype, 0.0);
+    let most = cx.binary("most", Binary::Max, x, zero)?;
+    let size = cx.unary("size", Unary::Abs, x)?;
+    let minus = cx.unary("minus", Unary::Neg, size)?;
+    let exp = cx.unary("exp", Unary::Exp, minus)?;
+    let sum = cx.with_scalar("sum", Binary::Add, exp, 1.0)?;
+    let log = cx.unary("log", Unary::Log, sum)?;
+    one(cx.out(Op::Binary(Binary::Add), &[most, log])?)
+}
+
+/// The activation that a fused operator names, of a value.
+pub(super) fn named(cx: &mut Cx<'_>, name: &str, x: ValueId, alpha: Option<f64>) -> Outcome {
+    let dtype = cx.dtype(x);
+    one(match name {
+        "Relu" => {
+            let zero = cx.scalar("zero", dtype, 0.0);
+            cx.out(Op::Binary(Binary::Max), &[x, zero])?
+        }
+        "LeakyRelu" => {
+            let small = cx.with_scalar("small", Binary::Mul, x, alpha.unwrap_or(0.01f32.into()))?;
+            let negative = cx.with_scalar("negative", Binary::Lt, x, 0.0)?;
+            cx.out(Op::Select, &[negative, small, x])?
+        }
+        "Tanh" => cx.out(Op::Unary(Unary::Tanh), &[x])?,
+        "Sigmoid" => cx.out(Op::Unary(Unary::Sigmoid), &[x])?,
+        other => return unsupported(format!("activation {other:?}")),
+    })
 }

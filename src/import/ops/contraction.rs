@@ -25,6 +25,22 @@ pub(super) fn fused_matmul(cx: &mut Cx<'_>) -> Outcome {
 
 /// Gemm: alpha·A'·B' + beta·C, of matrices.
 pub(super) fn gemm(cx: &mut Cx<'_>) -> Outcome {
+    one(matrices(cx, true)?)
+}
+
+/// com.microsoft FusedGemm: an activation of Gemm.
+pub(super) fn fused_gemm(cx: &mut Cx<'_>) -> Outcome {
+    let name = cx.string("activation", "")?;
+    let alpha = cx.float("activation_alpha")?;
+    if name.is_empty() {
+        return gemm(cx);
+    }
+    let x = matrices(cx, false)?;
+    super::activation::named(cx, &name, x, alpha)
+}
+
+/// What Gemm computes: the node's output if `last`.
+fn matrices(cx: &mut Cx<'_>, last: bool) -> Result<ValueId, Refusal> {
     let (alpha, beta) = (cx.float("alpha")?.unwrap_or(1.0), cx.float("beta")?.unwrap_or(1.0));
     let trans = [cx.flag("transA", false)?, cx.flag("transB", false)?];
     let (a, b, c) = (cx.arg(0)?, cx.arg(1)?, cx.opt(2)?);
@@ -40,7 +56,7 @@ pub(super) fn gemm(cx: &mut Cx<'_>) -> Outcome {
         Contract { lhs: side(trans[0], "m", "k"), rhs: side(trans[1], "k", "n"), out: "mn".to_owned() };
     let op = Op::Contract(contract);
     let Some(c) = c.filter(|_| beta != 0.0) else {
-        return one(scaled(cx, op, [a, b], alpha, true)?);
+        return scaled(cx, op, [a, b], alpha, last);
     };
     let product = scaled(cx, op, [a, b], alpha, false)?;
     let shape = cx.shape(product);
@@ -48,7 +64,8 @@ pub(super) fn gemm(cx: &mut Cx<'_>) -> Outcome {
         return malformed("C does not broadcast to the product");
     }
     let c = if beta == 1.0 { c } else { cx.with_scalar("beta", Binary::Mul, c, beta)? };
-    one(cx.out(Op::Binary(Binary::Add), &[product, c])?)
+    let add = Op::Binary(Binary::Add);
+    if last { cx.out(add, &[product, c]) } else { cx.sub("affine", add, &[product, c]) }
 }
 
 /// The contraction, times `alpha`; its last operation makes the node's output if `last`.

@@ -5,6 +5,7 @@ mod attention;
 mod contraction;
 mod contrib;
 mod conv;
+mod einsum;
 mod elementwise;
 mod flex;
 mod index;
@@ -102,6 +103,7 @@ fn core(op: &str) -> Option<Schema> {
         "Gelu" => to_one(1..=1, activation::gelu),
         "Swish" => to_one(1..=1, activation::swish),
         "Softmax" => to_one(1..=1, activation::softmax),
+        "Softplus" => to_one(1..=1, activation::softplus),
         "LogSoftmax" => to_one(1..=1, activation::log_softmax),
         // shape
         "Constant" => to_one(0..=0, shape::constant),
@@ -143,8 +145,11 @@ fn core(op: &str) -> Option<Schema> {
         "ReduceL2" => to_one(1..=2, reduce::l2),
         "ReduceLogSumExp" => to_one(1..=2, reduce::log_sum_exp),
         "LayerNormalization" => row(2..=3, 1..=3, reduce::layer_norm),
+        // ONNX Runtime puts it into the default domain.
+        "SimplifiedLayerNormalization" => row(2..=2, 1..=2, reduce::simplified),
         "RMSNormalization" => to_one(2..=2, reduce::rms_norm),
         // contraction
+        "Einsum" => to_one(1..=MANY, einsum::einsum),
         "MatMul" => to_one(2..=2, contraction::matmul),
         "Gemm" => to_one(2..=3, contraction::gemm),
         // windows
@@ -169,6 +174,10 @@ fn microsoft(op: &str) -> Option<Schema> {
         "BiasGelu" => to_one(2..=2, activation::bias_gelu),
         "FastGelu" => to_one(1..=2, activation::fast_gelu),
         "QuickGelu" => to_one(1..=1, activation::quick_gelu),
+        "EmbedLayerNormalization" => row(7..=9, 1..=3, reduce::embed_layer_norm),
+        "SimplifiedLayerNormalization" => row(2..=2, 1..=2, reduce::simplified),
+        "RotaryEmbedding" => to_one(4..=4, rotary::contrib),
+        "FusedGemm" => to_one(2..=3, contraction::fused_gemm),
         "FusedMatMul" => to_one(2..=2, contraction::fused_matmul),
         "SkipLayerNormalization" => row(3..=5, 1..=4, reduce::skip_layer_norm),
         "SkipSimplifiedLayerNormalization" => row(3..=4, 1..=4, reduce::skip_rms_norm),

@@ -194,6 +194,72 @@ pub(super) fn rms_norm(cx: &mut Cx<'_>) -> Outcome {
     one(affine(cx, normal, scale, None)?)
 }
 
+/// SimplifiedLayerNormalization: RMSNormalization that also gives 1/√(…).
+pub(super) fn simplified(cx: &mut Cx<'_>) -> Outcome {
+    let (x, scale) = (cx.arg(0)?, cx.arg(1)?);
+    let n = norm(cx, x)?;
+    let dtype = cx.dtype(x);
+    let wide = cx.cast("wide", x, n.stage)?;
+    let [normal, inverse] = rms(cx, wide, &n)?;
+    let normal = cx.cast("narrow", normal, dtype)?;
+    let y = affine(cx, normal, scale, None)?;
+    Ok([y, inverse].map(Lowered::Value).to_vec())
+}
+
+/// com.microsoft EmbedLayerNormalization: LayerNormalization of word, position and segment embeddings, added. Its other
+/// results: how many ones the mask has for each batch entry, and the sum of the embeddings.
+pub(super) fn embed_layer_norm(cx: &mut Cx<'_>) -> Outcome {
+    let (ids, words, positions) = (cx.arg(0)?, cx.arg(2)?, cx.arg(3)?);
+    let (segments, segment_table) = (cx.opt(1)?, cx.opt(4)?);
+    let (scale, bias, mask, position_ids) = (cx.arg(5)?, cx.arg(6)?, cx.opt(7)?, cx.opt(8)?);
+    let epsilon = cx.float("epsilon")?.unwrap_or(1e-12f32.into());
+    // The type of the second result, which its shape says already.
+    cx.int("mask_index_type")?;
+    let (&[batch, rows], &[_, hidden]) = (cx.shape(ids).as_slice(), cx.shape(words).as_slice()) else {
+        return malformed("its ids or its word embeddings are no matrix");
+    };
+    let place = match position_ids {
+        Some(p) if matches!(*cx.shape(p), [b, s] if (b == batch || b == 1) && s == rows) => p,
+        Some(p) => return malformed(format!("its position ids are {}", cx.ty(p))),
+        None => {
+            cx.sub("position", Op::Iota { ty: crate::ir::Type::new(DType::I64, [rows]), axis: 0 }, &[])?
+        }
+    };
+    let word = cx.sub("word", Op::Gather { axis: 0 }, &[words, ids])?;
+    let position = cx.sub("position.embedded", Op::Gather { axis: 0 }, &[positions, place])?;
+    let mut sum = cx.binary("embedded", Binary::Add, word, position)?;
+    match (segments, segment_table) {
+        (Some(s), Some(table)) => {
+            let segment = cx.sub("segment", Op::Gather { axis: 0 }, &[table, s])?;
+            sum = cx.binary("embedded.segment", Binary::Add, sum, segment)?;
+        }
+        (None, _) => {}
+        (Some(_), None) => return malformed("segment ids without segment embeddings"),
+    }
+    if cx.shape(sum) != [batch, rows, hidden] {
+        return malformed(format!("its embeddings add up to {}", cx.ty(sum)));
+    }
+    let dtype = cx.dtype(sum);
+    let n = Norm { axes: vec![2], epsilon, stage: dtype.accumulator() };
+    let wide = cx.cast("wide", sum, n.stage)?;
+    let [normal, ..] = standardise(cx, wide, &n)?;
+    let normal = cx.cast("narrow", normal, dtype)?;
+    let y = affine(cx, normal, scale, Some(bias))?;
+    let index = match mask {
+        Some(m) if cx.shape(m) == [batch, rows] => {
+            let ones = cx.with_scalar("mask.ones", Binary::Eq, m, 1.0)?;
+            let ones = cx.cast("mask.count", ones, DType::I32)?;
+            cx.sub("mask.index", Op::Reduce { kind: Reduction::Sum, axes: vec![1], keep: false }, &[ones])?
+        }
+        Some(m) => return malformed(format!("its mask is {}", cx.ty(m))),
+        None => {
+            let zero = cx.scalar("mask.none", DType::I32, 0.0);
+            cx.expand("mask.index", zero, &[batch])?
+        }
+    };
+    Ok([y, index, sum].map(Lowered::Value).to_vec())
+}
+
 /// The sum that the com.microsoft skip normalisations start from, in the type in which they compute, and their attributes.
 fn skip(cx: &mut Cx<'_>, bias: Option<ValueId>) -> Result<(ValueId, Norm), Refusal> {
     let (x, skip) = (cx.arg(0)?, cx.arg(1)?);

@@ -1,7 +1,7 @@
 //! RotaryEmbedding, in the layout of its operand: each pair of a row turns by the angle of its position.
 
-use super::super::node::{Cx, Outcome, Refusal, malformed, one};
-use crate::ir::{Binary, Op, ValueId};
+use super::super::node::{Cx, Outcome, Refusal, malformed, one, unsupported};
+use crate::ir::{Binary, DType, Op, Type, ValueId};
 
 /// Where the rows of an operand stand, (batch, head, row, size) or (batch, row, head, size).
 struct Layout {
@@ -35,9 +35,65 @@ pub(super) fn rotary(cx: &mut Cx<'_>) -> Outcome {
     if !turned.is_multiple_of(2) {
         return malformed(format!("{turned} elements are no pairs"));
     }
-    let cos = table(cx, 1, "cos", &layout, turned / 2)?;
-    let sin = table(cx, 2, "sin", &layout, turned / 2)?;
+    let (cos, sin, positions) = (cx.arg(1)?, cx.arg(2)?, cx.opt(3)?);
+    let tables = [(cos, "cos"), (sin, "sin")];
+    turn(cx, x, &layout, turned, interleaved, tables, positions)
+}
 
+/// com.microsoft RotaryEmbedding. The tables are (position, pairs); positions come before them, and may be one number, at
+/// which the rows begin.
+pub(super) fn contrib(cx: &mut Cx<'_>) -> Outcome {
+    let interleaved = cx.flag("interleaved", false)?;
+    let heads = cx.int("num_heads")?.unwrap_or(0);
+    let part = cx.int("rotary_embedding_dim")?.unwrap_or(0);
+    if cx.flag("is_packed_batching", false)? || cx.float("scale")?.is_some_and(|s| s != 1.0) {
+        return unsupported("packed batches, or a scale of the angles");
+    }
+    let (x, positions, cos, sin) = (cx.arg(0)?, cx.arg(1)?, cx.arg(2)?, cx.arg(3)?);
+    let (whole, pairs) = (cx.shape(x), cx.shape(cos).last().copied().unwrap_or(0));
+    let Some(turned) = pairs.checked_mul(2).filter(|&n| n > 0) else {
+        return malformed("its tables are empty");
+    };
+    if part != 0 && usize::try_from(part) != Ok(turned) {
+        return malformed(format!("{part} elements are turned, and its tables have {pairs} pairs"));
+    }
+    let layout = match (whole.as_slice(), usize::try_from(heads)) {
+        (&[_, _, _, _], _) => Layout { shape: whole.clone(), head: 1, row: 2 },
+        (&[b, s, hidden], Ok(h)) if part != 0 && h > 0 && hidden % h == 0 => {
+            Layout { shape: vec![b, s, h, hidden / h], row: 1, head: 2 }
+        }
+        // A head is what the tables turn.
+        (&[b, s, hidden], _) if part == 0 && hidden % turned == 0 => {
+            Layout { shape: vec![b, s, hidden / turned, turned], row: 1, head: 2 }
+        }
+        _ => return malformed(format!("{heads} heads of {}, {turned} elements turned", cx.ty(x))),
+    };
+    if turned > layout.shape[3] || cx.dtype(positions) != DType::I64 {
+        return malformed(format!("{turned} of {} elements are turned", layout.shape[3]));
+    }
+    let rows = layout.shape[layout.row];
+    let positions = if cx.shape(positions) == [1] {
+        let count = cx.sub("row", Op::Iota { ty: Type::new(DType::I64, [1, rows]), axis: 1 }, &[])?;
+        cx.binary("position", Binary::Add, count, positions)?
+    } else {
+        positions
+    };
+    turn(cx, x, &layout, turned, interleaved, [(cos, "cos"), (sin, "sin")], Some(positions))
+}
+
+/// The rows of x, the first `turned` elements of each head turned.
+fn turn(
+    cx: &mut Cx<'_>,
+    x: ValueId,
+    layout: &Layout,
+    turned: usize,
+    interleaved: bool,
+    tables: [(ValueId, &str); 2],
+    positions: Option<ValueId>,
+) -> Outcome {
+    let (whole, size) = (cx.shape(x), layout.shape[3]);
+    let cos = table(cx, tables[0], positions, layout, turned / 2)?;
+    let sin = table(cx, tables[1], positions, layout, turned / 2)?;
     let heads_apart = cx.reshape("heads", x, &layout.shape)?;
     let part = cx.slice("turned", heads_apart, 3, 0, turned)?;
     let [first, second] = halves(cx, part, turned, interleaved)?;
@@ -83,9 +139,14 @@ fn halves(cx: &mut Cx<'_>, x: ValueId, turned: usize, interleaved: bool) -> Resu
 }
 
 /// A table with an axis for the heads, so that it broadcasts to the operand.
-fn table(cx: &mut Cx<'_>, i: usize, what: &str, layout: &Layout, pairs: usize) -> Result<ValueId, Refusal> {
-    let mut table = cx.arg(i)?;
-    if let Some(positions) = cx.opt(3)? {
+fn table(
+    cx: &mut Cx<'_>,
+    (mut table, what): (ValueId, &str),
+    positions: Option<ValueId>,
+    layout: &Layout,
+    pairs: usize,
+) -> Result<ValueId, Refusal> {
+    if let Some(positions) = positions {
         if cx.ty(table).rank() != 2 || cx.ty(positions).rank() != 2 {
             return malformed("with positions, tables are (position, pairs) and positions (batch, row)");
         }
