@@ -20,9 +20,11 @@ const OPERATORS: &str = "Neg Abs Sign Exp Log Sqrt Reciprocal Sin Cos Tanh Sigmo
     Reshape Flatten Squeeze Unsqueeze Expand Tile Transpose Concat Slice Split SplitToSequence SequenceConstruct \
     SequenceAt ConcatFromSequence Pad Gather GatherElements GatherND ScatterND ScatterElements CumSum TopK Trilu \
     OneHot Einsum MaxPool NonZero ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceSumSquare ReduceL2 \
-    ReduceLogSumExp LayerNormalization RMSNormalization MatMul Gemm Conv Attention RotaryEmbedding If Loop \
+    ReduceLogSumExp LayerNormalization RMSNormalization InstanceNormalization AveragePool GlobalAveragePool \
+    GlobalMaxPool MatMul Gemm Conv Attention RotaryEmbedding If Loop \
     com.microsoft::Gelu com.microsoft::BiasGelu com.microsoft::FastGelu com.microsoft::QuickGelu \
     com.microsoft::FusedMatMul com.microsoft::SkipLayerNormalization com.microsoft::SkipSimplifiedLayerNormalization \
+    com.microsoft::Attention com.microsoft::EmbedLayerNormalization com.microsoft::FusedGemm \
     com.microsoft::MultiHeadAttention com.microsoft::RotaryEmbedding com.microsoft::SimplifiedLayerNormalization \
     ai.onnx.preview::FlexAttention Nonsense";
 
@@ -32,7 +34,8 @@ const ATTRIBUTES: &str = "axis axes keepdims perm to value value_int value_ints 
     kv_num_heads num_heads softcap qk_matmul_output_mode softmax_precision interleaved rotary_embedding_dim largest sorted \
     upper exclusive reverse mode num_outputs new_axis noop_with_empty_axes allowzero start end batch_dims reduction \
     approximate fmod detect_negative detect_positive saturate stash_type left_window_size right_window_size shape \
-    batch_axis unidirectional mask_filter_value equation ceil_mode storage_order keepdims split";
+    batch_axis unidirectional mask_filter_value equation ceil_mode storage_order keepdims split \
+    count_include_pad qkv_hidden_sizes activation activation_alpha mask_index_type do_rotary";
 
 const NUMBERS: [i64; 22] = [
     0,
