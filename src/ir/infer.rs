@@ -1,13 +1,16 @@
 //! Result types of an operation from its operands' types. Every rule about what an operation takes stands here, once.
 
-use super::graph::ValueId;
-use super::op::{Attention, AttentionSizes, Collective, Contract, Op, Partial, Reduction, Windows};
-use super::types::{DType, MAX_ELEMENTS, MAX_RANK, Type, broadcast};
-use crate::layout::Progression;
-use crate::mask::{Fill, Term, Tile};
+mod attention;
+mod rows;
 
-/// Most comparisons of one row progression with another that are made for one operation; beyond, it is refused.
-const MAX_COMPARISONS: usize = 1 << 24;
+pub use attention::attention_sizes;
+pub use rows::{offset_in, union};
+
+use super::graph::ValueId;
+use super::op::{Collective, Contract, Op, Reduction, Windows};
+use super::types::{DType, MAX_ELEMENTS, MAX_RANK, Type, broadcast};
+use attention::{attention, partial, partial_rows, sinks};
+use rows::{among, bounded, counted, distinct, show, within};
 
 /// Why an operation does not take its operands.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,36 +39,6 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>, InferError> {
         }
     }
     Ok(results)
-}
-
-/// The sizes of an attention on operands of these types.
-///
-/// # Errors
-/// If q, k and v do not fit each other.
-pub fn attention_sizes(q: &Type, k: &Type, v: &Type) -> Result<AttentionSizes, String> {
-    let (&[b, hq, sq, dk], &[bk, hkv, sk, dk2], &[bv, hv, sv, dv]) =
-        (q.shape.as_slice(), k.shape.as_slice(), v.shape.as_slice())
-    else {
-        return Err(format!("want (batch, heads, rows, size), have q {q}, k {k}, v {v}"));
-    };
-    if (b, dk, hkv, sk) != (bk, dk2, hv, sv) || bk != bv {
-        return Err(format!("batch, heads, rows or sizes differ: q {q}, k {k}, v {v}"));
-    }
-    if q.dtype != k.dtype || q.dtype != v.dtype || !q.dtype.is_float() {
-        return Err(format!("want one floating type, have q {q}, k {k}, v {v}"));
-    }
-    if hkv == 0 || hq % hkv != 0 {
-        return Err(format!("{hkv} key heads do not divide {hq} query heads"));
-    }
-    Ok(AttentionSizes {
-        batch: b,
-        q_heads: hq,
-        kv_heads: hkv,
-        q_len: sq,
-        kv_len: sk,
-        head_dim: dk,
-        v_head_dim: dv,
-    })
 }
 
 fn rule(op: &Op, x: &[&Type]) -> Result<Vec<Type>, String> {
@@ -472,165 +445,6 @@ fn contract(c: &Contract, a: &Type, b: &Type) -> Result<Type, String> {
     Ok(Type::new(a.dtype, shape))
 }
 
-fn attention(a: &Attention, x: &[&Type]) -> Result<Vec<Type>, String> {
-    if x.len() < 3 {
-        return Err(format!("wants q, k and v, has {} operands", x.len()));
-    }
-    let s = attention_sizes(x[0], x[1], x[2])?;
-    attributes(a)?;
-    let others = match a.sinks {
-        Some(operand) if operand < 3 || operand + 1 != x.len() => {
-            return Err(format!("the sinks are operand {operand}, which is not the last after q, k and v"));
-        }
-        Some(operand) => {
-            sinks(x[operand], operand, &[s.batch, s.q_heads, s.q_len, 1])?;
-            &x[..operand]
-        }
-        None => x,
-    };
-    leaves(a, others, 3, [s.batch, s.q_heads, s.q_len, s.kv_len])?;
-    let mut out = vec![Type::new(x[0].dtype, vec![s.batch, s.q_heads, s.q_len, s.v_head_dim])];
-    if a.lse {
-        out.push(Type::new(a.acc, vec![s.batch, s.q_heads, s.q_len]));
-    }
-    Ok(out)
-}
-
-fn attributes(a: &Attention) -> Result<(), String> {
-    if !a.scale.is_finite() || !a.softcap.is_finite() || a.softcap < 0.0 {
-        return Err(format!("scale {} or softcap {} is no number", a.scale, a.softcap));
-    }
-    if let Fill::Replace(fill) | Fill::Add(fill) = a.mask.fill
-        && !fill.is_finite()
-    {
-        return Err(format!("the mask fills with {fill}, which is not finite"));
-    }
-    if a.acc != DType::F32 && a.acc != DType::F64 {
-        return Err(format!("cannot accumulate in {}", a.acc));
-    }
-    Ok(())
-}
-
-fn partial(p: &Partial, x: &[&Type]) -> Result<Vec<Type>, String> {
-    if x.len() < 2 {
-        return Err(format!("wants q and packed k‖v, has {} operands", x.len()));
-    }
-    let (&[b, hq, sq, dk], &[bk, hkv, sk, d]) = (x[0].shape.as_slice(), x[1].shape.as_slice()) else {
-        return Err(format!("want four axes, have {} and {}", x[0], x[1]));
-    };
-    let fits = b == bk
-        && hkv > 0
-        && hq % hkv == 0
-        && Some(d) == dk.checked_add(p.v_head_dim)
-        && sq == counted(&p.q_rows)?
-        && sk == counted(&p.k_rows)?;
-    if !fits {
-        return Err(format!(
-            "{} and {} do not fit rows {} and {}, Dv {}",
-            x[0],
-            x[1],
-            show(&p.q_rows),
-            show(&p.k_rows),
-            p.v_head_dim
-        ));
-    }
-    if x[0].dtype != x[1].dtype || !x[0].dtype.is_float() {
-        return Err(format!("wants one floating type, has {} and {}", x[0], x[1]));
-    }
-    if p.tile == Tile::Skip {
-        return Err("a tile that is skipped is not computed: want full or partial".into());
-    }
-    attributes(&p.attention)?;
-    if let Some(operand) = p.attention.sinks
-        && operand.checked_sub(1) != Some(x.len())
-    {
-        return Err(format!("the sinks are operand {operand} of the attention, which is not the last"));
-    }
-    leaves(&p.attention, x, 2, [b, hq, sq, usize::MAX])?;
-    let acc = p.attention.acc;
-    let row = Type::new(acc, vec![b, hq, sq]);
-    Ok(vec![Type::new(acc, vec![b, hq, sq, p.v_head_dim]), row.clone(), row])
-}
-
-/// Checks that bias and tensor terms are operands from `first` on and broadcast to `full`
-/// (an extent of `usize::MAX` is not compared). Attention counts its leaves from 3.
-fn leaves(a: &Attention, x: &[&Type], first: usize, full: [usize; 4]) -> Result<(), String> {
-    let tensors = a.mask.terms.iter().filter_map(|t| match t {
-        Term::Tensor { operand } => Some((*operand, true)),
-        _ => None,
-    });
-    let mut used = vec![false; x.len()];
-    for (operand, truth) in tensors.chain(a.bias.map(|b| (b, false))) {
-        let slot = operand.wrapping_sub(3 - first);
-        let Some(t) = x.get(slot).filter(|_| operand >= 3) else {
-            return Err(format!("there is no operand {operand}"));
-        };
-        used[slot] = true;
-        let fits = if truth { t.dtype == DType::Bool } else { t.dtype.is_float() };
-        if !fits || t.rank() > 4 {
-            let want = if truth { "a mask is bool" } else { "a bias is a floating type" };
-            return Err(format!("operand {operand} is {t}; {want}, of at most four axes"));
-        }
-        let extents = t.shape.iter().zip(&full[4 - t.rank()..]);
-        if extents.into_iter().any(|(&e, &f)| e != 1 && e != f && f != usize::MAX) {
-            return Err(format!("operand {operand}, {t}, does not broadcast to the scores"));
-        }
-    }
-    match used.iter().skip(first).position(|u| !u) {
-        Some(i) => Err(format!("no mask term and no bias names operand {}", 3 + i)),
-        None => Ok(()),
-    }
-}
-
-/// Checks that sinks broadcast to `full`: (B, Hq, rows, 1).
-fn sinks(t: &Type, operand: usize, full: &[usize]) -> Result<(), String> {
-    let fits = t.dtype.is_float()
-        && t.rank() <= full.len()
-        && t.shape
-            .iter()
-            .zip(&full[full.len() - t.rank().min(full.len())..])
-            .all(|(&e, &f)| e == 1 || e == f);
-    if fits { Ok(()) } else { Err(format!("operand {operand} is {t}; sinks broadcast to float{full:?}")) }
-}
-
-fn partial_rows(x: &[&Type], rows: &[Progression]) -> Result<(), String> {
-    let n = counted(rows)?;
-    let ok = x[0].rank() == 4
-        && x[0].shape[2] == n
-        && x[1].shape == x[0].shape[..3]
-        && x[1] == x[2]
-        && x[0].dtype == x[1].dtype;
-    if ok {
-        Ok(())
-    } else {
-        Err(format!("{}, {}, {} hold no partial result of rows {}", x[0], x[1], x[2], show(rows)))
-    }
-}
-
-/// Where the rows of `p`, which is not empty, begin within rows stored in the order of `of`: `p` must be a run within one of its progressions.
-pub fn offset_in(of: &[Progression], p: &Progression) -> Option<usize> {
-    let mut before = 0;
-    for o in of {
-        let same_step = p.step == o.step || p.len <= 1 || o.len <= 1;
-        if p.start >= o.start
-            && p.last() <= o.last()
-            && same_step
-            && (p.start - o.start).is_multiple_of(o.step)
-        {
-            return Some(before + (p.start - o.start) / o.step);
-        }
-        before += o.len;
-    }
-    None
-}
-
-/// The rows of `a`, then those progressions of `b` that are not among them.
-pub fn union(a: &[Progression], b: &[Progression]) -> Vec<Progression> {
-    let mut out = a.to_vec();
-    out.extend(b.iter().filter(|p| offset_in(a, p).is_none()));
-    out
-}
-
 fn with_axis(t: &Type, axis: usize, extent: usize) -> Type {
     let mut t = t.clone();
     if let Some(e) = t.shape.get_mut(axis) {
@@ -648,86 +462,6 @@ fn factored(t: &Type, axis: usize, outer: usize, inner: usize) -> Result<usize, 
     }
 }
 
-fn within(rows: &[Progression], length: usize) -> Result<(), String> {
-    counted(rows)?;
-    match rows.iter().find(|p| p.last() >= length) {
-        Some(p) => Err(format!("rows {p} are not among {length}")),
-        None => Ok(()),
-    }
-}
-
-/// How many rows, of progressions that are not empty and end below 2^40.
-fn counted(rows: &[Progression]) -> Result<usize, String> {
-    let mut n = 0usize;
-    for p in rows {
-        let last = p.len.checked_sub(1).and_then(|n| n.checked_mul(p.step)?.checked_add(p.start));
-        if p.step == 0 || p.step > MAX_ELEMENTS || last.is_none_or(|last| last >= MAX_ELEMENTS) {
-            return Err(format!("rows {p} are empty, or end beyond 2^40"));
-        }
-        n = n.saturating_add(p.len);
-    }
-    if n <= MAX_ELEMENTS { Ok(n) } else { Err("more than 2^40 rows".into()) }
-}
-
-/// Refuses lists whose comparison would take too long.
-fn bounded(a: &[Progression], b: &[Progression]) -> Result<(), String> {
-    let fits = a.len().saturating_mul(b.len()) <= MAX_COMPARISONS;
-    if fits { Ok(()) } else { Err(format!("{} × {} row progressions are too many", a.len(), b.len())) }
-}
-
-/// Checks that each of `rows` is one of `of`, or a run of rows within one.
-fn among(of: &[Progression], rows: &[Progression]) -> Result<(), String> {
-    counted(rows)?;
-    bounded(of, rows)?;
-    match rows.iter().find(|p| offset_in(of, p).is_none()) {
-        Some(p) => Err(format!("rows {p} are no run of rows of {}", show(of))),
-        None => Ok(()),
-    }
-}
-
-/// Checks that no row stands in two progressions.
-fn distinct(rows: &[Progression]) -> Result<(), String> {
-    let mut sorted = rows.to_vec();
-    sorted.sort_unstable();
-    let mut comparisons = 0usize;
-    for (i, a) in sorted.iter().enumerate() {
-        for b in sorted[i + 1..].iter().take_while(|b| b.start <= a.last()) {
-            comparisons += 1;
-            if comparisons > MAX_COMPARISONS {
-                return Err(format!("{} interleaved row progressions are too many", rows.len()));
-            }
-            if meet(a, b) {
-                return Err(format!("rows {a} and {b} share a row"));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Whether two progressions share a row.
-fn meet(a: &Progression, b: &Progression) -> bool {
-    // The rows of both are those of one residue class modulo the least common multiple of the steps, by the Chinese
-    // remainder theorem: the first of them from the later start on decides.
-    let (mut g, mut r) = (a.step as i128, b.step as i128);
-    let (mut x, mut y) = (1i128, 0i128);
-    while r != 0 {
-        let q = g / r;
-        (g, r) = (r, g - q * r);
-        (x, y) = (y, x - q * y);
-    }
-    // g = gcd, and x·a.step ≡ g modulo b.step.
-    let apart = b.start as i128 - a.start as i128;
-    if apart % g != 0 {
-        return false;
-    }
-    let (step, modulus) = (a.step as i128, b.step as i128 / g);
-    let first = a.start as i128 + (apart / g * x).rem_euclid(modulus) * step;
-    let common = step * modulus;
-    let low = a.start.max(b.start) as i128;
-    let row = if first >= low { first } else { first + (low - first + common - 1) / common * common };
-    row <= a.last().min(b.last()) as i128
-}
-
 fn indices(t: &Type) -> Result<(), String> {
     if matches!(t.dtype, DType::I64 | DType::I32) { Ok(()) } else { Err(format!("indices are {t}")) }
 }
@@ -739,45 +473,4 @@ fn tuple(x: &Type, i: &Type, batch: usize) -> Result<usize, String> {
         && depth <= x.rank() - batch
         && x.shape[..batch] == i.shape[..batch];
     if ok { Ok(depth) } else { Err(format!("index tuples {i} do not fit {x} with {batch} batch axes")) }
-}
-
-fn show(rows: &[Progression]) -> String {
-    let parts: Vec<String> = rows.iter().map(ToString::to_string).collect();
-    format!("[{}]", parts.join(", "))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn progression() -> impl Strategy<Value = Progression> {
-        (0usize..30, 1usize..8, 1usize..7).prop_map(|(start, len, step)| Progression { start, len, step })
-    }
-
-    proptest! {
-        #[test]
-        fn rows_that_meet_are_those_that_share_a_row(a in progression(), b in progression()) {
-            let shared = a.rows().any(|i| b.rows().any(|j| i == j));
-            prop_assert_eq!(meet(&a, &b), shared);
-        }
-
-        #[test]
-        fn distinct_rows_are_those_of_a_set(rows in proptest::collection::vec(progression(), 0..5)) {
-            let mut all: Vec<usize> = rows.iter().flat_map(|p| p.rows()).collect();
-            let n = all.len();
-            all.sort_unstable();
-            all.dedup();
-            prop_assert_eq!(distinct(&rows).is_ok(), all.len() == n);
-        }
-
-        #[test]
-        fn an_offset_is_where_the_rows_are(of in proptest::collection::vec(progression(), 0..4), p in progression()) {
-            if let Some(at) = offset_in(&of, &p) {
-                let held: Vec<usize> = of.iter().flat_map(|o| o.rows()).collect();
-                let rows: Vec<usize> = p.rows().collect();
-                prop_assert_eq!(&held[at..at + p.len], rows.as_slice());
-            }
-        }
-    }
 }
