@@ -71,7 +71,7 @@ pub(super) fn is_small(cx: &mut Context<'_>, v: ValueId, dtype: DType, fills: bo
 }
 
 /// Whether every row of every batch entry and head certainly keeps a key, all items together.
-fn no_row_is_empty(sizes: AttentionSizes, items: &[&Item]) -> bool {
+pub(super) fn no_row_is_empty(sizes: AttentionSizes, items: &[&Item]) -> bool {
     let bands: Option<Vec<Band>> =
         items.iter().map(|i| if let Source::Band(b) = i.source { Some(b) } else { None }).collect();
     if let Some(bands) = bands {

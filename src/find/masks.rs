@@ -8,8 +8,9 @@
 //! key, whatever the inputs are. Otherwise it stays a finite fill, or data.
 
 use super::band::Band;
-use super::fills::{is_small, to_infinity};
+use super::fills::to_infinity;
 use super::items::{Entry, Item, MASKING, Source, applied, classify, huge_bound, name, shown};
+use super::order::{self, Addend};
 use super::trace::CONSTANT_LIMIT;
 use super::values::Values;
 use super::{Applied, Numerics};
@@ -84,20 +85,22 @@ fn arrange(
     entries: Vec<Entry>,
     mut notes: Vec<Applied>,
 ) -> Result<Plan, String> {
-    let mut biases: Vec<ValueId> = vec![];
+    let mut biases: Vec<Addend> = vec![];
     let mut items: Vec<Item> = vec![];
+    // Where each group of items stands among the entries.
+    let mut places: Vec<(usize, usize)> = vec![];
     let mut replaced: Option<usize> = None;
-    for e in entries {
+    for (at, e) in entries.into_iter().enumerate() {
         match e {
-            Entry::Bias(v) => {
+            Entry::Bias(value) => {
                 if replaced.is_some() {
-                    return Err(format!("{} is added after a finite fill replaced scores", name(cx, v)));
+                    return Err(format!("{} is added after a finite fill replaced scores", name(cx, value)));
                 }
-                biases.push(v);
+                biases.push(Addend { value, at, masked: false });
             }
             Entry::Mask(i) => {
-                if let (true, Source::Added(v)) = (i.and_bias, &i.source) {
-                    biases.push(*v);
+                if let (true, Source::Added(value)) = (i.and_bias, &i.source) {
+                    biases.push(Addend { value: *value, at, masked: i.fill == Fill::NegInf });
                 }
                 if replaced.is_some_and(|g| g != i.group) {
                     return Err("scores that a finite fill replaced are masked again".into());
@@ -105,10 +108,12 @@ fn arrange(
                 if matches!(i.fill, Fill::Replace(_)) {
                     replaced = Some(i.group);
                 }
+                places.push((i.group, at));
                 items.push(i);
             }
         }
     }
+    let place = |group: usize| places.iter().find(|p| p.0 == group).map_or(0, |p| p.1);
     let infinite = items.iter().any(|i| i.fill == Fill::NegInf);
     let mut groups: Vec<usize> = items.iter().filter(|i| i.fill != Fill::NegInf).map(|i| i.group).collect();
     groups.dedup();
@@ -124,25 +129,34 @@ fn arrange(
             match (&i.source, i.fill) {
                 (_, Fill::NegInf) => kept.push(i),
                 _ if spare == Some(i.group) => kept.push(i),
-                (Source::Added(v), Fill::Add(_)) => biases.push(*v),
+                (Source::Added(value), Fill::Add(_)) => {
+                    biases.push(Addend { value: *value, at: place(i.group), masked: false });
+                }
                 _ => return Err("a finite fill stands beside another fill".into()),
             }
         }
         items = kept;
     }
+    biases.sort_by_key(|b| b.at);
+    if items.iter().any(|i| matches!(i.fill, Fill::Replace(_))) {
+        order::replaceable(cx, &biases)?;
+    }
     let small = matches!(dtype, DType::F16 | DType::BF16);
     let finite = items.iter().any(|i| i.fill != Fill::NegInf);
-    let data = biases.iter().any(|&v| !is_small(cx, v, DType::F16, true));
-    if small && (finite || data) {
+    if small && (finite || !biases.iter().all(|b| order::survives_rounding(cx, b, dtype))) {
         return Err(format!("masks are added in {dtype}, whose rounding decides rows without a key"));
     }
-    if biases.len() > 1 {
+    let last = items.iter().find(|i| matches!(i.fill, Fill::Add(_))).map(|i| place(i.group));
+    let in_order = last.is_none_or(|p| biases.iter().all(|b| b.at < p));
+    if biases.len() > 1 || !in_order {
+        order::reorderable(cx, sizes, dtype, &biases, &items)?;
         notes.push(applied(
             "sum-of-biases",
             "biases are added to each other first".into(),
             Numerics::Reassociation,
         ));
     }
+    let biases: Vec<ValueId> = biases.iter().map(|b| b.value).collect();
     let mut plan = terms(cx, sizes, items, &mut notes);
     if let Some(bias) = sum(cx, &biases) {
         plan.leaves.push(bias);

@@ -118,7 +118,10 @@ impl Dice {
         let (s, t, d) = (1 + self.below(4), 2 + self.below(4), 1 + self.below(4));
         let broadcast = |dice: &mut Dice, n: usize| if dice.below(3) == 0 { 1 } else { n };
         let (r, c) = (broadcast(self, s), broadcast(self, t));
-        let bias = self.matrix(r, c);
+        let mut bias = self.matrix(r, c);
+        if self.below(3) == 0 {
+            bias.data[0] = f64::NEG_INFINITY;
+        }
         let (r, c) = (broadcast(self, s), broadcast(self, t));
         let mut keep = Matrix::make(r, c, |_, _| 0.0);
         keep.data.iter_mut().for_each(|x| *x = self.below(2) as f64);

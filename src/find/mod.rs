@@ -9,7 +9,7 @@
 //! | `space`, `trace`, `emit` | layout operations as factors of axes: traced back, and laid out anew |
 //! | `region`, `encode` | from a softmax back to QKᵀ and forward to PV; the operations between as a term |
 //! | `lang`, `rules`, `solve` | the term's normal form by egg; each rule states its numerics class |
-//! | `values`, `items`, `fills`, `band`, `masks`, `bias` | masks by evaluation: what they keep for every input, and their fill |
+//! | `values`, `items`, `fills`, `band`, `masks`, `order`, `bias` | masks by evaluation: what they keep for every input, and their fill |
 //! | `rewrite`, `explicit` | the attention in PV's place; an operator that is one already, in the same normal form |
 //! | `rows` | whether queries and keys come from one sequence |
 //! | [`report`] | the figures of the command line |
@@ -29,6 +29,7 @@ mod lang;
 mod masks;
 #[cfg(test)]
 mod meaning;
+mod order;
 mod region;
 pub mod report;
 mod rewrite;
