@@ -84,6 +84,46 @@ fn program_as_dot() {
     snapshot("program-p2-rank0.dot", &dot(&rank_graph(&program, 0, &islands.collect()).unwrap()));
 }
 
+/// Floats in their shortest form, of every width; of a long name both ends, and the whole in the tooltip.
+#[test]
+fn labels_are_short() {
+    let mut graph = Graph::new("g");
+    let long = format!("/model/layers.0/{}/MatMul_output_0", "self_attn".repeat(9));
+    let x = graph.input(&long, Type::new(DType::F32, [1]));
+    let types = [DType::F16, DType::BF16, DType::F32, DType::F64];
+    for (ty, i) in types.into_iter().zip(0..) {
+        let data = Tensor::from_f64(ty, [3], &[1e-6, 0.1, 2.0]).unwrap();
+        graph.constant(&format!("c{i}"), data);
+    }
+    graph.output(&long, x);
+    let text = dot(&graph);
+    let constants: Vec<&str> = text.split("const ").skip(1).filter_map(|t| t.split("\\n").next()).collect();
+    assert_eq!(constants, ["1e-6, 0.1, 2"; 4]);
+    let elided = |l: &&str| l.contains("…") && l.contains(&format!("tooltip=\"{long}"));
+    assert_eq!(text.lines().filter(elided).count(), 2, "{text}");
+    assert_eq!(text.matches(&long).count(), 2, "only in tooltips: {text}");
+}
+
+/// Of many ranks, or of many steps, the first are drawn, and the picture says so.
+#[test]
+fn a_picture_of_many_ranks_stays_small() {
+    let (_, few) = split("attn", Mask::causal(0), 64, 64, LayoutKind::Contiguous, Strategy::AllGather);
+    assert!(!timeline_svg(&few).contains("left out"));
+    let (_, many) = split("attn", Mask::causal(0), 5, 100, LayoutKind::Contiguous, Strategy::Ring);
+    let svg = timeline_svg(&many);
+    well_formed(&svg);
+    assert!(svg.contains("36 of 100 ranks, from rank 64 on, are left out"));
+    assert!(svg.contains(">rank 63<") && !svg.contains(">rank 64<"));
+    let (_, mut long) = split("attn", Mask::none(), 12, 4, LayoutKind::Contiguous, Strategy::Ring);
+    for rank in &mut long.ranks {
+        let step = rank.steps[0].clone();
+        rank.steps.extend(std::iter::repeat_n(step, 2500));
+    }
+    let svg = timeline_svg(&long);
+    assert!(svg.contains("2 of 4 ranks, from rank 2 on, are left out"));
+    assert!(svg.len() < 4_000_000, "{}", svg.len());
+}
+
 /// Every `&` begins an entity, every `<` a tag that this room writes, tags are closed, and XML's forbidden characters are
 /// not there.
 fn well_formed(svg: &str) {

@@ -2,8 +2,9 @@
 
 use super::args::Find;
 use super::{Stop, model, print};
-use annulus::find::{self, Found, report::AttentionRecord, report::record};
+use annulus::find::{self, Applied, Found, report::AttentionRecord, report::record};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 #[derive(Serialize)]
@@ -43,6 +44,8 @@ fn describe(found: &Found, records: &[AttentionRecord], explain: bool) -> String
         count(found.missed.len(), "near miss", "near misses")
     );
     let width = records.iter().map(|r| r.name.chars().count()).max().unwrap_or(0);
+    // The first explanation by each list of rules.
+    let mut shown: BTreeMap<Vec<&str>, (&str, &[Applied])> = BTreeMap::new();
     for (r, a) in records.iter().zip(&found.attentions) {
         let heads = if r.q_heads == r.kv_heads {
             format!("{}×{}", r.q_heads, r.head_dim)
@@ -57,13 +60,30 @@ fn describe(found: &Found, records: &[AttentionRecord], explain: bool) -> String
             r.name, r.kind, r.q_len, r.kv_len, r.scale, r.mask, r.form, r.ring
         );
         if explain {
-            for step in &a.applied {
+            let same = shown.get(&rules(&a.applied)).copied();
+            // Layers of a model mostly differ in the names of their nodes alone: only the lines that differ are repeated.
+            let new: Vec<&Applied> = match same {
+                Some((_, before)) => {
+                    a.applied.iter().zip(before).filter(|(a, b)| a.what != b.what).map(|(a, _)| a).collect()
+                }
+                None => a.applied.iter().collect(),
+            };
+            if let Some((name, _)) = same {
+                out += &format!("      as above: {name}{}\n", if new.is_empty() { "" } else { ", but" });
+            }
+            for step in new {
                 out += &format!("      {}  {}  ({})\n", step.rule, step.what, step.numerics.name());
             }
+            shown.entry(rules(&a.applied)).or_insert((&r.name, &a.applied));
         }
     }
     for m in &found.missed {
         out += &format!("  missed at {}: {}\n", m.at, m.reason);
     }
     out
+}
+
+/// Which rules were applied, in order, and how exact each is.
+fn rules(applied: &[Applied]) -> Vec<&str> {
+    applied.iter().flat_map(|a| [a.rule, a.numerics.name()]).collect()
 }

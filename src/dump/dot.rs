@@ -1,14 +1,17 @@
 //! A graph as DOT: a box an operation, an arrow a use. Regions of a rank's program are clusters.
 
 use super::is_unsafe;
-use crate::ir::{Collective, Constant, Graph, Op, OpId, ValueId};
+use crate::ir::{Collective, Constant, Data, Graph, Op, OpId, ValueId};
 use crate::layout::Progression;
+use half::{bf16, f16};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
 /// Constants of at most so many elements are shown, larger ones named by their content hash.
 const SHOWN: usize = 4;
+/// Names of so many characters are shown in full.
+const NAME: usize = 36;
 
 /// The graph as DOT. Inputs, constants and outputs have shapes of their own, transfers a colour.
 pub fn dot(graph: &Graph) -> String {
@@ -46,8 +49,13 @@ pub fn dot(graph: &Graph) -> String {
         edges(&mut out, 1, uses.map(|(slot, v)| (source(v), to(slot))));
     }
     for (i, o) in graph.outputs().iter().enumerate() {
-        let label = quoted(&o.name);
-        line(&mut out, 1, &format!("out{i} [label={label}, shape=invhouse, fillcolor=\"#dcefdc\"];"));
+        let label = elided(&o.name);
+        let (label, tooltip) = (quoted(&label), tooltip(&label, &o.name));
+        line(
+            &mut out,
+            1,
+            &format!("out{i} [label={label}{tooltip}, shape=invhouse, fillcolor=\"#dcefdc\"];"),
+        );
         edges(&mut out, 1, [(source(o.value), format!("out{i}"))].into_iter());
     }
     out.push_str("}\n");
@@ -57,7 +65,10 @@ pub fn dot(graph: &Graph) -> String {
 /// A region as a cluster. A region within a region stays a box.
 fn region(out: &mut String, graph: &Graph, id: OpId, inner: &Graph) {
     line(out, 1, &format!("subgraph cluster{} {{", id.index()));
-    let label = format!("{} {}", headline(graph.op(id)), inner.name());
+    let label = format!("{} {}", headline(graph.op(id)), elided(inner.name()));
+    if elided(inner.name()) != inner.name() {
+        line(out, 2, &format!("tooltip={};", quoted(inner.name())));
+    }
     line(out, 2, &format!("label={}; style=rounded; color=\"#888888\";", quoted(&label)));
     for op in inner.ops() {
         node(out, 2, &inside(id, op), inner, op);
@@ -109,18 +120,21 @@ fn edges(out: &mut String, depth: usize, uses: impl Iterator<Item = (Source, Str
 
 fn node(out: &mut String, depth: usize, name: &str, graph: &Graph, id: OpId) {
     let op = graph.op(id);
-    let mut label = vec![headline(op)];
+    let (mut label, mut full) = (vec![headline(op)], Vec::new());
     let more = details(op);
     if !more.is_empty() {
         label.push(more);
     }
     for v in graph.results(id) {
         let value = graph.value(v);
-        label.push(format!("{}: {}", value.name, value.ty));
+        label.push(format!("{}: {}", elided(&value.name), value.ty));
+        full.push(format!("{}: {}", value.name, value.ty));
     }
     if !graph.source(id).is_empty() {
-        label.push(format!("from {}", graph.source(id)));
+        label.push(format!("from {}", elided(graph.source(id))));
+        full.push(format!("from {}", graph.source(id)));
     }
+    let tooltip = tooltip(&label[label.len() - full.len()..].join("\n"), &full.join("\n"));
     let style = match op {
         Op::Input(_) => ", shape=house, fillcolor=\"#dcefdc\"",
         Op::Constant(_) => ", shape=note, fillcolor=\"#eeeeee\"",
@@ -129,7 +143,12 @@ fn node(out: &mut String, depth: usize, name: &str, graph: &Graph, id: OpId) {
         Op::Merge { .. } | Op::Finish { .. } => ", fillcolor=\"#e6dcf5\"",
         _ => "",
     };
-    line(out, depth, &format!("{name} [label={}{style}];", quoted(&label.join("\n"))));
+    line(out, depth, &format!("{name} [label={}{tooltip}{style}];", quoted(&label.join("\n"))));
+}
+
+/// The attribute that says in full what a label leaves out.
+fn tooltip(label: &str, full: &str) -> String {
+    if label == full { String::new() } else { format!(", tooltip={}", quoted(full)) }
 }
 
 /// The operation in a word, with what makes it this one.
@@ -156,8 +175,9 @@ fn details(op: &Op) -> String {
         Op::Attention(a) => {
             let bias = if a.bias.is_some() { ", bias" } else { "" };
             let sinks = if a.sinks.is_some() { ", sinks" } else { "" };
-            let cap = if a.softcap > 0.0 { format!(", softcap {}", a.softcap) } else { String::new() };
-            format!("mask {}, scale {}{cap}{bias}{sinks}", a.mask, a.scale)
+            let cap =
+                if a.softcap > 0.0 { format!(", softcap {}", number(&a.softcap)) } else { String::new() };
+            format!("mask {}, scale {}{cap}{bias}{sinks}", a.mask, number(&a.scale))
         }
         Op::Partial(p) => {
             format!("{} tile: q {} × k {}", p.tile.name(), show(&p.q_rows), show(&p.k_rows))
@@ -178,11 +198,42 @@ fn details(op: &Op) -> String {
 fn constant(c: &Constant) -> String {
     match c.data.as_deref().filter(|d| d.len() <= SHOWN) {
         Some(data) => {
-            let numbers: Vec<String> = data.to_f64().iter().map(|x| format!("{x}")).collect();
-            format!("const {}", numbers.join(", "))
+            format!("const {}", elements(data.data()).join(", "))
         }
         None => format!("const #{:016x}", c.hash),
     }
+}
+
+/// The elements, each as the shortest decimal that means it.
+fn elements(data: &Data) -> Vec<String> {
+    match data {
+        Data::F32(d) => d.iter().map(|x| number(x)).collect(),
+        Data::F16(d) => d.iter().map(|&x| narrow(x.to_f64(), |y| f16::from_f64(y) == x)).collect(),
+        Data::BF16(d) => d.iter().map(|&x| narrow(x.to_f64(), |y| bf16::from_f64(y) == x)).collect(),
+        _ => data.to_f64().iter().map(|x| number(x)).collect(),
+    }
+}
+
+/// An f32 or f64 in the shortest form, with an exponent where it is far from one.
+fn number(x: &impl std::fmt::Debug) -> String {
+    let text = format!("{x:?}");
+    text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)
+}
+
+/// The shortest decimal that a narrower type reads as the same number.
+fn narrow(x: f64, same: impl Fn(f64) -> bool) -> String {
+    let shorter = (0..8).filter_map(|digits| format!("{x:.digits$e}").parse::<f64>().ok());
+    number(&shorter.into_iter().find(|&y| same(y)).unwrap_or(x))
+}
+
+/// A name with its middle left out if it is long: the ends tell the layer and the operation.
+fn elided(name: &str) -> String {
+    let count = name.chars().count();
+    if count <= NAME {
+        return name.to_owned();
+    }
+    let head = name.chars().take(NAME / 2 - 3);
+    head.chain(['…']).chain(name.chars().skip(count - (NAME / 2 + 2))).collect()
 }
 
 fn show(rows: &[Progression]) -> String {

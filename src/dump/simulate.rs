@@ -7,8 +7,8 @@
 //! share of keys and values takes [`SHARE_TRANSFER`] units; a rank's messages of one exchange share its link. A message
 //! begins when both ends are in their exchange. Packing runs at [`PACK_SPEED`] times the speed of the link.
 
-use crate::schedule::{Schedule, StepOp, Stream, Transfer};
-use std::collections::BTreeMap;
+use crate::schedule::{ExchangeKind, Schedule, StepOp, Stream, Transfer};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Time of sending an average share of keys and values.
 pub(super) const SHARE_TRANSFER: f64 = 0.5;
@@ -32,8 +32,6 @@ pub(super) struct Span {
 pub(super) struct Flight {
     pub(super) from: usize,
     pub(super) to: usize,
-    /// The exchange of the sender.
-    pub(super) step: usize,
     pub(super) begin: f64,
     pub(super) end: f64,
 }
@@ -42,6 +40,7 @@ pub(super) struct Flight {
 pub(super) struct Timeline {
     /// Per rank and step; `None` for a step that never ends.
     pub(super) spans: Vec<Vec<Option<Span>>>,
+    /// Messages of hops that a rank below the simulation's `drawn` sends or receives.
     pub(super) flights: Vec<Flight>,
     /// End of the last step.
     pub(super) makespan: f64,
@@ -54,9 +53,10 @@ impl Timeline {
     }
 }
 
-/// Runs the model. Nothing is assumed of the schedule: what can never run is left without a span.
-pub(super) fn simulate(schedule: &Schedule) -> Timeline {
-    let mut run = Simulation::new(schedule);
+/// Runs the model. Nothing is assumed of the schedule: what can never run is left without a span. Messages are kept for
+/// the first `drawn` ranks.
+pub(super) fn simulate(schedule: &Schedule, drawn: usize) -> Timeline {
+    let mut run = Simulation::new(schedule, drawn);
     while run.advance() | run.exchange() {}
     let makespan = run.spans.iter().flatten().flatten().map(|s| s.end).fold(0.0, f64::max);
     Timeline { spans: run.spans, flights: run.flights, makespan }
@@ -68,6 +68,9 @@ struct Posted {
     step: usize,
     free: f64,
     begin: f64,
+    /// Bytes that the rank sends, and receives, in it.
+    sent: f64,
+    received: f64,
 }
 
 struct Simulation<'a> {
@@ -84,12 +87,15 @@ struct Simulation<'a> {
     events: Vec<BTreeMap<usize, f64>>,
     /// By group and rank.
     posted: BTreeMap<(usize, usize), Posted>,
+    /// Those of them that are not done.
+    open: BTreeSet<(usize, usize)>,
+    drawn: usize,
     spans: Vec<Vec<Option<Span>>>,
     flights: Vec<Flight>,
 }
 
 impl<'a> Simulation<'a> {
-    fn new(schedule: &'a Schedule) -> Simulation<'a> {
+    fn new(schedule: &'a Schedule, drawn: usize) -> Simulation<'a> {
         let (a, s) = (&schedule.attention, &schedule.attention.sizes);
         let ranks = schedule.ranks.len();
         let among = ranks.max(1) as f64;
@@ -106,6 +112,8 @@ impl<'a> Simulation<'a> {
             free: vec![[0.0; 2]; ranks],
             events: vec![BTreeMap::new(); ranks],
             posted: BTreeMap::new(),
+            open: BTreeSet::new(),
+            drawn,
             spans: (0..ranks).map(|r| vec![None; steps(r).len()]).collect(),
             flights: vec![],
         }
@@ -125,8 +133,13 @@ impl<'a> Simulation<'a> {
                         StepOp::Exchange { group, sends, recvs, .. }
                             if !(sends.is_empty() && recvs.is_empty()) =>
                         {
-                            let posted = Posted { step: i, free, begin };
-                            moved |= self.posted.insert((*group, rank), posted).is_none();
+                            let key = (*group, rank);
+                            if !self.posted.contains_key(&key) {
+                                let (sent, received) = (bytes(sends), bytes(recvs));
+                                self.posted.insert(key, Posted { step: i, free, begin, sent, received });
+                                self.open.insert(key);
+                                moved = true;
+                            }
                             break;
                         }
                         op => {
@@ -143,31 +156,35 @@ impl<'a> Simulation<'a> {
 
     /// Completes the exchanges whose peers are all in theirs. Whether there was one.
     fn exchange(&mut self) -> bool {
-        let waiting = self.posted.iter().filter(|&(&(_, rank), p)| self.spans[rank][p.step].is_none());
-        let ready: Vec<((usize, usize), Posted)> = waiting
-            .filter(|&(&(group, rank), p)| {
+        let ready: Vec<((usize, usize), Posted)> = self
+            .open
+            .iter()
+            .filter_map(|&key| self.posted.get(&key).map(|&p| (key, p)))
+            .filter(|&((group, rank), p)| {
                 self.messages(rank, p.step).all(|(t, _)| self.posted.contains_key(&(group, t.peer)))
             })
-            .map(|(&k, &p)| (k, p))
             .collect();
         let any = !ready.is_empty();
         for ((group, rank), p) in ready {
             let (mut moving, mut end) = (f64::INFINITY, p.begin);
-            let mut flights = Vec::new();
+            self.open.remove(&(group, rank));
+            let hop = matches!(
+                self.schedule.ranks[rank].steps[p.step].op,
+                StepOp::Exchange { kind: ExchangeKind::SendRecv, .. }
+            );
             for (t, is_send) in self.messages(rank, p.step) {
                 let (from, to) = if is_send { (rank, t.peer) } else { (t.peer, rank) };
-                let begin =
-                    self.posted.get(&(group, t.peer)).map_or(p.begin, |theirs| p.begin.max(theirs.begin));
+                let theirs = self.posted.get(&(group, t.peer)).copied().unwrap_or(p);
+                let begin = p.begin.max(theirs.begin);
                 // The busier end's link carries all of that end's messages of the group.
-                let through =
-                    begin + self.link(self.total(group, from, true).max(self.total(group, to, false)));
+                let busier = if is_send { p.sent.max(theirs.received) } else { theirs.sent.max(p.received) };
+                let through = begin + self.link(busier);
                 moving = moving.min(begin);
                 end = end.max(through);
-                if is_send {
-                    flights.push(Flight { from, to, step: p.step, begin, end: through });
+                if is_send && hop && from.min(to) < self.drawn {
+                    self.flights.push(Flight { from, to, begin, end: through });
                 }
             }
-            self.flights.extend(flights);
             self.done(rank, p.step, Span { free: p.free, begin: p.begin, end, moving });
         }
         any
@@ -191,13 +208,6 @@ impl<'a> Simulation<'a> {
         sends.iter().map(|t| (t, true)).chain(recvs.iter().map(|t| (t, false)))
     }
 
-    /// Bytes that a rank sends, or receives, in its exchange of a group.
-    fn total(&self, group: usize, rank: usize, sent: bool) -> f64 {
-        let Some(p) = self.posted.get(&(group, rank)) else { return 0.0 };
-        let views = self.messages(rank, p.step).filter(|m| m.1 == sent).flat_map(|m| &m.0.views);
-        views.map(|v| v.bytes as f64).sum()
-    }
-
     fn link(&self, bytes: f64) -> f64 {
         bytes / self.share * SHARE_TRANSFER
     }
@@ -213,4 +223,8 @@ impl<'a> Simulation<'a> {
             StepOp::Exchange { .. } => 0.0,
         }
     }
+}
+
+fn bytes(transfers: &[Transfer]) -> f64 {
+    transfers.iter().flat_map(|t| &t.views).map(|v| v.bytes as f64).sum()
 }
