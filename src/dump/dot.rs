@@ -207,15 +207,15 @@ fn constant(c: &Constant) -> String {
 /// The elements, each as the shortest decimal that means it.
 fn elements(data: &Data) -> Vec<String> {
     match data {
-        Data::F32(d) => d.iter().map(|x| number(x)).collect(),
+        Data::F32(d) => d.iter().map(number).collect(),
         Data::F16(d) => d.iter().map(|&x| narrow(x.to_f64(), |y| f16::from_f64(y) == x)).collect(),
         Data::BF16(d) => d.iter().map(|&x| narrow(x.to_f64(), |y| bf16::from_f64(y) == x)).collect(),
-        _ => data.to_f64().iter().map(|x| number(x)).collect(),
+        _ => data.to_f64().iter().map(number).collect(),
     }
 }
 
 /// An f32 or f64 in the shortest form, with an exponent where it is far from one.
-fn number(x: &impl std::fmt::Debug) -> String {
+fn number<T: std::fmt::Debug>(x: &T) -> String {
     let text = format!("{x:?}");
     text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)
 }

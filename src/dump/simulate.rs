@@ -8,6 +8,7 @@
 //! begins when both ends are in their exchange. Packing runs at [`PACK_SPEED`] times the speed of the link.
 
 use crate::schedule::{ExchangeKind, Schedule, StepOp, Stream, Transfer};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Time of sending an average share of keys and values.
@@ -134,9 +135,9 @@ impl<'a> Simulation<'a> {
                             if !(sends.is_empty() && recvs.is_empty()) =>
                         {
                             let key = (*group, rank);
-                            if !self.posted.contains_key(&key) {
+                            if let Entry::Vacant(place) = self.posted.entry(key) {
                                 let (sent, received) = (bytes(sends), bytes(recvs));
-                                self.posted.insert(key, Posted { step: i, free, begin, sent, received });
+                                place.insert(Posted { step: i, free, begin, sent, received });
                                 self.open.insert(key);
                                 moved = true;
                             }

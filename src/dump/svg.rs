@@ -408,7 +408,11 @@ impl Picture<'_> {
             true => "an all-gather sends from every rank to every other, without arrows.",
             false => "an arrow is a message, from the begin of its transfer to the end, behind the boxes.",
         };
-        self.text(LEFT, y + 62.0, "fill=\"#555\"", &format!("In the boxes: {keys}{rows}{messages}"));
+        let hops = match ways[Class::Transfer as usize] {
+            3 => "a transfer has the number of its hop; ",
+            _ => "",
+        };
+        self.text(LEFT, y + 62.0, "fill=\"#555\"", &format!("In the boxes: {keys}{rows}{hops}{messages}"));
         let caption = format!(
             "Relative time, by a simple model: 1 is an average share of query rows against an average share of key rows, \
              masked pairs included; sending such a share of keys and values takes {SHARE_TRANSFER}."
