@@ -88,8 +88,12 @@ struct Simulation<'a> {
     events: Vec<BTreeMap<usize, f64>>,
     /// By group and rank.
     posted: BTreeMap<(usize, usize), Posted>,
-    /// Those of them that are not done.
+    /// Those of them that may be ready.
     open: BTreeSet<(usize, usize)>,
+    /// Who looks again when one is posted.
+    watchers: BTreeMap<(usize, usize), Vec<usize>>,
+    /// Ranks that may go on.
+    stirred: BTreeSet<usize>,
     drawn: usize,
     spans: Vec<Vec<Option<Span>>>,
     flights: Vec<Flight>,
@@ -114,6 +118,8 @@ impl<'a> Simulation<'a> {
             events: vec![BTreeMap::new(); ranks],
             posted: BTreeMap::new(),
             open: BTreeSet::new(),
+            watchers: BTreeMap::new(),
+            stirred: (0..ranks).collect(),
             drawn,
             spans: (0..ranks).map(|r| vec![None; steps(r).len()]).collect(),
             flights: vec![],
@@ -123,7 +129,7 @@ impl<'a> Simulation<'a> {
     /// Runs what needs no other rank, and posts exchanges. Whether anything happened.
     fn advance(&mut self) -> bool {
         let mut moved = false;
-        for rank in 0..self.queues.len() {
+        for rank in std::mem::take(&mut self.stirred) {
             for lane in 0..2 {
                 while let Some(&i) = self.queues[rank][lane].get(self.next[rank][lane]) {
                     let step = &self.schedule.ranks[rank].steps[i];
@@ -139,6 +145,8 @@ impl<'a> Simulation<'a> {
                                 let (sent, received) = (bytes(sends), bytes(recvs));
                                 place.insert(Posted { step: i, free, begin, sent, received });
                                 self.open.insert(key);
+                                let watchers = self.watchers.remove(&key).unwrap_or_default();
+                                self.open.extend(watchers.into_iter().map(|w| (*group, w)));
                                 moved = true;
                             }
                             break;
@@ -157,18 +165,19 @@ impl<'a> Simulation<'a> {
 
     /// Completes the exchanges whose peers are all in theirs. Whether there was one.
     fn exchange(&mut self) -> bool {
-        let ready: Vec<((usize, usize), Posted)> = self
-            .open
-            .iter()
-            .filter_map(|&key| self.posted.get(&key).map(|&p| (key, p)))
-            .filter(|&((group, rank), p)| {
-                self.messages(rank, p.step).all(|(t, _)| self.posted.contains_key(&(group, t.peer)))
-            })
-            .collect();
+        let mut ready: Vec<((usize, usize), Posted)> = Vec::new();
+        for key in std::mem::take(&mut self.open) {
+            let (group, rank) = key;
+            let Some(&p) = self.posted.get(&key) else { continue };
+            let absent = |t: &Transfer| !self.posted.contains_key(&(group, t.peer));
+            match self.messages(rank, p.step).find(|m| absent(m.0)) {
+                Some((t, _)) => self.watchers.entry((group, t.peer)).or_default().push(rank),
+                None => ready.push((key, p)),
+            }
+        }
         let any = !ready.is_empty();
         for ((group, rank), p) in ready {
             let (mut moving, mut end) = (f64::INFINITY, p.begin);
-            self.open.remove(&(group, rank));
             let hop = matches!(
                 self.schedule.ranks[rank].steps[p.step].op,
                 StepOp::Exchange { kind: ExchangeKind::SendRecv, .. }
@@ -195,6 +204,7 @@ impl<'a> Simulation<'a> {
         let at = &self.schedule.ranks[rank].steps[step];
         let lane = usize::from(at.stream == Stream::Comm);
         self.spans[rank][step] = Some(span);
+        self.stirred.insert(rank);
         self.free[rank][lane] = span.end;
         self.next[rank][lane] += 1;
         self.events[rank].extend(at.records.map(|e| (e, span.end)));
