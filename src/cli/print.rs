@@ -1,13 +1,30 @@
-//! Everything that is printed goes through here: control characters of a model's names never reach a terminal.
+//! Everything that is printed goes through here: control characters of a model's names never reach a terminal, nor the
+//! marks that turn the text behind them around.
 
 use super::Stop;
 use std::io::Write;
 
-/// The text with control characters escaped, line ends and tabs kept.
+/// Whether a character would change how the text around it is shown: control characters, and the marks that turn text
+/// around. Line ends and tabs are wanted.
+fn fools(c: char) -> bool {
+    let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    turns || (c.is_control() && c != '\n' && c != '\t')
+}
+
+/// The text with what fools escaped.
 fn clean(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() && c != '\n' && c != '\t' { out.extend(c.escape_default()) } else { out.push(c) }
+        if fools(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
+/// The same in JSON's own escapes. None of these characters stands outside a string there.
+fn clean_json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if fools(c) { out += &format!("\\u{:04x}", u32::from(c)) } else { out.push(c) }
     }
     out
 }
@@ -29,7 +46,7 @@ pub(crate) fn text(text: &str) -> Result<(), Stop> {
 /// Prints one JSON object.
 pub(crate) fn json(value: &impl serde::Serialize) -> Result<(), Stop> {
     let json = serde_json::to_string_pretty(value).map_err(|e| Stop::Failed(e.to_string()))?;
-    text(&json)
+    text(&clean_json(&json))
 }
 
 /// Prints a message to standard error; nothing if it is empty.

@@ -105,7 +105,8 @@ pub fn schedules(compiled: &Compiled) -> String {
 pub fn proofs(compiled: &Compiled) -> String {
     let mut out = String::new();
     for island in &compiled.islands {
-        let _ = writeln!(out, "{}", island.schedule.name);
+        // A name of the model.
+        let _ = writeln!(out, "{}", island.schedule.name.escape_debug());
         for p in &island.report.passed {
             let _ = writeln!(out, "  {}: {} facts", p.check, p.facts);
         }

@@ -59,6 +59,33 @@ pub enum ImportError {
     },
 }
 
+impl ImportError {
+    /// The error with the names of the model as they may be shown: what is not printable is escaped.
+    fn printable(self) -> ImportError {
+        let shown = |text: String| -> String {
+            let mut out = String::with_capacity(text.len());
+            for c in text.chars() {
+                // Quotes and the like are printable: only what has an escape by number, or one of a line, goes.
+                match c.escape_debug().len() {
+                    1 => out.push(c),
+                    _ if matches!(c, '"' | '\'' | '\\') => out.push(c),
+                    _ => out.extend(c.escape_debug()),
+                }
+            }
+            out
+        };
+        match self {
+            ImportError::Malformed(why) => ImportError::Malformed(shown(why)),
+            ImportError::Unsupported { op, node, why } => {
+                ImportError::Unsupported { op: shown(op), node: shown(node), why: shown(why) }
+            }
+            ImportError::Symbolic { input, dim } => {
+                ImportError::Symbolic { input: shown(input), dim: shown(dim) }
+            }
+        }
+    }
+}
+
 /// Reads an ONNX model.
 ///
 /// # Errors
@@ -72,7 +99,7 @@ pub fn onnx(bytes: &[u8], options: &ImportOptions) -> Result<Graph, ImportError>
 /// # Errors
 /// As [`onnx`].
 pub fn graph(model: &proto::ModelProto, options: &ImportOptions) -> Result<Graph, ImportError> {
-    let graph = lower::lower(model, options)?;
+    let graph = lower::lower(model, options).map_err(ImportError::printable)?;
     verify(&graph).map_err(|broken| {
         let first = broken.first().map(ToString::to_string).unwrap_or_default();
         ImportError::Malformed(format!("the graph does not verify: {first}"))
