@@ -1,0 +1,98 @@
+//! How time grows with the number of layers: import, find and eval of Llama blocks from ONNX, and the whole pass on 80 layers
+//! of a 70-billion model known by its shapes alone.
+//!
+//! `cargo bench` prints one table for each: the median of several runs, and what a layer costs beside what it costs in the
+//! smallest model. Linear is a ratio of 1; below it, layers share work.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a program for people
+
+#[path = "../tests/import/build.rs"]
+#[allow(dead_code, unreachable_pub)] // shared with the tests of the importer
+mod build;
+#[path = "depth/llama.rs"]
+mod llama;
+
+use annulus::Options;
+use annulus::eval::{Precision, eval};
+use annulus::find::{FindOptions, find};
+use annulus::import::{ImportOptions, onnx};
+use annulus::ir::{DType, Graph, Tensor};
+use llama::Llama;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+const DEPTHS: [usize; 4] = [2, 8, 32, 128];
+
+/// The median of at least three runs, and of more as long as they take less than a second together.
+fn median<T>(mut work: impl FnMut() -> T) -> Duration {
+    black_box(work());
+    let begin = Instant::now();
+    let mut times = vec![];
+    while times.len() < 3 || (begin.elapsed() < Duration::from_secs(1) && times.len() < 101) {
+        let start = Instant::now();
+        black_box(work());
+        times.push(start.elapsed());
+    }
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// A table of times against depth.
+fn table(title: &str, mut time: impl FnMut(usize) -> Duration) {
+    println!("{title}\n  layers          ms   us a layer   ratio");
+    let mut smallest = None;
+    for depth in DEPTHS {
+        let ms = time(depth).as_secs_f64() * 1e3;
+        let layer = ms * 1e3 / depth as f64;
+        let ratio = layer / *smallest.get_or_insert(layer);
+        println!("  {depth:>6}  {ms:>10.2}  {layer:>11.1}  {ratio:>6.2}");
+    }
+    println!();
+}
+
+fn imported(bytes: &[u8]) -> Graph {
+    onnx(bytes, &ImportOptions::default()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn inputs(graph: &Graph) -> Vec<Tensor> {
+    let of = |v| {
+        let ty: &annulus::ir::Type = graph.ty(v);
+        let values: Vec<f64> = (0..ty.elements()).map(|i| ((i * 37 % 101) as f64 - 50.0) / 50.0).collect();
+        Tensor::from_f64(ty.dtype, ty.shape.clone(), &values).unwrap()
+    };
+    graph.inputs().into_iter().map(of).collect()
+}
+
+fn main() {
+    table("import: ONNX bytes to a verified graph", |depth| {
+        let bytes = Llama::small(depth).model();
+        median(|| imported(&bytes))
+    });
+    table("find: every attention in normal form", |depth| {
+        let graph = imported(&Llama::small(depth).model());
+        assert_eq!(find(&graph, &FindOptions::default()).attentions.len(), depth);
+        median(|| find(&graph, &FindOptions::default()))
+    });
+    table("eval: 64 rows in f32", |depth| {
+        let graph = imported(&Llama::small(depth).model());
+        let x = inputs(&graph);
+        assert_eq!(eval(&graph, &x, Precision::Declared).unwrap()[0].dtype(), DType::F32);
+        median(|| eval(&graph, &x, Precision::Declared).unwrap())
+    });
+
+    let large = Llama::large(80);
+    let graph = large.shapes();
+    println!("the pass: 80 layers of {large}, shapes alone, to a proved schedule");
+    println!("  ranks          ms  of it find  islands    steps");
+    let found = median(|| find(&graph, &FindOptions::default())).as_secs_f64() * 1e3;
+    for ranks in [8, 64] {
+        let options = Options::new(ranks);
+        let compiled = annulus::compile(&graph, &options).unwrap_or_else(|e| panic!("{e}"));
+        let split: usize = compiled.islands.iter().map(|i| i.uses.len()).sum();
+        assert_eq!((compiled.attentions.len(), split), (80, 80), "{:?}", compiled.missed.first());
+        let ms = median(|| annulus::compile(&graph, &options).unwrap()).as_secs_f64() * 1e3;
+        let steps: usize =
+            compiled.islands.iter().flat_map(|i| &i.schedule.ranks).map(|r| r.steps.len()).sum();
+        println!("  {ranks:>5}  {ms:>10.1}  {found:>10.1}  {:>7}  {steps:>7}", compiled.islands.len());
+    }
+}
