@@ -1,5 +1,6 @@
 //! The arguments of each command, with the text that `--help` prints.
 
+use annulus::dump::stages::Stage;
 use annulus::find::{FindOptions, Numerics};
 use annulus::layout::LayoutKind;
 use annulus::ring::Strategy;
@@ -254,27 +255,16 @@ pub(crate) struct Opt {
     /// Passes in order, separated by commas: import, find, shard, ring, schedule, check. Each needs those before it,
     /// which run even if they are not named. A text graph may begin with a line
     /// `// opt ranks=4 rank=1 layout=zigzag strategy=ring`
-    #[arg(long, value_name = "a,b,c", value_delimiter = ',', required = true, value_enum)]
-    pub(crate) passes: Vec<Pass>,
+    #[arg(long, value_name = "a,b,c", value_delimiter = ',', required = true, value_parser = stage)]
+    pub(crate) passes: Vec<Stage>,
     /// Print constants exactly, not by their hash
     #[arg(long)]
     pub(crate) full: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub(crate) enum Pass {
-    /// The graph as read
-    Import,
-    /// The graph with attention nodes
-    Find,
-    /// The rank's program, attentions whole
-    Shard,
-    /// The rank's program, attentions rewritten
-    Ring,
-    /// The schedules of all ranks
-    Schedule,
-    /// What is proved of them
-    Check,
+fn stage(text: &str) -> Result<Stage, String> {
+    let names = Stage::ALL.map(Stage::name).join(", ");
+    Stage::ALL.into_iter().find(|s| s.name() == text).ok_or_else(|| format!("want {names}"))
 }
 
 fn dim(text: &str) -> Result<(String, usize), String> {

@@ -1,6 +1,6 @@
 //! `annulus opt`: a model through the named passes, text out. Case files of the tests go the same way.
 
-use super::args::{Opt, Pass};
+use super::args::Opt;
 use super::{Stop, model, print};
 use annulus::dump::stages::{Request, Stage, text_after};
 use annulus::ir::Graph;
@@ -10,15 +10,7 @@ use std::path::Path;
 
 pub(crate) fn run(args: &Opt) -> Result<(), Stop> {
     let (graph, request) = read(args)?;
-    let last = args.passes.iter().copied().max().unwrap_or(Pass::Import);
-    let stage = match last {
-        Pass::Import => Stage::Import,
-        Pass::Find => Stage::Find,
-        Pass::Shard => Stage::Shard,
-        Pass::Ring => Stage::Ring,
-        Pass::Schedule => Stage::Schedule,
-        Pass::Check => Stage::Check,
-    };
+    let stage = args.passes.iter().copied().max().unwrap_or(Stage::Import);
     let form = if args.full { Form::Full } else { Form::People };
     print::text(&text_after(&graph, &request, stage, form)?)
 }

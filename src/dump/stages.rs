@@ -27,6 +27,24 @@ pub enum Stage {
     Check,
 }
 
+impl Stage {
+    /// Every stage, in the order of the pass.
+    pub const ALL: [Stage; 6] =
+        [Stage::Import, Stage::Find, Stage::Shard, Stage::Ring, Stage::Schedule, Stage::Check];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Import => "import",
+            Stage::Find => "find",
+            Stage::Shard => "shard",
+            Stage::Ring => "ring",
+            Stage::Schedule => "schedule",
+            Stage::Check => "check",
+        }
+    }
+}
+
 /// What a case file's header asks for.
 #[derive(Clone, Debug)]
 pub struct Request {
