@@ -1,0 +1,185 @@
+// What every attention kernel is handed, and the arithmetic of rows that all of them share.
+//
+// A launch is one step `attn_partial` of a schedule: query pieces against key pieces, each a progression of global rows
+// {start, len, step}. Per query row, whatever positions decide (causal, window, documents, the end of a piece) is one
+// interval of keys, and along ascending rows both of its ends ascend: so the first and the last row of a tile tell which
+// blocks of keys it needs, and which of those need no mask.
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef int i32;
+typedef long long i64;
+
+constexpr int MAX_PIECES = 8;
+constexpr float LOG2E = 1.4426950408889634f;
+constexpr float LN2 = 0.6931471805599453f;
+
+// Global rows start, start + step, …; `len` of them.
+struct Rows {
+    i64 start;
+    i64 step;
+    i32 len;
+    i32 local;  // the first row's place in the tensor that holds it
+};
+
+// Query rows of q, out and lse, from row `rows.local` on.
+struct QPiece {
+    Rows rows;
+    float* carry;  // o (B, Hq, len, DV), then m (B, Hq, len), then l (B, Hq, len); null if no step reads or writes it
+};
+
+struct KvPiece {
+    Rows rows;
+    const void* k;  // (B, Hkv, len, DK)
+    const void* v;  // (B, Hkv, len, DV)
+};
+
+// A tensor that broadcasts to (B, Hq, query row, key row): strides in elements, 0 along what is broadcast.
+struct Leaf {
+    const void* at;
+    i64 batch, head, row, key;
+    i32 local_rows;  // whether its rows are counted as q's are, else globally
+};
+
+struct Params {
+    const void* q;  // (B, Hq, q_rows, DK)
+    void* out;      // (B, Hq, q_rows, DV)
+    float* lse;     // (B, Hq, q_rows), natural logarithm; null if nobody wants it
+    u32* counter;   // two words, zero before the first launch and after every one
+    QPiece q_piece[MAX_PIECES];
+    KvPiece kv_piece[MAX_PIECES];
+    i32 q_pieces, kv_pieces;
+    i32 batch, q_heads, kv_heads, q_rows;
+    i32 dk, dv;
+    i32 tiles;         // blocks of query rows times heads
+    i32 head_group;    // heads that are worked on side by side, so that their keys and values fit the L2 cache
+    float scale;       // on q·k
+    float softcap;     // cap of cap·tanh(score/cap)
+    float fill;        // what a masked score becomes, or what is added to it
+    float empty_row;   // what a row without a live key yields
+    i64 low, high;     // row r sees keys r + low ≤ k < r + high; ±FAR where nothing binds
+    const i64* shift;  // per batch entry, added to both; null for none
+    const i32* first_key;  // per global query row, the first and one past the last key of its document; null for none
+    const i32* end_key;
+    Leaf bias, mask, sinks;  // bias and sinks f32 or the type of q; mask one byte an element
+};
+
+constexpr i64 FAR = (i64)1 << 40;
+
+// A block of query rows of one head: the unit of work.
+struct Work {
+    i32 piece;
+    i32 batch, head;  // the query head
+    i32 first;        // its first row, counted in the piece
+};
+
+// A half-open range of rows of a piece.
+struct Span {
+    i32 begin, end;
+};
+
+__device__ inline i32 clampi(i64 x, i32 top) { return x <= 0 ? 0 : x < top ? (i32)x : top; }
+
+// How many rows lie below the global row `bound`.
+__device__ inline i32 rows_below(const Rows& rows, i64 bound) {
+    i64 distance = bound - rows.start;
+    if (rows.step != 1) distance = distance <= 0 ? 0 : (distance - 1) / rows.step + 1;
+    return clampi(distance, rows.len);
+}
+
+// The keys of a piece that the query row with this global number sees by position.
+__device__ inline Span visible(const Params& p, const Rows& keys, i32 batch, i64 row) {
+#if POSITIONS
+    i64 at = row + (p.shift ? p.shift[batch] : 0);
+    i64 low = at + p.low, high = at + p.high;
+    if (p.first_key) {
+        low = low > p.first_key[row] ? low : p.first_key[row];
+        high = high < p.end_key[row] ? high : p.end_key[row];
+    }
+    i32 begin = rows_below(keys, low), end = rows_below(keys, high);
+    return {begin, end > begin ? end : begin};
+#else
+    return {0, keys.len};
+#endif
+}
+
+// Tile t in the order in which tiles are taken: groups of heads that share the cache; in a group the last rows first, for
+// under a causal mask those are the longest, and the short ones fill the gaps at the end.
+template <int M>
+__device__ inline Work work_of(const Params& p, i32 t) {
+    i32 per_head = 0;
+    for (i32 i = 0; i < p.q_pieces; ++i) per_head += (p.q_piece[i].rows.len + M - 1) / M;
+    i32 heads = p.batch * p.q_heads;
+    i32 group = t / (p.head_group * per_head);
+    i32 in_group = t - group * p.head_group * per_head;
+    i32 left = heads - group * p.head_group;
+    i32 width = left < p.head_group ? left : p.head_group;
+    i32 head = group * p.head_group + in_group % width;
+    i32 block = per_head - 1 - in_group / width;
+    i32 piece = 0;
+    for (;; ++piece) {
+        i32 blocks = (p.q_piece[piece].rows.len + M - 1) / M;
+        if (block < blocks) break;
+        block -= blocks;
+    }
+    return {piece, head / p.q_heads, head % p.q_heads, block * M};
+}
+
+__device__ inline i64 global_row(const Rows& rows, i32 i) { return rows.start + (i64)i * rows.step; }
+
+// The keys that take part for some row of the tile. Under a finite fill a masked key takes part too.
+template <int M>
+__device__ inline Span needed(const Params& p, const Work& w, i32 piece) {
+    const Rows& q = p.q_piece[w.piece].rows;
+    const Rows& keys = p.kv_piece[piece].rows;
+#if POSITIONS && FILL == FILL_NEG_INF
+    i32 last = w.first + M < q.len ? w.first + M - 1 : q.len - 1;
+    i32 begin = visible(p, keys, w.batch, global_row(q, w.first)).begin;
+    i32 end = visible(p, keys, w.batch, global_row(q, last)).end;
+    return {begin, end > begin ? end : begin};
+#else
+    return {0, keys.len};
+#endif
+}
+
+// Walks the blocks of keys of a tile: pieces from the last to the first, in each the blocks from the last to the first, so
+// that under a causal mask the blocks that need masking come first.
+template <int M, int N>
+struct Blocks {
+    i32 piece, block, floor;
+
+    __device__ Blocks(const Params& p, const Work& w) : piece(p.kv_pieces), block(0), floor(0) { next(p, w); }
+
+    __device__ bool done() const { return piece < 0; }
+
+    __device__ void next(const Params& p, const Work& w) {
+        if (--block >= floor && piece < p.kv_pieces) return;
+        while (--piece >= 0) {
+            Span keys = needed<M>(p, w, piece);
+            if (keys.begin < keys.end) {
+                floor = keys.begin / N;
+                block = (keys.end - 1) / N;
+                return;
+            }
+        }
+    }
+};
+
+// Four neighbouring lanes hold a 4×4 matrix, a row each; afterwards each holds a column.
+__device__ inline void transpose_quad(u32 (&x)[4], int lane) {
+#pragma unroll
+    for (int bit = 1; bit <= 2; bit *= 2) {
+        bool upper = lane & bit;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            if (i & bit) continue;
+            u32 got = shuffle_xor(upper ? x[i] : x[i + bit], bit);
+            if (upper)
+                x[i] = got;
+            else
+                x[i + bit] = got;
+        }
+    }
+}

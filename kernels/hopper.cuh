@@ -1,0 +1,462 @@
+// attn_partial for sm_90a: a producer warp that feeds shared memory through the copy engine, and WGS warpgroups of 64 query
+// rows each that multiply and exponentiate.
+//
+// A warpgroup issues the scores of the next block before the product of the last one with its values, and takes the softmax
+// of the former while the latter runs. Warpgroups take turns at issuing (PINGPONG), so that one's softmax lies under the
+// other's products. Blocks of work are handed out by a counter: whoever is free takes the next one.
+//
+// The structure is that of FlashAttention-3 (arXiv 2407.08608); the rescaling of o is put off while the maximum grows by
+// less than 2^8, which is exact, for o and l share the reference m.
+
+constexpr int BM = WGS * 64;
+constexpr int K_PANELS = DK / 64, V_PANELS = DV / 64;
+constexpr int Q_BYTES = BM * DK * 2, K_BYTES = BN * DK * 2, V_BYTES = BN * DV * 2;
+constexpr int K_AT = Q_BYTES, V_AT = K_AT + STAGES * K_BYTES, BARRIERS_AT = V_AT + STAGES * V_BYTES;
+constexpr int CONSUMER_WARPS = WGS * 4;
+
+struct Maps {
+    TensorMap q, k[MAX_PIECES], v[MAX_PIECES];
+};
+
+struct Barriers {
+    u64 q_full, q_free;
+    u64 k_full[STAGES], k_free[STAGES], v_full[STAGES], v_free[STAGES];
+    u64 tile_full[2], tile_free[2];
+    i32 tile[2];
+};
+
+// A place in a ring of buffers, and the parity of the round.
+template <int N>
+struct Ring {
+    u32 slot = 0, round = 0;
+    __device__ void next() {
+        if (++slot == N) slot = 0, round ^= 1;
+    }
+};
+
+// ---- the producer: one thread ------------------------------------------------------------------------------------------
+
+__device__ inline void load_keys(const Maps& m, u8* smem, Barriers& bar, const Params& p, const Work& w, i32 piece, i32 block,
+                                 Ring<STAGES>& ring) {
+    mbarrier_wait(&bar.k_free[ring.slot], ring.round ^ 1);
+    mbarrier_expect(&bar.k_full[ring.slot], K_BYTES);
+    i32 head = w.batch * p.kv_heads + w.head / (p.q_heads / p.kv_heads);
+    u8* to = smem + K_AT + ring.slot * K_BYTES;
+#pragma unroll
+    for (int i = 0; i < K_PANELS; ++i)
+        copy_box(to + i * BN * 128, &m.k[piece], &bar.k_full[ring.slot], i * 64, block * BN, head);
+    ring.next();
+}
+
+__device__ inline void load_values(const Maps& m, u8* smem, Barriers& bar, const Params& p, const Work& w, i32 piece,
+                                   i32 block, Ring<STAGES>& ring) {
+    mbarrier_wait(&bar.v_free[ring.slot], ring.round ^ 1);
+    mbarrier_expect(&bar.v_full[ring.slot], V_BYTES);
+    i32 head = w.batch * p.kv_heads + w.head / (p.q_heads / p.kv_heads);
+    u8* to = smem + V_AT + ring.slot * V_BYTES;
+#pragma unroll
+    for (int i = 0; i < V_PANELS; ++i)
+        copy_box(to + i * BN * 128, &m.v[piece], &bar.v_full[ring.slot], i * 64, block * BN, head);
+    ring.next();
+}
+
+__device__ inline void produce(const Params& p, const Maps& m, u8* smem, Barriers& bar) {
+    Ring<STAGES> keys, values;
+    Ring<2> tiles;
+    u32 q_round = 0;
+    i32 tile = (i32)atomicAdd(p.counter, 1u);
+    for (;;) {
+        mbarrier_wait(&bar.tile_free[tiles.slot], tiles.round ^ 1);
+        bar.tile[tiles.slot] = tile;
+        mbarrier_arrive(&bar.tile_full[tiles.slot]);
+        tiles.next();
+        if (tile >= p.tiles) break;
+        // Asked for now, needed after this tile's loads.
+        i32 following = (i32)atomicAdd(p.counter, 1u);
+        Work w = work_of<BM>(p, tile);
+        Blocks<BM, BN> at(p, w);
+        if (!at.done()) {
+            mbarrier_wait(&bar.q_free, q_round ^ 1);
+            q_round ^= 1;
+            mbarrier_expect(&bar.q_full, Q_BYTES);
+            i32 row = p.q_piece[w.piece].rows.local + w.first;
+#pragma unroll
+            for (int i = 0; i < K_PANELS; ++i)
+                copy_box(smem + i * BM * 128, &m.q, &bar.q_full, i * 64, row, w.batch * p.q_heads + w.head);
+            load_keys(m, smem, bar, p, w, at.piece, at.block, keys);
+            for (;;) {
+                i32 piece = at.piece, block = at.block;
+                at.next(p, w);
+                if (at.done()) {
+                    load_values(m, smem, bar, p, w, piece, block, values);
+                    break;
+                }
+                load_keys(m, smem, bar, p, w, at.piece, at.block, keys);
+                load_values(m, smem, bar, p, w, piece, block, values);
+            }
+        }
+        tile = following;
+    }
+    // The last block to leave clears the counter for the next launch.
+    if (atomicInc(p.counter + 1, gridDim.x - 1) == gridDim.x - 1) atomicExch(p.counter, 0u);
+}
+
+// ---- the consumers -----------------------------------------------------------------------------------------------------
+
+// Warpgroups take turns at the tensor cores.
+__device__ inline void turn_wait(int wg) {
+#if PINGPONG
+    if (wg == 0) barrier_sync<1, 256>();
+    if (wg == 1) barrier_sync<2, 256>();
+    if (wg == 2) barrier_sync<3, 256>();
+#endif
+}
+
+__device__ inline void turn_pass(int wg) {
+#if PINGPONG
+    int next = wg + 1 == WGS ? 0 : wg + 1;
+    if (next == 0) barrier_arrive<1, 256>();
+    if (next == 1) barrier_arrive<2, 256>();
+    if (next == 2) barrier_arrive<3, 256>();
+#endif
+}
+
+// s = q·kᵀ of 64 rows and BN keys.
+__device__ inline void issue_scores(float (&s)[BN / 2], u64 q, u64 k) {
+#pragma unroll
+    for (int i = 0; i < DK / 16; ++i) {
+        u32 inside = (i % 4) * 32;
+        Wgmma<BN>::from_shared(s, tile_advance(q, (i / 4) * BM * 128 + inside), tile_advance(k, (i / 4) * BN * 128 + inside),
+                               i > 0);
+    }
+}
+
+// o += p·v of 64 rows and BN keys, 16 keys a product.
+__device__ inline void issue_values(float (&o)[DV / 2], u32 (&weights)[BN / 4], u64 v) {
+#pragma unroll
+    for (int i = 0; i < BN / 16; ++i) {
+        u32(&a)[4] = *reinterpret_cast<u32(*)[4]>(&weights[4 * i]);
+        Wgmma<DV>::from_registers(o, a, tile_advance(v, i * 2048));
+    }
+}
+
+// What a thread knows of its two rows, `half` 0 and 1, eight rows apart.
+struct Softmax {
+    float m[2], m2[2], l[2];  // reference, the same times log2 e (0 for −∞), the thread's share of the sum
+
+    __device__ void reset() {
+        m[0] = m[1] = -INFINITY;
+        m2[0] = m2[1] = 0.0f;
+        l[0] = l[1] = 0.0f;
+    }
+
+    __device__ void refer(int half, float to) {
+        m[half] = to;
+        m2[half] = to == -INFINITY ? 0.0f : to * LOG2E;
+    }
+
+    // Turns scores into weights exp(score − m) and adds them to l. Returns whether m moved; then o must be multiplied by
+    // `shrink`.
+    __device__ bool weigh(float (&s)[BN / 2], float unit, float (&shrink)[2]) {
+        float top[4] = {s[0], s[2], s[1], s[3]};
+#pragma unroll
+        for (int i = 4; i < BN / 2; i += 4) {
+            top[0] = fmaxf(top[0], s[i]);
+            top[1] = fmaxf(top[1], s[i + 2]);
+            top[2] = fmaxf(top[2], s[i + 1]);
+            top[3] = fmaxf(top[3], s[i + 3]);
+        }
+        float peak[2];
+        bool grew = false;
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            float x = fmaxf(top[h], top[h + 2]);
+            x = fmaxf(x, shuffle_xor(x, 1));
+            x = fmaxf(x, shuffle_xor(x, 2));
+            peak[h] = x * unit;
+            grew |= peak[h] > m[h] + 5.5f;  // 8·ln 2
+        }
+        bool moved = any_lane(grew);
+        if (moved) {
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                float before = m[h] == -INFINITY ? -INFINITY : m2[h];
+                refer(h, fmaxf(m[h], peak[h]));
+                shrink[h] = exp2_fast(before - m2[h]);
+                l[h] *= shrink[h];
+            }
+        }
+        float factor = unit * LOG2E;
+        float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll
+        for (int i = 0; i < BN / 2; ++i) {
+            s[i] = exp2_fast(s[i] * factor - m2[(i >> 1) & 1]);
+            sum[i & 3] += s[i];
+        }
+        l[0] += sum[0] + sum[1];
+        l[1] += sum[2] + sum[3];
+        return moved;
+    }
+};
+
+// Which keys of a piece a thread's two rows see, and which all rows of its warpgroup see.
+struct Sight {
+    Span row[2];
+    Span all;
+
+    __device__ void look(const Params& p, const Work& w, i32 piece, int wg, int row_in_group) {
+        const Rows& q = p.q_piece[w.piece].rows;
+        const Rows& keys = p.kv_piece[piece].rows;
+        i32 first = w.first + wg * 64, last = q.len - 1;
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            i32 mine = first + row_in_group + 8 * h;
+            row[h] = visible(p, keys, w.batch, global_row(q, mine < last ? mine : last));
+        }
+        all.begin = visible(p, keys, w.batch, global_row(q, first + 63 < last ? first + 63 : last)).begin;
+        all.end = visible(p, keys, w.batch, global_row(q, first < last ? first : last)).end;
+    }
+
+    // Puts −∞ where a key is out of sight.
+    __device__ void cover(float (&s)[BN / 2], i32 block, int lane) const {
+        i32 key = block * BN + 2 * (lane & 3);
+        if (block * BN >= all.begin && (block + 1) * BN <= all.end) return;
+        u32 width0 = row[0].end - row[0].begin, width1 = row[1].end - row[1].begin;
+        i32 key0 = key - row[0].begin, key1 = key - row[1].begin;
+#pragma unroll
+        for (int i = 0; i < BN / 2; ++i) {
+            i32 step = 8 * (i / 4) + (i & 1);
+            bool seen = (i >> 1) & 1 ? (u32)(key1 + step) < width1 : (u32)(key0 + step) < width0;
+            if (!seen) s[i] = -INFINITY;
+        }
+    }
+};
+
+// Before the softmax: softcap and mask.
+__device__ inline void prepare(const Params& p, const Sight& sight, float (&s)[BN / 2], i32 block, int lane) {
+#if SOFTCAP
+    // tanh(x) = 1 − 2/(1 + e^2x)
+    float in = p.scale / p.softcap * 2.0f * LOG2E;
+#pragma unroll
+    for (int i = 0; i < BN / 2; ++i)
+        s[i] = p.softcap - 2.0f * p.softcap * reciprocal_fast(1.0f + exp2_fast(s[i] * in));
+#endif
+    sight.cover(s, block, lane);
+}
+
+__device__ inline void pack_weights(u32 (&weights)[BN / 4], const float (&s)[BN / 2]) {
+#pragma unroll
+    for (int i = 0; i < BN / 4; ++i) weights[i] = pack_elements(s[2 * i], s[2 * i + 1]);
+}
+
+__device__ inline void shrink_rows(float (&o)[DV / 2], const float (&shrink)[2]) {
+#pragma unroll
+    for (int i = 0; i < DV / 2; ++i) o[i] *= shrink[(i >> 1) & 1];
+}
+
+// After the last block: joins the carry and the sinks, and writes either the carry or the result.
+__device__ inline void finish(const Params& p, const Work& w, float (&o)[DV / 2], Softmax& soft, int wg, int row_in_group,
+                              int lane) {
+    const QPiece& piece = p.q_piece[w.piece];
+    i32 head = w.batch * p.q_heads + w.head;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+        float l = soft.l[h];
+        l += shuffle_xor(l, 1);
+        l += shuffle_xor(l, 2);
+        i32 row = w.first + wg * 64 + row_in_group + 8 * h;
+        bool mine = row < piece.rows.len;
+        i64 at = (i64)head * piece.rows.len + row;
+        i64 rows = (i64)p.batch * p.q_heads * piece.rows.len;
+        float* carry_o = piece.carry + at * p.dv + 2 * (lane & 3);
+        float* carry_m = piece.carry + rows * p.dv + at;
+        float* carry_l = carry_m + rows;
+#if CARRY_IN
+        {
+            float m = mine ? *carry_m : -INFINITY, before = mine ? *carry_l : 0.0f;
+            float now = soft.m[h] == -INFINITY ? -INFINITY : soft.m2[h];
+            soft.refer(h, fmaxf(soft.m[h], m));
+            float here = exp2_fast(now - soft.m2[h]);
+            float there = m == -INFINITY ? 0.0f : exp2_fast(m * LOG2E - soft.m2[h]);
+            l = l * here + before * there;
+#pragma unroll
+            for (int i = 0; i < DV / 8; ++i) {
+                bool inside = mine && 8 * i < p.dv;
+                float2 c = inside ? *reinterpret_cast<const float2*>(carry_o + 8 * i) : make_float2(0.0f, 0.0f);
+                o[4 * i + 2 * h] = o[4 * i + 2 * h] * here + c.x * there;
+                o[4 * i + 2 * h + 1] = o[4 * i + 2 * h + 1] * here + c.y * there;
+            }
+            // All four lanes of the row have read m and l before one of them writes.
+            warp_sync();
+        }
+#endif
+#if SINKS
+        {
+            i64 leaf = w.batch * p.sinks.batch + w.head * p.sinks.head +
+                       (p.sinks.local_rows ? piece.rows.local + row : global_row(piece.rows, row)) * p.sinks.row;
+            float sink = mine ? reinterpret_cast<const float*>(p.sinks.at)[leaf] : -INFINITY;
+            float now = soft.m[h] == -INFINITY ? -INFINITY : soft.m2[h];
+            soft.refer(h, fmaxf(soft.m[h], sink));
+            float here = exp2_fast(now - soft.m2[h]);
+            l = l * here + (sink == -INFINITY ? 0.0f : exp2_fast(sink * LOG2E - soft.m2[h]));
+#pragma unroll
+            for (int i = 0; i < DV / 8; ++i) {
+                o[4 * i + 2 * h] *= here;
+                o[4 * i + 2 * h + 1] *= here;
+            }
+        }
+#endif
+#if CAST_OUT
+        float inverse = 1.0f / l;
+        bool empty = l == 0.0f;
+        i64 out_row = (i64)head * p.q_rows + piece.rows.local + row;
+        u16* out = reinterpret_cast<u16*>(p.out) + out_row * p.dv;
+#pragma unroll
+        for (int i = 0; i < DV / 32; ++i) {
+            u32 x[4];
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                int at = 16 * i + 4 * j + 2 * h;
+                x[j] = empty ? pack_elements(p.empty_row, p.empty_row) : pack_elements(o[at] * inverse, o[at + 1] * inverse);
+            }
+            // Four lanes hold two columns each of four groups of eight; after the exchange each holds one group.
+            transpose_quad(x, lane);
+            i32 column = 32 * i + 8 * (lane & 3);
+            if (mine && column < p.dv) *reinterpret_cast<uint4*>(out + column) = make_uint4(x[0], x[1], x[2], x[3]);
+        }
+        if (p.lse && mine && (lane & 3) == 0) p.lse[out_row] = empty ? -INFINITY : (soft.m2[h] + log2_fast(l)) * LN2;
+#else
+        if (mine) {
+#pragma unroll
+            for (int i = 0; i < DV / 8; ++i)
+                if (8 * i < p.dv)
+                    *reinterpret_cast<float2*>(carry_o + 8 * i) = make_float2(o[4 * i + 2 * h], o[4 * i + 2 * h + 1]);
+            if ((lane & 3) == 0) {
+                *carry_m = soft.m[h];
+                *carry_l = l;
+            }
+        }
+#endif
+    }
+}
+
+__device__ inline void consume(const Params& p, u8* smem, Barriers& bar, int wg) {
+    const int lane = threadIdx.x & 31, row_in_group = (threadIdx.x & 127) / 32 * 16 + lane / 4;
+    const u64 q_tile = tile_descriptor(smem + wg * 64 * 128, 16, 1024);
+    const u64 k_tile = tile_descriptor(smem + K_AT, 16, 1024);
+    const u64 v_tile = tile_descriptor(smem + V_AT, BN * 128, 1024);
+    const float unit = SOFTCAP ? 1.0f : p.scale;
+    Ring<STAGES> keys, values;
+    Ring<2> tiles;
+    u32 q_round = 0;
+    float s[BN / 2], o[DV / 2], shrink[2];
+    u32 weights[BN / 4];
+    Softmax soft;
+    Sight sight;
+    if (wg == WGS - 1) turn_pass(wg);  // the first turn is warpgroup 0's
+    for (;;) {
+        mbarrier_wait(&bar.tile_full[tiles.slot], tiles.round);
+        i32 tile = bar.tile[tiles.slot];
+        warp_sync();
+        if (lane == 0) mbarrier_arrive(&bar.tile_free[tiles.slot]);
+        tiles.next();
+        if (tile >= p.tiles) break;
+        const Work w = work_of<BM>(p, tile);
+        soft.reset();
+#pragma unroll
+        for (int i = 0; i < DV / 2; ++i) o[i] = 0.0f;
+        Blocks<BM, BN> at(p, w);
+        if (!at.done()) {
+            i32 piece = at.piece;
+            sight.look(p, w, piece, wg, row_in_group);
+            mbarrier_wait(&bar.q_full, q_round);
+            q_round ^= 1;
+            mbarrier_wait(&bar.k_full[keys.slot], keys.round);
+            turn_wait(wg);
+            hold(s);
+            wgmma_fence();
+            issue_scores(s, q_tile, tile_advance(k_tile, keys.slot * K_BYTES));
+            wgmma_commit();
+            turn_pass(wg);
+            wgmma_wait<0>();
+            hold(s);
+            if (lane == 0) mbarrier_arrive(&bar.k_free[keys.slot]);
+            keys.next();
+            prepare(p, sight, s, at.block, lane);
+            soft.weigh(s, unit, shrink);
+            pack_weights(weights, s);
+            for (at.next(p, w); !at.done(); at.next(p, w)) {
+                if (at.piece != piece) {
+                    piece = at.piece;
+                    sight.look(p, w, piece, wg, row_in_group);
+                }
+                mbarrier_wait(&bar.k_full[keys.slot], keys.round);
+                turn_wait(wg);
+                hold(s);
+                hold(o);
+                hold(weights);
+                wgmma_fence();
+                issue_scores(s, q_tile, tile_advance(k_tile, keys.slot * K_BYTES));
+                wgmma_commit();
+                mbarrier_wait(&bar.v_full[values.slot], values.round);
+                issue_values(o, weights, tile_advance(v_tile, values.slot * V_BYTES));
+                wgmma_commit();
+                turn_pass(wg);
+                wgmma_wait<1>();
+                hold(s);
+                if (lane == 0) mbarrier_arrive(&bar.k_free[keys.slot]);
+                keys.next();
+                prepare(p, sight, s, at.block, lane);
+                bool moved = soft.weigh(s, unit, shrink);
+                wgmma_wait<0>();
+                hold(o);
+                hold(weights);
+                if (lane == 0) mbarrier_arrive(&bar.v_free[values.slot]);
+                values.next();
+                if (moved) shrink_rows(o, shrink);
+                pack_weights(weights, s);
+            }
+            if (lane == 0) mbarrier_arrive(&bar.q_free);
+            mbarrier_wait(&bar.v_full[values.slot], values.round);
+            hold(o);
+            hold(weights);
+            wgmma_fence();
+            issue_values(o, weights, tile_advance(v_tile, values.slot * V_BYTES));
+            wgmma_commit();
+            wgmma_wait<0>();
+            hold(o);
+            if (lane == 0) mbarrier_arrive(&bar.v_free[values.slot]);
+            values.next();
+        }
+        finish(p, w, o, soft, wg, row_in_group, lane);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__((WGS + 1) * 128, 1)
+    attn_partial(const __grid_constant__ Params p, const __grid_constant__ Maps maps) {
+    u8* smem = shared_base();
+    Barriers& bar = *reinterpret_cast<Barriers*>(smem + BARRIERS_AT);
+    if (threadIdx.x == 0) {
+        mbarrier_init(&bar.q_full, 1);
+        mbarrier_init(&bar.q_free, CONSUMER_WARPS);
+        for (int i = 0; i < STAGES; ++i) {
+            mbarrier_init(&bar.k_full[i], 1);
+            mbarrier_init(&bar.v_full[i], 1);
+            mbarrier_init(&bar.k_free[i], CONSUMER_WARPS);
+            mbarrier_init(&bar.v_free[i], CONSUMER_WARPS);
+        }
+        for (int i = 0; i < 2; ++i) {
+            mbarrier_init(&bar.tile_full[i], 1);
+            mbarrier_init(&bar.tile_free[i], CONSUMER_WARPS);
+        }
+        mbarrier_init_fence();
+    }
+    __syncthreads();
+    if (threadIdx.x < 128) {
+        registers_down<PRODUCER_REGISTERS>();
+        if (threadIdx.x == 0) produce(p, maps, smem, bar);
+    } else {
+        registers_up<CONSUMER_REGISTERS>();
+        consume(p, smem, bar, (int)threadIdx.x / 128 - 1);
+    }
+}
