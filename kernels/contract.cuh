@@ -16,11 +16,9 @@ constexpr int MAX_PIECES = 8;
 constexpr float LOG2E = 1.4426950408889634f;
 constexpr float LN2 = 0.6931471805599453f;
 
-// Global rows start, start + step, …; `len` of them.
+// Global rows start, start + step, …; `len` of them. Row numbers stay below 2^30; offsets of elements have 64 bits.
 struct Rows {
-    i64 start;
-    i64 step;
-    i32 len;
+    i32 start, step, len;
     i32 local;  // the first row's place in the tensor that holds it
 };
 
@@ -59,14 +57,12 @@ struct Params {
     float softcap;     // cap of cap·tanh(score/cap)
     float fill;        // what a masked score becomes, or what is added to it
     float empty_row;   // what a row without a live key yields
-    i64 low, high;     // row r sees keys r + low ≤ k < r + high; ±FAR where nothing binds
-    const i64* shift;  // per batch entry, added to both; null for none
+    i32 low, high;     // row r sees keys r + low ≤ k < r + high; ±2^30 where nothing binds
+    const i32* shift;  // per batch entry, added to both; |shift| < 2^30; null for none
     const i32* first_key;  // per global query row, the first and one past the last key of its document; null for none
     const i32* end_key;
     Leaf bias, mask, sinks;  // bias and sinks f32 or the type of q; mask one byte an element
 };
-
-constexpr i64 FAR = (i64)1 << 40;
 
 // A block of query rows of one head: the unit of work.
 struct Work {
@@ -80,20 +76,29 @@ struct Span {
     i32 begin, end;
 };
 
-__device__ inline i32 clampi(i64 x, i32 top) { return x <= 0 ? 0 : x < top ? (i32)x : top; }
-
 // How many rows lie below the global row `bound`.
-__device__ inline i32 rows_below(const Rows& rows, i64 bound) {
-    i64 distance = bound - rows.start;
-    if (rows.step != 1) distance = distance <= 0 ? 0 : (distance - 1) / rows.step + 1;
-    return clampi(distance, rows.len);
+__device__ inline i32 rows_below(const Rows& rows, i32 bound) {
+    i32 distance = bound - rows.start;
+    if (distance <= 0) return 0;
+    if (rows.step != 1) distance = (i32)((u32)(distance - 1) / (u32)rows.step) + 1;
+    return distance < rows.len ? distance : rows.len;
+}
+
+// a + b, or the nearest number that leaves room for differences of rows.
+__device__ inline i32 nearest(i32 a, i32 b) {
+    i64 sum = (i64)a + b;
+    i64 far = (i64)1 << 30;
+    return (i32)(sum < -far ? -far : sum > far ? far : sum);
 }
 
 // The keys of a piece that the query row with this global number sees by position.
-__device__ inline Span visible(const Params& p, const Rows& keys, i32 batch, i64 row) {
+__device__ inline Span visible(const Params& p, const Rows& keys, i32 batch, i32 row) {
 #if POSITIONS
-    i64 at = row + (p.shift ? p.shift[batch] : 0);
-    i64 low = at + p.low, high = at + p.high;
+    i32 low = row + p.low, high = row + p.high;
+    if (p.shift) {
+        low = nearest(low, p.shift[batch]);
+        high = nearest(high, p.shift[batch]);
+    }
     if (p.first_key) {
         low = low > p.first_key[row] ? low : p.first_key[row];
         high = high < p.end_key[row] ? high : p.end_key[row];
@@ -127,7 +132,7 @@ __device__ inline Work work_of(const Params& p, i32 t) {
     return {piece, head / p.q_heads, head % p.q_heads, block * M};
 }
 
-__device__ inline i64 global_row(const Rows& rows, i32 i) { return rows.start + (i64)i * rows.step; }
+__device__ inline i32 global_row(const Rows& rows, i32 i) { return rows.start + i * rows.step; }
 
 // The keys that take part for some row of the tile. Under a finite fill a masked key takes part too.
 template <int M>

@@ -11,7 +11,7 @@
 constexpr int BM = WGS * 64;
 constexpr int K_PANELS = DK / 64, V_PANELS = DV / 64;
 constexpr int Q_BYTES = BM * DK * 2, K_BYTES = BN * DK * 2, V_BYTES = BN * DV * 2;
-constexpr int K_AT = Q_BYTES, V_AT = K_AT + STAGES * K_BYTES, BARRIERS_AT = V_AT + STAGES * V_BYTES;
+constexpr int K_AT = Q_BYTES, V_AT = K_AT + 2 * K_BYTES, BARRIERS_AT = V_AT + 2 * V_BYTES;
 constexpr int CONSUMER_WARPS = WGS * 4;
 
 struct Maps {
@@ -20,81 +20,62 @@ struct Maps {
 
 struct Barriers {
     u64 q_full, q_free;
-    u64 k_full[STAGES], k_free[STAGES], v_full[STAGES], v_free[STAGES];
+    u64 k_full[2], k_free[2], v_full[2], v_free[2];
     u64 tile_full[2], tile_free[2];
     i32 tile[2];
 };
 
-// A place in a ring of buffers, and the parity of the round.
-template <int N>
-struct Ring {
-    u32 slot = 0, round = 0;
-    __device__ void next() {
-        if (++slot == N) slot = 0, round ^= 1;
-    }
-};
+// Uses of a ring of two buffers are counted: the slot of use n, and the parity of its round.
+__device__ inline u32 slot_of(u32 n) { return n & 1; }
+__device__ inline u32 round_of(u32 n) { return n >> 1 & 1; }
 
 // ---- the producer: one thread ------------------------------------------------------------------------------------------
 
-__device__ inline void load_keys(const Maps& m, u8* smem, Barriers& bar, const Params& p, const Work& w, i32 piece, i32 block,
-                                 Ring<STAGES>& ring) {
-    mbarrier_wait(&bar.k_free[ring.slot], ring.round ^ 1);
-    mbarrier_expect(&bar.k_full[ring.slot], K_BYTES);
-    i32 head = w.batch * p.kv_heads + w.head / (p.q_heads / p.kv_heads);
-    u8* to = smem + K_AT + ring.slot * K_BYTES;
+__device__ inline void load_keys(const Maps& m, u8* smem, Barriers& bar, i32 head, i32 piece, i32 block, u32 n) {
+    mbarrier_wait(&bar.k_free[slot_of(n)], round_of(n) ^ 1);
+    mbarrier_expect(&bar.k_full[slot_of(n)], K_BYTES);
 #pragma unroll
     for (int i = 0; i < K_PANELS; ++i)
-        copy_box(to + i * BN * 128, &m.k[piece], &bar.k_full[ring.slot], i * 64, block * BN, head);
-    ring.next();
+        copy_box(smem + K_AT + slot_of(n) * K_BYTES + i * BN * 128, &m.k[piece], &bar.k_full[slot_of(n)], i * 64, block * BN,
+                 head);
 }
 
-__device__ inline void load_values(const Maps& m, u8* smem, Barriers& bar, const Params& p, const Work& w, i32 piece,
-                                   i32 block, Ring<STAGES>& ring) {
-    mbarrier_wait(&bar.v_free[ring.slot], ring.round ^ 1);
-    mbarrier_expect(&bar.v_full[ring.slot], V_BYTES);
-    i32 head = w.batch * p.kv_heads + w.head / (p.q_heads / p.kv_heads);
-    u8* to = smem + V_AT + ring.slot * V_BYTES;
+__device__ inline void load_values(const Maps& m, u8* smem, Barriers& bar, i32 head, i32 piece, i32 block, u32 n) {
+    mbarrier_wait(&bar.v_free[slot_of(n)], round_of(n) ^ 1);
+    mbarrier_expect(&bar.v_full[slot_of(n)], V_BYTES);
 #pragma unroll
     for (int i = 0; i < V_PANELS; ++i)
-        copy_box(to + i * BN * 128, &m.v[piece], &bar.v_full[ring.slot], i * 64, block * BN, head);
-    ring.next();
+        copy_box(smem + V_AT + slot_of(n) * V_BYTES + i * BN * 128, &m.v[piece], &bar.v_full[slot_of(n)], i * 64, block * BN,
+                 head);
 }
 
 __device__ inline void produce(const Params& p, const Maps& m, u8* smem, Barriers& bar) {
-    Ring<STAGES> keys, values;
-    Ring<2> tiles;
-    u32 q_round = 0;
+    u32 blocks = 0;
     i32 tile = (i32)atomicAdd(p.counter, 1u);
-    for (;;) {
-        mbarrier_wait(&bar.tile_free[tiles.slot], tiles.round ^ 1);
-        bar.tile[tiles.slot] = tile;
-        mbarrier_arrive(&bar.tile_full[tiles.slot]);
-        tiles.next();
+    for (u32 tiles = 0;; ++tiles) {
+        mbarrier_wait(&bar.tile_free[slot_of(tiles)], round_of(tiles) ^ 1);
+        bar.tile[slot_of(tiles)] = tile;
+        mbarrier_arrive(&bar.tile_full[slot_of(tiles)]);
         if (tile >= p.tiles) break;
         // Asked for now, needed after this tile's loads.
         i32 following = (i32)atomicAdd(p.counter, 1u);
         Work w = work_of<BM>(p, tile);
-        Blocks<BM, BN> at(p, w);
-        if (!at.done()) {
-            mbarrier_wait(&bar.q_free, q_round ^ 1);
-            q_round ^= 1;
-            mbarrier_expect(&bar.q_full, Q_BYTES);
-            i32 row = p.q_piece[w.piece].rows.local + w.first;
+        mbarrier_wait(&bar.q_free, (tiles & 1) ^ 1);
+        mbarrier_expect(&bar.q_full, Q_BYTES);
 #pragma unroll
-            for (int i = 0; i < K_PANELS; ++i)
-                copy_box(smem + i * BM * 128, &m.q, &bar.q_full, i * 64, row, w.batch * p.q_heads + w.head);
-            load_keys(m, smem, bar, p, w, at.piece, at.block, keys);
-            for (;;) {
-                i32 piece = at.piece, block = at.block;
-                at.next(p, w);
-                if (at.done()) {
-                    load_values(m, smem, bar, p, w, piece, block, values);
-                    break;
-                }
-                load_keys(m, smem, bar, p, w, at.piece, at.block, keys);
-                load_values(m, smem, bar, p, w, piece, block, values);
-            }
+        for (int i = 0; i < K_PANELS; ++i)
+            copy_box(smem + i * BM * 128, &m.q, &bar.q_full, i * 64, p.q_piece[w.piece].rows.local + w.first,
+                     w.batch * p.q_heads + w.head);
+        i32 head = w.batch * p.kv_heads + w.head / (p.q_heads / p.kv_heads);
+        // Keys of a block, then the values of the one before: in this order they are needed.
+        i32 piece = -1, block = 0;
+        for (Blocks<BM, BN> at(p, w); !at.done(); at.next(p, w), ++blocks) {
+            load_keys(m, smem, bar, head, at.piece, at.block, blocks);
+            if (piece >= 0) load_values(m, smem, bar, head, piece, block, blocks - 1);
+            piece = at.piece;
+            block = at.block;
         }
+        if (piece >= 0) load_values(m, smem, bar, head, piece, block, blocks - 1);
         tile = following;
     }
     // The last block to leave clears the counter for the next launch.
@@ -108,7 +89,7 @@ __device__ inline void turn_wait(int wg) {
 #if PINGPONG
     if (wg == 0) barrier_sync<1, 256>();
     if (wg == 1) barrier_sync<2, 256>();
-    if (wg == 2) barrier_sync<3, 256>();
+    if (WGS > 2 && wg == 2) barrier_sync<3, 256>();
 #endif
 }
 
@@ -117,12 +98,14 @@ __device__ inline void turn_pass(int wg) {
     int next = wg + 1 == WGS ? 0 : wg + 1;
     if (next == 0) barrier_arrive<1, 256>();
     if (next == 1) barrier_arrive<2, 256>();
-    if (next == 2) barrier_arrive<3, 256>();
+    if (WGS > 2 && next == 2) barrier_arrive<3, 256>();
 #endif
 }
 
 // s = q·kᵀ of 64 rows and BN keys.
 __device__ inline void issue_scores(float (&s)[BN / 2], u64 q, u64 k) {
+    // Sums of descriptors are made here, not kept through the loop.
+    q = tile_pin(q);
 #pragma unroll
     for (int i = 0; i < DK / 16; ++i) {
         u32 inside = (i % 4) * 32;
@@ -140,19 +123,26 @@ __device__ inline void issue_values(float (&o)[DV / 2], u32 (&weights)[BN / 4], 
     }
 }
 
+// The first of a thread's two rows in its warpgroup, as the accumulators of wgmma are laid out.
+__device__ inline int row_of_thread() { return (threadIdx.x & 127) / 32 * 16 + (threadIdx.x & 31) / 4; }
+
 // What a thread knows of its two rows, `half` 0 and 1, eight rows apart.
 struct Softmax {
-    float m[2], m2[2], l[2];  // reference, the same times log2 e (0 for −∞), the thread's share of the sum
+    float m[2], l[2];  // reference, the thread's share of the sum
 
     __device__ void reset() {
         m[0] = m[1] = -INFINITY;
-        m2[0] = m2[1] = 0.0f;
         l[0] = l[1] = 0.0f;
     }
 
-    __device__ void refer(int half, float to) {
+    // m·log2 e, from which exponents are subtracted; 0 for −∞, so that no key is 2^−∞ and not NaN.
+    __device__ float base(int half) const { return m[half] == -INFINITY ? 0.0f : product(m[half], LOG2E); }
+
+    // Moves the reference; returns the factor exp(old − new).
+    __device__ float refer(int half, float to) {
+        float before = m[half] == -INFINITY ? -INFINITY : base(half);
         m[half] = to;
-        m2[half] = to == -INFINITY ? 0.0f : to * LOG2E;
+        return exp2_fast(before - base(half));
     }
 
     // Turns scores into weights exp(score − m) and adds them to l. Returns whether m moved; then o must be multiplied by
@@ -180,17 +170,15 @@ struct Softmax {
         if (moved) {
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
-                float before = m[h] == -INFINITY ? -INFINITY : m2[h];
-                refer(h, fmaxf(m[h], peak[h]));
-                shrink[h] = exp2_fast(before - m2[h]);
+                shrink[h] = refer(h, fmaxf(m[h], peak[h]));
                 l[h] *= shrink[h];
             }
         }
-        float factor = unit * LOG2E;
+        float factor = unit * LOG2E, zero[2] = {base(0), base(1)};
         float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
         for (int i = 0; i < BN / 2; ++i) {
-            s[i] = exp2_fast(s[i] * factor - m2[(i >> 1) & 1]);
+            s[i] = exp2_fast(s[i] * factor - zero[(i >> 1) & 1]);
             sum[i & 3] += s[i];
         }
         l[0] += sum[0] + sum[1];
@@ -204,13 +192,14 @@ struct Sight {
     Span row[2];
     Span all;
 
-    __device__ void look(const Params& p, const Work& w, i32 piece, int wg, int row_in_group) {
+    __device__ void look(const Params& p, i32 tile, i32 piece, int wg) {
+        const Work w = work_of<BM>(p, forgotten(tile));
         const Rows& q = p.q_piece[w.piece].rows;
         const Rows& keys = p.kv_piece[piece].rows;
         i32 first = w.first + wg * 64, last = q.len - 1;
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-            i32 mine = first + row_in_group + 8 * h;
+            i32 mine = first + row_of_thread() + 8 * h;
             row[h] = visible(p, keys, w.batch, global_row(q, mine < last ? mine : last));
         }
         all.begin = visible(p, keys, w.batch, global_row(q, first + 63 < last ? first + 63 : last)).begin;
@@ -218,8 +207,8 @@ struct Sight {
     }
 
     // Puts −∞ where a key is out of sight.
-    __device__ void cover(float (&s)[BN / 2], i32 block, int lane) const {
-        i32 key = block * BN + 2 * (lane & 3);
+    __device__ void cover(float (&s)[BN / 2], i32 block) const {
+        i32 key = block * BN + 2 * (threadIdx.x & 3);
         if (block * BN >= all.begin && (block + 1) * BN <= all.end) return;
         u32 width0 = row[0].end - row[0].begin, width1 = row[1].end - row[1].begin;
         i32 key0 = key - row[0].begin, key1 = key - row[1].begin;
@@ -233,7 +222,7 @@ struct Sight {
 };
 
 // Before the softmax: softcap and mask.
-__device__ inline void prepare(const Params& p, const Sight& sight, float (&s)[BN / 2], i32 block, int lane) {
+__device__ inline void prepare(const Params& p, const Sight& sight, float (&s)[BN / 2], i32 block) {
 #if SOFTCAP
     // tanh(x) = 1 − 2/(1 + e^2x)
     float in = p.scale / p.softcap * 2.0f * LOG2E;
@@ -241,7 +230,7 @@ __device__ inline void prepare(const Params& p, const Sight& sight, float (&s)[B
     for (int i = 0; i < BN / 2; ++i)
         s[i] = p.softcap - 2.0f * p.softcap * reciprocal_fast(1.0f + exp2_fast(s[i] * in));
 #endif
-    sight.cover(s, block, lane);
+    sight.cover(s, block);
 }
 
 __device__ inline void pack_weights(u32 (&weights)[BN / 4], const float (&s)[BN / 2]) {
@@ -255,8 +244,9 @@ __device__ inline void shrink_rows(float (&o)[DV / 2], const float (&shrink)[2])
 }
 
 // After the last block: joins the carry and the sinks, and writes either the carry or the result.
-__device__ inline void finish(const Params& p, const Work& w, float (&o)[DV / 2], Softmax& soft, int wg, int row_in_group,
-                              int lane) {
+__device__ inline void finish(const Params& p, i32 tile, float (&o)[DV / 2], Softmax& soft, int wg) {
+    const int lane = threadIdx.x & 31, row_in_group = row_of_thread();
+    const Work w = work_of<BM>(p, tile);
     const QPiece& piece = p.q_piece[w.piece];
     i32 head = w.batch * p.q_heads + w.head;
 #pragma unroll
@@ -274,10 +264,8 @@ __device__ inline void finish(const Params& p, const Work& w, float (&o)[DV / 2]
 #if CARRY_IN
         {
             float m = mine ? *carry_m : -INFINITY, before = mine ? *carry_l : 0.0f;
-            float now = soft.m[h] == -INFINITY ? -INFINITY : soft.m2[h];
-            soft.refer(h, fmaxf(soft.m[h], m));
-            float here = exp2_fast(now - soft.m2[h]);
-            float there = m == -INFINITY ? 0.0f : exp2_fast(m * LOG2E - soft.m2[h]);
+            float here = soft.refer(h, fmaxf(soft.m[h], m));
+            float there = m == -INFINITY ? 0.0f : exp2_fast(product(m, LOG2E) - soft.base(h));
             l = l * here + before * there;
 #pragma unroll
             for (int i = 0; i < DV / 8; ++i) {
@@ -295,10 +283,8 @@ __device__ inline void finish(const Params& p, const Work& w, float (&o)[DV / 2]
             i64 leaf = w.batch * p.sinks.batch + w.head * p.sinks.head +
                        (p.sinks.local_rows ? piece.rows.local + row : global_row(piece.rows, row)) * p.sinks.row;
             float sink = mine ? reinterpret_cast<const float*>(p.sinks.at)[leaf] : -INFINITY;
-            float now = soft.m[h] == -INFINITY ? -INFINITY : soft.m2[h];
-            soft.refer(h, fmaxf(soft.m[h], sink));
-            float here = exp2_fast(now - soft.m2[h]);
-            l = l * here + (sink == -INFINITY ? 0.0f : exp2_fast(sink * LOG2E - soft.m2[h]));
+            float here = soft.refer(h, fmaxf(soft.m[h], sink));
+            l = l * here + (sink == -INFINITY ? 0.0f : exp2_fast(product(sink, LOG2E) - soft.base(h)));
 #pragma unroll
             for (int i = 0; i < DV / 8; ++i) {
                 o[4 * i + 2 * h] *= here;
@@ -307,7 +293,7 @@ __device__ inline void finish(const Params& p, const Work& w, float (&o)[DV / 2]
         }
 #endif
 #if CAST_OUT
-        float inverse = 1.0f / l;
+        float inverse = reciprocal_fast(l);
         bool empty = l == 0.0f;
         i64 out_row = (i64)head * p.q_rows + piece.rows.local + row;
         u16* out = reinterpret_cast<u16*>(p.out) + out_row * p.dv;
@@ -324,7 +310,7 @@ __device__ inline void finish(const Params& p, const Work& w, float (&o)[DV / 2]
             i32 column = 32 * i + 8 * (lane & 3);
             if (mine && column < p.dv) *reinterpret_cast<uint4*>(out + column) = make_uint4(x[0], x[1], x[2], x[3]);
         }
-        if (p.lse && mine && (lane & 3) == 0) p.lse[out_row] = empty ? -INFINITY : (soft.m2[h] + log2_fast(l)) * LN2;
+        if (p.lse && mine && (lane & 3) == 0) p.lse[out_row] = empty ? -INFINITY : (soft.base(h) + log2_fast(l)) * LN2;
 #else
         if (mine) {
 #pragma unroll
@@ -341,94 +327,89 @@ __device__ inline void finish(const Params& p, const Work& w, float (&o)[DV / 2]
 }
 
 __device__ inline void consume(const Params& p, u8* smem, Barriers& bar, int wg) {
-    const int lane = threadIdx.x & 31, row_in_group = (threadIdx.x & 127) / 32 * 16 + lane / 4;
     const u64 q_tile = tile_descriptor(smem + wg * 64 * 128, 16, 1024);
     const u64 k_tile = tile_descriptor(smem + K_AT, 16, 1024);
     const u64 v_tile = tile_descriptor(smem + V_AT, BN * 128, 1024);
     const float unit = SOFTCAP ? 1.0f : p.scale;
-    Ring<STAGES> keys, values;
-    Ring<2> tiles;
-    u32 q_round = 0;
+    const bool leads = (threadIdx.x & 31) == 0;  // arrives for its warp
     float s[BN / 2], o[DV / 2], shrink[2];
     u32 weights[BN / 4];
+    u32 blocks = 0;
     Softmax soft;
     Sight sight;
     if (wg == WGS - 1) turn_pass(wg);  // the first turn is warpgroup 0's
-    for (;;) {
-        mbarrier_wait(&bar.tile_full[tiles.slot], tiles.round);
-        i32 tile = bar.tile[tiles.slot];
+    for (u32 tiles = 0;; ++tiles) {
+        mbarrier_wait(&bar.tile_full[slot_of(tiles)], round_of(tiles));
+        const i32 tile = bar.tile[slot_of(tiles)];
         warp_sync();
-        if (lane == 0) mbarrier_arrive(&bar.tile_free[tiles.slot]);
-        tiles.next();
+        if (leads) mbarrier_arrive(&bar.tile_free[slot_of(tiles)]);
         if (tile >= p.tiles) break;
-        const Work w = work_of<BM>(p, tile);
         soft.reset();
 #pragma unroll
         for (int i = 0; i < DV / 2; ++i) o[i] = 0.0f;
-        Blocks<BM, BN> at(p, w);
+        Blocks<BM, BN> at(p, work_of<BM>(p, tile));
+        mbarrier_wait(&bar.q_full, tiles & 1);
         if (!at.done()) {
-            i32 piece = at.piece;
-            sight.look(p, w, piece, wg, row_in_group);
-            mbarrier_wait(&bar.q_full, q_round);
-            q_round ^= 1;
-            mbarrier_wait(&bar.k_full[keys.slot], keys.round);
+            sight.look(p, tile, at.piece, wg);
+            mbarrier_wait(&bar.k_full[slot_of(blocks)], round_of(blocks));
             turn_wait(wg);
             hold(s);
             wgmma_fence();
-            issue_scores(s, q_tile, tile_advance(k_tile, keys.slot * K_BYTES));
+            issue_scores(s, q_tile, tile_advance(k_tile, slot_of(blocks) * K_BYTES));
             wgmma_commit();
             turn_pass(wg);
             wgmma_wait<0>();
             hold(s);
-            if (lane == 0) mbarrier_arrive(&bar.k_free[keys.slot]);
-            keys.next();
-            prepare(p, sight, s, at.block, lane);
+            if (leads) mbarrier_arrive(&bar.k_free[slot_of(blocks)]);
+            prepare(p, sight, s, at.block);
             soft.weigh(s, unit, shrink);
             pack_weights(weights, s);
-            for (at.next(p, w); !at.done(); at.next(p, w)) {
-                if (at.piece != piece) {
-                    piece = at.piece;
-                    sight.look(p, w, piece, wg, row_in_group);
-                }
-                mbarrier_wait(&bar.k_full[keys.slot], keys.round);
+            for (;; ++blocks) {
+                i32 piece = at.piece;
+                at.next(p, work_of<BM>(p, forgotten(tile)));
+                if (at.done()) break;
+                if (at.piece != piece) sight.look(p, tile, at.piece, wg);
+                mbarrier_wait(&bar.k_full[slot_of(blocks + 1)], round_of(blocks + 1));
                 turn_wait(wg);
                 hold(s);
                 hold(o);
                 hold(weights);
                 wgmma_fence();
-                issue_scores(s, q_tile, tile_advance(k_tile, keys.slot * K_BYTES));
+                issue_scores(s, q_tile, tile_advance(k_tile, slot_of(blocks + 1) * K_BYTES));
                 wgmma_commit();
-                mbarrier_wait(&bar.v_full[values.slot], values.round);
-                issue_values(o, weights, tile_advance(v_tile, values.slot * V_BYTES));
+                mbarrier_wait(&bar.v_full[slot_of(blocks)], round_of(blocks));
+                wgmma_fence();
+                issue_values(o, weights, tile_advance(v_tile, slot_of(blocks) * V_BYTES));
                 wgmma_commit();
                 turn_pass(wg);
                 wgmma_wait<1>();
                 hold(s);
-                if (lane == 0) mbarrier_arrive(&bar.k_free[keys.slot]);
-                keys.next();
-                prepare(p, sight, s, at.block, lane);
+                if (leads) mbarrier_arrive(&bar.k_free[slot_of(blocks + 1)]);
+                prepare(p, sight, s, at.block);
                 bool moved = soft.weigh(s, unit, shrink);
                 wgmma_wait<0>();
                 hold(o);
                 hold(weights);
-                if (lane == 0) mbarrier_arrive(&bar.v_free[values.slot]);
-                values.next();
+                if (leads) mbarrier_arrive(&bar.v_free[slot_of(blocks)]);
                 if (moved) shrink_rows(o, shrink);
                 pack_weights(weights, s);
             }
-            if (lane == 0) mbarrier_arrive(&bar.q_free);
-            mbarrier_wait(&bar.v_full[values.slot], values.round);
+            mbarrier_wait(&bar.v_full[slot_of(blocks)], round_of(blocks));
             hold(o);
             hold(weights);
             wgmma_fence();
-            issue_values(o, weights, tile_advance(v_tile, values.slot * V_BYTES));
+            issue_values(o, weights, tile_advance(v_tile, slot_of(blocks) * V_BYTES));
             wgmma_commit();
+            // The scores of the last block are there since long.
+            if (leads) mbarrier_arrive(&bar.q_free);
             wgmma_wait<0>();
             hold(o);
-            if (lane == 0) mbarrier_arrive(&bar.v_free[values.slot]);
-            values.next();
+            if (leads) mbarrier_arrive(&bar.v_free[slot_of(blocks)]);
+            ++blocks;
+        } else {
+            if (leads) mbarrier_arrive(&bar.q_free);
         }
-        finish(p, w, o, soft, wg, row_in_group, lane);
+        finish(p, forgotten(tile), o, soft, wg);
     }
 }
 
@@ -439,7 +420,7 @@ extern "C" __global__ void __launch_bounds__((WGS + 1) * 128, 1)
     if (threadIdx.x == 0) {
         mbarrier_init(&bar.q_full, 1);
         mbarrier_init(&bar.q_free, CONSUMER_WARPS);
-        for (int i = 0; i < STAGES; ++i) {
+        for (int i = 0; i < 2; ++i) {
             mbarrier_init(&bar.k_full[i], 1);
             mbarrier_init(&bar.v_full[i], 1);
             mbarrier_init(&bar.k_free[i], CONSUMER_WARPS);

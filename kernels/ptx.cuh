@@ -13,6 +13,13 @@ __device__ inline u8* shared_base() { return shared_bytes; }
 
 __device__ inline u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
 
+// The number, but nobody knows: what is computed from it is computed again where it is used, instead of held in registers.
+template <class T>
+__device__ inline T forgotten(T x) {
+    asm volatile("" : "+r"(x));
+    return x;
+}
+
 // ---- warps -------------------------------------------------------------------------------------------------------------
 
 template <class T>
@@ -25,6 +32,9 @@ __device__ inline bool any_lane(bool x) { return __any_sync(0xffffffffu, x); }
 __device__ inline void warp_sync() { __syncwarp(); }
 
 // ---- arithmetic --------------------------------------------------------------------------------------------------------
+
+// a·b, rounded; never part of a fused operation.
+__device__ inline float product(float a, float b) { return __fmul_rn(a, b); }
 
 __device__ inline float exp2_fast(float x) {
     float y;

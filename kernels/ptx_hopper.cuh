@@ -51,9 +51,14 @@ __device__ inline void hold(u32 (&r)[N]) {
 // Describes a tile in shared memory with rows of 128 bytes in the 128-byte swizzle. Strides in bytes: `leading` between
 // panels of 64 elements (operands with the inner axis along columns), `stride` between groups of 8 rows.
 __device__ inline u64 tile_descriptor(const void* at, u32 leading, u32 stride) {
-    u64 address = (shared_address(at) & 0x3ffff) >> 4;
-    return address | (u64)(leading >> 4) << 16 | (u64)(stride >> 4) << 32 | (u64)1 << 62;
+    u32 low = (shared_address(at) & 0x3ffff) >> 4 | (leading >> 4) << 16;
+    return low | (u64)(stride >> 4 | 1u << 30) << 32;
 }
 
 // A descriptor that many bytes further on, inside of the swizzled tile.
-__device__ inline u64 tile_advance(u64 descriptor, u32 bytes) { return descriptor + (bytes >> 4); }
+__device__ inline u64 tile_advance(u64 descriptor, u32 bytes) {
+    return (u32)((u32)descriptor + (bytes >> 4)) | (descriptor >> 32) << 32;
+}
+
+// The same descriptor; see `forgotten`.
+__device__ inline u64 tile_pin(u64 descriptor) { return forgotten((u32)descriptor) | (descriptor >> 32) << 32; }
