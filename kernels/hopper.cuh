@@ -51,14 +51,12 @@ __device__ inline void load_values(const Maps& m, u8* smem, Barriers& bar, i32 h
 
 __device__ inline void produce(const Params& p, const Maps& m, u8* smem, Barriers& bar) {
     u32 blocks = 0;
-    i32 tile = (i32)atomicAdd(p.counter, 1u);
     for (u32 tiles = 0;; ++tiles) {
+        i32 tile = (i32)atomicAdd(p.counter, 1u);
         mbarrier_wait(&bar.tile_free[slot_of(tiles)], round_of(tiles) ^ 1);
         bar.tile[slot_of(tiles)] = tile;
         mbarrier_arrive(&bar.tile_full[slot_of(tiles)]);
         if (tile >= p.tiles) break;
-        // Asked for now, needed after this tile's loads.
-        i32 following = (i32)atomicAdd(p.counter, 1u);
         Work w = work_of<BM>(p, tile);
         mbarrier_wait(&bar.q_free, (tiles & 1) ^ 1);
         mbarrier_expect(&bar.q_full, Q_BYTES);
@@ -76,7 +74,6 @@ __device__ inline void produce(const Params& p, const Maps& m, u8* smem, Barrier
             block = at.block;
         }
         if (piece >= 0) load_values(m, smem, bar, head, piece, block, blocks - 1);
-        tile = following;
     }
     // The last block to leave clears the counter for the next launch.
     if (atomicInc(p.counter + 1, gridDim.x - 1) == gridDim.x - 1) atomicExch(p.counter, 0u);
