@@ -123,6 +123,16 @@ __device__ inline void issue_values(float (&o)[DV / 2], u32 (&weights)[BN / 4], 
 // The first of a thread's two rows in its warpgroup, as the accumulators of wgmma are laid out.
 __device__ inline int row_of_thread() { return (threadIdx.x & 127) / 32 * 16 + (threadIdx.x & 31) / 4; }
 
+// 2^x for x < 128 without the special-function unit, whose 16 results a clock bound small heads (cf. FlashAttention-4): the
+// polynomial is within 1e-4 of 2^f for |f| ≤ 1/2, finer than the rounding of weights to 16 bits. From −127 down it is 0.
+__device__ inline float exp2_by_fma(float x) {
+    x = max_or_nan(x, -127.0f);
+    float shifted = x + 12582912.0f;  // 1.5·2^23: the sum's low bits are x rounded to an integer
+    float f = x - (shifted - 12582912.0f);
+    float y = ((0.0550084f * f + 0.2422097f) * f + 0.6932829f) * f + 1.0f;
+    return bits_to_float(float_to_bits(y) + (float_to_bits(shifted) << 23));
+}
+
 // What a thread knows of its two rows, `half` 0 and 1, eight rows apart.
 struct Softmax {
     float m[2], l[2];  // reference, the thread's share of the sum
@@ -132,8 +142,10 @@ struct Softmax {
         l[0] = l[1] = 0.0f;
     }
 
-    // m·log2 e, from which exponents are subtracted; 0 for −∞, so that no key is 2^−∞ and not NaN.
-    __device__ float base(int half) const { return m[half] == -INFINITY ? 0.0f : product(m[half], LOG2E); }
+    // m·log2 e, which is subtracted from exponents; 0 for −∞, so that no key is 2^−∞ and not NaN; NaN for ∞, as ∞ − ∞ is.
+    __device__ float base(int half) const {
+        return m[half] == -INFINITY ? 0.0f : m[half] == INFINITY ? NAN : product(m[half], LOG2E);
+    }
 
     // Moves the reference; returns the factor exp(old − new).
     __device__ float refer(int half, float to) {
@@ -148,26 +160,26 @@ struct Softmax {
         float top[4] = {s[0], s[2], s[1], s[3]};
 #pragma unroll
         for (int i = 4; i < BN / 2; i += 4) {
-            top[0] = fmaxf(top[0], s[i]);
-            top[1] = fmaxf(top[1], s[i + 2]);
-            top[2] = fmaxf(top[2], s[i + 1]);
-            top[3] = fmaxf(top[3], s[i + 3]);
+            top[0] = max_or_nan(top[0], s[i]);
+            top[1] = max_or_nan(top[1], s[i + 2]);
+            top[2] = max_or_nan(top[2], s[i + 1]);
+            top[3] = max_or_nan(top[3], s[i + 3]);
         }
         float peak[2];
         bool grew = false;
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-            float x = fmaxf(top[h], top[h + 2]);
-            x = fmaxf(x, shuffle_xor(x, 1));
-            x = fmaxf(x, shuffle_xor(x, 2));
+            float x = max_or_nan(top[h], top[h + 2]);
+            x = max_or_nan(x, shuffle_xor(x, 1));
+            x = max_or_nan(x, shuffle_xor(x, 2));
             peak[h] = x * unit;
-            grew |= peak[h] > m[h] + 5.5f;  // 8·ln 2
+            grew |= !(peak[h] <= m[h] + 5.5f);  // 8·ln 2
         }
         bool moved = any_lane(grew);
         if (moved) {
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
-                shrink[h] = refer(h, fmaxf(m[h], peak[h]));
+                shrink[h] = refer(h, max_or_nan(m[h], peak[h]));
                 l[h] *= shrink[h];
             }
         }
@@ -175,7 +187,8 @@ struct Softmax {
         float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
         for (int i = 0; i < BN / 2; ++i) {
-            s[i] = exp2_fast(s[i] * factor - zero[(i >> 1) & 1]);
+            float x = s[i] * factor - zero[(i >> 1) & 1];
+            s[i] = i % 8 < EXP2_BY_FMA ? exp2_by_fma(x) : exp2_fast(x);
             sum[i & 3] += s[i];
         }
         l[0] += sum[0] + sum[1];
@@ -261,7 +274,7 @@ __device__ inline void finish(const Params& p, i32 tile, float (&o)[DV / 2], Sof
 #if CARRY_IN
         {
             float m = mine ? *carry_m : -INFINITY, before = mine ? *carry_l : 0.0f;
-            float here = soft.refer(h, fmaxf(soft.m[h], m));
+            float here = soft.refer(h, max_or_nan(soft.m[h], m));
             float there = m == -INFINITY ? 0.0f : exp2_fast(product(m, LOG2E) - soft.base(h));
             l = l * here + before * there;
 #pragma unroll
@@ -280,7 +293,7 @@ __device__ inline void finish(const Params& p, i32 tile, float (&o)[DV / 2], Sof
             i64 leaf = w.batch * p.sinks.batch + w.head * p.sinks.head +
                        (p.sinks.local_rows ? piece.rows.local + row : global_row(piece.rows, row)) * p.sinks.row;
             float sink = mine ? reinterpret_cast<const float*>(p.sinks.at)[leaf] : -INFINITY;
-            float here = soft.refer(h, fmaxf(soft.m[h], sink));
+            float here = soft.refer(h, max_or_nan(soft.m[h], sink));
             l = l * here + (sink == -INFINITY ? 0.0f : exp2_fast(product(sink, LOG2E) - soft.base(h)));
 #pragma unroll
             for (int i = 0; i < DV / 8; ++i) {

@@ -42,6 +42,17 @@ __device__ inline float exp2_fast(float x) {
     return y;
 }
 
+// The larger number, or NaN if either is.
+__device__ inline float max_or_nan(float a, float b) {
+    float y;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+    return y;
+}
+
+__device__ inline u32 float_to_bits(float x) { return __float_as_uint(x); }
+
+__device__ inline float bits_to_float(u32 x) { return __uint_as_float(x); }
+
 __device__ inline float log2_fast(float x) {
     float y;
     asm("lg2.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -68,7 +79,7 @@ __device__ inline u32 pack_elements(float low, float high) {
 __device__ inline float element_to_float(u16 x) {
     float y;
 #if ELEMENT_BF16
-    y = __uint_as_float((u32)x << 16);
+    y = bits_to_float((u32)x << 16);
 #else
     asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x));
 #endif
