@@ -88,6 +88,11 @@ __device__ inline float element_to_float(u16 x) {
 
 // ---- barriers ----------------------------------------------------------------------------------------------------------
 
+__device__ inline void block_sync() { __syncthreads(); }
+
+// Waits for all threads of the block, and tells whether any says yes.
+__device__ inline bool block_any(bool x) { return __syncthreads_or(x); }
+
 // Barrier `ID` among so many threads of the block; 0 is __syncthreads.
 template <int ID, int THREADS>
 __device__ inline void barrier_sync() {
@@ -135,10 +140,16 @@ __device__ inline void mbarrier_wait(u64* bar, u32 parity) {
 
 // ---- copies ------------------------------------------------------------------------------------------------------------
 
-// 16 bytes from global to shared memory, or zeros.
-__device__ inline void copy_async_16(void* to, const void* from, bool take) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(take ? 16 : 0)
-                 : "memory");
+// 16, 8 or 4 bytes from global to shared memory, or zeros. Only copies of 16 bytes can pass by the L1 cache.
+template <int BYTES>
+__device__ inline void copy_async(void* to, const void* from, bool take) {
+    if (BYTES == 16)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(take ? 16 : 0)
+                     : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(to)), "l"(from), "n"(BYTES),
+                     "r"(take ? BYTES : 0)
+                     : "memory");
 }
 
 __device__ inline void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }

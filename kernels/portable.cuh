@@ -1,0 +1,417 @@
+// attn_partial for sm_80 and later, elements of 16 bits: mma.sync on fragments from ldmatrix, keys and values brought by
+// cp.async one block ahead. A block of threads takes one tile: WARPS·ROW_TILES·16 query rows of one head.
+//
+// Follows contract.cuh, ptx.cuh and softmax.cuh. The key of a variant, as macros:
+//
+//   ELEMENT_BF16   1 bf16, 0 f16
+//   DK, DV         head sizes, padded: DK to a multiple of 16, DV to one of 32; the true ones are Params::dk and dv
+//   COPY           bytes of one copy, 16, 8, 4 or 2: the largest that divides 2·dk, 2·dv and the address of q, k, v and out
+//   WARPS          4 or 8
+//   ROW_TILES      16-row tiles of a warp, 1 or 2: with 2, each fragment of K and V serves two products, which halves the
+//                  traffic of shared memory; o and s must fit the registers: ROW_TILES·(DV + BN) ≤ 384
+//   BN             keys of a block, a multiple of 16
+//   BLOCKS_PER_SM  for __launch_bounds__
+//   POSITIONS      1 if rows decide what is visible (causal, window, documents)
+//   MASK           1 if Params::mask holds a boolean tile, nonzero for kept
+//   BIAS           0, 1 (f32) or 2 (element type)
+//   FILL           what masked scores become: FILL_NEG_INF 0, FILL_REPLACE 1 (Params::fill), FILL_ADD 2 (score + fill)
+//   SOFTCAP        1 if Params::softcap holds
+//   CARRY_IN       1 if the carry takes part, else it is (0, −∞, 0)
+//   CAST_OUT       1 if out (and lse) are written, else the carry
+//   SINKS          0, 1 (f32) or 2 (element type); only with CAST_OUT
+//
+// Launch: grid Params::tiles = heads · Σ over query pieces of ⌈len/BM⌉ with BM = WARPS·ROW_TILES·16; WARPS·32 threads;
+// dynamic shared memory (BM·DK + 2·BN·(DK + DV))·2 bytes. Params::counter is not used.
+//
+//   D        WARPS ROW_TILES BN BLOCKS_PER_SM  shared bytes
+//   ≤ 64       4       2     64      2          49152 at 64
+//   ≤ 128      4       2     64      2          98304 at 128
+//   192/128    4       2     64      2         131072 (1 block fits sm_80 and sm_90: 4 warps; with BN 32, 90112: 2)
+//   ≤ 256      4       1     32      2          98304 at 256
+//
+// The structure is that of FlashAttention-2 (arXiv 2307.08691). A masked key takes no part even where its value is infinite
+// or NaN: blocks that need masking look for such values, and take a path that keeps 0·∞ out of the sums.
+
+constexpr int THREADS = WARPS * 32;
+constexpr int WARP_ROWS = ROW_TILES * 16;
+constexpr int BM = WARPS * WARP_ROWS;
+constexpr bool CAN_HIDE = ((POSITIONS || MASK) && FILL == FILL_NEG_INF) || BIAS;  // a key that exists from some row
+constexpr int Q_BYTES = BM * DK * 2, K_BYTES = BN * (DK > WARPS * 16 ? DK : WARPS * 16) * 2, V_BYTES = BN * DV * 2;
+
+// ---- tiles in shared memory --------------------------------------------------------------------------------------------
+
+// A tile has rows of D elements in chunks of 16 bytes, whose places within groups of GROUP are permuted by the row, so that
+// eight rows of the same chunk lie in eight different banks.
+template <int D>
+struct Tile {
+    static constexpr int GROUP = D % 64 == 0 ? 8 : D % 32 == 0 ? 4 : 2;
+    static constexpr int ROW_BYTES = D * 2;
+
+    __device__ static int twist(int row) { return row / (8 / GROUP) % GROUP; }
+
+    // Chunk 2·pair + (chunk of the lane) of the lane's row in a group of 16 rows is at the lane's base ^ pair·32.
+    __device__ static u32 lane_offset(int row, int chunk) { return row * ROW_BYTES + (twist(row) ^ chunk) * 16; }
+};
+
+// Where a lane finds fragments: rows in steps of 16, columns in steps of 16.
+template <int D>
+struct Fragments {
+    u32 row, twist;
+
+    __device__ Fragments(int lane_row, int lane_chunk)
+        : row(lane_row * Tile<D>::ROW_BYTES), twist((Tile<D>::twist(lane_row) ^ lane_chunk) * 16) {}
+
+    __device__ const u8* at(const u8* tile, int rows16, int columns16) const {
+        return tile + row + rows16 * 16 * Tile<D>::ROW_BYTES + (twist ^ (columns16 * 32));
+    }
+};
+
+// Calls f(chunk's place in the tile, row, column of its first element) for every chunk that is the thread's to bring.
+template <int ROWS, int D, class F>
+__device__ inline void each_chunk(F f) {
+    constexpr int GROUP = Tile<D>::GROUP, STEP = THREADS / GROUP;
+    const int chunk = threadIdx.x % GROUP, first = threadIdx.x / GROUP;
+    const int place = first * Tile<D>::ROW_BYTES + (Tile<D>::twist(first) ^ chunk) * 16;
+#pragma unroll
+    for (int r = 0; r < ROWS; r += STEP) {
+        if (ROWS % STEP != 0 && first + r >= ROWS) break;
+#pragma unroll
+        for (int c = 0; c < D; c += GROUP * 8) f(place + r * Tile<D>::ROW_BYTES + c * 2, first + r, chunk * 8 + c);
+    }
+}
+
+// Brings `rows` rows of `width` elements; the rest of the tile becomes zero.
+template <int ROWS, int D>
+__device__ inline void load_tile(u8* tile, const void* from, i32 rows, i32 width) {
+    const u16* source = reinterpret_cast<const u16*>(from);
+    each_chunk<ROWS, D>([&](int place, int row, int column) {
+        const u16* at = source + row * width + column;
+        if (COPY == 2) {
+            u16* to = reinterpret_cast<u16*>(tile + place);
+#pragma unroll
+            for (int i = 0; i < 8; ++i) to[i] = row < rows && column + i < width ? at[i] : (u16)0;
+        } else {
+#pragma unroll
+            for (int i = 0; i < 8; i += COPY / 2) {
+                bool take = row < rows && column + i < width;
+                copy_async<COPY>(tile + place + i * 2, take ? at + i : source, take);
+            }
+        }
+    });
+}
+
+// Nonzero if a half of the word is infinite or NaN.
+__device__ inline u32 not_finite(u32 x) {
+    constexpr u32 EXPONENT = ELEMENT_BF16 ? 0x7f807f80u : 0x7c007c00u, STEP = ELEMENT_BF16 ? 0x00800080u : 0x04000400u;
+    return ((x & EXPONENT) + STEP) & 0x80008000u;
+}
+
+// Whether a chunk that the thread brought holds an infinity or a NaN.
+template <int ROWS, int D>
+__device__ inline bool holds_not_finite(const u8* tile) {
+    u32 found = 0;
+    each_chunk<ROWS, D>([&](int place, int, int) {
+        uint4 x = *reinterpret_cast<const uint4*>(tile + place);
+        found |= not_finite(x.x) | not_finite(x.y) | not_finite(x.z) | not_finite(x.w);
+    });
+    return found != 0;
+}
+
+// ---- products ----------------------------------------------------------------------------------------------------------
+
+template <int N>
+__device__ inline float (&quad(float (&x)[N], int i))[4] {
+    return *reinterpret_cast<float(*)[4]>(&x[4 * i]);
+}
+
+template <int N>
+__device__ inline const u32 (&quad(const u32 (&x)[N], int i))[4] {
+    return *reinterpret_cast<const u32(*)[4]>(&x[4 * i]);
+}
+
+// s = q·kᵀ of the warp's rows and BN keys.
+__device__ inline void scores(float (&s)[ROW_TILES][BN / 2], const u8* q, const u8* k, const Fragments<DK>& rows,
+                              const Fragments<DK>& columns) {
+#pragma unroll
+    for (int t = 0; t < ROW_TILES; ++t)
+#pragma unroll
+        for (int i = 0; i < BN / 2; ++i) s[t][i] = 0.0f;
+#pragma unroll
+    for (int d = 0; d < DK / 16; ++d) {
+        u32 a[ROW_TILES][4];
+#pragma unroll
+        for (int t = 0; t < ROW_TILES; ++t) load_matrix_x4(a[t], rows.at(q, t, d));
+#pragma unroll
+        for (int n = 0; n < BN / 16; ++n) {
+            u32 b[4];
+            load_matrix_x4(b, columns.at(k, n, d));
+#pragma unroll
+            for (int t = 0; t < ROW_TILES; ++t) {
+                mma_16x8x16(quad(s[t], 2 * n), a[t], b[0], b[1]);
+                mma_16x8x16(quad(s[t], 2 * n + 1), a[t], b[2], b[3]);
+            }
+        }
+    }
+}
+
+// o += weights·v.
+__device__ inline void add_values(float (&o)[ROW_TILES][DV / 2], const u32 (&weights)[ROW_TILES][BN / 4], const u8* v,
+                                  const Fragments<DV>& rows) {
+#pragma unroll
+    for (int k = 0; k < BN / 16; ++k)
+#pragma unroll
+        for (int n = 0; n < DV / 16; ++n) {
+            u32 b[4];
+            load_matrix_x4_transposed(b, rows.at(v, k, n));
+#pragma unroll
+            for (int t = 0; t < ROW_TILES; ++t) {
+                mma_16x8x16(quad(o[t], 2 * n), quad(weights[t], k), b[0], b[1]);
+                mma_16x8x16(quad(o[t], 2 * n + 1), quad(weights[t], k), b[2], b[3]);
+            }
+        }
+}
+
+// The same for 16 rows, key by key, passing over weights that bear the sign bit of a key without part: 0·∞ would be NaN.
+// The weights come from shared memory, rows of BN.
+__device__ inline void add_values_by_key(float (&o)[DV / 2], const u16* weights, const u8* v, int lane) {
+    const u16* row = weights + lane / 4 * BN;
+#pragma unroll 1
+    for (i32 key = 0; key < BN; ++key) {
+        const u16 weight[2] = {row[key], row[8 * BN + key]};
+        const float factor[2] = {element_to_float(weight[0]), element_to_float(weight[1])};
+        const u8* values = v + key * Tile<DV>::ROW_BYTES + (lane & 3) * 4;
+#pragma unroll
+        for (int n = 0; n < DV / 8; ++n) {
+            u32 x = *reinterpret_cast<const u32*>(values + (n ^ Tile<DV>::twist(key)) * 16);
+            float low = element_to_float((u16)x), high = element_to_float((u16)(x >> 16));
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                if (weight[h] & 0x8000) continue;
+                o[4 * n + 2 * h] += factor[h] * low;
+                o[4 * n + 2 * h + 1] += factor[h] * high;
+            }
+        }
+    }
+}
+
+// ---- what rows see -----------------------------------------------------------------------------------------------------
+
+// What of a tile does not change while it is worked on, in shared memory: registers are scarce.
+struct Plan {
+    Work work;
+    Span seen[POSITIONS ? MAX_PIECES : 1][POSITIONS ? BM : 1];  // per piece and row of the tile, the keys that it sees
+};
+
+__device__ inline void make_plan(const Params& p, Plan& plan) {
+    const Work w = work_of<BM>(p, blockIdx.x);
+    if (threadIdx.x == 0) plan.work = w;
+#if POSITIONS
+    const Rows& q = p.q_piece[w.piece].rows;
+    for (i32 piece = 0; piece < p.kv_pieces; ++piece)
+        for (i32 i = threadIdx.x; i < BM; i += THREADS) {
+            i32 row = w.first + i < q.len ? w.first + i : q.len - 1;
+            plan.seen[piece][i] = visible(p, p.kv_piece[piece].rows, w.batch, global_row(q, row));
+        }
+#endif
+}
+
+__device__ inline Span seen(const Params& p, const Plan& plan, i32 piece, i32 row) {
+#if POSITIONS
+    return plan.seen[piece][row];
+#else
+    return {0, p.kv_piece[piece].rows.len};
+#endif
+}
+
+// Walks the blocks of keys of a tile: pieces from the last to the first, in each the blocks from the last to the first.
+struct Walk {
+    i32 piece, block = 0, floor = 0;
+
+    __device__ Walk(const Params& p, const Plan& plan) : piece(p.kv_pieces) { next(p, plan); }
+
+    __device__ bool done() const { return piece < 0; }
+
+    __device__ void next(const Params& p, const Plan& plan) {
+        if (--block >= floor && piece < p.kv_pieces) return;
+        while (--piece >= 0) {
+            Span keys = {0, p.kv_piece[piece].rows.len};
+            // Both ends ascend with the row. Under a finite fill every key takes part.
+            if (FILL == FILL_NEG_INF) keys = {seen(p, plan, piece, 0).begin, seen(p, plan, piece, BM - 1).end};
+            if (keys.begin < keys.end) {
+                floor = keys.begin / BN;
+                block = (keys.end - 1) / BN;
+                return;
+            }
+        }
+    }
+
+    // Whether every row sees every key of the block.
+    __device__ bool clear(const Params& p, const Plan& plan) const {
+        return block * BN >= seen(p, plan, piece, BM - 1).begin && (block + 1) * BN <= seen(p, plan, piece, 0).end;
+    }
+};
+
+// Calls f(i, inside, kept, bias) for every score s[i] of a lane, whose first row in the tile is `row`: whether the key
+// exists, whether the mask keeps it, and what is added to it.
+template <class F>
+__device__ inline void each_score(const Params& p, const Plan& plan, i32 piece, i32 block, i32 row, int lane, F f) {
+    const Rows& keys = p.kv_piece[piece].rows;
+    const i32 first_key = block * BN + 2 * (lane & 3);
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+        const Span span = seen(p, plan, piece, row + 8 * h);
+#if MASK || BIAS
+        const Work& w = plan.work;
+        const Rows& queries = p.q_piece[w.piece].rows;
+        i32 query = w.first + row + 8 * h < queries.len ? w.first + row + 8 * h : queries.len - 1;
+#endif
+#if MASK
+        const u8* mask = reinterpret_cast<const u8*>(p.mask.at) + leaf_row(p.mask, w, queries, query);
+#endif
+#if BIAS
+        i64 bias_row = leaf_row(p.bias, w, queries, query);
+#endif
+#pragma unroll
+        for (int i = 0; i < BN / 4; ++i) {
+            i32 key = first_key + 8 * (i / 2) + (i & 1);
+            bool inside = key < keys.len;
+            bool kept = key >= span.begin && key < span.end;
+            float bias = 0.0f;
+#if MASK
+            kept = kept && mask[global_row(keys, key) * p.mask.key] != 0;
+#endif
+#if BIAS
+            if (inside) bias = leaf_number<BIAS>(p.bias, bias_row + global_row(keys, key) * p.bias.key);
+#endif
+            f(4 * (i / 2) + 2 * h + (i & 1), inside, kept, bias);
+        }
+    }
+}
+
+// Whether a key has no part in the softmax; under a finite fill a masked one has.
+__device__ inline bool is_dead(bool inside, bool kept, float bias) {
+    return !inside || (FILL == FILL_NEG_INF && !kept) || (BIAS && bias == -INFINITY);
+}
+
+// Adds the bias and gives masked scores what the fill says.
+__device__ inline void cover(const Params& p, const Plan& plan, i32 piece, i32 block, i32 row, int lane,
+                             float (&s)[BN / 2]) {
+    each_score(p, plan, piece, block, row, lane, [&](int i, bool inside, bool kept, float bias) {
+        float x = s[i];
+        if (BIAS) x += bias;
+        if (FILL == FILL_REPLACE && !kept) x = p.fill;
+        if (FILL == FILL_ADD && !kept) x += p.fill;
+        s[i] = is_dead(inside, kept, bias) ? -INFINITY : x;
+    });
+}
+
+// Sets the sign bit of the weights of keys that have no part.
+__device__ inline void mark_dead(const Params& p, const Plan& plan, i32 piece, i32 block, i32 row, int lane,
+                                 u32 (&weights)[BN / 4]) {
+    each_score(p, plan, piece, block, row, lane, [&](int i, bool inside, bool kept, float bias) {
+        if (is_dead(inside, kept, bias)) weights[i / 2] |= i & 1 ? 0x80000000u : 0x8000u;
+    });
+}
+
+// ---- the kernel --------------------------------------------------------------------------------------------------------
+
+__device__ inline void load_queries(const Params& p, const Work& w, u8* tile) {
+    const Rows& rows = p.q_piece[w.piece].rows;
+    const i64 row = ((i64)w.batch * p.q_heads + w.head) * p.q_rows + rows.local + w.first;
+    load_tile<BM, DK>(tile, reinterpret_cast<const u16*>(p.q) + row * p.dk, rows.len - w.first, p.dk);
+}
+
+// Keys and values of a block of keys into a buffer.
+__device__ inline void load_block(const Params& p, const Work& w, u8* buffer, i32 piece, i32 block) {
+    const KvPiece& kv = p.kv_piece[piece];
+    const i32 head = w.batch * p.kv_heads + w.head / (p.q_heads / p.kv_heads);
+    const i64 row = (i64)head * kv.rows.len + block * BN;
+    const i32 rows = kv.rows.len - block * BN;
+    load_tile<BN, DK>(buffer, reinterpret_cast<const u16*>(kv.k) + row * p.dk, rows, p.dk);
+    load_tile<BN, DV>(buffer + K_BYTES, reinterpret_cast<const u16*>(kv.v) + row * p.dv, rows, p.dv);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) attn_partial(const __grid_constant__ Params p) {
+    u8* const q_tile = shared_base();
+    u8* const buffers = q_tile + Q_BYTES;
+    Plan& plan = *reinterpret_cast<Plan*>(buffers + 2 * (K_BYTES + V_BYTES));
+    const int lane = threadIdx.x & 31, warp_row = threadIdx.x / 32 * WARP_ROWS;
+    const i32 row = warp_row + lane / 4;  // the lane's first row in the tile
+
+    make_plan(p, plan);
+    block_sync();
+
+    const Fragments<DK> q_fragments(lane & 15, lane >> 4);
+    const Fragments<DK> k_fragments((lane & 7) + (lane >> 4) * 8, (lane >> 3) & 1);
+    const Fragments<DV> v_fragments(lane & 15, lane >> 4);
+
+    // Scores stay in units of `scale` until the exponential where nothing comes in between and it is positive.
+    const bool late_scale = !SOFTCAP && !WIDE && p.scale > 0.0f;
+    const float unit = late_scale ? p.scale : 1.0f;
+
+    float o[ROW_TILES][DV / 2];
+    Softmax<BN> soft[ROW_TILES];
+#pragma unroll
+    for (int t = 0; t < ROW_TILES; ++t) {
+        soft[t].reset();
+#pragma unroll
+        for (int i = 0; i < DV / 2; ++i) o[t][i] = 0.0f;
+    }
+
+    Walk ahead(p, plan);
+    if (!ahead.done()) {
+        load_queries(p, plan.work, q_tile);
+        load_block(p, plan.work, buffers, ahead.piece, ahead.block);
+    }
+    copy_async_commit();
+
+    for (u32 slot = 0; !ahead.done(); slot ^= 1) {
+        const i32 piece = ahead.piece, block = ahead.block;
+        const bool clear = !MASK && !BIAS && ahead.clear(p, plan);
+        u8* const k = buffers + slot * (K_BYTES + V_BYTES);
+        u8* const v = k + K_BYTES;
+
+        copy_async_wait<0>();
+        // Also: every warp is done with the other buffer.
+        const bool odd = block_any(CAN_HIDE && !clear && holds_not_finite<BN, DV>(v));
+        ahead.next(p, plan);
+        if (!ahead.done())
+            load_block(p, plan.work, buffers + (slot ^ 1) * (K_BYTES + V_BYTES), ahead.piece, ahead.block);
+        copy_async_commit();
+
+        float s[ROW_TILES][BN / 2];
+        u32 weights[ROW_TILES][BN / 4];
+        scores(s, q_tile + warp_row * DK * 2, k, q_fragments, k_fragments);
+#pragma unroll
+        for (int t = 0; t < ROW_TILES; ++t) {
+            if (SOFTCAP) {
+                cap_scores(s[t], p.scale, p.softcap);
+            } else if (!late_scale) {
+#pragma unroll
+                for (int i = 0; i < BN / 2; ++i) s[t][i] *= p.scale;
+            }
+            if (!clear) cover(p, plan, piece, block, row + 16 * t, lane, s[t]);
+            float shrink[2];
+            if (soft[t].weigh(s[t], unit, shrink)) shrink_rows(o[t], shrink);
+            pack_weights(weights[t], s[t]);
+        }
+        if (CAN_HIDE && odd) {
+            block_sync();  // every warp is done with k, which now takes the weights
+            u16* const mine = reinterpret_cast<u16*>(k) + threadIdx.x / 32 * 16 * BN;
+#pragma unroll
+            for (int t = 0; t < ROW_TILES; ++t) {
+                mark_dead(p, plan, piece, block, row + 16 * t, lane, weights[t]);
+#pragma unroll
+                for (int i = 0; i < BN / 4; ++i)
+                    *reinterpret_cast<u32*>(mine + (lane / 4 + i % 2 * 8) * BN + i / 2 * 8 + (lane & 3) * 2) = weights[t][i];
+                warp_sync();
+                add_values_by_key(o[t], mine, v, lane);
+                warp_sync();
+            }
+        } else {
+            add_values(o, weights, v, v_fragments);
+        }
+    }
+#pragma unroll
+    for (int t = 0; t < ROW_TILES; ++t) finish(p, plan.work, o[t], soft[t], plan.work.first + row + 16 * t, lane);
+}

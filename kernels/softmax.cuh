@@ -1,0 +1,228 @@
+// The online softmax on accumulators of matrix products, and the epilogue: for the kernels of 16-bit elements.
+//
+// A warp holds 16 query rows against N keys. Its lane has rows lane/4 and lane/4 + 8, `half` 0 and 1; s[4i + 2·half + e] is
+// the score of key 8i + 2(lane%4) + e, and o[4i + 2·half + e] column 8i + 2(lane%4) + e of the result. As operand of the
+// product with the values, weights[i] packs s[2i] and s[2i+1].
+//
+// In: products q·k, or scores in natural units. Out: weights, and at the end the carry or the result.
+// Invariant: o and l share the reference m, which need not be the maximum: it lags while that grows by less than a factor
+// 2^8, which saves rescaling o and changes no result, for only the quotient of o and l, and m + ln l, mean anything.
+
+// A score may be near −FLT_MAX (a bias or a fill of finfo.min), which times log2 e overflows: then differences come first.
+constexpr bool WIDE = BIAS || FILL != FILL_NEG_INF;
+
+template <int N>
+struct Softmax {
+    float m[2];     // the reference, in natural units
+    float from[2];  // what weights are counted from: m·log2 e, or m if WIDE; 0 for −∞
+    float l[2];     // the thread's share of the sum
+
+    __device__ void reset() {
+        m[0] = m[1] = -INFINITY;
+        from[0] = from[1] = 0.0f;
+        l[0] = l[1] = 0.0f;
+    }
+
+    // Moves the reference; returns by what sums so far shrink.
+    __device__ float refer(int half, float to) {
+        float before = m[half] == -INFINITY ? -INFINITY : from[half];
+        if (m[half] == to) return 1.0f;
+        m[half] = to;
+        from[half] = to == -INFINITY ? 0.0f : WIDE ? to : to * LOG2E;
+        return exp2_fast(WIDE ? (before - from[half]) * LOG2E : before - from[half]);
+    }
+
+    // exp(x − m) of x in natural units.
+    __device__ float weight(int half, float x) const {
+        if (x == m[half]) return x == -INFINITY ? 0.0f : 1.0f;
+        return exp2_fast(WIDE ? (x - from[half]) * LOG2E : x * LOG2E - from[half]);
+    }
+
+    // Turns scores, in `unit`s, into weights exp(score − m) and adds them to l. Returns whether m moved; then o must be
+    // multiplied by `shrink`.
+    __device__ bool weigh(float (&s)[N / 2], float unit, float (&shrink)[2]) {
+        float top[4] = {s[0], s[2], s[1], s[3]};
+#pragma unroll
+        for (int i = 4; i < N / 2; i += 4) {
+            top[0] = fmaxf(top[0], s[i]);
+            top[1] = fmaxf(top[1], s[i + 2]);
+            top[2] = fmaxf(top[2], s[i + 1]);
+            top[3] = fmaxf(top[3], s[i + 3]);
+        }
+        float peak[2];
+        bool grew = false;
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            float x = fmaxf(top[h], top[h + 2]);
+            x = fmaxf(x, shuffle_xor(x, 1));
+            x = fmaxf(x, shuffle_xor(x, 2));
+            peak[h] = x * unit;
+            grew |= peak[h] > m[h] + 5.5f;  // 8·ln 2
+        }
+        bool moved = any_lane(grew);
+        if (moved) {
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                shrink[h] = refer(h, fmaxf(m[h], peak[h]));
+                l[h] *= shrink[h];
+            }
+        }
+        float factor = unit * LOG2E;
+        float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll
+        for (int i = 0; i < N / 2; ++i) {
+            float zero = from[(i >> 1) & 1];
+            s[i] = exp2_fast(WIDE ? (s[i] - zero) * LOG2E : s[i] * factor - zero);
+            sum[i & 3] += s[i];
+        }
+        l[0] += sum[0] + sum[1];
+        l[1] += sum[2] + sum[3];
+        return moved;
+    }
+};
+
+template <int N>
+__device__ inline void pack_weights(u32 (&weights)[N], const float (&s)[2 * N]) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) weights[i] = pack_elements(s[2 * i], s[2 * i + 1]);
+}
+
+template <int N>
+__device__ inline void shrink_rows(float (&o)[N], const float (&shrink)[2]) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) o[i] *= shrink[(i >> 1) & 1];
+}
+
+// tanh(x) = 1 − 2/(1 + e^2x) of x = unit·s, times the cap.
+template <int N>
+__device__ inline void cap_scores(float (&s)[N], float scale, float cap) {
+    float in = scale / cap * 2.0f * LOG2E;
+#pragma unroll
+    for (int i = 0; i < N; ++i) s[i] = cap - 2.0f * cap * reciprocal_fast(1.0f + exp2_fast(s[i] * in));
+}
+
+// A number of a leaf in f32 (1) or in the type of q (2).
+template <int KIND>
+__device__ inline float leaf_number(const Leaf& leaf, i64 at) {
+    if (KIND == 1) return reinterpret_cast<const float*>(leaf.at)[at];
+    return element_to_float(reinterpret_cast<const u16*>(leaf.at)[at]);
+}
+
+// Where the query row `row` of a piece begins in a leaf.
+__device__ inline i64 leaf_row(const Leaf& leaf, const Work& w, const Rows& rows, i32 row) {
+    return w.batch * leaf.batch + w.head * leaf.head +
+           (leaf.local_rows ? (i64)rows.local + row : global_row(rows, row)) * leaf.row;
+}
+
+// Two neighbouring numbers of a carry; where rows are odd in length, they are not aligned.
+__device__ inline float2 carry_pair(const float* at, bool first, bool second) {
+#if COPY >= 4
+    return first ? *reinterpret_cast<const float2*>(at) : make_float2(0.0f, 0.0f);
+#else
+    return make_float2(first ? at[0] : 0.0f, second ? at[1] : 0.0f);
+#endif
+}
+
+__device__ inline void put_carry_pair(float* at, float x, float y, bool first, bool second) {
+#if COPY >= 4
+    if (first) *reinterpret_cast<float2*>(at) = make_float2(x, y);
+#else
+    if (first) at[0] = x;
+    if (second) at[1] = y;
+#endif
+}
+
+// Writes columns of one row in the element type; lanes of a quad hold neighbouring pairs.
+template <int N>
+__device__ inline void put_row(u16* out, const float (&o)[N], int half, float factor, bool empty, float empty_row, i32 width,
+                               bool mine, int lane) {
+#pragma unroll
+    for (int i = 0; i < N / 16; ++i) {
+        u32 x[4];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            int at = 16 * i + 4 * j + 2 * half;
+            x[j] = empty ? pack_elements(empty_row, empty_row) : pack_elements(o[at] * factor, o[at + 1] * factor);
+        }
+        if (COPY == 16) {
+            // Four lanes hold two columns each of four groups of eight; after the exchange each holds one group.
+            transpose_quad(x, lane);
+            i32 column = 32 * i + 8 * (lane & 3);
+            if (mine && column < width) *reinterpret_cast<uint4*>(out + column) = make_uint4(x[0], x[1], x[2], x[3]);
+        } else {
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                i32 column = 32 * i + 8 * j + 2 * (lane & 3);
+                if (COPY >= 4) {
+                    if (mine && column < width) *reinterpret_cast<u32*>(out + column) = x[j];
+                } else {
+                    if (mine && column < width) out[column] = (u16)x[j];
+                    if (mine && column + 1 < width) out[column + 1] = (u16)(x[j] >> 16);
+                }
+            }
+        }
+    }
+}
+
+// After the last block: joins the carry and the sinks, and writes either the carry or the result. `row` is the lane's first.
+template <int N>
+__device__ inline void finish(const Params& p, const Work& w, float (&o)[DV / 2], Softmax<N>& soft, i32 first_row, int lane) {
+    const QPiece& piece = p.q_piece[w.piece];
+    const i32 head = w.batch * p.q_heads + w.head;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+        float l = soft.l[h];
+        l += shuffle_xor(l, 1);
+        l += shuffle_xor(l, 2);
+        i32 row = first_row + 8 * h;
+        bool mine = row < piece.rows.len;
+        i64 at = (i64)head * piece.rows.len + row;
+        i64 rows = (i64)p.batch * p.q_heads * piece.rows.len;
+        float* carry_o = piece.carry + at * p.dv + 2 * (lane & 3);
+        float* carry_m = piece.carry + rows * p.dv + at;
+        float* carry_l = carry_m + rows;
+        i32 left = mine ? p.dv - 2 * (lane & 3) : 0;  // of the lane's columns 8i and 8i + 1
+#if CARRY_IN
+        {
+            float m = mine ? *carry_m : -INFINITY, before = mine ? *carry_l : 0.0f;
+            float here = soft.refer(h, fmaxf(soft.m[h], m));
+            float there = m == soft.m[h] ? 1.0f : soft.weight(h, m);
+            l = l * here + before * there;
+#pragma unroll
+            for (int i = 0; i < DV / 8; ++i) {
+                float2 c = carry_pair(carry_o + 8 * i, 8 * i < left, 8 * i + 1 < left);
+                o[4 * i + 2 * h] = o[4 * i + 2 * h] * here + c.x * there;
+                o[4 * i + 2 * h + 1] = o[4 * i + 2 * h + 1] * here + c.y * there;
+            }
+            // All four lanes of the row have read m and l before one of them writes.
+            warp_sync();
+        }
+#endif
+#if SINKS
+        {
+            float sink = mine ? leaf_number<SINKS>(p.sinks, leaf_row(p.sinks, w, piece.rows, row)) : -INFINITY;
+            float here = soft.refer(h, fmaxf(soft.m[h], sink));
+            l = l * here + soft.weight(h, sink);
+#pragma unroll
+            for (int i = 0; i < DV / 8; ++i) {
+                o[4 * i + 2 * h] *= here;
+                o[4 * i + 2 * h + 1] *= here;
+            }
+        }
+#endif
+#if CAST_OUT
+        bool empty = l == 0.0f;
+        i64 out_row = (i64)head * p.q_rows + piece.rows.local + row;
+        put_row(reinterpret_cast<u16*>(p.out) + out_row * p.dv, o, h, 1.0f / l, empty, p.empty_row, p.dv, mine, lane);
+        if (p.lse && mine && (lane & 3) == 0) p.lse[out_row] = empty ? -INFINITY : soft.m[h] + log2_fast(l) * LN2;
+#else
+#pragma unroll
+        for (int i = 0; i < DV / 8; ++i)
+            put_carry_pair(carry_o + 8 * i, o[4 * i + 2 * h], o[4 * i + 2 * h + 1], 8 * i < left, 8 * i + 1 < left);
+        if (mine && (lane & 3) == 0) {
+            *carry_m = soft.m[h];
+            *carry_l = l;
+        }
+#endif
+    }
+}
