@@ -20,14 +20,15 @@
 //   CAST_OUT       1 if out (and lse) are written, else the carry
 //   SINKS          0, 1 (f32) or 2 (element type); only with CAST_OUT
 //
-// Launch: grid Params::tiles = heads · Σ over query pieces of ⌈len/BM⌉ with BM = WARPS·ROW_TILES·16; WARPS·32 threads;
-// dynamic shared memory (BM·DK + 2·BN·(DK + DV))·2 bytes. Params::counter is not used.
+// Launch: grid Params::tiles = batch · q_heads · Σ over query pieces of ⌈len/BM⌉ with BM = WARPS·ROW_TILES·16; WARPS·32
+// threads; shared memory SHARED_BYTES = 2·BM·DK + 4·BN·(max(DK, 16·WARPS) + DV) + 16 + (POSITIONS ? 64·BM : 8) bytes.
+// Params::counter is not used.
 //
-//   D        WARPS ROW_TILES BN BLOCKS_PER_SM  shared bytes
-//   ≤ 64       4       2     64      2          49152 at 64
-//   ≤ 128      4       2     64      2          98304 at 128
-//   192/128    4       2     64      2         131072 (1 block fits sm_80 and sm_90: 4 warps; with BN 32, 90112: 2)
-//   ≤ 256      4       1     32      2          98304 at 256
+//   DK/DV    WARPS ROW_TILES  BN  BLOCKS_PER_SM   shared bytes, POSITIONS 1
+//   64         4       2      64       2           57360
+//   128        4       2      64       2          106512, two blocks on sm_90; BN 32 for two on sm_80, for one on sm_120
+//   192/128    4       2      64       1          139280
+//   256        4       1      32       2          102416
 //
 // The structure is that of FlashAttention-2 (arXiv 2307.08691). A masked key takes no part even where its value is infinite
 // or NaN: blocks that need masking look for such values, and take a path that keeps 0·∞ out of the sums.
@@ -330,6 +331,8 @@ __device__ inline void load_block(const Params& p, const Work& w, u8* buffer, i3
     load_tile<BN, DK>(buffer, reinterpret_cast<const u16*>(kv.k) + row * p.dk, rows, p.dk);
     load_tile<BN, DV>(buffer + K_BYTES, reinterpret_cast<const u16*>(kv.v) + row * p.dv, rows, p.dv);
 }
+
+constexpr int SHARED_BYTES = Q_BYTES + 2 * (K_BYTES + V_BYTES) + sizeof(Plan);
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) attn_partial(const __grid_constant__ Params p) {
     u8* const q_tile = shared_base();

@@ -28,14 +28,14 @@ struct Softmax {
         float before = m[half] == -INFINITY ? -INFINITY : from[half];
         if (m[half] == to) return 1.0f;
         m[half] = to;
-        from[half] = to == -INFINITY ? 0.0f : WIDE ? to : to * LOG2E;
+        from[half] = to == -INFINITY ? 0.0f : WIDE ? to : product(to, LOG2E);
         return exp2_fast(WIDE ? (before - from[half]) * LOG2E : before - from[half]);
     }
 
     // exp(x − m) of x in natural units.
     __device__ float weight(int half, float x) const {
         if (x == m[half]) return x == -INFINITY ? 0.0f : 1.0f;
-        return exp2_fast(WIDE ? (x - from[half]) * LOG2E : x * LOG2E - from[half]);
+        return exp2_fast(WIDE ? (x - from[half]) * LOG2E : product(x, LOG2E) - from[half]);
     }
 
     // Turns scores, in `unit`s, into weights exp(score − m) and adds them to l. Returns whether m moved; then o must be
@@ -44,26 +44,26 @@ struct Softmax {
         float top[4] = {s[0], s[2], s[1], s[3]};
 #pragma unroll
         for (int i = 4; i < N / 2; i += 4) {
-            top[0] = fmaxf(top[0], s[i]);
-            top[1] = fmaxf(top[1], s[i + 2]);
-            top[2] = fmaxf(top[2], s[i + 1]);
-            top[3] = fmaxf(top[3], s[i + 3]);
+            top[0] = max_or_nan(top[0], s[i]);
+            top[1] = max_or_nan(top[1], s[i + 2]);
+            top[2] = max_or_nan(top[2], s[i + 1]);
+            top[3] = max_or_nan(top[3], s[i + 3]);
         }
         float peak[2];
         bool grew = false;
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-            float x = fmaxf(top[h], top[h + 2]);
-            x = fmaxf(x, shuffle_xor(x, 1));
-            x = fmaxf(x, shuffle_xor(x, 2));
+            float x = max_or_nan(top[h], top[h + 2]);
+            x = max_or_nan(x, shuffle_xor(x, 1));
+            x = max_or_nan(x, shuffle_xor(x, 2));
             peak[h] = x * unit;
-            grew |= peak[h] > m[h] + 5.5f;  // 8·ln 2
+            grew |= !(peak[h] <= m[h] + 5.5f);  // 8·ln 2
         }
         bool moved = any_lane(grew);
         if (moved) {
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
-                shrink[h] = refer(h, fmaxf(m[h], peak[h]));
+                shrink[h] = refer(h, max_or_nan(m[h], peak[h]));
                 l[h] *= shrink[h];
             }
         }
@@ -111,7 +111,7 @@ __device__ inline float leaf_number(const Leaf& leaf, i64 at) {
 // Where the query row `row` of a piece begins in a leaf.
 __device__ inline i64 leaf_row(const Leaf& leaf, const Work& w, const Rows& rows, i32 row) {
     return w.batch * leaf.batch + w.head * leaf.head +
-           (leaf.local_rows ? (i64)rows.local + row : global_row(rows, row)) * leaf.row;
+           (leaf.local_rows ? rows.local + row : global_row(rows, row)) * leaf.row;
 }
 
 // Two neighbouring numbers of a carry; where rows are odd in length, they are not aligned.
@@ -185,7 +185,7 @@ __device__ inline void finish(const Params& p, const Work& w, float (&o)[DV / 2]
 #if CARRY_IN
         {
             float m = mine ? *carry_m : -INFINITY, before = mine ? *carry_l : 0.0f;
-            float here = soft.refer(h, fmaxf(soft.m[h], m));
+            float here = soft.refer(h, max_or_nan(soft.m[h], m));
             float there = m == soft.m[h] ? 1.0f : soft.weight(h, m);
             l = l * here + before * there;
 #pragma unroll
@@ -201,7 +201,7 @@ __device__ inline void finish(const Params& p, const Work& w, float (&o)[DV / 2]
 #if SINKS
         {
             float sink = mine ? leaf_number<SINKS>(p.sinks, leaf_row(p.sinks, w, piece.rows, row)) : -INFINITY;
-            float here = soft.refer(h, fmaxf(soft.m[h], sink));
+            float here = soft.refer(h, max_or_nan(soft.m[h], sink));
             l = l * here + soft.weight(h, sink);
 #pragma unroll
             for (int i = 0; i < DV / 8; ++i) {
@@ -213,7 +213,7 @@ __device__ inline void finish(const Params& p, const Work& w, float (&o)[DV / 2]
 #if CAST_OUT
         bool empty = l == 0.0f;
         i64 out_row = (i64)head * p.q_rows + piece.rows.local + row;
-        put_row(reinterpret_cast<u16*>(p.out) + out_row * p.dv, o, h, 1.0f / l, empty, p.empty_row, p.dv, mine, lane);
+        put_row(reinterpret_cast<u16*>(p.out) + out_row * p.dv, o, h, reciprocal_fast(l), empty, p.empty_row, p.dv, mine, lane);
         if (p.lse && mine && (lane & 3) == 0) p.lse[out_row] = empty ? -INFINITY : soft.m[h] + log2_fast(l) * LN2;
 #else
 #pragma unroll
