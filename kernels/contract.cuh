@@ -149,6 +149,17 @@ __device__ inline Span needed(const Params& p, const Work& w, i32 piece) {
 #endif
 }
 
+// How many blocks of N keys a tile has.
+template <int M, int N>
+__device__ inline i32 count_blocks(const Params& p, const Work& w) {
+    i32 count = 0;
+    for (i32 i = 0; i < p.kv_pieces; ++i) {
+        Span keys = needed<M>(p, w, i);
+        if (keys.begin < keys.end) count += (keys.end - 1) / N - keys.begin / N + 1;
+    }
+    return count;
+}
+
 // Walks the blocks of keys of a tile: pieces from the last to the first, in each the blocks from the last to the first, so
 // that under a causal mask the blocks that need masking come first.
 template <int M, int N>

@@ -11,59 +11,81 @@
 constexpr int BM = WGS * 64;
 constexpr int K_PANELS = DK / 64, V_PANELS = DV / 64;
 constexpr int Q_BYTES = BM * DK * 2, K_BYTES = BN * DK * 2, V_BYTES = BN * DV * 2;
-constexpr int K_AT = Q_BYTES, V_AT = K_AT + 2 * K_BYTES, BARRIERS_AT = V_AT + 2 * V_BYTES;
+constexpr int K_AT = Q_SLOTS * Q_BYTES, V_AT = K_AT + 2 * K_BYTES, BARRIERS_AT = V_AT + 2 * V_BYTES;
 constexpr int CONSUMER_WARPS = WGS * 4;
 
 struct Maps {
     TensorMap q, k[MAX_PIECES], v[MAX_PIECES];
 };
 
-struct Barriers {
-    u64 q_full, q_free;
-    u64 k_full[2], k_free[2], v_full[2], v_free[2];
-    u64 tile_full[2], tile_free[2];
-    i32 tile[2];
+// What the producer tells the consumers of a tile: where it lies, and how many blocks of keys it has; −1 for no more tiles.
+struct TileMail {
+    Work work;
+    i32 blocks;
 };
 
-// Uses of a ring of two buffers are counted: the slot of use n, and the parity of its round.
-__device__ inline u32 slot_of(u32 n) { return n & 1; }
-__device__ inline u32 round_of(u32 n) { return n >> 1 & 1; }
+// And of a block of keys.
+struct BlockMail {
+    i32 piece, block;
+};
+
+struct Barriers {
+    u64 q_full[Q_SLOTS], q_free[Q_SLOTS];
+    u64 k_full[2], k_free[2], v_full[2], v_free[2];
+    u64 tile_full[2], tile_free[2];
+    TileMail tile[2];
+    BlockMail block[2];
+};
+
+// Uses of a ring of N buffers are counted: the slot of use n, and the parity of its round.
+template <int N>
+__device__ inline u32 slot_of(u32 n) {
+    return n % N;
+}
+
+template <int N>
+__device__ inline u32 round_of(u32 n) {
+    return n / N & 1;
+}
 
 // ---- the producer: one thread ------------------------------------------------------------------------------------------
 
 __device__ inline void load_keys(const Maps& m, u8* smem, Barriers& bar, i32 head, i32 piece, i32 block, u32 n) {
-    mbarrier_wait(&bar.k_free[slot_of(n)], round_of(n) ^ 1);
-    mbarrier_expect(&bar.k_full[slot_of(n)], K_BYTES);
+    u32 slot = slot_of<2>(n);
+    mbarrier_wait(&bar.k_free[slot], round_of<2>(n) ^ 1);
+    bar.block[slot] = {piece, block};
+    mbarrier_expect(&bar.k_full[slot], K_BYTES);
 #pragma unroll
     for (int i = 0; i < K_PANELS; ++i)
-        copy_box(smem + K_AT + slot_of(n) * K_BYTES + i * BN * 128, &m.k[piece], &bar.k_full[slot_of(n)], i * 64, block * BN,
-                 head);
+        copy_box(smem + K_AT + slot * K_BYTES + i * BN * 128, &m.k[piece], &bar.k_full[slot], i * 64, block * BN, head);
 }
 
 __device__ inline void load_values(const Maps& m, u8* smem, Barriers& bar, i32 head, i32 piece, i32 block, u32 n) {
-    mbarrier_wait(&bar.v_free[slot_of(n)], round_of(n) ^ 1);
-    mbarrier_expect(&bar.v_full[slot_of(n)], V_BYTES);
+    u32 slot = slot_of<2>(n);
+    mbarrier_wait(&bar.v_free[slot], round_of<2>(n) ^ 1);
+    mbarrier_expect(&bar.v_full[slot], V_BYTES);
 #pragma unroll
     for (int i = 0; i < V_PANELS; ++i)
-        copy_box(smem + V_AT + slot_of(n) * V_BYTES + i * BN * 128, &m.v[piece], &bar.v_full[slot_of(n)], i * 64, block * BN,
-                 head);
+        copy_box(smem + V_AT + slot * V_BYTES + i * BN * 128, &m.v[piece], &bar.v_full[slot], i * 64, block * BN, head);
 }
 
 __device__ inline void produce(const Params& p, const Maps& m, u8* smem, Barriers& bar) {
     u32 blocks = 0;
     for (u32 tiles = 0;; ++tiles) {
         i32 tile = (i32)atomicAdd(p.counter, 1u);
-        mbarrier_wait(&bar.tile_free[slot_of(tiles)], round_of(tiles) ^ 1);
-        bar.tile[slot_of(tiles)] = tile;
-        mbarrier_arrive(&bar.tile_full[slot_of(tiles)]);
-        if (tile >= p.tiles) break;
-        Work w = work_of<BM>(p, tile);
-        mbarrier_wait(&bar.q_free, (tiles & 1) ^ 1);
-        mbarrier_expect(&bar.q_full, Q_BYTES);
+        bool more = tile < p.tiles;
+        Work w = work_of<BM>(p, more ? tile : 0);
+        u32 slot = slot_of<2>(tiles), q_slot = slot_of<Q_SLOTS>(tiles);
+        mbarrier_wait(&bar.tile_free[slot], round_of<2>(tiles) ^ 1);
+        bar.tile[slot] = {w, more ? count_blocks<BM, BN>(p, w) : -1};
+        mbarrier_arrive(&bar.tile_full[slot]);
+        if (!more) break;
+        mbarrier_wait(&bar.q_free[q_slot], round_of<Q_SLOTS>(tiles) ^ 1);
+        mbarrier_expect(&bar.q_full[q_slot], Q_BYTES);
 #pragma unroll
         for (int i = 0; i < K_PANELS; ++i)
-            copy_box(smem + i * BM * 128, &m.q, &bar.q_full, i * 64, p.q_piece[w.piece].rows.local + w.first,
-                     w.batch * p.q_heads + w.head);
+            copy_box(smem + q_slot * Q_BYTES + i * BM * 128, &m.q, &bar.q_full[q_slot], i * 64,
+                     p.q_piece[w.piece].rows.local + w.first, w.batch * p.q_heads + w.head);
         i32 head = w.batch * p.kv_heads + w.head / (p.q_heads / p.kv_heads);
         // Keys of a block, then the values of the one before: in this order they are needed.
         i32 piece = -1, block = 0;
@@ -202,8 +224,7 @@ struct Sight {
     Span row[2];
     Span all;
 
-    __device__ void look(const Params& p, i32 tile, i32 piece, int wg) {
-        const Work w = work_of<BM>(p, forgotten(tile));
+    __device__ void look(const Params& p, const Work& w, i32 piece, int wg) {
         const Rows& q = p.q_piece[w.piece].rows;
         const Rows& keys = p.kv_piece[piece].rows;
         i32 first = w.first + wg * 64, last = q.len - 1;
@@ -254,9 +275,8 @@ __device__ inline void shrink_rows(float (&o)[DV / 2], const float (&shrink)[2])
 }
 
 // After the last block: joins the carry and the sinks, and writes either the carry or the result.
-__device__ inline void finish(const Params& p, i32 tile, float (&o)[DV / 2], Softmax& soft, int wg) {
+__device__ inline void finish(const Params& p, const Work& w, float (&o)[DV / 2], Softmax& soft, int wg) {
     const int lane = threadIdx.x & 31, row_in_group = row_of_thread();
-    const Work w = work_of<BM>(p, tile);
     const QPiece& piece = p.q_piece[w.piece];
     i32 head = w.batch * p.q_heads + w.head;
 #pragma unroll
@@ -344,82 +364,85 @@ __device__ inline void consume(const Params& p, u8* smem, Barriers& bar, int wg)
     const bool leads = (threadIdx.x & 31) == 0;  // arrives for its warp
     float s[BN / 2], o[DV / 2], shrink[2];
     u32 weights[BN / 4];
-    u32 blocks = 0;
+    u32 blocks = 0;  // of all tiles so far; the scores of a block are one ahead of its values
     Softmax soft;
     Sight sight;
     if (wg == WGS - 1) turn_pass(wg);  // the first turn is warpgroup 0's
     for (u32 tiles = 0;; ++tiles) {
-        mbarrier_wait(&bar.tile_full[slot_of(tiles)], round_of(tiles));
-        const i32 tile = bar.tile[slot_of(tiles)];
-        warp_sync();
-        if (leads) mbarrier_arrive(&bar.tile_free[slot_of(tiles)]);
-        if (tile >= p.tiles) break;
+        mbarrier_wait(&bar.tile_full[slot_of<2>(tiles)], round_of<2>(tiles));
+        const TileMail& tile = bar.tile[slot_of<2>(tiles)];
+        i32 left = tile.blocks;
+        if (left < 0) break;
+        const u64 q_here = tile_advance(q_tile, slot_of<Q_SLOTS>(tiles) * Q_BYTES);
         soft.reset();
 #pragma unroll
         for (int i = 0; i < DV / 2; ++i) o[i] = 0.0f;
-        Blocks<BM, BN> at(p, work_of<BM>(p, tile));
-        mbarrier_wait(&bar.q_full, tiles & 1);
-        if (!at.done()) {
-            sight.look(p, tile, at.piece, wg);
-            mbarrier_wait(&bar.k_full[slot_of(blocks)], round_of(blocks));
+        mbarrier_wait(&bar.q_full[slot_of<Q_SLOTS>(tiles)], round_of<Q_SLOTS>(tiles));
+        if (left == 0 && leads) mbarrier_arrive(&bar.q_free[slot_of<Q_SLOTS>(tiles)]);
+        if (left > 0) {
+            mbarrier_wait(&bar.k_full[slot_of<2>(blocks)], round_of<2>(blocks));
+            const BlockMail at = bar.block[slot_of<2>(blocks)];
+            i32 piece = at.piece;
+            sight.look(p, tile.work, piece, wg);
             turn_wait(wg);
             hold(s);
             wgmma_fence();
-            issue_scores(s, q_tile, tile_advance(k_tile, slot_of(blocks) * K_BYTES));
+            issue_scores(s, q_here, tile_advance(k_tile, slot_of<2>(blocks) * K_BYTES));
             wgmma_commit();
             turn_pass(wg);
             wgmma_wait<0>();
             hold(s);
-            if (leads) mbarrier_arrive(&bar.k_free[slot_of(blocks)]);
+            if (leads) mbarrier_arrive(&bar.k_free[slot_of<2>(blocks)]);
+            if (left == 1 && leads) mbarrier_arrive(&bar.q_free[slot_of<Q_SLOTS>(tiles)]);
             prepare(p, sight, s, at.block);
             soft.weigh(s, unit, shrink);
             pack_weights(weights, s);
-            for (;; ++blocks) {
-                i32 piece = at.piece;
-                at.next(p, work_of<BM>(p, forgotten(tile)));
-                if (at.done()) break;
-                if (at.piece != piece) sight.look(p, tile, at.piece, wg);
-                mbarrier_wait(&bar.k_full[slot_of(blocks + 1)], round_of(blocks + 1));
+            for (; --left > 0; ++blocks) {
+                mbarrier_wait(&bar.k_full[slot_of<2>(blocks + 1)], round_of<2>(blocks + 1));
+                BlockMail at = bar.block[slot_of<2>(blocks + 1)];
+                if (at.piece != piece) {
+                    piece = at.piece;
+                    sight.look(p, tile.work, piece, wg);
+                }
                 turn_wait(wg);
                 hold(s);
                 hold(o);
                 hold(weights);
                 wgmma_fence();
-                issue_scores(s, q_tile, tile_advance(k_tile, slot_of(blocks + 1) * K_BYTES));
+                issue_scores(s, q_here, tile_advance(k_tile, slot_of<2>(blocks + 1) * K_BYTES));
                 wgmma_commit();
-                mbarrier_wait(&bar.v_full[slot_of(blocks)], round_of(blocks));
+                mbarrier_wait(&bar.v_full[slot_of<2>(blocks)], round_of<2>(blocks));
                 wgmma_fence();
-                issue_values(o, weights, tile_advance(v_tile, slot_of(blocks) * V_BYTES));
+                issue_values(o, weights, tile_advance(v_tile, slot_of<2>(blocks) * V_BYTES));
                 wgmma_commit();
                 turn_pass(wg);
                 wgmma_wait<1>();
                 hold(s);
-                if (leads) mbarrier_arrive(&bar.k_free[slot_of(blocks + 1)]);
+                if (leads) mbarrier_arrive(&bar.k_free[slot_of<2>(blocks + 1)]);
+                if (left == 1 && leads) mbarrier_arrive(&bar.q_free[slot_of<Q_SLOTS>(tiles)]);
                 prepare(p, sight, s, at.block);
                 bool moved = soft.weigh(s, unit, shrink);
                 wgmma_wait<0>();
                 hold(o);
                 hold(weights);
-                if (leads) mbarrier_arrive(&bar.v_free[slot_of(blocks)]);
+                if (leads) mbarrier_arrive(&bar.v_free[slot_of<2>(blocks)]);
                 if (moved) shrink_rows(o, shrink);
                 pack_weights(weights, s);
             }
-            mbarrier_wait(&bar.v_full[slot_of(blocks)], round_of(blocks));
+            mbarrier_wait(&bar.v_full[slot_of<2>(blocks)], round_of<2>(blocks));
             hold(o);
             hold(weights);
             wgmma_fence();
-            issue_values(o, weights, tile_advance(v_tile, slot_of(blocks) * V_BYTES));
+            issue_values(o, weights, tile_advance(v_tile, slot_of<2>(blocks) * V_BYTES));
             wgmma_commit();
-            // The scores of the last block are there since long.
-            if (leads) mbarrier_arrive(&bar.q_free);
             wgmma_wait<0>();
             hold(o);
-            if (leads) mbarrier_arrive(&bar.v_free[slot_of(blocks)]);
+            if (leads) mbarrier_arrive(&bar.v_free[slot_of<2>(blocks)]);
             ++blocks;
-        } else {
-            if (leads) mbarrier_arrive(&bar.q_free);
         }
-        finish(p, forgotten(tile), o, soft, wg);
+        finish(p, tile.work, o, soft, wg);
+        warp_sync();
+        if (leads) mbarrier_arrive(&bar.tile_free[slot_of<2>(tiles)]);
     }
 }
 
@@ -428,8 +451,10 @@ extern "C" __global__ void __launch_bounds__((WGS + 1) * 128, 1)
     u8* smem = shared_base();
     Barriers& bar = *reinterpret_cast<Barriers*>(smem + BARRIERS_AT);
     if (threadIdx.x == 0) {
-        mbarrier_init(&bar.q_full, 1);
-        mbarrier_init(&bar.q_free, CONSUMER_WARPS);
+        for (int i = 0; i < Q_SLOTS; ++i) {
+            mbarrier_init(&bar.q_full[i], 1);
+            mbarrier_init(&bar.q_free[i], CONSUMER_WARPS);
+        }
         for (int i = 0; i < 2; ++i) {
             mbarrier_init(&bar.k_full[i], 1);
             mbarrier_init(&bar.v_full[i], 1);
