@@ -17,6 +17,8 @@ mod faults;
 mod files;
 #[path = "check/hostile.rs"]
 mod hostile;
+#[path = "util/layouts.rs"]
+mod layouts;
 #[path = "ring/oracle.rs"]
 mod oracle;
 #[path = "check/plant.rs"]

@@ -8,6 +8,8 @@ mod build;
 mod case;
 #[path = "exec/golden.rs"]
 mod golden;
+#[path = "util/layouts.rs"]
+mod layouts;
 
 use annulus::eval::{Precision, eval};
 use annulus::exec::cpu::{ExecError, Run, Traffic, run, run_island};

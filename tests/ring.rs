@@ -6,6 +6,8 @@
 mod case;
 #[path = "ring/coverage.rs"]
 mod coverage;
+#[path = "util/layouts.rs"]
+mod layouts;
 #[path = "ring/oracle.rs"]
 mod oracle;
 #[path = "ring/snapshots.rs"]

@@ -8,6 +8,8 @@ mod case;
 mod events;
 #[path = "schedule/faults.rs"]
 mod faults;
+#[path = "util/layouts.rs"]
+mod layouts;
 #[path = "schedule/memory.rs"]
 mod memory;
 #[path = "ring/oracle.rs"]

@@ -6,7 +6,7 @@
 //! is true.
 
 use super::chains::Chain;
-use super::kept::Band;
+use super::kept::Kept;
 use super::log::{Log, rows_name, step_name};
 use super::rows::{Run, sweep};
 use crate::layout::Progression;
@@ -18,8 +18,8 @@ const MOST_WORK: u64 = 1 << 26;
 
 pub(super) fn coverage(schedule: &Schedule, chains: &[Vec<Chain>], log: &mut Log<'_>) {
     let mask = &schedule.attention.mask;
-    let needed = Band::needed(mask);
-    let unmasked = Band::unmasked(mask);
+    let needed = Kept::needed(mask);
+    let unmasked = Kept::unmasked(mask);
     let mut work = MOST_WORK;
     for (r, chains) in chains.iter().enumerate() {
         for chain in chains {
@@ -32,7 +32,7 @@ pub(super) fn coverage(schedule: &Schedule, chains: &[Vec<Chain>], log: &mut Log
                     keys.push(p.rows);
                     steps.push(i);
                     if *tile == Tile::Full {
-                        full(unmasked, &q, &p.rows, r, i, log);
+                        full(unmasked.as_ref(), &q, &p.rows, r, i, log);
                     }
                 }
             }
@@ -82,7 +82,7 @@ pub(super) fn coverage(schedule: &Schedule, chains: &[Vec<Chain>], log: &mut Log
 }
 
 /// Whether a block that is not masked has no masked pair.
-fn full(unmasked: Option<Band>, q: &Run, keys: &Progression, rank: usize, step: usize, log: &mut Log<'_>) {
+fn full(unmasked: Option<&Kept>, q: &Run, keys: &Progression, rank: usize, step: usize, log: &mut Log<'_>) {
     let Some(k) = Run::of(keys) else { return };
     match unmasked.map(|band| band.outside(q, &k)) {
         Some(None) => log.fact(),

@@ -65,6 +65,10 @@ fn attention(a: &AttentionFacts, log: &mut Log<'_>) {
     want(carry_bytes(a, s.q_len).is_some(), "all carries have more bytes than can be counted".to_owned());
     let leaf = |argument: usize| argument.checked_sub(3).and_then(|i| a.leaves.get(i));
     for term in &a.mask.terms {
+        if let Term::Segments { starts, .. } = term {
+            let ascending = starts.first() != Some(&0) && starts.windows(2).all(|w| w[0] < w[1]);
+            want(ascending, "the documents of the mask do not begin one after another".to_owned());
+        }
         if let Term::Tensor { operand } = *term {
             let holds = leaf(operand).is_some_and(|l| l.dtype == DType::Bool);
             want(holds, format!("the mask's tensor {operand} is no argument of type bool"));

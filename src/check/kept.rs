@@ -1,13 +1,110 @@
 //! What a mask may let a query row see, by this room's own reading of the terms.
 //!
-//! Every positional term bounds k − q from below or above, so that all of them together keep one interval of differences.
+//! A positional term bounds k − q from below or above, so that all of those together keep one interval of differences; or it
+//! keeps documents apart, so that a block is cut where they begin and each part asked.
 
 use super::rows::Run;
 use crate::mask::{Fill, Mask, Term};
+use std::sync::Arc;
+
+/// The pairs that the positional terms of a mask keep; a tensor may keep any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    band: Band,
+    /// Of each term that keeps documents apart, where they begin, and the position of query row 0.
+    documents: Vec<(Arc<[usize]>, i128)>,
+}
+
+impl Kept {
+    fn positions(mask: &Mask) -> Kept {
+        let documents = mask.terms.iter().filter_map(|t| match t {
+            Term::Segments { starts, offset } => Some((starts.clone(), i128::from(*offset))),
+            _ => None,
+        });
+        Kept { band: Band::positions(mask), documents: documents.collect() }
+    }
+
+    /// The pairs that must be computed: those that may be kept, and with a finite fill all, because a masked key then
+    /// still has a share in the sum.
+    pub(super) fn needed(mask: &Mask) -> Kept {
+        match mask.fill {
+            Fill::NegInf => Kept::positions(mask),
+            _ => Kept { band: Band::ALL, documents: vec![] },
+        }
+    }
+
+    /// The pairs that are certainly not masked; `None` if a tensor may mask any.
+    pub(super) fn unmasked(mask: &Mask) -> Option<Kept> {
+        let tensor = mask.terms.iter().any(|t| matches!(t, Term::Tensor { .. }));
+        (!tensor).then(|| Kept::positions(mask))
+    }
+
+    /// A pair of the block that is not kept.
+    pub(super) fn outside(&self, q: &Run, k: &Run) -> Option<(i128, i128)> {
+        let apart = |(starts, offset): &(Arc<[usize]>, i128)| {
+            // If these three pairs are together, so are the ends of the rows with the ends of the keys, and all between.
+            let corners = [(q.first, k.first), (q.first, k.last), (q.last, k.first)];
+            let together = |row: i128, key: i128| begun(starts, row + offset) == begun(starts, key);
+            corners.into_iter().find(|&(row, key)| !together(row, key))
+        };
+        self.documents.iter().find_map(apart).or_else(|| self.band.outside(q, k))
+    }
+
+    /// A pair of the block that is kept. `Err` if finding out takes more than `budget` steps, which are paid from it.
+    pub(super) fn inside(&self, q: &Run, k: &Run, budget: &mut u64) -> Result<Option<(i128, i128)>, TooLong> {
+        within(&self.documents, self.band, q, k, budget)
+    }
+}
+
+/// Cuts the block where the documents of the first term begin, and each part where those of the others do.
+fn within(
+    documents: &[(Arc<[usize]>, i128)],
+    band: Band,
+    q: &Run,
+    k: &Run,
+    budget: &mut u64,
+) -> Result<Option<(i128, i128)>, TooLong> {
+    let Some(((starts, offset), others)) = documents.split_first() else { return band.inside(q, k, budget) };
+    // Positions that both sides reach.
+    let mut at = k.first.max(q.first + offset);
+    let mut end = k.last.min(q.last + offset);
+    // A document that only begins before, or ends after, what both reach is theirs as well.
+    let document = |at: i128| {
+        let n = begun(starts, at);
+        let first = n.checked_sub(1).map_or(i128::MIN / 4, |i| starts[i] as i128);
+        (first, starts.get(n).map_or(i128::MAX / 4, |&s| s as i128 - 1))
+    };
+    (at, end) = if at <= end { (at, end) } else { (end, end) };
+    loop {
+        *budget = budget.checked_sub(1).ok_or(TooLong)?;
+        let (first, last) = document(at);
+        if let (Some(q), Some(k)) = (clip(q, first - offset, last - offset), clip(k, first, last))
+            && let Some(found) = within(others, band, &q, &k, budget)?
+        {
+            return Ok(Some(found));
+        }
+        if last >= end {
+            return Ok(None);
+        }
+        at = last + 1;
+    }
+}
+
+/// How many of the starts are at or before a position.
+fn begun(starts: &[usize], position: i128) -> usize {
+    starts.partition_point(|&s| s as i128 <= position)
+}
+
+/// The members of a run between two numbers, both included.
+fn clip(run: &Run, from: i128, to: i128) -> Option<Run> {
+    let first = partner(run, from, to)?;
+    let last = run.first + (to.min(run.last) - run.first) / run.step * run.step;
+    Some(Run { first, last, step: if first == last { 1 } else { run.step } })
+}
 
 /// Bounds, both included, on k − q. `None` does not bind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Band {
+struct Band {
     least: Option<i128>,
     most: Option<i128>,
 }
@@ -16,7 +113,7 @@ impl Band {
     /// Every pair.
     const ALL: Band = Band { least: None, most: None };
 
-    /// The pairs that the positional terms keep; a tensor may keep any.
+    /// The pairs that the terms keep which bound k − q.
     fn positions(mask: &Mask) -> Band {
         let mut band = Band::ALL;
         for term in &mask.terms {
@@ -28,7 +125,7 @@ impl Band {
                     let at = i128::from(offset);
                     (left.map(|l| at - i128::from(l)), right.map(|r| at + i128::from(r)))
                 }
-                Term::Tensor { .. } => (None, None),
+                Term::Segments { .. } | Term::Tensor { .. } => (None, None),
             };
             band.least = band.least.max(least);
             band.most = match (band.most, most) {
@@ -39,20 +136,8 @@ impl Band {
         band
     }
 
-    /// The pairs that must be computed: those that may be kept, and with a finite fill all, because a masked key then
-    /// still has a share in the sum.
-    pub(super) fn needed(mask: &Mask) -> Band {
-        if mask.fill == Fill::NegInf { Band::positions(mask) } else { Band::ALL }
-    }
-
-    /// The pairs that are certainly not masked; `None` if a tensor may mask any.
-    pub(super) fn unmasked(mask: &Mask) -> Option<Band> {
-        let tensor = mask.terms.iter().any(|t| matches!(t, Term::Tensor { .. }));
-        (!tensor).then(|| Band::positions(mask))
-    }
-
     /// A pair of the block that is outside the band.
-    pub(super) fn outside(&self, q: &Run, k: &Run) -> Option<(i128, i128)> {
+    fn outside(&self, q: &Run, k: &Run) -> Option<(i128, i128)> {
         if self.least.is_some_and(|least| k.first - q.last < least) {
             return Some((q.last, k.first));
         }
@@ -60,7 +145,7 @@ impl Band {
     }
 
     /// A pair of the block that is in the band. `Err` if finding out takes more than `budget` steps, which are paid from it.
-    pub(super) fn inside(&self, q: &Run, k: &Run, budget: &mut u64) -> Result<Option<(i128, i128)>, TooLong> {
+    fn inside(&self, q: &Run, k: &Run, budget: &mut u64) -> Result<Option<(i128, i128)>, TooLong> {
         let (low, high) = (k.first - q.last, k.last - q.first);
         let (least, most) = (self.least.unwrap_or(low), self.most.unwrap_or(high));
         if least > most || high < least || low > most {
@@ -124,6 +209,8 @@ mod tests {
             (-12i64..12).prop_map(|offset| Term::Causal { offset }),
             (proptest::option::of(0u64..9), proptest::option::of(0u64..9), -9i64..9)
                 .prop_map(|(left, right, offset)| Term::Window { left, right, offset }),
+            (proptest::collection::btree_set(1usize..60, 0..5), -9i64..9)
+                .prop_map(|(starts, offset)| Term::Segments { starts: starts.into_iter().collect(), offset }),
         ]
     }
 
@@ -134,7 +221,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_band_is_what_counting_says(
-            terms in proptest::collection::vec(term(), 0..3), q in progression(), k in progression(),
+            terms in proptest::collection::vec(term(), 0..4), q in progression(), k in progression(),
         ) {
             // Written from the definition in words, pair by pair.
             let kept = |q: i128, k: i128| terms.iter().all(|t| match *t {
@@ -143,17 +230,20 @@ mod tests {
                     let ahead = k - q - offset as i128;
                     right.is_none_or(|r| ahead <= r as i128) && left.is_none_or(|l| -ahead <= l as i128)
                 }
+                Term::Segments { ref starts, offset } => {
+                    !starts.iter().any(|&s| (q + offset as i128 >= s as i128) != (k >= s as i128))
+                }
                 Term::Tensor { .. } => true,
             });
             let pairs: Vec<(i128, i128)> =
                 q.rows().flat_map(|i| k.rows().map(move |j| (i as i128, j as i128))).collect();
             let (q, k) = (Run::of(&q).unwrap(), Run::of(&k).unwrap());
             let mask = Mask { terms: terms.clone(), fill: Fill::NegInf };
-            let band = Band::needed(&mask);
+            let band = Kept::needed(&mask);
             let inside = band.inside(&q, &k, &mut 1000).unwrap();
             prop_assert_eq!(inside.is_some(), pairs.iter().any(|&(i, j)| kept(i, j)));
             prop_assert!(inside.is_none_or(|(i, j)| pairs.contains(&(i, j)) && kept(i, j)));
-            let outside = Band::unmasked(&mask).unwrap().outside(&q, &k);
+            let outside = Kept::unmasked(&mask).unwrap().outside(&q, &k);
             prop_assert_eq!(outside.is_some(), pairs.iter().any(|&(i, j)| !kept(i, j)));
             prop_assert!(outside.is_none_or(|(i, j)| pairs.contains(&(i, j)) && !kept(i, j)));
         }
@@ -163,17 +253,17 @@ mod tests {
     fn a_finite_fill_needs_every_pair_and_a_tensor_is_never_full() {
         let (q, k) = (Run { first: 0, last: 0, step: 1 }, Run { first: 5, last: 9, step: 1 });
         let causal = Mask::causal(0);
-        assert_eq!(Band::needed(&causal).inside(&q, &k, &mut 0), Ok(None));
+        assert_eq!(Kept::needed(&causal).inside(&q, &k, &mut 0), Ok(None));
         let filled = Mask { fill: Fill::Add(-1e4), ..causal };
-        assert!(Band::needed(&filled).inside(&q, &k, &mut 0).unwrap().is_some());
-        assert!(Band::unmasked(&filled).unwrap().outside(&q, &k).is_some());
+        assert!(Kept::needed(&filled).inside(&q, &k, &mut 0).unwrap().is_some());
+        assert!(Kept::unmasked(&filled).unwrap().outside(&q, &k).is_some());
         let tensor = Mask { terms: vec![Term::Tensor { operand: 3 }], fill: Fill::NegInf };
-        assert_eq!(Band::unmasked(&tensor), None);
-        assert!(Band::needed(&tensor).inside(&q, &k, &mut 0).unwrap().is_some());
+        assert_eq!(Kept::unmasked(&tensor), None);
+        assert!(Kept::needed(&tensor).inside(&q, &k, &mut 0).unwrap().is_some());
         // Extreme numbers do not overflow.
         let wide = Term::Window { left: Some(u64::MAX), right: Some(u64::MAX), offset: i64::MIN };
         let mask = Mask { terms: vec![wide, Term::Causal { offset: i64::MAX }], fill: Fill::NegInf };
         let row = Run { first: u64::MAX as i128, last: u64::MAX as i128, step: 1 };
-        assert!(Band::needed(&mask).inside(&q, &row, &mut 9).is_ok());
+        assert!(Kept::needed(&mask).inside(&q, &row, &mut 9).is_ok());
     }
 }

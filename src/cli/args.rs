@@ -120,7 +120,8 @@ pub(crate) struct Split {
     /// auto, ring or all-gather
     #[arg(long, default_value = "auto", value_parser = strategy)]
     pub(crate) strategy: Choice<Strategy>,
-    /// auto (zigzag if causal, else contiguous), contiguous or zigzag
+    /// auto (zigzag if causal, else contiguous), contiguous, zigzag, stripe, document (zigzag within each document that the
+    /// masks keep apart) or balanced (by the area of the masks)
     #[arg(long, default_value = "auto", value_parser = layout)]
     pub(crate) layout: Choice<LayoutKind>,
 }

@@ -74,14 +74,14 @@ impl Request {
                 ("ranks", _) => request.options.ranks = number()?,
                 ("rank", _) => request.rank = number()?,
                 ("strategy", _) => {
-                    let strategy =
-                        Strategy::from_name(value).ok_or_else(|| bad("auto, ring or all-gather"))?;
-                    request.options.strategy = Some(strategy);
+                    let names = Strategy::ALL.map(Strategy::name).join(", ");
+                    let strategy = Strategy::from_name(value);
+                    request.options.strategy = Some(strategy.ok_or_else(|| bad(&format!("auto, {names}")))?);
                 }
                 ("layout", _) => {
-                    let layout =
-                        LayoutKind::from_name(value).ok_or_else(|| bad("auto, contiguous or zigzag"))?;
-                    request.options.layout = Some(layout);
+                    let names = LayoutKind::ALL.map(LayoutKind::name).join(", ");
+                    let layout = LayoutKind::from_name(value);
+                    request.options.layout = Some(layout.ok_or_else(|| bad(&format!("auto, {names}")))?);
                 }
                 _ => return Err(bad("ranks, rank, strategy or layout")),
             }

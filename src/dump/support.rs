@@ -17,7 +17,7 @@ pub fn table() -> String {
         ),
         (
             "Masks",
-            "causal (any offset), window, boolean tensor; −∞ or a finite fill; additive bias; softcap; sinks"
+            "causal (any offset), window, documents, boolean tensor; −∞ or a finite fill; additive bias; softcap; sinks"
                 .to_owned(),
         ),
         ("Strategies", list(Strategy::ALL.map(Strategy::name))),

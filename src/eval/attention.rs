@@ -292,6 +292,13 @@ impl Interval {
                     low = left.map_or(low, |l| low.max(own - i128::from(l)));
                     high = right.map_or(high, |r| high.min(own + i128::from(r)));
                 }
+                Term::Segments { ref starts, offset } => {
+                    // Documents begin at 0 and at each start; before 0 the first one goes on.
+                    let own = q as i128 + i128::from(offset);
+                    let begun = starts.iter().take_while(|&&s| s as i128 <= own).count();
+                    low = low.max(begun.checked_sub(1).map_or(0, |i| starts[i] as i128));
+                    high = high.min(starts.get(begun).map_or(i128::MAX, |&s| s as i128 - 1));
+                }
                 Term::Tensor { .. } => {}
             }
         }

@@ -84,7 +84,7 @@ impl Band {
         }
     }
 
-    /// The band of a term; `None` for a tensor. A bound beyond any row number does not bind, or keeps nothing.
+    /// The band of a term; `None` for documents and for a tensor. A bound beyond any row number does not bind, or keeps nothing.
     pub(super) fn of(term: &Term) -> Option<Band> {
         const FAR: i128 = 1 << 62;
         let clamp = |x: i128| x.clamp(-FAR, FAR) as i64;
@@ -99,7 +99,7 @@ impl Band {
                     high: right.and_then(|r| high(at + i128::from(r))),
                 })
             }
-            Term::Tensor { .. } => None,
+            Term::Segments { .. } | Term::Tensor { .. } => None,
         }
     }
 }

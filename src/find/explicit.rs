@@ -1,6 +1,7 @@
 //! Attention that is one operator already: keys un-repeated, masks named.
 
 use super::band::Band;
+use super::documents::Documents;
 use super::emit::emit_trace;
 use super::masks::{Condition, Context, Piece, plan};
 use super::rewrite::Rewritten;
@@ -51,6 +52,9 @@ fn pieces(a: &Attention, x: &[ValueId]) -> Vec<Piece> {
     let bias = a.bias.map(|b| Piece::Added(x[b]));
     let condition = |t: &Term| match (t, Band::of(t)) {
         (Term::Tensor { operand }, _) => Some(Condition::True(x[*operand])),
+        (Term::Segments { starts, offset }, _) => {
+            Some(Condition::Together(Documents { starts: starts.clone(), offset: *offset }))
+        }
         (_, band) => band.map(Condition::Within),
     };
     let conditions: Vec<Condition> = a.mask.terms.iter().filter_map(condition).collect();

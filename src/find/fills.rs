@@ -86,7 +86,7 @@ pub(super) fn no_row_is_empty(sizes: AttentionSizes, items: &[&Item]) -> bool {
                 batch = batch.max(known.extent(4));
                 heads = heads.max(known.extent(3));
             }
-            (None, Source::Band(_)) => {}
+            (None, Source::Band(_) | Source::Documents(_)) => {}
             (None, _) => return false,
         }
     }
@@ -104,6 +104,7 @@ pub(super) fn no_row_is_empty(sizes: AttentionSizes, items: &[&Item]) -> bool {
             !sets[place].1
         }
         (None, Source::Band(b)) => b.keeps(at[2], at[3]),
+        (None, Source::Documents(d)) => d.keeps(at[2], at[3]),
         (None, _) => false,
     };
     let rows = (0..batch).flat_map(|b| (0..heads).flat_map(move |h| (0..q).map(move |i| [b, h, i])));

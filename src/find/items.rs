@@ -5,6 +5,7 @@
 use super::Applied;
 use super::Numerics;
 use super::band::Band;
+use super::documents::Documents;
 use super::masks::{Condition, Context, Piece};
 use super::trace::CONSTANT_LIMIT;
 use super::values::Possible;
@@ -45,6 +46,7 @@ pub(super) enum Source {
     Added(ValueId),
     Condition(ValueId),
     Band(Band),
+    Documents(Documents),
 }
 
 /// One mask.
@@ -100,9 +102,10 @@ pub(super) fn classify(
             };
             let mut items = vec![];
             for c in conditions {
-                match *c {
-                    Condition::Within(band) => items.push(item(Source::Band(band), None)),
-                    Condition::True(v) => {
+                match c {
+                    Condition::Within(band) => items.push(item(Source::Band(*band), None)),
+                    Condition::Together(d) => items.push(item(Source::Documents(d.clone()), None)),
+                    &Condition::True(v) => {
                         let p = cx.values.get(cx.graph, cx.constants, v);
                         let known = p.map(|p| known(&p, |x| x != 0.0));
                         if known.as_ref().is_some_and(|k| k.sets.iter().all(|&(_, no)| !no)) {
@@ -174,13 +177,26 @@ pub(super) fn shown(item: &Item, sizes: AttentionSizes) -> Option<(Band, bool)> 
     if let Source::Band(b) = item.source {
         return Some((b, true));
     }
+    let (may, must) = matrix(item, sizes)?;
+    let band = Band::fit(&may, sizes.kv_len).filter(|b| *b != Band::default())?;
+    Some((band, may == must))
+}
+
+/// The documents and the band that are all that an item says.
+pub(super) fn packed(item: &Item, sizes: AttentionSizes) -> Option<(Documents, Band)> {
+    let (may, must) = matrix(item, sizes)?;
+    if may == must { Documents::fit(&may, sizes.kv_len) } else { None }
+}
+
+/// For each pair of a query row and a key whether some batch entry and head may keep it, and whether every one certainly
+/// does.
+fn matrix(item: &Item, sizes: AttentionSizes) -> Option<(Vec<bool>, Vec<bool>)> {
     let known = item.known.as_ref()?;
     let (q, k) = (sizes.q_len, sizes.kv_len);
     let (eq, ek) = (known.extent(2), known.extent(1));
     if q.saturating_mul(k) > CONSTANT_LIMIT || q == 0 || k == 0 {
         return None;
     }
-    // What some batch entry and head may keep, and what every one certainly keeps.
     let (mut may, mut must) = (vec![false; q * k], vec![true; q * k]);
     for (at, &(yes, no)) in known.sets.iter().enumerate() {
         let (i, j) = (at / ek % eq, at % ek);
@@ -191,8 +207,7 @@ pub(super) fn shown(item: &Item, sizes: AttentionSizes) -> Option<(Band, bool)> 
             must[cell] &= !no;
         }
     }
-    let band = Band::fit(&may, k).filter(|b| *b != Band::default())?;
-    Some((band, may == must))
+    Some((may, must))
 }
 
 /// The bound of [`huge`].

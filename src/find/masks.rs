@@ -8,8 +8,9 @@
 //! key, whatever the inputs are. Otherwise it stays a finite fill, or data.
 
 use super::band::Band;
+use super::documents::Documents;
 use super::fills::to_infinity;
-use super::items::{Entry, Item, MASKING, Source, applied, classify, huge_bound, name, shown};
+use super::items::{Entry, Item, MASKING, Source, applied, classify, huge_bound, name, packed, shown};
 use super::order::{self, Addend};
 use super::trace::CONSTANT_LIMIT;
 use super::values::Values;
@@ -28,12 +29,14 @@ pub(super) enum Piece {
 }
 
 /// A condition on a pair of rows.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Condition {
     /// The boolean value is true.
     True(ValueId),
     /// The pair lies within the band.
     Within(Band),
+    /// The pair is of one document.
+    Together(Documents),
 }
 
 /// What becomes of it.
@@ -170,16 +173,30 @@ fn arrange(
 fn terms(cx: &mut Context<'_>, sizes: AttentionSizes, items: Vec<Item>, notes: &mut Vec<Applied>) -> Plan {
     let fill = items.first().map_or(Fill::NegInf, |i| i.fill);
     let mut band = Band::default();
+    let mut documents: Vec<Documents> = vec![];
     let mut leaves: Vec<ValueId> = vec![];
     for i in &items {
         let shown = shown(i, sizes);
         if let Some((b, _)) = shown {
             band = band.and(b);
         }
-        let what = match i.source {
-            Source::Added(v) | Source::Condition(v) => name(cx, v),
+        let what = match &i.source {
+            Source::Added(v) | Source::Condition(v) => name(cx, *v),
             Source::Band(_) => continue,
+            Source::Documents(d) => {
+                documents.push(d.clone());
+                continue;
+            }
         };
+        let packed = if shown.is_none() { packed(i, sizes) } else { None };
+        let exact = shown.is_some_and(|(_, exact)| exact) || packed.is_some();
+        if let Some((d, b)) = packed {
+            band = band.and(b);
+            let terms = [b.terms(sizes.q_len, sizes.kv_len), vec![d.term()]].concat();
+            let text = Mask { terms, fill: Fill::NegInf };
+            notes.push(applied("mask-by-evaluation", format!("{what} is {text}"), Numerics::Exact));
+            documents.push(d);
+        }
         if let Some((b, exact)) = shown {
             let text = Mask { terms: b.terms(sizes.q_len, sizes.kv_len), fill: Fill::NegInf };
             let rest = if exact { "" } else { ", and more" };
@@ -188,7 +205,7 @@ fn terms(cx: &mut Context<'_>, sizes: AttentionSizes, items: Vec<Item>, notes: &
         if i.fill == Fill::NegInf && matches!(i.source, Source::Added(_)) {
             notes.push(applied("added-infinity", format!("{what} masks with −∞"), Numerics::Domain));
         }
-        if !shown.is_some_and(|(_, exact)| exact) {
+        if !exact {
             let leaf = condition(cx, i);
             if !leaves.contains(&leaf) {
                 leaves.push(leaf);
@@ -196,6 +213,8 @@ fn terms(cx: &mut Context<'_>, sizes: AttentionSizes, items: Vec<Item>, notes: &
         }
     }
     let mut terms = band.terms(sizes.q_len, sizes.kv_len);
+    documents.dedup();
+    terms.extend(documents.iter().map(Documents::term));
     terms.extend((0..leaves.len()).map(|n| Term::Tensor { operand: 3 + n }));
     let fill = if terms.is_empty() { Fill::NegInf } else { fill };
     Plan { mask: Mask { terms, fill }, leaves, bias: None, applied: vec![] }
@@ -205,7 +224,7 @@ fn terms(cx: &mut Context<'_>, sizes: AttentionSizes, items: Vec<Item>, notes: &
 fn condition(cx: &mut Context<'_>, item: &Item) -> ValueId {
     let v = match item.source {
         Source::Condition(v) => v,
-        Source::Band(_) => unreachable!("a band is no tensor"),
+        Source::Band(_) | Source::Documents(_) => unreachable!("what positions say is no tensor"),
         Source::Added(v) => {
             let dtype = cx.graph.ty(v).dtype;
             // Fills are at or below MASKING and the rest is at or above it, or they are huge and the rest is not.

@@ -20,6 +20,7 @@
 
 mod band;
 mod bias;
+mod documents;
 mod emit;
 mod encode;
 mod explicit;

@@ -72,7 +72,7 @@ pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
                 window = Some([bound(left), bound(right)]);
                 offset = o;
             }
-            Term::Tensor { .. } => {}
+            Term::Segments { .. } | Term::Tensor { .. } => {}
         }
     }
     let numerics = found.applied.iter().map(|a| a.numerics).max().unwrap_or(Numerics::Exact);

@@ -6,6 +6,8 @@
 //! The order of a rank's progressions is the order of the rows in its local tensors. Nothing else in annulus divides a
 //! sequence length by a number of ranks.
 
+mod balance;
+
 use std::fmt;
 
 /// Rows `start`, `start + step`, … , `len` of them. `len > 0` and `step > 0` in a layout.
@@ -60,17 +62,32 @@ pub enum LayoutKind {
     Contiguous,
     /// The sequence is cut in 2P blocks; rank r owns blocks r and 2P−1−r, so that causal work is equal on all ranks.
     Zigzag,
+    /// Rank r owns rows r, r + P, r + 2P, …: nearly equal work whatever the mask, every block of it masked.
+    Stripe,
+    /// Zigzag within each document of a packed sequence, so that work is equal whatever the lengths are.
+    Document,
+    /// Blocks of rows dealt out so that the ranks' numbers of visible pairs are as equal as their numbers of blocks allow.
+    Balanced,
 }
 
 impl LayoutKind {
     /// Every kind, in the order of declaration.
-    pub const ALL: [LayoutKind; 2] = [LayoutKind::Contiguous, LayoutKind::Zigzag];
+    pub const ALL: [LayoutKind; 5] = [
+        LayoutKind::Contiguous,
+        LayoutKind::Zigzag,
+        LayoutKind::Stripe,
+        LayoutKind::Document,
+        LayoutKind::Balanced,
+    ];
 
     /// The name on the command line and in text.
     pub fn name(self) -> &'static str {
         match self {
             LayoutKind::Contiguous => "contiguous",
             LayoutKind::Zigzag => "zigzag",
+            LayoutKind::Stripe => "stripe",
+            LayoutKind::Document => "document",
+            LayoutKind::Balanced => "balanced",
         }
     }
 
@@ -98,27 +115,75 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout of `kind` for a sequence of `length` rows on `ranks` ranks (at least 1). Shares differ by at most one
-    /// row per block; ranks own no rows where the sequence is too short.
-    ///
-    /// Block `i` of `n` holds the rows from ⌊i·length/n⌋ to ⌊(i+1)·length/n⌋.
+    /// The layout of `kind` for a sequence of `length` rows on `ranks` ranks (at least 1), as far as nothing is known of its
+    /// masks: one document, every row as much work as any other. Shares differ by at most one row per block; ranks own no
+    /// rows where the sequence is too short.
     pub fn new(kind: LayoutKind, length: usize, ranks: usize) -> Layout {
-        let blocks = match kind {
-            LayoutKind::Contiguous => ranks,
-            LayoutKind::Zigzag => 2 * ranks,
+        let all = Progression::range(0, length);
+        let own = |r: usize| match kind {
+            LayoutKind::Contiguous => vec![block(all, r, ranks)],
+            LayoutKind::Zigzag => zigzag(all, r, ranks).to_vec(),
+            LayoutKind::Stripe => {
+                let len = length.saturating_sub(r).div_ceil(ranks);
+                vec![Progression { start: r, len, step: if len > 1 { ranks } else { 1 } }]
+            }
+            LayoutKind::Document | LayoutKind::Balanced => vec![],
         };
-        let bound = |i: usize| (i as u128 * length as u128 / blocks.max(1) as u128) as usize;
-        let block = |i: usize| Progression::range(bound(i), bound(i + 1) - bound(i));
-        let rows = (0..ranks)
-            .map(|r| {
-                let owned = match kind {
-                    LayoutKind::Contiguous => vec![block(r)],
-                    LayoutKind::Zigzag => vec![block(r), block(2 * ranks - 1 - r)],
-                };
-                owned.into_iter().filter(|p| p.len > 0).collect()
-            })
-            .collect();
-        Layout { kind, length, rows }
+        match kind {
+            LayoutKind::Document => Layout::by_document(length, ranks, &[]),
+            LayoutKind::Balanced => Layout::balanced(length, ranks, |first, end| (end - first) as u128),
+            _ => Layout::of(kind, length, (0..ranks).map(own)),
+        }
+    }
+
+    /// Zigzag within each document. `starts` are the rows at which one begins, ascending, the first one's left out. Where the
+    /// blocks of a document are uneven, the next document begins with another rank, so that shares stay even.
+    pub fn by_document(length: usize, ranks: usize, starts: &[usize]) -> Layout {
+        let mut rows = vec![Vec::new(); ranks];
+        let (mut first, mut turn) = (0, 0);
+        for end in starts.iter().copied().filter(|&s| s < length).chain([length]) {
+            let document = Progression::range(first, end - first);
+            for (r, own) in rows.iter_mut().enumerate() {
+                own.extend(zigzag(document, (r + turn) % ranks, ranks));
+            }
+            turn = (turn + usize::from(!document.len.is_multiple_of(2 * ranks))) % ranks;
+            first = end;
+        }
+        Layout::of(LayoutKind::Document, length, rows)
+    }
+
+    /// Blocks of rows dealt out so that work is equal. `area(first, end)` is the work of the query rows `first..end`.
+    pub fn balanced(length: usize, ranks: usize, area: impl Fn(usize, usize) -> u128) -> Layout {
+        let all = Progression::range(0, length);
+        let work = |b: Progression| area(b.start, b.start + b.len);
+        let deal = balance::deal(ranks, length, |n| (0..n).map(|i| work(block(all, i, n))).collect());
+        let n = deal.iter().map(Vec::len).sum();
+        let own = |mine: &Vec<usize>| {
+            let mut rows: Vec<Progression> = Vec::new();
+            mine.iter().for_each(|&i| push(&mut rows, block(all, i, n)));
+            rows
+        };
+        Layout::of(LayoutKind::Balanced, length, deal.iter().map(own))
+    }
+
+    /// Sequences one behind the other, the rows of each where they were: what a cache with new rows behind it has. It is
+    /// named like its first part.
+    pub fn joined(parts: &[&Layout]) -> Layout {
+        let kind = parts.first().map_or(LayoutKind::Contiguous, |p| p.kind);
+        let mut rows = vec![Vec::new(); parts.iter().map(|p| p.ranks()).max().unwrap_or(0)];
+        let mut length = 0;
+        for part in parts {
+            for (own, more) in rows.iter_mut().zip(&part.rows) {
+                more.iter().for_each(|p| push(own, Progression { start: p.start + length, ..*p }));
+            }
+            length += part.length;
+        }
+        Layout::of(kind, length, rows)
+    }
+
+    fn of(kind: LayoutKind, length: usize, rows: impl IntoIterator<Item = Vec<Progression>>) -> Layout {
+        let held = |own: Vec<Progression>| own.into_iter().filter(|p| p.len > 0).collect();
+        Layout { kind, length, rows: rows.into_iter().map(held).collect() }
     }
 
     /// Number of ranks.
@@ -129,6 +194,28 @@ impl Layout {
     /// How many rows rank `r` owns.
     pub fn share(&self, r: usize) -> usize {
         row_count(&self.rows[r])
+    }
+}
+
+/// Block `i` of `n`: the rows from ⌊i·length/n⌋ to ⌊(i+1)·length/n⌋ of adjacent ones.
+fn block(of: Progression, i: usize, n: usize) -> Progression {
+    let bound = |i: usize| (i as u128 * of.len as u128 / n.max(1) as u128) as usize;
+    Progression::range(of.start + bound(i), bound(i + 1) - bound(i))
+}
+
+/// Of 2P blocks the `place`-th from the front and from the back.
+fn zigzag(of: Progression, place: usize, ranks: usize) -> [Progression; 2] {
+    [block(of, place, 2 * ranks), block(of, 2 * ranks - 1 - place, 2 * ranks)]
+}
+
+/// Adds rows behind those that there are; adjacent ones become one progression.
+fn push(rows: &mut Vec<Progression>, more: Progression) {
+    match rows.last_mut() {
+        _ if more.len == 0 => {}
+        Some(last) if last.step == 1 && more.step == 1 && last.start + last.len == more.start => {
+            last.len += more.len;
+        }
+        _ => rows.push(more),
     }
 }
 
@@ -149,6 +236,87 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Of the area of the causal mask over `n` rows, the part of each rank.
+    fn causal_work(layout: &Layout) -> Vec<usize> {
+        layout.rows.iter().map(|own| own.iter().flat_map(Progression::rows).map(|q| q + 1).sum()).collect()
+    }
+
+    #[test]
+    fn work_is_balanced() {
+        let causal = |first: usize, end: usize| (first..end).map(|q| q as u128 + 1).sum();
+        // Four blocks of 32 rows on two ranks: 528 + 3600 and 1552 + 2576 pairs.
+        assert_eq!(causal_work(&Layout::balanced(128, 2, causal)), [4128, 4128]);
+        for ranks in 1..9 {
+            for length in [16 * ranks, 97, 128, 1000] {
+                let work = causal_work(&Layout::balanced(length, ranks, causal));
+                let zigzag = causal_work(&Layout::new(LayoutKind::Zigzag, length, ranks));
+                assert!(
+                    work.iter().max() <= zigzag.iter().max(),
+                    "{length} rows on {ranks}: {work:?} {zigzag:?}"
+                );
+            }
+        }
+        // Work that lies in the last quarter is spread by smaller blocks than halves.
+        let late = |first: usize, end: usize| (first..end).map(|q| 1 + 99 * u128::from(q >= 48)).sum();
+        let layout = Layout::balanced(64, 4, late);
+        let work =
+            layout.rows.iter().map(|own| own.iter().map(|p| late(p.start, p.start + p.len)).sum::<u128>());
+        assert!(work.clone().max() < work.min().map(|w| w + w / 50), "{:?}", layout.rows);
+        // Of equal work, the plainest.
+        let even = Layout::new(LayoutKind::Balanced, 64, 4);
+        assert_eq!(even.rows, Layout::new(LayoutKind::Contiguous, 64, 4).rows);
+    }
+
+    #[test]
+    fn stripes_and_documents() {
+        let stripe = Layout::new(LayoutKind::Stripe, 7, 3);
+        assert_eq!(stripe.rows[0], [Progression { start: 0, len: 3, step: 3 }]);
+        assert_eq!(stripe.rows[2], [Progression { start: 2, len: 2, step: 3 }]);
+        // Work grows by S/P pairs from rank to rank.
+        assert_eq!(
+            causal_work(&Layout::new(LayoutKind::Stripe, 48, 8)),
+            [126, 132, 138, 144, 150, 156, 162, 168]
+        );
+        let documents = Layout::by_document(20, 2, &[8, 12]);
+        let range = |start, len| Progression::range(start, len);
+        assert_eq!(
+            documents.rows[0],
+            [range(0, 2), range(6, 2), range(8, 1), range(11, 1), range(12, 2), range(18, 2)]
+        );
+        assert_eq!(
+            documents.rows[1],
+            [range(2, 2), range(4, 2), range(9, 1), range(10, 1), range(14, 2), range(16, 2)]
+        );
+        for (length, starts) in
+            [(20, vec![8, 12]), (23, vec![1, 2, 3, 9, 22]), (5, vec![1, 2, 3, 4]), (9, vec![])]
+        {
+            for ranks in 1..6 {
+                let layout = Layout::by_document(length, ranks, &starts);
+                let mut rows: Vec<usize> = layout.rows.iter().flatten().flat_map(|p| p.rows()).collect();
+                rows.sort_unstable();
+                assert_eq!(rows, (0..length).collect::<Vec<_>>(), "{starts:?} {ranks}");
+                let cut = |p: &Progression| starts.iter().any(|&s| p.start < s && s < p.start + p.len);
+                assert!(!layout.rows.iter().flatten().any(cut), "a piece reaches over documents");
+            }
+        }
+        // One-row documents go round.
+        let shares: Vec<usize> =
+            (0..4).map(|r| Layout::by_document(8, 4, &[1, 2, 3, 4, 5, 6, 7]).share(r)).collect();
+        assert_eq!(shares, [2; 4]);
+    }
+
+    #[test]
+    fn a_cache_and_new_rows_are_one_sequence() {
+        let (past, new) = (Layout::new(LayoutKind::Contiguous, 9, 3), Layout::new(LayoutKind::Zigzag, 2, 3));
+        let joined = Layout::joined(&[&past, &new]);
+        assert_eq!((joined.kind, joined.length), (LayoutKind::Contiguous, 11));
+        assert_eq!(joined.rows[0], [Progression::range(0, 3), Progression::range(10, 1)]);
+        assert_eq!(joined.rows[1], [Progression::range(3, 3)]);
+        // The last rank's new row is behind its old ones.
+        let behind = Layout::joined(&[&past, &Layout::new(LayoutKind::Contiguous, 1, 3)]);
+        assert_eq!(behind.rows[2], [Progression::range(6, 4)]);
     }
 
     #[test]

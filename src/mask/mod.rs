@@ -7,8 +7,13 @@
 //! arithmetic; what cannot be proved is `Partial`. A leaf that is a tensor gives `Partial`, never `Skip`. A finite fill is
 //! not −∞: with one, a masked key still takes part, so that no block is skipped.
 
+mod area;
+mod text;
+
+pub use text::ParseMaskError;
+
 use crate::layout::Progression;
-use std::fmt;
+use std::sync::Arc;
 
 /// What a masked score becomes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,6 +40,14 @@ pub enum Term {
         left: Option<u64>,
         /// Keys after the query's own position.
         right: Option<u64>,
+        /// Position of query row 0 among the keys.
+        offset: i64,
+    },
+    /// Documents packed one after another: keep if query and key are of the same one. Query row q stands at position
+    /// `q + offset` among the keys.
+    Segments {
+        /// The positions at which a document begins, the first one's left out; ascending, none twice, none 0.
+        starts: Arc<[usize]>,
         /// Position of query row 0 among the keys.
         offset: i64,
     },
@@ -95,28 +108,91 @@ impl Mask {
 
     /// Whether the pair of global rows is kept by every term that depends on positions alone; tensor terms count as kept.
     pub fn keeps(&self, q: usize, k: usize) -> bool {
-        let (q, k) = (q as i128, k as i128);
-        self.terms.iter().all(|t| match *t {
-            Term::Causal { offset } => k <= q + i128::from(offset),
-            Term::Window { left, right, offset } => {
-                let at = q + i128::from(offset);
-                left.is_none_or(|l| k >= at - i128::from(l)) && right.is_none_or(|r| k <= at + i128::from(r))
-            }
-            Term::Tensor { .. } => true,
-        })
+        let (low, high) = self.keys_of(q);
+        (low..=high).contains(&(k as i128))
+    }
+
+    /// The first and the last position that the terms keep for query row `q`, tensor terms left out. None is kept if the
+    /// first is beyond the last.
+    pub fn keys_of(&self, q: usize) -> (i128, i128) {
+        let (mut low, mut high) = (i128::MIN, i128::MAX);
+        for term in &self.terms {
+            let (least, most) = match *term {
+                Term::Causal { offset } => (i128::MIN, q as i128 + i128::from(offset)),
+                Term::Window { left, right, offset } => {
+                    let at = q as i128 + i128::from(offset);
+                    (
+                        left.map_or(i128::MIN, |l| at - i128::from(l)),
+                        right.map_or(i128::MAX, |r| at + i128::from(r)),
+                    )
+                }
+                Term::Segments { ref starts, offset } => document(starts, q as i128 + i128::from(offset)),
+                Term::Tensor { .. } => continue,
+            };
+            (low, high) = (low.max(least), high.min(most));
+        }
+        (low, high)
     }
 
     /// What the mask says about every pair of `q` and `k`. An empty block is `Skip`.
     ///
-    /// Both bounds of a term are linear in q − k, so that the extremes lie at the ends of the progressions.
+    /// Where documents begin, the block is cut; within a document the other terms bound k − q, so that the extremes lie at
+    /// the ends of the progressions.
     pub fn tile(&self, q: &Progression, k: &Progression) -> Tile {
         if q.len == 0 || k.len == 0 {
             return Tile::Skip;
         }
-        let (q0, q1) = (q.start as i128, q.last() as i128);
-        let (k0, k1) = (k.start as i128, k.last() as i128);
+        let (q, k) = ((q.start as i128, q.last() as i128), (k.start as i128, k.last() as i128));
+        let documents = self.terms.iter().find_map(|t| match t {
+            Term::Segments { starts, offset } => Some((starts, i128::from(*offset))),
+            _ => None,
+        });
+        let tile = match documents {
+            None => self.block(q, k),
+            Some((starts, offset)) => self.by_document(q, k, starts, offset),
+        };
+        let unsure = self.fill != Fill::NegInf && tile == Tile::Skip
+            || self.terms.iter().any(|t| matches!(t, Term::Tensor { .. })) && tile == Tile::Full;
+        if unsure { Tile::Partial } else { tile }
+    }
+
+    /// Cuts a block, given by its first and last rows, where documents begin, and asks each part. More than a few parts are
+    /// not asked.
+    fn by_document(&self, q: (i128, i128), k: (i128, i128), starts: &[usize], offset: i128) -> Tile {
+        const MOST_PARTS: usize = 16;
+        let (q0, q1) = (q.0 + offset, q.1 + offset);
+        let first = document(starts, q0.max(k.0)).0;
+        let last = document(starts, q1.min(k.1)).1;
+        if first > last || q0 > last || k.0 > last || q1 < first || k.1 < first {
+            return Tile::Skip;
+        }
+        let inside = (q0.min(k.0), q1.max(k.1));
+        let one = document(starts, inside.0);
+        if one.1 >= inside.1 {
+            return self.block(q, k);
+        }
+        let mut at = first;
+        for _ in 0..MOST_PARTS {
+            let (from, to) = document(starts, at);
+            let part = |run: (i128, i128), shift: i128| {
+                (run.0.max(from.saturating_sub(shift)), run.1.min(to.saturating_sub(shift)))
+            };
+            let (q, k) = (part(q, offset), part(k, 0));
+            if q.0 <= q.1 && k.0 <= k.1 && self.block(q, k) != Tile::Skip {
+                return Tile::Partial;
+            }
+            if to >= last {
+                return Tile::Skip;
+            }
+            at = to + 1;
+        }
+        Tile::Partial
+    }
+
+    /// What the terms say about a block of adjacent rows, given by its first and last ones; tensor terms and the fill left out.
+    fn block(&self, q: (i128, i128), k: (i128, i128)) -> Tile {
         // The range of k − q over the block.
-        let (low, high) = (k0 - q1, k1 - q0);
+        let (low, high) = (k.0 - q.1, k.1 - q.0);
         let mut tile = Tile::Full;
         for term in &self.terms {
             let (least, most) = match *term {
@@ -125,13 +201,20 @@ impl Mask {
                     let offset = i128::from(offset);
                     (left.map(|l| offset - i128::from(l)), right.map(|r| offset + i128::from(r)))
                 }
-                Term::Tensor { .. } => {
-                    tile = Tile::Partial;
+                Term::Segments { ref starts, offset } => {
+                    let q = (q.0 + i128::from(offset), q.1 + i128::from(offset));
+                    let (from, to) = (document(starts, q.0), document(starts, q.1));
+                    if k.1 < from.0 || k.0 > to.1 {
+                        return Tile::Skip;
+                    }
+                    if from != to || k.0 < from.0 || k.1 > from.1 {
+                        tile = Tile::Partial;
+                    }
                     continue;
                 }
+                Term::Tensor { .. } => continue,
             };
-            let none = least.is_some_and(|b| high < b) || most.is_some_and(|b| low > b);
-            if none && self.fill == Fill::NegInf {
+            if least.is_some_and(|b| high < b) || most.is_some_and(|b| low > b) {
                 return Tile::Skip;
             }
             let all = least.is_none_or(|b| low >= b) && most.is_none_or(|b| high <= b);
@@ -144,123 +227,24 @@ impl Mask {
 
     /// Whether every query row in `0..q_len` is proved to keep at least one key in `0..k_len`. Tensor terms prove nothing.
     pub fn no_row_is_empty(&self, q_len: usize, k_len: usize) -> bool {
-        // Each term keeps an interval of keys whose ends move with the row by one: the ends of the rows decide.
+        if self.terms.iter().any(|t| matches!(t, Term::Tensor { .. })) {
+            return q_len == 0;
+        }
         let row = |q: usize| {
-            let (mut low, mut high) = (0i128, k_len as i128 - 1);
-            for term in &self.terms {
-                match *term {
-                    Term::Causal { offset } => high = high.min(q as i128 + i128::from(offset)),
-                    Term::Window { left, right, offset } => {
-                        let at = q as i128 + i128::from(offset);
-                        low = left.map_or(low, |l| low.max(at - i128::from(l)));
-                        high = right.map_or(high, |r| high.min(at + i128::from(r)));
-                    }
-                    Term::Tensor { .. } => return false,
-                }
-            }
-            low <= high
+            let (low, high) = self.keys_of(q);
+            low.max(0) <= high.min(k_len as i128 - 1)
         };
-        // low(q) = max(0, q + a) and high(q) = min(k_len − 1, q + b): low ≤ high is a conjunction of
-        // conditions that are monotone in q, so holding at both ends is holding between them.
-        q_len == 0 || (row(0) && row(q_len - 1))
+        // Between two rows at which a document begins, both ends of a row's keys move with the row or stand still: low ≤ high
+        // is a conjunction of conditions that are monotone in q, so holding at both ends is holding between them.
+        self.pieces(0, q_len).all(|(first, end)| row(first) && row(end - 1))
     }
 }
 
-impl fmt::Display for Fill {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Fill::NegInf => f.write_str("-inf"),
-            Fill::Replace(x) => write!(f, "replace({x:?})"),
-            Fill::Add(x) => write!(f, "add({x:?})"),
-        }
-    }
-}
-
-impl fmt::Display for Term {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bound = |b: &Option<u64>| b.map_or("-1".to_owned(), |b| b.to_string());
-        match self {
-            Term::Causal { offset } => write!(f, "causal({offset})"),
-            Term::Window { left, right, offset } => {
-                write!(f, "window({},{},{offset})", bound(left), bound(right))
-            }
-            Term::Tensor { operand } => write!(f, "tensor({operand})"),
-        }
-    }
-}
-
-/// `none`, or the terms joined by ` & `; a finite fill follows as ` fill add(-10000.0)`.
-impl fmt::Display for Mask {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.terms.is_empty() {
-            return f.write_str("none");
-        }
-        for (i, t) in self.terms.iter().enumerate() {
-            if i > 0 {
-                f.write_str(" & ")?;
-            }
-            write!(f, "{t}")?;
-        }
-        if self.fill != Fill::NegInf {
-            write!(f, " fill {}", self.fill)?;
-        }
-        Ok(())
-    }
-}
-
-/// Why a text is no mask.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0} is not a mask: want `none`, or causal(offset), window(left,right,offset) and tensor(operand) joined by &"
-)]
-pub struct ParseMaskError(String);
-
-impl std::str::FromStr for Mask {
-    type Err = ParseMaskError;
-
-    /// Parses what `Display` prints.
-    fn from_str(text: &str) -> Result<Mask, ParseMaskError> {
-        let bad = || ParseMaskError(text.escape_debug().to_string());
-        let call = |s: &str| -> Option<(String, Vec<String>)> {
-            let (name, rest) = s.trim().split_once('(')?;
-            let args = rest.strip_suffix(')')?;
-            Some((name.to_owned(), args.split(',').map(|a| a.trim().to_owned()).collect()))
-        };
-        let (terms, fill) = match text.split_once(" fill ") {
-            None => (text, Fill::NegInf),
-            Some((terms, fill)) => {
-                let (name, args) = call(fill).ok_or_else(bad)?;
-                let [value] = args.as_slice() else { return Err(bad()) };
-                let value: f64 = value.parse().map_err(|_| bad())?;
-                match name.as_str() {
-                    _ if !value.is_finite() => return Err(bad()),
-                    "replace" => (terms, Fill::Replace(value)),
-                    "add" => (terms, Fill::Add(value)),
-                    _ => return Err(bad()),
-                }
-            }
-        };
-        let mut mask = Mask { terms: vec![], fill };
-        if terms.trim() == "none" {
-            return Ok(mask);
-        }
-        for term in terms.split('&') {
-            let (name, args) = call(term).ok_or_else(bad)?;
-            let bound = |s: &String| -> Result<Option<u64>, ParseMaskError> {
-                if s == "-1" { Ok(None) } else { s.parse().map(Some).map_err(|_| bad()) }
-            };
-            let offset = |s: &String| s.parse::<i64>().map_err(|_| bad());
-            mask.terms.push(match (name.as_str(), args.as_slice()) {
-                ("causal", [o]) => Term::Causal { offset: offset(o)? },
-                ("window", [l, r, o]) => {
-                    Term::Window { left: bound(l)?, right: bound(r)?, offset: offset(o)? }
-                }
-                ("tensor", [i]) => Term::Tensor { operand: i.parse().map_err(|_| bad())? },
-                _ => return Err(bad()),
-            });
-        }
-        Ok(mask)
-    }
+/// The first and last position of the document that `position` is in; the first document has no begin, the last no end.
+fn document(starts: &[usize], position: i128) -> (i128, i128) {
+    let n = starts.partition_point(|&s| s as i128 <= position);
+    let first = n.checked_sub(1).map_or(i128::MIN, |i| starts[i] as i128);
+    (first, starts.get(n).map_or(i128::MAX, |&s| s as i128 - 1))
 }
 
 #[cfg(test)]

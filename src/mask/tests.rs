@@ -7,11 +7,29 @@ fn terms() -> impl Strategy<Value = Vec<Term>> {
     let causal = (-8i64..8).prop_map(|offset| Term::Causal { offset });
     let window = (proptest::option::of(0u64..6), proptest::option::of(0u64..6), -6i64..6)
         .prop_map(|(left, right, offset)| Term::Window { left, right, offset });
-    proptest::collection::vec(prop_oneof![causal, window], 0..3)
+    let segments = (proptest::collection::btree_set(1usize..30, 0..5), -6i64..6)
+        .prop_map(|(starts, offset)| Term::Segments { starts: starts.into_iter().collect(), offset });
+    proptest::collection::vec(prop_oneof![causal, window, segments], 0..4)
 }
 
 fn progression() -> impl Strategy<Value = Progression> {
     (0usize..20, 0usize..8, 1usize..4).prop_map(|(start, len, step)| Progression { start, len, step })
+}
+
+/// The definition of each term, in other words than the code's.
+fn kept(mask: &Mask, q: usize, k: usize) -> bool {
+    let (q, k) = (q as i64, k as i64);
+    mask.terms.iter().all(|t| match t {
+        Term::Causal { offset } => k - q <= *offset,
+        Term::Window { left, right, offset } => {
+            let ahead = k - q - offset;
+            right.is_none_or(|r| ahead <= r as i64) && left.is_none_or(|l| -ahead <= l as i64)
+        }
+        Term::Segments { starts, offset } => {
+            starts.iter().all(|&s| (q + offset < s as i64) == (k < s as i64))
+        }
+        Term::Tensor { .. } => true,
+    })
 }
 
 proptest! {
@@ -19,7 +37,10 @@ proptest! {
     fn a_tile_is_what_enumeration_says(terms in terms(), q in progression(), k in progression()) {
         let mask = Mask { terms, fill: Fill::NegInf };
         let pairs: Vec<bool> =
-            q.rows().flat_map(|i| k.rows().map(move |j| (i, j))).map(|(i, j)| mask.keeps(i, j)).collect();
+            q.rows().flat_map(|i| k.rows().map(move |j| (i, j))).map(|(i, j)| kept(&mask, i, j)).collect();
+        for (i, j) in q.rows().flat_map(|i| k.rows().map(move |j| (i, j))) {
+            prop_assert_eq!(mask.keeps(i, j), kept(&mask, i, j));
+        }
         match mask.tile(&q, &k) {
             Tile::Skip => prop_assert!(pairs.iter().all(|p| !p)),
             Tile::Full => prop_assert!(pairs.iter().all(|&p| p)),
@@ -36,8 +57,17 @@ proptest! {
     #[test]
     fn emptiness_is_what_enumeration_says(terms in terms(), q in 0usize..20, k in 0usize..20) {
         let mask = Mask { terms, fill: Fill::NegInf };
-        let full = (0..q).all(|i| (0..k).any(|j| mask.keeps(i, j)));
+        let full = (0..q).all(|i| (0..k).any(|j| kept(&mask, i, j)));
         prop_assert_eq!(mask.no_row_is_empty(q, k), full);
+    }
+
+    #[test]
+    fn an_area_is_what_counting_says(
+        terms in terms(), first in 0usize..20, rows in 0usize..20, k in 0usize..30,
+    ) {
+        let mask = Mask { terms, fill: Fill::NegInf };
+        let count = (first..first + rows).flat_map(|i| (0..k).map(move |j| (i, j))).filter(|&(i, j)| kept(&mask, i, j));
+        prop_assert_eq!(mask.area(first, first + rows, k), count.count() as u128);
     }
 
     #[test]

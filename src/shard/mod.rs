@@ -13,6 +13,7 @@ mod local;
 mod place;
 mod propagate;
 mod rank_graph;
+mod sequences;
 pub mod types;
 
 pub use flops::local_flops;
@@ -32,7 +33,8 @@ pub const MAX_RANKS: usize = 1 << 12;
 pub struct ShardOptions {
     /// Number of ranks, from 1 to [`MAX_RANKS`].
     pub ranks: usize,
-    /// The layout; `None`: zigzag for a sequence with a causal attention, else contiguous.
+    /// The layout; `None`: zigzag for a sequence with a causal attention, else contiguous. A layout by documents needs an
+    /// attention whose mask names them.
     pub layout: Option<LayoutKind>,
 }
 
@@ -42,6 +44,14 @@ pub enum ShardError {
     /// The options make no sense.
     #[error("{0}")]
     Options(String),
+    /// The layout that was asked for does not apply.
+    #[error("layout {kind} does not apply: {why}")]
+    Layout {
+        /// Its name.
+        kind: LayoutKind,
+        /// Why not.
+        why: String,
+    },
     /// The graph of an island does not fit the program.
     #[error("{at}: {why}")]
     Island {
@@ -74,5 +84,5 @@ pub fn shard(graph: Arc<Graph>, options: &ShardOptions) -> Result<Program, Shard
     }
     let live = propagate::Live::new(&graph);
     let wishes = propagate::propagate(&live);
-    Ok(place::place(&graph, &live, &wishes, options))
+    place::place(&graph, &live, &wishes, options)
 }

@@ -8,9 +8,9 @@
 
 use super::axes::Factor;
 use super::propagate::{Live, Sequence, Wishes, query_axis};
-use super::{Island, Placement, Program, Segment, ShardOptions, Sharding};
+use super::sequences::layouts;
+use super::{Island, Placement, Program, Segment, ShardError, ShardOptions, Sharding};
 use crate::ir::{Graph, Op, ValueId};
-use crate::layout::{Layout, LayoutKind};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -32,9 +32,14 @@ struct Plan<'a> {
 }
 
 /// Builds the program.
-pub(super) fn place(graph: &Arc<Graph>, live: &Live, wishes: &Wishes, options: &ShardOptions) -> Program {
+pub(super) fn place(
+    graph: &Arc<Graph>,
+    live: &Live,
+    wishes: &Wishes,
+    options: &ShardOptions,
+) -> Result<Program, ShardError> {
     let plan = decide(live, wishes);
-    let (layouts, index) = layouts(live, wishes, options);
+    let (layouts, index) = layouts(live, wishes, options)?;
     let sharding = |(f, s): (Factor, Sequence)| Sharding {
         axis: f.axis,
         outer: f.outer,
@@ -58,7 +63,7 @@ pub(super) fn place(graph: &Arc<Graph>, live: &Live, wishes: &Wishes, options: &
         };
         (live.order[split.at], island)
     });
-    Program {
+    Ok(Program {
         graph: graph.clone(),
         ranks: options.ranks,
         layouts,
@@ -66,28 +71,7 @@ pub(super) fn place(graph: &Arc<Graph>, live: &Live, wishes: &Wishes, options: &
         segments: segments(&plan),
         islands: islands.collect(),
         refused: wishes.refused.iter().map(|(&i, reason)| (live.order[i], reason.clone())).collect(),
-    }
-}
-
-/// One layout per sequence, in the order of the attentions.
-fn layouts(live: &Live, wishes: &Wishes, options: &ShardOptions) -> (Vec<Layout>, HashMap<Sequence, usize>) {
-    let mut index = HashMap::new();
-    let mut found: Vec<(usize, bool)> = Vec::new();
-    for split in &wishes.splits {
-        let operands = live.types(split.at);
-        for (s, length) in [(split.q, operands[0].shape[2]), (split.kv, operands[1].shape[2])] {
-            let at = *index.entry(wishes.sequence(s)).or_insert_with(|| {
-                found.push((length, false));
-                found.len() - 1
-            });
-            found[at].1 |= split.causal;
-        }
-    }
-    let layouts = found.into_iter().map(|(length, causal)| {
-        let chosen = if causal { LayoutKind::Zigzag } else { LayoutKind::Contiguous };
-        Layout::new(options.layout.unwrap_or(chosen), length, options.ranks)
-    });
-    (layouts.collect(), index)
+    })
 }
 
 /// Settles every wish. Activations keep theirs. Of the rest, what somebody needs whole is computed whole by every rank, from

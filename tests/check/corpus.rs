@@ -15,6 +15,8 @@ pub(crate) fn corpus() -> Vec<(String, Schedule)> {
         terms: vec![Term::Window { left: Some(left), right: Some(right), offset: 0 }],
         fill: Fill::NegInf,
     };
+    let documents = Term::Segments { starts: [3, 9, 10].into(), offset: 0 };
+    let documents = Mask { terms: vec![Term::Causal { offset: 0 }, documents], fill: Fill::NegInf };
     let filled = Mask { fill: Fill::Replace(-1e4), ..Mask::causal(0) };
     let tensor =
         Mask { terms: vec![Term::Causal { offset: 0 }, Term::Tensor { operand: 3 }], fill: Fill::NegInf };
@@ -22,6 +24,7 @@ pub(crate) fn corpus() -> Vec<(String, Schedule)> {
         ("all", Mask::none()),
         ("causal", Mask::causal(0)),
         ("window", window(5, 0)),
+        ("documents", documents),
         ("filled", filled),
         ("tensor", tensor),
     ];

@@ -38,7 +38,7 @@ fn the_corpus_is_proved() {
             panic!("{name}: {e}");
         }
     }
-    assert_eq!(corpus.len(), 8 * 2 * 5 * 4 * 2);
+    assert_eq!(corpus.len(), 8 * LayoutKind::ALL.len() * 6 * 4 * Way::ALL.len());
 }
 
 fn mask() -> impl Strategy<Value = Mask> {
@@ -46,6 +46,8 @@ fn mask() -> impl Strategy<Value = Mask> {
     let term = prop_oneof![
         (-9i64..9).prop_map(|offset| Term::Causal { offset }),
         (bound(), bound(), -9i64..9).prop_map(|(left, right, offset)| Term::Window { left, right, offset }),
+        (proptest::collection::btree_set(1usize..60, 0..6), -9i64..9)
+            .prop_map(|(starts, offset)| Term::Segments { starts: starts.into_iter().collect(), offset }),
     ];
     let fill = prop_oneof![Just(Fill::NegInf), Just(Fill::Add(-1e4))];
     (vec(term, 0..3), fill).prop_map(|(terms, fill)| Mask {

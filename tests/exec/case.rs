@@ -1,5 +1,6 @@
 //! A random attention, its tensors, and what it must yield: written out in f64, row by row.
 
+use crate::layouts::layout_of;
 use annulus::ir::{AttentionSizes, DType, EmptyRow, Tensor};
 use annulus::layout::{Layout, LayoutKind, Progression};
 use annulus::mask::{Fill, Mask, Term};
@@ -43,8 +44,11 @@ fn terms() -> impl Strategy<Value = Vec<Term>> {
     let causal = (-9i64..9).prop_map(|offset| Term::Causal { offset });
     let window = (proptest::option::of(0u64..9), proptest::option::of(0u64..9), -6i64..6)
         .prop_map(|(left, right, offset)| Term::Window { left, right, offset });
+    let documents =
+        (proptest::collection::btree_set(1usize..40, 0..6), prop_oneof![3 => Just(0i64), 1 => 0i64..6])
+            .prop_map(|(starts, offset)| Term::Segments { starts: starts.into_iter().collect(), offset });
     proptest::collection::vec(
-        prop_oneof![2 => Just(Term::Causal { offset: 0 }), 1 => causal, 1 => window],
+        prop_oneof![3 => Just(Term::Causal { offset: 0 }), 1 => causal, 2 => window, 2 => documents],
         0..3,
     )
 }
@@ -81,7 +85,7 @@ prop_compose! {
         magnitude in prop_oneof![3 => Just(1.0), 1 => Just(40.0)],
         empty_row in prop_oneof![Just(EmptyRow::Zero), Just(EmptyRow::Nan)],
         (lse, sliced) in any::<(bool, bool)>(),
-        layout in prop_oneof![Just(LayoutKind::Contiguous), Just(LayoutKind::Zigzag)],
+        layout in proptest::sample::select(&LayoutKind::ALL[..]),
         ranks in 1usize..10,
         seed in any::<u64>(),
     ) -> Case {
@@ -159,7 +163,8 @@ pub(crate) fn rows_of(x: &Tensor, rows: &[Progression]) -> Tensor {
 impl Case {
     pub(crate) fn layouts(&self) -> (Layout, Layout) {
         let s = &self.facts.sizes;
-        (Layout::new(self.layout, s.q_len, self.ranks), Layout::new(self.layout, s.kv_len, self.ranks))
+        let of = |queries| layout_of(self.layout, s, self.ranks, &self.facts.mask, queries);
+        (of(true), of(s.q_len == s.kv_len))
     }
 
     /// Each rank's arguments.
@@ -217,6 +222,9 @@ impl Case {
                         let bias = f.bias.map_or(0.0, |o| leaf(o, b, h, i, j));
                         y += bias;
                         let kept = f.mask.terms.iter().all(|t| match *t {
+                            Term::Segments { ref starts, offset } => {
+                                starts.iter().all(|&s| (i as i64 + offset < s as i64) == (j < s))
+                            }
                             Term::Causal { offset } => j as i64 <= i as i64 + offset,
                             Term::Window { left, right, offset } => {
                                 let d = j as i64 - (i as i64 + offset);

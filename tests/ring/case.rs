@@ -1,8 +1,9 @@
 //! Attentions split by hand: a graph of one attention, its layouts, and a generator of awkward ones.
 
+use crate::layouts::layout_of;
 use annulus::ir::verify::verify;
 use annulus::ir::{Attention, AttentionSizes, DType, EmptyRow, Graph, Op, OpId, Type};
-use annulus::layout::{Layout, LayoutKind, Progression};
+use annulus::layout::{LayoutKind, Progression};
 use annulus::mask::{Fill, Mask, Term};
 use annulus::ring::{Strategy as Way, island};
 use annulus::schedule::{Schedule, schedule};
@@ -54,11 +55,16 @@ impl Case {
     }
 
     pub(crate) fn q_rows(&self) -> Vec<Vec<Progression>> {
-        Layout::new(self.q_kind, self.sizes.q_len, self.ranks).rows
+        layout_of(self.q_kind, &self.sizes, self.ranks, &self.attention.mask, true).rows
+    }
+
+    /// Whether queries and keys have one layout.
+    fn one_sequence(&self) -> bool {
+        self.q_kind == self.kv_kind && self.sizes.q_len == self.sizes.kv_len
     }
 
     pub(crate) fn kv_rows(&self) -> Vec<Vec<Progression>> {
-        Layout::new(self.kv_kind, self.sizes.kv_len, self.ranks).rows
+        layout_of(self.kv_kind, &self.sizes, self.ranks, &self.attention.mask, self.one_sequence()).rows
     }
 
     /// Whether the pair takes part, by the position terms alone: written down again, apart from the library's.
@@ -69,6 +75,9 @@ impl Case {
             Term::Window { left, right, offset } => {
                 left.is_none_or(|l| distance >= offset - l as i64)
                     && right.is_none_or(|r| distance <= offset + r as i64)
+            }
+            Term::Segments { ref starts, offset } => {
+                starts.iter().all(|&s| (q as i64 + offset < s as i64) == (k < s))
             }
             Term::Tensor { .. } => true,
         })
@@ -100,8 +109,8 @@ impl Case {
             graph: Arc::new(graph),
             ranks: self.ranks,
             layouts: vec![
-                Layout::new(self.q_kind, s.q_len, self.ranks),
-                Layout::new(self.kv_kind, s.kv_len, self.ranks),
+                layout_of(self.q_kind, s, self.ranks, &self.attention.mask, true),
+                layout_of(self.kv_kind, s, self.ranks, &self.attention.mask, self.one_sequence()),
             ],
             placements,
             segments: vec![Segment::Island(op)],
@@ -128,7 +137,7 @@ impl Case {
 }
 
 fn kind() -> impl Strategy<Value = LayoutKind> {
-    prop_oneof![Just(LayoutKind::Contiguous), Just(LayoutKind::Zigzag)]
+    proptest::sample::select(&LayoutKind::ALL[..])
 }
 
 fn mask() -> impl Strategy<Value = Mask> {
@@ -137,8 +146,14 @@ fn mask() -> impl Strategy<Value = Mask> {
     let bound = || proptest::option::weighted(0.7, 0u64..9);
     let window = (bound(), bound(), offset)
         .prop_map(|(left, right, offset)| vec![Term::Window { left, right, offset }]);
+    let documents =
+        (proptest::collection::btree_set(1usize..34, 0..5), -3i64..4).prop_map(|(starts, offset)| {
+            Term::Segments { starts: starts.into_iter().collect(), offset: offset.max(0) }
+        });
+    let packed = (documents, proptest::option::of(Just(Term::Causal { offset: 0 })))
+        .prop_map(|(d, causal)| causal.into_iter().chain([d]).collect());
     let both = (causal.clone(), window.clone()).prop_map(|(a, b)| [a, b].concat());
-    let terms = prop_oneof![2 => Just(vec![]), 4 => causal, 3 => window, 1 => both];
+    let terms = prop_oneof![2 => Just(vec![]), 4 => causal, 3 => window, 1 => both, 3 => packed];
     let fill = prop_oneof![
         4 => Just(Fill::NegInf),
         1 => Just(Fill::Replace(-1e4)),

@@ -288,6 +288,16 @@ fn visible(mask: &Mask, row: usize, k: &Progression) -> Range<usize> {
                 low = left.map_or(low, |l| low.max(at - i128::from(l)));
                 high = right.map_or(high, |r| high.min(at + i128::from(r)));
             }
+            Term::Segments { ref starts, offset } => {
+                let at = row as i128 + i128::from(offset);
+                let next = starts.partition_point(|&s| s as i128 <= at);
+                if next > 0 {
+                    low = low.max(starts[next - 1] as i128);
+                }
+                if let Some(&s) = starts.get(next) {
+                    high = high.min(s as i128 - 1);
+                }
+            }
             Term::Tensor { .. } => {}
         }
     }

@@ -292,7 +292,9 @@ fn positions(cx: &mut Cx<'_>, term: &Term, s: &AttentionSizes) -> Result<ValueId
     let (offset, low, high) = match *term {
         Term::Causal { offset } => (offset, None, Some(0)),
         Term::Window { left, right, offset } => (offset, left, right),
-        Term::Tensor { .. } => return malformed("a tensor has no positions"),
+        Term::Segments { .. } | Term::Tensor { .. } => {
+            return malformed("only a causal mask or a window is written out by positions");
+        }
     };
     let count = |n, axis| Op::Iota { ty: Type::new(DType::I64, n), axis };
     let row = cx.sub("qk.row", count(vec![s.q_len, 1], 0), &[])?;

@@ -69,6 +69,15 @@ pub(super) fn attributes(a: &Attention) -> Result<(), String> {
     {
         return Err(format!("the mask fills with {fill}, which is not finite"));
     }
+    for term in &a.mask.terms {
+        if let Term::Segments { starts, .. } = term
+            && (starts.first() == Some(&0) || starts.windows(2).any(|w| w[0] >= w[1]))
+        {
+            return Err(format!(
+                "the documents of {term} do not begin one after another, the second behind 0"
+            ));
+        }
+    }
     if a.acc != DType::F32 && a.acc != DType::F64 {
         return Err(format!("cannot accumulate in {}", a.acc));
     }
