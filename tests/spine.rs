@@ -117,6 +117,11 @@ fn bundled_models_run_with_every_strategy_and_layout() {
             for layout in LayoutKind::ALL {
                 let options = Options { strategy: Some(strategy), layout: Some(layout), ..Options::new(5) };
                 let what = format!("{name}, {}, {layout}", strategy.name());
+                if layout == LayoutKind::Document {
+                    let refused = annulus::compile(&case.graph, &options).expect_err("it has no documents");
+                    assert!(refused.to_string().contains("keeps documents apart"), "{refused}");
+                    continue;
+                }
                 let compiled = runs(&case, &options, attention_count(&folder), &what);
                 assert!(compiled.islands.iter().all(|i| i.schedule.q_layout.kind == layout), "{what}");
             }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Every how many-th schedule of the corpus a kind of fault is planted in.
-const SHARE: usize = 37;
+const SHARE: usize = 23;
 
 #[test]
 fn every_planted_fault_is_named() {

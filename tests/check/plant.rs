@@ -4,7 +4,7 @@ use crate::edit::{
     at, before, each, each_op, group, key_views, keys, layouts, moved, pairs, queries, recorder, split,
     transfers,
 };
-use annulus::mask::{Mask, Tile};
+use annulus::mask::Tile;
 use annulus::schedule::{ExchangeKind, KvPiece, RankProgram, Schedule, Step, StepOp, Stream};
 
 /// A schedule with one fault, and the step that it was made in.
@@ -568,19 +568,17 @@ pub(crate) const KINDS: &[Kind] = &[
         name: "the attention sees more than is computed",
         checks: &["coverage"],
         plant: |s| {
-            let mask = Mask { terms: vec![], ..s.attention.mask.clone() };
-            let whole = s.ranks.iter().flat_map(|r| &r.steps).all(|s| match &s.op {
-                StepOp::AttnPartial { tile, .. } => *tile == Tile::Full,
-                _ => true,
-            });
-            // Of one row and one key nothing is hidden.
-            let planted = Schedule {
-                attention: annulus::schedule::AttentionFacts { mask, ..s.attention.clone() },
-                ..s.clone()
+            let (computed, sizes) = (pairs(s), s.attention.sizes);
+            let without = |nth: usize| {
+                let mut mask = s.attention.mask.clone();
+                mask.terms.remove(nth);
+                let keys = |q: usize| (0..sizes.kv_len).filter(|&k| mask.keeps(q, k)).count();
+                // Where the others hide what this term hid, it is not missed.
+                let more = (0..sizes.q_len).map(keys).sum::<usize>() > computed;
+                let attention = annulus::schedule::AttentionFacts { mask, ..s.attention.clone() };
+                more.then(|| (Schedule { attention, ..s.clone() }, 0, 0))
             };
-            let computed: usize = pairs(s);
-            let all = s.attention.sizes.q_len * s.attention.sizes.kv_len;
-            if whole || computed == all { vec![] } else { vec![(planted, 0, 0)] }
+            (0..s.attention.mask.terms.len()).filter_map(without).collect()
         },
     },
     Kind {
