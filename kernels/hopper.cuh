@@ -157,23 +157,24 @@ __device__ inline float exp2_by_fma(float x) {
 
 // What a thread knows of its two rows, `half` 0 and 1, eight rows apart.
 struct Softmax {
-    float m[2], l[2];  // reference, the thread's share of the sum
+    float m[2], zero[2], l[2];  // reference, the same in exponents of two, the thread's share of the sum
 
     __device__ void reset() {
         m[0] = m[1] = -INFINITY;
+        zero[0] = zero[1] = 0.0f;
         l[0] = l[1] = 0.0f;
     }
 
-    // m·log2 e, which is subtracted from exponents; 0 for −∞, so that no key is 2^−∞ and not NaN; NaN for ∞, as ∞ − ∞ is.
-    __device__ float base(int half) const {
-        return m[half] == -INFINITY ? 0.0f : m[half] == INFINITY ? NAN : product(m[half], LOG2E);
-    }
-
-    // Moves the reference; returns the factor exp(old − new).
+    // Moves the reference; returns the factor exp(old − new). In exponents −∞ stands as 0, so that no key is 2^−∞ and not
+    // NaN, and ∞ as NaN, as ∞ − ∞ is.
     __device__ float refer(int half, float to) {
-        float before = m[half] == -INFINITY ? -INFINITY : base(half);
+        float before = m[half] == -INFINITY ? -INFINITY : zero[half];
+        float now = product(to, LOG2E);
+        now = to == -INFINITY ? 0.0f : now;
+        now = to == INFINITY ? NAN : now;
         m[half] = to;
-        return exp2_fast(before - base(half));
+        zero[half] = now;
+        return exp2_fast(before - now);
     }
 
     // Turns scores into weights exp(score − m) and adds them to l. Returns whether m moved; then o must be multiplied by
@@ -205,7 +206,7 @@ struct Softmax {
                 l[h] *= shrink[h];
             }
         }
-        float factor = unit * LOG2E, zero[2] = {base(0), base(1)};
+        float factor = unit * LOG2E;
         float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
         for (int i = 0; i < BN / 2; ++i) {
@@ -215,6 +216,7 @@ struct Softmax {
         }
         l[0] += sum[0] + sum[1];
         l[1] += sum[2] + sum[3];
+        computed_by_now(l[0] + l[1]);
         return moved;
     }
 };
@@ -295,7 +297,7 @@ __device__ inline void finish(const Params& p, const Work& w, float (&o)[DV / 2]
         {
             float m = mine ? *carry_m : -INFINITY, before = mine ? *carry_l : 0.0f;
             float here = soft.refer(h, max_or_nan(soft.m[h], m));
-            float there = m == -INFINITY ? 0.0f : exp2_fast(product(m, LOG2E) - soft.base(h));
+            float there = m == -INFINITY ? 0.0f : exp2_fast(product(m, LOG2E) - soft.zero[h]);
             l = l * here + before * there;
 #pragma unroll
             for (int i = 0; i < DV / 8; ++i) {
@@ -314,7 +316,7 @@ __device__ inline void finish(const Params& p, const Work& w, float (&o)[DV / 2]
                        (p.sinks.local_rows ? piece.rows.local + row : global_row(piece.rows, row)) * p.sinks.row;
             float sink = mine ? reinterpret_cast<const float*>(p.sinks.at)[leaf] : -INFINITY;
             float here = soft.refer(h, max_or_nan(soft.m[h], sink));
-            l = l * here + (sink == -INFINITY ? 0.0f : exp2_fast(product(sink, LOG2E) - soft.base(h)));
+            l = l * here + (sink == -INFINITY ? 0.0f : exp2_fast(product(sink, LOG2E) - soft.zero[h]));
 #pragma unroll
             for (int i = 0; i < DV / 8; ++i) {
                 o[4 * i + 2 * h] *= here;
@@ -340,7 +342,7 @@ __device__ inline void finish(const Params& p, const Work& w, float (&o)[DV / 2]
             i32 column = 32 * i + 8 * (lane & 3);
             if (mine && column < p.dv) *reinterpret_cast<uint4*>(out + column) = make_uint4(x[0], x[1], x[2], x[3]);
         }
-        if (p.lse && mine && (lane & 3) == 0) p.lse[out_row] = empty ? -INFINITY : (soft.base(h) + log2_fast(l)) * LN2;
+        if (p.lse && mine && (lane & 3) == 0) p.lse[out_row] = empty ? -INFINITY : (soft.zero[h] + log2_fast(l)) * LN2;
 #else
         if (mine) {
 #pragma unroll
