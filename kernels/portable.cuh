@@ -73,10 +73,10 @@ __device__ inline void each_chunk(F f) {
     constexpr int GROUP = Tile<D>::GROUP, STEP = THREADS / GROUP;
     const int chunk = threadIdx.x % GROUP, first = threadIdx.x / GROUP;
     const int place = first * Tile<D>::ROW_BYTES + (Tile<D>::twist(first) ^ chunk) * 16;
-#pragma unroll
+#pragma unroll(COPY == 2 ? 1 : ROWS)
     for (int r = 0; r < ROWS; r += STEP) {
         if (ROWS % STEP != 0 && first + r >= ROWS) break;
-#pragma unroll
+#pragma unroll(COPY == 2 ? 1 : D)
         for (int c = 0; c < D; c += GROUP * 8) f(place + r * Tile<D>::ROW_BYTES + c * 2, first + r, chunk * 8 + c);
     }
 }
@@ -252,67 +252,78 @@ struct Walk {
     }
 };
 
-// Calls f(i, inside, kept, bias) for every score s[i] of a lane, whose first row in the tile is `row`: whether the key
-// exists, whether the mask keeps it, and what is added to it.
-template <class F>
-__device__ inline void each_score(const Params& p, const Plan& plan, i32 piece, i32 block, i32 row, int lane, F f) {
-    const Rows& keys = p.kv_piece[piece].rows;
-    const i32 first_key = block * BN + 2 * (lane & 3);
+// The row of the piece that the row of the tile is; beyond the end, the last.
+__device__ inline i32 query(const Params& p, const Plan& plan, i32 row) {
+    const i32 last = p.q_piece[plan.work.piece].rows.len - 1;
+    return plan.work.first + row < last ? plan.work.first + row : last;
+}
+
+// Which scores s[i] of a lane are not what the product says, a bit each. Found out before the product is taken, while the
+// registers of the scores are free.
+struct Cover {
+    static constexpr int WORDS = (BN / 2 + 31) / 32;
+    u32 dead[WORDS];  // the key has no part
+    u32 filled[WORDS];  // the mask hides the key, which takes part all the same: the fill is finite
+
+    // Of a lane whose first row in the tile is `row`.
+    __device__ void look(const Params& p, const Plan& plan, i32 piece, i32 block, i32 row, int lane) {
+        const Rows& keys = p.kv_piece[piece].rows;
+        const i32 first_key = block * BN + 2 * (lane & 3);
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-        const Span span = seen(p, plan, piece, row + 8 * h);
-#if MASK || BIAS
-        const Work& w = plan.work;
-        const Rows& queries = p.q_piece[w.piece].rows;
-        i32 query = w.first + row + 8 * h < queries.len ? w.first + row + 8 * h : queries.len - 1;
-#endif
+        for (int i = 0; i < WORDS; ++i) dead[i] = filled[i] = 0;
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const Span span = seen(p, plan, piece, row + 8 * h);
 #if MASK
-        const u8* mask = reinterpret_cast<const u8*>(p.mask.at) + leaf_row(p.mask, w, queries, query);
-#endif
-#if BIAS
-        i64 bias_row = leaf_row(p.bias, w, queries, query);
+            const u8* mask = reinterpret_cast<const u8*>(p.mask.at) + leaf_row(p.mask, plan.work, p.q_piece[plan.work.piece].rows, query(p, plan, row + 8 * h));
 #endif
 #pragma unroll
-        for (int i = 0; i < BN / 4; ++i) {
-            i32 key = first_key + 8 * (i / 2) + (i & 1);
-            bool inside = key < keys.len;
-            bool kept = key >= span.begin && key < span.end;
-            float bias = 0.0f;
+            for (int i = 0; i < BN / 4; ++i) {
+                const int at = 4 * (i / 2) + 2 * h + (i & 1);
+                const i32 key = first_key + 8 * (i / 2) + (i & 1);
+                const bool inside = key < keys.len;
+                bool kept = key >= span.begin && key < span.end;
 #if MASK
-            kept = kept && mask[global_row(keys, key) * p.mask.key] != 0;
+                kept = kept && mask[global_row(keys, key) * p.mask.key] != 0;
 #endif
-#if BIAS
-            if (inside) bias = leaf_number<BIAS>(p.bias, bias_row + global_row(keys, key) * p.bias.key);
-#endif
-            f(4 * (i / 2) + 2 * h + (i & 1), inside, kept, bias);
+                if (FILL == FILL_NEG_INF ? !kept : !inside) dead[at / 32] |= 1u << at % 32;
+                if (FILL != FILL_NEG_INF && !kept) filled[at / 32] |= 1u << at % 32;
+            }
         }
     }
-}
 
-// Whether a key has no part in the softmax; under a finite fill a masked one has.
-__device__ inline bool is_dead(bool inside, bool kept, float bias) {
-    return !inside || (FILL == FILL_NEG_INF && !kept) || (BIAS && bias == -INFINITY);
-}
+    // Adds the bias and gives hidden scores what the fill says.
+    __device__ void put(const Params& p, const Plan& plan, i32 piece, i32 block, i32 row, int lane, float (&s)[BN / 2]) {
+#if BIAS
+        const Rows& keys = p.kv_piece[piece].rows;
+        const i32 first_key = block * BN + 2 * (lane & 3);
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const i64 at = leaf_row(p.bias, plan.work, p.q_piece[plan.work.piece].rows, query(p, plan, row + 8 * h));
+#pragma unroll
+            for (int i = 0; i < BN / 4; ++i) {
+                const int j = 4 * (i / 2) + 2 * h + (i & 1);
+                const i32 key = first_key + 8 * (i / 2) + (i & 1);
+                float bias = key < keys.len ? leaf_number<BIAS>(p.bias, at + global_row(keys, key) * p.bias.key) : 0.0f;
+                if (bias == -INFINITY) dead[j / 32] |= 1u << j % 32;
+                s[j] += bias;
+            }
+        }
+#endif
+#pragma unroll
+        for (int i = 0; i < BN / 2; ++i) {
+            if (FILL != FILL_NEG_INF && filled[i / 32] >> i % 32 & 1) s[i] = FILL == FILL_ADD ? s[i] + p.fill : p.fill;
+            if (dead[i / 32] >> i % 32 & 1) s[i] = -INFINITY;
+        }
+    }
 
-// Adds the bias and gives masked scores what the fill says.
-__device__ inline void cover(const Params& p, const Plan& plan, i32 piece, i32 block, i32 row, int lane,
-                             float (&s)[BN / 2]) {
-    each_score(p, plan, piece, block, row, lane, [&](int i, bool inside, bool kept, float bias) {
-        float x = s[i];
-        if (BIAS) x += bias;
-        if (FILL == FILL_REPLACE && !kept) x = p.fill;
-        if (FILL == FILL_ADD && !kept) x += p.fill;
-        s[i] = is_dead(inside, kept, bias) ? -INFINITY : x;
-    });
-}
-
-// Sets the sign bit of the weights of keys that have no part.
-__device__ inline void mark_dead(const Params& p, const Plan& plan, i32 piece, i32 block, i32 row, int lane,
-                                 u32 (&weights)[BN / 4]) {
-    each_score(p, plan, piece, block, row, lane, [&](int i, bool inside, bool kept, float bias) {
-        if (is_dead(inside, kept, bias)) weights[i / 2] |= i & 1 ? 0x80000000u : 0x8000u;
-    });
-}
+    // Sets the sign bit of the weights of keys that have no part.
+    __device__ void mark(u32 (&weights)[BN / 4]) const {
+#pragma unroll
+        for (int i = 0; i < BN / 2; ++i)
+            if (dead[i / 32] >> i % 32 & 1) weights[i / 2] |= i & 1 ? 0x80000000u : 0x8000u;
+    }
+};
 
 // ---- the kernel --------------------------------------------------------------------------------------------------------
 
@@ -382,6 +393,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) attn_partia
             load_block(p, plan.work, buffers + (slot ^ 1) * (K_BYTES + V_BYTES), ahead.piece, ahead.block);
         copy_async_commit();
 
+        Cover covers[ROW_TILES];
+        if (!clear) {
+#pragma unroll
+            for (int t = 0; t < ROW_TILES; ++t) covers[t].look(p, plan, piece, block, row + 16 * t, lane);
+        }
         float s[ROW_TILES][BN / 2];
         u32 weights[ROW_TILES][BN / 4];
         scores(s, q_tile + warp_row * DK * 2, k, q_fragments, k_fragments);
@@ -393,7 +409,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) attn_partia
 #pragma unroll
                 for (int i = 0; i < BN / 2; ++i) s[t][i] *= p.scale;
             }
-            if (!clear) cover(p, plan, piece, block, row + 16 * t, lane, s[t]);
+            if (!clear) covers[t].put(p, plan, piece, block, row + 16 * t, lane, s[t]);
             float shrink[2];
             if (soft[t].weigh(s[t], unit, shrink)) shrink_rows(o[t], shrink);
             pack_weights(weights[t], s[t]);
@@ -403,7 +419,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) attn_partia
             u16* const mine = reinterpret_cast<u16*>(k) + threadIdx.x / 32 * 16 * BN;
 #pragma unroll
             for (int t = 0; t < ROW_TILES; ++t) {
-                mark_dead(p, plan, piece, block, row + 16 * t, lane, weights[t]);
+                covers[t].mark(weights[t]);
 #pragma unroll
                 for (int i = 0; i < BN / 4; ++i)
                     *reinterpret_cast<u32*>(mine + (lane / 4 + i % 2 * 8) * BN + i / 2 * 8 + (lane & 3) * 2) = weights[t][i];
