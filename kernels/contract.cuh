@@ -134,6 +134,12 @@ __device__ inline Work work_of(const Params& p, i32 t) {
 
 __device__ inline i32 global_row(const Rows& rows, i32 i) { return rows.start + i * rows.step; }
 
+// Where the query row `row` of a piece begins in a leaf.
+__device__ inline i64 leaf_row(const Leaf& leaf, const Work& w, const Rows& rows, i32 row) {
+    return w.batch * leaf.batch + w.head * leaf.head +
+           (leaf.local_rows ? rows.local + row : global_row(rows, row)) * leaf.row;
+}
+
 // The keys that take part for some row of the tile. Under a finite fill a masked key takes part too.
 template <int M>
 __device__ inline Span needed(const Params& p, const Work& w, i32 piece) {

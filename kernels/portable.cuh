@@ -1,7 +1,7 @@
 // attn_partial for sm_80 and later, elements of 16 bits: mma.sync on fragments from ldmatrix, keys and values brought by
 // cp.async one block ahead. A block of threads takes one tile: WARPS·ROW_TILES·16 query rows of one head.
 //
-// Follows contract.cuh, ptx.cuh and softmax.cuh. The key of a variant, as macros:
+// Follows contract.cuh, ptx.cuh, plan.cuh and softmax.cuh. The key of a variant, as macros:
 //
 //   ELEMENT_BF16   1 bf16, 0 f16
 //   DK, DV         head sizes, padded: DK to a multiple of 16, DV to one of 32; the true ones are Params::dk and dv
@@ -33,10 +33,7 @@
 // The structure is that of FlashAttention-2 (arXiv 2307.08691). A masked key takes no part even where its value is infinite
 // or NaN: blocks that need masking look for such values, and take a path that keeps 0·∞ out of the sums.
 
-constexpr int THREADS = WARPS * 32;
 constexpr int WARP_ROWS = ROW_TILES * 16;
-constexpr int BM = WARPS * WARP_ROWS;
-constexpr bool CAN_HIDE = ((POSITIONS || MASK) && FILL == FILL_NEG_INF) || BIAS;  // a key that exists from some row
 constexpr int Q_BYTES = BM * DK * 2, K_BYTES = BN * (DK > WARPS * 16 ? DK : WARPS * 16) * 2, V_BYTES = BN * DV * 2;
 
 // ---- tiles in shared memory --------------------------------------------------------------------------------------------
@@ -49,9 +46,6 @@ struct Tile {
     static constexpr int ROW_BYTES = D * 2;
 
     __device__ static int twist(int row) { return row / (8 / GROUP) % GROUP; }
-
-    // Chunk 2·pair + (chunk of the lane) of the lane's row in a group of 16 rows is at the lane's base ^ pair·32.
-    __device__ static u32 lane_offset(int row, int chunk) { return row * ROW_BYTES + (twist(row) ^ chunk) * 16; }
 };
 
 // Where a lane finds fragments: rows in steps of 16, columns in steps of 16.
@@ -195,68 +189,7 @@ __device__ inline void add_values_by_key(float (&o)[DV / 2], const u16* weights,
     }
 }
 
-// ---- what rows see -----------------------------------------------------------------------------------------------------
-
-// What of a tile does not change while it is worked on, in shared memory: registers are scarce.
-struct Plan {
-    Work work;
-    Span seen[POSITIONS ? MAX_PIECES : 1][POSITIONS ? BM : 1];  // per piece and row of the tile, the keys that it sees
-};
-
-__device__ inline void make_plan(const Params& p, Plan& plan) {
-    const Work w = work_of<BM>(p, blockIdx.x);
-    if (threadIdx.x == 0) plan.work = w;
-#if POSITIONS
-    const Rows& q = p.q_piece[w.piece].rows;
-    for (i32 piece = 0; piece < p.kv_pieces; ++piece)
-        for (i32 i = threadIdx.x; i < BM; i += THREADS) {
-            i32 row = w.first + i < q.len ? w.first + i : q.len - 1;
-            plan.seen[piece][i] = visible(p, p.kv_piece[piece].rows, w.batch, global_row(q, row));
-        }
-#endif
-}
-
-__device__ inline Span seen(const Params& p, const Plan& plan, i32 piece, i32 row) {
-#if POSITIONS
-    return plan.seen[piece][row];
-#else
-    return {0, p.kv_piece[piece].rows.len};
-#endif
-}
-
-// Walks the blocks of keys of a tile: pieces from the last to the first, in each the blocks from the last to the first.
-struct Walk {
-    i32 piece, block = 0, floor = 0;
-
-    __device__ Walk(const Params& p, const Plan& plan) : piece(p.kv_pieces) { next(p, plan); }
-
-    __device__ bool done() const { return piece < 0; }
-
-    __device__ void next(const Params& p, const Plan& plan) {
-        if (--block >= floor && piece < p.kv_pieces) return;
-        while (--piece >= 0) {
-            Span keys = {0, p.kv_piece[piece].rows.len};
-            // Both ends ascend with the row. Under a finite fill every key takes part.
-            if (FILL == FILL_NEG_INF) keys = {seen(p, plan, piece, 0).begin, seen(p, plan, piece, BM - 1).end};
-            if (keys.begin < keys.end) {
-                floor = keys.begin / BN;
-                block = (keys.end - 1) / BN;
-                return;
-            }
-        }
-    }
-
-    // Whether every row sees every key of the block.
-    __device__ bool clear(const Params& p, const Plan& plan) const {
-        return block * BN >= seen(p, plan, piece, BM - 1).begin && (block + 1) * BN <= seen(p, plan, piece, 0).end;
-    }
-};
-
-// The row of the piece that the row of the tile is; beyond the end, the last.
-__device__ inline i32 query(const Params& p, const Plan& plan, i32 row) {
-    const i32 last = p.q_piece[plan.work.piece].rows.len - 1;
-    return plan.work.first + row < last ? plan.work.first + row : last;
-}
+// ---- masks -------------------------------------------------------------------------------------------------------------
 
 // Which scores s[i] of a lane are not what the product says, a bit each. Found out before the product is taken, while the
 // registers of the scores are free.

@@ -108,12 +108,6 @@ __device__ inline float leaf_number(const Leaf& leaf, i64 at) {
     return element_to_float(reinterpret_cast<const u16*>(leaf.at)[at]);
 }
 
-// Where the query row `row` of a piece begins in a leaf.
-__device__ inline i64 leaf_row(const Leaf& leaf, const Work& w, const Rows& rows, i32 row) {
-    return w.batch * leaf.batch + w.head * leaf.head +
-           (leaf.local_rows ? rows.local + row : global_row(rows, row)) * leaf.row;
-}
-
 // Two neighbouring numbers of a carry; where rows are odd in length, they are not aligned.
 __device__ inline float2 carry_pair(const float* at, bool first, bool second) {
 #if COPY >= 4
