@@ -5,8 +5,7 @@
 // of the former while the latter runs. Warpgroups take turns at issuing (PINGPONG), so that one's softmax lies under the
 // other's products. Blocks of work are handed out by a counter: whoever is free takes the next one.
 //
-// The structure is that of FlashAttention-3 (arXiv 2407.08608); the rescaling of o is put off while the maximum grows by
-// less than 2^8, which is exact, for o and l share the reference m.
+// The structure is that of FlashAttention-3 (arXiv 2407.08608).
 
 constexpr int BM = WGS * 64;
 constexpr int K_PANELS = DK / 64, V_PANELS = DV / 64;
@@ -177,47 +176,35 @@ struct Softmax {
         return exp2_fast(before - now);
     }
 
-    // Turns scores into weights exp(score − m) and adds them to l. Returns whether m moved; then o must be multiplied by
-    // `shrink`.
-    __device__ bool weigh(float (&s)[BN / 2], float unit, float (&shrink)[2]) {
-        float top[4] = {s[0], s[2], s[1], s[3]};
-#pragma unroll
-        for (int i = 4; i < BN / 2; i += 4) {
-            top[0] = max_or_nan(top[0], s[i]);
-            top[1] = max_or_nan(top[1], s[i + 2]);
-            top[2] = max_or_nan(top[2], s[i + 1]);
-            top[3] = max_or_nan(top[3], s[i + 3]);
-        }
-        float peak[2];
-        bool grew = false;
+    // Turns scores into weights exp(score − m) and adds them to l; o must be multiplied by `shrink`. No branch, so that one
+    // row's maximum, the exponentials and whatever follows them share the clocks: the special-function unit is what takes time.
+    __device__ void weigh(float (&s)[BN / 2], float unit, float (&shrink)[2]) {
+        const float factor = unit * LOG2E;
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-            float x = max_or_nan(top[h], top[h + 2]);
+            float top[2] = {s[2 * h], s[2 * h + 1]};
+#pragma unroll
+            for (int i = 4; i < BN / 2; i += 4) {
+                top[0] = max_or_nan(top[0], s[i + 2 * h]);
+                top[1] = max_or_nan(top[1], s[i + 2 * h + 1]);
+            }
+            float x = max_or_nan(top[0], top[1]);
             x = max_or_nan(x, shuffle_xor(x, 1));
             x = max_or_nan(x, shuffle_xor(x, 2));
-            peak[h] = x * unit;
-            grew |= !(peak[h] <= m[h] + 5.5f);  // 8·ln 2
-        }
-        bool moved = any_lane(grew);
-        if (moved) {
+            shrink[h] = refer(h, max_or_nan(m[h], x * unit));
+            float sum[2] = {l[h] * shrink[h], 0.0f};
 #pragma unroll
-            for (int h = 0; h < 2; ++h) {
-                shrink[h] = refer(h, max_or_nan(m[h], peak[h]));
-                l[h] *= shrink[h];
+            for (int i = 0; i < BN / 2; i += 4) {
+#pragma unroll
+                for (int e = 0; e < 2; ++e) {
+                    float& y = s[i + 2 * h + e];
+                    float x = y * factor - zero[h];
+                    y = i / 4 % 8 < EXP2_BY_FMA ? exp2_by_fma(x) : exp2_fast(x);
+                    sum[e] += y;
+                }
             }
+            l[h] = sum[0] + sum[1];
         }
-        float factor = unit * LOG2E;
-        float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-#pragma unroll
-        for (int i = 0; i < BN / 2; ++i) {
-            float x = s[i] * factor - zero[(i >> 1) & 1];
-            s[i] = i % 8 < EXP2_BY_FMA ? exp2_by_fma(x) : exp2_fast(x);
-            sum[i & 3] += s[i];
-        }
-        l[0] += sum[0] + sum[1];
-        l[1] += sum[2] + sum[3];
-        computed_by_now(l[0] + l[1]);
-        return moved;
     }
 };
 
@@ -423,12 +410,12 @@ __device__ inline void consume(const Params& p, u8* smem, Barriers& bar, int wg)
                 if (leads) mbarrier_arrive(&bar.k_free[slot_of<2>(blocks + 1)]);
                 if (left == 1 && leads) mbarrier_arrive(&bar.q_free[slot_of<Q_SLOTS>(tiles)]);
                 prepare(p, sight, s, at.block);
-                bool moved = soft.weigh(s, unit, shrink);
+                soft.weigh(s, unit, shrink);
                 wgmma_wait<0>();
                 hold(o);
                 hold(weights);
                 if (leads) mbarrier_arrive(&bar.v_free[slot_of<2>(blocks)]);
-                if (moved) shrink_rows(o, shrink);
+                shrink_rows(o, shrink);
                 pack_weights(weights, s);
             }
             mbarrier_wait(&bar.v_full[slot_of<2>(blocks)], round_of<2>(blocks));
@@ -475,6 +462,6 @@ extern "C" __global__ void __launch_bounds__((WGS + 1) * 128, 1)
         if (threadIdx.x == 0) produce(p, maps, smem, bar);
     } else {
         registers_up<CONSUMER_REGISTERS>();
-        consume(p, smem, bar, (int)threadIdx.x / 128 - 1);
+        consume(p, smem, bar, first_lane((int)threadIdx.x / 128) - 1);
     }
 }

@@ -20,24 +20,15 @@ __device__ inline T forgotten(T x) {
     return x;
 }
 
-// The number is computed before the waits that follow. Without this the assembler puts the exponentials of a block after the
-// wait for the products under which they are meant to lie.
-__device__ inline void computed_by_now(float x) {
-    asm volatile(
-        "{\n"
-        ".reg .pred never;\n"
-        "setp.eq.f32 never, %0, 0fC2C80000;\n"  // −100: x is a sum of exponentials
-        "@never nanosleep.u32 0;\n"
-        "}\n" ::"f"(x)
-        : "memory");
-}
-
 // ---- warps -------------------------------------------------------------------------------------------------------------
 
 template <class T>
 __device__ inline T shuffle_xor(T x, int lanes) {
     return __shfl_xor_sync(0xffffffffu, x, lanes);
 }
+
+// The first lane's number: the compiler then knows that all lanes have the same.
+__device__ inline int first_lane(int x) { return __shfl_sync(0xffffffffu, x, 0); }
 
 __device__ inline bool any_lane(bool x) { return __any_sync(0xffffffffu, x); }
 
