@@ -172,6 +172,46 @@ fn what_is_wrong_is_named_with_its_exit_status() {
 }
 
 #[test]
+fn sizes_are_of_dimensions_that_there_are() {
+    let (status, message) = refused(&["eval", "tests/models/llama", "--dim", "sequence=4"]);
+    assert_eq!(status, Some(2));
+    assert!(message.contains("--dim sequence: no input has a dimension of that name"), "{message}");
+    let (status, message) = refused(&["find", "tests/cases/sinks.txt", "--dim", "s=4"]);
+    assert_eq!(status, Some(2));
+    assert!(message.contains("a text graph has no symbolic dimensions"), "{message}");
+    let (status, message) = refused(&["opt", "tests/cases/sinks.txt", "--passes", "import", "--dim", "s=4"]);
+    assert_eq!(status, Some(2));
+    assert!(message.contains("a text graph has no symbolic dimensions"), "{message}");
+    let twice = ["opt", "tests/models/llama", "--passes", "import", "--dim", "s=4", "--dim", "s=5"];
+    assert!(refused(&twice).1.contains("--dim s is given twice"));
+}
+
+/// Without expected outputs eval says of each output what it is, and that nothing was compared.
+#[test]
+fn what_is_not_compared_is_not_called_right() {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("alone");
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(dir.join("test_data_set_0")).expect("makes a folder");
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/llama");
+    for file in ["model.onnx", "test_data_set_0/input_0.pb"] {
+        std::fs::copy(from.join(file), dir.join(file)).expect("copies");
+    }
+    let path = dir.to_str().expect("UTF-8");
+    let text = stdout(&["eval", path]);
+    assert!(text.contains("not compared\nnothing was compared: no expected outputs are stored"), "{text}");
+    assert!(!text.contains("ok"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&stdout(&["eval", path, "--json"])).expect("JSON");
+    assert_eq!((&json["compared"], &json["ok"]), (&false.into(), &true.into()));
+    let output = &json["outputs"][0];
+    assert!(output["within"].is_null() && output["max_abs_error"].is_null(), "{json}");
+    assert!(output["max_abs"].as_f64().is_some_and(|x| x > 0.0), "{json}");
+    assert_eq!((&output["dtype"], &output["not_finite"]), (&"f32".into(), &0.into()));
+    let compared: serde_json::Value =
+        serde_json::from_str(&stdout(&["eval", "tests/models/llama", "--json"])).expect("JSON");
+    assert_eq!(compared["compared"], true);
+}
+
+#[test]
 fn help_teaches_every_command() {
     for command in ["find", "eval", "compile", "run", "check", "opt", "doctor"] {
         assert!(stdout(&[command, "--help"]).contains("Usage"), "{command}");

@@ -10,6 +10,8 @@ mod compare;
 mod constants;
 #[path = "eval/contract.rs"]
 mod contract;
+#[path = "support/data.rs"]
+mod data;
 #[path = "eval/elementwise.rs"]
 mod elementwise;
 #[path = "eval/empty.rs"]

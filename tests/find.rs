@@ -4,6 +4,8 @@
 
 #[path = "find/cases.rs"]
 mod cases;
+#[path = "support/data.rs"]
+mod data;
 #[path = "find/limits.rs"]
 mod limits;
 #[path = "find/models.rs"]

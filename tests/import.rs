@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests, which no lint knows as such
 
+#[path = "support/data.rs"]
+mod data;
 mod import {
     mod attention;
     mod broken;

@@ -4,6 +4,8 @@
 
 #[path = "shard/build.rs"]
 mod build;
+#[path = "support/data.rs"]
+mod data;
 #[path = "shard/oracle.rs"]
 mod oracle;
 

@@ -1,6 +1,7 @@
 //! The whole way on real models: read, find, split, rewrite, schedule, prove, run on every rank count, compare.
 
-#![allow(clippy::print_stderr)]
+#[path = "support/data.rs"]
+mod data;
 
 use annulus::dump::report;
 use annulus::eval::compare::compare;
@@ -148,11 +149,7 @@ fn another_order_of_steps_gives_the_same_bits() {
 
 #[test]
 fn plain_models_run_on_every_rank_count() {
-    let Ok(data) = std::env::var("ANNULUS_TEST_DATA") else {
-        eprintln!("skipped: ANNULUS_TEST_DATA names no folder with models");
-        return;
-    };
-    let models = Path::new(&data).join("models");
+    let Some(models) = data::folder("models") else { return };
     let family = |n: &str| ["llama", "gpt2", "mistral"].iter().any(|f| n.starts_with(f));
     let there = std::fs::read_dir(&models)
         .expect("models")
@@ -168,23 +165,16 @@ fn plain_models_run_on_every_rank_count() {
 /// Sinks, windows beside full layers, and experts that a router chooses.
 #[test]
 fn models_with_sinks_run_on_every_rank_count() {
-    let Ok(data) = std::env::var("ANNULUS_TEST_DATA") else {
-        eprintln!("skipped: ANNULUS_TEST_DATA names no folder with models");
-        return;
-    };
+    let Some(models) = data::folder("models") else { return };
     for name in ["gpt_oss.dyn-eager-op18", "gpt_oss.dyn-eager-op23"] {
-        on_every_rank_count(&Path::new(&data).join("models").join(name));
+        on_every_rank_count(&models.join(name));
     }
 }
 
 /// The rest of the three families, as far as the rooms go: what runs, and what is refused and why.
 #[test]
 fn other_models_run_or_are_refused_by_name() {
-    let Ok(data) = std::env::var("ANNULUS_TEST_DATA") else {
-        eprintln!("skipped: ANNULUS_TEST_DATA names no folder with models");
-        return;
-    };
-    let models = Path::new(&data).join("models");
+    let Some(models) = data::folder("models") else { return };
     let mut names: Vec<String> = std::fs::read_dir(&models)
         .expect("models")
         .filter_map(|e| e.ok()?.file_name().into_string().ok())
@@ -197,7 +187,7 @@ fn other_models_run_or_are_refused_by_name() {
     for name in names {
         let folder = models.join(&name);
         let line = match case::load(&folder, &Stored::default(), &ImportOptions::default()) {
-            Err(e) => format!("refused: {e}").replace(&format!("{data}/"), ""),
+            Err(e) => format!("refused: {e}").replace(&format!("{}/", models.display()), ""),
             Ok(case) => {
                 let got = eval(&case.graph, &inputs(&case), Precision::Declared).expect("evaluates");
                 judge(&case, &got, &name);

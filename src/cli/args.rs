@@ -67,7 +67,7 @@ pub(crate) struct Model {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
-    /// Say on standard error what is being done, and how long it took
+    /// Say on standard error what is being done, and how long it took (long work says so on a terminal anyway)
     #[arg(short, long)]
     pub(crate) verbose: bool,
     /// No colour (there is none so far)

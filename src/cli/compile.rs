@@ -1,10 +1,10 @@
 //! `annulus compile` and `annulus run`: the whole pass, without and with running.
 
 use super::args::{Admit, Backend, Choice, Compile, Emit, Run, Split};
+use super::progress::Progress;
 use super::{Stop, eval as compared, model, print};
 use annulus::dump::report::{self, Report, TrafficReport};
 use annulus::dump::{dot, stages, timeline_svg};
-use annulus::eval::{Precision, eval};
 use annulus::import::case::Case;
 use annulus::ir::text::{Form, print as print_graph};
 use annulus::{Compiled, Options};
@@ -53,12 +53,14 @@ pub(crate) fn run(args: &Run) -> Result<(), Stop> {
     let stored = model::expected(&case)?;
     let (compiled, mut report) = pass(&case, &args.split, &args.admit, args.model.verbose)?;
     let start = Instant::now();
+    let progress = Progress::begin(args.model.verbose, &format!("running {} ranks", args.split.ranks));
     let run = annulus::run(&compiled, &inputs, args.seed)?;
+    drop(progress);
     model::note(args.model.verbose, "ran all ranks", start);
     let nan_ok = stored.is_none();
     let expected = match stored {
         Some(outputs) => outputs,
-        None => eval(&case.graph, &inputs, Precision::Declared).map_err(annulus::Error::from)?,
+        None => model::evaluate(&case, &inputs, args.model.verbose)?,
     };
     let outputs = compared::judge(&case, &args.data, &run.outputs, &expected, nan_ok)?;
     let within = outputs.iter().all(|o| o.within);
@@ -93,6 +95,7 @@ fn pass(case: &Case, split: &Split, admit: &Admit, verbose: bool) -> Result<(Com
         find: admit.options(),
     };
     let start = Instant::now();
+    let _progress = Progress::begin(verbose, "finding, splitting, scheduling and proving");
     let compiled = annulus::compile(&case.graph, &options)?;
     let mut report = report::report(&compiled);
     report.compile_ms = Some(start.elapsed().as_secs_f64() * 1e3);

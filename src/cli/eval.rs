@@ -4,16 +4,32 @@ use super::args::{Data, Eval};
 use super::{Stop, model, print};
 use annulus::dump::report::OutputReport;
 use annulus::eval::compare::compare;
-use annulus::eval::{Precision, eval};
 use annulus::import::case::Case;
-use annulus::ir::Tensor;
+use annulus::ir::{Output, Tensor};
 use serde::Serialize;
 use std::time::Instant;
 
+/// What `--json` prints. Without expected outputs nothing is `compared`, and no output is within anything.
 #[derive(Serialize)]
-struct Outcome {
-    outputs: Vec<OutputReport>,
+struct Outcome<Output> {
+    outputs: Vec<Output>,
+    compared: bool,
     ok: bool,
+}
+
+/// An output that was compared with nothing.
+#[derive(Serialize)]
+struct Uncompared {
+    name: String,
+    dtype: &'static str,
+    shape: Vec<usize>,
+    /// The largest magnitude of a finite element.
+    max_abs: f64,
+    /// How many elements are not finite.
+    not_finite: usize,
+    max_abs_error: (),
+    max_rel_error: (),
+    within: (),
 }
 
 pub(crate) fn run(args: &Eval) -> Result<(), Stop> {
@@ -21,30 +37,49 @@ pub(crate) fn run(args: &Eval) -> Result<(), Stop> {
     let inputs = model::inputs(&case)?;
     let expected = model::expected(&case)?;
     let start = Instant::now();
-    let outputs = eval(&case.graph, &inputs, Precision::Declared).map_err(annulus::Error::from)?;
+    let outputs = model::evaluate(&case, &inputs, args.model.verbose)?;
     model::note(args.model.verbose, "evaluated", start);
-    let Some(expected) = expected else {
-        // Nothing to compare with: the outputs' types and sizes are the answer.
-        if args.model.json {
-            return print::json(&Outcome { outputs: vec![], ok: true });
-        }
-        let names = case.graph.outputs().iter().zip(&outputs);
-        let lines: Vec<String> = names
-            .map(|(o, t)| {
-                let most = t.to_f64().into_iter().map(f64::abs).fold(0.0, f64::max);
-                format!("{}  {}  largest magnitude {most:.4}  (no expected value)", o.name, t.ty())
-            })
-            .collect();
-        return print::text(&lines.join("\n"));
-    };
+    let Some(expected) = expected else { return alone(args, &case, &outputs) };
     let reports = judge(&case, &args.data, &outputs, &expected, false)?;
     let ok = reports.iter().all(|r| r.within);
     if args.model.json {
-        print::json(&Outcome { outputs: reports, ok })?;
+        print::json(&Outcome { outputs: reports, compared: true, ok })?;
     } else {
         print::text(&lines(&case, &args.data, &reports).join("\n"))?;
     }
     if ok { Ok(()) } else { Err(Stop::Failed(failed(&case, &args.data))) }
+}
+
+/// Says of each output what it is, and that nothing was compared.
+fn alone(args: &Eval, case: &Case, outputs: &[Tensor]) -> Result<(), Stop> {
+    let describe = |(o, t): (&Output, &Tensor)| {
+        let values = t.to_f64();
+        let finite = || values.iter().filter(|x| x.is_finite());
+        Uncompared {
+            name: o.name.clone(),
+            dtype: t.dtype().name(),
+            shape: t.shape().to_vec(),
+            max_abs: finite().fold(0.0, |most, x| x.abs().max(most)),
+            not_finite: values.len() - finite().count(),
+            max_abs_error: (),
+            max_rel_error: (),
+            within: (),
+        }
+    };
+    let all: Vec<Uncompared> = case.graph.outputs().iter().zip(outputs).map(describe).collect();
+    if args.model.json {
+        return print::json(&Outcome { outputs: all, compared: false, ok: true });
+    }
+    let line = |(o, t): (&Uncompared, &Tensor)| {
+        let odd = if o.not_finite > 0 { format!(", {} not finite", o.not_finite) } else { String::new() };
+        format!("{}  {}  largest magnitude {:.4}{odd}   not compared", o.name, t.ty(), o.max_abs)
+    };
+    let mut lines: Vec<String> = all.iter().zip(outputs).map(line).collect();
+    lines.push(
+        "nothing was compared: no expected outputs are stored; --expect DIR names a folder of output_N.pb"
+            .into(),
+    );
+    print::text(&lines.join("\n"))
 }
 
 /// Compares each output with what is expected of it.

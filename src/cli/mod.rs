@@ -11,6 +11,7 @@ mod find;
 mod model;
 mod opt;
 mod print;
+mod progress;
 
 use clap::Parser;
 use std::process::ExitCode;

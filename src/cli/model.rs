@@ -2,15 +2,18 @@
 
 use super::Stop;
 use super::args::{Data, Model};
+use super::progress::Progress;
+use annulus::eval::{Precision, eval_watched};
 use annulus::import::case::{self, Case, CaseError, Stored};
 use annulus::import::{ImportError, ImportOptions};
 use annulus::ir::Tensor;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
 /// Reads the model, and the test data that stand beside it or where `data` says. `-` is a text graph on standard input.
 pub(crate) fn load(model: &Model, data: Option<&Data>) -> Result<Case, Stop> {
-    let options = ImportOptions { dims: model.dims.iter().cloned().collect(), ..ImportOptions::default() };
+    let options = ImportOptions { dims: dims(model)?, ..ImportOptions::default() };
     let stored = data.map_or_else(Stored::default, |d| Stored {
         inputs: d.inputs.clone(),
         expected: d.expect.clone(),
@@ -24,6 +27,7 @@ pub(crate) fn load(model: &Model, data: Option<&Data>) -> Result<Case, Stop> {
         named_folder(dir, "--expect", "output")?;
     }
     let start = Instant::now();
+    let _progress = Progress::begin(model.verbose, &format!("reading {}", super::opt::name(&model.model)));
     let case = if model.model.as_os_str() == "-" {
         let source = super::opt::read_text(&model.model)?;
         case::from_text(&source, Path::new("standard input"), &stored)
@@ -33,6 +37,27 @@ pub(crate) fn load(model: &Model, data: Option<&Data>) -> Result<Case, Stop> {
     let case = case.map_err(Stop::from)?;
     note(model.verbose, "read the model", start);
     Ok(case)
+}
+
+/// The sizes of symbolic dimensions, each given once. A text graph has none.
+pub(crate) fn dims(model: &Model) -> Result<BTreeMap<String, usize>, Stop> {
+    let mut dims = BTreeMap::new();
+    for (name, size) in &model.dims {
+        if dims.insert(name.clone(), *size).is_some_and(|old| old != *size) {
+            return Err(Stop::Usage(format!("--dim {name} is given twice, with different sizes")));
+        }
+    }
+    match dims.keys().next() {
+        Some(name) if is_text(&model.model) => {
+            Err(Stop::Usage(format!("--dim {name}: a text graph has no symbolic dimensions")))
+        }
+        _ => Ok(dims),
+    }
+}
+
+/// Whether a path is taken for a graph in text form: neither a folder nor an `.onnx` file.
+pub(crate) fn is_text(path: &Path) -> bool {
+    !path.is_dir() && path.extension().is_none_or(|e| !e.eq_ignore_ascii_case("onnx"))
 }
 
 /// A folder that the user names must hold `prefix_0.pb`, …, without a gap: a slip of the pen must not compare nothing.
@@ -70,9 +95,24 @@ pub(crate) fn expected(case: &Case) -> Result<Option<Vec<Tensor>>, Stop> {
     }
     let given = |name: &str| case.expected.iter().find(|(n, _)| n == name).map(|(_, t)| t.clone());
     let all = case.graph.outputs().iter().map(|o| {
-        given(&o.name).ok_or_else(|| Stop::Usage(format!("there is no expected value for output {}", o.name)))
+        given(&o.name).ok_or_else(|| {
+            Stop::Usage(format!("some outputs have an expected value, and output {} has none", o.name))
+        })
     });
     all.collect::<Result<Vec<_>, _>>().map(Some)
+}
+
+/// [`eval`](annulus::eval::eval) in the declared types, its progress said.
+pub(crate) fn evaluate(case: &Case, inputs: &[Tensor], verbose: bool) -> Result<Vec<Tensor>, Stop> {
+    let graph = &case.graph;
+    let progress = Progress::begin(verbose, "evaluating");
+    let outputs = eval_watched(graph, inputs, Precision::Declared, &mut |at| {
+        progress.set(|| {
+            let name = graph.results(at.op).first().map_or("", |&v| graph.value(v).name.as_str());
+            format!("evaluating operation {} of {}: {} {name}", at.done + 1, at.of, graph.op(at.op).name())
+        });
+    });
+    Ok(outputs.map_err(annulus::Error::from)?)
 }
 
 /// The tolerance of output number `i`: the arguments', else the case's.

@@ -19,10 +19,11 @@ pub(crate) fn run(args: &Opt) -> Result<(), Stop> {
 fn read(args: &Opt) -> Result<(Graph, Request), Stop> {
     let path = &args.model.model;
     let usage = |why: String| Stop::Usage(format!("{}: {why}", name(path)));
-    if path.is_dir() || path.extension().is_some_and(|e| e == "onnx") {
+    if !model::is_text(path) {
         let request = Request::from_header("").map_err(usage)?;
         return Ok((model::load(&args.model, None)?.graph, request));
     }
+    model::dims(&args.model)?;
     let source = read_text(path)?;
     let request = Request::from_header(&source).map_err(usage)?;
     let graph = text::parse(&source).map_err(|e| Stop::Usage(format!("{} is no graph\n{e}", name(path))))?;

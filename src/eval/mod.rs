@@ -36,7 +36,7 @@ pub use compare::{Comparison, compare};
 pub use constants::Constants;
 
 use crate::ir::infer::infer;
-use crate::ir::{DType, Data, Graph, Op, RegionKind, Tensor, Type};
+use crate::ir::{DType, Data, Graph, Op, OpId, RegionKind, Tensor, Type};
 
 /// The largest number of elements that eval computes for one value: 2^32. A larger one is an error, not an allocation.
 pub const MAX_VALUE: usize = 1 << 32;
@@ -79,6 +79,30 @@ pub enum EvalError {
 /// If an input does not fit, a weight has no data, or an operation fails (an index out of range, a region or a transfer,
 /// which need other ranks).
 pub fn eval(graph: &Graph, inputs: &[Tensor], precision: Precision) -> Result<Vec<Tensor>, EvalError> {
+    eval_watched(graph, inputs, precision, &mut |_| {})
+}
+
+/// Where an evaluation is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// The operation that comes next.
+    pub op: OpId,
+    /// How many are done.
+    pub done: usize,
+    /// How many there are to do.
+    pub of: usize,
+}
+
+/// [`eval`] that tells before each operation of the graph itself where it is.
+///
+/// # Errors
+/// As [`eval`].
+pub fn eval_watched(
+    graph: &Graph,
+    inputs: &[Tensor],
+    precision: Precision,
+    watch: &mut dyn FnMut(Progress),
+) -> Result<Vec<Tensor>, EvalError> {
     let declared = graph.inputs();
     if declared.len() != inputs.len() {
         return Err(EvalError::Inputs(format!(
@@ -95,7 +119,7 @@ pub fn eval(graph: &Graph, inputs: &[Tensor], precision: Precision) -> Result<Ve
         }
     }
     let inputs: Vec<Tensor> = inputs.iter().map(|x| hold(x, precision)).collect();
-    run::graph(graph, &inputs, precision, 0)
+    run::graph(graph, &inputs, precision, 0, watch)
 }
 
 /// Applies one operation to its operands. Under [`Precision::F64`] floating operands of any type are taken as f64.
@@ -190,7 +214,7 @@ fn segment(graph: &Graph, x: &[Tensor], precision: Precision, depth: usize) -> R
     if !fits {
         return Err(format!("the inputs of {} are not the operands", graph.name()));
     }
-    run::graph(graph, x, precision, depth + 1).map_err(|e| e.to_string())
+    run::graph(graph, x, precision, depth + 1, &mut |_| {}).map_err(|e| e.to_string())
 }
 
 /// Whether an operation computes with its elements, and so takes f16 and bf16 in f32. (Attention has a type of its own for

@@ -1,7 +1,8 @@
 //! Runs the operations of a graph in order; a value lives until its last use.
 
-use super::{EvalError, Precision, apply_at};
+use super::{EvalError, Precision, Progress, apply_at};
 use crate::ir::{Graph, Op, OpId, Tensor, ValueId};
+use std::collections::HashMap;
 
 /// How deep regions may be nested in regions.
 pub(super) const MAX_NESTING: usize = 32;
@@ -57,20 +58,23 @@ pub(super) fn graph(
     inputs: &[Tensor],
     precision: Precision,
     depth: usize,
+    watch: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Tensor>, EvalError> {
     let (order, live) = needed(graph)?;
     let mut store = Store { values: vec![Vec::new(); live.len()] };
+    let mut as_output: HashMap<ValueId, usize> = HashMap::new();
+    graph.outputs().iter().for_each(|o| *as_output.entry(o.value).or_default() += 1);
     let uses = |v: ValueId| {
         let inside = graph.uses(v).iter().filter(|(user, _)| live[user.index()]).count();
-        inside + graph.outputs().iter().filter(|o| o.value == v).count()
+        inside + as_output.get(&v).copied().unwrap_or(0)
     };
     for (v, x) in graph.inputs().into_iter().zip(inputs) {
         store.put(v, x.clone(), uses(v));
     }
-    for id in order.into_iter().filter(|id| live[id.index()]) {
-        if matches!(graph.op(id), Op::Input(_)) {
-            continue;
-        }
+    let work = |id: &OpId| live[id.index()] && !matches!(graph.op(*id), Op::Input(_));
+    let todo: Vec<OpId> = order.into_iter().filter(work).collect();
+    for (done, &id) in todo.iter().enumerate() {
+        watch(Progress { op: id, done, of: todo.len() });
         let results = step(graph, id, &mut store, precision, depth).map_err(|why| EvalError::Op {
             op: graph.op(id).name(),
             name: graph.results(id).first().map_or_else(String::new, |&v| graph.value(v).name.clone()),

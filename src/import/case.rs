@@ -194,10 +194,7 @@ fn load_model(path: &Path, data: &Stored, options: &ImportOptions) -> Result<Cas
     let mut model = decode(&read(path)?).map_err(import)?;
     let folder = path.parent().map(Path::to_owned).unwrap_or_default();
     let external = data.external.as_deref().unwrap_or(&folder);
-    if let Some(graph) = &mut model.graph {
-        let attributes = graph.node.iter_mut().flat_map(|n| &mut n.attribute).filter_map(|a| a.t.as_mut());
-        external::load(graph.initializer.iter_mut().chain(attributes), external).map_err(import)?;
-    }
+    external::load(&mut model, external).map_err(import)?;
     let proto = lower::graph_of(&model).map_err(import)?;
     let input_names: Vec<String> = lower::inputs_of(proto).iter().map(|i| i.name.clone()).collect();
     let output_names: Vec<String> = proto.output.iter().map(|o| o.name.clone()).collect();

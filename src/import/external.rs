@@ -5,7 +5,9 @@
 //! the folder without following any link, is read, and never beyond its end. Where the kernel cannot promise that, nothing is.
 
 use super::ImportError;
-use super::proto::{StringStringEntryProto, TensorProto};
+use super::flat::MAX_DEPTH;
+use super::proto::{AttributeProto, GraphProto, ModelProto, StringStringEntryProto, TensorProto};
+use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -58,18 +60,67 @@ fn place(entries: &[StringStringEntryProto]) -> Result<Place<'_>, String> {
     Ok(Place { location, offset, length })
 }
 
-/// Puts the elements of every tensor that keeps them in another file into its message.
+/// Puts the elements of every tensor that keeps them in another file into its message: initializers and tensors in attributes,
+/// those of functions and of graphs inside nodes included.
 ///
 /// # Errors
 /// If a tensor names a file that must not or cannot be read, or one that does not hold it.
-pub(super) fn load<'a>(
-    tensors: impl Iterator<Item = &'a mut TensorProto>,
-    folder: &Path,
-) -> Result<(), ImportError> {
-    let mut root = None;
-    // The files so far, how many bytes they have, and how many have been read.
-    let (mut files, mut all, mut total) = (BTreeSet::new(), 0u64, 0u64);
-    for t in tensors.filter(|t| t.data_location != 0 || !t.external_data.is_empty()) {
+pub(super) fn load(model: &mut ModelProto, folder: &Path) -> Result<(), ImportError> {
+    let mut reader = Reader { folder, root: None, files: BTreeSet::new(), all: 0, total: 0 };
+    if let Some(graph) = &mut model.graph {
+        reader.graph(graph, 0)?;
+    }
+    for f in &mut model.functions {
+        let inside = f.node.iter_mut().flat_map(|n| &mut n.attribute);
+        for a in inside.chain(&mut f.attribute_proto) {
+            reader.attribute(a, 0)?;
+        }
+    }
+    Ok(())
+}
+
+/// What has been read beneath a folder.
+struct Reader<'f> {
+    folder: &'f Path,
+    /// The folder, once something is read.
+    root: Option<files::Root>,
+    files: BTreeSet<String>,
+    /// Bytes that the files have, and that were read.
+    all: u64,
+    total: u64,
+}
+
+impl Reader<'_> {
+    fn graph(&mut self, graph: &mut GraphProto, depth: usize) -> Result<(), ImportError> {
+        for t in &mut graph.initializer {
+            self.tensor(t)?;
+        }
+        for a in graph.node.iter_mut().flat_map(|n| &mut n.attribute) {
+            self.attribute(a, depth)?;
+        }
+        Ok(())
+    }
+
+    fn attribute(&mut self, a: &mut AttributeProto, depth: usize) -> Result<(), ImportError> {
+        if let Some(t) = &mut a.t {
+            self.tensor(t)?;
+        }
+        // What is no graph, or nests too deep, is refused where it is used.
+        let Some(bytes) = a.g.as_mut().filter(|_| depth < MAX_DEPTH) else { return Ok(()) };
+        if let Ok(mut graph) = GraphProto::decode(bytes.as_slice()) {
+            let before = self.total;
+            self.graph(&mut graph, depth + 1)?;
+            if self.total > before {
+                *bytes = graph.encode_to_vec();
+            }
+        }
+        Ok(())
+    }
+
+    fn tensor(&mut self, t: &mut TensorProto) -> Result<(), ImportError> {
+        if t.data_location == 0 && t.external_data.is_empty() {
+            return Ok(());
+        }
         let fault = |why: String| ImportError::Malformed(format!("tensor {:?}: {why}", t.name));
         let place = place(&t.external_data).map_err(fault)?;
         if t.data_location != 1 {
@@ -86,28 +137,28 @@ pub(super) fn load<'a>(
             (Some(size), _) => size,
             (None, _) => return Err(fault("its type or shape is none".into())),
         };
-        if root.is_none() {
-            root = Some(files::Root::open(folder).map_err(fault)?);
-        }
-        let Some(root) = &root else { continue };
-        let file = root.file(place.location).map_err(fault)?;
+        let root = match self.root.take() {
+            Some(root) => root,
+            None => files::Root::open(self.folder).map_err(fault)?,
+        };
+        let file = self.root.insert(root).file(place.location).map_err(fault)?;
         let (size, at) = (file.size, place.offset);
         if at.checked_add(want).is_none_or(|end| end > size) {
             return Err(fault(format!("{:?} has {size} bytes, not {want} from {at} on", place.location)));
         }
-        if files.insert(place.location.to_owned()) {
-            all = all.saturating_add(size);
+        if self.files.insert(place.location.to_owned()) {
+            self.all = self.all.saturating_add(size);
         }
-        total = total.saturating_add(want);
-        if total > all.saturating_mul(SHARES).saturating_add(SPARE_BYTES) {
-            return Err(fault(format!("tensors read {total} bytes of files that have {all}")));
+        self.total = self.total.saturating_add(want.max(1));
+        if self.total > self.all.saturating_mul(SHARES).saturating_add(SPARE_BYTES) {
+            return Err(fault(format!("tensors read {} bytes of files that have {}", self.total, self.all)));
         }
         let bytes = file.read(at, want).map_err(|why| fault(format!("{:?}: {why}", place.location)))?;
         t.external_data.clear();
         t.data_location = 0;
         t.raw_data = Some(bytes);
+        Ok(())
     }
-    Ok(())
 }
 
 /// Reading beneath a folder, as the kernel of Linux promises it.

@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// How deep functions and graphs may be nested.
-const MAX_DEPTH: usize = 32;
+pub(super) const MAX_DEPTH: usize = 32;
 
 /// How many bytes all copies may take beside a multiple of the file.
 const SPARE_BYTES: usize = 1 << 26;

@@ -3,7 +3,7 @@
 use super::flat::{Flat, FlatNode, Opsets, PART, domain, flatten};
 use super::node::{Cx, MAX_RANK, Outcome, Refusal};
 use super::ops::{Schema, schema};
-use super::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
+use super::proto::{DimensionProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use super::{ImportError, ImportOptions, data};
 use crate::eval::Constants;
 use crate::ir::{Graph, Tensor, Type, ValueId};
@@ -23,7 +23,8 @@ pub(super) enum Lowered {
 /// Versions of the default operator set that are understood.
 const OPSETS: std::ops::RangeInclusive<i64> = 13..=26;
 
-/// How many operations a node may make on average, so that a small file makes no large graph.
+/// How many operations a node may make on average, and how many operands those may have for each that it names itself, so
+/// that a small file makes no large graph.
 const GROWTH: usize = 64;
 
 fn malformed<T>(why: impl Into<String>) -> Result<T, ImportError> {
@@ -79,6 +80,8 @@ pub(super) fn lower(model: &ModelProto, options: &ImportOptions) -> Result<Graph
         weights.insert(&t.name, data::tensor(t, "initializer")?);
     }
     let mut constants = Constants::default();
+    let growth = |n: usize| GROWTH.saturating_mul(n).saturating_add(1 << 16);
+    let named = flat.nodes.iter().map(|n| 1 + n.node.input.len()).sum();
     for i in order {
         let FlatNode { node, source, opsets } = &flat.nodes[i];
         for name in &node.input {
@@ -119,8 +122,8 @@ pub(super) fn lower(model: &ModelProto, options: &ImportOptions) -> Result<Graph
                 }
             }
         })?;
-        if graph.len() > GROWTH.saturating_mul(flat.nodes.len()).saturating_add(1 << 16) {
-            return malformed(format!("node {source} makes too many operations"));
+        if graph.len() > growth(flat.nodes.len()) || graph.uses_in_all() > growth(named) {
+            return malformed(format!("node {source} makes too many operations, or of too many operands"));
         }
         for (name, value) in node.output.iter().zip(results) {
             if !name.is_empty() {
@@ -334,7 +337,44 @@ fn input_types<'a>(
             }
         }
     }
-    inputs.iter().map(|input| input_type(input, options, &dims).map(|ty| (input.name.as_str(), ty))).collect()
+    let typed = |input: &&'a ValueInfoProto| Ok((input.name.as_str(), input_type(input, options, &dims)?));
+    let types: Result<Vec<_>, ImportError> = inputs.iter().map(typed).collect();
+    if matches!(types, Ok(_) | Err(ImportError::Symbolic { .. })) {
+        known_dims(&inputs, options)?;
+    }
+    types
+}
+
+/// Every size that is given is that of some input's dimension: a slip of the pen must not go unseen.
+fn known_dims(inputs: &[&ValueInfoProto], options: &ImportOptions) -> Result<(), ImportError> {
+    if options.dims.is_empty() {
+        return Ok(());
+    }
+    let mut known: Vec<String> = vec![];
+    let mut seen: HashSet<String> = HashSet::new();
+    for input in inputs {
+        let Some(shape) = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()?.shape.as_ref()) else {
+            continue;
+        };
+        for (i, dim) in shape.dim.iter().enumerate().filter(|(_, d)| d.dim_value.is_none()) {
+            let name = dimension(input, i, dim);
+            if seen.insert(name.clone()) {
+                known.push(name);
+            }
+        }
+    }
+    match options.dims.keys().find(|&name| !seen.contains(name)) {
+        Some(dim) => Err(ImportError::UnknownDimension { dim: dim.clone(), known }),
+        None => Ok(()),
+    }
+}
+
+/// The name of axis `i` of an input, made up if it has none.
+fn dimension(input: &ValueInfoProto, i: usize, dim: &DimensionProto) -> String {
+    match dim.dim_param.as_deref().filter(|p| !p.is_empty()) {
+        Some(name) => name.to_owned(),
+        None => format!("{}.{i}", input.name),
+    }
 }
 
 fn input_type(
@@ -362,15 +402,14 @@ fn input_type(
     let mut extents = Vec::with_capacity(shape.dim.len().min(MAX_RANK));
     for (i, dim) in shape.dim.iter().enumerate() {
         let given = stored.and_then(|s| s.get(i)).copied();
-        let extent = match (dim.dim_value, dim.dim_param.as_deref().filter(|p| !p.is_empty())) {
-            (Some(v), _) => usize::try_from(v)
+        let extent = match dim.dim_value {
+            Some(v) => usize::try_from(v)
                 .map_err(|_| ImportError::Malformed(format!("input {name} has an axis of extent {v}")))?,
-            (None, param) => {
-                let anonymous = format!("{name}.{i}");
-                let param = param.unwrap_or(&anonymous);
-                let bound = options.dims.get(param).copied();
-                let bound = bound.or_else(|| dims.get(param).map(|(extent, _)| *extent)).or(given);
-                bound.ok_or_else(|| ImportError::Symbolic { input: name.clone(), dim: param.to_owned() })?
+            None => {
+                let dim = dimension(input, i, dim);
+                let bound = options.dims.get(&dim).copied();
+                let bound = bound.or_else(|| dims.get(dim.as_str()).map(|(extent, _)| *extent)).or(given);
+                bound.ok_or_else(|| ImportError::Symbolic { input: name.clone(), dim })?
             }
         };
         if let Some(given) = given

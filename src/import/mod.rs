@@ -57,6 +57,25 @@ pub enum ImportError {
         /// The dimension's name.
         dim: String,
     },
+    /// A size was given for a dimension that no input has.
+    #[error("--dim {dim}: no input has a dimension of that name; {}", listed(.known))]
+    UnknownDimension {
+        /// The name.
+        dim: String,
+        /// The symbolic dimensions of the inputs, in order.
+        known: Vec<String>,
+    },
+}
+
+/// The names in words; only the first few of many.
+fn listed(names: &[String]) -> String {
+    const MOST: usize = 16;
+    let shown = names.iter().take(MOST).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len() {
+        0 => "every dimension of the inputs has a fixed size".to_owned(),
+        1..=MOST => format!("there is {shown}"),
+        n => format!("there is {shown} and {} more", n - MOST),
+    }
 }
 
 impl ImportError {
@@ -82,6 +101,10 @@ impl ImportError {
             ImportError::Symbolic { input, dim } => {
                 ImportError::Symbolic { input: shown(input), dim: shown(dim) }
             }
+            ImportError::UnknownDimension { dim, known } => ImportError::UnknownDimension {
+                dim: shown(dim),
+                known: known.into_iter().map(shown).collect(),
+            },
         }
     }
 }

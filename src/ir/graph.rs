@@ -72,7 +72,8 @@ pub struct Graph {
     dag: StableDiGraph<Node, Use>,
     inputs: Vec<OpId>,
     outputs: Vec<Output>,
-    taken: HashSet<String>,
+    /// The names of all values, from the first time on that one is made unique: a graph that is only parsed needs none.
+    taken: Option<HashSet<String>>,
     suffix: HashMap<String, usize>,
 }
 
@@ -100,6 +101,11 @@ impl Graph {
     /// Number of operations, inputs and constants included.
     pub fn len(&self) -> usize {
         self.dag.node_count()
+    }
+
+    /// Number of operands of all operations.
+    pub(crate) fn uses_in_all(&self) -> usize {
+        self.dag.edge_count()
     }
 
     /// Whether there is no operation.
@@ -264,7 +270,7 @@ impl Graph {
     /// Gives a value another name; a suffix makes it unique.
     pub fn rename(&mut self, v: ValueId, name: &str) {
         let old = std::mem::take(&mut self.dag[v.op.0].results[v.port].name);
-        self.taken.remove(&old);
+        self.free(&old);
         let name = self.unique(name);
         self.dag[v.op.0].results[v.port].name = name;
     }
@@ -300,7 +306,7 @@ impl Graph {
         let aside = self.unique(&format!("{name}.old"));
         self.dag[old.op.0].results[old.port].name = aside;
         self.dag[new.op.0].results[new.port].name = name;
-        self.taken.remove(&freed);
+        self.free(&freed);
     }
 
     /// Removes every operation that no output needs. Inputs stay.
@@ -317,8 +323,10 @@ impl Graph {
         self.dag.retain_nodes(|dag, n| {
             let keep = live.contains(&n);
             if !keep {
-                for v in &dag[n].results {
-                    taken.remove(&v.name);
+                if let Some(taken) = taken {
+                    for v in &dag[n].results {
+                        taken.remove(&v.name);
+                    }
                 }
             }
             keep
@@ -349,7 +357,9 @@ impl Graph {
 
     /// Adds an operation as stated: nothing is inferred, checked or renamed. For the parser, which checks before it adds.
     pub(crate) fn insert(&mut self, op: Op, operands: &[ValueId], results: Vec<Value>, source: &str) -> OpId {
-        self.taken.extend(results.iter().map(|v| v.name.clone()));
+        if let Some(taken) = &mut self.taken {
+            taken.extend(results.iter().map(|v| v.name.clone()));
+        }
         let is_input = matches!(op, Op::Input(_));
         let id = OpId(self.dag.add_node(Node { op, source: source.to_owned(), results }));
         if is_input {
@@ -377,16 +387,26 @@ impl Graph {
 
     /// The name itself if it is free, else with the first suffix `.1`, `.2`, … that is.
     fn unique(&mut self, name: &str) -> String {
-        if self.taken.insert(name.to_owned()) {
+        let Graph { dag, taken, suffix, .. } = self;
+        let names = || dag.node_weights().flat_map(|n| &n.results).map(|v| v.name.clone()).collect();
+        let taken = taken.get_or_insert_with(names);
+        if taken.insert(name.to_owned()) {
             return name.to_owned();
         }
         loop {
-            let n = self.suffix.entry(name.to_owned()).or_insert(0);
+            let n = suffix.entry(name.to_owned()).or_insert(0);
             *n += 1;
             let candidate = format!("{name}.{n}");
-            if self.taken.insert(candidate.clone()) {
+            if taken.insert(candidate.clone()) {
                 return candidate;
             }
+        }
+    }
+
+    /// Lets another value have this name.
+    fn free(&mut self, name: &str) {
+        if let Some(taken) = &mut self.taken {
+            taken.remove(name);
         }
     }
 }

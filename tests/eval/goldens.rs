@@ -54,12 +54,8 @@ fn read(path: &std::path::Path) -> Golden {
 
 /// Every case of a kind by name, or nothing where the data is not at hand.
 fn goldens(kind: &str) -> Option<Vec<(String, Golden)>> {
-    let Some(data) = std::env::var_os("ANNULUS_TEST_DATA") else {
-        println!("skipped: ANNULUS_TEST_DATA names no folder");
-        return None;
-    };
-    let mut paths: Vec<PathBuf> =
-        std::fs::read_dir(PathBuf::from(data).join("goldens")).unwrap().map(|e| e.unwrap().path()).collect();
+    let folder = crate::data::folder("goldens")?;
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
     paths.retain(|p| p.extension().is_some_and(|e| e == "safetensors"));
     paths.sort();
     let all = paths.iter().map(|p| (p.file_stem().unwrap().to_string_lossy().into_owned(), read(p)));

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// The files of the attention goldens, or `None` where there is no data.
 pub(crate) fn files() -> Option<Vec<PathBuf>> {
-    let folder = PathBuf::from(std::env::var_os("ANNULUS_TEST_DATA")?).join("goldens");
+    let folder = crate::data::folder("goldens")?;
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
     let golden = |p: &PathBuf| {
         let name = p.file_name().unwrap().to_str().unwrap().to_owned();

@@ -10,11 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// The folder of real models, if the environment names one.
 fn models() -> Option<PathBuf> {
-    let folder = std::env::var_os("ANNULUS_TEST_DATA").map(|d| Path::new(&d).join("models"));
-    if folder.is_none() {
-        eprintln!("skipped: ANNULUS_TEST_DATA names no folder");
-    }
-    folder
+    crate::data::folder("models")
 }
 
 fn manifest(folder: &Path) -> Value {

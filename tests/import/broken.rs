@@ -46,6 +46,27 @@ fn broken(change: impl FnOnce(&mut GraphProto)) -> String {
 }
 
 #[test]
+fn a_size_of_no_dimension_is_refused_with_the_names_that_there_are() {
+    let mut options = with_s(3);
+    options.dims.insert("sequence".to_owned(), 4);
+    let why = onnx(&small().encode_to_vec(), &options).unwrap_err().to_string();
+    assert_eq!(why, "--dim sequence: no input has a dimension of that name; there is s");
+    let mut m = small();
+    m.graph.as_mut().unwrap().input[0] = value("x", DType::F32, &[Dim::N(3), Dim::N(4)]);
+    let why = onnx(&m.encode_to_vec(), &with_s(3)).unwrap_err().to_string();
+    assert_eq!(
+        why,
+        "--dim s: no input has a dimension of that name; every dimension of the inputs has a fixed size"
+    );
+    // One without a name goes by that of its input.
+    m.graph.as_mut().unwrap().input[0] = value("x", DType::F32, &[Dim::Named(""), Dim::N(4)]);
+    let why = onnx(&m.encode_to_vec(), &with_s(3)).unwrap_err().to_string();
+    assert!(why.ends_with("there is x.0"), "{why}");
+    let options = ImportOptions { dims: [("x.0".to_owned(), 3)].into(), ..ImportOptions::default() };
+    assert!(onnx(&m.encode_to_vec(), &options).is_ok());
+}
+
+#[test]
 fn nodes_in_any_order_are_sorted() {
     // The Add of small() stands behind the Attention that reads it.
     let g = import(&small()).unwrap();
@@ -168,7 +189,8 @@ fn a_chain_of_twenty_thousand_nodes_is_no_recursion() {
         .map(|i| node("Neg", &[&format!("v{i}")], &[&format!("v{}", i + 1)], vec![]))
         .collect::<Vec<NodeProto>>();
     g.output.push(value("v20000", DType::F32, &[]));
-    assert_eq!(import(&model(23, g)).unwrap().len(), 20_001);
+    let bytes = model(23, g).encode_to_vec();
+    assert_eq!(onnx(&bytes, &ImportOptions::default()).unwrap().len(), 20_001);
 }
 
 #[test]
@@ -176,7 +198,17 @@ fn a_small_file_makes_no_large_graph() {
     let mut g = GraphProto { name: "wide".to_owned(), ..GraphProto::default() };
     g.input.push(value("x", DType::F32, &[Dim::N(4096)]));
     g.node = (0..100).map(|i| node("SplitToSequence", &["x"], &[&format!("s{i}")], vec![])).collect();
-    assert!(import(&model(23, g)).unwrap_err().to_string().contains("too many operations"));
+    let refused = |g: &GraphProto| {
+        let bytes = model(23, g.clone()).encode_to_vec();
+        onnx(&bytes, &ImportOptions::default()).unwrap_err().to_string()
+    };
+    assert!(refused(&g).contains("too many operations"));
+    // Few operations, but each of thousands of operands that the file names once.
+    g.node.truncate(1);
+    g.node.extend(
+        (0..100).map(|i| node("ConcatFromSequence", &["s0"], &[&format!("y{i}")], vec![int("axis", 0)])),
+    );
+    assert!(refused(&g).contains("of too many operands"));
 }
 
 #[test]

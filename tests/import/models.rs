@@ -72,14 +72,6 @@ fn snapshot(name: &str, text: &str) {
     settings.bind(|| insta::assert_snapshot!(name, text));
 }
 
-fn data() -> Option<PathBuf> {
-    let path = std::env::var_os("ANNULUS_TEST_DATA").map(PathBuf::from);
-    if path.is_none() {
-        println!("skipped: ANNULUS_TEST_DATA names no folder");
-    }
-    path
-}
-
 #[test]
 fn bundled_models_give_their_stored_outputs() {
     let all = folders(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models")));
@@ -97,8 +89,8 @@ fn passed(report: &str) -> usize {
 /// Every model: one that fails says why in the snapshot.
 #[test]
 fn all_models_give_their_stored_outputs() {
-    let Some(data) = data() else { return };
-    let all = folders(&data.join("models"));
+    let Some(data) = crate::data::folder("models") else { return };
+    let all = folders(&data);
     assert_eq!(all.len(), 69);
     let report = report(&all);
     snapshot("models", &report);
@@ -108,8 +100,8 @@ fn all_models_give_their_stored_outputs() {
 /// ONNX's own cases of the Attention operator, as one node and as its function body.
 #[test]
 fn attention_cases_of_onnx() {
-    let Some(data) = data() else { return };
-    let all = folders(&data.join("onnx-attention"));
+    let Some(data) = crate::data::folder("onnx-attention") else { return };
+    let all = folders(&data);
     assert_eq!(all.len(), 126);
     let report = report(&all);
     snapshot("onnx_attention", &report);
@@ -118,12 +110,12 @@ fn attention_cases_of_onnx() {
 
 #[test]
 fn decoder_models_give_their_stored_outputs() {
-    let Some(data) = data() else { return };
+    let Some(data) = crate::data::folder("models") else { return };
     let wanted = |p: &PathBuf| {
         let name = p.file_name().unwrap().to_str().unwrap().to_owned();
         ["llama", "gpt2", "mistral"].iter().any(|a| name.starts_with(a))
     };
-    let decoders: Vec<PathBuf> = folders(&data.join("models")).into_iter().filter(wanted).collect();
+    let decoders: Vec<PathBuf> = folders(&data).into_iter().filter(wanted).collect();
     assert_eq!(decoders.len(), 25);
     snapshot("decoders", &report(&decoders));
 }

@@ -104,9 +104,68 @@ fn pad_adds_and_cuts() {
     assert_eq!(pad(&[1, 0], some(&[-1])).first().to_f64(), [9.0, 0.0, 1.0, 9.0, 2.0, 3.0]);
     assert_eq!(mnemonics(&pad(&[0, 0], some(&[0])).graph().unwrap()), [""; 0]);
     assert!(pad(&[-3, 0], some(&[0])).refusal().contains("cut more"));
-    let reflect =
-        Single::new("Pad", std::slice::from_ref(&x), &[some(&[1, 1])]).with(string("mode", "reflect"));
-    assert!(reflect.refusal().contains("reflect"));
+}
+
+#[test]
+fn pad_with_elements_of_the_operand() {
+    let pad = |shape: &[usize], mode: &str, widths: &[i64]| {
+        Single::new("Pad", &[count(shape)], &[some(widths)]).with(string("mode", mode))
+    };
+    assert_eq!(pad(&[3], "edge", &[2, 1]).first().to_f64(), [0.0, 0.0, 0.0, 1.0, 2.0, 2.0]);
+    assert_eq!(pad(&[3], "reflect", &[2, 1]).first().to_f64(), [2.0, 1.0, 0.0, 1.0, 2.0, 1.0]);
+    assert_eq!(pad(&[3], "wrap", &[2, 1]).first().to_f64(), [1.0, 2.0, 0.0, 1.0, 2.0, 0.0]);
+    // Axis by axis, so that corners are padded from what is padded; first comes what is cut.
+    let corners = [3.0, 2.0, 3.0, 1.0, 0.0, 1.0, 3.0, 2.0, 3.0, 1.0, 0.0, 1.0];
+    assert_eq!(pad(&[2, 2], "reflect", &[1, 1, 1, 0]).first().to_f64(), corners);
+    assert_eq!(pad(&[2, 2], "edge", &[0, -1, 1, 1]).first().to_f64(), [1.0, 1.0, 3.0, 3.0, 3.0, 3.0]);
+    assert!(pad(&[3], "reflect", &[3, 0]).refusal().contains("reflect by more than axis 0 of f32[3] has"));
+    assert!(pad(&[3], "wrap", &[0, 4]).refusal().contains("wrap by more than"));
+    assert!(pad(&[0], "edge", &[0, 1]).refusal().contains("edge by more than"));
+    assert!(pad(&[3], "mirror", &[0, 1]).refusal().contains("mode is \"mirror\""));
+}
+
+#[test]
+fn remainders_and_powers_of_both_kinds() {
+    let two = |op, a: &Tensor, b: &Tensor| Single::new(op, &[a.clone(), b.clone()], &[]);
+    let (a, b) = (ints(&[7, -7, 7, -7]), ints(&[3, 3, -3, -3]));
+    assert_eq!(two("Mod", &a, &b).first().to_f64(), [1.0, 2.0, -2.0, -1.0]);
+    assert_eq!(two("Mod", &a, &b).with(int("fmod", 1)).first().to_f64(), [1.0, -1.0, 1.0, -1.0]);
+    let (a, b) = (floats(&[4], &[5.5, -5.5, -6.0, 1e30]), floats(&[4], &[2.0, 2.0, -2.0, f64::INFINITY]));
+    let got = two("Mod", &a, &b).with(int("fmod", 1)).first().to_f64();
+    assert_eq!(got, [1.5, -1.5, 0.0, f64::from(1e30f32)]);
+    assert!(got[2].is_sign_negative());
+    let power = two("Pow", &ints(&[4, 2, -3]), &floats(&[3], &[0.5, 3.0, 3.0]));
+    assert_eq!(power.first(), ints(&[2, 8, -27]));
+}
+
+#[test]
+fn infinities_of_one_sign_or_none() {
+    let x = floats(&[4], &[f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 1.0]);
+    let of = |positive, negative| {
+        let s = Single::new("IsInf", std::slice::from_ref(&x), &[]);
+        s.with(int("detect_positive", positive)).with(int("detect_negative", negative)).first().to_f64()
+    };
+    assert_eq!(of(1, 1), [1.0, 1.0, 0.0, 0.0]);
+    assert_eq!(of(1, 0), [1.0, 0.0, 0.0, 0.0]);
+    assert_eq!(of(0, 1), [0.0, 1.0, 0.0, 0.0]);
+    assert_eq!(of(0, 0), [0.0; 4]);
+}
+
+#[test]
+fn sequences_are_joined_along_a_new_axis_and_counted() {
+    let mut m = Single::new("Neg", &[count(&[2]), count(&[2])], &[]).model();
+    let g = m.graph.as_mut().unwrap();
+    g.node = vec![
+        node("SequenceConstruct", &["x0", "x1"], &["s"], vec![]),
+        node("ConcatFromSequence", &["s"], &["joined"], vec![int("axis", -1), int("new_axis", 1)]),
+        node("SequenceLength", &["s"], &["n"], vec![]),
+        node("CastLike", &["n", "joined"], &["m"], vec![]),
+        node("Add", &["joined", "m"], &["y0"], vec![]),
+    ];
+    let g = annulus::import::graph(&m, &annulus::import::ImportOptions::default()).unwrap();
+    let x = [count(&[2]), floats(&[2], &[8.0, 9.0])];
+    let y = annulus::eval::eval(&g, &x, annulus::eval::Precision::Declared).unwrap();
+    assert_eq!((y[0].shape(), y[0].to_f64()), (&[2, 2][..], vec![2.0, 10.0, 3.0, 11.0]));
 }
 
 #[test]
@@ -255,12 +314,6 @@ fn top_k_and_cumsum_and_mod() {
     assert_eq!(sum.first().to_f64(), [6.0, 5.0, 3.0, 0.0]);
     let m = Single::new("Mod", &[ints(&[-4, 7, 5])], &[some(&[3, -3, 8])]);
     assert_eq!(m.first().to_f64(), [2.0, -2.0, 5.0]);
-    assert!(
-        Single::new("Mod", &[count(&[1])], &[Some(count(&[1]))])
-            .with(int("fmod", 1))
-            .refusal()
-            .contains("fmod")
-    );
 }
 
 #[test]

@@ -65,11 +65,8 @@ fn plain(name: &str) -> bool {
 
 #[test]
 fn plain_models_need_no_gather() {
-    let Some(data) = std::env::var_os("ANNULUS_TEST_DATA").map(PathBuf::from) else {
-        println!("skipped: ANNULUS_TEST_DATA names no folder");
-        return;
-    };
-    let mut folders: Vec<PathBuf> = std::fs::read_dir(data.join("models"))
+    let Some(models) = crate::data::folder("models") else { return };
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(models)
         .unwrap()
         .map(|e| e.unwrap().path())
         .filter(|p| p.is_dir() && plain(p.file_name().unwrap().to_str().unwrap()))

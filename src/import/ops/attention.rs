@@ -180,15 +180,20 @@ fn behind(cx: &mut Cx<'_>, i: usize, past: ValueId, new: ValueId) -> Result<Valu
     }
 }
 
-/// The mask, padded where it is shorter than the keys: a key it does not speak of takes no part.
+/// The mask, padded where it is shorter than the keys: a key it does not speak of takes no part. From version 24 on this
+/// holds for a mask of one key too, which does not broadcast over the keys.
 fn padded(cx: &mut Cx<'_>, mask: ValueId, keys: usize) -> Result<ValueId, Refusal> {
     let ty = cx.ty(mask);
     let Some(&last) = ty.shape.last() else { return Ok(mask) };
     if last >= keys {
         return Ok(mask);
     }
-    if last == 1 {
-        return unsupported("a mask of one key: the operator's text both broadcasts and pads it");
+    if last == 1 && cx.version < 24 {
+        // The operator's function body at 23 broadcasts it; its reference implementation pads it.
+        return unsupported(
+            "at version 23 a mask of one key over more keys may be meant for every key or for the first: \
+             expand it to every key, or use version 24, which means the first",
+        );
     }
     let value = if ty.dtype == DType::Bool { 0.0 } else { f64::NEG_INFINITY };
     let value = cx.scalar("mask.fill", ty.dtype, value);

@@ -1,7 +1,7 @@
 //! Operators that work element by element.
 
 use super::super::node::{Cx, Outcome, malformed, one, unsupported};
-use crate::ir::{Binary, Data, Op, Tensor, Unary};
+use crate::ir::{Binary, DType, Data, Op, Tensor, Unary};
 
 /// A function of one element.
 pub(super) fn unary(cx: &mut Cx<'_>, f: Unary) -> Outcome {
@@ -31,32 +31,49 @@ pub(super) fn fold(cx: &mut Cx<'_>, f: Binary) -> Outcome {
     one(acc)
 }
 
-/// Pow: the exponent may have another type than the base, which is that of the result.
+/// Pow: the exponent may have another type than the base, which is that of the result. An integer to a floating power is
+/// computed in f64 and cut off.
 pub(super) fn pow(cx: &mut Cx<'_>) -> Outcome {
     let (base, exponent) = (cx.arg(0)?, cx.arg(1)?);
     let (b, e) = (cx.dtype(base), cx.dtype(exponent));
     if e.is_float() && !b.is_float() {
-        return unsupported("an integer to a floating power");
+        let wide = cx.cast("base", base, DType::F64)?;
+        let exponent = cx.cast("exponent", exponent, DType::F64)?;
+        let power = cx.binary("power", Binary::Pow, wide, exponent)?;
+        return one(cx.out(Op::Cast(b), &[power])?);
     }
     let exponent = cx.cast("exponent", exponent, b)?;
     one(cx.out(Op::Binary(Binary::Pow), &[base, exponent])?)
 }
 
-/// Mod with the sign of the divisor; `fmod` has that of the dividend.
+/// Mod with the sign of the divisor; with `fmod` that of the dividend: sign(a)·(|a| mod |b|).
 pub(super) fn modulo(cx: &mut Cx<'_>) -> Outcome {
-    if cx.flag("fmod", false)? {
-        return unsupported("fmod = 1");
+    if !cx.flag("fmod", false)? {
+        return binary(cx, Binary::Mod);
     }
-    binary(cx, Binary::Mod)
+    let (a, b) = (cx.arg(0)?, cx.arg(1)?);
+    let (size, divisor) = (cx.unary("size", Unary::Abs, a)?, cx.unary("divisor", Unary::Abs, b)?);
+    let rest = cx.binary("rest", Binary::Mod, size, divisor)?;
+    let sign = cx.unary("sign", Unary::Sign, a)?;
+    one(cx.out(Op::Binary(Binary::Mul), &[sign, rest])?)
 }
 
-/// IsInf, of both signs.
+/// IsInf, of both signs or of one.
 pub(super) fn is_inf(cx: &mut Cx<'_>) -> Outcome {
-    let both = [cx.flag("detect_positive", true)?, cx.flag("detect_negative", true)?];
-    if both != [true, true] {
-        return unsupported("infinities of one sign");
+    let x = cx.arg(0)?;
+    let dtype = cx.dtype(x);
+    let endless = match [cx.flag("detect_positive", true)?, cx.flag("detect_negative", true)?] {
+        [true, true] => return one(cx.out(Op::Unary(Unary::IsInf), &[x])?),
+        [true, false] => f64::INFINITY,
+        [false, true] => f64::NEG_INFINITY,
+        // Nothing equals NaN.
+        [false, false] => f64::NAN,
+    };
+    if !dtype.is_float() {
+        return malformed(format!("of {}", cx.ty(x)));
     }
-    unary(cx, Unary::IsInf)
+    let endless = cx.scalar("infinity", dtype, endless);
+    one(cx.out(Op::Binary(Binary::Eq), &[x, endless])?)
 }
 
 /// Clip to bounds that may be left out.
@@ -123,7 +140,7 @@ pub(super) fn dropout(cx: &mut Cx<'_>) -> Outcome {
     }
     let mut results = identity(cx)?;
     if cx.wants(1) {
-        let yes = cx.scalar("keep", crate::ir::DType::Bool, 1.0);
+        let yes = cx.scalar("keep", DType::Bool, 1.0);
         let shape = cx.shape(x);
         results.extend(one(cx.out_nth(1, Op::Broadcast(shape), &[yes])?)?);
     }

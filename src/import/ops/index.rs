@@ -3,7 +3,7 @@
 use super::super::lower::Lowered;
 use super::super::node::{Cx, MAX_PARTS, Outcome, Refusal, malformed, one, unsupported};
 use super::shape::concatenate;
-use crate::ir::{Binary, DType, Op, Type, ValueId};
+use crate::ir::{Binary, DType, Op, Tensor, Type, ValueId};
 use std::rc::Rc;
 
 /// Slice: one operation for each axis that changes.
@@ -160,6 +160,13 @@ pub(super) fn sequence_construct(cx: &mut Cx<'_>) -> Outcome {
     Ok(vec![Lowered::Sequence(cx.args()?.into())])
 }
 
+/// SequenceLength: a constant, for lengths are known.
+pub(super) fn sequence_length(cx: &mut Cx<'_>) -> Outcome {
+    let length = Tensor::scalar(DType::I64, sequence(cx)?.len() as f64);
+    let name = cx.output_name(0);
+    one(cx.graph.constant(&name, length))
+}
+
 /// SequenceAt, at a known position.
 pub(super) fn sequence_at(cx: &mut Cx<'_>) -> Outcome {
     let parts = sequence(cx)?;
@@ -171,12 +178,21 @@ pub(super) fn sequence_at(cx: &mut Cx<'_>) -> Outcome {
     }
 }
 
-/// ConcatFromSequence along an axis that is there.
+/// ConcatFromSequence along an axis that is there, or along a new one.
 pub(super) fn concat_from_sequence(cx: &mut Cx<'_>) -> Outcome {
-    let parts = sequence(cx)?;
+    let mut parts = sequence(cx)?.to_vec();
     let Some(axis) = cx.int("axis")? else { return malformed("attribute axis is missing") };
     if cx.flag("new_axis", false)? {
-        return unsupported("new_axis = 1");
+        let Some(rank) = parts.first().map(|&v| cx.ty(v).rank()) else { return malformed("no operand") };
+        let axis = cx.axis(axis, rank + 1)?;
+        for (i, part) in parts.iter_mut().enumerate() {
+            let mut shape = cx.shape(*part);
+            if shape.len() != rank {
+                return malformed("its parts differ in their number of axes");
+            }
+            shape.insert(axis, 1);
+            *part = cx.reshape(&format!("part{i}"), *part, &shape)?;
+        }
     }
     concatenate(cx, &parts, axis)
 }

@@ -123,6 +123,7 @@ fn core(op: &str) -> Option<Schema> {
         "Split" => row(1..=2, 1..=MANY, index::split),
         "SplitToSequence" => to_one(1..=2, index::split_to_sequence),
         "SequenceConstruct" => to_one(1..=MANY, index::sequence_construct),
+        "SequenceLength" => to_one(1..=1, index::sequence_length),
         "SequenceAt" => to_one(2..=2, index::sequence_at),
         "ConcatFromSequence" => to_one(1..=1, index::concat_from_sequence),
         "Pad" => to_one(2..=4, shape::pad),

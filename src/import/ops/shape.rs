@@ -286,12 +286,9 @@ pub(super) fn concatenate_nth(cx: &mut Cx<'_>, i: usize, operands: &[ValueId], a
     if let [x] = parts.as_slice() { one(*x) } else { one(cx.out_nth(i, op, &parts)?) }
 }
 
-/// Pad with a constant; a negative width cuts off.
+/// Pad, with a constant or with elements of the operand; a negative width cuts off first.
 pub(super) fn pad(cx: &mut Cx<'_>) -> Outcome {
     let mode = cx.string("mode", "constant")?;
-    if mode != "constant" {
-        return unsupported(format!("mode {mode:?}"));
-    }
     let mut x = cx.arg(0)?;
     let rank = cx.ty(x).rank();
     let widths = cx.ints(1, "pads")?;
@@ -321,6 +318,9 @@ pub(super) fn pad(cx: &mut Cx<'_>) -> Outcome {
     if low.iter().chain(&high).all(|&w| w == 0) {
         return one(x);
     }
+    if mode != "constant" {
+        return pad_with_itself(cx, x, &low, &high, &mode);
+    }
     let dtype = cx.dtype(x);
     let value = match cx.opt(2)? {
         Some(v) if cx.ty(v).elements() == 1 => cx.reshape("value", v, &[])?,
@@ -328,6 +328,55 @@ pub(super) fn pad(cx: &mut Cx<'_>) -> Outcome {
         None => cx.scalar("value", dtype, 0.0),
     };
     one(cx.out(Op::Pad { low, high }, &[x, value])?)
+}
+
+/// Pad with the nearest element (`edge`), with what lies as far on the other side of it (`reflect`), or with what comes from
+/// the other end (`wrap`): slices of the operand on both sides of it, an axis at a time.
+fn pad_with_itself(cx: &mut Cx<'_>, mut x: ValueId, low: &[usize], high: &[usize], mode: &str) -> Outcome {
+    let Some(last) = (0..low.len()).rev().find(|&i| low[i] > 0 || high[i] > 0) else { return one(x) };
+    for axis in (0..=last).filter(|&i| low[i] > 0 || high[i] > 0) {
+        let shape = cx.shape(x);
+        let extent = shape[axis];
+        let most = match mode {
+            "edge" if extent > 0 => usize::MAX,
+            "reflect" => extent.saturating_sub(1),
+            "wrap" => extent,
+            "edge" => 0,
+            other => return malformed(format!("mode is {other:?}")),
+        };
+        if low[axis].max(high[axis]) > most {
+            return unsupported(format!("{mode} by more than axis {axis} of {} has", cx.ty(x)));
+        }
+        let mut side = |what: &str, width: usize, wrapped: usize, edge: usize, reflected: usize| {
+            let mut part = |start: usize, len: usize, step: i64| {
+                // One element has no distance.
+                let step = if len == 1 { 1 } else { step };
+                cx.sub(what, Op::Slice { axis, start, len, step }, &[x])
+            };
+            match mode {
+                "edge" => {
+                    let element = part(edge, 1, 1)?;
+                    let mut wide = shape.clone();
+                    wide[axis] = width;
+                    cx.expand(&format!("{what}.wide"), element, &wide)
+                }
+                "reflect" => part(reflected, width, -1),
+                _ => part(wrapped, width, 1),
+            }
+        };
+        let mut parts = vec![];
+        if low[axis] > 0 {
+            parts.push(side("before", low[axis], extent.saturating_sub(low[axis]), 0, low[axis])?);
+        }
+        parts.push(x);
+        if high[axis] > 0 {
+            let end = extent.saturating_sub(1);
+            parts.push(side("after", high[axis], 0, end, end.saturating_sub(1))?);
+        }
+        let join = Op::Concat { axis };
+        x = if axis == last { cx.out(join, &parts)? } else { cx.sub("padded", join, &parts)? };
+    }
+    one(x)
 }
 
 /// Extents from integers that none is negative.

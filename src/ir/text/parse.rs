@@ -132,17 +132,17 @@ impl<'a> Open<'a> {
         let (mut names, mut types) = (Vec::new(), Vec::new());
         let mut types_at = c.pos..c.pos;
         if c.peek() == Some(b'%') {
+            names.push(self.new_name(c)?);
             let mut seen = HashSet::new();
-            loop {
+            c.spaces();
+            while c.eat(b',') {
+                seen.extend(names.last().map(|n| n.text.clone()));
                 let name = self.new_name(c)?;
-                if !seen.insert(name.text.clone()) {
+                if seen.contains(&name.text) {
                     return Err(taken(name));
                 }
                 names.push(name);
                 c.spaces();
-                if !c.eat(b',') {
-                    break;
-                }
             }
             c.expect(b':', "`,` or `:` and a type for each result")?;
             c.spaces();
