@@ -98,7 +98,7 @@ fn every_mnemonic() -> BTreeSet<&'static str> {
         Op::Pad { .. } => "pad",
         Op::Gather { .. } => "gather",
         Op::GatherNd { .. } => "gather_nd",
-        Op::ScatterNd => "scatter_nd",
+        Op::ScatterNd { .. } => "scatter_nd",
         Op::CumSum { .. } => "cumsum",
         Op::TopK { .. } => "topk",
         Op::Attention(_) => "attention",

@@ -3,7 +3,7 @@
 use super::number::{Element, Scalar, same, with_scalar, wrap};
 use super::shape::pick;
 use super::walk::around;
-use crate::ir::{Data, Tensor};
+use crate::ir::{Binary, Data, Tensor};
 use crate::with_data;
 use std::cmp::Ordering;
 
@@ -50,23 +50,47 @@ pub(super) fn gather_nd(x: &Tensor, indices: &Tensor, batch: usize) -> Result<Da
     Ok(with_data!(x.data(), v => wrap(pick(v, (1, 0, inner), &at))))
 }
 
-/// Later tuples win.
-pub(super) fn scatter_nd(x: &Tensor, indices: &Tensor, updates: &Tensor) -> Result<Data, String> {
-    fn put<T: Element>(x: &[T], at: &[usize], updates: &Data, inner: usize) -> Result<Data, String> {
-        let updates = same::<T>(updates)?;
-        let mut out = x.to_vec();
-        for (n, &p) in at.iter().enumerate() {
-            out[p * inner..(p + 1) * inner].copy_from_slice(&updates[n * inner..(n + 1) * inner]);
-        }
-        Ok(wrap(out))
-    }
+/// Replaces, and then later tuples win, or combines, one tuple after the other.
+pub(super) fn scatter_nd(
+    x: &Tensor,
+    indices: &Tensor,
+    updates: &Tensor,
+    how: Option<Binary>,
+) -> Result<Data, String> {
     if updates.is_empty() {
         return Ok(x.data().clone());
     }
     let depth = indices.shape().last().copied().unwrap_or(0);
     let inner = x.shape()[depth..].iter().product();
     let at = tuples(x.shape(), indices)?;
-    with_data!(x.data(), v => put(v, &at, updates.data(), inner))
+    let updates = updates.data();
+    let Some(how) = how else {
+        return with_data!(x.data(), v => put(v, &at, updates, inner, |_, new| new));
+    };
+    let no = || Err(format!("does not combine {} by {}", x.dtype(), how.name()));
+    with_scalar!(x.data(), v => match how {
+        Binary::Add => put(v, &at, updates, inner, Scalar::add),
+        Binary::Mul => put(v, &at, updates, inner, Scalar::mul),
+        Binary::Min => put(v, &at, updates, inner, Scalar::min),
+        Binary::Max => put(v, &at, updates, inner, Scalar::max),
+        _ => no(),
+    }, no())
+}
+
+fn put<T: Element>(
+    x: &[T],
+    at: &[usize],
+    updates: &Data,
+    inner: usize,
+    combine: impl Fn(T, T) -> T,
+) -> Result<Data, String> {
+    let updates = same::<T>(updates)?;
+    let mut out = x.to_vec();
+    for (n, &p) in at.iter().enumerate() {
+        let slice = &mut out[p * inner..(p + 1) * inner];
+        slice.iter_mut().zip(&updates[n * inner..]).for_each(|(old, &new)| *old = combine(*old, new));
+    }
+    Ok(wrap(out))
 }
 
 /// Values and places of the k best along an axis; NaN counts as the largest.

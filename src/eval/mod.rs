@@ -230,6 +230,7 @@ fn is_arithmetic(op: &Op) -> bool {
             | Op::Reduce { .. }
             | Op::Softmax { .. }
             | Op::CumSum { .. }
+            | Op::ScatterNd { how: Some(_) }
             | Op::TopK { .. }
     )
 }
@@ -275,7 +276,7 @@ fn dispatch(op: &Op, x: &[Tensor], types: &[Type], precision: Precision) -> Resu
         Op::Pad { low, .. } => shape::pad(&x[0], &x[1], low, shape)?,
         Op::Gather { axis } => index::gather(&x[0], &x[1], *axis)?,
         Op::GatherNd { batch } => index::gather_nd(&x[0], &x[1], *batch)?,
-        Op::ScatterNd => index::scatter_nd(&x[0], &x[1], &x[2])?,
+        Op::ScatterNd { how } => index::scatter_nd(&x[0], &x[1], &x[2], *how)?,
         Op::TopK { axis, k, largest } => {
             let (values, indices) = index::topk(&x[0], *axis, *k, *largest)?;
             return Ok(vec![values, indices]);

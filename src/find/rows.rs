@@ -107,7 +107,7 @@ fn back(graph: &Graph, at: Row) -> Vec<Row> {
         }
         Op::Slice { .. } | Op::Pad { .. } => vec![row(graph, x[0], axis)],
         Op::Concat { axis: along } if *along == axis => x.iter().map(|&o| row(graph, o, axis)).collect(),
-        Op::Concat { .. } | Op::ScatterNd => x.iter().filter_map(|&o| same(o)).collect(),
+        Op::Concat { .. } | Op::ScatterNd { .. } => x.iter().filter_map(|&o| same(o)).collect(),
         Op::Gather { axis: along } => {
             let indices = graph.ty(x[1]).rank();
             if axis < *along {

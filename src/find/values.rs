@@ -155,11 +155,11 @@ impl Values {
                 let i = constants.value(graph, x[1], CONSTANT_LIMIT)?;
                 a.carried(&apply(op, &[a.carrier()?, i], Precision::Declared).ok()?.remove(0))
             }
-            Op::Concat { .. } | Op::ScatterNd => {
+            Op::Concat { .. } | Op::ScatterNd { how: None } => {
                 // One table for all that is put together.
                 let mut parts = vec![];
                 let mut table = vec![];
-                let indices = matches!(op, Op::ScatterNd).then_some(1);
+                let indices = matches!(op, Op::ScatterNd { .. }).then_some(1);
                 for (i, &operand) in x.iter().enumerate() {
                     if Some(i) == indices {
                         parts.push(constants.value(graph, operand, CONSTANT_LIMIT)?);
@@ -195,7 +195,7 @@ fn follows(graph: &Graph, id: OpId) -> bool {
             | Op::Gather { .. }
             | Op::GatherNd { .. }
             | Op::Concat { .. }
-            | Op::ScatterNd
+            | Op::ScatterNd { how: None }
     )
 }
 

@@ -13,6 +13,7 @@
 //! * **Folds** (reduction, running sum, the k largest): 1 for each element of the operand; **pooling**: 1 for each tap. **Softmax** is five such passes:
 //!   maximum, difference, exponential, sum, quotient.
 //! * **Merge**: 3 for each element of the result o, two factors and a sum. **Finish**: 1 for each element of out.
+//! * **Scatter** that combines: 1 for each element of the updates.
 //! * **Movement** (shapes, slices, indices, transfers, constants): 0.
 //! * **Region**: what its graph is.
 
@@ -43,6 +44,7 @@ pub fn flops(op: &Op, operands: &[&Type], results: &[&Type]) -> u64 {
         }
         Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) | Op::Finish { .. } => result(),
         Op::Reduce { .. } | Op::CumSum { .. } | Op::TopK { .. } => operand(),
+        Op::ScatterNd { how: Some(_) } => elements(operands.get(2)),
         Op::Softmax { .. } => operand().saturating_mul(5),
         Op::Merge { .. } => result().saturating_mul(3),
         Op::Region(_, graph) => total(graph, |_| true),
@@ -58,7 +60,7 @@ pub fn flops(op: &Op, operands: &[&Type], results: &[&Type]) -> u64 {
         | Op::Pad { .. }
         | Op::Gather { .. }
         | Op::GatherNd { .. }
-        | Op::ScatterNd
+        | Op::ScatterNd { how: None }
         | Op::Chunk { .. }
         | Op::Start(..)
         | Op::Wait

@@ -451,6 +451,13 @@ mod faulty {
             self.dag.add_edge(v.op.0, user.0, Use { port: v.port, slot });
         }
 
+        pub(crate) fn faulty_operands(&mut self, user: OpId, operands: &[ValueId]) {
+            self.dag.retain_edges(|dag, e| dag.edge_endpoints(e).is_none_or(|(_, to)| to != user.0));
+            for (slot, &v) in operands.iter().enumerate() {
+                self.faulty_use(user, slot, v);
+            }
+        }
+
         pub(crate) fn faulty_inputs(&mut self, inputs: Vec<OpId>) {
             self.inputs = inputs;
         }

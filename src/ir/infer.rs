@@ -267,8 +267,15 @@ fn rule(op: &Op, x: &[&Type]) -> Result<Vec<Type>, String> {
             shape.extend(&x[0].shape[batch + depth..]);
             Ok(vec![Type::new(x[0].dtype, shape)])
         }
-        Op::ScatterNd => {
+        Op::ScatterNd { how } => {
             count(3)?;
+            use super::op::Binary::{Add, Max, Min, Mul};
+            match how {
+                None => {}
+                Some(Add | Mul | Min | Max) if x[0].dtype != DType::Bool => {}
+                Some(Add | Mul | Min | Max) => return Err(format!("does not combine {}", x[0])),
+                Some(other) => return Err(format!("does not combine by {}", other.name())),
+            }
             indices(x[1])?;
             let depth = tuple(x[0], x[1], 0)?;
             let mut shape = x[1].shape[..x[1].rank() - 1].to_vec();

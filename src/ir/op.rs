@@ -458,8 +458,12 @@ pub enum Op {
         /// Leading axes shared by both operands.
         batch: usize,
     },
-    /// Replaces slices by index tuples in the last axis of the indices, as ONNX ScatterND. Operands: x, indices, updates.
-    ScatterNd,
+    /// Replaces slices by index tuples in the last axis of the indices, as ONNX ScatterND, or combines them with what stands
+    /// there, in the order of the tuples. Operands: x, indices, updates.
+    ScatterNd {
+        /// How they are combined: [`Binary::Add`], `Mul`, `Min` or `Max`; `None` replaces, and later tuples win.
+        how: Option<Binary>,
+    },
     /// Running sum along an axis. Operand: x.
     CumSum {
         /// The axis.
@@ -561,7 +565,7 @@ impl Op {
             Op::Pad { .. } => "pad",
             Op::Gather { .. } => "gather",
             Op::GatherNd { .. } => "gather_nd",
-            Op::ScatterNd => "scatter_nd",
+            Op::ScatterNd { .. } => "scatter_nd",
             Op::CumSum { .. } => "cumsum",
             Op::TopK { .. } => "topk",
             Op::Attention(_) => "attention",

@@ -22,6 +22,10 @@
 //! * **Tiles.** An `attn_partial` that claims `full` has no pair of rows that its mask takes out.
 //! * **Regions.** The graph of a region keeps all of this; graphs nest at most [`MAX_NESTING`] deep.
 
+mod broken;
+
+pub use broken::Broken;
+
 use super::infer::infer;
 use super::text::quoted_name;
 use super::types::MAX_RANK;
@@ -39,14 +43,14 @@ const HASHED_BYTES: usize = 64 << 10;
 /// Most pairs of row progressions that are looked at to prove one tile full.
 const MAX_TILES: usize = 1 << 24;
 
-/// One broken invariant.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// One broken invariant, with its place.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{at}: {why}")]
 pub struct VerifyError {
     /// The operation or value, with its source node.
     pub at: String,
     /// The invariant that is broken.
-    pub why: String,
+    pub why: Broken,
 }
 
 /// What an error is about.
@@ -75,7 +79,7 @@ pub fn verify(graph: &Graph) -> Result<(), Vec<VerifyError>> {
             let Op::Region(_, region) = graph.op(id) else { continue };
             let at = format!("{prefix}{}", show(graph, Place::Op(id)));
             if depth == MAX_NESTING {
-                errors.push(VerifyError { at, why: format!("graphs nest deeper than {MAX_NESTING}") });
+                errors.push(VerifyError { at, why: Broken::TooDeep });
             } else if seen.insert((Arc::as_ptr(region), depth + 1)) {
                 inner.push((format!("{at} in "), region.as_ref(), depth + 1));
             }
@@ -101,7 +105,7 @@ fn show(graph: &Graph, place: Place) -> String {
 }
 
 /// Every broken invariant of this graph, regions' own graphs left out.
-pub(super) fn faults(graph: &Graph) -> Vec<(Place, String)> {
+pub(super) fn faults(graph: &Graph) -> Vec<(Place, Broken)> {
     let mut out = Vec::new();
     let order = graph.ops();
     let mut names: HashSet<&str> = HashSet::new();
@@ -113,40 +117,40 @@ pub(super) fn faults(graph: &Graph) -> Vec<(Place, String)> {
     }
     let cyclic = if order.len() < graph.len() { graph.left_out(&order) } else { vec![] };
     for (&id, on_cycle) in order.iter().map(|id| (id, false)).chain(cyclic.iter().map(|id| (id, true))) {
-        let mut fault = |why: String| out.push((Place::Op(id), why));
+        let mut fault = |why: Broken| out.push((Place::Op(id), why));
         if on_cycle {
-            fault("needs its own result, or that of an operation that does".into());
+            fault(Broken::Cycle);
         }
         for v in graph.results(id) {
             let value = graph.value(v);
             if value.name.is_empty() {
-                fault("a result has no name".into());
+                fault(Broken::Unnamed);
             } else if !names.insert(&value.name) {
-                fault(format!("the name {} is that of another value too", quoted_name(&value.name)));
+                fault(Broken::NameTaken(value.name.clone()));
             }
             if value.ty.rank() > MAX_RANK || value.ty.checked_elements().is_none() {
-                fault(format!("a result has more than 2^40 elements or {MAX_RANK} axes"));
+                fault(Broken::TooLarge);
             }
         }
         types(graph, id, &mut fault);
         match graph.op(id) {
             Op::Input(_) if inputs.remove(&id) != Some(1) => {
-                fault("the list of inputs does not hold this input once".into());
+                fault(Broken::Unlisted);
             }
             Op::Constant(c) => constant(c, &mut fault),
             Op::Start(c, _) => {
                 if c.group() == 0 {
-                    fault("groups count from 1".into());
+                    fault(Broken::GroupZero);
                 } else if !groups.insert(c.group()) {
-                    fault(format!("group {} is started twice", c.group()));
+                    fault(Broken::GroupTwice(c.group()));
                 }
                 transfer(graph, id, &mut fault);
                 if is_output.contains(&graph.result(id)) {
-                    fault("a started transfer is an output".into());
+                    fault(Broken::StartedOutput);
                 }
             }
             Op::Wait if graph.operands(id).iter().any(|&v| !is_start(graph, v.op)) => {
-                fault("waits for what is no started transfer".into());
+                fault(Broken::NotStarted);
             }
             Op::Partial(p) if p.tile == Tile::Full => {
                 if let Some(why) = not_full(p) {
@@ -157,51 +161,46 @@ pub(super) fn faults(graph: &Graph) -> Vec<(Place, String)> {
         }
     }
     if !inputs.is_empty() {
-        out.push((Place::Graph, "the list of inputs holds what is no input".into()));
+        out.push((Place::Graph, Broken::NoInput));
     }
     let mut outputs: HashSet<&str> = HashSet::new();
     for (i, o) in graph.outputs().iter().enumerate() {
         if !graph.contains(o.value) {
-            out.push((Place::Output(i), "is a value that does not exist".into()));
+            out.push((Place::Output(i), Broken::NoValue));
         }
         if !outputs.insert(&o.name) {
-            out.push((Place::Output(i), "another output has this name".into()));
+            out.push((Place::Output(i), Broken::OutputTwice));
         }
     }
     out
 }
 
 /// Operand slots, and result types against inference.
-fn types(graph: &Graph, id: OpId, fault: &mut impl FnMut(String)) {
+fn types(graph: &Graph, id: OpId, fault: &mut impl FnMut(Broken)) {
     let operands = graph.slots(id);
     if operands.iter().enumerate().any(|(i, &(slot, _))| slot != i) {
-        let slots: Vec<usize> = operands.iter().map(|&(slot, _)| slot).collect();
-        return fault(format!("operands fill the slots {slots:?}"));
+        return fault(Broken::Slots(operands.iter().map(|&(slot, _)| slot).collect()));
     }
     if operands.iter().any(|&(_, v)| !graph.contains(v)) {
-        return fault("an operand is a result that its operation does not have".into());
+        return fault(Broken::NoOperand);
     }
     let types: Vec<&Type> = operands.iter().map(|&(_, v)| graph.ty(v)).collect();
     let declared: Vec<&Type> = graph.results(id).into_iter().map(|v| graph.ty(v)).collect();
     match infer(graph.op(id), &types) {
-        Err(e) => fault(e.why),
+        Err(e) => fault(Broken::Operands(e.why)),
         Ok(inferred) if declared.iter().copied().ne(&inferred) => {
-            let list = |t: &mut dyn Iterator<Item = &Type>| {
-                t.map(ToString::to_string).collect::<Vec<_>>().join(", ")
-            };
-            let (declared, inferred) = (list(&mut declared.into_iter()), list(&mut inferred.iter()));
-            fault(format!("is declared as {declared}, but gives {inferred}"));
+            fault(Broken::Types { declared: declared.into_iter().cloned().collect(), inferred });
         }
         Ok(_) => {}
     }
 }
 
-fn constant(c: &Constant, fault: &mut impl FnMut(String)) {
+fn constant(c: &Constant, fault: &mut impl FnMut(Broken)) {
     let Some(data) = &c.data else { return };
     if data.ty() != c.ty {
-        fault(format!("the data is {}, not {}", data.ty(), c.ty));
+        fault(Broken::DataType { data: data.ty(), ty: c.ty.clone() });
     } else if (cfg!(debug_assertions) || c.ty.bytes() <= HASHED_BYTES) && data.content_hash() != c.hash {
-        fault(format!("the data does not hash to #{:016x}", c.hash));
+        fault(Broken::DataHash(c.hash));
     }
 }
 
@@ -209,29 +208,27 @@ fn is_start(graph: &Graph, id: OpId) -> bool {
     matches!(graph.op(id), Op::Start(..))
 }
 
-fn transfer(graph: &Graph, id: OpId, fault: &mut impl FnMut(String)) {
+fn transfer(graph: &Graph, id: OpId, fault: &mut impl FnMut(Broken)) {
     let arriving = graph.result(id);
     let uses = graph.uses(arriving);
     if uses.len() != 1 || !matches!(graph.op(uses[0].0), Op::Wait) {
-        let users: Vec<&str> = uses.iter().map(|&(user, _)| graph.op(user).name()).collect();
-        let users = if users.is_empty() { "nothing".to_owned() } else { users.join(", ") };
-        fault(format!("is read by {users}; want one wait, and nothing else"));
+        fault(Broken::NotAwaited(uses.iter().map(|&(user, _)| graph.op(user).name()).collect()));
     }
 }
 
 /// Why it is not proved that the mask keeps every pair of rows of the two sides.
-fn not_full(p: &Partial) -> Option<String> {
+fn not_full(p: &Partial) -> Option<Broken> {
     // A bias or a finite fill changes no pair's part in the softmax; a term does.
     let mask = Mask { fill: Fill::NegInf, ..p.attention.mask.clone() };
     if p.q_rows.len().saturating_mul(p.k_rows.len()) > MAX_TILES {
-        return Some("has too many rows to prove that its tile is full".into());
+        return Some(Broken::NotProvedFull);
     }
     let masked =
         p.q_rows.iter().find_map(|q| p.k_rows.iter().find(|k| mask.tile(q, k) != Tile::Full).map(|k| (q, k)));
-    masked.map(|(q, k)| format!("claims that no pair is masked, but {mask} does in rows {q} and keys {k}"))
+    masked.map(|(q, k)| Broken::NotFull { mask: Box::new(mask.clone()), q: q.clone(), k: k.clone() })
 }
 
 #[cfg(test)]
-mod fuzz;
+mod cases;
 #[cfg(test)]
-mod tests;
+mod fuzz;

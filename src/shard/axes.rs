@@ -155,7 +155,7 @@ pub fn operands(
                 vec![same(a - tuples + batch + depth(x[1])), None]
             }
         }
-        Op::ScatterNd => {
+        Op::ScatterNd { .. } => {
             let d = depth(x[1]);
             if a < d {
                 return Err("its indices name rows".into());
@@ -218,7 +218,7 @@ fn mixes(op: &Op, slot: usize) -> String {
         Op::Concat { .. } => "it joins along the rows".into(),
         Op::Pad { .. } => "it pads along the rows".into(),
         Op::Gather { .. } | Op::GatherNd { .. } => "it picks among the rows".into(),
-        Op::ScatterNd => "its indices name rows".into(),
+        Op::ScatterNd { .. } => "its indices name rows".into(),
         Op::Attention(_) => "attention reads every row".into(),
         Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) | Op::Broadcast(_) => {
             "it broadcasts along the rows".into()

@@ -38,7 +38,7 @@ fn every_operation_takes_no_elements() {
         (Op::Concat { axis: 0 }, vec![f(&[3, 0]), f(&[2, 0])]),
         (Op::Gather { axis: 0 }, vec![f(&[0, 2]), i(&[0])]),
         (Op::GatherNd { batch: 0 }, vec![f(&[0, 2]), i(&[0, 1])]),
-        (Op::ScatterNd, vec![f(&[0]), i(&[0, 1]), f(&[0])]),
+        (Op::ScatterNd { how: None }, vec![f(&[0]), i(&[0, 1]), f(&[0])]),
         (Op::CumSum { axis: 0, exclusive: true, reverse: false }, vec![f(&[0])]),
         (Op::TopK { axis: 0, k: 0, largest: true }, vec![f(&[0])]),
         (Op::Chunk { of: vec![], rows: vec![] }, vec![f(&[1, 2, 0, 3])]),

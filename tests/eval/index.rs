@@ -2,7 +2,7 @@
 
 use crate::util::*;
 use annulus::eval::{Precision, apply};
-use annulus::ir::{DType, Op, Tensor};
+use annulus::ir::{Binary, DType, Op, Tensor};
 use proptest::prelude::*;
 use std::cmp::Ordering;
 
@@ -61,21 +61,29 @@ proptest! {
     }
 
     #[test]
-    fn scatters(x in tensors(dtypes(), shapes(0..=3)), d in 0usize..4, mid in shapes(0..=2), seed in any::<u64>()) {
+    fn scatters(x in tensors(dtypes(), shapes(0..=3)), d in 0usize..4, mid in shapes(0..=2), seed in any::<u64>(), by in 0usize..5) {
         let depth = d.min(x.shape().len());
         let extents = x.shape()[..depth].to_vec();
+        let ways: [(Option<Binary>, fn(f64, f64) -> f64); 5] = [
+            (None, |_, new| new),
+            (Some(Binary::Add), |a, b| a + b),
+            (Some(Binary::Mul), |a, b| a * b),
+            (Some(Binary::Min), |a, b| if a.is_nan() || a < b { a } else { b }),
+            (Some(Binary::Max), |a, b| if a.is_nan() || a > b { a } else { b }),
+        ];
+        let (how, combine) = ways[if x.dtype() == DType::Bool { 0 } else { by }];
         prop_assume!(extents.iter().all(|&e| e > 0));
         let shape = [&mid[..], &[depth]].concat();
         let indices = places(&shape, |n| extents[n % depth], seed);
         let updates = random(x.dtype(), &[&mid[..], &x.shape()[depth..]].concat(), seed);
-        let got = run(Op::ScatterNd, &[x.clone(), indices.clone(), updates.clone()]).unwrap();
+        let got = run(Op::ScatterNd { how }, &[x.clone(), indices.clone(), updates.clone()]).unwrap();
         let (mut v, at, up) = (Nd::of(&x), Nd::of(&indices), Nd::of(&updates));
         for i in crate::util::indices(&up.shape) {
             let (head, tail) = i.split_at(mid.len());
             let tuple: Vec<usize> = (0..depth).map(|t| place(at.at(&[head, &[t]].concat()), extents[t])).collect();
             let to = [&tuple[..], tail].concat();
             let flat = to.iter().zip(&v.shape).fold(0, |p, (&i, &e)| p * e + i);
-            v.v[flat] = up.at(&i);
+            v.v[flat] = combine(v.v[flat], up.at(&i));
         }
         assert_close(x.dtype(), &got.to_f64(), &v.v, 0.0);
     }
@@ -114,6 +122,6 @@ fn an_index_out_of_range_is_an_error() {
         let at = tensor(DType::I64, &[1], &[i]);
         assert!(run(Op::Gather { axis: 0 }, &[x.clone(), at.clone()]).is_err());
         assert!(run(Op::GatherNd { batch: 0 }, &[x.clone(), at.clone()]).is_err());
-        assert!(run(Op::ScatterNd, &[x.clone(), at, random(DType::F32, &[2], 2)]).is_err());
+        assert!(run(Op::ScatterNd { how: None }, &[x.clone(), at, random(DType::F32, &[2], 2)]).is_err());
     }
 }

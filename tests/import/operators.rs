@@ -92,6 +92,16 @@ fn gather_and_scatter_elements_are_index_tuples() {
     let updates = floats(&[1, 2], &[9.0, 8.0]);
     let s = Single::new("ScatterElements", &[count(&[1, 5])], &[Some(at), Some(updates)]);
     assert_eq!(s.with(int("axis", -1)).first().to_f64(), [0.0, 9.0, 2.0, 8.0, 4.0]);
+    let all = [("add", 5.0), ("mul", 0.0), ("min", 0.0), ("max", 3.0)];
+    for (reduction, want) in all {
+        // Two updates of the first element, one after the other.
+        let at = ints(&[0, 0]).reshaped(vec![2, 1]).unwrap();
+        for (op, at) in [("ScatterElements", ints(&[0, 0])), ("ScatterND", at)] {
+            let s = Single::new(op, &[count(&[3])], &[Some(at), Some(floats(&[2], &[3.0, 2.0]))]);
+            let got = s.with(string("reduction", reduction)).first().to_f64();
+            assert_eq!(got, [want, 1.0, 2.0], "{op} {reduction}");
+        }
+    }
 }
 
 #[test]

@@ -221,14 +221,15 @@ fn step(g: &Graph, made: &[ValueId], s: &Step, kind: usize) -> (Op, Vec<ValueId>
             (if kind == 30 { Op::Gather { axis } } else { Op::GatherNd { batch: 0 } }, vec![x, at])
         }
         32 => {
+            let how = [None, Some(Binary::Add), Some(Binary::Max)][s.n[3] % 3];
             let fits = |at: ValueId, new: ValueId| {
-                annulus::ir::infer::infer(&Op::ScatterNd, &[t, g.ty(at), g.ty(new)]).is_ok()
+                annulus::ir::infer::infer(&Op::ScatterNd { how }, &[t, g.ty(at), g.ty(new)]).is_ok()
             };
             let whole = |v: &ValueId| matches!(g.ty(*v).dtype, DType::I64 | DType::I32);
             let pairs =
                 made.iter().filter(|v| whole(v)).flat_map(|&at| made.iter().map(move |&new| (at, new)));
             let (at, new) = pairs.take(400).find(|&(at, new)| fits(at, new)).unwrap_or((y, z));
-            (Op::ScatterNd, vec![x, at, new])
+            (Op::ScatterNd { how }, vec![x, at, new])
         }
         33 => (Op::CumSum { axis, exclusive: s.n[1] > 2, reverse: s.n[2] > 2 }, vec![x]),
         34 => (Op::TopK { axis, k: s.n[1] % 3, largest: s.n[2] > 2 }, vec![x]),

@@ -329,7 +329,7 @@ fn batch_axes_of_nd_indices_keep_the_rows() {
             let i = Tensor::vector_i64(&[1, 5]).reshaped([2, 1]).unwrap();
             let i = b.g.constant("i", i);
             let updates = b.slice(columns, 0, 2, 2);
-            b.op(Op::ScatterNd, &[columns, i, updates])
+            b.op(Op::ScatterNd { how: None }, &[columns, i, updates])
         });
         no_gather(scatter);
     }

@@ -232,11 +232,11 @@ pub(super) fn gather_nd(cx: &mut Cx<'_>) -> Outcome {
     one(cx.out(Op::GatherNd { batch }, &operands)?)
 }
 
-/// ScatterND without reduction.
+/// ScatterND.
 pub(super) fn scatter_nd(cx: &mut Cx<'_>) -> Outcome {
-    plain(cx)?;
+    let how = reduction(cx)?;
     let operands = cx.args()?;
-    one(cx.out(Op::ScatterNd, &operands)?)
+    one(cx.out(Op::ScatterNd { how }, &operands)?)
 }
 
 /// GatherElements: an index tuple for every element.
@@ -246,19 +246,24 @@ pub(super) fn gather_elements(cx: &mut Cx<'_>) -> Outcome {
     one(cx.out(Op::GatherNd { batch: 0 }, &[x, tuples])?)
 }
 
-/// ScatterElements without reduction: an index tuple for every element.
+/// ScatterElements: an index tuple for every element.
 pub(super) fn scatter_elements(cx: &mut Cx<'_>) -> Outcome {
-    plain(cx)?;
+    let how = reduction(cx)?;
     let (x, indices, updates) = (cx.arg(0)?, cx.arg(1)?, cx.arg(2)?);
     let tuples = element_tuples(cx, x, indices)?;
-    one(cx.out(Op::ScatterNd, &[x, tuples, updates])?)
+    one(cx.out(Op::ScatterNd { how }, &[x, tuples, updates])?)
 }
 
-fn plain(cx: &mut Cx<'_>) -> Result<(), Refusal> {
-    match cx.string("reduction", "none")?.as_str() {
-        "none" => Ok(()),
-        other => unsupported(format!("reduction {other:?}")),
-    }
+/// How a scatter combines what it writes with what stands there.
+fn reduction(cx: &mut Cx<'_>) -> Result<Option<Binary>, Refusal> {
+    Ok(Some(match cx.string("reduction", "none")?.as_str() {
+        "none" => return Ok(None),
+        "add" => Binary::Add,
+        "mul" => Binary::Mul,
+        "min" => Binary::Min,
+        "max" => Binary::Max,
+        other => return malformed(format!("reduction is {other:?}")),
+    }))
 }
 
 /// For each element of `indices` its whole position in `x`: its own, but for the indexed axis.

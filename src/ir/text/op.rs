@@ -105,7 +105,7 @@ pub(super) fn push_attributes(out: &mut String, op: &Op) {
     let mut a = Braces { out, any: false };
     match op {
         Op::Input(_) | Op::Constant(_) => {}
-        Op::Unary(_) | Op::Binary(_) | Op::Select | Op::ScatterNd | Op::Wait => {}
+        Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Wait => {}
         // Their declared type says it.
         Op::Cast(_) | Op::Reshape(_) | Op::Broadcast(_) => {}
         Op::Iota { ty: _, axis } | Op::Softmax { axis } | Op::Concat { axis } | Op::Gather { axis } => {
@@ -144,6 +144,7 @@ pub(super) fn push_attributes(out: &mut String, op: &Op) {
             a.list("high", high);
         }
         Op::GatherNd { batch } => a.set("batch", batch),
+        Op::ScatterNd { how } => how.iter().for_each(|how| a.word(how.name())),
         Op::CumSum { axis, exclusive, reverse } => {
             a.set("axis", axis);
             a.flag("exclusive", *exclusive);
@@ -435,7 +436,15 @@ impl<'a> Attributes<'a> {
             "pad" => Op::Pad { low: self.list("low")?, high: self.list("high")? },
             "gather" => Op::Gather { axis: self.natural("axis")? },
             "gather_nd" => Op::GatherNd { batch: self.natural("batch")? },
-            "scatter_nd" => Op::ScatterNd,
+            "scatter_nd" => {
+                let ways = [Binary::Add, Binary::Mul, Binary::Min, Binary::Max];
+                let mut named = ways.into_iter().filter(|how| self.flag(how.name()));
+                let how = named.next();
+                if named.next().is_some() {
+                    return Err(self.missing("at most one of add, mul, min, max"));
+                }
+                Op::ScatterNd { how }
+            }
             "cumsum" => Op::CumSum {
                 axis: self.natural("axis")?,
                 exclusive: self.flag("exclusive"),

@@ -151,7 +151,7 @@ fn run(input: &[u8]) -> String {
                 let text = e.to_string();
                 assert!(!text.chars().any(char::is_control), "{text:?}");
             }
-            errors.iter().take(2).map(|e| kind(&e.why)).collect()
+            errors.iter().take(2).map(|e| kind(&e.why.to_string())).collect()
         }
         Ok(()) => {
             for form in [Form::People, Form::Full] {
