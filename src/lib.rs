@@ -21,7 +21,7 @@ pub mod shard;
 mod pass;
 
 pub use error::Error;
-pub use pass::{Compiled, Island, Options, compile, compile_found, run};
+pub use pass::{Compiled, Island, Options, compile, find_attentions, run};
 
 /// The examples of the README are run as tests.
 #[cfg(doctest)]

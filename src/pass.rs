@@ -63,21 +63,22 @@ pub struct Compiled {
 /// # Errors
 /// See [`Error`]. The graph is left as it was.
 pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, Error> {
-    verified(graph, "import")?;
-    let found = find::find(graph, &options.find);
-    compile_found(found, options)
-}
-
-/// The pass from the graph with attention nodes on.
-///
-/// # Errors
-/// As [`compile`].
-pub fn compile_found(found: Found, options: &Options) -> Result<Compiled, Error> {
-    verified(&found.graph, "find")?;
+    let found = find_attentions(graph, &options.find)?;
     let request = ShardOptions { ranks: options.ranks, layout: options.layout };
     let program = shard::shard(Arc::new(found.graph), &request)?;
     let islands = islands(&program, options.strategy.unwrap_or(Strategy::Ring))?;
     Ok(Compiled { attentions: found.attentions, missed: found.missed, program, islands })
+}
+
+/// The first stage alone: every attention in normal form, in a graph that is verified.
+///
+/// # Errors
+/// [`Error::Verify`] if the graph is not well formed, before or after.
+pub fn find_attentions(graph: &Graph, options: &find::FindOptions) -> Result<Found, Error> {
+    verified(graph, "import")?;
+    let found = find::find(graph, options);
+    verified(&found.graph, "find")?;
+    Ok(found)
 }
 
 /// Rewrites, schedules and proves every island; equal ones once.

@@ -2,7 +2,7 @@
 
 use super::args::Find;
 use super::{Stop, model, print};
-use annulus::find::{self, Applied, Found, report::AttentionRecord, report::record};
+use annulus::find::{Applied, Found, report::AttentionRecord, report::record};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -22,7 +22,7 @@ struct Missed {
 pub(crate) fn run(args: &Find) -> Result<(), Stop> {
     let case = model::load(&args.model, None)?;
     let start = Instant::now();
-    let found = find::find(&case.graph, &args.admit.options());
+    let found = annulus::find_attentions(&case.graph, &args.admit.options())?;
     model::note(args.model.verbose, "searched", start);
     let records: Vec<AttentionRecord> = found.attentions.iter().map(|a| record(&found.graph, a)).collect();
     if args.model.json {

@@ -7,7 +7,7 @@ use crate::ir::Graph;
 use crate::ir::text::{Form, print};
 use crate::layout::LayoutKind;
 use crate::ring::Strategy;
-use crate::{Compiled, Error, Options, compile, find};
+use crate::{Compiled, Error, Options, compile, find_attentions};
 use std::fmt::Write;
 
 /// The stages that have a text, in the order of the pass.
@@ -102,7 +102,7 @@ pub fn text_after(graph: &Graph, request: &Request, stage: Stage, form: Form) ->
         return Ok(print(graph, form));
     }
     if stage == Stage::Find {
-        return Ok(print(&find::find(graph, &request.options.find).graph, form));
+        return Ok(print(&find_attentions(graph, &request.options.find)?.graph, form));
     }
     let compiled = compile(graph, &request.options)?;
     Ok(match stage {

@@ -241,8 +241,11 @@ fn compute(op: &Op, x: &[Tensor], types: &[Type], precision: Precision) -> Resul
     if !(is_arithmetic(op) && x.iter().any(|t| half(t.dtype()))) {
         return dispatch(op, x, types, precision);
     }
-    let wide: Option<Vec<Tensor>> =
-        x.iter().map(|t| Tensor::new(t.shape(), elementwise::cast(t.data(), DType::F32))).collect();
+    let widen = |t: &Tensor| match half(t.dtype()) {
+        true => Tensor::new(t.shape(), elementwise::cast(t.data(), DType::F32)),
+        false => Some(t.clone()),
+    };
+    let wide: Option<Vec<Tensor>> = x.iter().map(widen).collect();
     let results = dispatch(op, &wide.ok_or("cannot be widened")?, types, precision)?;
     Ok(results.iter().zip(types).map(|(d, t)| elementwise::cast(d, t.dtype)).collect())
 }

@@ -322,11 +322,9 @@ impl Graph {
         let taken = &mut self.taken;
         self.dag.retain_nodes(|dag, n| {
             let keep = live.contains(&n);
-            if !keep {
-                if let Some(taken) = taken {
-                    for v in &dag[n].results {
-                        taken.remove(&v.name);
-                    }
+            if let Some(taken) = taken.as_mut().filter(|_| !keep) {
+                for v in &dag[n].results {
+                    taken.remove(&v.name);
                 }
             }
             keep

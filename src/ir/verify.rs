@@ -225,7 +225,7 @@ fn not_full(p: &Partial) -> Option<Broken> {
     }
     let masked =
         p.q_rows.iter().find_map(|q| p.k_rows.iter().find(|k| mask.tile(q, k) != Tile::Full).map(|k| (q, k)));
-    masked.map(|(q, k)| Broken::NotFull { mask: Box::new(mask.clone()), q: q.clone(), k: k.clone() })
+    masked.map(|(q, k)| Broken::NotFull { mask: Box::new(mask.clone()), q: *q, k: *k })
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ use super::build::*;
 use annulus::ir::{Attention, DType, Graph, Op, Tensor};
 use annulus::mask::Term;
 use proptest::prelude::*;
-use std::sync::Arc;
 
 fn node_of(g: &Graph) -> Attention {
     let all: Vec<Attention> = g
