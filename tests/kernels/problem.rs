@@ -1,0 +1,185 @@
+//! An attention over chunks: what it computes, and numbers for it.
+
+use half::{bf16, f16};
+
+/// Global rows start, start + step, …; `len` of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rows {
+    pub(crate) start: i32,
+    pub(crate) step: i32,
+    pub(crate) len: usize,
+}
+
+pub(crate) fn rows(start: i32, step: i32, len: usize) -> Rows {
+    Rows { start, step, len }
+}
+
+impl Rows {
+    pub(crate) fn global(self, i: usize) -> i32 {
+        self.start + self.step * i as i32
+    }
+}
+
+/// Keys and values of some rows: (B, Hkv, len, D).
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    pub(crate) rows: Rows,
+    pub(crate) k: Vec<f32>,
+    pub(crate) v: Vec<f32>,
+}
+
+/// The whole, and the chunks in the order in which they are taken.
+#[derive(Clone, Debug)]
+pub(crate) struct Problem {
+    pub(crate) bf16: bool,
+    pub(crate) batch: usize,
+    pub(crate) q_heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) dk: usize,
+    pub(crate) dv: usize,
+    pub(crate) scale: f32,
+    pub(crate) softcap: Option<f32>,
+    /// What a row without a key yields.
+    pub(crate) empty_row: f32,
+    /// Row r sees keys r + low ≤ k < r + high.
+    pub(crate) low: i32,
+    pub(crate) high: i32,
+    /// Per batch entry, added to both.
+    pub(crate) shift: Option<Vec<i32>>,
+    /// Where the documents begin, ascending, the first at row 0.
+    pub(crate) documents: Option<Vec<i32>>,
+    /// Per query head.
+    pub(crate) sinks: Option<Vec<f32>>,
+    /// Rows of q in front of the first piece and between pieces, which nobody asks for.
+    pub(crate) gap: usize,
+    pub(crate) pieces: Vec<Rows>,
+    pub(crate) q: Vec<f32>,
+    /// Keys of one launch each.
+    pub(crate) chunks: Vec<Vec<Piece>>,
+    pub(crate) blocks: usize,
+    pub(crate) head_group: usize,
+    pub(crate) random: Random,
+    pub(crate) size: f32,
+}
+
+pub(crate) const FAR: i32 = 1 << 30;
+
+impl Problem {
+    pub(crate) fn new(q_heads: usize, kv_heads: usize, dk: usize, dv: usize) -> Problem {
+        Problem {
+            bf16: true,
+            batch: 1,
+            q_heads,
+            kv_heads,
+            dk,
+            dv,
+            scale: 1.0 / (dk as f32).sqrt(),
+            softcap: None,
+            empty_row: 0.0,
+            low: -FAR,
+            high: FAR,
+            shift: None,
+            documents: None,
+            sinks: None,
+            gap: 0,
+            pieces: Vec::new(),
+            q: Vec::new(),
+            chunks: Vec::new(),
+            blocks: 2,
+            head_group: 3,
+            random: Random(7),
+            size: 1.0,
+        }
+    }
+
+    /// Rounds to the element type.
+    pub(crate) fn round(&self, x: f32) -> f32 {
+        if self.bf16 { bf16::from_f32(x).to_f32() } else { f16::from_f32(x).to_f32() }
+    }
+
+    fn numbers(&mut self, count: usize, size: f32) -> Vec<f32> {
+        (0..count)
+            .map(|_| {
+                let x = self.random.normal() * size;
+                self.round(x)
+            })
+            .collect()
+    }
+
+    /// The query rows that are asked for, with numbers.
+    pub(crate) fn queries(&mut self, pieces: &[Rows]) -> &mut Self {
+        self.pieces = pieces.to_vec();
+        let count = self.batch * self.q_heads * self.q_rows() * self.dk;
+        self.q = self.numbers(count, self.size);
+        self
+    }
+
+    /// One launch more, over these keys.
+    pub(crate) fn chunk(&mut self, pieces: &[Rows]) -> &mut Self {
+        let chunk = pieces
+            .iter()
+            .map(|&rows| {
+                let count = self.batch * self.kv_heads * rows.len;
+                Piece { rows, k: self.numbers(count * self.dk, 1.0), v: self.numbers(count * self.dv, 1.0) }
+            })
+            .collect();
+        self.chunks.push(chunk);
+        self
+    }
+
+    /// Row r sees keys up to r + offset.
+    pub(crate) fn causal(&mut self, offset: i32) -> &mut Self {
+        self.high = offset + 1;
+        self
+    }
+
+    /// Rows of the tensor q.
+    pub(crate) fn q_rows(&self) -> usize {
+        self.local(self.pieces.len())
+    }
+
+    /// Where in q a piece begins.
+    pub(crate) fn local(&self, piece: usize) -> usize {
+        self.gap + self.pieces[..piece].iter().map(|r| r.len + self.gap).sum::<usize>()
+    }
+
+    /// The keys that a row sees by position, as global rows.
+    pub(crate) fn sight(&self, batch: usize, row: i32) -> std::ops::Range<i64> {
+        let at = i64::from(row) + self.shift.as_ref().map_or(0, |s| i64::from(s[batch]));
+        let far = i64::from(FAR);
+        let low = if self.low == -FAR { -far } else { at + i64::from(self.low) };
+        let high = if self.high == FAR { far } else { at + i64::from(self.high) };
+        let (begin, end) = self.document(row);
+        low.max(begin.into())..high.min(end.into())
+    }
+
+    /// First row and end of the document of a row.
+    pub(crate) fn document(&self, row: i32) -> (i32, i32) {
+        let Some(starts) = &self.documents else { return (-FAR, FAR) };
+        let i = starts.partition_point(|&s| s <= row) - 1;
+        (starts[i], starts.get(i + 1).copied().unwrap_or(FAR))
+    }
+}
+
+/// A stream of numbers (splitmix64).
+#[derive(Clone, Debug)]
+pub(crate) struct Random(pub u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Nearly normal: a sum of uniforms, variance 1.
+    pub(crate) fn normal(&mut self) -> f32 {
+        (0..12).map(|_| self.next() as f32 / u64::MAX as f32).sum::<f32>() - 6.0
+    }
+
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+}

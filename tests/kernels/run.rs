@@ -1,0 +1,273 @@
+//! Runs a problem chunk by chunk, as a schedule would, and holds it against the reference.
+
+use crate::build::{Compiler, Key};
+use crate::problem::{Problem, Rows};
+use crate::reference;
+use half::{bf16, f16};
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+/// What a wrong kernel does: the machine's fault, or the place and size of a wrong number.
+pub(crate) fn check(compiler: &Compiler, key: &Key, p: &Problem, seeds: &[u64]) -> Result<(), String> {
+    let mut carry: Vec<Vec<u8>> = Vec::new();
+    let last = p.chunks.len() - 1;
+    for (i, _) in p.chunks.iter().enumerate() {
+        let key = Key {
+            carry_in: key.carry_in || i > 0,
+            cast_out: key.cast_out && i == last,
+            sinks: p.sinks.is_some() && key.cast_out && i == last,
+            ..key.clone()
+        };
+        let output = play(compiler, &key, p, i, &carry, seeds)?;
+        if key.cast_out {
+            return compare_out(p, &output);
+        }
+        carry = split(p, &output);
+    }
+    compare_carry(p, &carry)
+}
+
+/// Bytes of a piece's carry: o, m, l.
+fn carry_bytes(p: &Problem, piece: &Rows) -> usize {
+    4 * p.batch * p.q_heads * piece.len * (p.dv + 2)
+}
+
+fn split(p: &Problem, mut bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut parts = Vec::new();
+    for piece in &p.pieces {
+        let (part, rest) = bytes.split_at(carry_bytes(p, piece));
+        parts.push(part.to_vec());
+        bytes = rest;
+    }
+    parts
+}
+
+/// One launch. Returns the output and lse, or the carries.
+fn play(
+    compiler: &Compiler,
+    key: &Key,
+    p: &Problem,
+    chunk: usize,
+    carry: &[Vec<u8>],
+    seeds: &[u64],
+) -> Result<Vec<u8>, String> {
+    let mut text = Script::default();
+    let elements = |x: &[f32]| -> Vec<u8> {
+        x.iter()
+            .flat_map(
+                |&x| if p.bf16 { bf16::from_f32(x).to_le_bytes() } else { f16::from_f32(x).to_le_bytes() },
+            )
+            .collect()
+    };
+    let integers = |x: &[i32]| -> Vec<u8> { x.iter().flat_map(|x| x.to_le_bytes()).collect() };
+    let rows = p.batch * p.q_heads * p.q_rows();
+    text.pointer("q", &elements(&p.q), 0);
+    text.pointer("counter", &[0; 8], 4);
+    if key.cast_out {
+        // Not a number, wherever nobody writes.
+        text.pointer("out", &vec![0xff; rows * p.dv * 2], 2);
+        text.pointer("lse", &vec![0xff; rows * 4], 4);
+    }
+    for (i, piece) in p.pieces.iter().enumerate() {
+        let name = if key.carry_in || !key.cast_out {
+            let fresh = vec![0xff; carry_bytes(p, piece)];
+            let name = format!("carry{i}");
+            text.buffer(&name, carry.get(i).unwrap_or(&fresh), 4);
+            name
+        } else {
+            "-".into()
+        };
+        text.line(format!("q_piece {} {} {} {} {name}", piece.start, piece.step, piece.len, p.local(i)));
+    }
+    for (i, piece) in p.chunks[chunk].iter().enumerate() {
+        text.buffer(&format!("k{i}"), &elements(&piece.k), 0);
+        text.buffer(&format!("v{i}"), &elements(&piece.v), 0);
+        let r = piece.rows;
+        text.line(format!("kv_piece {} {} {} 0 k{i} v{i}", r.start, r.step, r.len));
+    }
+    if let Some(shift) = &p.shift {
+        text.pointer("shift", &integers(shift), 0);
+    }
+    if p.documents.is_some() {
+        let rows = p.pieces.iter().map(|r| r.global(r.len.max(1) - 1)).max().unwrap_or(0);
+        let documents: Vec<_> = (0..=rows).map(|r| p.document(r)).collect();
+        text.pointer("first_key", &integers(&documents.iter().map(|d| d.0).collect::<Vec<_>>()), 0);
+        text.pointer("end_key", &integers(&documents.iter().map(|d| d.1).collect::<Vec<_>>()), 0);
+    }
+    if key.sinks {
+        let sinks: Vec<u8> = p.sinks.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
+        text.buffer("sinks", &sinks, 0);
+        text.line("leaf sinks sinks 0 1 0 0 0".into());
+    }
+    let integers = [
+        ("batch", p.batch as i32),
+        ("q_heads", p.q_heads as i32),
+        ("kv_heads", p.kv_heads as i32),
+        ("q_rows", p.q_rows() as i32),
+        ("dk", p.dk as i32),
+        ("dv", p.dv as i32),
+        ("head_group", p.head_group as i32),
+        ("low", p.low),
+        ("high", p.high),
+        ("scale", p.scale.to_bits() as i32),
+        ("softcap", p.softcap.unwrap_or(0.0).to_bits() as i32),
+        ("empty_row", p.empty_row.to_bits() as i32),
+    ];
+    for (name, value) in integers {
+        text.line(format!("set {name} {value}"));
+    }
+    text.line(format!("launch {}", p.blocks));
+    if key.cast_out {
+        text.line("dump out".into());
+        text.line("dump lse".into());
+    } else {
+        (0..p.pieces.len()).for_each(|i| text.line(format!("dump carry{i}")));
+    }
+    text.line("dump counter".into());
+    let mut output = text.run(compiler, key, seeds)?;
+    let counter = output.split_off(output.len() - 8);
+    if counter.iter().any(|&b| b != 0) {
+        return Err(format!("the counter is left at {counter:?}"));
+    }
+    Ok(output)
+}
+
+/// What `shim/launch.h` reads.
+#[derive(Default)]
+struct Script(Vec<u8>);
+
+impl Script {
+    fn line(&mut self, line: String) {
+        self.0.extend_from_slice(line.as_bytes());
+        self.0.push(b'\n');
+    }
+
+    /// A buffer that is written `unit` bytes at a time; 0 if it is only read.
+    fn buffer(&mut self, name: &str, bytes: &[u8], unit: usize) {
+        self.line(format!("buffer {name} {} {unit}", bytes.len()));
+        self.0.extend_from_slice(bytes);
+        self.0.push(b'\n');
+    }
+
+    fn pointer(&mut self, field: &str, bytes: &[u8], unit: usize) {
+        self.buffer(field, bytes, unit);
+        self.line(format!("at {field} {field}"));
+    }
+
+    fn run(&self, compiler: &Compiler, key: &Key, seeds: &[u64]) -> Result<Vec<u8>, String> {
+        let mut child = Command::new(compiler.program(key))
+            .args(seeds.iter().map(u64::to_string))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        let output = std::thread::scope(|scope| {
+            // A program that faults at once does not read all.
+            scope.spawn(move || input.write_all(&self.0));
+            child.wait_with_output().unwrap()
+        });
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        let said = String::from_utf8_lossy(&output.stdout);
+        Err(format!(
+            "{}{}",
+            said.trim(),
+            if said.is_empty() { output.status.to_string() } else { String::new() }
+        ))
+    }
+}
+
+/// Every row of every head, with its place in q.
+fn each_row(
+    p: &Problem,
+    mut visit: impl FnMut(usize, usize, usize, usize) -> Result<(), String>,
+) -> Result<(), String> {
+    for batch in 0..p.batch {
+        for head in 0..p.q_heads {
+            for (piece, rows) in p.pieces.iter().enumerate() {
+                for i in 0..rows.len {
+                    visit(batch, head, piece, i)
+                        .map_err(|e| format!("batch {batch} head {head} piece {piece} row {i}: {e}"))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn near(what: &str, got: f64, want: f64, within: f64) -> Result<(), String> {
+    if got == want || (got - want).abs() <= within || (got.is_nan() && want.is_nan()) {
+        return Ok(());
+    }
+    Err(format!("{what} is {got}, not {want} ± {within:.1e}"))
+}
+
+fn floats(bytes: &[u8]) -> Vec<f64> {
+    bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b).into()).collect()
+}
+
+/// Weights are rounded to the element type before they meet v; scores are sums in f32, and exponents as large as they are
+/// lose what f32 cannot hold.
+fn relative_error(p: &Problem, top: f64) -> f64 {
+    let unit = if p.bf16 { 2f64.powi(-9) } else { 2f64.powi(-12) };
+    1.5 * unit + (top + 10.0) * 2f64.powi(-21)
+}
+
+fn compare_out(p: &Problem, bytes: &[u8]) -> Result<(), String> {
+    let count = p.batch * p.q_heads * p.q_rows();
+    let (out, lse) = bytes.split_at(count * p.dv * 2);
+    let (out, lse) = (out.as_chunks::<2>().0, floats(lse));
+    let value = |b: [u8; 2]| {
+        f64::from(if p.bf16 { bf16::from_le_bytes(b).to_f32() } else { f16::from_le_bytes(b).to_f32() })
+    };
+    each_row(p, |batch, head, piece, i| {
+        let want = reference::row(p, batch, head, piece, i);
+        let at = (batch * p.q_heads + head) * p.q_rows() + p.local(piece) + i;
+        let relative = relative_error(p, want.top);
+        let unit = if p.bf16 { 2f64.powi(-8) } else { 2f64.powi(-11) };
+        for d in 0..p.dv {
+            let within = want.size[d] * relative + want.out[d].abs() * unit + 1e-7;
+            near(&format!("column {d}"), value(out[at * p.dv + d]), want.out[d], within)?;
+        }
+        near("lse", lse[at], want.lse, 1e-5 + (want.top + want.lse.abs().min(1e9)) * 2f64.powi(-21))
+    })
+}
+
+fn compare_carry(p: &Problem, carry: &[Vec<u8>]) -> Result<(), String> {
+    let carry: Vec<Vec<f64>> = carry.iter().map(|c| floats(c)).collect();
+    each_row(p, |batch, head, piece, i| {
+        let want = reference::row(p, batch, head, piece, i);
+        let rows = p.batch * p.q_heads * p.pieces[piece].len;
+        let at = (batch * p.q_heads + head) * p.pieces[piece].len + i;
+        let (o, m, l) = (
+            &carry[piece][at * p.dv..][..p.dv],
+            carry[piece][rows * p.dv + at],
+            carry[piece][rows * (p.dv + 1) + at],
+        );
+        if want.m == f64::NEG_INFINITY {
+            near("m", m, want.m, 0.0)?;
+            near("l", l, 0.0, 0.0)?;
+            return o.iter().try_for_each(|&x| near("o", x, 0.0, 0.0));
+        }
+        // m is a reference that may stay 8·ln 2 below the maximum.
+        let slack = want.top * 2f64.powi(-21);
+        if !(m <= want.m + slack + 1e-6 && m >= want.m - 5.6 - slack) {
+            return Err(format!("m is {m}, and the maximum {}", want.m));
+        }
+        let factor = (want.m - m).exp();
+        let relative = relative_error(p, want.top);
+        near(
+            "l",
+            l,
+            want.l * factor,
+            want.l * factor * (relative - 1.4 * relative_error(p, -10.0) + 1e-5).max(1e-5),
+        )?;
+        for d in 0..p.dv {
+            let size = want.size[d] * want.l;
+            near(&format!("column {d} of o"), o[d], want.o[d] * factor, size * factor * relative + 1e-7)?;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,95 @@
+// Copies that land late: boxes through the copy engine, and cp.async.
+
+#include <cstring>
+
+#include "machine.h"
+
+namespace machine {
+
+static u32 swizzle(u32 address) { return address ^ (address >> 3 & 0x70); }
+
+struct Flight {
+    Block* block;
+    Mbarrier* bar;
+    u32 to;
+    Box box;
+    i32 at[3];
+    u32 bytes;
+    Epoch epoch;
+};
+static std::vector<Flight> flying;
+
+void copy_box(void* to, const Box& box, u64* bar, i32 x, i32 y, i32 z) {
+    Mbarrier& b = mbarrier_at(bar);
+    if (!b.fenced) fault("the copy engine is handed an mbarrier without a fence after its initialisation");
+    u32 at = shared_offset(to), bytes = box.box[0] * box.box[1] * box.box[2] * box.element;
+    if (at % 1024) fault("a swizzled box goes to %u, which 1024 does not divide", at);
+    if (box.box[0] * box.element != 128) fault("rows of a swizzled box have 128 bytes, not %u", box.box[0] * box.element);
+    if (at + bytes > SHARED_BYTES) fault("a box ends beyond shared memory");
+    for (u32 i = 0; i < bytes; i += 16) engine_write_begins((at + i) / 16);
+    flying.push_back({self->block, &b, at, box, {x, y, z}, bytes, {self->block->index, b.number, b.phase + 1}});
+    pause();
+}
+
+// Row by row; what lies outside of the tensor becomes zero.
+static void land(const Flight& f) {
+    const Box& box = f.box;
+    u32 to = f.to;
+    for (u32 z = 0; z < box.box[2]; ++z)
+        for (u32 y = 0; y < box.box[1]; ++y)
+            for (u32 x = 0; x < box.box[0]; ++x, to += box.element) {
+                i64 at[3] = {(i64)f.at[0] + x, (i64)f.at[1] + y, (i64)f.at[2] + z};
+                bool inside = true;
+                for (int i = 0; i < 3; ++i) inside &= at[i] >= 0 && at[i] < (i64)box.size[i];
+                u8* place = f.block->shared + swizzle(to);
+                if (inside)
+                    memcpy(place, box.base + at[0] * box.stride[0] + at[1] * box.stride[1] + at[2] * box.stride[2], box.element);
+                else
+                    memset(place, 0, box.element);
+            }
+}
+
+bool land_a_copy() {
+    if (flying.empty()) return false;
+    u32 i = random_below((u32)flying.size());
+    Flight f = flying[i];
+    flying[i] = flying.back();
+    flying.pop_back();
+    land(f);
+    Thread* before = self;
+    self = &f.block->threads[0];
+    for (u32 b = 0; b < f.bytes; b += 16) engine_write_ends((f.to + b) / 16, f.epoch);
+    mbarrier_landed(*f.bar, f.bytes);
+    self = before;
+    return true;
+}
+
+void copy_async(void* to, const void* from, bool take) {
+    u32 at = shared_offset(to);
+    if (at % 16) fault("cp.async to an address that 16 does not divide");
+    if (take && (uintptr_t)from % 16) fault("cp.async from an address that 16 does not divide");
+    if (take && !inside_region(from, 16)) fault("cp.async reads outside of every buffer");
+    engine_write_begins(at / 16);
+    self->open_copies.push_back({at, take ? (const u8*)from : nullptr});
+}
+
+void copy_async_commit() {
+    self->copies.push_back(std::move(self->open_copies));
+    self->open_copies.clear();
+    pause();
+}
+
+void copy_async_wait(u32 left) {
+    while (self->copies.size() > left) {
+        for (const AsyncCopy& c : self->copies.front()) {
+            if (c.from)
+                memcpy(self->block->shared + c.to, c.from, 16);
+            else
+                memset(self->block->shared + c.to, 0, 16);
+            thread_copy_ends(c.to / 16);
+        }
+        self->copies.pop_front();
+    }
+}
+
+}  // namespace machine

@@ -1,0 +1,201 @@
+// The machine that the kernels run on in a test: CUDA threads as fibers, and memory that knows who may touch it when.
+//
+// It is as weak as the documents allow. Threads run in a random order between the points where they meet. Copies land
+// late and in any order; products are taken only at the wait that covers them. Order between two accesses counts only if
+// a barrier makes it (vector clocks), not because it happened that way: so a race is found under every order.
+#pragma once
+
+#include <setjmp.h>
+#include <ucontext.h>
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <random>
+#include <string>
+#include <vector>
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef int i32;
+typedef long long i64;
+
+namespace machine {
+
+constexpr int WARP = 32;
+constexpr u32 SHARED_BYTES = 232448;
+constexpr u32 STACK_BYTES = 64 << 10;
+
+// What is known to have happened: per thread of a block, then per warp's products, then per mbarrier's copies, a time.
+using Clock = std::vector<u32>;
+void join(Clock& into, const Clock& other);
+
+struct Epoch {
+    int block = -1;
+    u32 who = 0, time = 0;
+};
+
+// A product under way, as one thread issued it.
+struct Product {
+    float* sum;
+    int n;
+    u64 a, b;            // descriptors
+    const u32* weights;  // the left operand, where it comes from registers
+    bool add;
+};
+
+struct AsyncCopy {
+    u32 to;
+    const u8* from;  // null for zeros
+};
+
+struct Block;
+
+struct Thread {
+    Block* block;
+    int index, warp, lane;
+    u8* stack;
+    bool started = false, done = false;
+    const char* waits_for = nullptr;
+    jmp_buf at;
+    ucontext_t start;
+    Clock seen;
+    std::deque<std::vector<Product>> products;      // committed groups, the oldest first
+    std::vector<Product> open_products;             // issued since the last commit
+    std::vector<bool> written;                      // words of the stack written since the last wgmma_fence
+    std::deque<std::vector<AsyncCopy>> copies;
+    std::vector<AsyncCopy> open_copies;
+    u64 issued = 0;  // products, ever
+};
+
+// Where the lanes of a warp meet.
+struct Warp {
+    const char* at = nullptr;
+    int come = 0;
+    void* given[WARP];
+    std::vector<u32> runnable;  // threads
+    u32 products_time = 0;
+};
+
+struct NamedBarrier {
+    u32 threads = 0, come = 0;
+    std::vector<bool> here;
+    std::vector<Thread*> waiting;
+    Clock gathered;
+};
+
+struct Mbarrier {
+    std::string name;
+    u32 expected, pending, phase = 0, number;
+    i64 bytes = 0;
+    bool fenced = false;
+    std::vector<Thread*> waiting;
+    Clock gathered, released;
+};
+
+// The accesses to one place that a later access must be ordered after.
+struct Log {
+    Epoch write;
+    std::vector<Epoch> reads;
+};
+
+// 16 bytes of shared memory.
+struct Granule {
+    Log engine;             // copies and products
+    u16 reading = 0, writing = 0;
+    bool by_threads = false;  // written by threads, which engines do not see without a proxy fence
+    std::vector<Log> words;   // accesses of threads
+};
+
+struct Block {
+    int index;
+    u8* shared;
+    std::vector<Thread> threads;
+    std::vector<Warp> warps;
+    std::map<u32, NamedBarrier> barriers;
+    std::map<u32, Mbarrier> mbarriers;
+    std::vector<Granule> granules;
+    std::vector<Thread*> waiting_for_products;
+    int alive;
+};
+
+// ---- fibers.cpp --------------------------------------------------------------------------------------------------------
+
+extern Thread* self;
+
+[[noreturn]] void fault(const char* format, ...);
+u32 random_below(u32 n);
+// Runs `entry` on every thread of the grid, in an order that the seed decides.
+void run(int blocks, int threads, u64 seed, void (*entry)());
+// Lets others run until somebody calls `wake`.
+void wait(const char* what);
+void wake(Thread& thread);
+u8* shared_base();
+u32 thread_index();
+u32 block_index();
+u32 block_threads();
+u32 grid_size();
+// Lets others run now and then.
+void pause();
+// Waits for all lanes of the warp; the last one calls `act` with what each gave. Orders no memory.
+void meet(const char* what, void* mine, void (*act)(void* given[WARP]));
+
+// ---- memory.cpp --------------------------------------------------------------------------------------------------------
+
+// A buffer in global memory that the kernels may touch. `unit`: bytes that are never written in parts; 0 for read-only.
+void add_region(const std::string& name, void* at, size_t bytes, int unit);
+void clear_regions();
+bool inside_region(const void* at, size_t bytes);
+u32 shared_offset(const void* at);
+void access(const void* at, size_t bytes, bool write);
+void engine_read_begins(u32 granule);
+void engine_read_ends(u32 granule, Epoch by);
+void engine_write_begins(u32 granule);
+void engine_write_ends(u32 granule, Epoch by);
+void thread_copy_ends(u32 granule);
+
+// ---- barriers.cpp ------------------------------------------------------------------------------------------------------
+
+void warp_sync();
+bool any_lane(bool x);
+u32 shuffle(u32 x, int from_lane);
+u32 atomic(u32* at, u32 (*next)(u32 old, u32 x), u32 x);
+void barrier(u32 id, u32 threads, bool stay);
+void mbarrier_init(u64* bar, u32 arrivals);
+void mbarrier_init_fence();
+void mbarrier_arrive(u64* bar, u32 bytes);
+void mbarrier_wait(u64* bar, u32 parity);
+Mbarrier& mbarrier_at(const u64* bar);
+void mbarrier_landed(Mbarrier& bar, u32 bytes);
+
+// ---- copies.cpp --------------------------------------------------------------------------------------------------------
+
+// What a TensorMap holds here, in its opaque words.
+struct Box {
+    const u8* base;
+    u32 element;
+    u32 size[3];
+    u64 stride[3];  // bytes
+    u32 box[3];
+};
+void copy_box(void* to, const Box& from, u64* bar, i32 x, i32 y, i32 z);
+bool land_a_copy();
+void copy_async(void* to, const void* from, bool take);
+void copy_async_commit();
+void copy_async_wait(u32 left);
+
+// ---- products.cpp ------------------------------------------------------------------------------------------------------
+
+extern bool elements_are_bf16;
+float element_value(u16 x);
+u16 element_of(float x);
+void wgmma_fence();
+void wgmma_issue(const Product& product);
+void wgmma_commit();
+void wgmma_wait(u32 left);
+void load_matrix(u32* r, const void* row, bool transposed);
+void mma_16x8x16(float* d, const u32* a, u32 b0, u32 b1);
+
+}  // namespace machine

@@ -1,0 +1,209 @@
+// Who may touch which memory when. The compiler reports every access of the kernels (-fsanitize=thread, with this file in
+// the place of its library).
+//
+// A thread's own stack stands for its registers: those that a product under way uses are not to be touched. Shared memory
+// and buffers remember their last write and the reads since; an access that no barrier orders after them is a race.
+
+#include <algorithm>
+
+#include "machine.h"
+
+namespace machine {
+
+static bool ordered(const Epoch& before, const Clock& seen) {
+    return before.block < 0 || (before.block == self->block->index && seen[before.who] >= before.time);
+}
+
+static const char* name_of(const Epoch& e) {
+    static char text[64];
+    u32 threads = (u32)self->block->threads.size(), warps = (u32)self->block->warps.size();
+    if (e.who < threads)
+        snprintf(text, sizeof text, "block %d warp %u lane %u", e.block, e.who / WARP, e.who % WARP);
+    else if (e.who < threads + warps)
+        snprintf(text, sizeof text, "a product of block %d warp %u", e.block, e.who - threads);
+    else
+        snprintf(text, sizeof text, "a copy on mbarrier %u", e.who - threads - warps);
+    return text;
+}
+
+// Faults unless the access comes after all that it must come after.
+static void check(const Log& log, bool write, const char* where, size_t at) {
+    if (!ordered(log.write, self->seen))
+        fault("race: %s %s+%zu, which %s wrote; no barrier lies between", write ? "writes" : "reads", where, at, name_of(log.write));
+    if (write)
+        for (const Epoch& read : log.reads)
+            if (!ordered(read, self->seen))
+                fault("race: writes %s+%zu, which %s read; no barrier lies between", where, at, name_of(read));
+}
+
+static void note(Log& log, bool write, Epoch by) {
+    if (write) {
+        log.write = by;
+        log.reads.clear();
+        return;
+    }
+    for (Epoch& read : log.reads)
+        if (read.who == by.who && read.block == by.block) {
+            read = by;
+            return;
+        }
+    log.reads.push_back(by);
+}
+
+static Epoch now() { return {self->block->index, (u32)self->index, self->seen[self->index]}; }
+
+// ---- buffers -----------------------------------------------------------------------------------------------------------
+
+struct Region {
+    std::string name;
+    u8* at;
+    size_t bytes;
+    int unit;
+    std::vector<Log> logs;
+};
+static std::vector<Region> regions;
+
+void add_region(const std::string& name, void* at, size_t bytes, int unit) {
+    regions.push_back({name, (u8*)at, bytes, unit, std::vector<Log>(unit ? bytes / unit : 0)});
+}
+
+void clear_regions() { regions.clear(); }
+
+static Region* region_of(const void* at, size_t bytes) {
+    for (Region& r : regions)
+        if ((u8*)at >= r.at && (u8*)at + bytes <= r.at + r.bytes) return &r;
+    return nullptr;
+}
+
+bool inside_region(const void* at, size_t bytes) { return region_of(at, bytes); }
+
+static void access_region(Region& r, size_t at, size_t bytes, bool write) {
+    if (!r.unit) {
+        if (write) fault("writes %s, which is only read", r.name.c_str());
+        return;
+    }
+    for (size_t i = at / r.unit; i <= (at + bytes - 1) / r.unit; ++i) {
+        check(r.logs[i], write, r.name.c_str(), i * r.unit);
+        note(r.logs[i], write, now());
+    }
+}
+
+// ---- shared memory -----------------------------------------------------------------------------------------------------
+
+u32 shared_offset(const void* at) {
+    i64 offset = (const u8*)at - self->block->shared;
+    if (offset < 0 || offset >= (i64)SHARED_BYTES) fault("an address outside of shared memory where one inside is wanted");
+    return (u32)offset;
+}
+
+static void access_shared(u32 at, u32 bytes, bool write) {
+    for (u32 word = at / 4; word <= (at + bytes - 1) / 4; ++word) {
+        Granule& g = self->block->granules[word / 4];
+        if (g.writing) fault("touches shared memory at %u while a copy into it is under way", word * 4);
+        if (write && g.reading) fault("writes shared memory at %u while a product reads it", word * 4);
+        check(g.engine, write, "shared memory", word * 4);
+        if (g.words.empty()) g.words.resize(4);
+        check(g.words[word % 4], write, "shared memory", word * 4);
+        note(g.words[word % 4], write, now());
+        if (write) g.by_threads = true;
+    }
+}
+
+void engine_read_begins(u32 granule) {
+    Granule& g = self->block->granules[granule];
+    if (g.writing) fault("a product reads shared memory at %u while a copy into it is under way", granule * 16);
+    if (g.by_threads) fault("a product reads shared memory at %u, which threads wrote, without a proxy fence", granule * 16);
+    check(g.engine, false, "shared memory", granule * 16);
+    ++g.reading;
+}
+
+void engine_read_ends(u32 granule, Epoch by) {
+    Granule& g = self->block->granules[granule];
+    --g.reading;
+    note(g.engine, false, by);
+}
+
+void engine_write_begins(u32 granule) {
+    Granule& g = self->block->granules[granule];
+    if (g.reading) fault("copies into shared memory at %u while a product reads it", granule * 16);
+    if (g.writing) fault("copies into shared memory at %u while another copy into it is under way", granule * 16);
+    check(g.engine, true, "shared memory", granule * 16);
+    for (const Log& word : g.words) check(word, true, "shared memory", granule * 16);
+    ++g.writing;
+}
+
+void engine_write_ends(u32 granule, Epoch by) {
+    Granule& g = self->block->granules[granule];
+    --g.writing;
+    g.by_threads = false;
+    g.words.clear();
+    note(g.engine, true, by);
+}
+
+// The write of a cp.async counts as the thread's own.
+void thread_copy_ends(u32 granule) {
+    Granule& g = self->block->granules[granule];
+    --g.writing;
+    g.words.assign(4, {});
+    for (Log& word : g.words) note(word, true, now());
+    g.by_threads = true;
+}
+
+// ---- registers ---------------------------------------------------------------------------------------------------------
+
+static bool overlaps(const void* a, size_t a_bytes, const void* b, size_t b_bytes) {
+    return (u8*)a < (u8*)b + b_bytes && (u8*)b < (u8*)a + a_bytes;
+}
+
+static void access_registers(const void* at, size_t bytes, bool write) {
+    auto touch = [&](const std::vector<Product>& group) {
+        for (const Product& p : group) {
+            if (overlaps(at, bytes, p.sum, p.n * 2)) fault("touches the sum of a product that is under way");
+            if (write && p.weights && overlaps(at, bytes, p.weights, 16)) fault("overwrites an operand of a product that is under way");
+        }
+    };
+    for (const auto& group : self->products) touch(group);
+    touch(self->open_products);
+    if (write)
+        for (size_t i = ((u8*)at - self->stack) / 4; i <= ((u8*)at - self->stack + bytes - 1) / 4; ++i) self->written[i] = true;
+}
+
+void access(const void* at, size_t bytes, bool write) {
+    if (!self) return;
+    if ((u8*)at >= self->stack && (u8*)at < self->stack + STACK_BYTES) {
+        if ((u8*)at < self->stack + 4096) fault("the stack of a fiber is too small");
+        return access_registers(at, bytes, write);
+    }
+    if ((u8*)at >= self->block->shared && (u8*)at < self->block->shared + SHARED_BYTES)
+        return access_shared((u32)((u8*)at - self->block->shared), (u32)bytes, write);
+    Region* region = region_of(at, bytes);
+    if (!region) {
+        std::string near;
+        for (Region& r : regions)
+            if ((u8*)at + 4096 >= r.at && (u8*)at <= r.at + r.bytes + 4096) near = " (near " + r.name + ")";
+        fault("%s memory outside of every buffer%s", write ? "writes" : "reads", near.c_str());
+    }
+    access_region(*region, (u8*)at - region->at, bytes, write);
+}
+
+}  // namespace machine
+
+#define REPORT(N)                                                                        \
+    void __tsan_read##N(void* at) { machine::access(at, N, false); }                     \
+    void __tsan_write##N(void* at) { machine::access(at, N, true); }                     \
+    void __tsan_unaligned_read##N(void* at) { machine::access(at, N, false); }           \
+    void __tsan_unaligned_write##N(void* at) { machine::access(at, N, true); }
+extern "C" {
+REPORT(1)
+REPORT(2)
+REPORT(4)
+REPORT(8)
+REPORT(16)
+void __tsan_read_range(void* at, unsigned long bytes) { machine::access(at, bytes, false); }
+void __tsan_write_range(void* at, unsigned long bytes) { machine::access(at, bytes, true); }
+void __tsan_func_entry(void*) {}
+void __tsan_func_exit() {}
+void __tsan_init() {}
+void __tsan_vptr_update(void**, void*) {}
+void __tsan_vptr_read(void**) {}
+}
