@@ -178,8 +178,4 @@ impl Random {
     pub(crate) fn normal(&mut self) -> f32 {
         (0..12).map(|_| self.next() as f32 / u64::MAX as f32).sum::<f32>() - 6.0
     }
-
-    pub(crate) fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
 }

@@ -264,9 +264,9 @@ fn compare_carry(p: &Problem, carry: &[Vec<u8>]) -> Result<(), String> {
             want.l * factor,
             want.l * factor * (relative - 1.4 * relative_error(p, -10.0) + 1e-5).max(1e-5),
         )?;
-        for d in 0..p.dv {
+        for (d, &o) in o.iter().enumerate() {
             let size = want.size[d] * want.l;
-            near(&format!("column {d} of o"), o[d], want.o[d] * factor, size * factor * relative + 1e-7)?;
+            near(&format!("column {d} of o"), o, want.o[d] * factor, size * factor * relative + 1e-7)?;
         }
         Ok(())
     })
