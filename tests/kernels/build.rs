@@ -1,5 +1,6 @@
 //! From a key to a program: the kernel's text between the machine's headers, compiled by the system's C++ compiler.
 
+use crate::faults::Fault;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ const SHIM: [(&str, &str); 8] = [
 ];
 
 /// What makes a kernel.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Key {
     pub(crate) bf16: bool,
     pub(crate) dk: usize,
@@ -27,13 +28,15 @@ pub(crate) struct Key {
     pub(crate) warpgroups: usize,
     pub(crate) keys: usize,
     pub(crate) turns: bool,
+    /// Of eight exponentials, how many are taken by a polynomial.
+    pub(crate) exp2_by_fma: usize,
+    pub(crate) q_slots: usize,
     pub(crate) positions: bool,
     pub(crate) softcap: bool,
     pub(crate) carry_in: bool,
     pub(crate) cast_out: bool,
     pub(crate) sinks: bool,
-    /// A planted fault: text of the kernel, and what stands there instead.
-    pub(crate) fault: Option<(&'static str, &'static str)>,
+    pub(crate) fault: Option<&'static Fault>,
 }
 
 impl Default for Key {
@@ -45,6 +48,8 @@ impl Default for Key {
             warpgroups: 2,
             keys: 128,
             turns: true,
+            exp2_by_fma: 0,
+            q_slots: 1,
             positions: true,
             softcap: false,
             carry_in: false,
@@ -69,7 +74,8 @@ impl Key {
             ("DV", self.dv),
             ("WGS", self.warpgroups),
             ("BN", self.keys),
-            ("STAGES", 2),
+            ("Q_SLOTS", self.q_slots),
+            ("EXP2_BY_FMA", self.exp2_by_fma),
             ("PINGPONG", self.turns.into()),
             ("POSITIONS", self.positions.into()),
             ("SOFTCAP", self.softcap.into()),
@@ -85,17 +91,12 @@ impl Key {
         for line in CONTRACT.lines().filter(|l| !l.starts_with("typedef")) {
             writeln!(out, "{line}").unwrap();
         }
-        match self.fault {
-            Some((right, wrong)) => {
-                assert_eq!(
-                    HOPPER.matches(right).count(),
-                    1,
-                    "the fault's place is not in the text once: {right}"
-                );
-                out.push_str(&HOPPER.replace(right, wrong));
-            }
-            None => out.push_str(HOPPER),
+        let mut body = HOPPER.to_string();
+        for &(right, wrong) in self.fault.iter().flat_map(|f| f.edits) {
+            assert!(body.contains(right), "a planted fault has no place in the text any more: {right}");
+            body = body.replacen(right, wrong, 1);
         }
+        out.push_str(&body);
         out.push_str("\n#define KERNEL_HOPPER 1\n#define THREADS ((WGS + 1) * 128)\n#include \"launch.h\"\n");
         out
     }

@@ -20,11 +20,11 @@ pub(crate) fn check(compiler: &Compiler, key: &Key, p: &Problem, seeds: &[u64]) 
         };
         let output = play(compiler, &key, p, i, &carry, seeds)?;
         if key.cast_out {
-            return compare_out(p, &output);
+            return compare_out(p, &key, &output);
         }
         carry = split(p, &output);
     }
-    compare_carry(p, &carry)
+    compare_carry(p, key, &carry)
 }
 
 /// Bytes of a piece's carry: o, m, l.
@@ -208,14 +208,24 @@ fn floats(bytes: &[u8]) -> Vec<f64> {
     bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b).into()).collect()
 }
 
-/// Weights are rounded to the element type before they meet v; scores are sums in f32, and exponents as large as they are
-/// lose what f32 cannot hold.
-fn relative_error(p: &Problem, top: f64) -> f64 {
-    let unit = if p.bf16 { 2f64.powi(-9) } else { 2f64.powi(-12) };
-    1.5 * unit + (top + 10.0) * 2f64.powi(-21)
+/// Half a unit in the last place of the element type.
+fn rounding(p: &Problem) -> f64 {
+    2f64.powi(if p.bf16 { -8 } else { -11 })
 }
 
-fn compare_out(p: &Problem, bytes: &[u8]) -> Result<(), String> {
+/// Weights are rounded to the element type before they meet v; scores are sums in f32, and exponents as large as they are
+/// lose what f32 cannot hold.
+fn relative_error(p: &Problem, key: &Key, top: f64) -> f64 {
+    rounding(p) + sum_error(key, top)
+}
+
+/// Of sums of weights, which are not rounded.
+fn sum_error(key: &Key, top: f64) -> f64 {
+    let exp2 = if key.exp2_by_fma > 0 { 1e-4 } else { 0.0 };
+    exp2 + (top + 10.0) * 2f64.powi(-21)
+}
+
+fn compare_out(p: &Problem, key: &Key, bytes: &[u8]) -> Result<(), String> {
     let count = p.batch * p.q_heads * p.q_rows();
     let (out, lse) = bytes.split_at(count * p.dv * 2);
     let (out, lse) = (out.as_chunks::<2>().0, floats(lse));
@@ -225,17 +235,16 @@ fn compare_out(p: &Problem, bytes: &[u8]) -> Result<(), String> {
     each_row(p, |batch, head, piece, i| {
         let want = reference::row(p, batch, head, piece, i);
         let at = (batch * p.q_heads + head) * p.q_rows() + p.local(piece) + i;
-        let relative = relative_error(p, want.top);
-        let unit = if p.bf16 { 2f64.powi(-8) } else { 2f64.powi(-11) };
+        let relative = relative_error(p, key, want.top);
         for d in 0..p.dv {
-            let within = want.size[d] * relative + want.out[d].abs() * unit + 1e-7;
+            let within = want.size[d] * relative + want.out[d].abs() * rounding(p) + 1e-7;
             near(&format!("column {d}"), value(out[at * p.dv + d]), want.out[d], within)?;
         }
-        near("lse", lse[at], want.lse, 1e-5 + (want.top + want.lse.abs().min(1e9)) * 2f64.powi(-21))
+        near("lse", lse[at], want.lse, sum_error(key, want.top) + want.lse.abs().min(1e9) * 2f64.powi(-22))
     })
 }
 
-fn compare_carry(p: &Problem, carry: &[Vec<u8>]) -> Result<(), String> {
+fn compare_carry(p: &Problem, key: &Key, carry: &[Vec<u8>]) -> Result<(), String> {
     let carry: Vec<Vec<f64>> = carry.iter().map(|c| floats(c)).collect();
     each_row(p, |batch, head, piece, i| {
         let want = reference::row(p, batch, head, piece, i);
@@ -257,13 +266,8 @@ fn compare_carry(p: &Problem, carry: &[Vec<u8>]) -> Result<(), String> {
             return Err(format!("m is {m}, and the maximum {}", want.m));
         }
         let factor = (want.m - m).exp();
-        let relative = relative_error(p, want.top);
-        near(
-            "l",
-            l,
-            want.l * factor,
-            want.l * factor * (relative - 1.4 * relative_error(p, -10.0) + 1e-5).max(1e-5),
-        )?;
+        let relative = relative_error(p, key, want.top);
+        near("l", l, want.l * factor, want.l * factor * sum_error(key, want.top))?;
         for (d, &o) in o.iter().enumerate() {
             let size = want.size[d] * want.l;
             near(&format!("column {d} of o"), o, want.o[d] * factor, size * factor * relative + 1e-7)?;

@@ -59,7 +59,7 @@ bool any_lane(bool x) {
     return mine;
 }
 
-void barrier(u32 id, u32 threads, bool stay) {
+bool barrier(u32 id, u32 threads, bool stay, bool say) {
     NamedBarrier& b = self->block->barriers[id];
     if (b.come == 0) {
         b.threads = threads;
@@ -69,9 +69,12 @@ void barrier(u32 id, u32 threads, bool stay) {
     if (b.threads != threads) fault("barrier %u is among %u threads for some and %u for others", id, b.threads, threads);
     if (b.here[self->index]) fault("comes to barrier %u twice before it opens", id);
     b.here[self->index] = true;
+    b.any |= say;
     release(b.gathered);
     if (++b.come == threads) {
         b.come = 0;
+        b.any_said = b.any;
+        b.any = false;
         for (Thread* t : b.waiting) {
             join(t->seen, b.gathered);
             wake(*t);
@@ -86,6 +89,7 @@ void barrier(u32 id, u32 threads, bool stay) {
     } else {
         pause();
     }
+    return b.any_said;
 }
 
 void mbarrier_init(u64* bar, u32 arrivals) {

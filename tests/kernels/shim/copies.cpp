@@ -64,13 +64,13 @@ bool land_a_copy() {
     return true;
 }
 
-void copy_async(void* to, const void* from, bool take) {
+void copy_async(void* to, const void* from, u32 bytes, bool take) {
     u32 at = shared_offset(to);
-    if (at % 16) fault("cp.async to an address that 16 does not divide");
-    if (take && (uintptr_t)from % 16) fault("cp.async from an address that 16 does not divide");
-    if (take && !inside_region(from, 16)) fault("cp.async reads outside of every buffer");
-    engine_write_begins(at / 16);
-    self->open_copies.push_back({at, take ? (const u8*)from : nullptr});
+    if (at % bytes) fault("cp.async of %u bytes to an address that %u does not divide", bytes, bytes);
+    if (take && (uintptr_t)from % bytes) fault("cp.async of %u bytes from an address that %u does not divide", bytes, bytes);
+    if (take && !inside_region(from, bytes)) fault("cp.async reads outside of every buffer");
+    for (u32 i = 0; i < bytes; i += 4) thread_copy_begins((at + i) / 4);
+    self->open_copies.push_back({at, bytes, take ? (const u8*)from : nullptr});
 }
 
 void copy_async_commit() {
@@ -83,10 +83,10 @@ void copy_async_wait(u32 left) {
     while (self->copies.size() > left) {
         for (const AsyncCopy& c : self->copies.front()) {
             if (c.from)
-                memcpy(self->block->shared + c.to, c.from, 16);
+                memcpy(self->block->shared + c.to, c.from, c.bytes);
             else
-                memset(self->block->shared + c.to, 0, 16);
-            thread_copy_ends(c.to / 16);
+                memset(self->block->shared + c.to, 0, c.bytes);
+            for (u32 i = 0; i < c.bytes; i += 4) thread_copy_ends((c.to + i) / 4);
         }
         self->copies.pop_front();
     }

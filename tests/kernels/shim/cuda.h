@@ -54,6 +54,12 @@ inline u32 shared_address(const void* p) { return machine::shared_offset(p); }
 template <class T>
 T forgotten(T x) { return x; }
 inline float product(float a, float b) { return a * b; }
+inline void computed_by_now(float) {}
+inline float max_or_nan(float a, float b) { return a != a || b != b ? NAN : a > b ? a : b; }
+inline u32 float_to_bits(float x) { return __float_as_uint(x); }
+inline float bits_to_float(u32 x) { return __uint_as_float(x); }
+inline void block_sync() { __syncthreads(); }
+inline bool block_any(bool x) { return machine::barrier(0, machine::block_threads(), true, x); }
 
 template <class T>
 T shuffle_xor(T x, int lanes) {
@@ -85,7 +91,8 @@ inline void mbarrier_arrive(u64* bar) { machine::mbarrier_arrive(bar, 0); }
 inline void mbarrier_expect(u64* bar, u32 bytes) { machine::mbarrier_arrive(bar, bytes); }
 inline void mbarrier_wait(u64* bar, u32 parity) { machine::mbarrier_wait(bar, parity); }
 
-inline void copy_async_16(void* to, const void* from, bool take) { machine::copy_async(to, from, take); }
+template <int BYTES>
+void copy_async(void* to, const void* from, bool take) { machine::copy_async(to, from, BYTES, take); }
 inline void copy_async_commit() { machine::copy_async_commit(); }
 template <int N>
 void copy_async_wait() { machine::copy_async_wait(N); }

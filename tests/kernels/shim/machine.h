@@ -47,7 +47,7 @@ struct Product {
 };
 
 struct AsyncCopy {
-    u32 to;
+    u32 to, bytes;
     const u8* from;  // null for zeros
 };
 
@@ -81,6 +81,7 @@ struct Warp {
 
 struct NamedBarrier {
     u32 threads = 0, come = 0;
+    bool any = false, any_said = false;
     std::vector<bool> here;
     std::vector<Thread*> waiting;
     Clock gathered;
@@ -105,6 +106,7 @@ struct Log {
 struct Granule {
     Log engine;             // copies and products
     u16 reading = 0, writing = 0;
+    u8 copying = 0;           // a bit for each word that a thread's copy is under way to
     bool by_threads = false;  // written by threads, which engines do not see without a proxy fence
     std::vector<Log> words;   // accesses of threads
 };
@@ -154,7 +156,8 @@ void engine_read_begins(u32 granule);
 void engine_read_ends(u32 granule, Epoch by);
 void engine_write_begins(u32 granule);
 void engine_write_ends(u32 granule, Epoch by);
-void thread_copy_ends(u32 granule);
+void thread_copy_begins(u32 word);
+void thread_copy_ends(u32 word);
 
 // ---- barriers.cpp ------------------------------------------------------------------------------------------------------
 
@@ -162,7 +165,7 @@ void warp_sync();
 bool any_lane(bool x);
 u32 shuffle(u32 x, int from_lane);
 u32 atomic(u32* at, u32 (*next)(u32 old, u32 x), u32 x);
-void barrier(u32 id, u32 threads, bool stay);
+bool barrier(u32 id, u32 threads, bool stay, bool say = false);  // whether any thread says yes
 void mbarrier_init(u64* bar, u32 arrivals);
 void mbarrier_init_fence();
 void mbarrier_arrive(u64* bar, u32 bytes);
@@ -182,7 +185,7 @@ struct Box {
 };
 void copy_box(void* to, const Box& from, u64* bar, i32 x, i32 y, i32 z);
 bool land_a_copy();
-void copy_async(void* to, const void* from, bool take);
+void copy_async(void* to, const void* from, u32 bytes, bool take);
 void copy_async_commit();
 void copy_async_wait(u32 left);
 

@@ -99,7 +99,7 @@ u32 shared_offset(const void* at) {
 static void access_shared(u32 at, u32 bytes, bool write) {
     for (u32 word = at / 4; word <= (at + bytes - 1) / 4; ++word) {
         Granule& g = self->block->granules[word / 4];
-        if (g.writing) fault("touches shared memory at %u while a copy into it is under way", word * 4);
+        if (g.writing || g.copying >> word % 4 & 1) fault("touches shared memory at %u while a copy into it is under way", word * 4);
         if (write && g.reading) fault("writes shared memory at %u while a product reads it", word * 4);
         check(g.engine, write, "shared memory", word * 4);
         if (g.words.empty()) g.words.resize(4);
@@ -111,7 +111,7 @@ static void access_shared(u32 at, u32 bytes, bool write) {
 
 void engine_read_begins(u32 granule) {
     Granule& g = self->block->granules[granule];
-    if (g.writing) fault("a product reads shared memory at %u while a copy into it is under way", granule * 16);
+    if (g.writing || g.copying) fault("a product reads shared memory at %u while a copy into it is under way", granule * 16);
     if (g.by_threads) fault("a product reads shared memory at %u, which threads wrote, without a proxy fence", granule * 16);
     check(g.engine, false, "shared memory", granule * 16);
     ++g.reading;
@@ -126,7 +126,7 @@ void engine_read_ends(u32 granule, Epoch by) {
 void engine_write_begins(u32 granule) {
     Granule& g = self->block->granules[granule];
     if (g.reading) fault("copies into shared memory at %u while a product reads it", granule * 16);
-    if (g.writing) fault("copies into shared memory at %u while another copy into it is under way", granule * 16);
+    if (g.writing || g.copying) fault("copies into shared memory at %u while another copy into it is under way", granule * 16);
     check(g.engine, true, "shared memory", granule * 16);
     for (const Log& word : g.words) check(word, true, "shared memory", granule * 16);
     ++g.writing;
@@ -140,13 +140,15 @@ void engine_write_ends(u32 granule, Epoch by) {
     note(g.engine, true, by);
 }
 
-// The write of a cp.async counts as the thread's own.
-void thread_copy_ends(u32 granule) {
-    Granule& g = self->block->granules[granule];
-    --g.writing;
-    g.words.assign(4, {});
-    for (Log& word : g.words) note(word, true, now());
-    g.by_threads = true;
+// A cp.async counts as a write of the thread's own, at the wait.
+void thread_copy_begins(u32 word) {
+    access_shared(word * 4, 4, true);
+    self->block->granules[word / 4].copying |= 1 << word % 4;
+}
+
+void thread_copy_ends(u32 word) {
+    self->block->granules[word / 4].copying &= ~(1 << word % 4);
+    access_shared(word * 4, 4, true);
 }
 
 // ---- registers ---------------------------------------------------------------------------------------------------------
