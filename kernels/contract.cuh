@@ -5,13 +5,6 @@
 // interval of keys, and along ascending rows both of its ends ascend: so the first and the last row of a tile tell which
 // blocks of keys it needs, and which of those need no mask.
 
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
-typedef int i32;
-typedef long long i64;
-
 constexpr int MAX_PIECES = 8;
 constexpr float LOG2E = 1.4426950408889634f;
 constexpr float LN2 = 0.6931471805599453f;

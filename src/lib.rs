@@ -1,7 +1,7 @@
 //! annulus: a compiler pass for long-context attention. A graph with scaled-dot-product attention goes in; for each rank
 //! of a group of GPUs the program comes out that computes the same result with the sequence split over the ranks.
 //!
-//! The way through the house: [`import`] → [`ir`] → [`find`] → [`shard`] → [`ring`] → [`schedule`] → [`check`] → [`exec`];
+//! The way through the house: [`import`] → [`ir`] → [`find`] → [`shard`] → [`ring`] → [`schedule`] → [`check`] → [`lower`] → [`exec`];
 //! [`eval`], [`mask`] and [`layout`] serve them, [`dump`] draws. [`compile`] is the whole path, a line a stage.
 
 pub mod check;
@@ -13,6 +13,7 @@ pub mod find;
 pub mod import;
 pub mod ir;
 pub mod layout;
+pub mod lower;
 pub mod mask;
 pub mod ring;
 pub mod schedule;

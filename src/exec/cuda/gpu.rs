@@ -1,0 +1,165 @@
+//! One GPU: a context with one stream, buffers, kernels and their times.
+//!
+//! Everything runs on the one stream, so a buffer that is dropped is freed after the launches that use it.
+
+use super::{CudaError, probe};
+use crate::lower::{Arch, KernelKey};
+use cudarc::driver::sys::{CUdevice_attribute, CUevent_flags, CUfunction_attribute};
+use cudarc::driver::{CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr, DriverError, result};
+use cudarc::nvrtc::Ptx;
+use std::sync::Arc;
+
+/// A GPU in use.
+#[derive(Debug)]
+pub struct Gpu {
+    context: Arc<CudaContext>,
+    pub(super) stream: Arc<CudaStream>,
+    /// Tickets of the kernels: two words, zero between launches.
+    pub(super) counter: Buffer,
+    /// Streaming multiprocessors.
+    pub(super) multiprocessors: usize,
+    capability: (i32, i32),
+}
+
+/// Bytes on the device.
+#[derive(Debug)]
+pub struct Buffer(pub(super) CudaSlice<u8>);
+
+/// A kernel that is loaded.
+#[derive(Debug)]
+pub struct Kernel {
+    pub(super) key: KernelKey,
+    pub(super) function: CudaFunction,
+}
+
+pub(super) fn driver<T>(what: &'static str, result: Result<T, DriverError>) -> Result<T, CudaError> {
+    result.map_err(|e| CudaError::Driver { what, message: e.to_string() })
+}
+
+impl Gpu {
+    /// The GPU of this number.
+    ///
+    /// # Errors
+    /// There is no driver, or no such GPU.
+    pub fn open(ordinal: usize) -> Result<Gpu, CudaError> {
+        probe::driver()?;
+        driver("starting the driver", result::init())?;
+        let context = driver("opening the GPU", CudaContext::new(ordinal))?;
+        // SAFETY: before any allocation; all work is on one stream, whose order is the only one that is needed.
+        unsafe { context.disable_event_tracking() };
+        let stream = driver("making a stream", context.new_stream())?;
+        let count = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        let multiprocessors = driver("counting multiprocessors", context.attribute(count))? as usize;
+        let capability = driver("asking for the architecture", context.compute_capability())?;
+        let counter = Buffer(driver("allocating", stream.alloc_zeros(256))?);
+        Ok(Gpu { context, stream, counter, multiprocessors, capability })
+    }
+
+    /// Its name, for reports.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn name(&self) -> Result<String, CudaError> {
+        driver("asking for the name", self.context.name())
+    }
+
+    /// The richest architecture whose code it runs; `None` if it is too old.
+    pub fn arch(&self) -> Option<Arch> {
+        match self.capability {
+            (9, 0) => Some(Arch::Sm90a),
+            (8, _) => Some(Arch::Sm80),
+            _ => None,
+        }
+    }
+
+    /// Copies bytes to the device.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn upload(&self, bytes: &[u8]) -> Result<Buffer, CudaError> {
+        let buffer = Buffer(driver("copying to the device", self.stream.clone_htod(bytes))?);
+        self.finish()?;
+        Ok(buffer)
+    }
+
+    /// So many bytes, each of this value.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn filled(&self, bytes: usize, value: u8) -> Result<Buffer, CudaError> {
+        let slice = driver("allocating", self.stream.alloc_zeros(bytes))?;
+        let buffer = Buffer(slice);
+        let (at, _guard) = buffer.0.device_ptr(&self.stream);
+        // SAFETY: the range is the buffer's own.
+        let filled = unsafe { result::memset_d8_async(at, value, bytes, self.stream.cu_stream()) };
+        driver("filling", filled)?;
+        drop(_guard);
+        Ok(buffer)
+    }
+
+    /// Copies bytes within the device.
+    ///
+    /// # Errors
+    /// A range is outside of its buffer.
+    pub fn copy(
+        &self,
+        from: (&Buffer, usize),
+        to: (&mut Buffer, usize),
+        bytes: usize,
+    ) -> Result<(), CudaError> {
+        let outside = || CudaError::Launch("a copy reaches outside of a buffer".into());
+        let from = from.0.0.try_slice(from.1..from.1.saturating_add(bytes)).ok_or_else(outside)?;
+        let mut to = to.0.0.try_slice_mut(to.1..to.1.saturating_add(bytes)).ok_or_else(outside)?;
+        driver("copying on the device", self.stream.memcpy_dtod(&from, &mut to))
+    }
+
+    /// Copies bytes back, after everything that was launched.
+    ///
+    /// # Errors
+    /// A launch before failed.
+    pub fn download(&self, buffer: &Buffer) -> Result<Vec<u8>, CudaError> {
+        let bytes = driver("copying from the device", self.stream.clone_dtoh(&buffer.0))?;
+        self.finish()?;
+        Ok(bytes)
+    }
+
+    /// Waits until everything that was launched is done.
+    ///
+    /// # Errors
+    /// A launch before failed.
+    pub fn finish(&self) -> Result<(), CudaError> {
+        driver("running kernels", self.stream.synchronize())
+    }
+
+    /// Loads machine code that was made for this key.
+    ///
+    /// # Errors
+    /// The code is for another GPU.
+    pub fn load(&self, key: &KernelKey, cubin: Vec<u8>) -> Result<Kernel, CudaError> {
+        let module = driver("loading a kernel", self.context.load_module(Ptx::from_binary(cubin)))?;
+        let function = driver("finding a kernel", module.load_function(key.entry()))?;
+        let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        driver("reserving shared memory", function.set_attribute(attribute, key.shared_bytes() as i32))?;
+        Ok(Kernel { key: *key, function })
+    }
+
+    /// Milliseconds that the device spends on what is launched inside.
+    ///
+    /// # Errors
+    /// Whatever `work` returns, or the driver's.
+    pub fn time(&self, work: impl FnOnce() -> Result<(), CudaError>) -> Result<f32, CudaError> {
+        let flags = Some(CUevent_flags::CU_EVENT_DEFAULT);
+        let begin = driver("recording an event", self.stream.record_event(flags))?;
+        work()?;
+        let end = driver("recording an event", self.stream.record_event(flags))?;
+        driver("waiting for an event", end.synchronize())?;
+        driver("reading an event", begin.elapsed_ms(&end))
+    }
+}
+
+impl Buffer {
+    /// Size in bytes.
+    pub fn bytes(&self) -> usize {
+        self.0.len()
+    }
+}

@@ -1,0 +1,93 @@
+//! NVRTC: text to machine code, with the compiler's log, whatever comes of it.
+
+use super::{CudaError, probe};
+use cudarc::nvrtc::sys;
+use std::ffi::{CString, c_char};
+use std::ptr;
+use std::sync::Mutex;
+
+/// What a compilation gave.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// Machine code of one architecture.
+    pub cubin: Vec<u8>,
+    /// The compiler's log: registers, spills, remarks.
+    pub log: String,
+}
+
+/// Compiles a text. `kernel` and `arch` are for the message.
+///
+/// # Errors
+/// NVRTC is not there, or the text does not compile.
+pub fn compile(
+    text: &str,
+    options: &[String],
+    kernel: &str,
+    arch: &'static str,
+) -> Result<Compiled, CudaError> {
+    // Threads gain nothing, and NVRTC's first use of its builtins is not guarded.
+    static ONE: Mutex<()> = Mutex::new(());
+    probe::nvrtc()?;
+    let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let failed = |log: String| CudaError::Compile { kernel: kernel.into(), arch, log };
+    let text = CString::new(text).map_err(|e| failed(e.to_string()))?;
+    let options: Result<Vec<CString>, _> = options.iter().map(|o| CString::new(o.as_str())).collect();
+    let options = options.map_err(|e| failed(e.to_string()))?;
+    let options: Vec<*const c_char> = options.iter().map(|o| o.as_ptr()).collect();
+    let program = Program::new(&text)?;
+    // SAFETY: the program lives, and the pointers are to strings that outlive the call.
+    let status = unsafe { sys::nvrtcCompileProgram(program.0, options.len() as i32, options.as_ptr()) };
+    let log = program.log()?;
+    if status != sys::nvrtcResult::NVRTC_SUCCESS {
+        return Err(failed(if log.is_empty() { format!("{status:?}") } else { log }));
+    }
+    Ok(Compiled { cubin: program.cubin()?, log })
+}
+
+struct Program(sys::nvrtcProgram);
+
+impl Program {
+    fn new(text: &CString) -> Result<Program, CudaError> {
+        let mut program = ptr::null_mut();
+        let (name, none) = (c"kernel.cu", ptr::null());
+        // SAFETY: text and name end in NUL; there are no headers.
+        let status =
+            unsafe { sys::nvrtcCreateProgram(&mut program, text.as_ptr(), name.as_ptr(), 0, none, none) };
+        ok("creating a program", status)?;
+        Ok(Program(program))
+    }
+
+    fn log(&self) -> Result<String, CudaError> {
+        let mut size = 0;
+        // SAFETY: the program lives.
+        ok("reading the log", unsafe { sys::nvrtcGetProgramLogSize(self.0, &mut size) })?;
+        let mut bytes = vec![0u8; size];
+        // SAFETY: the buffer has the size that was asked for.
+        ok("reading the log", unsafe { sys::nvrtcGetProgramLog(self.0, bytes.as_mut_ptr().cast()) })?;
+        Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned())
+    }
+
+    fn cubin(&self) -> Result<Vec<u8>, CudaError> {
+        let mut size = 0;
+        // SAFETY: the program lives.
+        ok("reading the code", unsafe { sys::nvrtcGetCUBINSize(self.0, &mut size) })?;
+        let mut bytes = vec![0u8; size];
+        // SAFETY: the buffer has the size that was asked for.
+        ok("reading the code", unsafe { sys::nvrtcGetCUBIN(self.0, bytes.as_mut_ptr().cast()) })?;
+        Ok(bytes)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // SAFETY: made by nvrtcCreateProgram, destroyed once.
+        unsafe { sys::nvrtcDestroyProgram(&mut self.0) };
+    }
+}
+
+fn ok(what: &'static str, status: sys::nvrtcResult) -> Result<(), CudaError> {
+    match status {
+        sys::nvrtcResult::NVRTC_SUCCESS => Ok(()),
+        other => Err(CudaError::Driver { what, message: format!("{other:?}") }),
+    }
+}

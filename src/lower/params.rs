@@ -1,0 +1,137 @@
+//! What a kernel is handed, as `kernels/contract.cuh` lays it out, and the assertions that hold both to it.
+//!
+//! Addresses are those of the device, as numbers: this room makes them into nothing.
+
+use std::fmt::Write;
+use std::mem::{align_of, offset_of, size_of};
+
+/// Pieces of query or key rows in one launch, at most.
+pub const MAX_PIECES: usize = 8;
+/// Row numbers stay below this, and a bound that far away binds nothing.
+pub const FAR: i32 = 1 << 30;
+
+/// Global rows start, start + step, …; `len` of them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// First global row.
+    pub start: i32,
+    /// At least 1.
+    pub step: i32,
+    /// How many.
+    pub len: i32,
+    /// The first row's place in the tensor that holds it.
+    pub local: i32,
+}
+
+/// Query rows of q, out and lse, from row `rows.local` on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QPiece {
+    /// Which rows.
+    pub rows: Rows,
+    /// f32: o (B, Hq, len, Dv), then m (B, Hq, len), then l (B, Hq, len); 0 if no step reads or writes it.
+    pub carry: u64,
+}
+
+/// Key rows and where they lie.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KvPiece {
+    /// Which rows.
+    pub rows: Rows,
+    /// (B, Hkv, len, Dk).
+    pub k: u64,
+    /// (B, Hkv, len, Dv).
+    pub v: u64,
+}
+
+/// A tensor that broadcasts to (B, Hq, query row, key row): strides in elements, 0 along what is broadcast.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leaf {
+    /// Address.
+    pub at: u64,
+    /// Stride of the batch.
+    pub batch: i64,
+    /// Stride of the query head.
+    pub head: i64,
+    /// Stride of the query row.
+    pub row: i64,
+    /// Stride of the key row.
+    pub key: i64,
+    /// Whether its rows are counted as q's are (1), else globally.
+    pub local_rows: i32,
+}
+
+/// The argument of `attn_partial`; the meaning of the fields is told in `kernels/contract.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[allow(missing_docs)]
+pub struct Params {
+    pub q: u64,
+    pub out: u64,
+    pub lse: u64,
+    pub counter: u64,
+    pub q_piece: [QPiece; MAX_PIECES],
+    pub kv_piece: [KvPiece; MAX_PIECES],
+    pub q_pieces: i32,
+    pub kv_pieces: i32,
+    pub batch: i32,
+    pub q_heads: i32,
+    pub kv_heads: i32,
+    pub q_rows: i32,
+    pub dk: i32,
+    pub dv: i32,
+    pub tiles: i32,
+    pub head_group: i32,
+    pub scale: f32,
+    pub softcap: f32,
+    pub fill: f32,
+    pub empty_row: f32,
+    pub low: i32,
+    pub high: i32,
+    pub shift: u64,
+    pub first_key: u64,
+    pub end_key: u64,
+    pub bias: Leaf,
+    pub mask: Leaf,
+    pub sinks: Leaf,
+}
+
+macro_rules! layout {
+    ($($name:ident { $($field:ident),* $(,)? })*) => {
+        &[$((stringify!($name), size_of::<$name>(), align_of::<$name>(), &[$((stringify!($field), offset_of!($name, $field))),*])),*]
+    };
+}
+
+type Layout = (&'static str, usize, usize, &'static [(&'static str, usize)]);
+
+const LAYOUTS: &[Layout] = layout! {
+    Rows { start, step, len, local }
+    QPiece { rows, carry }
+    KvPiece { rows, k, v }
+    Leaf { at, batch, head, row, key, local_rows }
+    Params {
+        q, out, lse, counter, q_piece, kv_piece, q_pieces, kv_pieces, batch, q_heads, kv_heads, q_rows, dk, dv, tiles,
+        head_group, scale, softcap, fill, empty_row, low, high, shift, first_key, end_key, bias, mask, sinks,
+    }
+};
+
+/// Assertions that the compiler of the kernel lays the arguments out as Rust does.
+pub(super) fn layout_checks() -> String {
+    let mut out = format!("static_assert(MAX_PIECES == {MAX_PIECES}, \"pieces\");\n");
+    for (name, size, align, fields) in LAYOUTS {
+        let _ = writeln!(
+            out,
+            "static_assert(sizeof({name}) == {size} && alignof({name}) == {align}, \"layout of {name}\");"
+        );
+        for (field, at) in *fields {
+            let _ = writeln!(
+                out,
+                "static_assert(__builtin_offsetof({name}, {field}) == {at}, \"{name}.{field}\");"
+            );
+        }
+    }
+    out
+}

@@ -1,0 +1,361 @@
+//! Every variant of the kernels against the reference.
+
+use super::case::{Case, Inputs, Random, Run, number, round, run as rows};
+use super::kernels::Kernels;
+use super::reference::{Reference, reference};
+use annulus::exec::cuda::{Buffer, CudaError, Gpu, KvRows, Place, QRows, Step, Tensor};
+use annulus::lower::{Arch, Element, Family, Fill, KernelKey, tiling};
+use std::process::ExitCode;
+
+/// Bytes behind every result that no kernel may touch.
+const GUARD: usize = 256;
+
+/// The key of one launch of a case.
+fn key(case: &Case, launch: usize) -> KernelKey {
+    let padded = |d: usize| d.next_multiple_of(64) as u16;
+    let last = launch + 1 == case.launches.len();
+    let (dk, dv, positions) = (padded(case.dk), padded(case.dv), case.positions());
+    KernelKey {
+        family: Family::Hopper,
+        element: case.element,
+        dk,
+        dv,
+        tiling: tiling(dk, dv, positions),
+        positions,
+        softcap: case.softcap > 0.0,
+        carry_in: launch > 0,
+        cast_out: last,
+        sinks: case.sinks && last,
+        fill: Fill::NegInf,
+    }
+}
+
+/// Every key that the cases use.
+pub(crate) fn keys(_arch: Arch) -> Vec<KernelKey> {
+    cases()
+        .iter()
+        .flat_map(|case| (0..case.launches.len()).map(|i| key(case, i)).collect::<Vec<_>>())
+        .collect()
+}
+
+pub(crate) fn run(gpu: &Gpu, arch: Arch, filter: Option<&str>) -> ExitCode {
+    if arch != Arch::Sm90a {
+        println!("no kernels for this GPU: skipped");
+        return ExitCode::SUCCESS;
+    }
+    let kernels = Kernels::new(gpu, arch);
+    let (mut passed, mut failed) = (0, 0);
+    for case in cases().iter().filter(|c| filter.is_none_or(|f| c.name.contains(f))) {
+        match one(gpu, &kernels, case) {
+            Ok(told) => {
+                passed += 1;
+                println!("ok    {}: {told}", case.name);
+            }
+            Err(why) => {
+                failed += 1;
+                println!("WRONG {}: {why}", case.name);
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn one(gpu: &Gpu, kernels: &Kernels, case: &Case) -> Result<String, String> {
+    let inputs = case.inputs(case.name.bytes().fold(7, |n, b| n * 31 + u64::from(b)));
+    let expected = reference(case, &inputs);
+    let first = launch(gpu, kernels, case, &inputs).map_err(|e| e.to_string())?;
+    let told = compare(case, &expected, &first)?;
+    let again = launch(gpu, kernels, case, &inputs).map_err(|e| e.to_string())?;
+    if again != first {
+        return Err(format!("{told}, but a second run gives other bits"));
+    }
+    Ok(told)
+}
+
+fn at(buffer: &Buffer) -> Place<'_> {
+    Place { buffer, offset: 0 }
+}
+
+/// Bits of out and lse.
+type Results = (Vec<u16>, Vec<f32>);
+
+fn launch(gpu: &Gpu, kernels: &Kernels, case: &Case, inputs: &Inputs) -> Result<Results, CudaError> {
+    let upload = |x: &[f32]| {
+        let bytes: Vec<u8> = x.iter().flat_map(|x| round(case.element, *x).0.to_le_bytes()).collect();
+        gpu.upload(&bytes)
+    };
+    let words = |x: &[i32]| gpu.upload(&x.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>());
+    let heads = case.batch * case.q_heads;
+    let (q_rows, dv) = (case.q_rows(), case.dv);
+    let q = upload(&inputs.q)?;
+    let sinks = gpu.upload(&inputs.sinks.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())?;
+    let (out_bytes, lse_bytes) = (heads * q_rows * dv * 2, heads * q_rows * 4);
+    let out = gpu.filled(out_bytes + GUARD, 0xff)?;
+    let lse = gpu.filled(lse_bytes + GUARD, 0xff)?;
+    let carries: Vec<Buffer> = case
+        .q
+        .iter()
+        .map(|r| gpu.filled(heads * r.len as usize * (dv + 2) * 4 + GUARD, 0xff))
+        .collect::<Result<_, _>>()?;
+    let shift = case.shift.as_ref().map(|s| words(s)).transpose()?;
+    let documents = match &case.documents {
+        None => None,
+        Some(_) => {
+            let all: Vec<(i32, i32)> =
+                (0..case.last_q_row() as i32).filter_map(|r| case.document(r)).collect();
+            let (first, end): (Vec<i32>, Vec<i32>) = all.into_iter().unzip();
+            Some([words(&first)?, words(&end)?])
+        }
+    };
+    let mut locals = 0;
+    let q_pieces: Vec<QRows> = case
+        .q
+        .iter()
+        .zip(&carries)
+        .map(|(r, carry)| {
+            let rows = r.rows(locals);
+            locals += r.len;
+            QRows { rows, carry: Some(at(carry)) }
+        })
+        .collect();
+    for (i, pieces) in case.launches.iter().enumerate() {
+        let key = key(case, i);
+        let gather = |x: &[f32], d: usize, r: &Run| {
+            let heads = 0..case.batch * case.kv_heads;
+            let taken = heads.flat_map(|h| r.globals().map(move |row| (h * case.keys() + row as usize) * d));
+            upload(&taken.flat_map(|at| x[at..][..d].iter().copied()).collect::<Vec<f32>>())
+        };
+        let buffers: Vec<(Buffer, Buffer)> = pieces
+            .iter()
+            .map(|r| Ok((gather(&inputs.k, case.dk, r)?, gather(&inputs.v, case.dv, r)?)))
+            .collect::<Result<_, CudaError>>()?;
+        let kv_pieces =
+            pieces.iter().zip(&buffers).map(|(r, (k, v))| KvRows { rows: r.rows(0), k: at(k), v: at(v) });
+        let step = Step {
+            batch: case.batch,
+            q_heads: case.q_heads,
+            kv_heads: case.kv_heads,
+            q_rows,
+            head_dims: [case.dk, case.dv],
+            q: at(&q),
+            out: key.cast_out.then_some(at(&out)),
+            lse: key.cast_out.then_some(at(&lse)),
+            q_pieces: q_pieces.clone(),
+            kv_pieces: kv_pieces.collect(),
+            scale: case.scale,
+            softcap: case.softcap,
+            empty_row: case.empty_row,
+            window: case.window,
+            shift: shift.as_ref().map(at),
+            documents: documents.as_ref().map(|[a, b]| [at(a), at(b)]),
+            sinks: key.sinks.then_some(Tensor { at: at(&sinks), strides: [0, 1, 0, 0], local_rows: true }),
+        };
+        gpu.attn_partial(&*kernels.get(&key)?, &step)?;
+        gpu.finish()?;
+    }
+    let out = gpu.download(&out)?;
+    let lse = gpu.download(&lse)?;
+    for (what, bytes, used) in [("out", &out, out_bytes), ("lse", &lse, lse_bytes)] {
+        if bytes[used..].iter().any(|b| *b != 0xff) {
+            return Err(CudaError::Launch(format!("bytes behind {what} were written")));
+        }
+    }
+    let halves = out[..out_bytes].chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+    let floats = lse[..lse_bytes]
+        .chunks_exact(4)
+        .map(|b| f32::from_bits(u32::from_le_bytes([b[0], b[1], b[2], b[3]])));
+    Ok((halves.collect(), floats.collect()))
+}
+
+fn compare(case: &Case, expected: &Reference, (out, lse): &Results) -> Result<String, String> {
+    let (mut wrong, mut size) = (0.0f64, 0.0f64);
+    for (i, (bits, want)) in out.iter().zip(&expected.out).enumerate() {
+        let got = number(case.element, *bits);
+        if got.is_nan() || want.is_nan() {
+            if got.is_nan() != want.is_nan() {
+                let (row, column) = (i / case.dv, i % case.dv);
+                return Err(format!("out row {row} column {column} is {got}, not {want}"));
+            }
+            continue;
+        }
+        wrong += (got - want).powi(2);
+        size += want.powi(2);
+    }
+    let error = (wrong / size.max(1e-30)).sqrt();
+    let mut lse_error = 0.0f64;
+    for (row, (got, want)) in lse.iter().zip(&expected.lse).enumerate() {
+        let got = f64::from(*got);
+        if got == *want {
+            continue;
+        }
+        // Logits of 1e4 carry the rounding of f32 scores.
+        let difference = (got - want).abs() / (1.0 + want.abs() * 1e-3);
+        if !difference.is_finite() {
+            return Err(format!("lse of row {row} is {got}, not {want}"));
+        }
+        lse_error = lse_error.max(difference);
+    }
+    let told = format!("out {error:.1e} lse {lse_error:.1e}");
+    let bound = match case.element {
+        Element::Bf16 => 5e-3,
+        Element::F16 => 1e-3,
+    };
+    let bound = if case.gain > 10.0 { bound * 2.0 } else { bound };
+    if error > bound || lse_error > 1e-3 { Err(told) } else { Ok(told) }
+}
+
+fn cases() -> Vec<Case> {
+    let base = |name: &str, dk: usize, dv: usize, sq: i32, sk: i32| Case {
+        name: format!("{name} d{dk}/{dv} {sq}x{sk}"),
+        element: Element::Bf16,
+        batch: 1,
+        q_heads: 4,
+        kv_heads: 2,
+        dk,
+        dv,
+        q: vec![rows(0, 1, sq)],
+        launches: vec![vec![rows(0, 1, sk)]],
+        window: [None, None],
+        shift: None,
+        documents: None,
+        softcap: 0.0,
+        sinks: false,
+        scale: 1.0 / (dk as f32).sqrt(),
+        gain: 1.0,
+        empty_row: 0.0,
+    };
+    let causal = [None, Some(1)];
+    let mut all = vec![];
+    // Every pair of head sizes with a tile of its own, in both types, with and without positions, at odd lengths.
+    let dims = [
+        (64, 64),
+        (128, 128),
+        (192, 128),
+        (256, 256),
+        (192, 192),
+        (256, 128),
+        (64, 128),
+        (128, 64),
+        (40, 72),
+        (8, 8),
+    ];
+    for (dk, dv) in dims {
+        for element in [Element::Bf16, Element::F16] {
+            for window in [[None, None], causal] {
+                let kind = if window == causal { "causal" } else { "full" };
+                let mut case = base(&format!("{kind} {element:?}"), dk, dv, 333, 517);
+                if window == causal {
+                    case = base(&format!("{kind} {element:?}"), dk, dv, 517, 517);
+                }
+                case.element = element;
+                case.window = window;
+                all.push(case);
+            }
+        }
+    }
+    // Lengths around the tiles.
+    for (sq, sk) in
+        [(1, 1), (1, 1000), (63, 64), (128, 128), (129, 127), (1024, 1024), (191, 193), (7, 176), (300, 177)]
+    {
+        let mut case = base("length", 128, 128, sq, sk);
+        case.name.push_str(" full");
+        all.push(case);
+        let mut case = base("length", 128, 128, sq, sk);
+        case.window = [None, Some(1 + sk - sq)];
+        case.name.push_str(" causal from the end");
+        all.push(case);
+    }
+    for (hq, hkv, batch) in [(8, 1, 1), (3, 3, 2), (12, 4, 1), (6, 2, 3)] {
+        let mut case = base(&format!("heads {hq}/{hkv} batch {batch}"), 128, 128, 200, 300);
+        (case.q_heads, case.kv_heads, case.batch) = (hq, hkv, batch);
+        case.window = [None, Some(101)];
+        all.push(case);
+    }
+    // Windows, offsets and rows that see nothing.
+    for (window, empty) in [
+        ([Some(-100), Some(1)], 0.0),
+        ([Some(-3), Some(4)], 0.0),
+        ([None, Some(-200)], 0.0),
+        ([Some(900), None], f32::NAN),
+    ] {
+        let mut case = base(&format!("window {window:?} empty {empty}"), 64, 64, 700, 700);
+        case.window = window;
+        case.empty_row = empty;
+        all.push(case);
+    }
+    let mut case = base("shift per batch", 128, 128, 300, 400);
+    (case.batch, case.window, case.shift) = (3, [Some(-150), Some(1)], Some(vec![100, -120, 0]));
+    all.push(case);
+    let mut case = base("documents", 128, 128, 640, 640);
+    (case.window, case.documents) = (causal, Some(vec![0, 1, 200, 333, 334, 600]));
+    all.push(case);
+    // Rings: chunks of keys in any order, carries between the launches, the zigzag layout.
+    let mut random = Random(11);
+    for (dk, dv, element) in [
+        (64, 64, Element::F16),
+        (128, 128, Element::Bf16),
+        (192, 128, Element::Bf16),
+        (256, 256, Element::F16),
+    ] {
+        for chunks in [2, 3, 8] {
+            for window in [[None, None], causal] {
+                let kind = if window == causal { "causal" } else { "full" };
+                let len = 840 / chunks;
+                let mut case = base(&format!("ring of {chunks} {kind}"), dk, dv, 840, 840);
+                case.element = element;
+                case.window = window;
+                case.q = vec![rows(0, 1, 300), rows(300, 1, 540)];
+                case.launches = (0..chunks).map(|c| vec![rows(c * len, 1, len)]).collect();
+                for i in (1..case.launches.len()).rev() {
+                    case.launches.swap(i, (random.next() % (i as u64 + 1)) as usize);
+                }
+                all.push(case);
+            }
+        }
+    }
+    let mut case = base("zigzag", 128, 128, 256, 1024);
+    case.window = causal;
+    case.q = vec![rows(128, 1, 128), rows(768, 1, 128)];
+    case.launches = (0..4).map(|r| vec![rows(r * 128, 1, 128), rows((7 - r) * 128, 1, 128)]).collect();
+    all.push(case);
+    let mut case = base("stripe", 128, 128, 250, 1000);
+    case.window = causal;
+    case.q = vec![rows(2, 4, 250)];
+    case.launches = [2, 0, 3, 1].map(|r| vec![rows(r, 4, 250)]).into();
+    all.push(case);
+    let mut case = base("eight pieces", 64, 64, 800, 800);
+    case.window = causal;
+    case.q = (0..8).map(|i| rows(i * 100, 1, 100)).collect();
+    case.launches = vec![(0..8).map(|i| rows(i * 100, 1, 100)).collect()];
+    all.push(case);
+    let mut case = base("no keys at all", 128, 128, 200, 0);
+    (case.launches, case.empty_row) = (vec![vec![]], 0.0);
+    all.push(case);
+    // Softcap, sinks, and logits of 1e4.
+    for (softcap, sinks, gain) in
+        [(30.0, false, 4.0), (0.0, true, 1.0), (5.0, true, 4.0), (0.0, false, 1e3), (0.0, true, 1e3)]
+    {
+        for window in [[None, None], causal] {
+            for chunks in [1, 3] {
+                let kind = if window == causal { "causal" } else { "full" };
+                let mut case = base(
+                    &format!("softcap {softcap} sinks {sinks} gain {gain} {kind} in {chunks}"),
+                    128,
+                    128,
+                    300,
+                    300,
+                );
+                (case.softcap, case.sinks, case.gain, case.window) = (softcap, sinks, gain, window);
+                case.launches =
+                    (0..chunks).map(|c| vec![rows(c * (300 / chunks), 1, 300 / chunks)]).collect();
+                if gain > 100.0 {
+                    case.scale = 1.0;
+                    case.gain = gain / (128f32).sqrt();
+                }
+                all.push(case);
+            }
+        }
+    }
+    all
+}

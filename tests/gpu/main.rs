@@ -1,0 +1,44 @@
+//! The kernels on a GPU; without one it says so and succeeds.
+//!
+//! `gpu check` holds every variant that runs on this GPU against a reference in f64. `gpu serve` reads lines and answers each
+//! with times, so that a script can alternate our kernel with others on the same GPU. `gpu cubins DIR` compiles, without a GPU,
+//! what both need; a run with `ANNULUS_CUBINS=DIR` takes it from there and needs no compiler.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod case;
+mod check;
+mod kernels;
+mod reference;
+mod serve;
+
+use annulus::exec::cuda::Gpu;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1).filter(|a| !a.starts_with('-'));
+    let mode = args.next();
+    if mode.as_deref() == Some("cubins") {
+        return kernels::precompile(&args.next().expect("cubins DIR"));
+    }
+    let gpu = match Gpu::open(0) {
+        Ok(gpu) => gpu,
+        Err(e) => {
+            println!("no GPU: skipped ({e})");
+            return ExitCode::SUCCESS;
+        }
+    };
+    let Some(arch) = gpu.arch() else {
+        println!("no kernels for this GPU: skipped");
+        return ExitCode::SUCCESS;
+    };
+    println!("{} ({})", gpu.name().unwrap_or_default(), arch.name());
+    match mode.as_deref() {
+        None | Some("check") => check::run(&gpu, arch, args.next().as_deref()),
+        Some("serve") => serve::run(&gpu, arch),
+        Some(other) => {
+            eprintln!("{other}: expected check [FILTER], serve, or cubins DIR");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Times on request: a line in, a line out.
+//!
+//! `time B HQ HKV SQ SK DK DV causal|full bf16|f16 [BN=n] [WGS=n] [REPEAT=n]` times one whole launch;
+//! `step …` the same with a carry in and out, as a step in the middle of a ring. Causal: the last query row sees the last key.
+//! The answer: `ms MEDIAN min MIN iqr IQR tflops T`, or `error WHY`.
+
+use super::case::Random;
+use super::kernels::Kernels;
+use annulus::exec::cuda::{Buffer, CudaError, Gpu, KvRows, Place, QRows, Step};
+use annulus::lower::{Arch, Element, Family, Fill, KernelKey, Rows, tiling};
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::io::BufRead;
+use std::process::ExitCode;
+
+struct Request {
+    carry: bool,
+    sizes: [usize; 7],
+    causal: bool,
+    element: Element,
+    keys: Option<u16>,
+    warpgroups: Option<u8>,
+    repeat: usize,
+}
+
+/// Inputs that are rotated, so that no launch finds its own in the cache.
+const SETS: usize = 4;
+const WARM_UP: usize = 5;
+
+pub(crate) fn run(gpu: &Gpu, arch: Arch) -> ExitCode {
+    let kernels = Kernels::new(gpu, arch);
+    let mut pools: BTreeMap<Element, Buffer> = BTreeMap::new();
+    for line in std::io::stdin().lock().lines() {
+        let Ok(line) = line else { break };
+        if line.trim().is_empty() {
+            continue;
+        }
+        let answer = parse(&line).and_then(|request| {
+            if !pools.contains_key(&request.element) {
+                let pool = pool(gpu, request.element).map_err(|e| e.to_string())?;
+                pools.insert(request.element, pool);
+            }
+            answer(gpu, &kernels, &request, &pools[&request.element]).map_err(|e| e.to_string())
+        });
+        match answer {
+            Ok(text) => println!("{text}"),
+            Err(why) => println!("error {}", why.replace('\n', " | ")),
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn parse(line: &str) -> Result<Request, String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [verb, b, hq, hkv, sq, sk, dk, dv, mask, element, more @ ..] = words.as_slice() else {
+        return Err(
+            "expected: time|step B HQ HKV SQ SK DK DV causal|full bf16|f16 [BN=n] [WGS=n] [REPEAT=n]".into(),
+        );
+    };
+    let mut sizes = [0; 7];
+    for (to, word) in sizes.iter_mut().zip([b, hq, hkv, sq, sk, dk, dv]) {
+        *to = word.parse().map_err(|_| format!("{word} is not a number"))?;
+    }
+    let mut request = Request {
+        carry: *verb == "step",
+        sizes,
+        causal: *mask == "causal",
+        element: if *element == "f16" { Element::F16 } else { Element::Bf16 },
+        keys: None,
+        warpgroups: None,
+        repeat: 30,
+    };
+    for word in more {
+        let (name, value) = word.split_once('=').ok_or_else(|| format!("{word}: expected NAME=n"))?;
+        let value: usize = value.parse().map_err(|_| format!("{word} has no number"))?;
+        match name {
+            "BN" => request.keys = Some(value as u16),
+            "WGS" => request.warpgroups = Some(value as u8),
+            "REPEAT" => request.repeat = value.max(1),
+            _ => return Err(format!("{name} is not known")),
+        }
+    }
+    Ok(request)
+}
+
+fn key(r: &Request) -> KernelKey {
+    let [.., dk, dv] = r.sizes.map(|d| d.next_multiple_of(64) as u16);
+    let mut tiling = tiling(dk, dv, r.causal);
+    tiling.keys = r.keys.unwrap_or(tiling.keys);
+    tiling.warpgroups = r.warpgroups.unwrap_or(tiling.warpgroups);
+    KernelKey {
+        family: Family::Hopper,
+        element: r.element,
+        dk,
+        dv,
+        tiling,
+        positions: r.causal,
+        softcap: false,
+        carry_in: r.carry,
+        cast_out: !r.carry,
+        sinks: false,
+        fill: Fill::NegInf,
+    }
+}
+
+/// What a benchmark asks for.
+pub(crate) fn keys() -> Vec<KernelKey> {
+    let mut all = vec![];
+    for d in [(64, 64), (128, 128), (192, 128), (256, 256)] {
+        for causal in [false, true] {
+            for carry in [false, true] {
+                for element in [Element::Bf16, Element::F16] {
+                    let sizes = [1, 1, 1, 1, 1, d.0, d.1];
+                    all.push(key(&Request {
+                        carry,
+                        sizes,
+                        causal,
+                        element,
+                        keys: None,
+                        warpgroups: None,
+                        repeat: 1,
+                    }));
+                }
+            }
+        }
+    }
+    all
+}
+
+/// Normal numbers that inputs are cut from: an odd number of them, so that copies do not line up.
+const POOL: usize = (1 << 24) - 8 * 1009;
+
+fn pool(gpu: &Gpu, element: Element) -> Result<Buffer, CudaError> {
+    let chunks: Vec<Vec<u8>> = (0..POOL.div_ceil(1 << 16) as u64)
+        .into_par_iter()
+        .map(|i| {
+            let mut random = Random(i << 32);
+            (0..1 << 16).flat_map(|_| super::case::round(element, random.normal()).0.to_le_bytes()).collect()
+        })
+        .collect();
+    gpu.upload(&chunks.concat()[..POOL * 2])
+}
+
+fn input(gpu: &Gpu, pool: &Buffer, elements: usize, from: usize) -> Result<Buffer, CudaError> {
+    let bytes = elements * 2;
+    let mut buffer = gpu.filled(bytes, 0)?;
+    let (mut done, mut at) = (0, from * 16 % pool.bytes());
+    while done < bytes {
+        let length = (bytes - done).min(pool.bytes() - at);
+        gpu.copy((pool, at), (&mut buffer, done), length)?;
+        done += length;
+        at = 0;
+    }
+    Ok(buffer)
+}
+
+fn at(buffer: &Buffer) -> Place<'_> {
+    Place { buffer, offset: 0 }
+}
+
+fn answer(gpu: &Gpu, kernels: &Kernels, r: &Request, pool: &Buffer) -> Result<String, CudaError> {
+    let [batch, hq, hkv, sq, sk, dk, dv] = r.sizes;
+    let kernel = kernels.get(&key(r))?;
+    let mut sets = vec![];
+    for i in 0..SETS {
+        let q = input(gpu, pool, batch * hq * sq * dk, i * 37_511)?;
+        let k = input(gpu, pool, batch * hkv * sk * dk, i * 51_287 + 11)?;
+        let v = input(gpu, pool, batch * hkv * sk * dv, i * 92_821 + 23)?;
+        let out = gpu.filled(batch * hq * sq * dv * 2, 0xff)?;
+        // A carry of zeros: reading and writing cost the same whatever it holds.
+        let carry = r.carry.then(|| gpu.filled(batch * hq * sq * (dv + 2) * 4, 0)).transpose()?;
+        sets.push((q, k, v, out, carry));
+    }
+    let lse = gpu.filled(batch * hq * sq * 4, 0xff)?;
+    let rows = |len: usize| Rows { start: 0, step: 1, len: len as i32, local: 0 };
+    let mut times = vec![];
+    for i in 0..WARM_UP + r.repeat {
+        let (q, k, v, out, carry) = &sets[i % SETS];
+        let step = Step {
+            batch,
+            q_heads: hq,
+            kv_heads: hkv,
+            q_rows: sq,
+            head_dims: [dk, dv],
+            q: at(q),
+            out: (!r.carry).then_some(at(out)),
+            lse: (!r.carry).then_some(at(&lse)),
+            q_pieces: vec![QRows { rows: rows(sq), carry: carry.as_ref().map(at) }],
+            kv_pieces: vec![KvRows { rows: rows(sk), k: at(k), v: at(v) }],
+            scale: 1.0 / (dk as f32).sqrt(),
+            softcap: 0.0,
+            empty_row: 0.0,
+            window: [None, r.causal.then_some(1 + sk as i32 - sq as i32)],
+            shift: None,
+            documents: None,
+            sinks: None,
+        };
+        let ms = gpu.time(|| gpu.attn_partial(&kernel, &step))?;
+        if i >= WARM_UP {
+            times.push(f64::from(ms));
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    let rank = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
+    let pairs: f64 = if r.causal {
+        (0..sq).map(|row| (row + 1 + sk).saturating_sub(sq).min(sk) as f64).sum()
+    } else {
+        sq as f64 * sk as f64
+    };
+    let flop = 2.0 * (batch * hq) as f64 * pairs * (dk + dv) as f64;
+    let median = rank(0.5);
+    Ok(format!(
+        "ms {median:.5} min {:.5} iqr {:.5} tflops {:.1}",
+        times[0],
+        rank(0.75) - rank(0.25),
+        flop / median / 1e9
+    ))
+}
