@@ -85,7 +85,7 @@ impl KernelKey {
 
     /// Query rows of a unit of work.
     pub fn rows(&self) -> usize {
-        usize::from(self.tiling.warpgroups) * 64
+        self.tiling.rows()
     }
 
     /// Threads of a block: a producer warpgroup beside those that multiply.
@@ -93,12 +93,8 @@ impl KernelKey {
         (usize::from(self.tiling.warpgroups) + 1) * 128
     }
 
-    /// Dynamic shared memory of a block in bytes: q once, two buffers of k and of v, barriers.
+    /// Dynamic shared memory of a block in bytes.
     pub fn shared_bytes(&self) -> usize {
-        let (dk, dv) = (usize::from(self.dk), usize::from(self.dv));
-        2 * (self.rows() * dk + 2 * usize::from(self.tiling.keys) * (dk + dv)) + BARRIER_BYTES
+        self.tiling.shared_bytes(self.dk, self.dv)
     }
 }
-
-/// Room for barriers behind the tiles; the text checks that it suffices.
-const BARRIER_BYTES: usize = 256;

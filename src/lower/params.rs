@@ -129,7 +129,7 @@ pub(super) fn layout_checks() -> String {
         for (field, at) in *fields {
             let _ = writeln!(
                 out,
-                "static_assert(__builtin_offsetof({name}, {field}) == {at}, \"{name}.{field}\");"
+                "static_assert(__INTADDR__(&(({name}*)0)->{field}) == {at}, \"{name}.{field}\");"
             );
         }
     }

@@ -26,7 +26,7 @@ pub fn text(key: &KernelKey) -> String {
 pub fn prelude(key: &KernelKey) -> String {
     let (producer, consumer) = key.tiling.registers();
     let mut out = String::from("#define FILL_NEG_INF 0\n#define FILL_REPLACE 1\n#define FILL_ADD 2\n");
-    out.push_str("#define INFINITY __int_as_float(0x7f800000)\n");
+    out.push_str("#define INFINITY __int_as_float(0x7f800000)\n#define NAN __int_as_float(0x7fffffff)\n");
     let fill = match key.fill {
         Fill::NegInf => 0,
         Fill::Replace => 1,
@@ -39,6 +39,8 @@ pub fn prelude(key: &KernelKey) -> String {
         ("WGS", key.tiling.warpgroups.into()),
         ("BN", key.tiling.keys.into()),
         ("PINGPONG", key.tiling.turns.into()),
+        ("Q_SLOTS", key.tiling.q_slots.into()),
+        ("EXP2_BY_FMA", key.tiling.exp2_by_fma.into()),
         ("POSITIONS", key.positions.into()),
         ("SOFTCAP", key.softcap.into()),
         ("CARRY_IN", key.carry_in.into()),

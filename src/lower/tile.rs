@@ -20,6 +20,10 @@ pub struct Tiling {
     pub keys: u16,
     /// Whether warpgroups take turns at the tensor cores, so that one's softmax lies under the other's products.
     pub turns: bool,
+    /// Query tiles in shared memory: with two, the next one is loaded while this one is worked on.
+    pub q_slots: u8,
+    /// How many exponentials of sixteen are computed by multiply-adds, beside those of the special function unit.
+    pub exp2_by_fma: u8,
 }
 
 /// The cut for these padded head sizes.
@@ -39,10 +43,25 @@ pub fn tiling(dk: u16, dv: u16, positions: bool) -> Tiling {
         // 224 KiB and all of 232 registers.
         _ => (2, 80, false),
     };
-    Tiling { warpgroups, keys, turns }
+    let tiling = Tiling { warpgroups, keys, turns, q_slots: 2, exp2_by_fma: 0 };
+    if tiling.shared_bytes(dk, dv) <= SHARED_LIMIT { tiling } else { Tiling { q_slots: 1, ..tiling } }
 }
 
+/// Room for barriers behind the tiles; the text checks that it suffices.
+const BARRIER_BYTES: usize = 512;
+
 impl Tiling {
+    /// Dynamic shared memory of a block in bytes: q, two buffers of k and of v, barriers.
+    pub fn shared_bytes(&self, dk: u16, dv: u16) -> usize {
+        let (dk, dv, keys) = (usize::from(dk), usize::from(dv), usize::from(self.keys));
+        2 * (usize::from(self.q_slots) * self.rows() * dk + 2 * keys * (dk + dv)) + BARRIER_BYTES
+    }
+
+    /// Query rows of a unit of work.
+    pub fn rows(&self) -> usize {
+        usize::from(self.warpgroups) * 64
+    }
+
     /// Registers per thread of the producer and of the others after they share out 64 K per block.
     pub fn registers(&self) -> (usize, usize) {
         if self.warpgroups == 3 { (32, 160) } else { (40, 232) }

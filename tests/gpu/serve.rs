@@ -1,6 +1,6 @@
 //! Times on request: a line in, a line out.
 //!
-//! `time B HQ HKV SQ SK DK DV causal|full bf16|f16 [BN=n] [WGS=n] [REPEAT=n]` times one whole launch;
+//! `time B HQ HKV SQ SK DK DV causal|full bf16|f16 [BN=n] [WGS=n] [QS=n] [FMA=n] [TURNS=0|1] [REPEAT=n]` times one whole launch;
 //! `step …` the same with a carry in and out, as a step in the middle of a ring. Causal: the last query row sees the last key.
 //! The answer: `ms MEDIAN min MIN iqr IQR tflops T`, or `error WHY`.
 
@@ -10,6 +10,7 @@ use annulus::exec::cuda::{Buffer, CudaError, Gpu, KvRows, Place, QRows, Step};
 use annulus::lower::{Arch, Element, Family, Fill, KernelKey, Rows, tiling};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::BufRead;
 use std::process::ExitCode;
 
@@ -18,8 +19,8 @@ struct Request {
     sizes: [usize; 7],
     causal: bool,
     element: Element,
-    keys: Option<u16>,
-    warpgroups: Option<u8>,
+    /// BN, WGS, QS, FMA, TURNS: in the place of the table's.
+    tiling: BTreeMap<String, u16>,
     repeat: usize,
 }
 
@@ -36,11 +37,11 @@ pub(crate) fn run(gpu: &Gpu, arch: Arch) -> ExitCode {
             continue;
         }
         let answer = parse(&line).and_then(|request| {
-            if !pools.contains_key(&request.element) {
-                let pool = pool(gpu, request.element).map_err(|e| e.to_string())?;
-                pools.insert(request.element, pool);
-            }
-            answer(gpu, &kernels, &request, &pools[&request.element]).map_err(|e| e.to_string())
+            let pool = match pools.entry(request.element) {
+                Entry::Occupied(there) => there.into_mut(),
+                Entry::Vacant(empty) => empty.insert(pool(gpu, request.element).map_err(|e| e.to_string())?),
+            };
+            answer(gpu, &kernels, &request, pool).map_err(|e| e.to_string())
         });
         match answer {
             Ok(text) => println!("{text}"),
@@ -54,7 +55,7 @@ fn parse(line: &str) -> Result<Request, String> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let [verb, b, hq, hkv, sq, sk, dk, dv, mask, element, more @ ..] = words.as_slice() else {
         return Err(
-            "expected: time|step B HQ HKV SQ SK DK DV causal|full bf16|f16 [BN=n] [WGS=n] [REPEAT=n]".into(),
+            "expected: time|step B HQ HKV SQ SK DK DV causal|full bf16|f16 [BN=n] [WGS=n] [QS=n] [FMA=n] [TURNS=0|1] [REPEAT=n]".into(),
         );
     };
     let mut sizes = [0; 7];
@@ -66,16 +67,16 @@ fn parse(line: &str) -> Result<Request, String> {
         sizes,
         causal: *mask == "causal",
         element: if *element == "f16" { Element::F16 } else { Element::Bf16 },
-        keys: None,
-        warpgroups: None,
+        tiling: BTreeMap::new(),
         repeat: 30,
     };
     for word in more {
         let (name, value) = word.split_once('=').ok_or_else(|| format!("{word}: expected NAME=n"))?;
         let value: usize = value.parse().map_err(|_| format!("{word} has no number"))?;
         match name {
-            "BN" => request.keys = Some(value as u16),
-            "WGS" => request.warpgroups = Some(value as u8),
+            "BN" | "WGS" | "QS" | "FMA" | "TURNS" => {
+                request.tiling.insert(name.into(), value as u16);
+            }
             "REPEAT" => request.repeat = value.max(1),
             _ => return Err(format!("{name} is not known")),
         }
@@ -86,8 +87,12 @@ fn parse(line: &str) -> Result<Request, String> {
 fn key(r: &Request) -> KernelKey {
     let [.., dk, dv] = r.sizes.map(|d| d.next_multiple_of(64) as u16);
     let mut tiling = tiling(dk, dv, r.causal);
-    tiling.keys = r.keys.unwrap_or(tiling.keys);
-    tiling.warpgroups = r.warpgroups.unwrap_or(tiling.warpgroups);
+    let given = |name: &str| r.tiling.get(name).copied();
+    tiling.keys = given("BN").unwrap_or(tiling.keys);
+    tiling.warpgroups = given("WGS").map_or(tiling.warpgroups, |n| n as u8);
+    tiling.q_slots = given("QS").map_or(tiling.q_slots, |n| n as u8);
+    tiling.exp2_by_fma = given("FMA").map_or(tiling.exp2_by_fma, |n| n as u8);
+    tiling.turns = given("TURNS").map_or(tiling.turns, |n| n > 0);
     KernelKey {
         family: Family::Hopper,
         element: r.element,
@@ -116,8 +121,7 @@ pub(crate) fn keys() -> Vec<KernelKey> {
                         sizes,
                         causal,
                         element,
-                        keys: None,
-                        warpgroups: None,
+                        tiling: BTreeMap::new(),
                         repeat: 1,
                     }));
                 }
