@@ -176,8 +176,9 @@ struct Softmax {
         return exp2_fast(before - now);
     }
 
-    // Turns scores into weights exp(score − m) and adds them to l; o must be multiplied by `shrink`. No branch, so that one
-    // row's maximum, the exponentials and whatever follows them share the clocks: the special-function unit is what takes time.
+    // Turns scores into weights exp(score − m) and adds them to l; o must be multiplied by `shrink`. The reference lags while
+    // the maximum grows by less than a factor 2^8, which changes no result, for o and l share it, and saves rescaling o. No
+    // branch, so that one row's maximum, the exponentials and the packing share the clocks of the special-function unit.
     __device__ void weigh(float (&s)[BN / 2], float unit, float (&shrink)[2]) {
         const float factor = unit * LOG2E;
 #pragma unroll
@@ -191,7 +192,8 @@ struct Softmax {
             float x = max_or_nan(top[0], top[1]);
             x = max_or_nan(x, shuffle_xor(x, 1));
             x = max_or_nan(x, shuffle_xor(x, 2));
-            shrink[h] = refer(h, max_or_nan(m[h], x * unit));
+            float peak = x * unit;
+            shrink[h] = refer(h, peak <= m[h] + 5.5f ? m[h] : peak);  // 8·ln 2
             float sum[2] = {l[h] * shrink[h], 0.0f};
 #pragma unroll
             for (int i = 0; i < BN / 2; i += 4) {
@@ -388,11 +390,7 @@ __device__ inline void consume(const Params& p, u8* smem, Barriers& bar, int wg)
             pack_weights(weights, s);
             for (; --left > 0; ++blocks) {
                 mbarrier_wait(&bar.k_full[slot_of<2>(blocks + 1)], round_of<2>(blocks + 1));
-                BlockMail at = bar.block[slot_of<2>(blocks + 1)];
-                if (at.piece != piece) {
-                    piece = at.piece;
-                    sight.look(p, tile.work, piece, wg);
-                }
+                const BlockMail at = bar.block[slot_of<2>(blocks + 1)];
                 turn_wait(wg);
                 hold(s);
                 hold(o);
@@ -405,6 +403,10 @@ __device__ inline void consume(const Params& p, u8* smem, Barriers& bar, int wg)
                 issue_values(o, weights, tile_advance(v_tile, slot_of<2>(blocks) * V_BYTES));
                 wgmma_commit();
                 turn_pass(wg);
+                if (at.piece != piece) {
+                    piece = at.piece;
+                    sight.look(p, tile.work, piece, wg);
+                }
                 wgmma_wait<1>();
                 hold(s);
                 if (leads) mbarrier_arrive(&bar.k_free[slot_of<2>(blocks + 1)]);
@@ -415,8 +417,8 @@ __device__ inline void consume(const Params& p, u8* smem, Barriers& bar, int wg)
                 hold(o);
                 hold(weights);
                 if (leads) mbarrier_arrive(&bar.v_free[slot_of<2>(blocks)]);
-                shrink_rows(o, shrink);
                 pack_weights(weights, s);
+                if (any_lane(shrink[0] != 1.0f || shrink[1] != 1.0f)) shrink_rows(o, shrink);
             }
             mbarrier_wait(&bar.v_full[slot_of<2>(blocks)], round_of<2>(blocks));
             hold(o);
