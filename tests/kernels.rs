@@ -16,19 +16,37 @@ mod reference;
 #[path = "kernels/run.rs"]
 mod run;
 
-use build::{Key, compiler};
+use annulus::lower::{Element, Family, Fill, KernelKey, tiling};
+use build::compiler;
 use problem::{Problem, rows};
 use run::check;
 
 /// Seeds under which every case runs: each is another order of threads, blocks and copies.
 const SEEDS: [u64; 4] = [1, 2, 3, 5];
 
+/// A Hopper kernel for these head sizes, with the tiles that they get.
+fn hopper(dk: u16, dv: u16, positions: bool) -> KernelKey {
+    KernelKey {
+        family: Family::Hopper,
+        element: Element::Bf16,
+        dk,
+        dv,
+        tiling: tiling(dk, dv, positions),
+        positions,
+        softcap: false,
+        carry_in: false,
+        cast_out: true,
+        sinks: false,
+        fill: Fill::NegInf,
+    }
+}
+
 #[test]
 fn causal() {
     let Some(compiler) = compiler() else { return };
     let mut p = Problem::new(4, 2, 128, 128);
     p.queries(&[rows(0, 1, 200)]).chunk(&[rows(0, 1, 200)]).causal(0);
-    check(&compiler, &Key::default(), &p, &SEEDS).unwrap();
+    check(&compiler, &hopper(128, 128, true), &p, None, &SEEDS).unwrap();
 }
 
 #[test]
@@ -37,11 +55,10 @@ fn planted_faults_are_caught() {
     let mut problem = Problem::new(3, 1, 128, 128);
     problem.size = 16.0; // so that maxima grow
     problem.queries(&[rows(450, 1, 150)]).chunk(&[rows(450, 1, 150)]).chunk(&[rows(0, 1, 450)]).causal(0);
-    let key = Key { cast_out: false, ..Key::default() };
-    check(&compiler, &key, &problem, &SEEDS).unwrap();
+    let key = KernelKey { cast_out: false, ..hopper(128, 128, true) };
+    check(&compiler, &key, &problem, None, &SEEDS).unwrap();
     for fault in faults::HOPPER {
-        let key = Key { fault: Some(fault), ..key.clone() };
-        let said = check(&compiler, &key, &problem, &[1]).expect_err(fault.name);
+        let said = check(&compiler, &key, &problem, Some(fault), &[1]).expect_err(fault.name);
         assert!(said.contains(fault.found), "{}: {said}", fault.name);
     }
 }

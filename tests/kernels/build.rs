@@ -1,17 +1,17 @@
 //! From a key to a program: the kernel's text between the machine's headers, compiled by the system's C++ compiler.
 
 use crate::faults::Fault;
+use annulus::lower::{self, Element, KernelKey};
 use sha2::{Digest, Sha256};
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const CONTRACT: &str = include_str!("../../kernels/contract.cuh");
-const HOPPER: &str = include_str!("../../kernels/hopper.cuh");
-const SHIM: [(&str, &str); 8] = [
+const SHIM: [(&str, &str); 10] = [
+    ("contract.cuh", lower::CONTRACT),
     ("machine.h", include_str!("shim/machine.h")),
     ("cuda.h", include_str!("shim/cuda.h")),
-    ("launch.h", include_str!("shim/launch.h")),
+    ("kernel.h", include_str!("shim/kernel.h")),
+    ("launch.cpp", include_str!("shim/launch.cpp")),
     ("fibers.cpp", include_str!("shim/fibers.cpp")),
     ("barriers.cpp", include_str!("shim/barriers.cpp")),
     ("memory.cpp", include_str!("shim/memory.cpp")),
@@ -19,87 +19,29 @@ const SHIM: [(&str, &str); 8] = [
     ("products.cpp", include_str!("shim/products.cpp")),
 ];
 
-/// What makes a kernel.
-#[derive(Clone)]
-pub(crate) struct Key {
-    pub(crate) bf16: bool,
-    pub(crate) dk: usize,
-    pub(crate) dv: usize,
-    pub(crate) warpgroups: usize,
-    pub(crate) keys: usize,
-    pub(crate) turns: bool,
-    /// Of eight exponentials, how many are taken by a polynomial.
-    pub(crate) exp2_by_fma: usize,
-    pub(crate) q_slots: usize,
-    pub(crate) positions: bool,
-    pub(crate) softcap: bool,
-    pub(crate) carry_in: bool,
-    pub(crate) cast_out: bool,
-    pub(crate) sinks: bool,
-    pub(crate) fault: Option<&'static Fault>,
-}
-
-impl Default for Key {
-    fn default() -> Self {
-        Key {
-            bf16: true,
-            dk: 128,
-            dv: 128,
-            warpgroups: 2,
-            keys: 128,
-            turns: true,
-            exp2_by_fma: 0,
-            q_slots: 1,
-            positions: true,
-            softcap: false,
-            carry_in: false,
-            cast_out: true,
-            sinks: false,
-            fault: None,
-        }
+/// The kernel's text with a fault planted, between what it stands on here.
+fn source(key: &KernelKey, fault: Option<&Fault>) -> String {
+    let mut body = lower::body(key).to_string();
+    for &(right, wrong) in fault.iter().flat_map(|f| f.edits) {
+        assert!(body.contains(right), "a planted fault has no place in the text any more: {right}");
+        body = body.replacen(right, wrong, 1);
     }
-}
-
-impl Key {
-    fn text(&self) -> String {
-        let mut out = String::from(
-            "#include \"cuda.h\"\n#undef INFINITY\n#define INFINITY __int_as_float(0x7f800000)\n",
-        );
-        out.push_str(
-            "#define FILL_NEG_INF 0\n#define FILL_REPLACE 1\n#define FILL_ADD 2\n#define FILL FILL_NEG_INF\n",
-        );
-        let numbers = [
-            ("ELEMENT_BF16", self.bf16.into()),
-            ("DK", self.dk),
-            ("DV", self.dv),
-            ("WGS", self.warpgroups),
-            ("BN", self.keys),
-            ("Q_SLOTS", self.q_slots),
-            ("EXP2_BY_FMA", self.exp2_by_fma),
-            ("PINGPONG", self.turns.into()),
-            ("POSITIONS", self.positions.into()),
-            ("SOFTCAP", self.softcap.into()),
-            ("CARRY_IN", self.carry_in.into()),
-            ("CAST_OUT", self.cast_out.into()),
-            ("SINKS", self.sinks.into()),
-            ("PRODUCER_REGISTERS", 40),
-            ("CONSUMER_REGISTERS", 232),
-        ];
-        for (name, value) in numbers {
-            writeln!(out, "#define {name} {value}").unwrap();
-        }
-        for line in CONTRACT.lines().filter(|l| !l.starts_with("typedef")) {
-            writeln!(out, "{line}").unwrap();
-        }
-        let mut body = HOPPER.to_string();
-        for &(right, wrong) in self.fault.iter().flat_map(|f| f.edits) {
-            assert!(body.contains(right), "a planted fault has no place in the text any more: {right}");
-            body = body.replacen(right, wrong, 1);
-        }
-        out.push_str(&body);
-        out.push_str("\n#define KERNEL_HOPPER 1\n#define THREADS ((WGS + 1) * 128)\n#include \"launch.h\"\n");
-        out
-    }
+    let (rows, keys, threads) = (key.rows(), key.tiling.keys, key.threads());
+    let (bf16, shared) = (key.element == Element::Bf16, key.shared_bytes());
+    format!(
+        "#include \"cuda.h\"
+#include \"kernel.h\"
+#undef INFINITY
+#undef NAN
+{}{}{body}
+__attribute__((no_sanitize(\"thread\"))) static void enter(const void* params, const void* maps) {{
+    attn_partial(*(const Params*)params, *(const Maps*)maps);
+}}
+const Kernel kernel{{{rows}, {keys}, {threads}, {shared}, {bf16}, true, enter}};
+",
+        lower::prelude(key),
+        lower::CONTRACT,
+    )
 }
 
 /// The system's C++ compiler, with the machine compiled.
@@ -136,8 +78,8 @@ pub(crate) fn compiler() -> Option<Compiler> {
 
 impl Compiler {
     /// The program that runs this kernel.
-    pub(crate) fn program(&self, key: &Key) -> PathBuf {
-        let text = key.text();
+    pub(crate) fn program(&self, key: &KernelKey, fault: Option<&Fault>) -> PathBuf {
+        let text = source(key, fault);
         let source = self.folder.join(format!("kernel-{}.cpp", hash(&text)));
         write(&source, text.as_bytes());
         // The compiler reports every access to memory; memory.cpp listens.

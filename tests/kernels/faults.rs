@@ -11,12 +11,12 @@ pub(crate) const HOPPER: &[Fault] = &[
     Fault {
         name: "k is not waited for",
         found: "race: reads shared memory",
-        edits: &[("mbarrier_wait(&bar.k_full[slot_of<2>(blocks + 1)], round_of<2>(blocks + 1));", "")],
+        edits: &[("mbarrier_wait(&bar.k_full[slot_of<2>(blocks + 1)], round_of<2>(blocks + 1));", ";")],
     },
     Fault {
         name: "v is not waited for",
         found: "race: reads shared memory",
-        edits: &[("mbarrier_wait(&bar.v_full[slot_of<2>(blocks)], round_of<2>(blocks));", "")],
+        edits: &[("mbarrier_wait(&bar.v_full[slot_of<2>(blocks)], round_of<2>(blocks));", ";")],
     },
     Fault {
         name: "the wrong phase",
@@ -36,16 +36,12 @@ pub(crate) const HOPPER: &[Fault] = &[
         found: " is ",
         edits: &[("i32 step = 8 * (i / 4) + (i & 1);", "i32 step = 8 * (i / 4) + (i & 1) - 1;")],
     },
-    Fault {
-        name: "o is not rescaled",
-        found: " of o is ",
-        edits: &[("if (moved) shrink_rows(o, shrink);", "")],
-    },
+    Fault { name: "o is not rescaled", found: " of o is ", edits: &[("shrink_rows(o, shrink);", ";")] },
     Fault {
         name: "k is released early",
         found: "while a product reads it",
         edits: &[
-            ("if (leads) mbarrier_arrive(&bar.k_free[slot_of<2>(blocks + 1)]);", ""),
+            ("if (leads) mbarrier_arrive(&bar.k_free[slot_of<2>(blocks + 1)]);", ";"),
             (
                 "wgmma_wait<1>();",
                 "if (leads) mbarrier_arrive(&bar.k_free[slot_of<2>(blocks + 1)]);\nwgmma_wait<1>();",
@@ -56,42 +52,38 @@ pub(crate) const HOPPER: &[Fault] = &[
         name: "v is released early",
         found: "while a product reads it",
         edits: &[
-            ("if (leads) mbarrier_arrive(&bar.v_free[slot_of<2>(blocks)]);", ""),
+            ("if (leads) mbarrier_arrive(&bar.v_free[slot_of<2>(blocks)]);", ";"),
             (
-                "bool moved = soft.weigh",
-                "if (leads) mbarrier_arrive(&bar.v_free[slot_of<2>(blocks)]);\nbool moved = soft.weigh",
+                "wgmma_wait<1>();",
+                "wgmma_wait<1>();\nif (leads) mbarrier_arrive(&bar.v_free[slot_of<2>(blocks)]);",
             ),
         ],
     },
     Fault {
         name: "scores are read before they are there",
         found: "touches the sum of a product",
-        edits: &[("wgmma_wait<1>();", "")],
+        edits: &[("wgmma_wait<1>();", ";")],
     },
     Fault {
         name: "weights are overwritten under a product",
         found: "overwrites an operand",
-        edits: &[("bool moved = soft.weigh", "pack_weights(weights, s);\nbool moved = soft.weigh")],
+        edits: &[("wgmma_wait<1>();", "wgmma_wait<1>();\npack_weights(weights, s);")],
     },
     Fault {
         name: "registers are handed over without a fence",
         found: "written after the last wgmma_fence",
         edits: &[
-            ("hold(weights);\n                wgmma_fence();", ""),
+            ("hold(weights);\n                wgmma_fence();", ";"),
             ("wgmma_fence();\n                issue_values", "issue_values"),
         ],
     },
     Fault {
         name: "a race on m and l",
-        found: "race: writes carry",
+        found: "carry0+",
         edits: &[(
             "// All four lanes of the row have read m and l before one of them writes.\n            warp_sync();",
             "",
         )],
     },
-    Fault {
-        name: "the turn is not passed on",
-        found: "deadlock",
-        edits: &[("turn_pass(wg);\n                wgmma_wait<1>();", "wgmma_wait<1>();")],
-    },
+    Fault { name: "the turn is not passed on", found: "deadlock", edits: &[("turn_pass(wg);\n", ";\n")] },
 ];

@@ -1,24 +1,33 @@
 //! Runs a problem chunk by chunk, as a schedule would, and holds it against the reference.
 
-use crate::build::{Compiler, Key};
+use crate::build::Compiler;
+use crate::faults::Fault;
 use crate::problem::{Problem, Rows};
 use crate::reference;
+use annulus::lower::KernelKey;
 use half::{bf16, f16};
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// What a wrong kernel does: the machine's fault, or the place and size of a wrong number.
-pub(crate) fn check(compiler: &Compiler, key: &Key, p: &Problem, seeds: &[u64]) -> Result<(), String> {
+pub(crate) fn check(
+    compiler: &Compiler,
+    key: &KernelKey,
+    p: &Problem,
+    fault: Option<&Fault>,
+    seeds: &[u64],
+) -> Result<(), String> {
     let mut carry: Vec<Vec<u8>> = Vec::new();
     let last = p.chunks.len() - 1;
     for (i, _) in p.chunks.iter().enumerate() {
-        let key = Key {
+        let key = KernelKey {
             carry_in: key.carry_in || i > 0,
             cast_out: key.cast_out && i == last,
             sinks: p.sinks.is_some() && key.cast_out && i == last,
-            ..key.clone()
+            ..*key
         };
-        let output = play(compiler, &key, p, i, &carry, seeds)?;
+        let output = play((compiler, &key, fault), p, i, &carry, seeds)?;
         if key.cast_out {
             return compare_out(p, &key, &output);
         }
@@ -44,8 +53,7 @@ fn split(p: &Problem, mut bytes: &[u8]) -> Vec<Vec<u8>> {
 
 /// One launch. Returns the output and lse, or the carries.
 fn play(
-    compiler: &Compiler,
-    key: &Key,
+    (compiler, key, fault): (&Compiler, &KernelKey, Option<&Fault>),
     p: &Problem,
     chunk: usize,
     carry: &[Vec<u8>],
@@ -124,7 +132,7 @@ fn play(
         (0..p.pieces.len()).for_each(|i| text.line(format!("dump carry{i}")));
     }
     text.line("dump counter".into());
-    let mut output = text.run(compiler, key, seeds)?;
+    let mut output = text.run(&compiler.program(key, fault), seeds)?;
     let counter = output.split_off(output.len() - 8);
     if counter.iter().any(|&b| b != 0) {
         return Err(format!("the counter is left at {counter:?}"));
@@ -154,8 +162,8 @@ impl Script {
         self.line(format!("at {field} {field}"));
     }
 
-    fn run(&self, compiler: &Compiler, key: &Key, seeds: &[u64]) -> Result<Vec<u8>, String> {
-        let mut child = Command::new(compiler.program(key))
+    fn run(&self, program: &Path, seeds: &[u64]) -> Result<Vec<u8>, String> {
+        let mut child = Command::new(program)
             .args(seeds.iter().map(u64::to_string))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -215,17 +223,17 @@ fn rounding(p: &Problem) -> f64 {
 
 /// Weights are rounded to the element type before they meet v; scores are sums in f32, and exponents as large as they are
 /// lose what f32 cannot hold.
-fn relative_error(p: &Problem, key: &Key, top: f64) -> f64 {
+fn relative_error(p: &Problem, key: &KernelKey, top: f64) -> f64 {
     rounding(p) + sum_error(key, top)
 }
 
 /// Of sums of weights, which are not rounded.
-fn sum_error(key: &Key, top: f64) -> f64 {
-    let exp2 = if key.exp2_by_fma > 0 { 1e-4 } else { 0.0 };
+fn sum_error(key: &KernelKey, top: f64) -> f64 {
+    let exp2 = if key.tiling.exp2_by_fma > 0 { 1e-4 } else { 0.0 };
     exp2 + (top + 10.0) * 2f64.powi(-21)
 }
 
-fn compare_out(p: &Problem, key: &Key, bytes: &[u8]) -> Result<(), String> {
+fn compare_out(p: &Problem, key: &KernelKey, bytes: &[u8]) -> Result<(), String> {
     let count = p.batch * p.q_heads * p.q_rows();
     let (out, lse) = bytes.split_at(count * p.dv * 2);
     let (out, lse) = (out.as_chunks::<2>().0, floats(lse));
@@ -244,7 +252,7 @@ fn compare_out(p: &Problem, key: &Key, bytes: &[u8]) -> Result<(), String> {
     })
 }
 
-fn compare_carry(p: &Problem, key: &Key, carry: &[Vec<u8>]) -> Result<(), String> {
+fn compare_carry(p: &Problem, key: &KernelKey, carry: &[Vec<u8>]) -> Result<(), String> {
     let carry: Vec<Vec<f64>> = carry.iter().map(|c| floats(c)).collect();
     each_row(p, |batch, head, piece, i| {
         let want = reference::row(p, batch, head, piece, i);

@@ -25,7 +25,7 @@ void copy_box(void* to, const Box& box, u64* bar, i32 x, i32 y, i32 z) {
     u32 at = shared_offset(to), bytes = box.box[0] * box.box[1] * box.box[2] * box.element;
     if (at % 1024) fault("a swizzled box goes to %u, which 1024 does not divide", at);
     if (box.box[0] * box.element != 128) fault("rows of a swizzled box have 128 bytes, not %u", box.box[0] * box.element);
-    if (at + bytes > SHARED_BYTES) fault("a box ends beyond shared memory");
+    if (at + bytes > shared_bytes) fault("a box ends beyond shared memory");
     for (u32 i = 0; i < bytes; i += 16) engine_write_begins((at + i) / 16);
     flying.push_back({self->block, &b, at, box, {x, y, z}, bytes, {self->block->index, b.number, b.phase + 1}});
     pause();

@@ -54,7 +54,6 @@ inline u32 shared_address(const void* p) { return machine::shared_offset(p); }
 template <class T>
 T forgotten(T x) { return x; }
 inline float product(float a, float b) { return a * b; }
-inline void computed_by_now(float) {}
 inline float max_or_nan(float a, float b) { return a != a || b != b ? NAN : a > b ? a : b; }
 inline u32 float_to_bits(float x) { return __float_as_uint(x); }
 inline float bits_to_float(u32 x) { return __uint_as_float(x); }
@@ -62,14 +61,17 @@ inline void block_sync() { __syncthreads(); }
 inline bool block_any(bool x) { return machine::barrier(0, machine::block_threads(), true, x); }
 
 template <class T>
-T shuffle_xor(T x, int lanes) {
+T shuffle_from(T x, int lane) {
     static_assert(sizeof(T) == 4);
     u32 bits;
     memcpy(&bits, &x, 4);
-    bits = machine::shuffle(bits, (threadIdx.x & 31) ^ lanes);
+    bits = machine::shuffle(bits, lane);
     memcpy(&x, &bits, 4);
     return x;
 }
+template <class T>
+T shuffle_xor(T x, int lanes) { return shuffle_from(x, (threadIdx.x & 31) ^ lanes); }
+inline int first_lane(int x) { return shuffle_from(x, 0); }
 inline bool any_lane(bool x) { return machine::any_lane(x); }
 inline void warp_sync() { machine::warp_sync(); }
 

@@ -13,6 +13,7 @@
 namespace machine {
 
 Thread* self;
+u32 shared_bytes;
 static int grid_blocks;
 
 static std::mt19937_64 random_bits;
@@ -132,9 +133,9 @@ static void start(Block& block, int index, int threads, u8* stacks) {
     block.alive = threads;
     block.threads.resize(threads);
     block.warps.resize((threads + WARP - 1) / WARP);
-    block.granules.assign(SHARED_BYTES / 16, {});
-    block.shared = (u8*)aligned_alloc(1024, SHARED_BYTES);
-    memset(block.shared, 0xff, SHARED_BYTES);  // not a number in every type
+    block.granules.assign(shared_bytes / 16, {});
+    block.shared = (u8*)aligned_alloc(1024, (shared_bytes + 1023) / 1024 * 1024);
+    memset(block.shared, 0xff, shared_bytes);  // not a number in every type
     for (int i = 0; i < threads; ++i) {
         Thread& t = block.threads[i];
         t.block = &block;
@@ -152,9 +153,11 @@ static void start(Block& block, int index, int threads, u8* stacks) {
     }
 }
 
-void run(int count, int threads, u64 seed, void (*entry)()) {
+void run(int count, int threads, u32 shared, u64 seed, void (*entry)()) {
     random_bits.seed(seed);
     kernel = entry;
+    shared_bytes = (shared + 15) / 16 * 16;
+    if (shared_bytes > 232448) fault("more shared memory than a block can have");
     grid_blocks = count;
     ranked = seed % 3 != 0;
     u32 together = 1 + (u32)(seed % count), late = 1 + random_below(300);

@@ -25,7 +25,6 @@ typedef long long i64;
 namespace machine {
 
 constexpr int WARP = 32;
-constexpr u32 SHARED_BYTES = 232448;
 constexpr u32 STACK_BYTES = 64 << 10;
 
 // What is known to have happened: per thread of a block, then per warp's products, then per mbarrier's copies, a time.
@@ -126,11 +125,12 @@ struct Block {
 // ---- fibers.cpp --------------------------------------------------------------------------------------------------------
 
 extern Thread* self;
+extern u32 shared_bytes;  // of a block
 
 [[noreturn]] void fault(const char* format, ...);
 u32 random_below(u32 n);
 // Runs `entry` on every thread of the grid, in an order that the seed decides.
-void run(int blocks, int threads, u64 seed, void (*entry)());
+void run(int blocks, int threads, u32 shared_bytes, u64 seed, void (*entry)());
 // Lets others run until somebody calls `wake`.
 void wait(const char* what);
 void wake(Thread& thread);

@@ -92,7 +92,7 @@ static void access_region(Region& r, size_t at, size_t bytes, bool write) {
 
 u32 shared_offset(const void* at) {
     i64 offset = (const u8*)at - self->block->shared;
-    if (offset < 0 || offset >= (i64)SHARED_BYTES) fault("an address outside of shared memory where one inside is wanted");
+    if (offset < 0 || offset >= (i64)shared_bytes) fault("an address outside of shared memory where one inside is wanted");
     return (u32)offset;
 }
 
@@ -176,7 +176,7 @@ void access(const void* at, size_t bytes, bool write) {
         if ((u8*)at < self->stack + 4096) fault("the stack of a fiber is too small");
         return access_registers(at, bytes, write);
     }
-    if ((u8*)at >= self->block->shared && (u8*)at < self->block->shared + SHARED_BYTES)
+    if ((u8*)at >= self->block->shared && (u8*)at < self->block->shared + shared_bytes)
         return access_shared((u32)((u8*)at - self->block->shared), (u32)bytes, write);
     Region* region = region_of(at, bytes);
     if (!region) {

@@ -52,7 +52,7 @@ struct Tile {
         if (start & 0x380) fault("a tile that starts inside of a group of 8 rows");
     }
     static u32 swizzled(u32 address) {
-        if (address >= SHARED_BYTES) fault("a product reads beyond shared memory");
+        if (address >= shared_bytes) fault("a product reads beyond shared memory");
         return address ^ (address >> 3 & 0x70);
     }
     // Element k of row r, with the inner axis of the product along a row.

@@ -1,5 +1,5 @@
-// Stands after the text of an attention kernel: reads launches from standard input, runs them under each seed of the
-// command line, and writes what `dump` asks for, which must be the same bits under every seed.
+// Reads launches of an attention kernel from standard input, runs them under each seed of the command line, and writes what
+// `dump` asks for, which must be the same bits under every seed.
 //
 // A line per command; numbers that are floats are written as their bits.
 //   buffer NAME BYTES UNIT         followed by so many bytes; UNIT as in `add_region`
@@ -10,8 +10,6 @@
 //   set FIELD NUMBER               a number of Params
 //   launch BLOCKS                  then both lists of pieces are empty again
 //   dump NAME
-#pragma once
-
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -20,9 +18,18 @@
 #include <memory>
 #include <sstream>
 
+#include "cuda.h"
+
+#define POSITIONS 1
+#define FILL 0
+#include "contract.cuh"
+#include "kernel.h"
+
 static Params params;
-#if KERNEL_HOPPER
-static Maps maps;
+static struct {
+    TensorMap q, k[MAX_PIECES], v[MAX_PIECES];
+} maps;
+
 static TensorMap tensor_map(const void* at, u32 columns, u32 rows, u32 matrices, u32 box_rows) {
     machine::Box box{(const u8*)at, 2, {columns, rows, matrices}, {2, (u64)columns * 2, (u64)columns * 2 * rows}, {64, box_rows, 1}};
     // As cuTensorMapEncodeTiled wants it.
@@ -33,30 +40,23 @@ static TensorMap tensor_map(const void* at, u32 columns, u32 rows, u32 matrices,
     memcpy(&map, &box, sizeof box);
     return map;
 }
-#endif
 
-static void enter() {
-#if KERNEL_HOPPER
-    attn_partial(params, maps);
-#else
-    attn_partial(params);
-#endif
-}
+static void enter() { kernel.enter(&params, &maps); }
 
 static void launch(int blocks, u64 seed) {
     params.tiles = 0;
-    for (i32 i = 0; i < params.q_pieces; ++i) params.tiles += (params.q_piece[i].rows.len + BM - 1) / BM * params.batch * params.q_heads;
-#if KERNEL_HOPPER
-    maps.q = tensor_map(params.q, params.dk, params.q_rows, params.batch * params.q_heads, BM);
-    for (i32 i = 0; i < params.kv_pieces; ++i) {
-        const KvPiece& piece = params.kv_piece[i];
-        if (!piece.rows.len) continue;
-        maps.k[i] = tensor_map(piece.k, params.dk, piece.rows.len, params.batch * params.kv_heads, BN);
-        maps.v[i] = tensor_map(piece.v, params.dv, piece.rows.len, params.batch * params.kv_heads, BN);
+    for (i32 i = 0; i < params.q_pieces; ++i)
+        params.tiles += (params.q_piece[i].rows.len + kernel.rows - 1) / kernel.rows * params.batch * params.q_heads;
+    if (kernel.has_maps) {
+        maps.q = tensor_map(params.q, params.dk, params.q_rows, params.batch * params.q_heads, kernel.rows);
+        for (i32 i = 0; i < params.kv_pieces; ++i) {
+            const KvPiece& piece = params.kv_piece[i];
+            if (!piece.rows.len) continue;
+            maps.k[i] = tensor_map(piece.k, params.dk, piece.rows.len, params.batch * params.kv_heads, kernel.keys);
+            maps.v[i] = tensor_map(piece.v, params.dv, piece.rows.len, params.batch * params.kv_heads, kernel.keys);
+        }
     }
-    static_assert(BARRIERS_AT + sizeof(Barriers) <= machine::SHARED_BYTES);
-#endif
-    machine::run(blocks, THREADS, seed, enter);
+    machine::run(blocks, kernel.threads, kernel.shared_bytes, seed, enter);
     params.q_pieces = params.kv_pieces = 0;
 }
 
@@ -138,7 +138,7 @@ static std::string play(const std::string& input, u64 seed) {
 }
 
 int main(int count, char** seeds) {
-    machine::elements_are_bf16 = ELEMENT_BF16;
+    machine::elements_are_bf16 = kernel.bf16;
     std::string input(std::istreambuf_iterator<char>(std::cin), {}), first;
     for (int i = 1; i < count; ++i) {
         std::string dumped = play(input, strtoull(seeds[i], nullptr, 10));

@@ -1,0 +1,10 @@
+// How a kernel's program hands its kernel to launch.cpp.
+#pragma once
+
+struct Kernel {
+    int rows, keys, threads;  // of a block of queries, of a block of keys, of a block of CUDA
+    u32 shared_bytes;
+    bool bf16, has_maps;
+    void (*enter)(const void* params, const void* maps);
+};
+extern const Kernel kernel;
