@@ -6,8 +6,9 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SHIM: [(&str, &str); 10] = [
+const SHIM: [(&str, &str); 11] = [
     ("contract.cuh", lower::CONTRACT),
+    ("calls.h", include_str!("shim/calls.h")),
     ("machine.h", include_str!("shim/machine.h")),
     ("cuda.h", include_str!("shim/cuda.h")),
     ("kernel.h", include_str!("shim/kernel.h")),

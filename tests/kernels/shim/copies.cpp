@@ -19,7 +19,8 @@ struct Flight {
 };
 static std::vector<Flight> flying;
 
-void copy_box(void* to, const Box& box, u64* bar, i32 x, i32 y, i32 z) {
+void copy_box(void* to, const void* map, u64* bar, i32 x, i32 y, i32 z) {
+    const Box& box = *(const Box*)map;
     Mbarrier& b = mbarrier_at(bar);
     if (!b.fenced) fault("the copy engine is handed an mbarrier without a fence after its initialisation");
     u32 at = shared_offset(to), bytes = box.box[0] * box.box[1] * box.box[2] * box.element;

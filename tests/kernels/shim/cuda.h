@@ -1,10 +1,7 @@
 // What kernel text finds instead of CUDA's own names, of kernels/ptx.cuh and of kernels/ptx_hopper.cuh.
 #pragma once
 
-#include <cmath>
-#include <cstring>
-
-#include "machine.h"
+#include "calls.h"
 
 #define __device__
 #define __global__
@@ -32,9 +29,9 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 inline uint2 make_uint2(u32 x, u32 y) { return {x, y}; }
 inline uint4 make_uint4(u32 x, u32 y, u32 z, u32 w) { return {x, y, z, w}; }
 
-inline float __uint_as_float(u32 x) { float y; memcpy(&y, &x, 4); return y; }
+inline float __uint_as_float(u32 x) { float y; __builtin_memcpy(&y, &x, 4); return y; }
 inline float __int_as_float(int x) { return __uint_as_float((u32)x); }
-inline u32 __float_as_uint(float x) { u32 y; memcpy(&y, &x, 4); return y; }
+inline u32 __float_as_uint(float x) { u32 y; __builtin_memcpy(&y, &x, 4); return y; }
 inline int __float_as_int(float x) { return (int)__float_as_uint(x); }
 
 inline u32 atomicAdd(u32* at, u32 x) { return machine::atomic(at, [](u32 old, u32 x) -> u32 { return old + x; }, x); }
@@ -54,7 +51,7 @@ inline u32 shared_address(const void* p) { return machine::shared_offset(p); }
 template <class T>
 T forgotten(T x) { return x; }
 inline float product(float a, float b) { return a * b; }
-inline float max_or_nan(float a, float b) { return a != a || b != b ? NAN : a > b ? a : b; }
+inline float max_or_nan(float a, float b) { return a != a || b != b ? __builtin_nanf("") : a > b ? a : b; }
 inline u32 float_to_bits(float x) { return __float_as_uint(x); }
 inline float bits_to_float(u32 x) { return __uint_as_float(x); }
 inline void block_sync() { __syncthreads(); }
@@ -64,9 +61,9 @@ template <class T>
 T shuffle_from(T x, int lane) {
     static_assert(sizeof(T) == 4);
     u32 bits;
-    memcpy(&bits, &x, 4);
+    __builtin_memcpy(&bits, &x, 4);
     bits = machine::shuffle(bits, lane);
-    memcpy(&x, &bits, 4);
+    __builtin_memcpy(&x, &bits, 4);
     return x;
 }
 template <class T>
@@ -75,9 +72,9 @@ inline int first_lane(int x) { return shuffle_from(x, 0); }
 inline bool any_lane(bool x) { return machine::any_lane(x); }
 inline void warp_sync() { machine::warp_sync(); }
 
-inline float flushed(float x) { return std::fabs(x) < 1.17549435e-38f ? std::copysign(0.0f, x) : x; }
-inline float exp2_fast(float x) { return flushed(std::exp2(flushed(x))); }
-inline float log2_fast(float x) { return std::log2(x); }
+inline float flushed(float x) { return __builtin_fabsf(x) < 1.17549435e-38f ? __builtin_copysignf(0.0f, x) : x; }
+inline float exp2_fast(float x) { return flushed(__builtin_exp2f(flushed(x))); }
+inline float log2_fast(float x) { return __builtin_log2f(x); }
 inline float reciprocal_fast(float x) { return flushed(1.0f / flushed(x)); }
 inline u32 pack_elements(float low, float high) { return machine::element_of(low) | (u32)machine::element_of(high) << 16; }
 inline float element_to_float(u16 x) { return machine::element_value(x); }
@@ -107,7 +104,7 @@ inline void mma_16x8x16(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) { mach
 
 inline void tensor_map_prefetch(const TensorMap*) {}
 inline void copy_box(void* to, const TensorMap* map, u64* bar, i32 x, i32 y, i32 z) {
-    machine::copy_box(to, *reinterpret_cast<const machine::Box*>(map), bar, x, y, z);
+    machine::copy_box(to, map, bar, x, y, z);
 }
 template <int N>
 void registers_down() { static_assert(N % 8 == 0 && N >= 24 && N <= 256); }
@@ -130,6 +127,6 @@ inline u64 tile_pin(u64 descriptor) { return descriptor; }
 template <int N>
 struct Wgmma {
     static_assert(N % 8 == 0 && N >= 8 && N <= 256);
-    static void from_shared(float (&d)[N / 2], u64 a, u64 b, int add) { machine::wgmma_issue({d, N, a, b, nullptr, add != 0}); }
-    static void from_registers(float (&d)[N / 2], const u32 (&a)[4], u64 b) { machine::wgmma_issue({d, N, 0, b, a, true}); }
+    static void from_shared(float (&d)[N / 2], u64 a, u64 b, int add) { machine::wgmma_issue(d, N, a, b, nullptr, add != 0); }
+    static void from_registers(float (&d)[N / 2], const u32 (&a)[4], u64 b) { machine::wgmma_issue(d, N, 0, b, a, true); }
 };

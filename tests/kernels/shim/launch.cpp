@@ -11,6 +11,7 @@
 //   launch BLOCKS                  then both lists of pieces are empty again
 //   dump NAME
 #include <cstdio>
+#include <cstring>
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
@@ -19,6 +20,7 @@
 #include <sstream>
 
 #include "cuda.h"
+#include "machine.h"
 
 #define POSITIONS 1
 #define FILL 0

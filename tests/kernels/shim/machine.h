@@ -8,19 +8,13 @@
 #include <setjmp.h>
 #include <ucontext.h>
 
-#include <cstdint>
 #include <deque>
 #include <map>
 #include <random>
 #include <string>
 #include <vector>
 
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
-typedef int i32;
-typedef long long i64;
+#include "calls.h"
 
 namespace machine {
 
@@ -127,18 +121,12 @@ struct Block {
 extern Thread* self;
 extern u32 shared_bytes;  // of a block
 
-[[noreturn]] void fault(const char* format, ...);
 u32 random_below(u32 n);
 // Runs `entry` on every thread of the grid, in an order that the seed decides.
 void run(int blocks, int threads, u32 shared_bytes, u64 seed, void (*entry)());
 // Lets others run until somebody calls `wake`.
 void wait(const char* what);
 void wake(Thread& thread);
-u8* shared_base();
-u32 thread_index();
-u32 block_index();
-u32 block_threads();
-u32 grid_size();
 // Lets others run now and then.
 void pause();
 // Waits for all lanes of the warp; the last one calls `act` with what each gave. Orders no memory.
@@ -150,7 +138,6 @@ void meet(const char* what, void* mine, void (*act)(void* given[WARP]));
 void add_region(const std::string& name, void* at, size_t bytes, int unit);
 void clear_regions();
 bool inside_region(const void* at, size_t bytes);
-u32 shared_offset(const void* at);
 void access(const void* at, size_t bytes, bool write);
 void engine_read_begins(u32 granule);
 void engine_read_ends(u32 granule, Epoch by);
@@ -161,15 +148,6 @@ void thread_copy_ends(u32 word);
 
 // ---- barriers.cpp ------------------------------------------------------------------------------------------------------
 
-void warp_sync();
-bool any_lane(bool x);
-u32 shuffle(u32 x, int from_lane);
-u32 atomic(u32* at, u32 (*next)(u32 old, u32 x), u32 x);
-bool barrier(u32 id, u32 threads, bool stay, bool say = false);  // whether any thread says yes
-void mbarrier_init(u64* bar, u32 arrivals);
-void mbarrier_init_fence();
-void mbarrier_arrive(u64* bar, u32 bytes);
-void mbarrier_wait(u64* bar, u32 parity);
 Mbarrier& mbarrier_at(const u64* bar);
 void mbarrier_landed(Mbarrier& bar, u32 bytes);
 
@@ -183,22 +161,10 @@ struct Box {
     u64 stride[3];  // bytes
     u32 box[3];
 };
-void copy_box(void* to, const Box& from, u64* bar, i32 x, i32 y, i32 z);
 bool land_a_copy();
-void copy_async(void* to, const void* from, u32 bytes, bool take);
-void copy_async_commit();
-void copy_async_wait(u32 left);
 
 // ---- products.cpp ------------------------------------------------------------------------------------------------------
 
 extern bool elements_are_bf16;
-float element_value(u16 x);
-u16 element_of(float x);
-void wgmma_fence();
-void wgmma_issue(const Product& product);
-void wgmma_commit();
-void wgmma_wait(u32 left);
-void load_matrix(u32* r, const void* row, bool transposed);
-void mma_16x8x16(float* d, const u32* a, u32 b0, u32 b1);
 
 }  // namespace machine

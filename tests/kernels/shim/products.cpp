@@ -87,7 +87,8 @@ static bool dirty(const void* at, size_t bytes) {
 
 void wgmma_fence() { self->written.assign(STACK_BYTES / 4, false); }
 
-void wgmma_issue(const Product& p) {
+void wgmma_issue(float* sum, int n, u64 a, u64 b, const u32* weights, bool add) {
+    const Product p{sum, n, a, b, weights, add};
     if (dirty(p.sum, p.n * 2) || (p.weights && dirty(p.weights, 16)))
         fault("a product uses registers that were written after the last wgmma_fence");
     self->open_products.push_back(p);
