@@ -373,6 +373,7 @@ __device__ inline void consume(const Params& p, u8* smem, Barriers& bar, int wg)
         if (left > 0) {
             mbarrier_wait(&bar.k_full[slot_of<2>(blocks)], round_of<2>(blocks));
             const BlockMail at = bar.block[slot_of<2>(blocks)];
+            warp_sync();  // all lanes have read it before one of them frees the slot
             i32 piece = at.piece;
             sight.look(p, tile.work, piece, wg);
             turn_wait(wg);
@@ -391,6 +392,7 @@ __device__ inline void consume(const Params& p, u8* smem, Barriers& bar, int wg)
             for (; --left > 0; ++blocks) {
                 mbarrier_wait(&bar.k_full[slot_of<2>(blocks + 1)], round_of<2>(blocks + 1));
                 const BlockMail at = bar.block[slot_of<2>(blocks + 1)];
+                warp_sync();
                 turn_wait(wg);
                 hold(s);
                 hold(o);
