@@ -11,15 +11,28 @@ constexpr int BM = WARPS * ROW_TILES * 16;
 // Whether some key that exists may have no part for some row.
 constexpr bool CAN_HIDE = ((POSITIONS || MASK) && FILL == FILL_NEG_INF) || BIAS;
 
-// What of a tile does not change while it is worked on, in shared memory: registers are scarce.
+// What is known of a tile before the work on it, in shared memory: registers are scarce.
 struct Plan {
     Work work;
+    i32 blocks;  // of keys, in all pieces
+    // Per piece: how many blocks lie in the pieces before, and its first block that some row sees.
+    i32 before[MAX_PIECES], first[MAX_PIECES];
     Span seen[POSITIONS ? MAX_PIECES : 1][POSITIONS ? BM : 1];  // per piece and row of the tile, the keys that it sees
 };
 
 __device__ inline void make_plan(const Params& p, Plan& plan) {
     const Work w = work_of<BM>(p, blockIdx.x);
-    if (threadIdx.x == 0) plan.work = w;
+    if (threadIdx.x == 0) {
+        plan.work = w;
+        i32 blocks = 0;
+        for (i32 piece = 0; piece < p.kv_pieces; ++piece) {
+            const Span keys = needed<BM>(p, w, piece);
+            plan.before[piece] = blocks;
+            plan.first[piece] = keys.begin / BN;
+            if (keys.begin < keys.end) blocks += (keys.end - 1) / BN + 1 - keys.begin / BN;
+        }
+        plan.blocks = blocks;
+    }
 #if POSITIONS
     const Rows& q = p.q_piece[w.piece].rows;
     for (i32 piece = 0; piece < p.kv_pieces; ++piece)
@@ -28,6 +41,7 @@ __device__ inline void make_plan(const Params& p, Plan& plan) {
             plan.seen[piece][i] = visible(p, p.kv_piece[piece].rows, w.batch, global_row(q, row));
         }
 #endif
+    block_sync();
 }
 
 __device__ inline Span seen(const Params& p, const Plan& plan, i32 piece, i32 row) {
@@ -38,31 +52,21 @@ __device__ inline Span seen(const Params& p, const Plan& plan, i32 piece, i32 ro
 #endif
 }
 
-// Walks the blocks of keys of a tile: pieces from the last to the first, in each the blocks from the last to the first.
-struct Walk {
-    i32 piece, block = 0, floor = 0;
+// A block of keys of a piece.
+struct At {
+    i32 piece, block;
 
-    __device__ Walk(const Params& p, const Plan& plan) : piece(p.kv_pieces) { next(p, plan); }
-
-    __device__ bool done() const { return piece < 0; }
-
-    __device__ void next(const Params& p, const Plan& plan) {
-        if (--block >= floor && piece < p.kv_pieces) return;
-        while (--piece >= 0) {
-            Span keys = {0, p.kv_piece[piece].rows.len};
-            // Both ends ascend with the row. Under a finite fill every key takes part.
-            if (FILL == FILL_NEG_INF) keys = {seen(p, plan, piece, 0).begin, seen(p, plan, piece, BM - 1).end};
-            if (keys.begin < keys.end) {
-                floor = keys.begin / BN;
-                block = (keys.end - 1) / BN;
-                return;
-            }
-        }
+    // The nth of the tile, in the order of keys. Work goes from the last to the first: under a causal mask the blocks that
+    // need masking come first.
+    __device__ At(const Params& p, const Plan& plan, i32 nth) : piece(p.kv_pieces - 1) {
+        while (plan.before[piece] > nth) --piece;
+        block = plan.first[piece] + nth - plan.before[piece];
     }
 
-    // Whether every row sees every key of the block.
+    // Whether every row of the tile sees every key. Both ends of what a row sees ascend with the row.
     __device__ bool clear(const Params& p, const Plan& plan) const {
-        return block * BN >= seen(p, plan, piece, BM - 1).begin && (block + 1) * BN <= seen(p, plan, piece, 0).end;
+        return !MASK && !BIAS && block * BN >= seen(p, plan, piece, BM - 1).begin &&
+               (block + 1) * BN <= seen(p, plan, piece, 0).end;
     }
 };
 

@@ -1,5 +1,5 @@
 // attn_partial for sm_80 and later, elements of 16 bits: mma.sync on fragments from ldmatrix, keys and values brought by
-// cp.async one block ahead. A block of threads takes one tile: WARPS·ROW_TILES·16 query rows of one head.
+// cp.async one block ahead. A block of threads takes one tile: BM = WARPS·ROW_TILES·16 query rows of one head.
 //
 // Follows contract.cuh, ptx.cuh, plan.cuh and softmax.cuh. The key of a variant, as macros:
 //
@@ -7,8 +7,7 @@
 //   DK, DV         head sizes, padded: DK to a multiple of 16, DV to one of 32; the true ones are Params::dk and dv
 //   COPY           bytes of one copy, 16, 8, 4 or 2: the largest that divides 2·dk, 2·dv and the address of q, k, v and out
 //   WARPS          4 or 8
-//   ROW_TILES      16-row tiles of a warp, 1 or 2: with 2, each fragment of K and V serves two products, which halves the
-//                  traffic of shared memory; o and s must fit the registers: ROW_TILES·(DV + BN) ≤ 384
+//   ROW_TILES      16-row tiles of a warp, 1 or 2
 //   BN             keys of a block, a multiple of 16
 //   BLOCKS_PER_SM  for __launch_bounds__
 //   POSITIONS      1 if rows decide what is visible (causal, window, documents)
@@ -20,21 +19,25 @@
 //   CAST_OUT       1 if out (and lse) are written, else the carry
 //   SINKS          0, 1 (f32) or 2 (element type); only with CAST_OUT
 //
-// Launch: grid Params::tiles = batch · q_heads · Σ over query pieces of ⌈len/BM⌉ with BM = WARPS·ROW_TILES·16; WARPS·32
-// threads; shared memory SHARED_BYTES = 2·BM·DK + 4·BN·(max(DK, 16·WARPS) + DV) + 16 + (POSITIONS ? 64·BM : 8) bytes.
-// Params::counter is not used.
+// Launch: grid Params::tiles = batch · q_heads · Σ over query pieces of ⌈len/BM⌉; WARPS·32 threads; shared memory
+// SHARED_BYTES = 2·BM·DK + 4·BN·(max(DK, 16·WARPS) + DV) + 84 + (POSITIONS ? 64·BM : 8). Params::counter is not used.
 //
-//   DK/DV    WARPS ROW_TILES  BN  BLOCKS_PER_SM   shared bytes, POSITIONS 1
-//   64         4       2      64       2           57360
-//   128        4       2      64       2          106512, two blocks on sm_90; BN 32 for two on sm_80, for one on sm_120
-//   192/128    4       2      64       1          139280
-//   256        4       1      32       2          102416
+//   DK/DV      WARPS ROW_TILES  BN  BLOCKS_PER_SM   shared bytes with POSITIONS
+//   ≤ 64         4       2      64       2           57428 at 64
+//   ≤ 192/128    4       2      48       2           90196 at 128, 118868 at 192/128
+//   ≤ 256        4       1      32       2          102484 at 256
+//   MASK, BIAS   4       1      as above 2           73812 at 128 (BN 48)
+//
+// With two row tiles each fragment of k and v serves two products, which halves the traffic of shared memory; o and s then
+// fill the registers: 128 + 96 of 255 at 128 and 48 keys, and with 64 keys some variants spill. Two blocks on a
+// multiprocessor keep the tensor cores busy while one of them is in its softmax.
 //
 // The structure is that of FlashAttention-2 (arXiv 2307.08691). A masked key takes no part even where its value is infinite
 // or NaN: blocks that need masking look for such values, and take a path that keeps 0·∞ out of the sums.
 
 constexpr int WARP_ROWS = ROW_TILES * 16;
 constexpr int Q_BYTES = BM * DK * 2, K_BYTES = BN * (DK > WARPS * 16 ? DK : WARPS * 16) * 2, V_BYTES = BN * DV * 2;
+constexpr int PLAN_AT = Q_BYTES + 2 * (K_BYTES + V_BYTES), SHARED_BYTES = PLAN_AT + sizeof(Plan);
 
 // ---- tiles in shared memory --------------------------------------------------------------------------------------------
 
@@ -48,16 +51,20 @@ struct Tile {
     __device__ static int twist(int row) { return row / (8 / GROUP) % GROUP; }
 };
 
-// Where a lane finds fragments: rows in steps of 16, columns in steps of 16.
+// Where a lane finds fragments of the tile at `tile`, an offset in shared memory. The chunk of a column differs from the
+// lane's first by an exclusive or within the group, so few addresses are made, and the rest is in the instruction.
 template <int D>
 struct Fragments {
-    u32 row, twist;
+    u32 first;
 
-    __device__ Fragments(int lane_row, int lane_chunk)
-        : row(lane_row * Tile<D>::ROW_BYTES), twist((Tile<D>::twist(lane_row) ^ lane_chunk) * 16) {}
+    __device__ Fragments(u32 tile, int lane_row, int lane_chunk)
+        : first(tile + lane_row * Tile<D>::ROW_BYTES + (Tile<D>::twist(lane_row) ^ lane_chunk) * 16) {}
 
-    __device__ const u8* at(const u8* tile, int rows16, int columns16) const {
-        return tile + row + rows16 * 16 * Tile<D>::ROW_BYTES + (twist ^ (columns16 * 32));
+    // In 16 rows and 16 columns from row 16·rows and column 16·columns on.
+    __device__ const u8* at(int rows, int columns) const {
+        constexpr int PAIRS = Tile<D>::GROUP / 2;
+        const u8* chunk = shared_base() + (first ^ columns % PAIRS * 32);
+        return chunk + columns / PAIRS * PAIRS * 32 + rows * 16 * Tile<D>::ROW_BYTES;
     }
 };
 
@@ -89,7 +96,7 @@ __device__ inline void load_tile(u8* tile, const void* from, i32 rows, i32 width
 #pragma unroll
             for (int i = 0; i < 8; i += COPY / 2) {
                 bool take = row < rows && column + i < width;
-                copy_async<COPY>(tile + place + i * 2, take ? at + i : source, take);
+                copy_async<COPY>(tile + place + i * 2, at + i, take);
             }
         }
     });
@@ -125,8 +132,7 @@ __device__ inline const u32 (&quad(const u32 (&x)[N], int i))[4] {
 }
 
 // s = q·kᵀ of the warp's rows and BN keys.
-__device__ inline void scores(float (&s)[ROW_TILES][BN / 2], const u8* q, const u8* k, const Fragments<DK>& rows,
-                              const Fragments<DK>& columns) {
+__device__ inline void scores(float (&s)[ROW_TILES][BN / 2], const Fragments<DK>& q, const Fragments<DK>& k) {
 #pragma unroll
     for (int t = 0; t < ROW_TILES; ++t)
 #pragma unroll
@@ -135,11 +141,11 @@ __device__ inline void scores(float (&s)[ROW_TILES][BN / 2], const u8* q, const 
     for (int d = 0; d < DK / 16; ++d) {
         u32 a[ROW_TILES][4];
 #pragma unroll
-        for (int t = 0; t < ROW_TILES; ++t) load_matrix_x4(a[t], rows.at(q, t, d));
+        for (int t = 0; t < ROW_TILES; ++t) load_matrix_x4(a[t], q.at(t, d));
 #pragma unroll
         for (int n = 0; n < BN / 16; ++n) {
             u32 b[4];
-            load_matrix_x4(b, columns.at(k, n, d));
+            load_matrix_x4(b, k.at(n, d));
 #pragma unroll
             for (int t = 0; t < ROW_TILES; ++t) {
                 mma_16x8x16(quad(s[t], 2 * n), a[t], b[0], b[1]);
@@ -150,14 +156,14 @@ __device__ inline void scores(float (&s)[ROW_TILES][BN / 2], const u8* q, const 
 }
 
 // o += weights·v.
-__device__ inline void add_values(float (&o)[ROW_TILES][DV / 2], const u32 (&weights)[ROW_TILES][BN / 4], const u8* v,
-                                  const Fragments<DV>& rows) {
+__device__ inline void add_values(float (&o)[ROW_TILES][DV / 2], const u32 (&weights)[ROW_TILES][BN / 4],
+                                  const Fragments<DV>& v) {
 #pragma unroll
     for (int k = 0; k < BN / 16; ++k)
 #pragma unroll
         for (int n = 0; n < DV / 16; ++n) {
             u32 b[4];
-            load_matrix_x4_transposed(b, rows.at(v, k, n));
+            load_matrix_x4_transposed(b, v.at(k, n));
 #pragma unroll
             for (int t = 0; t < ROW_TILES; ++t) {
                 mma_16x8x16(quad(o[t], 2 * n), quad(weights[t], k), b[0], b[1]);
@@ -199,45 +205,45 @@ struct Cover {
     u32 filled[WORDS];  // the mask hides the key, which takes part all the same: the fill is finite
 
     // Of a lane whose first row in the tile is `row`.
-    __device__ void look(const Params& p, const Plan& plan, i32 piece, i32 block, i32 row, int lane) {
-        const Rows& keys = p.kv_piece[piece].rows;
-        const i32 first_key = block * BN + 2 * (lane & 3);
+    __device__ void look(const Params& p, const Plan& plan, const At& at, i32 row, int lane) {
+        const Rows& keys = p.kv_piece[at.piece].rows;
+        const i32 first_key = at.block * BN + 2 * (lane & 3);
 #pragma unroll
         for (int i = 0; i < WORDS; ++i) dead[i] = filled[i] = 0;
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-            const Span span = seen(p, plan, piece, row + 8 * h);
+            const Span span = seen(p, plan, at.piece, row + 8 * h);
 #if MASK
             const u8* mask = reinterpret_cast<const u8*>(p.mask.at) + leaf_row(p.mask, plan.work, p.q_piece[plan.work.piece].rows, query(p, plan, row + 8 * h));
 #endif
 #pragma unroll
             for (int i = 0; i < BN / 4; ++i) {
-                const int at = 4 * (i / 2) + 2 * h + (i & 1);
+                const int j = 4 * (i / 2) + 2 * h + (i & 1);
                 const i32 key = first_key + 8 * (i / 2) + (i & 1);
                 const bool inside = key < keys.len;
                 bool kept = key >= span.begin && key < span.end;
 #if MASK
                 kept = kept && mask[global_row(keys, key) * p.mask.key] != 0;
 #endif
-                if (FILL == FILL_NEG_INF ? !kept : !inside) dead[at / 32] |= 1u << at % 32;
-                if (FILL != FILL_NEG_INF && !kept) filled[at / 32] |= 1u << at % 32;
+                if (FILL == FILL_NEG_INF ? !kept : !inside) dead[j / 32] |= 1u << j % 32;
+                if (FILL != FILL_NEG_INF && !kept) filled[j / 32] |= 1u << j % 32;
             }
         }
     }
 
     // Adds the bias and gives hidden scores what the fill says.
-    __device__ void put(const Params& p, const Plan& plan, i32 piece, i32 block, i32 row, int lane, float (&s)[BN / 2]) {
+    __device__ void put(const Params& p, const Plan& plan, const At& at, i32 row, int lane, float (&s)[BN / 2]) {
 #if BIAS
-        const Rows& keys = p.kv_piece[piece].rows;
-        const i32 first_key = block * BN + 2 * (lane & 3);
+        const Rows& keys = p.kv_piece[at.piece].rows;
+        const i32 first_key = at.block * BN + 2 * (lane & 3);
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-            const i64 at = leaf_row(p.bias, plan.work, p.q_piece[plan.work.piece].rows, query(p, plan, row + 8 * h));
+            const i64 leaf = leaf_row(p.bias, plan.work, p.q_piece[plan.work.piece].rows, query(p, plan, row + 8 * h));
 #pragma unroll
             for (int i = 0; i < BN / 4; ++i) {
                 const int j = 4 * (i / 2) + 2 * h + (i & 1);
                 const i32 key = first_key + 8 * (i / 2) + (i & 1);
-                float bias = key < keys.len ? leaf_number<BIAS>(p.bias, at + global_row(keys, key) * p.bias.key) : 0.0f;
+                float bias = key < keys.len ? leaf_number<BIAS>(p.bias, leaf + global_row(keys, key) * p.bias.key) : 0.0f;
                 if (bias == -INFINITY) dead[j / 32] |= 1u << j % 32;
                 s[j] += bias;
             }
@@ -266,31 +272,25 @@ __device__ inline void load_queries(const Params& p, const Work& w, u8* tile) {
     load_tile<BM, DK>(tile, reinterpret_cast<const u16*>(p.q) + row * p.dk, rows.len - w.first, p.dk);
 }
 
-// Keys and values of a block of keys into a buffer.
-__device__ inline void load_block(const Params& p, const Work& w, u8* buffer, i32 piece, i32 block) {
-    const KvPiece& kv = p.kv_piece[piece];
+// Of the block with so many left, itself included: k, then v.
+__device__ inline u32 buffer_of(i32 left) { return Q_BYTES + (left & 1) * (K_BYTES + V_BYTES); }
+
+// Keys and values of a block into a buffer.
+__device__ inline void load_block(const Params& p, const Work& w, u8* buffer, const At& at) {
+    const KvPiece& kv = p.kv_piece[at.piece];
     const i32 head = w.batch * p.kv_heads + w.head / (p.q_heads / p.kv_heads);
-    const i64 row = (i64)head * kv.rows.len + block * BN;
-    const i32 rows = kv.rows.len - block * BN;
+    const i64 row = (i64)head * kv.rows.len + at.block * BN;
+    const i32 rows = kv.rows.len - at.block * BN;
     load_tile<BN, DK>(buffer, reinterpret_cast<const u16*>(kv.k) + row * p.dk, rows, p.dk);
     load_tile<BN, DV>(buffer + K_BYTES, reinterpret_cast<const u16*>(kv.v) + row * p.dv, rows, p.dv);
 }
 
-constexpr int SHARED_BYTES = Q_BYTES + 2 * (K_BYTES + V_BYTES) + sizeof(Plan);
-
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) attn_partial(const __grid_constant__ Params p) {
-    u8* const q_tile = shared_base();
-    u8* const buffers = q_tile + Q_BYTES;
-    Plan& plan = *reinterpret_cast<Plan*>(buffers + 2 * (K_BYTES + V_BYTES));
+    Plan& plan = *reinterpret_cast<Plan*>(shared_base() + PLAN_AT);
     const int lane = threadIdx.x & 31, warp_row = threadIdx.x / 32 * WARP_ROWS;
     const i32 row = warp_row + lane / 4;  // the lane's first row in the tile
 
     make_plan(p, plan);
-    block_sync();
-
-    const Fragments<DK> q_fragments(lane & 15, lane >> 4);
-    const Fragments<DK> k_fragments((lane & 7) + (lane >> 4) * 8, (lane >> 3) & 1);
-    const Fragments<DV> v_fragments(lane & 15, lane >> 4);
 
     // Scores stay in units of `scale` until the exponential where nothing comes in between and it is positive.
     const bool late_scale = !SOFTCAP && !WIDE && p.scale > 0.0f;
@@ -305,35 +305,33 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) attn_partia
         for (int i = 0; i < DV / 2; ++i) o[t][i] = 0.0f;
     }
 
-    Walk ahead(p, plan);
-    if (!ahead.done()) {
-        load_queries(p, plan.work, q_tile);
-        load_block(p, plan.work, buffers, ahead.piece, ahead.block);
+    i32 left = plan.blocks;
+    if (left) {
+        load_queries(p, plan.work, shared_base());
+        load_block(p, plan.work, shared_base() + buffer_of(left), At(p, plan, left - 1));
     }
     copy_async_commit();
 
-    for (u32 slot = 0; !ahead.done(); slot ^= 1) {
-        const i32 piece = ahead.piece, block = ahead.block;
-        const bool clear = !MASK && !BIAS && ahead.clear(p, plan);
-        u8* const k = buffers + slot * (K_BYTES + V_BYTES);
-        u8* const v = k + K_BYTES;
+    for (; left; --left) {
+        const At at(p, plan, left - 1);
+        const bool clear = at.clear(p, plan);
+        const u32 k = buffer_of(left), v = k + K_BYTES;
 
         copy_async_wait<0>();
         // Also: every warp is done with the other buffer.
-        const bool odd = block_any(CAN_HIDE && !clear && holds_not_finite<BN, DV>(v));
-        ahead.next(p, plan);
-        if (!ahead.done())
-            load_block(p, plan.work, buffers + (slot ^ 1) * (K_BYTES + V_BYTES), ahead.piece, ahead.block);
+        const bool odd = block_any(CAN_HIDE && !clear && holds_not_finite<BN, DV>(shared_base() + v));
+        if (left > 1) load_block(p, plan.work, shared_base() + buffer_of(left - 1), At(p, plan, left - 2));
         copy_async_commit();
 
         Cover covers[ROW_TILES];
         if (!clear) {
 #pragma unroll
-            for (int t = 0; t < ROW_TILES; ++t) covers[t].look(p, plan, piece, block, row + 16 * t, lane);
+            for (int t = 0; t < ROW_TILES; ++t) covers[t].look(p, plan, at, row + 16 * t, lane);
         }
         float s[ROW_TILES][BN / 2];
         u32 weights[ROW_TILES][BN / 4];
-        scores(s, q_tile + warp_row * DK * 2, k, q_fragments, k_fragments);
+        const int l = forgotten(lane);
+        scores(s, Fragments<DK>(warp_row * DK * 2, l & 15, l >> 4), Fragments<DK>(k, (l & 7) + (l >> 4) * 8, (l >> 3) & 1));
 #pragma unroll
         for (int t = 0; t < ROW_TILES; ++t) {
             if (SOFTCAP) {
@@ -342,14 +340,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) attn_partia
 #pragma unroll
                 for (int i = 0; i < BN / 2; ++i) s[t][i] *= p.scale;
             }
-            if (!clear) covers[t].put(p, plan, piece, block, row + 16 * t, lane, s[t]);
+            if (!clear) covers[t].put(p, plan, at, row + 16 * t, lane, s[t]);
             float shrink[2];
             if (soft[t].weigh(s[t], unit, shrink)) shrink_rows(o[t], shrink);
             pack_weights(weights[t], s[t]);
         }
         if (CAN_HIDE && odd) {
             block_sync();  // every warp is done with k, which now takes the weights
-            u16* const mine = reinterpret_cast<u16*>(k) + threadIdx.x / 32 * 16 * BN;
+            u16* const mine = reinterpret_cast<u16*>(shared_base() + k) + threadIdx.x / 32 * 16 * BN;
 #pragma unroll
             for (int t = 0; t < ROW_TILES; ++t) {
                 covers[t].mark(weights[t]);
@@ -357,11 +355,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) attn_partia
                 for (int i = 0; i < BN / 4; ++i)
                     *reinterpret_cast<u32*>(mine + (lane / 4 + i % 2 * 8) * BN + i / 2 * 8 + (lane & 3) * 2) = weights[t][i];
                 warp_sync();
-                add_values_by_key(o[t], mine, v, lane);
+                add_values_by_key(o[t], mine, shared_base() + v, lane);
                 warp_sync();
             }
         } else {
-            add_values(o, weights, v, v_fragments);
+            add_values(o, weights, Fragments<DV>(v, l & 15, l >> 4));
         }
     }
 #pragma unroll

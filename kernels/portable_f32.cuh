@@ -14,12 +14,12 @@
 //   BIAS, SINKS    0 or 1
 //
 // Launch: grid Params::tiles, THREADS threads; shared memory SHARED_BYTES =
-// 4·((BM + BN)·(DK + 4) + BN·DV + BM·(BN + 4)) + 16 + (POSITIONS ? 64·BM : 8) bytes.
+// 4·((BM + BN)·(DK + 4) + BN·DV + BM·(BN + 4)) + 84 + (POSITIONS ? 64·BM : 8).
 //
 //   DK/DV    WARPS ROW_TILES  BN  BLOCKS_PER_SM   shared bytes, POSITIONS 1
-//   64         8       1      64       2           72720
-//   128        8       1      32       2           80400
-//   256        8       1      32       1          145936; BN 16 where shared memory is short: 108560
+//   64         8       1      64       2           72788
+//   128        8       1      32       2           80468
+//   256        8       1      32       1          146004; BN 16 where shared memory is short: 108884
 
 constexpr int ROW_COUNT = 4 * ROW_TILES, KEY_COUNT = BN / 16, COLUMN_COUNT = DV / 16;
 
@@ -110,24 +110,24 @@ __device__ inline void scores(float (&s)[ROW_COUNT][KEY_COUNT], const float* q, 
 }
 
 // Softcap, bias and mask. Returns the keys without part, a bit each.
-__device__ inline u32 adjust(const Params& p, const Plan& plan, i32 piece, i32 block, i32 row, i32 lane,
+__device__ inline u32 adjust(const Params& p, const Plan& plan, const At& at, i32 row, i32 lane,
                              float (&s)[KEY_COUNT]) {
-    const Rows& keys = p.kv_piece[piece].rows;
-    const Span span = seen(p, plan, piece, row);
+    const Rows& keys = p.kv_piece[at.piece].rows;
+    const Span span = seen(p, plan, at.piece, row);
 #if MASK || BIAS
     const Rows& queries = p.q_piece[plan.work.piece].rows;
-    const i32 at = query(p, plan, row);
+    const i32 q_row = query(p, plan, row);
 #endif
     u32 dead = 0;
 #pragma unroll
     for (int c = 0; c < KEY_COUNT; ++c) {
-        const i32 key = block * BN + lane + 16 * c;
+        const i32 key = at.block * BN + lane + 16 * c;
         const bool inside = key < keys.len;
         bool kept = key >= span.begin && key < span.end;
         bool lives = FILL == FILL_NEG_INF ? kept : inside;
 #if MASK
         if (inside)
-            kept = kept && reinterpret_cast<const u8*>(p.mask.at)[leaf_row(p.mask, plan.work, queries, at) +
+            kept = kept && reinterpret_cast<const u8*>(p.mask.at)[leaf_row(p.mask, plan.work, queries, q_row) +
                                                                  global_row(keys, key) * p.mask.key] != 0;
         if (FILL == FILL_NEG_INF) lives = kept;
 #endif
@@ -135,7 +135,7 @@ __device__ inline u32 adjust(const Params& p, const Plan& plan, i32 piece, i32 b
         if (SOFTCAP) x = p.softcap * tanhf(x / p.softcap);
 #if BIAS
         if (inside) {
-            float bias = reinterpret_cast<const float*>(p.bias.at)[leaf_row(p.bias, plan.work, queries, at) +
+            float bias = reinterpret_cast<const float*>(p.bias.at)[leaf_row(p.bias, plan.work, queries, q_row) +
                                                                    global_row(keys, key) * p.bias.key];
             x += bias;
             if (bias == -INFINITY) lives = false;
@@ -226,19 +226,19 @@ __device__ inline void finish(const Params& p, const Work& w, Row& row, i32 at_r
 #endif
 }
 
-__device__ inline i64 key_row(const Params& p, const Work& w, i32 piece, i32 block) {
+__device__ inline i64 key_row(const Params& p, const Work& w, const At& at) {
     const i32 head = w.batch * p.kv_heads + w.head / (p.q_heads / p.kv_heads);
-    return (i64)head * p.kv_piece[piece].rows.len + block * BN;
+    return (i64)head * p.kv_piece[at.piece].rows.len + at.block * BN;
 }
 
-__device__ inline void load_keys(const Params& p, const Work& w, float* to, i32 piece, i32 block) {
-    const float* k = reinterpret_cast<const float*>(p.kv_piece[piece].k);
-    load_tile<BN, DK, QK_ROW>(to, k + key_row(p, w, piece, block) * p.dk, p.kv_piece[piece].rows.len - block * BN, p.dk);
+__device__ inline void load_keys(const Params& p, const Work& w, float* to, const At& at) {
+    const float* k = reinterpret_cast<const float*>(p.kv_piece[at.piece].k);
+    load_tile<BN, DK, QK_ROW>(to, k + key_row(p, w, at) * p.dk, p.kv_piece[at.piece].rows.len - at.block * BN, p.dk);
 }
 
-__device__ inline void load_values(const Params& p, const Work& w, float* to, i32 piece, i32 block) {
-    const float* v = reinterpret_cast<const float*>(p.kv_piece[piece].v);
-    load_tile<BN, DV, DV>(to, v + key_row(p, w, piece, block) * p.dv, p.kv_piece[piece].rows.len - block * BN, p.dv);
+__device__ inline void load_values(const Params& p, const Work& w, float* to, const At& at) {
+    const float* v = reinterpret_cast<const float*>(p.kv_piece[at.piece].v);
+    load_tile<BN, DV, DV>(to, v + key_row(p, w, at) * p.dv, p.kv_piece[at.piece].rows.len - at.block * BN, p.dv);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) attn_partial(const __grid_constant__ Params p) {
@@ -247,26 +247,24 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) attn_partia
     const i32 lane = threadIdx.x % 16, first = threadIdx.x / 16 * ROW_COUNT;  // of the thread's keys and columns; rows
 
     make_plan(p, plan);
-    block_sync();
 
     Row rows[ROW_COUNT];
 #pragma unroll
     for (int r = 0; r < ROW_COUNT; ++r) rows[r].reset();
 
-    Walk at(p, plan);
-    if (!at.done()) {
+    if (plan.blocks) {
         const Work& w = plan.work;
         const Rows& queries = p.q_piece[w.piece].rows;
         const i64 row = ((i64)w.batch * p.q_heads + w.head) * p.q_rows + queries.local + w.first;
         load_tile<BM, DK, QK_ROW>(shared + Q_AT, reinterpret_cast<const float*>(p.q) + row * p.dk, queries.len - w.first, p.dk);
-        load_keys(p, w, shared + K_AT, at.piece, at.block);
+        load_keys(p, w, shared + K_AT, At(p, plan, plan.blocks - 1));
     }
     copy_async_commit();
 
-    while (!at.done()) {
-        const i32 piece = at.piece, block = at.block;
-        const bool clear = !MASK && !BIAS && at.clear(p, plan);
-        load_values(p, plan.work, shared + V_AT, piece, block);
+    for (i32 left = plan.blocks; left; --left) {
+        const At at(p, plan, left - 1);
+        const bool clear = at.clear(p, plan);
+        load_values(p, plan.work, shared + V_AT, at);
         copy_async_commit();
 
         float s[ROW_COUNT][KEY_COUNT];
@@ -274,14 +272,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) attn_partia
         block_sync();
         scores(s, shared + Q_AT + first * QK_ROW, shared + K_AT + lane * QK_ROW);
         block_sync();
-        at.next(p, plan);
-        if (!at.done()) load_keys(p, plan.work, shared + K_AT, at.piece, at.block);
+        if (left > 1) load_keys(p, plan.work, shared + K_AT, At(p, plan, left - 2));
         copy_async_commit();
 
         float* const weights = shared + P_AT + first * P_ROW;
 #pragma unroll
         for (int r = 0; r < ROW_COUNT; ++r) {
-            const u32 dead = adjust(p, plan, piece, block, first + r, lane, s[r]);
+            const u32 dead = adjust(p, plan, at, first + r, lane, s[r]);
             float top = s[r][0];
 #pragma unroll
             for (int c = 1; c < KEY_COUNT; ++c) top = max_or_nan(top, s[r][c]);

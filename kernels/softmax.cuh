@@ -13,29 +13,30 @@ constexpr bool WIDE = BIAS || FILL != FILL_NEG_INF;
 
 template <int N>
 struct Softmax {
-    float m[2];     // the reference, in natural units
-    float from[2];  // what weights are counted from: m·log2 e, or m if WIDE; 0 for −∞
-    float l[2];     // the thread's share of the sum
+    float m[2];  // the reference, in natural units
+    float l[2];  // the thread's share of the sum
 
     __device__ void reset() {
         m[0] = m[1] = -INFINITY;
-        from[0] = from[1] = 0.0f;
         l[0] = l[1] = 0.0f;
     }
 
-    // Moves the reference; returns by what sums so far shrink.
-    __device__ float refer(int half, float to) {
-        float before = m[half] == -INFINITY ? -INFINITY : from[half];
-        if (m[half] == to) return 1.0f;
-        m[half] = to;
-        from[half] = to == -INFINITY ? 0.0f : WIDE ? to : product(to, LOG2E);
-        return exp2_fast(WIDE ? (before - from[half]) * LOG2E : before - from[half]);
+    // What weights are counted from: m·log2 e, or m if WIDE; 0 for −∞.
+    __device__ float from(int half) const {
+        return m[half] == -INFINITY ? 0.0f : WIDE ? m[half] : product(m[half], LOG2E);
     }
 
     // exp(x − m) of x in natural units.
     __device__ float weight(int half, float x) const {
         if (x == m[half]) return x == -INFINITY ? 0.0f : 1.0f;
-        return exp2_fast(WIDE ? (x - from[half]) * LOG2E : product(x, LOG2E) - from[half]);
+        return exp2_fast(WIDE ? (x - from(half)) * LOG2E : product(x, LOG2E) - from(half));
+    }
+
+    // Moves the reference; returns by what sums so far shrink.
+    __device__ float refer(int half, float to) {
+        float before = m[half];
+        m[half] = to;
+        return before == to ? 1.0f : weight(half, before);
     }
 
     // Turns scores, in `unit`s, into weights exp(score − m) and adds them to l. Returns whether m moved; then o must be
@@ -67,12 +68,12 @@ struct Softmax {
                 l[h] *= shrink[h];
             }
         }
-        float factor = unit * LOG2E;
+        const float factor = unit * LOG2E, zero[2] = {from(0), from(1)};
         float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
         for (int i = 0; i < N / 2; ++i) {
-            float zero = from[(i >> 1) & 1];
-            s[i] = exp2_fast(WIDE ? (s[i] - zero) * LOG2E : s[i] * factor - zero);
+            float base = zero[(i >> 1) & 1];
+            s[i] = exp2_fast(WIDE ? (s[i] - base) * LOG2E : s[i] * factor - base);
             sum[i & 3] += s[i];
         }
         l[0] += sum[0] + sum[1];
