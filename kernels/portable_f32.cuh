@@ -190,10 +190,12 @@ __device__ inline void finish(const Params& p, const Work& w, Row& row, i32 at_r
     const QPiece& piece = p.q_piece[w.piece];
     const bool mine = at_row < piece.rows.len;
     const i64 head = w.batch * p.q_heads + w.head;
+#if CARRY_IN || !CAST_OUT
     const i64 at = head * piece.rows.len + at_row, rows = (i64)p.batch * p.q_heads * piece.rows.len;
     float* const carry_o = piece.carry + at * p.dv;
     float* const carry_m = piece.carry + rows * p.dv + at;
     float* const carry_l = carry_m + rows;
+#endif
     const i32 width = mine ? p.dv : 0;
     row.l = row_sum(row.l);
 #if CARRY_IN

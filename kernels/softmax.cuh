@@ -171,12 +171,14 @@ __device__ inline void finish(const Params& p, const Work& w, float (&o)[DV / 2]
         l += shuffle_xor(l, 2);
         i32 row = first_row + 8 * h;
         bool mine = row < piece.rows.len;
+#if CARRY_IN || !CAST_OUT
         i64 at = (i64)head * piece.rows.len + row;
         i64 rows = (i64)p.batch * p.q_heads * piece.rows.len;
         float* carry_o = piece.carry + at * p.dv + 2 * (lane & 3);
         float* carry_m = piece.carry + rows * p.dv + at;
         float* carry_l = carry_m + rows;
         i32 left = mine ? p.dv - 2 * (lane & 3) : 0;  // of the lane's columns 8i and 8i + 1
+#endif
 #if CARRY_IN
         {
             float m = mine ? *carry_m : -INFINITY, before = mine ? *carry_l : 0.0f;
