@@ -33,6 +33,30 @@ pub enum Error {
         /// What is wrong.
         report: check::Report,
     },
+    /// The device has fewer ranks than are asked for.
+    #[error(
+        "{wanted} ranks, and {device} has {has}: name another device (a description of your own, or cpu, which has any number)"
+    )]
+    Device {
+        /// The device.
+        device: String,
+        /// How many it has.
+        has: usize,
+        /// How many are asked for.
+        wanted: usize,
+    },
+    /// No choice keeps within the memory that is allowed.
+    #[error("the island of {island} needs {needed} bytes on a rank ({choice}), and {allowed} are allowed")]
+    Memory {
+        /// Name of the island.
+        island: String,
+        /// Bytes that are allowed.
+        allowed: usize,
+        /// The least that any choice needs.
+        needed: usize,
+        /// That choice.
+        choice: String,
+    },
     /// A run failed.
     #[error(transparent)]
     Exec(#[from] exec::cpu::ExecError),

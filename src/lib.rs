@@ -2,9 +2,10 @@
 //! of a group of GPUs the program comes out that computes the same result with the sequence split over the ranks.
 //!
 //! The way through the house: [`import`] → [`ir`] → [`find`] → [`shard`] → [`ring`] → [`schedule`] → [`check`] → [`lower`] → [`exec`];
-//! [`eval`], [`mask`] and [`layout`] serve them, [`dump`] draws. [`compile`] is the whole path, a line a stage.
+//! [`eval`], [`mask`], [`layout`] and [`device`] serve them, [`dump`] draws. [`compile`] is the whole path, a line a stage.
 
 pub mod check;
+pub mod device;
 pub mod dump;
 pub mod error;
 pub mod eval;
@@ -19,8 +20,10 @@ pub mod ring;
 pub mod schedule;
 pub mod shard;
 
+mod driver;
 mod pass;
 
+pub use driver::{Rejected, label};
 pub use error::Error;
 pub use pass::{Compiled, Island, Options, compile, find_attentions, run};
 

@@ -1,14 +1,17 @@
 //! The whole pass as one function. It only calls the rooms, in order, and verifies after each.
 
 use crate::Error;
-use crate::check::{self, Report};
+use crate::check::Report;
+use crate::device::Device;
+use crate::driver::{self, Rejected};
 use crate::exec::cpu::{self, Run};
 use crate::find::{self, Found, FoundAttention, Miss};
-use crate::ir::{Attention, Graph, Op, OpId, Tensor, Type, verify::verify};
+use crate::ir::{Graph, OpId, Tensor, verify::verify};
 use crate::layout::LayoutKind;
 use crate::ring::{self, Strategy};
-use crate::schedule::{self, Schedule};
-use crate::shard::{self, Program, Segment, ShardOptions};
+use crate::schedule::Schedule;
+use crate::schedule::cost::Estimate;
+use crate::shard::{self, Program};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -17,10 +20,14 @@ use std::sync::Arc;
 pub struct Options {
     /// Number of ranks, at least 1.
     pub ranks: usize,
-    /// How keys and queries meet; `None` chooses (so far always the ring).
+    /// How keys and queries meet; `None`: whatever takes the least time on the device.
     pub strategy: Option<Strategy>,
-    /// Who owns which rows; `None` chooses: zigzag if an attention of the sequence is causal, else contiguous.
+    /// Who owns which rows; `None`: whatever takes the least time on the device, over all attentions of a sequence.
     pub layout: Option<LayoutKind>,
+    /// What the ranks are; `None`: [`Device::default_for`] their number.
+    pub device: Option<Device>,
+    /// The most bytes of arena that an island may have on a rank.
+    pub memory: Option<usize>,
     /// Which rewritings are admitted.
     pub find: find::FindOptions,
 }
@@ -28,7 +35,14 @@ pub struct Options {
 impl Options {
     /// Everything chosen by the pass, on so many ranks.
     pub fn new(ranks: usize) -> Options {
-        Options { ranks, strategy: None, layout: None, find: find::FindOptions::default() }
+        Options {
+            ranks,
+            strategy: None,
+            layout: None,
+            device: None,
+            memory: None,
+            find: find::FindOptions::default(),
+        }
     }
 }
 
@@ -41,6 +55,10 @@ pub struct Island {
     pub report: Report,
     /// How keys and queries meet.
     pub strategy: Strategy,
+    /// What it costs on the device.
+    pub estimate: Estimate,
+    /// The choices that were not taken, the best of them first.
+    pub rejected: Vec<Rejected>,
     /// The attentions that use it, in order of execution.
     pub uses: Vec<OpId>,
 }
@@ -56,6 +74,8 @@ pub struct Compiled {
     pub program: Program,
     /// Distinct islands, in order of first use.
     pub islands: Vec<Island>,
+    /// What the islands were chosen for.
+    pub device: Device,
 }
 
 /// The whole pass: finds the attentions, splits the sequence, rewrites, schedules and proves.
@@ -64,10 +84,13 @@ pub struct Compiled {
 /// See [`Error`]. The graph is left as it was.
 pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, Error> {
     let found = find_attentions(graph, &options.find)?;
-    let request = ShardOptions { ranks: options.ranks, layout: options.layout };
-    let program = shard::shard(Arc::new(found.graph), &request)?;
-    let islands = islands(&program, options.strategy.unwrap_or(Strategy::Ring))?;
-    Ok(Compiled { attentions: found.attentions, missed: found.missed, program, islands })
+    let device = options.device.clone().unwrap_or_else(|| Device::default_for(options.ranks));
+    if !device.holds(options.ranks) {
+        let (has, device) = (device.ranks().unwrap_or(0), device.name);
+        return Err(Error::Device { device, has, wanted: options.ranks });
+    }
+    let (program, islands) = driver::drive(&Arc::new(found.graph), options, &device)?;
+    Ok(Compiled { attentions: found.attentions, missed: found.missed, program, islands, device })
 }
 
 /// The first stage alone: every attention in normal form, in a graph that is verified.
@@ -79,39 +102,6 @@ pub fn find_attentions(graph: &Graph, options: &find::FindOptions) -> Result<Fou
     let found = find::find(graph, options);
     verified(&found.graph, "find")?;
     Ok(found)
-}
-
-/// Rewrites, schedules and proves every island; equal ones once.
-fn islands(program: &Program, strategy: Strategy) -> Result<Vec<Island>, Error> {
-    let mut distinct: Vec<(Key, Island)> = Vec::new();
-    for segment in &program.segments {
-        let &Segment::Island(op) = segment else { continue };
-        let key = Key::of(program, op);
-        if let Some((_, island)) = distinct.iter_mut().find(|(k, _)| *k == key) {
-            island.uses.push(op);
-            continue;
-        }
-        let plan = ring::Plan::new(program, op, strategy)?;
-        let mut draft = schedule::Draft::new(program, op, strategy)?;
-        for rank in 0..program.ranks {
-            // Made, scheduled and dropped: never the graphs of all ranks at once.
-            draft.rank(&verified_island(&plan, rank)?)?;
-        }
-        let schedule = draft.done()?;
-        let report = check::check(&schedule);
-        if !report.failed.is_empty() {
-            return Err(Error::Check { island: schedule.name, report });
-        }
-        distinct.push((key, Island { schedule: Arc::new(schedule), report, strategy, uses: vec![op] }));
-    }
-    Ok(distinct.into_iter().map(|(_, island)| island).collect())
-}
-
-/// The verified island graph of one rank.
-fn verified_island(plan: &ring::Plan<'_>, rank: usize) -> Result<Graph, Error> {
-    let graph = plan.island(rank)?;
-    verified(&graph, "ring")?;
-    Ok(graph)
 }
 
 /// Runs a compiled graph on the CPU, every rank in this process, on whole inputs; `seed` picks another legal order.
@@ -138,34 +128,14 @@ impl Compiled {
         for island in &self.islands {
             for &op in &island.uses {
                 let plan = ring::Plan::new(&self.program, op, island.strategy)?;
-                let graph = verified_island(&plan, rank)?;
+                let graph = plan.island(rank)?;
+                verified(&graph, "ring")?;
                 graphs.insert(op, (island.strategy.name().to_owned(), Arc::new(graph)));
             }
         }
         let graph = shard::rank_graph(&self.program, rank, &graphs)?;
         verified(&graph, "shard")?;
         Ok(graph)
-    }
-}
-
-/// What two islands must share to be one schedule. Masks and biases that are tensors are arguments of the schedule, so that
-/// their content does not stand here.
-#[derive(PartialEq)]
-struct Key {
-    attention: Attention,
-    operands: Vec<Type>,
-    held: Option<shard::Island>,
-}
-
-impl Key {
-    fn of(program: &Program, op: OpId) -> Key {
-        let graph = &program.graph;
-        let Op::Attention(attention) = graph.op(op) else { unreachable!("an island is an attention") };
-        Key {
-            attention: (**attention).clone(),
-            operands: graph.operands(op).into_iter().map(|v| graph.ty(v).clone()).collect(),
-            held: program.islands.get(&op).cloned(),
-        }
     }
 }
 

@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-use annulus::dump::{dot, timeline_svg};
+use annulus::device::Device;
+use annulus::dump::dot;
 use annulus::ir::{Attention, Binary, DType, Graph, Op, Tensor, Type};
 use annulus::layout::LayoutKind;
 use annulus::mask::Mask;
@@ -10,6 +11,10 @@ use annulus::ring::{Strategy, island};
 use annulus::schedule::{Schedule, StepOp, schedule};
 use annulus::shard::{Segment, ShardOptions, rank_graph, shard};
 use std::sync::Arc;
+
+fn timeline_svg(schedule: &Schedule) -> String {
+    annulus::dump::timeline_svg(schedule, &Device::named("h200x8").unwrap())
+}
 
 fn snapshot(name: &str, text: &str) {
     let mut settings = insta::Settings::clone_current();

@@ -66,5 +66,5 @@ fn the_picture_is_the_schedule() {
     let folder = root().join("tests/models/llama");
     let case = case::load(&folder, &Default::default(), &Default::default()).expect("loads");
     let compiled = compile(&case.graph, &Options::new(4)).expect("compiles");
-    same(&root().join("snapshots/readme/timeline.svg"), &timeline_svg(&compiled.islands[0].schedule));
+    same(&root().join("snapshots/readme/timeline.svg"), &timeline_svg(&compiled.islands[0].schedule, &compiled.device));
 }

@@ -4,6 +4,8 @@
 
 #[path = "ring/case.rs"]
 mod case;
+#[path = "schedule/cost.rs"]
+mod cost;
 #[path = "schedule/events.rs"]
 mod events;
 #[path = "schedule/faults.rs"]

@@ -117,13 +117,20 @@ pub(crate) struct Split {
     /// Number of ranks
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(1..=annulus::shard::MAX_RANKS as i64))]
     pub(crate) ranks: u32,
-    /// auto, ring or all-gather
+    /// auto (whatever takes the least time on the device), ring or all-gather
     #[arg(long, default_value = "auto", value_parser = strategy)]
     pub(crate) strategy: Choice<Strategy>,
-    /// auto (zigzag if causal, else contiguous), contiguous, zigzag, stripe, document (zigzag within each document that the
+    /// auto (whatever takes the least time on the device), contiguous, zigzag, stripe, document (zigzag within each document that the
     /// masks keep apart) or balanced (by the area of the masks)
     #[arg(long, default_value = "auto", value_parser = layout)]
     pub(crate) layout: Choice<LayoutKind>,
+    /// What the ranks are, for the estimate of times and the choice by them: h100x8, h200x8, h200x8x8, cpu, or a file like
+    /// src/device/h200x8.toml. By default the smallest of h200x8 and h200x8x8 that holds P
+    #[arg(long, value_name = "FILE-or-NAME")]
+    pub(crate) device: Option<PathBuf>,
+    /// The most bytes that an island may have in its arena on a rank; 64K, 80M and 2G are units of 1024
+    #[arg(long, value_name = "BYTES", value_parser = memory)]
+    pub(crate) memory: Option<usize>,
 }
 
 /// `auto`, or one that is named.
@@ -272,6 +279,14 @@ fn dim(text: &str) -> Result<(String, usize), String> {
     let (name, size) = text.split_once('=').ok_or("want NAME=N, such as sequence=4096")?;
     let size = size.parse().map_err(|_| format!("{size} is no size"))?;
     Ok((name.to_owned(), size))
+}
+
+fn memory(text: &str) -> Result<usize, String> {
+    let units = [('K', 10), ('M', 20), ('G', 30)];
+    let unit = units.into_iter().find(|(unit, _)| text.ends_with(*unit));
+    let (digits, shift) = unit.map_or((text, 0), |(_, shift)| (&text[..text.len() - 1], shift));
+    let bytes = digits.parse::<usize>().ok().and_then(|n| n.checked_mul(1 << shift));
+    bytes.ok_or_else(|| "want a number of bytes, such as 65536 or 64K".into())
 }
 
 fn tolerance(text: &str) -> Result<f64, String> {

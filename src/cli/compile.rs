@@ -3,7 +3,8 @@
 use super::args::{Admit, Backend, Choice, Compile, Emit, Run, Split};
 use super::progress::Progress;
 use super::{Stop, eval as compared, model, print};
-use annulus::dump::report::{self, Report, TrafficReport};
+use annulus::dump::report::{self, IslandReport, Report, TrafficReport};
+use annulus::device::Device;
 use annulus::dump::{dot, stages, timeline_svg};
 use annulus::import::case::Case;
 use annulus::ir::text::{Form, print as print_graph};
@@ -92,6 +93,8 @@ fn pass(case: &Case, split: &Split, admit: &Admit, verbose: bool) -> Result<(Com
         ranks: split.ranks as usize,
         strategy: Choice::named(&split.strategy),
         layout: Choice::named(&split.layout),
+        device: split.device.as_deref().map(device).transpose()?,
+        memory: split.memory,
         find: admit.options(),
     };
     let start = Instant::now();
@@ -101,6 +104,19 @@ fn pass(case: &Case, split: &Split, admit: &Admit, verbose: bool) -> Result<(Com
     report.compile_ms = Some(start.elapsed().as_secs_f64() * 1e3);
     model::note(verbose, "found, split, rewrote, scheduled and proved", start);
     Ok((compiled, report))
+}
+
+/// A bundled device, or a description in a file.
+fn device(name: &Path) -> Result<Device, Stop> {
+    if let Some(device) = name.to_str().and_then(Device::named) {
+        return Ok(device);
+    }
+    let shown = name.display();
+    let text = std::fs::read_to_string(name).map_err(|e| {
+        let known: Vec<&str> = Device::bundled().collect();
+        Stop::Usage(format!("--device {shown}: {e}; bundled are {}", known.join(", ")))
+    })?;
+    Device::parse(&text, &shown.to_string()).map_err(|e| Stop::Usage(e.to_string()))
 }
 
 /// The files that one WHAT stands for, as (name, text); without a folder the first goes to standard output.
@@ -135,7 +151,7 @@ fn emitted(
             .enumerate()
             .map(|(i, island)| {
                 let name = if i == 0 { "timeline.svg".into() } else { format!("timeline.{i}.svg") };
-                (name, timeline_svg(&island.schedule))
+                (name, timeline_svg(&island.schedule, &compiled.device))
             })
             .collect()),
     }
@@ -196,7 +212,21 @@ fn summary(compiled: &Compiled, report: &Report) -> Vec<String> {
         print::span(&report.traffic.messages, count),
         print::span(&report.schedule.peak_bytes, print::bytes),
     ));
+    lines.push(format!("schedule on {}", report::figures_line(&report.device, &report.schedule)));
+    lines.extend(report.islands.iter().filter_map(|i| instead_of(i, report.islands.len() > 1)));
     lines
+}
+
+/// What was not taken for an island, in a line: the nearest three.
+fn instead_of(island: &IslandReport, named: bool) -> Option<String> {
+    let shown = island.rejected.iter().take(3).map(|r| format!("{}: {}", r.choice, r.reason));
+    let mut others: Vec<String> = shown.collect();
+    match island.rejected.len().saturating_sub(others.len()) {
+        0 => {}
+        n => others.push(format!("{n} more")),
+    }
+    let at = if named { format!(" at {}", island.at[0]) } else { String::new() };
+    (!others.is_empty()).then(|| format!("rejected{at}: {}", others.join(" · ")))
 }
 
 /// What a check proves, in words.

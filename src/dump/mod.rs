@@ -6,7 +6,6 @@
 mod dot;
 pub mod program;
 pub mod report;
-mod simulate;
 pub mod stages;
 pub mod support;
 mod svg;

@@ -1,9 +1,9 @@
 //! The report of a compile or a run: the mirror of the command line's JSON, and the same as text.
 //!
 //! In: a [`Compiled`] program, and what a run gave. Out: a [`Report`], which serde prints.
-//! Figures that need a cost model are `null`: there is none yet.
 
-use crate::Compiled;
+use crate::schedule::cost::{Estimate, efficiency};
+use crate::{Compiled, Island, Rejected, label};
 use crate::ir::{Graph, Op, OpId};
 use crate::layout::Progression;
 use crate::shard::{self, Placement, Segment};
@@ -28,6 +28,8 @@ pub struct Report {
     pub whole_flops: u64,
     /// Sums over all uses, gathers included.
     pub traffic: TrafficReport,
+    /// Name of the device that the times are for.
+    pub device: String,
     /// Sums (of times) and maxima (of bytes) over all uses.
     pub schedule: ScheduleFigures,
     /// What was proved of the schedules.
@@ -80,23 +82,34 @@ pub struct IslandReport {
     /// Figures of one use.
     #[serde(flatten)]
     pub figures: ScheduleFigures,
-    /// Other choices and why they were not taken; empty while the choice is a fixed rule.
-    pub rejected: Vec<Refusal>,
+    /// Other choices and why they were not taken, the best of them first.
+    pub rejected: Vec<RejectedReport>,
 }
 
-/// Figures of a schedule. Times need a cost model and are `null` without one.
+/// A choice that was not taken.
+#[derive(Clone, Debug, Serialize)]
+pub struct RejectedReport {
+    /// The strategy, and the layout where it is not the one that was taken.
+    pub choice: String,
+    /// How long it would take; `null` if it could not be scheduled.
+    pub makespan_us: Option<f64>,
+    /// Why it was not taken.
+    pub reason: String,
+}
+
+/// Figures of a schedule on the device.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ScheduleFigures {
     /// Simulated time.
-    pub makespan_us: Option<f64>,
+    pub makespan_us: f64,
     /// Least time of any schedule of the same work.
-    pub lower_bound_us: Option<f64>,
+    pub lower_bound_us: f64,
     /// Bound over makespan.
-    pub efficiency: Option<f64>,
+    pub efficiency: f64,
     /// Communication that no compute hides.
-    pub exposed_us: Option<f64>,
-    /// What the longest island waits for.
-    pub limiter: Option<String>,
+    pub exposed_us: f64,
+    /// What the bound of the longest island comes from; empty if there is none.
+    pub limiter: String,
     /// Arena bytes per rank.
     pub peak_bytes: Vec<usize>,
 }
@@ -195,11 +208,8 @@ pub fn report(compiled: &Compiled) -> Report {
             kv_layout: i.schedule.kv_layout.kind.name(),
             bytes_sent: i.schedule.ranks.iter().map(|r| r.bytes_sent()).collect(),
             messages: i.schedule.ranks.iter().map(|r| r.messages()).collect(),
-            figures: ScheduleFigures {
-                peak_bytes: i.schedule.ranks.iter().map(|r| r.arena_bytes).collect(),
-                ..ScheduleFigures::default()
-            },
-            rejected: vec![],
+            figures: figures(&i.estimate),
+            rejected: i.rejected.iter().map(|r| rejected(i, r)).collect(),
         })
         .collect();
     let gathered: Vec<GatherReport> = gathers(compiled)
@@ -217,12 +227,8 @@ pub fn report(compiled: &Compiled) -> Report {
                 .map(|(op, reason)| Refusal { at: place(graph, *op), reason: reason.clone() })
                 .collect(),
         },
-        schedule: ScheduleFigures {
-            peak_bytes: (0..ranks)
-                .map(|r| islands.iter().map(|i| i.figures.peak_bytes[r]).max().unwrap_or(0))
-                .collect(),
-            ..ScheduleFigures::default()
-        },
+        device: compiled.device.name.clone(),
+        schedule: sums(compiled),
         traffic: planned(compiled),
         islands,
         gathered,
@@ -234,6 +240,71 @@ pub fn report(compiled: &Compiled) -> Report {
         outputs: None,
         ok: true,
     }
+}
+
+/// The figures of one island.
+pub fn figures(e: &Estimate) -> ScheduleFigures {
+    ScheduleFigures {
+        makespan_us: e.makespan_us,
+        lower_bound_us: e.lower_bound_us,
+        efficiency: e.efficiency(),
+        exposed_us: e.exposed_us,
+        limiter: e.limiter.to_string(),
+        peak_bytes: e.peak_bytes.clone(),
+    }
+}
+
+/// The figures as a line: `h200x8: 61.2 µs · bound 60.9 µs · efficiency 0.995 · exposed 0.0 µs · limited by compute`.
+pub fn figures_line(device: &str, f: &ScheduleFigures) -> String {
+    let mut line = format!(
+        "{device}: {} · bound {} · efficiency {:.3} · exposed {}",
+        time(f.makespan_us),
+        time(f.lower_bound_us),
+        // Only what is proved to be the best shows as 1.
+        if f.efficiency < 1.0 { (f.efficiency * 1e3).floor() / 1e3 } else { 1.0 },
+        time(f.exposed_us),
+    );
+    if !f.limiter.is_empty() {
+        line += &format!(" · limited by {}", f.limiter);
+    }
+    line
+}
+
+/// A time for people: `61.2 µs`, `1.25 ms`.
+pub fn time(us: f64) -> String {
+    match us {
+        us if us < 1e4 => format!("{us:.1} µs"),
+        us if us < 1e7 => format!("{:.2} ms", us / 1e3),
+        us => format!("{:.2} s", us / 1e6),
+    }
+}
+
+fn rejected(island: &Island, r: &Rejected) -> RejectedReport {
+    let taken = [island.schedule.q_layout.kind, island.schedule.kv_layout.kind];
+    let choice =
+        if r.layouts == taken { r.strategy.name().to_owned() } else { label(r.strategy, r.layouts) };
+    RejectedReport { choice, makespan_us: r.makespan_us, reason: r.reason.clone() }
+}
+
+/// Over all uses of all islands.
+fn sums(compiled: &Compiled) -> ScheduleFigures {
+    let mut all =
+        ScheduleFigures { peak_bytes: vec![0; compiled.program.ranks], ..ScheduleFigures::default() };
+    let mut longest = f64::NEG_INFINITY;
+    for island in &compiled.islands {
+        let (e, uses) = (&island.estimate, island.uses.len() as f64);
+        all.makespan_us += e.makespan_us * uses;
+        all.lower_bound_us += e.lower_bound_us * uses;
+        all.exposed_us += e.exposed_us * uses;
+        if e.makespan_us > longest {
+            (longest, all.limiter) = (e.makespan_us, e.limiter.to_string());
+        }
+        for (most, &bytes) in all.peak_bytes.iter_mut().zip(&e.peak_bytes) {
+            *most = bytes.max(*most);
+        }
+    }
+    all.efficiency = efficiency(all.lower_bound_us, all.makespan_us);
+    all
 }
 
 /// What the plan sends: islands times their uses, and gathers.

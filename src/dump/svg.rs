@@ -1,14 +1,18 @@
-//! The timeline of a schedule as a plain SVG: a band a rank, with a lane a stream, and an arrow a message.
+//! The timeline of a schedule on a device as a plain SVG: a band a rank, with a lane a stream, and an arrow a message.
 //!
+//! Times are those of the cost model, in µs. Where a rank computes nothing before it is done, the time is marked as exposed; a
+//! line through all bands is the lower bound.
 //! Every box says what it is as far as the picture has room, and in its tooltip in full; boxes of a kind are labelled
 //! alike. Of many ranks the first are drawn, and the picture says how many are not.
 
 mod boxes;
 mod words;
 
-use super::simulate::{Flight, SHARE_TRANSFER, Span, Timeline, simulate};
+use super::report::{figures, figures_line};
+use crate::device::Device;
 use crate::layout::Progression;
 use crate::mask::Tile;
+use crate::schedule::cost::{Estimate, Flight, Span, Timeline, estimate, flights, timeline};
 use crate::schedule::{ExchangeKind, Schedule, Step, StepOp, Stream, Transfer};
 use boxes::{Bar, Class, Kind, Line};
 use std::fmt::Write;
@@ -33,10 +37,11 @@ const FOOT: f64 = 104.0;
 /// Where a message is shown by a stub, its length.
 const STUB: f64 = 13.0;
 
-/// Draws what happens when, by the model that the picture states. See `simulate`.
-pub fn timeline_svg(schedule: &Schedule) -> String {
+/// Draws what happens when, by the cost model.
+pub fn timeline_svg(schedule: &Schedule, device: &Device) -> String {
     let drawn = drawn(schedule);
-    let timeline = simulate(schedule, drawn);
+    let estimate = estimate(schedule, device);
+    let timeline = timeline(schedule, device);
     let span = if timeline.makespan > 0.0 && timeline.makespan.is_finite() { timeline.makespan } else { 1.0 };
     let mut p = Picture {
         out: String::new(),
@@ -46,9 +51,9 @@ pub fn timeline_svg(schedule: &Schedule) -> String {
     };
     let note = if drawn < schedule.ranks.len() { 20.0 } else { 0.0 };
     let height = TOP + BAND * drawn as f64 + note + FOOT;
-    p.head(schedule, height);
+    p.head(schedule, device, &estimate, height);
     // Under the lanes, so that they strike no word out: they are seen between the ranks.
-    p.arrows(&timeline.flights, drawn);
+    p.arrows(&shown(schedule, flights(schedule, device, &timeline), drawn), drawn);
     for (rank, program) in schedule.ranks.iter().enumerate().take(drawn) {
         p.band(schedule, rank);
         for stream in Stream::ALL {
@@ -70,6 +75,15 @@ pub fn timeline_svg(schedule: &Schedule) -> String {
     }
     p.foot(schedule, &timeline, &ways, span, height);
     p.out
+}
+
+/// Messages of hops of which an end is drawn.
+fn shown(schedule: &Schedule, flights: Vec<Flight>, drawn: usize) -> Vec<Flight> {
+    let hop = |f: &Flight| {
+        let op = &schedule.ranks[f.from.0].steps[f.from.1].op;
+        matches!(op, StepOp::Exchange { kind: ExchangeKind::SendRecv, .. })
+    };
+    flights.into_iter().filter(|f| f.from.0.min(f.to.0) < drawn && hop(f)).collect()
 }
 
 /// How many ranks are drawn.
@@ -105,7 +119,7 @@ impl Picture<'_> {
         self.put(&format!("<text x=\"{x:.1}\" y=\"{y:.1}\" {style}>{}</text>", escape(text)));
     }
 
-    fn head(&mut self, schedule: &Schedule, height: f64) {
+    fn head(&mut self, schedule: &Schedule, device: &Device, estimate: &Estimate, height: f64) {
         let (a, s) = (&schedule.attention, &schedule.attention.sizes);
         self.put(&format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
@@ -150,6 +164,7 @@ impl Picture<'_> {
             s.batch, s.q_len, s.kv_len, a.dtype
         );
         self.text(LEFT, 44.0, "fill=\"#555\"", &sizes);
+        self.text(LEFT, 61.0, "font-weight=\"bold\"", &figures_line(&device.name, &figures(estimate)));
     }
 
     /// Upper edge of a lane. Transfers are above, where the arrows of the rank before arrive.
@@ -332,12 +347,12 @@ impl Picture<'_> {
 
     /// An arrow to the next rank; of any other message its two ends.
     fn arrows(&mut self, flights: &[Flight], drawn: usize) {
-        let neighbours = |f: &Flight| f.to == f.from + 1 && f.to < drawn;
+        let neighbours = |f: &Flight| f.to.0 == f.from.0 + 1 && f.to.0 < drawn;
         let (arrows, others): (Vec<&Flight>, Vec<&Flight>) = flights.iter().partition(|f| neighbours(f));
         let style = "stroke=\"#b36b00\" fill=\"none\" marker-end=\"url(#head)\"";
         for f in arrows {
-            let y1 = Picture::top(f.from, Stream::Comm) + COMM - 1.5;
-            let y2 = Picture::top(f.to, Stream::Comm);
+            let y1 = Picture::top(f.from.0, Stream::Comm) + COMM - 1.5;
+            let y2 = Picture::top(f.to.0, Stream::Comm);
             let (x1, x2) = (self.x(f.begin), self.x(f.end));
             self.put(&format!("<path d=\"M{x1:.1} {y1:.1}L{x2:.1} {y2:.1}\" {style}/>"));
         }
@@ -345,12 +360,12 @@ impl Picture<'_> {
         let room = others.iter().map(|f| (f.end - f.begin) * self.scale).fold(f64::INFINITY, f64::min);
         let mut named: Vec<(usize, bool)> = Vec::new();
         for f in others {
-            for (rank, leaves) in [(f.from, true), (f.to, false)].into_iter().filter(|e| e.0 < drawn) {
+            for (rank, leaves) in [(f.from.0, true), (f.to.0, false)].into_iter().filter(|e| e.0 < drawn) {
                 let y = Picture::top(rank, Stream::Comm);
                 // A message that leaves stands beside one that arrives at the same time.
                 let (x, move_to, name, gap, anchor) = match leaves {
-                    true => (self.x(f.begin) + 3.0, [y, y - STUB], format!("to {}", f.to), 4.0, "start"),
-                    false => (self.x(f.end), [y - STUB, y], format!("from {}", f.from), -4.0, "end"),
+                    true => (self.x(f.begin) + 3.0, [y, y - STUB], format!("to {}", f.to.0), 4.0, "start"),
+                    false => (self.x(f.end), [y - STUB, y], format!("from {}", f.from.0), -4.0, "end"),
                 };
                 let [y1, y2] = move_to;
                 self.put(&format!("<path d=\"M{x:.1} {y1:.1}V{y2:.1}\" {style}/>"));
@@ -413,11 +428,6 @@ impl Picture<'_> {
             _ => "",
         };
         self.text(LEFT, y + 62.0, "fill=\"#555\"", &format!("In the boxes: {keys}{rows}{hops}{messages}"));
-        let caption = format!(
-            "Relative time, by a simple model: 1 is an average share of query rows against an average share of key rows, \
-             masked pairs included; sending such a share of keys and values takes {SHARE_TRANSFER}."
-        );
-        self.text(LEFT, y + 80.0, "fill=\"#555\"", &caption);
         if timeline.stuck() > 0 {
             let text = format!("{} steps can never run", timeline.stuck());
             self.text(LEFT, 60.0, "fill=\"#b00020\" font-weight=\"bold\"", &text);

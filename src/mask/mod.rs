@@ -13,6 +13,7 @@ mod text;
 pub use text::ParseMaskError;
 
 use crate::layout::Progression;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What a masked score becomes.
@@ -223,6 +224,23 @@ impl Mask {
             }
         }
         tile
+    }
+
+    /// Which rows of `k` some row of `q` sees by position, as indices into `k`: no row outside is kept by any pair. Of one
+    /// query row it is exactly what the terms that depend on positions keep. The fill has no say.
+    pub fn hull(&self, q: &Progression, k: &Progression) -> Range<usize> {
+        if q.len == 0 || k.len == 0 {
+            return 0..0;
+        }
+        // Both ends of what a row keeps move on with the row.
+        let (low, high) = (self.keys_of(q.start).0, self.keys_of(q.last()).1);
+        let (start, step) = (k.start as i128, k.step.max(1) as i128);
+        let before = |bound: i128| -> usize {
+            // How many rows of k lie below the bound.
+            if bound <= start { 0 } else { ((bound - start - 1) / step + 1).min(k.len as i128) as usize }
+        };
+        let begin = before(low);
+        begin..before(high.saturating_add(1)).max(begin)
     }
 
     /// Whether every query row in `0..q_len` is proved to keep at least one key in `0..k_len`. Tensor terms prove nothing.

@@ -55,6 +55,20 @@ proptest! {
     }
 
     #[test]
+    fn what_is_kept_lies_in_the_hull(terms in terms(), q in progression(), k in progression()) {
+        let mask = Mask { terms, fill: Fill::NegInf };
+        let seen = mask.hull(&q, &k);
+        prop_assert!(seen.end <= k.len);
+        for (j, key) in k.rows().enumerate() {
+            let kept = q.rows().any(|row| mask.keeps(row, key));
+            prop_assert!(!kept || seen.contains(&j), "key {}", key);
+            if q.len == 1 {
+                prop_assert_eq!(kept, seen.contains(&j), "key {}", key);
+            }
+        }
+    }
+
+    #[test]
     fn emptiness_is_what_enumeration_says(terms in terms(), q in 0usize..20, k in 0usize..20) {
         let mask = Mask { terms, fill: Fill::NegInf };
         let full = (0..q).all(|i| (0..k).any(|j| kept(&mask, i, j)));
@@ -78,4 +92,12 @@ proptest! {
             prop_assert_eq!(mask.to_string().parse::<Mask>().unwrap(), Mask { fill, ..mask });
         }
     }
+}
+
+#[test]
+fn extreme_offsets_do_not_overflow() {
+    let mut mask = Mask::causal(i64::MAX);
+    mask.terms.push(Term::Window { left: Some(u64::MAX), right: Some(u64::MAX), offset: i64::MIN });
+    assert_eq!(mask.hull(&Progression::range(usize::MAX >> 1, 1), &Progression::range(0, 4)), 0..4);
+    assert_eq!(Mask::none().hull(&Progression::range(0, 1), &Progression::range(0, 4)), 0..4);
 }

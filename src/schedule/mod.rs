@@ -7,6 +7,7 @@
 //! bytes that steps touch, and none can be left out. A graph that does not fit is refused: it is a fault in the pass.
 
 mod build;
+pub mod cost;
 mod events;
 mod fold;
 mod slots;

@@ -9,7 +9,7 @@ use super::acc::{Acc, numbers};
 use super::leaves::{LeafRow, Leaves};
 use crate::ir::{EmptyRow, Tensor};
 use crate::layout::Progression;
-use crate::mask::{Fill, Mask, Term, Tile};
+use crate::mask::{Fill, Mask, Tile};
 use crate::schedule::AttentionFacts;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
@@ -277,37 +277,9 @@ fn accumulate<A: Acc>(
     }
 }
 
-/// Which rows of `k` the query row sees by position, as indices into `k`: every term keeps an interval of keys.
+/// Which rows of `k` the query row sees by position, as indices into `k`.
 fn visible(mask: &Mask, row: usize, k: &Progression) -> Range<usize> {
-    let (mut low, mut high) = (i128::MIN, i128::MAX);
-    for term in &mask.terms {
-        match *term {
-            Term::Causal { offset } => high = high.min(row as i128 + i128::from(offset)),
-            Term::Window { left, right, offset } => {
-                let at = row as i128 + i128::from(offset);
-                low = left.map_or(low, |l| low.max(at - i128::from(l)));
-                high = right.map_or(high, |r| high.min(at + i128::from(r)));
-            }
-            Term::Segments { ref starts, offset } => {
-                let at = row as i128 + i128::from(offset);
-                let next = starts.partition_point(|&s| s as i128 <= at);
-                if next > 0 {
-                    low = low.max(starts[next - 1] as i128);
-                }
-                if let Some(&s) = starts.get(next) {
-                    high = high.min(s as i128 - 1);
-                }
-            }
-            Term::Tensor { .. } => {}
-        }
-    }
-    let (start, step) = (k.start as i128, k.step.max(1) as i128);
-    let before = |bound: i128| -> usize {
-        // How many rows of k lie below the bound.
-        if bound <= start { 0 } else { ((bound - start - 1) / step + 1).min(k.len as i128) as usize }
-    };
-    let begin = before(low);
-    begin..before(high.saturating_add(1)).max(begin)
+    mask.hull(&Progression::range(row, 1), k)
 }
 
 fn hull(ranges: &[Range<usize>]) -> Range<usize> {
@@ -364,35 +336,6 @@ fn view_mut<A: Acc>(x: &mut [A], rows: usize, columns: usize) -> ArrayViewMut2<'
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn visible_keys_are_those_that_the_mask_keeps(
-            causal in proptest::option::of(-9i64..9),
-            window in proptest::option::of((proptest::option::of(0u64..6), proptest::option::of(0u64..6), -6i64..6)),
-            row in 0usize..20,
-            (start, len, step) in (0usize..20, 0usize..8, 1usize..4),
-        ) {
-            let mut mask = Mask::none();
-            mask.terms.extend(causal.map(|offset| Term::Causal { offset }));
-            mask.terms.extend(window.map(|(left, right, offset)| Term::Window { left, right, offset }));
-            let k = Progression { start, len, step };
-            let seen = visible(&mask, row, &k);
-            for (i, key) in k.rows().enumerate() {
-                prop_assert_eq!(seen.contains(&i), mask.keeps(row, key), "key {}", key);
-            }
-            prop_assert!(seen.end <= len);
-        }
-    }
-
-    #[test]
-    fn extreme_offsets_do_not_overflow() {
-        let mut mask = Mask::causal(i64::MAX);
-        mask.terms.push(Term::Window { left: Some(u64::MAX), right: Some(u64::MAX), offset: i64::MIN });
-        assert_eq!(visible(&mask, usize::MAX >> 1, &Progression::range(0, 4)), 0..4);
-        assert_eq!(visible(&Mask::none(), 0, &Progression::range(0, 4)), 0..4);
-    }
 
     #[test]
     fn a_row_of_minus_infinity_is_neutral_and_nan_stays() {

@@ -1,0 +1,189 @@
+//! Reads a device description. Every fault is told by its line and field.
+
+use super::{Device, DeviceKind, Link};
+use crate::ir::DType;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use toml::Spanned;
+
+/// Why a text describes no device.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{file}, line {line}{}: {why}", after(.field))]
+pub struct DeviceError {
+    /// The file.
+    pub file: String,
+    /// Its line, from 1.
+    pub line: usize,
+    /// The field, as `link.node.gb_s`; empty where the text is not even TOML.
+    pub field: String,
+    /// What is wrong.
+    pub why: String,
+}
+
+fn after(name: &str) -> String {
+    if name.is_empty() { String::new() } else { format!(", {name}") }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    name: String,
+    kind: DeviceKind,
+    nodes: Option<Spanned<usize>>,
+    ranks_per_node: Option<Spanned<usize>>,
+    launch_us: Spanned<f64>,
+    memory_gb_s: Spanned<f64>,
+    tile: Spanned<[usize; 2]>,
+    slowdown: Spanned<f64>,
+    tflops: Spanned<BTreeMap<String, BTreeMap<String, Spanned<f64>>>>,
+    link: Spanned<Links>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Links {
+    node: LinkFile,
+    network: Option<LinkFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LinkFile {
+    gb_s: Spanned<f64>,
+    latency_us: Spanned<f64>,
+    message_us: Spanned<f64>,
+}
+
+/// The largest of any number in a description: sums of what it leads to stay finite.
+const MOST: f64 = 1e9;
+/// The smallest rate or bandwidth.
+const LEAST: f64 = 1e-6;
+
+/// Reads a description.
+pub(super) fn device(text: &str, file: &str) -> Result<Device, DeviceError> {
+    let source = Source { text, file };
+    let parsed: File = toml::from_str(text).map_err(|e| {
+        let at = e.span().map_or(0, |s| s.start);
+        let lacks = e.message().strip_prefix("missing field `").and_then(|m| m.split('`').next());
+        match lacks {
+            Some(field) => source.missing(at, field),
+            None => source.error(at, e.message().trim().to_owned()),
+        }
+    })?;
+    let gpu = parsed.kind == DeviceKind::Gpu;
+    let count = |name: &str, n: &Option<Spanned<usize>>| match n {
+        None if gpu => Err(source.missing(0, name)),
+        None => Ok(1),
+        Some(n) if (1..=1 << 20).contains(n.get_ref()) => Ok(*n.get_ref()),
+        Some(n) => Err(source.error(n.span().start, format!("want 1 to 2^20, not {}", n.get_ref()))),
+    };
+    let tile = *parsed.tile.get_ref();
+    if tile.iter().any(|&t| !(1..=1 << 20).contains(&t)) {
+        return Err(source.error(parsed.tile.span().start, "want two sizes from 1 to 2^20".into()));
+    }
+    let nodes = count("nodes", &parsed.nodes)?;
+    let links = parsed.link.get_ref();
+    let node = source.link(&links.node)?;
+    let network = match &links.network {
+        Some(link) => source.link(link)?,
+        None if nodes > 1 => return Err(source.missing(parsed.link.span().start, "link.network")),
+        None => node,
+    };
+    Ok(Device {
+        name: parsed.name,
+        kind: parsed.kind,
+        nodes,
+        ranks_per_node: count("ranks_per_node", &parsed.ranks_per_node)?,
+        launch_us: source.time(&parsed.launch_us)?,
+        memory_gb_s: source.rate(&parsed.memory_gb_s)?,
+        tile,
+        slowdown: source.within(&parsed.slowdown, 0.0, 10.0)?,
+        tflops: source.tflops(&parsed.tflops)?,
+        node,
+        network,
+    })
+}
+
+struct Source<'a> {
+    text: &'a str,
+    file: &'a str,
+}
+
+impl Source<'_> {
+    /// An error at a byte of the text. The field is read off the text: the table above, and what stands before `=`.
+    fn error(&self, at: usize, why: String) -> DeviceError {
+        let before = self.text.get(..at).unwrap_or(self.text);
+        let line = before.matches('\n').count();
+        let lines: Vec<&str> = self.text.lines().collect();
+        let shown = lines.get(line).copied().unwrap_or_default();
+        let key = shown.split_once('=').map_or("", |(key, _)| key.trim());
+        let above = lines.iter().take(line + 1).rev().find_map(|l| {
+            let l = l.split('#').next().unwrap_or_default().trim();
+            l.strip_prefix('[')?.strip_suffix(']')
+        });
+        let field = match (above, key) {
+            (Some(table), "") => table.to_owned(),
+            (Some(table), key) => format!("{table}.{key}"),
+            (None, key) => key.to_owned(),
+        };
+        DeviceError { file: self.file.to_owned(), line: line + 1, field, why }
+    }
+
+    fn missing(&self, at: usize, field: &str) -> DeviceError {
+        DeviceError { field: field.to_owned(), ..self.error(at, "it is missing".into()) }
+    }
+
+    fn within(&self, x: &Spanned<f64>, least: f64, most: f64) -> Result<f64, DeviceError> {
+        let value = *x.get_ref();
+        if (least..=most).contains(&value) {
+            return Ok(value);
+        }
+        Err(self.error(x.span().start, format!("want a number from {least:?} to {most:?}, not {value:?}")))
+    }
+
+    fn rate(&self, x: &Spanned<f64>) -> Result<f64, DeviceError> {
+        self.within(x, LEAST, MOST)
+    }
+
+    fn time(&self, x: &Spanned<f64>) -> Result<f64, DeviceError> {
+        self.within(x, 0.0, MOST)
+    }
+
+    fn link(&self, link: &LinkFile) -> Result<Link, DeviceError> {
+        Ok(Link {
+            gb_s: self.rate(&link.gb_s)?,
+            latency_us: self.time(&link.latency_us)?,
+            message_us: self.time(&link.message_us)?,
+        })
+    }
+
+    /// Rates by element type, of which each floating one must be there, and head size.
+    fn tflops(
+        &self,
+        tables: &Spanned<BTreeMap<String, BTreeMap<String, Spanned<f64>>>>,
+    ) -> Result<BTreeMap<DType, BTreeMap<usize, f64>>, DeviceError> {
+        let at = tables.span().start;
+        let floats = || DType::ALL.into_iter().filter(|d| d.is_float());
+        let mut out = BTreeMap::new();
+        for (name, table) in tables.get_ref() {
+            let Some(dtype) = floats().find(|d| d.name() == name) else {
+                let known: Vec<&str> = floats().map(DType::name).collect();
+                let at = table.values().next().map_or(at, |x| x.span().start);
+                return Err(self.error(at, format!("want a table of {}, not of {name}", known.join(", "))));
+            };
+            let mut sizes = BTreeMap::new();
+            for (size, rate) in table {
+                let size = size.parse::<usize>().ok().filter(|s| (1..=1 << 20).contains(s)).ok_or_else(|| {
+                    self.error(rate.span().start, format!("want a head size from 1 to 2^20, not {size}"))
+                })?;
+                sizes.insert(size, self.rate(rate)?);
+            }
+            out.insert(dtype, sizes);
+        }
+        let lacks = |d: &DType| out.get(d).is_none_or(BTreeMap::is_empty);
+        match floats().find(lacks) {
+            Some(dtype) => Err(self.missing(at, &format!("tflops.{}", dtype.name()))),
+            None => Ok(out),
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The least time that any order of the same steps and messages takes.
+//!
+//! In: a schedule, the time of each step alone, and one run of it. Out: the lower bound and what it comes from.
+//!
+//! The greatest of, for kernels that nothing slows and streams, slots and links without end unless they are named:
+//! * the critical path: a step needs the steps that wrote what it reads, and both ends of a message meet;
+//! * for each rank the load of its kernels, with the least slowdown that its transfers can mean: w' = W + κ·C, for of C µs of
+//!   transfers as much passes under kernels as the rank does not stand still, and a µs that it stands still costs more;
+//! * for each rank's kernels, and its transfers, the bound of one machine: jobs with heads and tails from the critical path, in
+//!   the order of greatest tail, interrupted where a greater one becomes ready (Jackson's preemptive schedule; Carlier and
+//!   Pinson, Management Science 35, 1989).
+//!
+//! The run serves only to order the steps: dependences that it does not keep are left out, which makes the bound lower.
+
+use super::flow::Flow;
+use super::simulate::{Span, Timeline};
+use super::work::{Costs, message};
+use super::Limiter;
+use crate::schedule::types::*;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BinaryHeap};
+
+/// Two bounds nearer than this are one: the difference is of rounding.
+const NEAR: f64 = 1e-9;
+
+/// The bound in µs, never above the makespan of the run, and its owner.
+pub(super) fn lower_bound(schedule: &Schedule, costs: &Costs, timeline: &Timeline) -> (f64, Limiter) {
+    let graph = Graph::new(schedule, costs, timeline);
+    let (heads, tails) = (graph.heads(), graph.tails());
+    let mut bounds = [0.0f64; 4];
+    let mut link = 0;
+    for (rank, program) in schedule.ranks.iter().enumerate() {
+        let (mut kernels, mut transfers) = (vec![], vec![]);
+        for (i, step) in program.steps.iter().enumerate() {
+            let (cost, head) = (costs.steps[rank][i], heads[rank][i]);
+            if timeline.spans[rank][i].is_none() {
+                continue;
+            }
+            // What follows from its begin on, less its own time: a group is not done before its last message is.
+            let whole = graph.from_begin(&tails, rank, i);
+            bounds[Owner::Chain as usize] = bounds[Owner::Chain as usize].max(head + whole);
+            let job = Job { head, time: cost.alone(), tail: (whole - cost.alone()).max(0.0) };
+            match step.op {
+                StepOp::Exchange { .. } => transfers.push(job),
+                _ => kernels.push(job),
+            }
+        }
+        let load = |jobs: &[Job]| jobs.iter().map(|j| j.time).sum::<f64>();
+        let kappa = costs.slowdown / (1.0 + costs.slowdown);
+        let least = load(&kernels) + kappa * load(&transfers);
+        bounds[Owner::Load as usize] = bounds[Owner::Load as usize].max(least);
+        bounds[Owner::Kernels as usize] = bounds[Owner::Kernels as usize].max(one_machine(kernels));
+        let of_link = one_machine(transfers);
+        if of_link > bounds[Owner::Link as usize] * (1.0 + NEAR) {
+            (bounds[Owner::Link as usize], link) = (of_link, rank);
+        }
+    }
+    let bound = bounds.into_iter().fold(0.0, f64::max);
+    let owns = |owner: Owner| bounds[owner as usize] >= bound * (1.0 - NEAR);
+    let limiter = match () {
+        () if owns(Owner::Load) => Limiter::Compute,
+        () if owns(Owner::Link) => Limiter::Link { from: link, to: only_peer(&schedule.ranks[link]) },
+        () => Limiter::Chain,
+    };
+    debug_assert!(bound <= timeline.makespan * (1.0 + NEAR), "{bounds:?} above {}", timeline.makespan);
+    // Sums in another order differ by their rounding.
+    let tight = bound >= timeline.makespan * (1.0 - NEAR);
+    (if tight { timeline.makespan } else { bound }, limiter)
+}
+
+/// Which bound.
+#[derive(Clone, Copy)]
+enum Owner {
+    Load,
+    Link,
+    Kernels,
+    Chain,
+}
+
+/// The rank to which all of a rank's messages go.
+fn only_peer(program: &RankProgram) -> Option<usize> {
+    let mut peers = program.steps.iter().flat_map(|s| match &s.op {
+        StepOp::Exchange { sends, .. } => sends.as_slice(),
+        _ => &[],
+    });
+    let first = peers.next()?.peer;
+    peers.all(|t| t.peer == first).then_some(first)
+}
+
+/// What needs what.
+struct Graph<'a> {
+    costs: &'a Costs,
+    /// By rank and step: the steps of the rank that wrote what it reads, and those that read what it writes.
+    sources: Vec<Vec<Vec<usize>>>,
+    readers: Vec<Vec<Vec<usize>>>,
+    /// By rank and step: the other ends of its messages, and the time of each message.
+    peers: Vec<Vec<Vec<(usize, usize, f64)>>>,
+    /// All steps that end, by begin and by end.
+    by_begin: Vec<(usize, usize)>,
+    by_end: Vec<(usize, usize)>,
+}
+
+impl<'a> Graph<'a> {
+    fn new(schedule: &Schedule, costs: &'a Costs, timeline: &Timeline) -> Graph<'a> {
+        let groups: Vec<BTreeMap<usize, usize>> = schedule
+            .ranks
+            .iter()
+            .map(|program| {
+                let group = |(i, s): (usize, &Step)| match s.op {
+                    StepOp::Exchange { group, .. } => Some((group, i)),
+                    _ => None,
+                };
+                program.steps.iter().enumerate().filter_map(group).collect()
+            })
+            .collect();
+        let (mut sources, mut readers, mut peers, mut all) = (vec![], vec![], vec![], vec![]);
+        for (rank, program) in schedule.ranks.iter().enumerate() {
+            let spans = &timeline.spans[rank];
+            let mut from = Flow::of(program).sources;
+            let mut to = vec![vec![]; program.steps.len()];
+            for (i, sources) in from.iter_mut().enumerate() {
+                let kept = |w: usize| spans[w].zip(spans[i]).is_some_and(|(w, r)| w.end <= r.begin);
+                sources.retain(|&w| kept(w));
+                sources.iter().for_each(|&w| to[w].push(i));
+                all.extend(spans[i].map(|span| (span, (rank, i))));
+            }
+            let meets = |(i, step): (usize, &Step)| {
+                let StepOp::Exchange { group, sends, recvs, .. } = &step.op else { return vec![] };
+                let ours = costs.steps[rank][i];
+                let end = |t: &Transfer, sends: bool| {
+                    let &there = groups.get(t.peer)?.get(group)?;
+                    let (a, b) = (timeline.spans[rank][i]?, timeline.spans[t.peer][there]?);
+                    let theirs = costs.steps[t.peer][there];
+                    let time = if sends { message(ours, theirs) } else { message(theirs, ours) };
+                    // As the run has it: both were there.
+                    (a.end >= b.begin + time * (1.0 - NEAR)).then_some((t.peer, there, time))
+                };
+                let out = sends.iter().filter_map(|t| end(t, true));
+                out.chain(recvs.iter().filter_map(|t| end(t, false))).collect()
+            };
+            peers.push(program.steps.iter().enumerate().map(meets).collect());
+            sources.push(from);
+            readers.push(to);
+        }
+        let sorted = |time: fn(&Span) -> f64| {
+            let mut by = all.clone();
+            by.sort_by(|a, b| time(&a.0).total_cmp(&time(&b.0)).then(a.1.cmp(&b.1)));
+            by.into_iter().map(|(_, step)| step).collect()
+        };
+        let (by_begin, by_end) = (sorted(|s| s.begin), sorted(|s| s.end));
+        Graph { costs, sources, readers, peers, by_begin, by_end }
+    }
+
+    fn zeros(&self) -> Vec<Vec<f64>> {
+        self.sources.iter().map(|steps| vec![0.0; steps.len()]).collect()
+    }
+
+    fn alone(&self, rank: usize, i: usize) -> f64 {
+        self.costs.steps[rank][i].alone()
+    }
+
+    /// The earliest begin of each step. A step whose begin is not known yet counts as beginning at 0.
+    fn heads(&self) -> Vec<Vec<f64>> {
+        let mut heads = self.zeros();
+        for &(rank, i) in &self.by_begin {
+            let end = |&w: &usize| {
+                let met = self.peers[rank][w].iter().map(|&(p, j, time)| heads[p][j] + time);
+                met.fold(heads[rank][w] + self.alone(rank, w), f64::max)
+            };
+            heads[rank][i] = self.sources[rank][i].iter().map(end).fold(0.0, f64::max);
+        }
+        heads
+    }
+
+    /// The least time from the end of each step to the end of all.
+    fn tails(&self) -> Vec<Vec<f64>> {
+        let mut tails = self.zeros();
+        for &(rank, i) in self.by_end.iter().rev() {
+            let after = self.readers[rank][i].iter().map(|&r| self.from_begin(&tails, rank, r));
+            tails[rank][i] = after.fold(0.0, f64::max);
+        }
+        tails
+    }
+
+    /// The least time from the begin of a step to the end of all.
+    fn from_begin(&self, tails: &[Vec<f64>], rank: usize, i: usize) -> f64 {
+        let own = self.alone(rank, i) + tails[rank][i];
+        // Its messages end no sooner, on either side.
+        let met = self.peers[rank][i].iter().map(|&(p, j, time)| time + tails[rank][i].max(tails[p][j]));
+        met.fold(own, f64::max)
+    }
+}
+
+/// A job of one machine: it is ready after its head, and after it the tail passes elsewhere.
+struct Job {
+    head: f64,
+    time: f64,
+    tail: f64,
+}
+
+/// By tail, the greatest first.
+struct Ready {
+    tail: f64,
+    left: f64,
+}
+
+impl Ord for Ready {
+    fn cmp(&self, other: &Ready) -> Ordering {
+        self.tail.total_cmp(&other.tail).then(self.left.total_cmp(&other.left))
+    }
+}
+impl PartialOrd for Ready {
+    fn partial_cmp(&self, other: &Ready) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl PartialEq for Ready {
+    fn eq(&self, other: &Ready) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+impl Eq for Ready {}
+
+/// The value of Jackson's preemptive schedule.
+fn one_machine(mut jobs: Vec<Job>) -> f64 {
+    jobs.sort_by(|a, b| a.head.total_cmp(&b.head));
+    let mut coming = jobs.into_iter().peekable();
+    let mut ready = BinaryHeap::<Ready>::new();
+    let (mut now, mut value) = (0.0f64, 0.0f64);
+    loop {
+        if ready.is_empty() {
+            let Some(next) = coming.peek() else { return value };
+            now = now.max(next.head);
+        }
+        while let Some(job) = coming.next_if(|j| j.head <= now) {
+            ready.push(Ready { tail: job.tail, left: job.time });
+        }
+        let Some(mut job) = ready.pop() else { continue };
+        let until = coming.peek().map_or(f64::INFINITY, |j| j.head);
+        if now + job.left <= until {
+            now += job.left;
+            value = value.max(now + job.tail);
+        } else {
+            job.left -= until - now;
+            now = until;
+            ready.push(job);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Over all subsets: the least head, the sum of the times, the least tail.
+    fn by_subsets(jobs: &[(f64, f64, f64)]) -> f64 {
+        let mut most = 0.0f64;
+        for set in 1u32..1 << jobs.len() {
+            let some: Vec<_> = (0..jobs.len()).filter(|i| set >> i & 1 == 1).map(|i| jobs[i]).collect();
+            let least = |of: fn(&(f64, f64, f64)) -> f64| some.iter().map(of).fold(f64::INFINITY, f64::min);
+            most = most.max(least(|j| j.0) + some.iter().map(|j| j.1).sum::<f64>() + least(|j| j.2));
+        }
+        most
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn one_machine_is_the_greatest_over_subsets(
+            jobs in proptest::collection::vec((0u32..20, 1u32..10, 0u32..20), 0..8),
+        ) {
+            let jobs: Vec<(f64, f64, f64)> =
+                jobs.into_iter().map(|(h, p, t)| (f64::from(h), f64::from(p), f64::from(t))).collect();
+            let all = jobs.iter().map(|&(head, time, tail)| Job { head, time, tail }).collect();
+            proptest::prop_assert_eq!(one_machine(all), by_subsets(&jobs));
+        }
+    }
+}
