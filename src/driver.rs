@@ -80,9 +80,8 @@ fn classes(program: &Program) -> Vec<Class> {
             held: program.islands[&op].clone(),
             uses: vec![op],
         };
-        let same = |c: &&mut Class| {
-            c.attention == new.attention && c.operands == new.operands && c.held == new.held
-        };
+        let same =
+            |c: &&mut Class| c.attention == new.attention && c.operands == new.operands && c.held == new.held;
         match classes.iter_mut().find(same) {
             Some(class) => class.uses.push(op),
             None => classes.push(new),

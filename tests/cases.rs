@@ -81,7 +81,9 @@ fn the_text_of_a_llama_is_as_reviewed() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/llama");
     let case = annulus::import::case::load(&folder, &Default::default(), &Default::default()).expect("loads");
     for (ranks, rank) in [(2, 0), (4, 1)] {
-        let request = Request::from_header(&format!("// opt ranks={ranks} rank={rank}")).expect("a header");
+        let request =
+            Request::from_header(&format!("// opt ranks={ranks} rank={rank} strategy=ring layout=zigzag"))
+                .expect("a header");
         for (stage, folder) in STAGES {
             let out =
                 text_after(&case.graph, &request, stage, Form::People).unwrap_or_else(|e| panic!("{e}"));

@@ -3,6 +3,8 @@
 
 use annulus::dump::{support, timeline_svg};
 use annulus::import::case;
+use annulus::layout::LayoutKind;
+use annulus::ring::Strategy;
 use annulus::{Options, compile};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -53,7 +55,18 @@ fn the_readme_quotes_what_is_printed() {
     }
     readme = fill(&readme, "run", &format!("```text\n{}\n```\n", lines.join("\n")));
 
-    let schedule = annulus(&["compile", "tests/models/llama", "--ranks", "4", "--emit", "schedule"]);
+    let schedule = annulus(&[
+        "compile",
+        "tests/models/llama",
+        "--ranks",
+        "4",
+        "--strategy",
+        "ring",
+        "--layout",
+        "zigzag",
+        "--emit",
+        "schedule",
+    ]);
     let begin = schedule.find("  rank 1 ").expect("rank 1");
     let rank = &schedule[begin..begin + schedule[begin..].find("\n\n").expect("an end")];
     readme = fill(&readme, "schedule", &format!("```text\n{rank}\n```\n"));
@@ -65,6 +78,11 @@ fn the_readme_quotes_what_is_printed() {
 fn the_picture_is_the_schedule() {
     let folder = root().join("tests/models/llama");
     let case = case::load(&folder, &Default::default(), &Default::default()).expect("loads");
-    let compiled = compile(&case.graph, &Options::new(4)).expect("compiles");
-    same(&root().join("snapshots/readme/timeline.svg"), &timeline_svg(&compiled.islands[0].schedule, &compiled.device));
+    let options =
+        Options { strategy: Some(Strategy::Ring), layout: Some(LayoutKind::Zigzag), ..Options::new(4) };
+    let compiled = compile(&case.graph, &options).expect("compiles");
+    same(
+        &root().join("snapshots/readme/timeline.svg"),
+        &timeline_svg(&compiled.islands[0].schedule, &compiled.device),
+    );
 }

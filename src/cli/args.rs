@@ -182,7 +182,7 @@ pub(crate) struct Compile {
     /// What to print; may be repeated with -o
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) emit: Vec<Emit>,
-    /// Write the emitted files into this folder: graph.R.txt, schedule.txt, graph.R.dot, timeline.svg
+    /// Write the emitted files into this folder: graph.R.txt, schedule.txt, graph.R.dot, timeline.svg and timeline.json
     /// (and timeline.1.svg, ... for further islands), report.txt
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
@@ -196,6 +196,8 @@ pub(crate) enum Emit {
     Schedule,
     /// The rank's rewritten graph as DOT
     Dot,
+    /// The timeline of all ranks for ui.perfetto.dev
+    Perfetto,
     /// The timeline of all ranks as a picture
     Svg,
     /// What was found, split and proved

@@ -3,12 +3,13 @@
 use super::args::{Admit, Backend, Choice, Compile, Emit, Run, Split};
 use super::progress::Progress;
 use super::{Stop, eval as compared, model, print};
-use annulus::dump::report::{self, IslandReport, Report, TrafficReport};
 use annulus::device::Device;
-use annulus::dump::{dot, stages, timeline_svg};
+use annulus::dump::report::{self, IslandReport, Report, TrafficReport};
+use annulus::dump::{dot, perfetto, stages, timeline_svg};
 use annulus::import::case::Case;
 use annulus::ir::text::{Form, print as print_graph};
-use annulus::{Compiled, Options};
+use annulus::schedule::Schedule;
+use annulus::{Compiled, Island, Options};
 use std::path::Path;
 use std::time::Instant;
 
@@ -137,24 +138,28 @@ fn emitted(
         }
         Emit::Schedule => one("schedule.txt".into(), stages::schedules(compiled)),
         Emit::Report => one("report.txt".into(), summary(compiled, report).join("\n") + "\n"),
-        Emit::Svg if compiled.islands.is_empty() => {
-            Err(Stop::Failed("there is no island to draw: no attention is split".into()))
-        }
-        Emit::Svg if compiled.islands.len() > 1 && args.output.is_none() => {
-            let n = compiled.islands.len();
-            Err(Stop::Usage(format!("there are {n} pictures, one an island: name a folder with -o")))
-        }
-        // A picture for each distinct island: timeline.svg, timeline.1.svg, …
-        Emit::Svg => Ok(compiled
-            .islands
-            .iter()
-            .enumerate()
-            .map(|(i, island)| {
-                let name = if i == 0 { "timeline.svg".into() } else { format!("timeline.{i}.svg") };
-                (name, timeline_svg(&island.schedule, &compiled.device))
-            })
-            .collect()),
+        Emit::Svg => pictures(args, compiled, "svg", timeline_svg),
+        Emit::Perfetto => pictures(args, compiled, "json", perfetto),
     }
+}
+
+/// A file for each distinct island: timeline.svg, timeline.1.svg, …
+fn pictures(
+    args: &Compile,
+    compiled: &Compiled,
+    ends: &str,
+    draw: fn(&Schedule, &Device) -> String,
+) -> Result<Vec<(String, String)>, Stop> {
+    let n = compiled.islands.len();
+    if n == 0 {
+        return Err(Stop::Failed("there is no island to draw: no attention is split".into()));
+    }
+    if n > 1 && args.output.is_none() {
+        return Err(Stop::Usage(format!("there are {n} timelines, one an island: name a folder with -o")));
+    }
+    let name = |i: usize| if i == 0 { format!("timeline.{ends}") } else { format!("timeline.{i}.{ends}") };
+    let file = |(i, island): (usize, &Island)| (name(i), draw(&island.schedule, &compiled.device));
+    Ok(compiled.islands.iter().enumerate().map(file).collect())
 }
 
 fn write(dir: &Path, files: &[(String, String)]) -> Result<(), Stop> {

@@ -173,9 +173,10 @@ impl Source<'_> {
             };
             let mut sizes = BTreeMap::new();
             for (size, rate) in table {
-                let size = size.parse::<usize>().ok().filter(|s| (1..=1 << 20).contains(s)).ok_or_else(|| {
-                    self.error(rate.span().start, format!("want a head size from 1 to 2^20, not {size}"))
-                })?;
+                let size =
+                    size.parse::<usize>().ok().filter(|s| (1..=1 << 20).contains(s)).ok_or_else(|| {
+                        self.error(rate.span().start, format!("want a head size from 1 to 2^20, not {size}"))
+                    })?;
                 sizes.insert(size, self.rate(rate)?);
             }
             out.insert(dtype, sizes);

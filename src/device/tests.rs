@@ -13,7 +13,10 @@ fn every_bundled_description_is_read() {
 #[test]
 fn the_default_is_the_smallest_that_holds_the_ranks() {
     let name = |ranks| Device::default_for(ranks).name;
-    assert_eq!((name(1), name(8), name(9), name(64)), ("h200x8".into(), "h200x8".into(), "h200x8x8".into(), "h200x8x8".into()));
+    assert_eq!(
+        (name(1), name(8), name(9), name(64)),
+        ("h200x8".into(), "h200x8".into(), "h200x8x8".into(), "h200x8x8".into())
+    );
     assert!(!Device::default_for(65).holds(65));
     assert!(Device::named("cpu").unwrap().holds(1 << 20));
 }

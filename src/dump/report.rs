@@ -2,11 +2,11 @@
 //!
 //! In: a [`Compiled`] program, and what a run gave. Out: a [`Report`], which serde prints.
 
-use crate::schedule::cost::{Estimate, efficiency};
-use crate::{Compiled, Island, Rejected, label};
 use crate::ir::{Graph, Op, OpId};
 use crate::layout::Progression;
+use crate::schedule::cost::{Estimate, efficiency};
 use crate::shard::{self, Placement, Segment};
+use crate::{Compiled, Island, Rejected, label};
 use serde::Serialize;
 
 /// The report; field by field what the command line promises.
@@ -281,8 +281,7 @@ pub fn time(us: f64) -> String {
 
 fn rejected(island: &Island, r: &Rejected) -> RejectedReport {
     let taken = [island.schedule.q_layout.kind, island.schedule.kv_layout.kind];
-    let choice =
-        if r.layouts == taken { r.strategy.name().to_owned() } else { label(r.strategy, r.layouts) };
+    let choice = if r.layouts == taken { r.strategy.name().to_owned() } else { label(r.strategy, r.layouts) };
     RejectedReport { choice, makespan_us: r.makespan_us, reason: r.reason.clone() }
 }
 

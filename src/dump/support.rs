@@ -1,5 +1,6 @@
 //! What is supported, as the table of the README: made from the types that decide it, so that it cannot say more.
 
+use crate::device::Device;
 use crate::find::Numerics;
 use crate::ir::{Binary, DType, Reduction, Unary};
 use crate::layout::LayoutKind;
@@ -30,8 +31,9 @@ pub fn table() -> String {
             format!("{} of one element, {} of two", Unary::ALL.len(), Binary::ALL.len()),
         ),
         ("Reductions", list(Reduction::ALL.iter().map(|r| r.name()))),
+        ("Devices described", list(Device::bundled()) + ", or a file"),
         ("Runs on", "CPU, every rank in one process".to_owned()),
-        ("Not yet", "CUDA, the backward pass, a cost model and search, dropout".to_owned()),
+        ("Not yet", "CUDA, the backward pass, search, dropout".to_owned()),
     ];
     let mut out = String::from("| | |\n|---|---|\n");
     for (what, how) in rows {

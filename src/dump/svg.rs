@@ -6,9 +6,9 @@
 //! alike. Of many ranks the first are drawn, and the picture says how many are not.
 
 mod boxes;
-mod words;
+pub(super) mod words;
 
-use super::report::{figures, figures_line};
+use super::report::{figures, figures_line, time};
 use crate::device::Device;
 use crate::layout::Progression;
 use crate::mask::Tile;
@@ -26,13 +26,13 @@ const STEPS: usize = 6000;
 const WIDTH: f64 = 1280.0;
 const LEFT: f64 = 160.0;
 const RIGHT: f64 = 24.0;
-const TOP: f64 = 76.0;
+const TOP: f64 = 96.0;
 const COMPUTE: f64 = 34.0;
 const COMM: f64 = 24.0;
 const GAP: f64 = 28.0;
 const BAND: f64 = COMPUTE + COMM + GAP;
 /// Room for axis and legend.
-const FOOT: f64 = 104.0;
+const FOOT: f64 = 88.0;
 
 /// Where a message is shown by a stub, its length.
 const STUB: f64 = 13.0;
@@ -66,8 +66,10 @@ pub fn timeline_svg(schedule: &Schedule, device: &Device) -> String {
         }
         p.rest(schedule, &timeline, rank);
     }
+    let bands = TOP + BAND * drawn as f64 - GAP;
     let ways = Class::ALL.map(|class| class.way(&p.bars));
     p.boxes(&ways);
+    p.bound(&estimate, bands);
     if drawn < schedule.ranks.len() {
         let (left_out, all) = (schedule.ranks.len() - drawn, schedule.ranks.len());
         let text = format!("{left_out} of {all} ranks, from rank {drawn} on, are left out of the picture");
@@ -247,6 +249,23 @@ impl Picture<'_> {
         self.put(&format!("<g pointer-events=\"none\">\n{labels}</g>"));
     }
 
+    /// A line through all bands: no schedule of the same work is done before it.
+    fn bound(&mut self, estimate: &Estimate, bottom: f64) {
+        let x = self.x(estimate.lower_bound_us);
+        let (y, end) = (TOP - 12.0, bottom + 8.0);
+        self.put(&format!(
+            "<path d=\"M{x:.1} {y}V{end:.1}\" stroke=\"#1b7a3d\" stroke-width=\"1.6\" stroke-dasharray=\"7 3\"/>"
+        ));
+        let label = match estimate.lower_bound_us < estimate.makespan_us {
+            true => format!("no schedule is faster than {}", time(estimate.lower_bound_us)),
+            false => format!("{}: no schedule is faster", time(estimate.lower_bound_us)),
+        };
+        let fits = x - LEFT > width(&label, 11.0);
+        let (anchor, x) = if fits { ("end", x) } else { ("start", x) };
+        let style = format!("text-anchor=\"{anchor}\" fill=\"#1b7a3d\" font-weight=\"bold\"");
+        self.text(x, y - 3.0, &style, &label);
+    }
+
     /// The time between the end of what came before on the stream and the begin of the step.
     fn wait(&mut self, schedule: &Schedule, timeline: &Timeline, rank: usize, step: &Step, span: &Span) {
         if span.begin - span.free <= 1e-9 {
@@ -261,14 +280,26 @@ impl Picture<'_> {
             .filter_map(|i| timeline.spans[rank][i].map(|s| (i, s.end)))
             .max_by(|a, b| a.1.total_cmp(&b.1));
         let what = format!("waits for {}", last.map_or("an event".into(), |(i, _)| short(&steps[i].op)));
+        let at = (rank, step.stream);
+        if step.stream == Stream::Compute {
+            return self.exposed(at, (span.free, span.begin), &what);
+        }
         let lines = vec![Line { class: Class::Data, ways: vec![what.clone(), "waits".into()] }];
-        self.bar(Kind::Data, (rank, step.stream), (span.free, span.begin), what, lines);
+        self.bar(Kind::Data, at, (span.free, span.begin), what, lines);
+    }
+
+    /// Time in which a rank that is not done computes nothing.
+    fn exposed(&mut self, at: (usize, Stream), span: (f64, f64), what: &str) {
+        let long = time(span.1 - span.0);
+        let ways = vec![format!("exposed {long}"), long.clone(), format!("{:.1}", span.1 - span.0)];
+        let lines = vec![Line { class: Class::Exposed, ways }];
+        self.bar(Kind::Exposed, at, span, format!("exposed {long}: {what}"), lines);
     }
 
     fn step(&mut self, schedule: &Schedule, rank: usize, index: usize, step: &Step, span: &Span) {
         let why = if step.reason.is_empty() { String::new() } else { format!("\n{}", step.reason) };
         let title =
-            |what: String| format!("step {index}: {what}, from {:.2} to {:.2}{why}", span.begin, span.end);
+            |what: String| format!("step {index}: {what}, from {:.2} to {:.2} µs{why}", span.begin, span.end);
         let at = (rank, step.stream);
         match &step.op {
             StepOp::Pack { pieces } => {
@@ -280,13 +311,17 @@ impl Picture<'_> {
             StepOp::AttnPartial { q, kv, tile, sinks_here, cast_out, .. } => {
                 let q: Vec<Progression> = q.iter().map(|p| p.rows).collect();
                 let (q, k) = (rows_of(&q), kv_rows(kv));
-                let keys = self.owners.name(rank, kv);
+                let mut keys = self.owners.name(rank, kv);
                 let masked = if *tile == Tile::Partial { ", masked pair by pair" } else { "" };
                 let sinks = if *sinks_here { ", and the sinks" } else { "" };
                 let out = if *cast_out { ", then writes the output" } else { "" };
                 let title = title(format!("rows {q} × keys {k} ({}){masked}{sinks}{out}", keys[0]));
                 let rows = format!("{q} × {k}");
                 let rows = vec![format!("rows {rows}"), rows.clone(), rows.clone(), rows];
+                if *tile == Tile::Partial {
+                    let all = keys.len() - 1;
+                    keys[..all].iter_mut().for_each(|k| k.push_str(", masked"));
+                }
                 let lines = vec![
                     Line { class: Class::Keys, ways: keys.into() },
                     Line { class: Class::Rows, ways: rows },
@@ -398,7 +433,7 @@ impl Picture<'_> {
         while f64::from(i) * tick <= span * 1.0001 && i < 100 {
             let x = self.x(f64::from(i) * tick);
             self.put(&format!("<path d=\"M{x:.1} {y}v5\" stroke=\"#777\"/>"));
-            let label = format!("{}", (f64::from(i) * tick * 1000.0).round() / 1000.0);
+            let label = format!("{} µs", (f64::from(i) * tick * 1000.0).round() / 1000.0);
             self.text(x, y + 17.0, "text-anchor=\"middle\" fill=\"#555\"", &label);
             i += 1;
         }
@@ -407,7 +442,7 @@ impl Picture<'_> {
             let (y, style) = (y + 30.0, kind.style());
             self.put(&format!("<rect x=\"{x:.1}\" y=\"{y}\" width=\"20\" height=\"12\" rx=\"2\" {style}/>"));
             self.text(x + 25.0, y + 10.0, "", kind.name());
-            x += 25.0 + width(kind.name(), 11.0) + 18.0;
+            x += 25.0 + width(kind.name(), 11.5) + 18.0;
         }
         let keys = match ways[Class::Keys as usize] {
             2 => "k 3 is keys of rank 3; ",

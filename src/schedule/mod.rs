@@ -9,6 +9,7 @@
 mod build;
 pub mod cost;
 mod events;
+pub(crate) mod flow;
 mod fold;
 mod slots;
 mod text;

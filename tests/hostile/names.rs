@@ -94,7 +94,7 @@ proptest! {
         decent("the list of the program", &program::listing(&compiled.program));
         decent("the graph as DOT", &dot(&compiled.rank_graph(0).unwrap_or_else(|e| panic!("{e}"))));
         for island in &compiled.islands {
-            decent("the timeline", &timeline_svg(&island.schedule));
+            decent("the timeline", &timeline_svg(&island.schedule, &annulus::device::Device::named("h200x8").unwrap()));
         }
     }
 

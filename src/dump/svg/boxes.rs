@@ -12,7 +12,9 @@ pub(super) enum Kind {
     Masked,
     Pack,
     Transfer,
-    /// Waiting for an event of the own rank.
+    /// No computation, and more to compute.
+    Exposed,
+    /// Transfers that wait for an event of the own rank.
     Data,
     /// Waiting for the other end of a transfer.
     Peer,
@@ -21,8 +23,16 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 7] =
-        [Kind::Full, Kind::Masked, Kind::Pack, Kind::Transfer, Kind::Data, Kind::Peer, Kind::Idle];
+    pub(super) const ALL: [Kind; 8] = [
+        Kind::Full,
+        Kind::Masked,
+        Kind::Pack,
+        Kind::Exposed,
+        Kind::Transfer,
+        Kind::Data,
+        Kind::Peer,
+        Kind::Idle,
+    ];
 
     /// Attributes of its rectangle. The fills hide what is behind.
     pub(super) fn style(self) -> &'static str {
@@ -31,7 +41,8 @@ impl Kind {
             Kind::Masked => "fill=\"url(#masked)\" stroke=\"#4f81b8\"",
             Kind::Pack => "fill=\"#bdbdbd\" stroke=\"#8a8a8a\"",
             Kind::Transfer => "fill=\"#f6c06d\" stroke=\"#b36b00\"",
-            Kind::Data => "fill=\"#f9d8d6\" stroke=\"#c9746a\" stroke-dasharray=\"3 2\"",
+            Kind::Exposed => "fill=\"#f3a79e\" stroke=\"#b8382c\"",
+            Kind::Data => "fill=\"#f7efe6\" stroke=\"#c9a77a\" stroke-dasharray=\"3 2\"",
             Kind::Peer => "fill=\"#fff3c4\" stroke=\"#b9a13a\" stroke-dasharray=\"3 2\"",
             Kind::Idle => "fill=\"#f2f2f2\" stroke=\"#dddddd\"",
         }
@@ -40,11 +51,12 @@ impl Kind {
     /// Its entry of the legend.
     pub(super) fn name(self) -> &'static str {
         match self {
-            Kind::Full => "compute, unmasked",
-            Kind::Masked => "compute, masked pair by pair",
-            Kind::Pack => "packing keys and values",
+            Kind::Full => "compute",
+            Kind::Masked => "masked pair by pair",
+            Kind::Pack => "packing",
             Kind::Transfer => "transfer",
-            Kind::Data => "waiting for data or a buffer",
+            Kind::Exposed => "exposed: nothing to compute yet",
+            Kind::Data => "waiting for data or a slot",
             Kind::Peer => "waiting for a peer",
             Kind::Idle => "idle",
         }
@@ -71,6 +83,7 @@ pub(super) enum Class {
     Rows,
     Pack,
     Transfer,
+    Exposed,
     Data,
     Peer,
     Idle,
@@ -83,8 +96,16 @@ pub(super) struct Line {
 }
 
 impl Class {
-    pub(super) const ALL: [Class; 7] =
-        [Class::Keys, Class::Rows, Class::Pack, Class::Transfer, Class::Data, Class::Peer, Class::Idle];
+    pub(super) const ALL: [Class; 8] = [
+        Class::Keys,
+        Class::Rows,
+        Class::Pack,
+        Class::Transfer,
+        Class::Exposed,
+        Class::Data,
+        Class::Peer,
+        Class::Idle,
+    ];
 
     /// The font of a way to say it.
     pub(super) fn size(self, way: usize) -> f64 {

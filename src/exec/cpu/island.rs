@@ -12,8 +12,10 @@ use super::{ExecError, Traffic};
 use crate::ir::{DType, Tensor};
 use crate::layout::row_count;
 use crate::mask::Tile;
-use crate::schedule::{KvPiece, QPiece, Schedule, StepOp, Stream};
+use crate::schedule::flow::{Flow, Life};
+use crate::schedule::{KvPiece, QPiece, RankProgram, Schedule, StepOp, Stream};
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
 
 /// Each rank's results, and what was sent.
 type Outcome = (Vec<Vec<Tensor>>, Traffic);
@@ -153,6 +155,39 @@ struct Rank<'a, A> {
     lse: Vec<A>,
     /// Local rows of the output that are written: (first, how many).
     written: Vec<(usize, usize)>,
+    freeing: Freeing,
+}
+
+/// When bytes of the arena are free: every step that reads what was written there is done.
+struct Freeing {
+    lives: Vec<Life>,
+    /// By step the lives that it reads, and by life how many steps still read it.
+    reads: Vec<Vec<usize>>,
+    left: Vec<usize>,
+}
+
+impl Freeing {
+    fn of(program: &RankProgram) -> Freeing {
+        let lives = Flow::of(program).lives;
+        let mut reads = vec![vec![]; program.steps.len()];
+        for (i, life) in lives.iter().enumerate() {
+            life.readers.iter().for_each(|&r| reads[r].push(i));
+        }
+        let left = lives.iter().map(|l| l.readers.len()).collect();
+        Freeing { lives, reads, left }
+    }
+
+    /// The bytes that are free once the step is done, but for those that it wrote itself.
+    fn after(&mut self, step: usize) -> Vec<Range<usize>> {
+        let mut free = Vec::new();
+        for &life in &self.reads[step] {
+            self.left[life] -= 1;
+            if self.left[life] == 0 && self.lives[life].replaced != Some(step) {
+                free.push(self.lives[life].at.clone());
+            }
+        }
+        free
+    }
 }
 
 fn lane(stream: Stream) -> usize {
@@ -184,6 +219,7 @@ impl<'a, A: Acc> Rank<'a, A> {
             out: vec![A::NAN; rows * facts.sizes.v_head_dim],
             lse: vec![A::NAN; rows],
             written: vec![],
+            freeing: Freeing::of(program),
         }
     }
 
@@ -241,6 +277,9 @@ impl<'a, A: Acc> Rank<'a, A> {
     }
 
     fn complete(&mut self, step: usize) {
+        for free in self.freeing.after(step) {
+            self.arena.poison(free);
+        }
         self.events.extend(self.schedule.ranks[self.rank].steps[step].records);
     }
 

@@ -4,7 +4,8 @@
 //!
 //! Invariants: a step starts only when every step before it on its stream is done and its events have happened, and nothing
 //! else orders steps, so that a schedule that lacks an event fails under some seed. A transfer happens while both ends are
-//! in their exchange; nothing is buffered. Bytes that nobody wrote, and bytes that are being received, are NaN. Schedules
+//! in their exchange; nothing is buffered. Bytes that nobody wrote, that are being received, or whose last
+//! reader is done are NaN. Schedules
 //! may come from untrusted text: every view, row and event is checked, and what cannot run is an error, never a hang.
 //!
 //! `program` walks the segments; `island` is the event loop of one schedule over `arena` and `kernel`; `validate` holds

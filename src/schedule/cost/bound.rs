@@ -12,10 +12,10 @@
 //!
 //! The run serves only to order the steps: dependences that it does not keep are left out, which makes the bound lower.
 
-use super::flow::Flow;
+use super::Limiter;
 use super::simulate::{Span, Timeline};
 use super::work::{Costs, message};
-use super::Limiter;
+use crate::schedule::flow::Flow;
 use crate::schedule::types::*;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};

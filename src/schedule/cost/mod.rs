@@ -4,16 +4,16 @@
 //! In: a [`Schedule`] and a [`Device`], and nothing else. Out: an [`Estimate`]; a [`Timeline`] for pictures.
 //!
 //! The model: `work` says how long a step takes alone; `simulate` runs all ranks, with a rank's kernels slowed while its
-//! transfers are under way; `flow` says which bytes come from where; `bound` is the lower bound. It never exceeds the
+//! transfers are under way; `bound` is the lower bound. It never exceeds the
 //! makespan, and where the two are equal the schedule is proved to be the best of its work in this model.
 
 mod bound;
-mod flow;
 mod simulate;
 mod work;
 
 pub use simulate::{Flight, Span, Timeline};
 
+use super::flow::Flow;
 use super::types::{Schedule, StepOp, Stream};
 use crate::device::Device;
 use std::fmt;
@@ -101,12 +101,14 @@ pub fn flights(schedule: &Schedule, device: &Device, timeline: &Timeline) -> Vec
 pub fn live_bytes(schedule: &Schedule, timeline: &Timeline, rank: usize) -> Vec<(f64, usize)> {
     let spans = &timeline.spans[rank];
     let mut changes: Vec<(f64, i64)> = Vec::new();
-    for life in flow::Flow::of(&schedule.ranks[rank]).lives {
-        let read = life.last_read.map_or(spans[life.writer], |r| spans[r]).map(|s| s.end);
-        let replaced = life.replaced.map_or(read, |r| spans[r].map(|s| s.begin));
-        if let (Some(from), Some(read), Some(replaced)) = (spans[life.writer], read, replaced) {
-            let to = read.min(replaced).max(from.begin);
-            changes.extend([(from.begin, life.bytes as i64), (to, -(life.bytes as i64))]);
+    for life in Flow::of(&schedule.ranks[rank]).lives {
+        // What nobody reads is there while it is written.
+        let ends: Option<Vec<f64>> =
+            life.readers.iter().chain([&life.writer]).map(|&r| spans[r].map(|s| s.end)).collect();
+        let replaced = life.replaced.map_or(Some(f64::INFINITY), |r| spans[r].map(|s| s.begin));
+        if let (Some(from), Some(ends), Some(replaced)) = (spans[life.writer], ends, replaced) {
+            let to = ends.into_iter().fold(0.0, f64::max).min(replaced).max(from.begin);
+            changes.extend([(from.begin, life.at.len() as i64), (to, -(life.at.len() as i64))]);
         }
     }
     // Of changes at one time the ends first.
@@ -139,4 +141,3 @@ pub(crate) fn critical(schedule: &Schedule, timeline: &Timeline) -> (usize, f64)
     let last = ranks.max_by(|a, b| a.1.total_cmp(&b.1).then(a.2.total_cmp(&b.2)).then(b.0.cmp(&a.0)));
     last.map_or((0, 0.0), |(r, _, busy)| (r, busy))
 }
-

@@ -216,7 +216,8 @@ impl Simulation<'_> {
             let cost = self.costs.steps[rank][i];
             match &step.op {
                 StepOp::Exchange { group, sends, recvs, .. } if !(sends.is_empty() && recvs.is_empty()) => {
-                    let messages = sends.iter().map(|t| (t.peer, true)).chain(recvs.iter().map(|t| (t.peer, false)));
+                    let messages =
+                        sends.iter().map(|t| (t.peer, true)).chain(recvs.iter().map(|t| (t.peer, false)));
                     self.enter(rank, lane, *group, cost, messages);
                 }
                 _ => {
@@ -267,7 +268,8 @@ impl Simulation<'_> {
     /// A message of a rank's group begins; `theirs` is the cost of the other end's group.
     fn message_begins(&mut self, rank: usize, lane: usize, theirs: Cost, sends: bool) {
         let now = self.now;
-        let Doing::Transfers { cost, moving, missing, end, .. } = &mut self.ranks[rank].lanes[lane].doing else {
+        let Doing::Transfers { cost, moving, missing, end, .. } = &mut self.ranks[rank].lanes[lane].doing
+        else {
             return;
         };
         let time = if sends { message(*cost, theirs) } else { message(theirs, *cost) };

@@ -1,0 +1,121 @@
+//! Which step wrote the bytes that a step reads, and until when what is written is still to be read.
+//!
+//! In: the program of a rank, its steps in order of issue. Out: a [`Flow`]. It follows bytes of the arena, not slots or rows.
+
+use super::types::*;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Where the bytes of a rank come from.
+#[derive(Debug, Default)]
+pub(crate) struct Flow {
+    /// For each step the steps that wrote what it reads, ascending.
+    pub(crate) sources: Vec<Vec<usize>>,
+    /// Everything that is written.
+    pub(crate) lives: Vec<Life>,
+}
+
+/// Bytes that one step wrote side by side and the same steps read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Life {
+    /// Where they lie in the arena.
+    pub(crate) at: Range<usize>,
+    pub(crate) writer: usize,
+    /// Ascending.
+    pub(crate) readers: Vec<usize>,
+    /// The step that writes over them; a carry is read and replaced by the same step.
+    pub(crate) replaced: Option<usize>,
+}
+
+impl Flow {
+    pub(crate) fn of(program: &RankProgram) -> Flow {
+        let mut flow = Flow::default();
+        let mut held = Held::default();
+        for (i, step) in program.steps.iter().enumerate() {
+            let mut sources = Vec::new();
+            let at = |view: &View| {
+                let slot = program.slots.get(view.slot).map_or(0, |s| s.offset);
+                let start = slot.saturating_add(view.start);
+                start..start.saturating_add(view.bytes)
+            };
+            let (reads, writes) = touched(&step.op);
+            reads.into_iter().for_each(|view| held.read(at(view), i, &mut sources));
+            writes.into_iter().for_each(|view| held.write(at(view), i, &mut flow.lives));
+            sources.sort_unstable();
+            sources.dedup();
+            flow.sources.push(sources);
+        }
+        flow.lives.extend(held.lives.into_values());
+        flow
+    }
+}
+
+/// Views that a step reads and writes.
+fn touched(op: &StepOp) -> (Vec<&View>, Vec<&View>) {
+    match op {
+        StepOp::Pack { pieces } => (vec![], pieces.iter().map(|p| &p.at).collect()),
+        StepOp::Exchange { sends, recvs, .. } => {
+            (sends.iter().flat_map(|t| &t.views).collect(), recvs.iter().flat_map(|t| &t.views).collect())
+        }
+        StepOp::AttnPartial { q, kv, carry_in, cast_out, .. } => {
+            let carries = || q.iter().filter_map(|p| p.carry.as_ref());
+            let mut reads: Vec<&View> = kv.iter().map(|p| &p.at).collect();
+            reads.extend(carries().filter(|_| *carry_in));
+            (reads, carries().filter(|_| !*cast_out).collect())
+        }
+    }
+}
+
+/// What lies in the arena now, by first byte; lives do not overlap.
+#[derive(Default)]
+struct Held {
+    lives: BTreeMap<usize, Life>,
+}
+
+impl Held {
+    /// Cuts the life that reaches over a byte in two.
+    fn cut(&mut self, byte: usize) {
+        let Some((&start, life)) = self.lives.range_mut(..byte).next_back() else { return };
+        if life.at.end > byte {
+            let behind = Life { at: byte..life.at.end, ..life.clone() };
+            life.at = start..byte;
+            self.lives.insert(byte, behind);
+        }
+    }
+
+    fn read(&mut self, at: Range<usize>, step: usize, sources: &mut Vec<usize>) {
+        if at.is_empty() {
+            return;
+        }
+        self.cut(at.start);
+        self.cut(at.end);
+        for (_, life) in self.lives.range_mut(at) {
+            if life.readers.last() != Some(&step) {
+                life.readers.push(step);
+            }
+            sources.push(life.writer);
+        }
+    }
+
+    fn write(&mut self, at: Range<usize>, step: usize, lives: &mut Vec<Life>) {
+        if at.is_empty() {
+            return;
+        }
+        self.cut(at.start);
+        self.cut(at.end);
+        let over: Vec<usize> = self.lives.range(at.clone()).map(|(&start, _)| start).collect();
+        for start in over {
+            lives.extend(self.lives.remove(&start).map(|life| Life { replaced: Some(step), ..life }));
+        }
+        // What a step writes side by side is one.
+        if let Some((_, life)) = self.lives.range_mut(..at.start).next_back()
+            && life.at.end == at.start
+            && life.writer == step
+            && life.readers.is_empty()
+        {
+            life.at.end = at.end;
+            return;
+        }
+        self.lives.insert(at.start, Life { at, writer: step, readers: vec![], replaced: None });
+    }
+}
