@@ -255,3 +255,55 @@ fn a_graph_without_attention_says_that_nothing_is_split() {
     assert_eq!(status, Some(1));
     assert!(message.contains("no attention is split"), "{message}");
 }
+
+/// Devices: bundled, from a file, and what is wrong with one, told by line and field.
+#[test]
+fn devices_are_named_or_described() {
+    let llama = "tests/models/llama";
+    let named = stdout(&["compile", llama, "--ranks", "4", "--device", "cpu"]);
+    assert!(named.contains("schedule on cpu: "), "{named}");
+    let file = stdout(&["compile", llama, "--ranks", "4", "--device", "src/device/h100x8.toml"]);
+    assert!(file.contains("schedule on h100x8: "), "{file}");
+    let more = refused(&["compile", llama, "--ranks", "9", "--device", "h200x8"]);
+    assert_eq!(more.0, Some(1));
+    assert!(more.1.contains("9 ranks, and h200x8 has 8"), "{}", more.1);
+    let most = refused(&["compile", llama, "--ranks", "65"]);
+    assert!(most.0 == Some(1) && most.1.contains("h200x8x8 has 64"), "{}", most.1);
+    assert!(stdout(&["compile", llama, "--ranks", "65", "--device", "cpu"]).contains("schedule on cpu"));
+    let none = refused(&["compile", llama, "--ranks", "2", "--device", "h300"]);
+    assert_eq!(none.0, Some(2));
+    assert!(none.1.contains("bundled are h100x8, h200x8, h200x8x8, cpu"), "{}", none.1);
+    let wrong = refused(&["compile", llama, "--ranks", "2", "--device", "Cargo.toml"]);
+    assert_eq!(wrong.0, Some(2));
+    assert!(wrong.1.contains("Cargo.toml, line ") && wrong.1.contains("unknown field"), "{}", wrong.1);
+}
+
+/// A cap on memory holds, or is refused with the numbers.
+#[test]
+fn memory_is_capped() {
+    let llama = "tests/models/llama";
+    let report = |args: &[&str]| -> serde_json::Value {
+        let all = [&["compile", llama, "--ranks", "8", "--json"], args].concat();
+        serde_json::from_str(&stdout(&all)).expect("JSON")
+    };
+    let most = |r: &serde_json::Value| {
+        let bytes = r["schedule"]["peak_bytes"].as_array().expect("bytes").iter().map(|b| b.as_u64());
+        bytes.max().flatten().expect("a number")
+    };
+    let free = report(&[]);
+    assert_eq!(free["islands"][0]["strategy"], "all-gather");
+    // Too little for all keys on each rank: the ring it is.
+    let capped = report(&["--memory", "5K"]);
+    assert_eq!(capped["islands"][0]["strategy"], "ring");
+    assert!(most(&free) > 5 << 10 && most(&capped) <= 5 << 10);
+    let rejected = capped["islands"][0]["rejected"].as_array().expect("choices");
+    let reason = |r: &serde_json::Value| r["reason"].as_str().expect("text").to_owned();
+    assert!(
+        rejected.iter().any(|r| reason(r).contains("bytes on a rank, and 5120 are allowed")),
+        "{rejected:?}"
+    );
+    let (status, why) = refused(&["compile", llama, "--ranks", "8", "--memory", "1000"]);
+    assert_eq!(status, Some(1));
+    assert!(why.contains("bytes on a rank (ring, ") && why.contains("and 1000 are allowed"), "{why}");
+    assert_eq!(refused(&["compile", llama, "--ranks", "8", "--memory", "much"]).0, Some(2));
+}

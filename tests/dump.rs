@@ -219,3 +219,40 @@ fn absurd_numbers_are_drawn_or_left_out() {
     let nothing = Schedule { ranks: vec![], ..good };
     well_formed(&timeline_svg(&nothing));
 }
+
+/// The trace is JSON, its slices are the steps, its arrows the messages, and its times those of the cost model.
+#[test]
+fn a_trace_says_what_the_picture_says() {
+    let device = Device::named("h200x8").unwrap();
+    for (ranks, way) in [(1, Strategy::Ring), (4, Strategy::Ring), (3, Strategy::AllGather)] {
+        let (_, schedule) = split("attn \"<&\u{1b}", Mask::causal(0), 40, ranks, LayoutKind::Zigzag, way);
+        let trace = annulus::dump::perfetto(&schedule, &device);
+        let trace: serde_json::Value = serde_json::from_str(&trace).unwrap();
+        let events = trace["traceEvents"].as_array().unwrap();
+        let of = |phase: &str| events.iter().filter(|e| e["ph"] == phase).collect::<Vec<_>>();
+        let steps: usize = schedule.ranks.iter().map(|r| r.steps.len()).sum();
+        assert_eq!(of("X").len(), steps);
+        let slices = of("X");
+        let end = slices.iter().map(|e| e["ts"].as_f64().unwrap() + e["dur"].as_f64().unwrap());
+        let makespan = annulus::schedule::cost::estimate(&schedule, &device).makespan_us;
+        assert!((end.fold(0.0, f64::max) - makespan).abs() < 1e-9);
+        let messages: usize = schedule
+            .ranks
+            .iter()
+            .flat_map(|r| &r.steps)
+            .map(|s| if let StepOp::Exchange { sends, .. } = &s.op { sends.len() } else { 0 })
+            .sum();
+        assert_eq!((of("s").len(), of("f").len()), (messages, messages));
+        for rank in 0..ranks {
+            let live: Vec<u64> = of("C")
+                .iter()
+                .filter(|e| e["pid"] == rank)
+                .map(|e| e["args"]["bytes"].as_u64().unwrap())
+                .collect();
+            assert!(live.iter().max() <= Some(&(schedule.ranks[rank].arena_bytes as u64)));
+            assert_eq!(live.last().copied().unwrap_or(0), 0, "all is read in the end");
+        }
+    }
+    let (_, schedule) = split("attn", Mask::causal(0), 16, 2, LayoutKind::Zigzag, Strategy::Ring);
+    snapshot("ring-zigzag-p2.perfetto", &annulus::dump::perfetto(&schedule, &device));
+}

@@ -119,7 +119,7 @@ impl Source<'_> {
         let key = shown.split_once('=').map_or("", |(key, _)| key.trim());
         let above = lines.iter().take(line + 1).rev().find_map(|l| {
             let l = l.split('#').next().unwrap_or_default().trim();
-            l.strip_prefix('[')?.strip_suffix(']')
+            l.starts_with('[').then(|| l.trim_matches(['[', ']']))
         });
         let field = match (above, key) {
             (Some(table), "") => table.to_owned(),

@@ -26,13 +26,35 @@ const STEPS: usize = 6000;
 const WIDTH: f64 = 1280.0;
 const LEFT: f64 = 160.0;
 const RIGHT: f64 = 24.0;
-const TOP: f64 = 96.0;
-const COMPUTE: f64 = 34.0;
-const COMM: f64 = 24.0;
-const GAP: f64 = 28.0;
-const BAND: f64 = COMPUTE + COMM + GAP;
+const TOP: f64 = 106.0;
 /// Room for axis and legend.
 const FOOT: f64 = 88.0;
+
+/// Heights of a band.
+#[derive(Clone, Copy)]
+struct Band {
+    compute: f64,
+    comm: f64,
+    gap: f64,
+}
+
+impl Band {
+    /// Of many ranks the bands are low, so that the picture can be looked at as a whole.
+    fn of(ranks: usize) -> Band {
+        match ranks {
+            0..=16 => Band { compute: 34.0, comm: 24.0, gap: 28.0 },
+            _ => Band { compute: 16.0, comm: 8.0, gap: 5.0 },
+        }
+    }
+
+    fn low(self) -> bool {
+        self.compute < 30.0
+    }
+
+    fn height(self) -> f64 {
+        self.compute + self.comm + self.gap
+    }
+}
 
 /// Where a message is shown by a stub, its length.
 const STUB: f64 = 13.0;
@@ -47,10 +69,11 @@ pub fn timeline_svg(schedule: &Schedule, device: &Device) -> String {
         out: String::new(),
         bars: vec![],
         owners: Owners::new(schedule),
+        lanes: Band::of(drawn),
         scale: (WIDTH - LEFT - RIGHT) / span,
     };
     let note = if drawn < schedule.ranks.len() { 20.0 } else { 0.0 };
-    let height = TOP + BAND * drawn as f64 + note + FOOT;
+    let height = TOP + p.lanes.height() * drawn as f64 + note + FOOT;
     p.head(schedule, device, &estimate, height);
     // Under the lanes, so that they strike no word out: they are seen between the ranks.
     p.arrows(&shown(schedule, flights(schedule, device, &timeline), drawn), drawn);
@@ -66,7 +89,7 @@ pub fn timeline_svg(schedule: &Schedule, device: &Device) -> String {
         }
         p.rest(schedule, &timeline, rank);
     }
-    let bands = TOP + BAND * drawn as f64 - GAP;
+    let bands = TOP + p.lanes.height() * drawn as f64 - p.lanes.gap;
     let ways = Class::ALL.map(|class| class.way(&p.bars));
     p.boxes(&ways);
     p.bound(&estimate, bands);
@@ -103,6 +126,7 @@ struct Picture<'a> {
     out: String,
     bars: Vec<Bar>,
     owners: Owners<'a>,
+    lanes: Band,
     /// Pixels in a unit of time.
     scale: f64,
 }
@@ -170,26 +194,35 @@ impl Picture<'_> {
     }
 
     /// Upper edge of a lane. Transfers are above, where the arrows of the rank before arrive.
-    fn top(rank: usize, stream: Stream) -> f64 {
-        TOP + rank as f64 * BAND + if stream == Stream::Comm { 0.0 } else { COMM }
+    fn top(&self, rank: usize, stream: Stream) -> f64 {
+        TOP + rank as f64 * self.lanes.height() + if stream == Stream::Comm { 0.0 } else { self.lanes.comm }
     }
 
-    fn height(stream: Stream) -> f64 {
-        if stream == Stream::Compute { COMPUTE } else { COMM }
+    fn height(&self, stream: Stream) -> f64 {
+        if stream == Stream::Compute { self.lanes.compute } else { self.lanes.comm }
     }
 
     fn band(&mut self, schedule: &Schedule, rank: usize) {
-        let y = Picture::top(rank, Stream::Comm);
+        let y = self.top(rank, Stream::Comm);
         for stream in Stream::ALL {
-            let (y, h) = (Picture::top(rank, stream), Picture::height(stream));
+            let (y, h) = (self.top(rank, stream), self.height(stream));
             let width = WIDTH - LEFT - RIGHT;
             let style = Kind::Idle.style();
             self.put(&format!("<rect x=\"{LEFT}\" y=\"{y}\" width=\"{width}\" height=\"{h}\" {style}/>"));
+            if self.lanes.low() {
+                continue;
+            }
             let name = stream.name();
             self.text(LEFT - 6.0, y + h / 2.0 + 4.0, "text-anchor=\"end\" fill=\"#777\"", name);
         }
-        self.text(12.0, y + 14.0, "font-size=\"13\" font-weight=\"bold\"", &format!("rank {rank}"));
         let rows = schedule.q_layout.rows.get(rank).map_or(&[][..], |r| r);
+        if self.lanes.low() {
+            let y = y + self.lanes.comm + 11.0;
+            self.text(12.0, y, "font-weight=\"bold\"", &format!("rank {rank}"));
+            let rows = if rows.is_empty() { "no rows".to_owned() } else { rows_of(rows) };
+            return self.text(66.0, y, "font-size=\"9\" fill=\"#777\"", &fit(&rows, LEFT - 72.0, 9.0));
+        }
+        self.text(12.0, y + 14.0, "font-size=\"13\" font-weight=\"bold\"", &format!("rank {rank}"));
         let more = if rows.len() > 2 { ", …" } else { "" };
         let lines = match rows {
             [] => vec!["no rows".to_owned()],
@@ -214,7 +247,7 @@ impl Picture<'_> {
         let bars = std::mem::take(&mut self.bars);
         let mut labels = String::new();
         for bar in &bars {
-            let (y, h) = (Picture::top(bar.rank, bar.stream) + 1.5, Picture::height(bar.stream) - 3.0);
+            let (y, h) = (self.top(bar.rank, bar.stream) + 1.5, self.height(bar.stream) - 3.0);
             self.put(&format!(
                 "<rect x=\"{:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{h:.1}\" rx=\"2\" {}>\
                  <title>{}</title></rect>",
@@ -224,8 +257,10 @@ impl Picture<'_> {
                 escape(&bar.title)
             ));
             let way = |class: Class| ways[class as usize];
+            let room =
+                |class: Class| !self.lanes.low() || (class != Class::Rows && bar.stream == Stream::Compute);
             let lines: Vec<&Line> =
-                bar.lines.iter().filter(|l| l.class.fits(l, way(l.class), bar.w)).collect();
+                bar.lines.iter().filter(|l| room(l.class) && l.class.fits(l, way(l.class), bar.w)).collect();
             for (i, line) in lines.iter().enumerate() {
                 let size = line.class.size(way(line.class));
                 let shift = (i as f64 - (lines.len() as f64 - 1.0) / 2.0) * 12.5;
@@ -252,13 +287,14 @@ impl Picture<'_> {
     /// A line through all bands: no schedule of the same work is done before it.
     fn bound(&mut self, estimate: &Estimate, bottom: f64) {
         let x = self.x(estimate.lower_bound_us);
-        let (y, end) = (TOP - 12.0, bottom + 8.0);
+        let (y, end) = (TOP - 20.0, bottom + 8.0);
         self.put(&format!(
             "<path d=\"M{x:.1} {y}V{end:.1}\" stroke=\"#1b7a3d\" stroke-width=\"1.6\" stroke-dasharray=\"7 3\"/>"
         ));
+        let bound = time(estimate.lower_bound_us);
         let label = match estimate.lower_bound_us < estimate.makespan_us {
-            true => format!("no schedule is faster than {}", time(estimate.lower_bound_us)),
-            false => format!("{}: no schedule is faster", time(estimate.lower_bound_us)),
+            true => format!("lower bound {bound}"),
+            false => format!("lower bound {bound}, reached"),
         };
         let fits = x - LEFT > width(&label, 11.0);
         let (anchor, x) = if fits { ("end", x) } else { ("start", x) };
@@ -319,8 +355,7 @@ impl Picture<'_> {
                 let rows = format!("{q} × {k}");
                 let rows = vec![format!("rows {rows}"), rows.clone(), rows.clone(), rows];
                 if *tile == Tile::Partial {
-                    let all = keys.len() - 1;
-                    keys[..all].iter_mut().for_each(|k| k.push_str(", masked"));
+                    keys[..2].iter_mut().for_each(|k| k.push_str(", masked"));
                 }
                 let lines = vec![
                     Line { class: Class::Keys, ways: keys.into() },
@@ -382,12 +417,15 @@ impl Picture<'_> {
 
     /// An arrow to the next rank; of any other message its two ends.
     fn arrows(&mut self, flights: &[Flight], drawn: usize) {
+        if self.lanes.low() {
+            return;
+        }
         let neighbours = |f: &Flight| f.to.0 == f.from.0 + 1 && f.to.0 < drawn;
         let (arrows, others): (Vec<&Flight>, Vec<&Flight>) = flights.iter().partition(|f| neighbours(f));
         let style = "stroke=\"#b36b00\" fill=\"none\" marker-end=\"url(#head)\"";
         for f in arrows {
-            let y1 = Picture::top(f.from.0, Stream::Comm) + COMM - 1.5;
-            let y2 = Picture::top(f.to.0, Stream::Comm);
+            let y1 = self.top(f.from.0, Stream::Comm) + self.lanes.comm - 1.5;
+            let y2 = self.top(f.to.0, Stream::Comm);
             let (x1, x2) = (self.x(f.begin), self.x(f.end));
             self.put(&format!("<path d=\"M{x1:.1} {y1:.1}L{x2:.1} {y2:.1}\" {style}/>"));
         }
@@ -396,7 +434,7 @@ impl Picture<'_> {
         let mut named: Vec<(usize, bool)> = Vec::new();
         for f in others {
             for (rank, leaves) in [(f.from.0, true), (f.to.0, false)].into_iter().filter(|e| e.0 < drawn) {
-                let y = Picture::top(rank, Stream::Comm);
+                let y = self.top(rank, Stream::Comm);
                 // A message that leaves stands beside one that arrives at the same time.
                 let (x, move_to, name, gap, anchor) = match leaves {
                     true => (self.x(f.begin) + 3.0, [y, y - STUB], format!("to {}", f.to.0), 4.0, "start"),
@@ -449,17 +487,22 @@ impl Picture<'_> {
             3 => "in a compute box, a number is the rank whose keys they are; ",
             _ => "",
         };
-        let rows = if ways[Class::Rows as usize] < 4 { "below, query rows × key rows; " } else { "" };
+        let rows = if ways[Class::Rows as usize] < 4 && !self.lanes.low() {
+            "below, query rows × key rows; "
+        } else {
+            ""
+        };
         let gathers = schedule.ranks.iter().flat_map(|r| &r.steps).any(|s| {
             let StepOp::Exchange { kind, .. } = &s.op else { return false };
             *kind == ExchangeKind::AllGather
         });
         let messages = match gathers {
+            _ if self.lanes.low() => "the low lane above a rank's computation is its transfers.",
             true => "an all-gather sends from every rank to every other, without arrows.",
             false => "an arrow is a message, from the begin of its transfer to the end, behind the boxes.",
         };
         let hops = match ways[Class::Transfer as usize] {
-            3 => "a transfer has the number of its hop; ",
+            3 if !self.lanes.low() => "a transfer has the number of its hop; ",
             _ => "",
         };
         self.text(LEFT, y + 62.0, "fill=\"#555\"", &format!("In the boxes: {keys}{rows}{hops}{messages}"));

@@ -37,7 +37,7 @@ pub(super) fn lower_bound(schedule: &Schedule, costs: &Costs, timeline: &Timelin
                 continue;
             }
             // What follows from its begin on, less its own time: a group is not done before its last message is.
-            let whole = graph.from_begin(&tails, rank, i);
+            let whole = graph.rest_from(&tails, rank, i);
             bounds[Owner::Chain as usize] = bounds[Owner::Chain as usize].max(head + whole);
             let job = Job { head, time: cost.alone(), tail: (whole - cost.alone()).max(0.0) };
             match step.op {
@@ -176,14 +176,14 @@ impl<'a> Graph<'a> {
     fn tails(&self) -> Vec<Vec<f64>> {
         let mut tails = self.zeros();
         for &(rank, i) in self.by_end.iter().rev() {
-            let after = self.readers[rank][i].iter().map(|&r| self.from_begin(&tails, rank, r));
+            let after = self.readers[rank][i].iter().map(|&r| self.rest_from(&tails, rank, r));
             tails[rank][i] = after.fold(0.0, f64::max);
         }
         tails
     }
 
     /// The least time from the begin of a step to the end of all.
-    fn from_begin(&self, tails: &[Vec<f64>], rank: usize, i: usize) -> f64 {
+    fn rest_from(&self, tails: &[Vec<f64>], rank: usize, i: usize) -> f64 {
         let own = self.alone(rank, i) + tails[rank][i];
         // Its messages end no sooner, on either side.
         let met = self.peers[rank][i].iter().map(|&(p, j, time)| time + tails[rank][i].max(tails[p][j]));
