@@ -10,5 +10,7 @@ mod data;
 mod limits;
 #[path = "find/models.rs"]
 mod models;
+#[path = "find/sizes.rs"]
+mod sizes;
 #[path = "find/spellings.rs"]
 mod spellings;

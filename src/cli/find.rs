@@ -54,9 +54,10 @@ fn describe(found: &Found, records: &[AttentionRecord], explain: bool) -> String
         };
         let values = if r.v_head_dim == r.head_dim { String::new() } else { format!("  v {}", r.v_head_dim) };
         let softcap = if r.softcap == 0.0 { String::new() } else { format!("  softcap {}", r.softcap) };
+        let sinks = if r.sinks { "  sinks" } else { "" };
         let bias = r.bias.as_ref().map_or(String::new(), |b| format!("  bias {b}"));
         out += &format!(
-            "  {:width$}  {}  {heads}{values}  {}×{}  scale {}  {}{softcap}{bias}  {}  ring: {}\n",
+            "  {:width$}  {}  {heads}{values}  {}×{}  scale {}  {}{softcap}{bias}{sinks}  {}  ring: {}\n",
             r.name, r.kind, r.q_len, r.kv_len, r.scale, r.mask, r.form, r.ring
         );
         if explain {

@@ -10,9 +10,12 @@ pub(super) struct Band {
 }
 
 impl Band {
-    pub(super) fn keeps(self, q: usize, k: usize) -> bool {
-        let d = k as i64 - q as i64;
-        self.low.is_none_or(|l| d >= l) && self.high.is_none_or(|h| d <= h)
+    /// The keys that a row keeps, of so many, the end excluded; `None` for none.
+    pub(super) fn range(self, q: usize, keys: usize) -> Option<(usize, usize)> {
+        let at = |bound: i64| q as i64 + bound;
+        let first = self.low.map_or(0, |l| at(l).max(0));
+        let end = self.high.map_or(keys as i64, |h| at(h).saturating_add(1).min(keys as i64));
+        (first < end).then_some((first as usize, end as usize))
     }
 
     /// Pairs in both.
@@ -24,21 +27,19 @@ impl Band {
         Band { low: pick(self.low, other.low, i64::max), high: pick(self.high, other.high, i64::min) }
     }
 
-    /// The band that is exactly this matrix of `keys` columns, if there is one. Of the bands that agree on it, one without
-    /// a bound that nothing shows.
-    pub(super) fn fit(matrix: &[bool], keys: usize) -> Option<Band> {
+    /// The narrowest band that shows in rows of which each keeps a range of `keys` keys, its end excluded, and whether it is
+    /// all that they say. A bound shows if every row that keeps a key goes right up to it; of several bands that say the
+    /// same, this is one without a bound that nothing shows.
+    pub(super) fn fit(ranges: &[Option<(usize, usize)>], keys: usize) -> (Band, bool) {
         let mut band = Band::default();
         let (mut first_live, mut last_live) = (None, None);
-        let rows = matrix.len().checked_div(keys)?;
-        for (i, row) in matrix.chunks_exact(keys).enumerate() {
-            let (Some(first), Some(last)) = (row.iter().position(|&k| k), row.iter().rposition(|&k| k))
-            else {
-                continue;
-            };
+        let rows = ranges.len();
+        for (i, range) in ranges.iter().enumerate() {
+            let &Some((first, end)) = range else { continue };
             first_live.get_or_insert(i);
             last_live = Some(i);
-            if last + 1 < keys {
-                band.high.get_or_insert(last as i64 - i as i64);
+            if end < keys {
+                band.high.get_or_insert(end as i64 - 1 - i as i64);
             }
             if first > 0 {
                 band.low.get_or_insert(first as i64 - i as i64);
@@ -56,8 +57,20 @@ impl Band {
             }
             _ => band.high = Some(-(rows as i64)),
         }
-        let exact = matrix.iter().enumerate().all(|(at, &keep)| band.keeps(at / keys, at % keys) == keep);
-        exact.then_some(band)
+        if ranges.iter().enumerate().all(|(i, range)| *range == band.range(i, keys)) {
+            return (band, true);
+        }
+        let low = Band { high: None, ..band };
+        let high = Band { low: None, ..band };
+        let mut live = ranges.iter().enumerate().filter_map(|(i, range)| Some((i, (*range)?)));
+        let shows = |b: Band, end: fn((usize, usize)) -> usize| {
+            live.clone().all(|(i, r)| b.range(i, keys).is_some_and(|b| end(b) == end(r)))
+        };
+        let (low_shows, high_shows) = (shows(low, |r| r.0), shows(high, |r| r.1));
+        if live.next().is_none() {
+            return (Band::default(), false);
+        }
+        (Band { low: band.low.filter(|_| low_shows), high: band.high.filter(|_| high_shows) }, false)
     }
 
     /// The band as terms of a mask over `q_len` × `kv_len`.
@@ -117,13 +130,22 @@ mod tests {
             low in proptest::option::of(-9i64..9), high in proptest::option::of(-9i64..9),
         ) {
             let band = Band { low, high };
-            let matrix: Vec<bool> = (0..q * k).map(|at| band.keeps(at / k, at % k)).collect();
-            let found = Band::fit(&matrix, k);
-            // A matrix with holes between two one-sided shadows may fit no band again, but what is found is exact.
-            if let Some(found) = found {
+            let keeps = |q: usize, k: usize| {
+                let d = k as i64 - q as i64;
+                low.is_none_or(|l| d >= l) && high.is_none_or(|h| d <= h)
+            };
+            let ranges: Vec<_> = (0..q).map(|i| band.range(i, k)).collect();
+            for (i, r) in ranges.iter().enumerate() {
+                for j in 0..k {
+                    prop_assert_eq!(r.is_some_and(|(a, b)| (a..b).contains(&j)), keeps(i, j));
+                }
+            }
+            let (found, exact) = Band::fit(&ranges, k);
+            // Rows between two one-sided shadows may fit no band again, but what is said to be exact is.
+            if exact {
                 let mask = Mask { terms: found.terms(q, k), fill: Fill::NegInf };
-                for (at, &keep) in matrix.iter().enumerate() {
-                    prop_assert_eq!(mask.keeps(at / k, at % k), keep);
+                for (i, j) in (0..q).flat_map(|i| (0..k).map(move |j| (i, j))) {
+                    prop_assert_eq!(mask.keeps(i, j), keeps(i, j));
                 }
                 let again = mask.terms.iter().filter_map(Band::of).fold(Band::default(), Band::and);
                 prop_assert_eq!(again, found);
@@ -134,20 +156,35 @@ mod tests {
 
         #[test]
         fn a_causal_mask_has_its_offset(q in 2usize..9, k in 2usize..9, offset in -9i64..9) {
-            let matrix: Vec<bool> = (0..q * k).map(|at| (at % k) as i64 <= (at / k) as i64 + offset).collect();
+            let band = Band { low: None, high: Some(offset) };
             let shown = (0..q).any(|i| (0..k as i64 - 1).contains(&(i as i64 + offset)));
             if shown {
-                prop_assert_eq!(Band::fit(&matrix, k), Some(Band { low: None, high: Some(offset) }));
+                let rows: Vec<_> = (0..q).map(|i| band.range(i, k)).collect();
+                prop_assert_eq!(Band::fit(&rows, k), (band, true));
             }
         }
 
+        /// Whatever the rows keep lies within the band that is said of them, and is all of it if that is said.
         #[test]
-        fn other_matrices_are_no_band(mut matrix in proptest::collection::vec(any::<bool>(), 16)) {
-            matrix[5] = false;
-            matrix[4] = true;
-            matrix[6] = true;
-            prop_assert_eq!(Band::fit(&matrix, 4), None);
+        fn what_rows_keep_lies_in_their_band(
+            rows in proptest::collection::vec(proptest::option::of((0usize..5, 1usize..6)), 0..6),
+        ) {
+            let ranges: Vec<_> = rows.into_iter().map(|r| r.map(|(a, n)| (a, (a + n).min(5)))).collect();
+            let (band, exact) = Band::fit(&ranges, 5);
+            for (i, r) in ranges.iter().enumerate() {
+                let b = band.range(i, 5);
+                prop_assert!(r.is_none_or(|(a, e)| b.is_some_and(|(x, y)| x <= a && e <= y)));
+                prop_assert!(!exact || b == *r);
+            }
         }
+    }
+
+    #[test]
+    fn documents_show_one_side() {
+        let ranges = [(0, 1), (0, 2), (2, 3), (2, 4), (4, 5)].map(Some);
+        assert_eq!(Band::fit(&ranges, 5), (Band { low: None, high: Some(0) }, false));
+        let prefix = [(0, 2), (0, 2), (0, 3), (0, 4), (0, 5)].map(Some);
+        assert_eq!(Band::fit(&prefix, 5), (Band::default(), false));
     }
 
     #[test]

@@ -13,10 +13,13 @@ pub(super) struct Documents {
 }
 
 impl Documents {
-    /// Query and key are of one document.
-    pub(super) fn keeps(&self, q: usize, k: usize) -> bool {
-        let document = |p: i64| self.starts.partition_point(|&s| s as i64 <= p);
-        document(q as i64 + self.offset) == document(k as i64)
+    /// The keys of a query row's document, of so many, the end excluded; `None` for none.
+    pub(super) fn range(&self, q: usize, keys: usize) -> Option<(usize, usize)> {
+        let own = q as i64 + self.offset;
+        let n = self.starts.partition_point(|&s| s as i64 <= own);
+        let first = n.checked_sub(1).map_or(0, |n| self.starts[n]);
+        let end = self.starts.get(n).map_or(keys, |&s| s.min(keys));
+        (first < end).then_some((first, end))
     }
 
     /// The term of a mask.
@@ -24,20 +27,17 @@ impl Documents {
         Term::Segments { starts: self.starts.clone(), offset: self.offset }
     }
 
-    /// The documents and the band that together are exactly this matrix of `keys` columns, if there are several documents.
-    /// Rows are the last of the keys. A document begins wherever no pair that is kept reaches over.
-    pub(super) fn fit(matrix: &[bool], keys: usize) -> Option<(Documents, Band)> {
-        let rows = matrix.len().checked_div(keys)?;
-        let offset = keys.checked_sub(rows)?;
+    /// The documents and the band that together keep in each row exactly this range of `keys` keys, its end excluded, if there
+    /// are several documents. Rows are the last of the keys. A document begins wherever no pair that is kept reaches over.
+    pub(super) fn fit(ranges: &[Option<(usize, usize)>], keys: usize) -> Option<(Documents, Band)> {
+        let offset = keys.checked_sub(ranges.len())?;
         // How many kept pairs reach over the border before each position, as differences.
         let mut over = vec![0i64; keys + 2];
-        let lines = || matrix.chunks_exact(keys).enumerate();
-        for (i, row) in lines() {
+        for (i, range) in ranges.iter().enumerate() {
+            let (first, end) = (*range)?;
             let own = i + offset;
-            let first = row.iter().position(|&k| k)?;
-            let last = row.iter().rposition(|&k| k)?;
             over[first.min(own) + 1] += 1;
-            over[last.max(own) + 1] -= 1;
+            over[(end - 1).max(own) + 1] -= 1;
         }
         let mut reach = 0;
         let border = |&p: &usize| {
@@ -45,29 +45,30 @@ impl Documents {
             reach == 0
         };
         // What is before the first row's keys belongs to its document.
-        let begin = matrix.iter().position(|&k| k)?.min(offset);
+        let begin = (*ranges.first()?)?.0.min(offset);
         let starts: Vec<usize> = (1..keys).filter(border).filter(|&p| p > begin).collect();
         if starts.is_empty() {
             return None;
         }
         let documents = Documents { starts: starts.into(), offset: offset as i64 };
-        let document = |p: usize| documents.starts.partition_point(|&s| s <= p);
-        let away = |i: usize, j: usize| j as i64 - i as i64;
-        let pairs =
-            || lines().flat_map(|(i, row)| row.iter().enumerate().map(move |(j, &keep)| (i, j, keep)));
-        let kept = || pairs().filter(|p| p.2).map(|(i, j, _)| away(i, j));
-        let (least, most) = (kept().min()?, kept().max()?);
+        let rows = || ranges.iter().enumerate().filter_map(|(i, range)| Some((i, (*range)?)));
+        let least = rows().map(|(i, (first, _))| first as i64 - i as i64).min()?;
+        let most = rows().map(|(i, (_, end))| end as i64 - 1 - i as i64).max()?;
         let mut band = Band::default();
-        for (i, j, _) in pairs().filter(|&(i, j, keep)| !keep && document(i + offset) == document(j)) {
-            if away(i, j) < least {
+        for (i, (first, end)) in rows() {
+            let (from, to) = documents.range(i, keys)?;
+            if from < first {
                 band.low = Some(least);
-            } else {
+            }
+            if end < to {
                 band.high = Some(most);
             }
         }
-        let exact =
-            pairs().all(|(i, j, keep)| keep == (document(i + offset) == document(j) && band.keeps(i, j)));
-        exact.then_some((documents, band))
+        let both = |i: usize| {
+            let ((a, b), (c, d)) = (documents.range(i, keys)?, band.range(i, keys)?);
+            (a.max(c) < b.min(d)).then_some((a.max(c), b.min(d)))
+        };
+        ranges.iter().enumerate().all(|(i, range)| *range == both(i)).then_some((documents, band))
     }
 }
 
@@ -75,6 +76,11 @@ impl Documents {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn both(documents: &Documents, band: Band, i: usize, keys: usize) -> Option<(usize, usize)> {
+        let ((a, b), (c, d)) = (documents.range(i, keys)?, band.range(i, keys)?);
+        (a.max(c) < b.min(d)).then_some((a.max(c), b.min(d)))
+    }
 
     proptest! {
         #[test]
@@ -88,23 +94,22 @@ mod tests {
             let documents = Documents { starts: starts.into(), offset: past as i64 };
             let own = past as i64;
             let band = Band { low: causal.then_some(own - left), high: causal.then_some(own) };
-            let matrix: Vec<bool> = (0..(keys - past) * keys)
-                .map(|at| (at / keys, at % keys))
-                .map(|(i, j)| documents.keeps(i, j) && band.keeps(i, j))
-                .collect();
-            let (found, within) = Documents::fit(&matrix, keys).unwrap();
+            let rows: Vec<_> = (0..keys - past).map(|i| both(&documents, band, i, keys)).collect();
+            let (found, within) = Documents::fit(&rows, keys).unwrap();
             prop_assert_eq!(&found, &documents);
-            for (at, &keep) in matrix.iter().enumerate() {
-                let (i, j) = (at / keys, at % keys);
-                prop_assert_eq!(found.keeps(i, j) && within.keeps(i, j), keep);
+            for (i, row) in rows.iter().enumerate() {
+                prop_assert_eq!(both(&found, within, i, keys), *row);
             }
         }
 
         #[test]
-        fn what_is_found_is_exact(matrix in proptest::collection::vec(any::<bool>(), 20)) {
-            if let Some((documents, band)) = Documents::fit(&matrix, 5) {
-                for (at, &keep) in matrix.iter().enumerate() {
-                    prop_assert_eq!(documents.keeps(at / 5, at % 5) && band.keeps(at / 5, at % 5), keep);
+        fn what_is_found_is_exact(
+            rows in proptest::collection::vec(proptest::option::of((0usize..5, 1usize..6)), 1..6),
+        ) {
+            let rows: Vec<_> = rows.into_iter().map(|r| r.map(|(a, n)| (a, (a + n).min(5)))).collect();
+            if let Some((documents, band)) = Documents::fit(&rows, 5) {
+                for (i, row) in rows.iter().enumerate() {
+                    prop_assert_eq!(both(&documents, band, i, 5), *row);
                 }
             }
         }
@@ -112,8 +117,8 @@ mod tests {
 
     #[test]
     fn one_document_is_none() {
-        let causal: Vec<bool> = (0..16).map(|at| at % 4 <= at / 4).collect();
+        let causal: Vec<_> = (0..4).map(|i| Some((0, i + 1))).collect();
         assert_eq!(Documents::fit(&causal, 4), None);
-        assert_eq!(Documents::fit(&[true; 12], 4), None);
+        assert_eq!(Documents::fit(&[Some((0, 4)); 3], 4), None);
     }
 }

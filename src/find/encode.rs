@@ -36,6 +36,8 @@ pub(super) struct Builder<'a> {
     joined: Option<Joined>,
     depth: Vec<Dim>,
     narrow: Option<DType>,
+    /// Terms that are 0 or 1.
+    truths: HashSet<Id>,
 }
 
 /// The key axis with one more column.
@@ -100,6 +102,7 @@ impl<'a> Builder<'a> {
             joined: None,
             depth: vec![],
             narrow: None,
+            truths: HashSet::new(),
         };
         b.roles(c, &qa, &ka);
         if b.depth.is_empty() && !c.lhs.chars().any(|l| c.rhs.contains(l) && !c.out.contains(l)) {
@@ -212,12 +215,18 @@ impl<'a> Builder<'a> {
             let what = if id == self.nodes[1] { "the probabilities" } else { "the scores" };
             for v in graph.results(id) {
                 if graph.is_output(v) {
-                    return miss(format!("{what} ({}) are an output of the graph", graph.value(v).name));
+                    return miss(format!(
+                        "{what} ({}) are an output of the graph: they have to be held whole, which the ring never does",
+                        graph.value(v).name
+                    ));
                 }
                 for (user, _) in graph.uses(v) {
                     if user != pv && !interior.contains(&user) && self.order.is_live(user) {
                         let name = label(graph, user);
-                        return miss(format!("{what} ({}) are also read by {name}", graph.value(v).name));
+                        return miss(format!(
+                            "{what} ({}) are also read by {name}: they have to be held whole, which the ring never does",
+                            graph.value(v).name
+                        ));
                     }
                 }
             }
@@ -233,7 +242,7 @@ impl<'a> Builder<'a> {
         let (term, axes) = match graph.op(id) {
             Op::Reshape(_) | Op::Permute(_) | Op::Broadcast(_) => {
                 let (term, axes) = self.inside[&x[0]].clone();
-                match layout(graph, &mut self.space, v, &axes) {
+                match layout(graph, self.constants, &mut self.space, v, &axes) {
                     Some((axes, new)) if new.is_empty() => (term, axes),
                     Some(_) => return miss(format!("{} repeats the scores", label(graph, id))),
                     None => return miss(format!("{} mixes the axes of the scores", label(graph, id))),
@@ -241,7 +250,9 @@ impl<'a> Builder<'a> {
             }
             Op::Cast(to) => {
                 let (term, axes) = self.inside[&x[0]].clone();
-                if graph.ty(x[0]).dtype == *to { (term, axes) } else { (self.cast(*to, term), axes) }
+                // A truth value is 0 or 1 in every type.
+                let same = graph.ty(x[0]).dtype == *to || self.truths.contains(&term);
+                if same { (term, axes) } else { (self.cast(*to, term), axes) }
             }
             Op::Unary(u) => {
                 let (a, axes) = self.inside[&x[0]].clone();
@@ -250,15 +261,22 @@ impl<'a> Builder<'a> {
                     Unary::Tanh => Term::Tanh([a]),
                     Unary::Exp => Term::Exp([a]),
                     Unary::Reciprocal => Term::Reciprocal([a]),
+                    Unary::Log => Term::Log([a]),
                     Unary::IsNan => Term::IsNan([a]),
+                    Unary::IsInf => Term::IsInf([a]),
                     Unary::Not => Term::Not([a]),
                     other => Term::Unknown(Unknown(other.name().into()), vec![a]),
                 };
-                (self.term.add(node), axes)
+                let truth = matches!(node, Term::IsNan(_) | Term::IsInf(_) | Term::Not(_));
+                let id = self.term.add(node);
+                if truth {
+                    self.truths.insert(id);
+                }
+                (id, axes)
             }
             Op::Binary(b) => {
                 let axes = self.broadcast(id, &x)?;
-                let fold = matches!(b, Binary::Mul | Binary::Div);
+                let fold = matches!(b, Binary::Mul | Binary::Div | Binary::Eq);
                 let terms: Vec<Id> =
                     x.iter().map(|&o| self.operand(v, o, &axes, fold)).collect::<Result<_, _>>()?;
                 let swap = !self.inside.contains_key(&x[0]);
@@ -268,10 +286,15 @@ impl<'a> Builder<'a> {
                     Binary::Mul => Term::Mul([a, c]),
                     Binary::Sub => Term::Sub([terms[0], terms[1]]),
                     Binary::Div => Term::Div([terms[0], terms[1]]),
+                    Binary::Eq => Term::Eq([a, c]),
                     other => Term::Unknown(Unknown(other.name().into()), terms),
                 };
                 self.note_narrow(v, !fold);
-                (self.term.add(node), axes)
+                let id = self.term.add(node);
+                if *b == Binary::Eq {
+                    self.truths.insert(id);
+                }
+                (id, axes)
             }
             Op::Select => {
                 let axes = self.broadcast(id, &x)?;
@@ -296,10 +319,16 @@ impl<'a> Builder<'a> {
                     .collect();
                 let node = match kind {
                     Reduction::Max => Term::RowMax([term]),
+                    Reduction::Min => Term::RowMin([term]),
                     Reduction::Sum => Term::RowSum([term]),
                     other => Term::Unknown(Unknown(format!("reduce {}", other.name())), vec![term]),
                 };
-                (self.term.add(node), left)
+                let truth = matches!(node, Term::RowMax(_) | Term::RowMin(_)) && self.truths.contains(&term);
+                let id = self.term.add(node);
+                if truth {
+                    self.truths.insert(id);
+                }
+                (id, left)
             }
             Op::Concat { axis } => self.join(id, *axis, &x)?,
             Op::Slice { axis, start, len, step: 1 } => self.drop(id, *axis, *start, *len)?,

@@ -4,12 +4,14 @@
 //! fill is a number like any other. The proof looks at every row of every batch entry and head, whatever the inputs are.
 
 use super::band::Band;
-use super::items::{Entry, Item, Known, SMALL_BIAS, SMALL_BIAS_F16, Source, applied, huge};
+use super::documents::Documents;
+use super::items::{Entry, Item, SMALL_BIAS, SMALL_BIAS_F16, Source, applied, huge, huge_bound};
 use super::masks::Context;
 use super::trace::CONSTANT_LIMIT;
+use super::values::Known;
 use super::{Applied, Numerics};
 use crate::ir::{AttentionSizes, DType, ValueId};
-use crate::mask::{Fill, Mask};
+use crate::mask::Fill;
 
 /// Turns huge finite fills into −∞ where every row is proved to keep a key.
 ///
@@ -62,51 +64,93 @@ pub(super) fn to_infinity(
     Ok(())
 }
 
-/// Whether a value is constant and far from every huge fill; fills among its own values are let pass if `fills`.
+/// Whether a value is far from every huge fill; fills among its own values are let pass if `fills`.
 pub(super) fn is_small(cx: &mut Context<'_>, v: ValueId, dtype: DType, fills: bool) -> bool {
     let bound = if dtype == DType::F16 { SMALL_BIAS_F16 } else { SMALL_BIAS };
-    cx.constants
-        .value(cx.graph, v, CONSTANT_LIMIT)
-        .is_some_and(|t| t.to_f64().iter().all(|&x| x.abs() <= bound || (fills && huge(x, dtype))))
+    let small = (-bound, bound);
+    let p = cx.values.get(cx.graph, cx.constants, v);
+    p.is_some_and(|p| {
+        let huge = if fills { (f64::NEG_INFINITY, huge_bound(dtype)) } else { small };
+        cx.values.all(&p, &[small, huge])
+    })
 }
 
 /// Whether every row of every batch entry and head certainly keeps a key, all items together.
 pub(super) fn no_row_is_empty(sizes: AttentionSizes, items: &[&Item]) -> bool {
-    let bands: Option<Vec<Band>> =
-        items.iter().map(|i| if let Source::Band(b) = i.source { Some(b) } else { None }).collect();
-    if let Some(bands) = bands {
-        let band = bands.into_iter().fold(Band::default(), Band::and);
-        let mask = Mask { terms: band.terms(sizes.q_len, sizes.kv_len), fill: Fill::NegInf };
-        return mask.no_row_is_empty(sizes.q_len, sizes.kv_len);
-    }
-    let (mut batch, mut heads) = (1, 1);
+    let (q, k) = (sizes.q_len, sizes.kv_len);
+    // Of each item the batch entries, heads and rows that differ, and where they stand.
+    let mut held = [1; 3];
+    let mut rows = vec![];
     for i in items {
         match (&i.known, &i.source) {
             (Some(known), _) => {
-                batch = batch.max(known.extent(4));
-                heads = heads.max(known.extent(3));
+                for (h, from_last) in held.iter_mut().zip([4, 3, 2]) {
+                    *h = known.held_extent(from_last).max(*h);
+                }
+                let own = known.strides(4.max(known.shape().len()));
+                rows.push((Kept::Known(known), own));
             }
-            (None, Source::Band(_) | Source::Documents(_)) => {}
+            (None, Source::Band(b)) => {
+                held[2] = q;
+                rows.push((Kept::Band(*b), vec![0, 0, 1]));
+            }
+            (None, Source::Documents(d)) => {
+                held[2] = q;
+                rows.push((Kept::Documents(d), vec![0, 0, 1]));
+            }
             (None, _) => return false,
         }
     }
-    let (q, k) = (sizes.q_len, sizes.kv_len);
-    let total = [batch, heads, q, k].iter().fold(1usize, |n, &e| n.saturating_mul(e));
-    if total > CONSTANT_LIMIT {
+    if q == 0 || sizes.batch == 0 || sizes.q_heads == 0 {
+        return true;
+    }
+    if held.iter().fold(1usize, |n, &h| n.saturating_mul(h)) > CONSTANT_LIMIT {
         return false;
     }
-    let kept = |i: &Item, at: [usize; 4]| match (&i.known, &i.source) {
-        (Some(Known { shape, sets }), _) => {
-            let place = shape.iter().enumerate().fold(0, |p, (axis, &e)| {
-                let x = at[4 - shape.len() + axis];
-                p * e + if e == 1 { 0 } else { x }
-            });
-            !sets[place].1
+    let [batch, heads, q] = held;
+    let all = (0..batch).flat_map(|b| (0..heads).flat_map(move |h| (0..q).map(move |i| [b, h, i])));
+    { all }.all(|at| {
+        // Ranges of keys that every item so far keeps.
+        let mut left = vec![(0, k)];
+        for (kept, own) in &rows {
+            let place = at.iter().zip(own).map(|(&i, &s)| i * s).sum();
+            kept.cut(place, k, &mut left);
         }
-        (None, Source::Band(b)) => b.keeps(at[2], at[3]),
-        (None, Source::Documents(d)) => d.keeps(at[2], at[3]),
-        (None, _) => false,
-    };
-    let rows = (0..batch).flat_map(|b| (0..heads).flat_map(move |h| (0..q).map(move |i| [b, h, i])));
-    { rows }.all(|[b, h, i]| (0..k).any(|j| items.iter().all(|m| kept(m, [b, h, i, j]))))
+        !left.is_empty()
+    })
+}
+
+/// What an item keeps of a row.
+enum Kept<'a> {
+    Known(&'a Known),
+    Band(Band),
+    Documents(&'a Documents),
+}
+
+impl Kept<'_> {
+    /// Leaves of ranges of keys what the row keeps for certain.
+    fn cut(&self, row: usize, keys: usize, left: &mut Vec<(usize, usize)>) {
+        let mut kept = vec![];
+        match self {
+            Kept::Band(b) => kept.extend(b.range(row, keys)),
+            Kept::Documents(d) => kept.extend(d.range(row, keys)),
+            Kept::Known(known) => {
+                let runs = known.row(row);
+                let whole = matches!(runs, [(1, _)]);
+                let mut at = 0;
+                for &(n, (_, no)) in runs {
+                    let n = if whole { keys } else { n };
+                    if !no {
+                        kept.push((at, at + n));
+                    }
+                    at += n;
+                }
+            }
+        }
+        *left = left
+            .iter()
+            .flat_map(|&(a, b)| kept.iter().map(move |&(c, d)| (a.max(c), b.min(d))))
+            .filter(|(a, b)| a < b)
+            .collect();
+    }
 }

@@ -5,13 +5,13 @@
 use super::Applied;
 use super::Numerics;
 use super::band::Band;
+use super::cells::TRUE;
 use super::documents::Documents;
 use super::masks::{Condition, Context, Piece};
-use super::trace::CONSTANT_LIMIT;
-use super::values::Possible;
+use super::runs::{Runs, meet};
+use super::values::{Known, Possible};
 use crate::ir::{AttentionSizes, DType, ValueId};
 use crate::mask::Fill;
-use std::sync::Arc;
 
 /// A fill at or below this leaves nothing of a masked key, unless scores are of the same size.
 pub(super) const HUGE: f64 = -1e30;
@@ -19,26 +19,12 @@ pub(super) const HUGE: f64 = -1e30;
 pub(super) const HUGE_F16: f64 = -65504.0;
 /// An addend of two values of which one is 0 is a mask if the other is at or below this; above, it is a bias.
 pub(super) const MASKING: f64 = -1e3;
+/// Most numbers of an addend that is looked at number by number.
+const FEW: usize = 8;
 /// A bias within this bound does not reach a huge fill.
 pub(super) const SMALL_BIAS: f64 = 1e6;
 /// The same for f16.
 pub(super) const SMALL_BIAS_F16: f64 = 1e3;
-
-/// What the elements of a mask can be.
-#[derive(Clone, Debug)]
-pub(super) struct Known {
-    /// Extents.
-    pub(super) shape: Vec<usize>,
-    /// For each element whether the pair may be kept, and whether it may be masked.
-    pub(super) sets: Vec<(bool, bool)>,
-}
-
-impl Known {
-    /// The extent of the axis at this place, counted from the last as 1.
-    pub(super) fn extent(&self, from_last: usize) -> usize {
-        self.shape.len().checked_sub(from_last).map_or(1, |a| self.shape[a])
-    }
-}
 
 /// What an item is made of, should it have to stay a tensor.
 #[derive(Clone, Debug)]
@@ -107,8 +93,8 @@ pub(super) fn classify(
                     Condition::Together(d) => items.push(item(Source::Documents(d.clone()), None)),
                     &Condition::True(v) => {
                         let p = cx.values.get(cx.graph, cx.constants, v);
-                        let known = p.map(|p| known(&p, |x| x != 0.0));
-                        if known.as_ref().is_some_and(|k| k.sets.iter().all(|&(_, no)| !no)) {
+                        let known = p.map(|p| cx.values.certain(&p, TRUE));
+                        if known.as_ref().is_some_and(|k| k.runs().iter().all(|&(_, (_, no))| !no)) {
                             notes.push(nothing(cx, v));
                         } else {
                             items.push(item(Source::Condition(v), known));
@@ -119,18 +105,18 @@ pub(super) fn classify(
             items
         }
         Piece::Added(v) => {
-            let possible: Option<Arc<Possible>> = cx.values.get(cx.graph, cx.constants, v);
-            let Some(p) = possible else { return dense(cx, group, v, dtype) };
-            let fills: Vec<f64> = p.table.iter().copied().filter(|&x| x != 0.0).collect();
+            let Some(p) = cx.values.get(cx.graph, cx.constants, v) else { return vec![Entry::Bias(v)] };
+            let Some(numbers) = cx.values.numbers(&p, FEW) else { return dense(cx, group, v, &p, dtype) };
+            let fills: Vec<f64> = numbers.iter().copied().filter(|&x| x != 0.0).collect();
             if fills.is_empty() {
                 notes.push(nothing(cx, v));
                 return vec![];
             }
-            let masks = fills.len() < p.table.len() && fills.iter().all(|&f| f <= MASKING);
+            let masks = fills.len() < numbers.len() && fills.iter().all(|&f| f <= MASKING);
             if !masks {
-                return dense(cx, group, v, dtype);
+                return dense(cx, group, v, &p, dtype);
             }
-            let known = Some(known(&p, |x| x == 0.0));
+            let known = Some(cx.values.certain(&p, &[(0.0, 0.0)]));
             let fill = if fills[0] == f64::NEG_INFINITY { Fill::NegInf } else { Fill::Add(fills[0]) };
             let several = fills.len() > 1;
             if several && !fills.iter().all(|&f| huge(f, dtype)) {
@@ -148,27 +134,21 @@ pub(super) fn classify(
     }
 }
 
-fn known(p: &Possible, keeps: impl Fn(f64) -> bool) -> Known {
-    Known { shape: p.shape.clone(), sets: p.certain(keeps) }
-}
-
-/// An addend of many values: the huge ones of a constant are a mask, the others a bias.
-fn dense(cx: &mut Context<'_>, group: usize, v: ValueId, dtype: DType) -> Vec<Entry> {
-    let bias = vec![Entry::Bias(v)];
-    let Some(t) = cx.constants.value(cx.graph, v, CONSTANT_LIMIT) else { return bias };
-    let values = t.to_f64();
-    let masked = |x: f64| huge(x, dtype);
-    if !values.iter().any(|&x| masked(x)) || values.iter().all(|&x| masked(x)) {
-        return bias;
+/// An addend of many values: those that are certainly huge are a mask, the others a bias.
+fn dense(cx: &Context<'_>, group: usize, v: ValueId, p: &Possible, dtype: DType) -> Vec<Entry> {
+    let masked = cx.values.certain(p, &[(f64::NEG_INFINITY, huge_bound(dtype))]);
+    let known = masked.map(|_, (huge, other)| (other, huge));
+    let some = |f: &dyn Fn((bool, bool)) -> bool| known.runs().iter().any(|&(_, s)| f(s));
+    if !some(&|(keep, mask)| mask && !keep) || !some(&|(keep, _)| keep) {
+        return vec![Entry::Bias(v)];
     }
-    let sets = values.iter().map(|&x| (!masked(x), masked(x))).collect();
     vec![Entry::Mask(Item {
         group,
         source: Source::Added(v),
         fill: Fill::Add(HUGE),
         only_as_infinity: true,
         and_bias: true,
-        known: Some(Known { shape: t.shape().to_vec(), sets }),
+        known: Some(known),
     })]
 }
 
@@ -177,37 +157,58 @@ pub(super) fn shown(item: &Item, sizes: AttentionSizes) -> Option<(Band, bool)> 
     if let Source::Band(b) = item.source {
         return Some((b, true));
     }
-    let (may, must) = matrix(item, sizes)?;
-    let band = Band::fit(&may, sizes.kv_len).filter(|b| *b != Band::default())?;
-    Some((band, may == must))
+    let (rows, exact) = ranges(item, sizes)?;
+    let (band, all) = Band::fit(&rows, sizes.kv_len);
+    (band != Band::default()).then_some((band, exact && all))
 }
 
 /// The documents and the band that are all that an item says.
 pub(super) fn packed(item: &Item, sizes: AttentionSizes) -> Option<(Documents, Band)> {
-    let (may, must) = matrix(item, sizes)?;
-    if may == must { Documents::fit(&may, sizes.kv_len) } else { None }
+    let (rows, exact) = ranges(item, sizes)?;
+    if exact { Documents::fit(&rows, sizes.kv_len) } else { None }
 }
 
-/// For each pair of a query row and a key whether some batch entry and head may keep it, and whether every one certainly
-/// does.
-fn matrix(item: &Item, sizes: AttentionSizes) -> Option<(Vec<bool>, Vec<bool>)> {
+/// For each query row the range of keys within which some batch entry and head may keep a pair, its end excluded, and whether
+/// every one certainly keeps all of it.
+#[allow(clippy::type_complexity)] // a list and a word about it
+fn ranges(item: &Item, sizes: AttentionSizes) -> Option<(Vec<Option<(usize, usize)>>, bool)> {
     let known = item.known.as_ref()?;
     let (q, k) = (sizes.q_len, sizes.kv_len);
-    let (eq, ek) = (known.extent(2), known.extent(1));
-    if q.saturating_mul(k) > CONSTANT_LIMIT || q == 0 || k == 0 {
+    if q == 0 || k == 0 {
         return None;
     }
-    let (mut may, mut must) = (vec![false; q * k], vec![true; q * k]);
-    for (at, &(yes, no)) in known.sets.iter().enumerate() {
-        let (i, j) = (at / ek % eq, at % ek);
-        let rows = if eq == 1 { 0..q } else { i..i + 1 };
-        let keys = if ek == 1 { 0..k } else { j..j + 1 };
-        for cell in rows.flat_map(|i| keys.clone().map(move |j| i * k + j)) {
-            may[cell] |= yes;
-            must[cell] &= !no;
+    let held = known.held_extent(2);
+    let heads = known.rows() / held.max(1);
+    let spread = |i: usize| match known.row(i) {
+        [(1, s)] => vec![(k, *s)],
+        row => row.to_vec(),
+    };
+    let mut exact = true;
+    let mut ranges = vec![];
+    for i in 0..held {
+        let mut row = spread(i);
+        for h in 1..heads {
+            let mut both = Runs::new(&[k], vec![]);
+            meet([&row, &spread(h * held + i)], |n, [(a, b), (c, d)]| both.push(n, (a || c, b || d)));
+            both.end()?;
+            row = both.row(0).to_vec();
         }
+        exact &= row.iter().all(|&(_, (yes, no))| yes != no);
+        let mut at = 0;
+        let mut range: Option<(usize, usize)> = None;
+        for (n, (yes, _)) in row {
+            if yes {
+                exact &= range.is_none_or(|(_, to)| to == at);
+                range = Some((range.map_or(at, |(from, _)| from), at + n));
+            }
+            at += n;
+        }
+        ranges.push(range);
     }
-    Some((may, must))
+    if held == 1 {
+        ranges = vec![ranges[0]; q];
+    }
+    Some((ranges, exact))
 }
 
 /// The bound of [`huge`].

@@ -86,10 +86,14 @@ define_language! {
         "tanh" = Tanh([Id; 1]),
         "exp" = Exp([Id; 1]),
         "reciprocal" = Reciprocal([Id; 1]),
+        "log" = Log([Id; 1]),
         "isnan" = IsNan([Id; 1]),
+        "isinf" = IsInf([Id; 1]),
+        "eq" = Eq([Id; 2]),
         "not" = Not([Id; 1]),
         "where" = Where([Id; 3]),
         "rmax" = RowMax([Id; 1]),
+        "rmin" = RowMin([Id; 1]),
         "rsum" = RowSum([Id; 1]),
         "to-f64" = ToF64([Id; 1]),
         "to-f32" = ToF32([Id; 1]),
@@ -119,6 +123,10 @@ define_language! {
         // (attention scores v), and with zeros for an empty row
         "attention" = Attention([Id; 2]),
         "attention-zero" = AttentionZero([Id; 2]),
+        // (scaled q b): Q times b, which is the same for all of a row
+        "scaled" = Scaled([Id; 2]),
+        // (times attention b): the result times b, which is the same for all of a row
+        "times" = Times([Id; 2]),
         // (nonzero b): whether b is not 0
         "nonzero" = Nonzero([Id; 1]),
         Number(Number),
@@ -132,6 +140,10 @@ define_language! {
 pub(super) struct LeafFacts {
     /// Its elements and its shape aligned with the scores, if it is a constant small enough to compare.
     pub(super) constant: Option<(Vec<usize>, Vec<f64>)>,
+    /// Whether it is the same for all keys of a row.
+    pub(super) row: bool,
+    /// The leaf m of 0 and 1, and the number f, of which it is (1 − m)·f.
+    pub(super) inverse: Option<(Leaf, f64)>,
 }
 
 /// What is known of a class of equal terms.
@@ -151,6 +163,8 @@ pub(super) struct Fact {
     pub(super) sunk: bool,
     /// Whether it is scores in normal form with one more column.
     pub(super) joined: bool,
+    /// Whether it is the same for all keys of a row.
+    pub(super) row: bool,
     /// Whether it is scores or probabilities as floating numbers, not truth values: a conversion may be left out.
     pub(super) real: bool,
 }
@@ -163,9 +177,9 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// The constant behind a class.
-    pub(super) fn constant(&self, fact: &Fact) -> Option<&(Vec<usize>, Vec<f64>)> {
-        self.leaves.get(fact.leaf?.0)?.constant.as_ref()
+    /// What is known of the leaf that a class is.
+    pub(super) fn leaf(&self, fact: &Fact) -> Option<&LeafFacts> {
+        self.leaves.get(fact.leaf?.0)
     }
 }
 
@@ -175,6 +189,12 @@ impl Analysis<Term> for Facts {
     fn make(egraph: &mut EGraph<Term, Facts>, node: &Term, _id: Id) -> Fact {
         let below = node.children().iter().any(|&c| egraph[c].data.score);
         let root = matches!(node, Term::Qk(_) | Term::Scores(_));
+        let row = match node {
+            Term::RowMax(_) | Term::RowMin(_) | Term::RowSum(_) | Term::RowEmpty(_) | Term::Number(_) => true,
+            Term::Leaf(l) => egraph.analysis.leaves.get(l.0).is_some_and(|f| f.row),
+            Term::Qk(_) | Term::Scores(_) | Term::Unknown(..) | Term::Join(_) => false,
+            _ => node.children().iter().all(|&c| egraph[c].data.row),
+        };
         let real = |ids: &[Id]| ids.iter().any(|&c| egraph[c].data.real);
         Fact {
             number: if let Term::Number(n) = node { Some(*n) } else { None },
@@ -186,12 +206,17 @@ impl Analysis<Term> for Facts {
             ),
             plain: matches!(node, Term::Scores(_) | Term::Cap(_)),
             sunk: matches!(node, Term::Sink(_)),
+            row,
             joined: matches!(node, Term::Join([x, _]) if egraph[*x].data.normal),
             real: match node {
                 Term::Where(x) => real(&x[1..]),
-                Term::IsNan(_) | Term::RowEmpty(_) | Term::Not(_) | Term::Nonzero(_) | Term::Unknown(..) => {
-                    false
-                }
+                Term::IsNan(_)
+                | Term::IsInf(_)
+                | Term::Eq(_)
+                | Term::RowEmpty(_)
+                | Term::Not(_)
+                | Term::Nonzero(_)
+                | Term::Unknown(..) => false,
                 _ => root || real(node.children()),
             },
         }
@@ -212,6 +237,7 @@ impl Analysis<Term> for Facts {
             | flag(&mut to.plain, from.plain)
             | flag(&mut to.sunk, from.sunk)
             | flag(&mut to.joined, from.joined)
+            | flag(&mut to.row, from.row)
             | flag(&mut to.real, from.real)
     }
 }

@@ -10,9 +10,9 @@
 use super::band::Band;
 use super::documents::Documents;
 use super::fills::to_infinity;
-use super::items::{Entry, Item, MASKING, Source, applied, classify, huge_bound, name, packed, shown};
+use super::items::{Entry, HUGE, Item, MASKING, Source, applied, classify, huge_bound, name, packed, shown};
 use super::order::{self, Addend};
-use super::trace::CONSTANT_LIMIT;
+use super::trace::{CONSTANT_LIMIT, splat};
 use super::values::Values;
 use super::{Applied, Numerics};
 use crate::eval::Constants;
@@ -77,7 +77,32 @@ pub(super) fn plan(
         entries.extend(classify(cx, group, p, dtype, &mut notes));
     }
     to_infinity(cx, sizes, dtype, &mut entries, &mut notes)?;
+    added_instead(cx, dtype, &mut entries, &mut notes);
     arrange(cx, sizes, dtype, entries, notes)
+}
+
+/// Turns a huge fill that replaces scores, which are then added to or masked again, into one that is added: it swallows any
+/// score that is not itself as large.
+fn added_instead(cx: &mut Context<'_>, dtype: DType, entries: &mut [Entry], notes: &mut Vec<Applied>) {
+    if !matches!(dtype, DType::F32 | DType::F64) || !cx.admitted.contains(&Numerics::Domain) {
+        return;
+    }
+    let last = entries.len().saturating_sub(1);
+    for e in entries.iter_mut().take(last) {
+        let Entry::Mask(item) = e else { continue };
+        let (Fill::Replace(f), Source::Condition(keep)) = (item.fill, &item.source) else { continue };
+        if f > HUGE {
+            continue;
+        }
+        let n = format!("{}.fill", name(cx, *keep));
+        let zero = cx.graph.constant(&n, Tensor::scalar(dtype, 0.0));
+        let fill = cx.graph.constant(&n, Tensor::scalar(dtype, f));
+        let Ok(v) = cx.graph.add1(Op::Select, &[*keep, zero, fill], &n, "") else { continue };
+        let what = format!("a fill of {f:?} is added instead: it swallows the score that it replaced");
+        notes.push(applied("fill-is-added", what, Numerics::Domain));
+        item.source = Source::Added(v);
+        item.fill = Fill::Add(f);
+    }
 }
 
 /// One mask and one bias from what is left.
@@ -152,7 +177,9 @@ fn arrange(
     let last = items.iter().find(|i| matches!(i.fill, Fill::Add(_))).map(|i| place(i.group));
     let in_order = last.is_none_or(|p| biases.iter().all(|b| b.at < p));
     if biases.len() > 1 || !in_order {
-        order::reorderable(cx, sizes, dtype, &biases, &items)?;
+        if let Some(swallowed) = order::reorderable(cx, sizes, dtype, &biases, &items)? {
+            notes.push(swallowed);
+        }
         notes.push(applied(
             "sum-of-biases",
             "biases are added to each other first".into(),
@@ -188,7 +215,8 @@ fn terms(cx: &mut Context<'_>, sizes: AttentionSizes, items: Vec<Item>, notes: &
                 continue;
             }
         };
-        let packed = if shown.is_none() { packed(i, sizes) } else { None };
+        let packed = if shown.is_none_or(|(_, exact)| !exact) { packed(i, sizes) } else { None };
+        let shown = shown.filter(|_| packed.is_none());
         let exact = shown.is_some_and(|(_, exact)| exact) || packed.is_some();
         if let Some((d, b)) = packed {
             band = band.and(b);
@@ -218,6 +246,30 @@ fn terms(cx: &mut Context<'_>, sizes: AttentionSizes, items: Vec<Item>, notes: &
     terms.extend((0..leaves.len()).map(|n| Term::Tensor { operand: 3 + n }));
     let fill = if terms.is_empty() { Fill::NegInf } else { fill };
     Plan { mask: Mask { terms, fill }, leaves, bias: None, applied: vec![] }
+}
+
+/// The number f for which `a` is (1 − m)·f, whatever 0 or 1 each element of `m` is.
+pub(super) fn inverse(cx: &mut Context<'_>, m: ValueId, a: ValueId) -> Option<f64> {
+    let x = cx.graph.operands(a.op);
+    if !matches!(cx.graph.op(a.op), Op::Binary(Binary::Mul)) {
+        return None;
+    }
+    let number = |cx: &mut Context<'_>, v| splat(cx.graph, cx.constants, v).filter(|f| f.is_finite());
+    let (of, f) = match (number(cx, x[0]), number(cx, x[1])) {
+        (None, Some(f)) => (x[0], f),
+        (Some(f), None) => (x[1], f),
+        _ => return None,
+    };
+    let less = cx.graph.operands(of.op);
+    let one_less_m = matches!(cx.graph.op(of.op), Op::Binary(Binary::Sub))
+        && less[1] == m
+        && number(cx, less[0]) == Some(1.0);
+    // Not only as numbers: laid out alike.
+    if !one_less_m || cx.graph.ty(a).shape != cx.graph.ty(m).shape {
+        return None;
+    }
+    let p = cx.values.get(cx.graph, cx.constants, m)?;
+    cx.values.all(&p, &[(0.0, 0.0), (1.0, 1.0)]).then_some(f)
 }
 
 /// The boolean value that says where an item keeps a score.

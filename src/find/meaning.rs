@@ -67,7 +67,7 @@ impl Matrix {
     }
 }
 
-/// A term with its leaves: 0 q, 1 k, 2 bias, 3 condition, 4 a mask of 0 and 1, 5 zeros and a fill by that mask, 6 v, 7 sinks, 8 a bias with −∞.
+/// A term with its leaves: 0 q, 1 k, 2 bias, 3 condition, 4 a mask of 0 and 1, 5 zeros and a fill by that mask, 6 v, 7 sinks, 8 a bias with −∞, 9 one number a row.
 pub(super) struct Example {
     term: RecExpr<Term>,
     leaves: Vec<Matrix>,
@@ -108,6 +108,11 @@ impl Dice {
         from[self.below(from.len() as u64)]
     }
 
+    /// One of them.
+    pub(super) fn pick_term(&mut self, from: &[&'static str]) -> &'static str {
+        from[self.below(from.len() as u64)]
+    }
+
     fn matrix(&mut self, rows: usize, cols: usize) -> Matrix {
         let data = (0..rows * cols).map(|_| self.number()).collect();
         Matrix { rows, cols, data, sink: vec![] }
@@ -142,7 +147,9 @@ impl Dice {
                 *x = f64::NEG_INFINITY;
             }
         }
-        let leaves = vec![q, k, bias, keep, ones, fill, v, sinks, holes];
+        let r = broadcast(self, s);
+        let column = self.matrix(r, 1);
+        let leaves = vec![q, k, bias, keep, ones, fill, v, sinks, holes, column];
         Example { term: term.parse().unwrap(), leaves, tolerance: 1e-11 }
     }
 
@@ -173,6 +180,11 @@ fn meaning(term: &RecExpr<Term>, leaves: &[Matrix]) -> Matrix {
             Term::Tanh([a]) => x(a).map(f64::tanh),
             Term::Exp([a]) => x(a).map(f64::exp),
             Term::Reciprocal([a]) => x(a).map(f64::recip),
+            Term::Log([a]) => x(a).map(f64::ln),
+            Term::IsInf([a]) => x(a).map(|a| f64::from(u8::from(a.is_infinite()))),
+            Term::Eq([a, b]) => x(a).zip(x(b), |a, b| f64::from(u8::from(a == b))),
+            Term::RowMin([a]) => x(a).rows_by(|r| r.iter().copied().fold(f64::INFINITY, f64::min)),
+            Term::Scaled([a, b]) | Term::Times([a, b]) => x(a).zip(x(b), |a, b| a * b),
             Term::IsNan([a]) => x(a).map(|a| f64::from(u8::from(a.is_nan()))),
             Term::Not([a]) => x(a).map(|a| f64::from(u8::from(a == 0.0))),
             Term::Nonzero([a]) => x(a).map(|a| f64::from(u8::from(a != 0.0))),
@@ -232,7 +244,11 @@ fn every_rule_means_the_same_on_both_sides() {
             }
             let facts = leaves
                 .iter()
-                .map(|m| LeafFacts { constant: Some((vec![m.rows, m.cols], m.data.clone())) })
+                .map(|m| LeafFacts {
+                    constant: Some((vec![m.rows, m.cols], m.data.clone())),
+                    row: m.cols == 1,
+                    inverse: None,
+                })
                 .collect();
             let want = meaning(&term, &leaves);
             // Everything that leads to the left side's own shape must hold first: normal terms are facts.

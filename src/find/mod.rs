@@ -7,9 +7,12 @@
 //! | file | idea |
 //! |---|---|
 //! | `space`, `trace`, `emit` | layout operations as factors of axes: traced back, and laid out anew |
+//! | `join` | products over some keys and over others, put together by hand |
 //! | `region`, `encode` | from a softmax back to QKᵀ and forward to PV; the operations between as a term |
 //! | `lang`, `rules`, `solve` | the term's normal form by egg; each rule states its numerics class |
-//! | `values`, `items`, `fills`, `band`, `masks`, `order`, `bias` | masks by evaluation: what they keep for every input, and their fill |
+//! | `cells`, `runs`, `values` | what the elements of a mask can be for every input, in memory linear in the rows |
+//! | `items`, `fills`, `band`, `masks`, `order` | masks by evaluation: what they keep, and their fill |
+//! | `points`, `bias` | what kind of bias it is, by its elements |
 //! | `rewrite`, `explicit` | the attention in PV's place; an operator that is one already, in the same normal form |
 //! | `rows` | whether queries and keys come from one sequence |
 //! | [`report`] | the figures of the command line |
@@ -20,22 +23,26 @@
 
 mod band;
 mod bias;
+mod cells;
 mod documents;
 mod emit;
 mod encode;
 mod explicit;
 mod fills;
 mod items;
+mod join;
 mod lang;
 mod masks;
 #[cfg(test)]
 mod meaning;
 mod order;
+mod points;
 mod region;
 pub mod report;
 mod rewrite;
 mod rows;
 mod rules;
+mod runs;
 mod solve;
 mod space;
 mod trace;
@@ -43,11 +50,12 @@ mod values;
 
 use crate::eval::Constants;
 use crate::ir::{Graph, Op, OpId};
-use lang::{LeafFacts, Term};
+use lang::{Leaf, LeafFacts, Term};
 use masks::Context;
 use region::{Fail, Order, Region, label};
 use rewrite::Rewritten;
 use solve::Solver;
+use std::collections::HashSet;
 
 /// How far a rewriting may change numbers. Ordered: a later class changes more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -154,6 +162,18 @@ pub struct Found {
 /// A softmax that is no attention (a router's, a classifier's) is neither found nor missed. Complexity: linear in the graph,
 /// beside one e-graph per distinct region.
 pub fn find(graph: &Graph, options: &FindOptions) -> Found {
+    let found = search(graph, options, &HashSet::new());
+    if found.missed.is_empty() || !options.numerics.contains(&Numerics::Reassociation) {
+        return found;
+    }
+    // Only where something was missed, and only if it helps.
+    let Some(joined) = join::joined(graph) else { return found };
+    let other = search(&joined.graph, options, &joined.products);
+    if other.attentions.len() > found.attentions.len() { other } else { found }
+}
+
+/// One search; `joined` are products that were put together for it.
+fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> Found {
     let mut g = graph.clone();
     let order = Order::new(graph);
     let mut constants = Constants::default();
@@ -178,7 +198,18 @@ pub fn find(graph: &Graph, options: &FindOptions) -> Found {
             (done, vec![name.clone()], name)
         } else {
             match written_out(&mut cx, &order, &mut solver, id) {
-                Ok((done, region)) => {
+                Ok((mut done, region)) => {
+                    if region.nodes.iter().any(|n| joined.contains(n)) {
+                        done.applied.insert(
+                            0,
+                            Applied {
+                                rule: "joined-keys",
+                                what: "products over some keys and over others are one over all of them"
+                                    .into(),
+                                numerics: Numerics::Reassociation,
+                            },
+                        );
+                    }
                     let nodes = rewrite::sources(graph, &region);
                     let name = label(graph, region.nodes[2]);
                     (done, nodes, name)
@@ -237,19 +268,34 @@ fn written_out(
     Ok((done, region))
 }
 
-/// Constants among the leaves, where a rule may look at them: only a product with a leaf asks.
+/// What rules may ask of the leaves. Constants only where one is multiplied by or added to a product with one.
 fn leaf_facts(cx: &mut Context<'_>, region: &Region) -> Vec<LeafFacts> {
     let mut facts = vec![LeafFacts::default(); region.leaves.len() + region::V.0 + 1];
-    let product = |t: &Term| match t {
-        Term::Mul([_, b]) => matches!(region.term[*b], Term::Leaf(_)),
-        _ => false,
-    };
-    if region.term.as_ref().iter().any(product) {
-        for (leaf, fact) in region.leaves.iter().zip(&mut facts[region::V.0 + 1..]) {
-            let constant = cx.constants.value(cx.graph, leaf.value, trace::CONSTANT_LIMIT);
-            let shape = leaf.axes.iter().map(|a| region.space.product(a)).collect();
-            fact.constant = constant.map(|t| (shape, t.to_f64()));
+    let terms = region.term.as_ref();
+    let multiplied = |t: &Term| match t {
+        Term::Mul([_, b]) => {
+            if let Term::Leaf(l) = region.term[*b] {
+                Some(l)
+            } else {
+                None
+            }
         }
+        _ => None,
+    };
+    let masks: Vec<Leaf> = terms.iter().filter_map(multiplied).collect();
+    let keys = region.space.resolve(&region.keys);
+    let value = |l: &Leaf| region.leaves.get(l.0.checked_sub(region::V.0 + 1)?).map(|l| l.value);
+    for (leaf, fact) in region.leaves.iter().zip(&mut facts[region::V.0 + 1..]) {
+        let axes = region.space.resolve_all(&leaf.axes);
+        fact.row = !axes.iter().flatten().any(|d| keys.contains(d));
+        if masks.is_empty() {
+            continue;
+        }
+        let of = |l: &Leaf| Some((*l, masks::inverse(cx, value(l)?, leaf.value)?));
+        fact.inverse = masks.iter().find_map(of);
+        let constant = cx.constants.value(cx.graph, leaf.value, trace::CONSTANT_LIMIT);
+        let shape = leaf.axes.iter().map(|a| region.space.product(a)).collect();
+        fact.constant = constant.map(|t| (shape, t.to_f64()));
     }
     facts
 }

@@ -4,10 +4,11 @@
 //! replaces scores after it added −∞, says the same only if the numbers that are added allow it: −1e9 swallows the digits
 //! of what it meets first, and decides a row that has no other key.
 
+use super::cells::Pass;
 use super::fills::no_row_is_empty;
-use super::items::{Item, Known, Source, huge, name};
+use super::items::{HUGE, Item, Source, applied, huge_bound, name};
 use super::masks::Context;
-use super::trace::CONSTANT_LIMIT;
+use super::{Applied, Numerics};
 use crate::ir::{AttentionSizes, DType, ValueId};
 use crate::mask::Fill;
 
@@ -36,23 +37,6 @@ fn small_sum(dtype: DType) -> f64 {
     }
 }
 
-/// What a value's elements can be: its shape, and for each element whether all of its numbers pass, and whether all numbers
-/// pass `every`. `None` if they are not known.
-fn numbers(
-    cx: &mut Context<'_>,
-    v: ValueId,
-    pass: impl Fn(f64) -> bool,
-    every: impl Fn(f64) -> bool,
-) -> Option<(Known, bool)> {
-    if let Some(t) = cx.constants.value(cx.graph, v, CONSTANT_LIMIT) {
-        let x = t.to_f64();
-        let sets = x.iter().map(|&x| (pass(x), !pass(x))).collect();
-        return Some((Known { shape: t.shape().to_vec(), sets }, x.into_iter().all(every)));
-    }
-    let p = cx.values.get(cx.graph, cx.constants, v)?;
-    Some((Known { shape: p.shape.clone(), sets: p.certain(pass) }, p.table.iter().copied().all(every)))
-}
-
 /// Whether scores may be replaced after the biases were added in one: the biases and their sum are nowhere −∞, which an
 /// attention takes for a key that is not there, whatever replaces its score.
 ///
@@ -61,7 +45,7 @@ fn numbers(
 pub(super) fn replaceable(cx: &mut Context<'_>, biases: &[Addend]) -> Result<(), String> {
     let least = f64::from(f32::MIN) / biases.len().max(1) as f64;
     for b in biases {
-        if !numbers(cx, b.value, |_| true, |x| x >= least).is_some_and(|(_, all)| all) {
+        if !all(cx, b.value, &[(least, f64::INFINITY)]) {
             let n = name(cx, b.value);
             return Err(format!("a finite fill replaces scores to which {n} added what may be −∞"));
         }
@@ -69,16 +53,27 @@ pub(super) fn replaceable(cx: &mut Context<'_>, biases: &[Addend]) -> Result<(),
     Ok(())
 }
 
+/// Whether every element of a value certainly passes.
+fn all(cx: &mut Context<'_>, v: ValueId, pass: Pass<'_>) -> bool {
+    cx.values.get(cx.graph, cx.constants, v).is_some_and(|p| cx.values.all(&p, pass))
+}
+
 /// Whether a bias of a half type may be added in a wider one: its rounding is that of a score.
 pub(super) fn survives_rounding(cx: &mut Context<'_>, b: &Addend, dtype: DType) -> bool {
+    all(cx, b.value, &harmless(b, dtype))
+}
+
+/// Numbers whose rounding is that of a score.
+fn harmless(b: &Addend, dtype: DType) -> [(f64, f64); 2] {
     let bound = small_sum(dtype);
     // −∞ is as exact as a number; only what is proved −∞ for the mask may be huge.
-    let fine = |x: f64| x.abs() <= bound || x == f64::NEG_INFINITY || (b.masked && huge(x, dtype));
-    numbers(cx, b.value, fine, fine).is_some_and(|(_, all)| all)
+    let huge = if b.masked { huge_bound(dtype) } else { f64::NEG_INFINITY };
+    [(-bound, bound), (f64::NEG_INFINITY, huge)]
 }
 
 /// Whether the biases and the fill may be added in any order: no addend is large, or every row has a key at which none is,
-/// beside which a key at a large negative one weighs nothing.
+/// beside which a key at a large negative one weighs nothing, or what is large is so large that it swallows scores and small
+/// addends whole, in whatever order they meet (the note that is given says so).
 ///
 /// # Errors
 /// If neither is proved.
@@ -88,21 +83,30 @@ pub(super) fn reorderable(
     dtype: DType,
     biases: &[Addend],
     items: &[Item],
-) -> Result<(), String> {
+) -> Result<Option<Applied>, String> {
     let bound = small_sum(dtype);
+    // Of two huge addends the sum is one number whatever stands between them; of three it is not.
+    let swallows = |f: f64| f.abs() <= bound || f <= HUGE;
+    let mut huge = items.iter().filter(|i| matches!(i.fill, Fill::Add(_))).count();
+    let mut swallowed = matches!(dtype, DType::F32 | DType::F64)
+        && cx.admitted.contains(&Numerics::Domain)
+        && items.iter().all(|i| !matches!(i.fill, Fill::Add(f) | Fill::Replace(f) if !swallows(f)));
     let mut guards: Vec<Item> = items.to_vec();
     let fills = items.iter().all(|i| !matches!(i.fill, Fill::Add(f) if f.is_nan() || f.abs() > bound));
     let mut small = fills;
     for b in biases {
-        let exact = |x: f64| x.abs() <= bound || x == f64::NEG_INFINITY || (b.masked && huge(x, dtype));
-        let n = name(cx, b.value);
-        let unknown =
-            || format!("{n} is not known to be small, and another order of additions rounds it otherwise");
-        small &= numbers(cx, b.value, exact, exact).ok_or_else(unknown)?.1;
-        let (known, low) = numbers(cx, b.value, |x| x.abs() <= bound, |x| x <= bound).ok_or_else(unknown)?;
-        if !low {
-            return Err(unknown());
+        let unknown = |cx: &Context<'_>| {
+            let n = name(cx, b.value);
+            format!("{n} is not known to be small, and another order of additions rounds it otherwise")
+        };
+        let Some(p) = cx.values.get(cx.graph, cx.constants, b.value) else { return Err(unknown(cx)) };
+        small &= cx.values.all(&p, &harmless(b, dtype));
+        swallowed &= cx.values.all(&p, &[(-bound, bound), (f64::NEG_INFINITY, HUGE)]);
+        huge += usize::from(!cx.values.all(&p, &[(-bound, bound)]));
+        if !cx.values.all(&p, &[(f64::NEG_INFINITY, bound)]) {
+            return Err(unknown(cx));
         }
+        let known = cx.values.certain(&p, &[(-bound, bound)]);
         guards.push(Item {
             group: usize::MAX,
             source: Source::Added(b.value),
@@ -113,7 +117,11 @@ pub(super) fn reorderable(
         });
     }
     if small || no_row_is_empty(sizes, &guards.iter().collect::<Vec<_>>()) {
-        return Ok(());
+        return Ok(None);
+    }
+    if swallowed && huge <= 2 {
+        let what = "a huge addend swallows scores and what else is added, in whatever order they meet".into();
+        return Ok(Some(applied("huge-addend", what, Numerics::Domain)));
     }
     Err("a large negative bias decides a row without a key, and another order of additions rounds it otherwise".into())
 }

@@ -143,19 +143,40 @@ impl Order {
     }
 }
 
-/// Whether it is a softmax, or a quotient that spells one.
+/// Whether it is a softmax, or spells one: a quotient of exp and its sum, or exp(x − ln Σ exp(x)).
 pub(super) fn is_anchor(graph: &Graph, id: OpId) -> bool {
     let x = graph.operands(id);
     let exp = |v: ValueId| matches!(graph.op(v.op), Op::Unary(Unary::Exp));
-    let sum_of = |v: ValueId, e: ValueId| {
-        matches!(graph.op(v.op), Op::Reduce { kind: Reduction::Sum, .. }) && graph.operands(v.op)[0] == e
+    // Behind what only moves or converts.
+    let plain = |mut v: ValueId| {
+        while let Op::Reshape(_) | Op::Broadcast(_) | Op::Cast(_) = graph.op(v.op) {
+            v = graph.operands(v.op)[0];
+        }
+        v
+    };
+    let sum = |v: ValueId| {
+        let v = plain(v);
+        let sums = matches!(graph.op(v.op), Op::Reduce { kind: Reduction::Sum, .. });
+        sums.then(|| plain(graph.operands(v.op)[0])).filter(|&e| exp(e))
+    };
+    let log = |v: ValueId| {
+        let v = plain(v);
+        matches!(graph.op(v.op), Op::Unary(Unary::Log)) && sum(graph.operands(v.op)[0]).is_some()
     };
     match graph.op(id) {
         Op::Softmax { .. } => true,
-        Op::Binary(Binary::Div) => exp(x[0]) && sum_of(x[1], x[0]),
+        Op::Binary(Binary::Div) => exp(plain(x[0])) && sum(x[1]) == Some(plain(x[0])),
         Op::Binary(Binary::Mul) => {
-            let inverse = matches!(graph.op(x[1].op), Op::Unary(Unary::Reciprocal));
-            exp(x[0]) && inverse && sum_of(graph.operands(x[1].op)[0], x[0])
+            let inverse = plain(x[1]);
+            exp(plain(x[0]))
+                && matches!(graph.op(inverse.op), Op::Unary(Unary::Reciprocal))
+                && sum(graph.operands(inverse.op)[0]) == Some(plain(x[0]))
+        }
+        Op::Unary(Unary::Exp) if matches!(graph.op(x[0].op), Op::Binary(Binary::Sub)) => {
+            let lse = plain(graph.operands(x[0].op)[1]);
+            log(lse)
+                || (matches!(graph.op(lse.op), Op::Binary(Binary::Add))
+                    && graph.operands(lse.op).iter().any(|&o| log(o)))
         }
         _ => false,
     }

@@ -6,7 +6,7 @@
 use super::emit::{emit, emit_trace};
 use super::masks::{Condition, Context, Piece, plan};
 use super::region::{LeafValue, Region, V, label};
-use super::solve::{LeafOp, LeafRef, Normal, Step};
+use super::solve::{Factor, LeafOp, LeafRef, Normal, Step};
 use super::space::{Axes, Dim};
 use super::{Applied, Numerics};
 use crate::ir::infer::attention_sizes;
@@ -54,18 +54,18 @@ pub(super) fn roles(r: &Region) -> Roles {
             if i != rows_axis || beside_depth(d) { heads.push(*d) } else { rows.push(*d) }
         }
     }
-    let kv_heads = kv_heads(r, &heads);
+    let kv_heads = kv_heads(r, &mut heads);
     Roles { batch, heads, kv_heads, rows }
 }
 
-/// The heads that K and V really have, if query heads share them consecutively: they are the outer factors of the heads.
-/// Otherwise all heads, and K and V stay repeated.
-fn kv_heads(r: &Region, heads: &[Dim]) -> Vec<Dim> {
+/// The heads that K and V really have. Query heads that share one are brought side by side, should they not be: then K and V
+/// need not be repeated.
+fn kv_heads(r: &Region, heads: &mut [Dim]) -> Vec<Dim> {
     let has =
         |t: &super::trace::Trace, d: &Dim| r.space.resolve_all(&t.base_axes).iter().any(|a| a.contains(d));
-    let own: Vec<Dim> =
-        heads.iter().copied().filter(|d| has(&r.operands[1], d) || has(&r.operands[2], d)).collect();
-    if heads.starts_with(&own) { own } else { heads.to_vec() }
+    let own = |d: &Dim| has(&r.operands[1], d) || has(&r.operands[2], d);
+    heads.sort_by_key(|d| !own(d));
+    heads.iter().copied().filter(own).collect()
 }
 
 /// What an attention came from and where it stands now.
@@ -91,6 +91,9 @@ pub(super) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
             let name = cx.graph.value(*x).name.clone();
             *x = cx.graph.add1(Op::Cast(wide), &[*x], &name, "").map_err(|e| e.to_string())?;
         }
+    }
+    for l in &normal.on_q {
+        q = times(cx, region, &scores, q, &Factor::Leaf(l.clone()))?;
     }
     let sizes = attention_sizes(cx.graph.ty(q), cx.graph.ty(k), cx.graph.ty(v))?;
     let acc = wide.accumulator();
@@ -145,7 +148,11 @@ pub(super) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
         .add(Op::Attention(Box::new(attention)), &inputs, &name, &source)
         .map_err(|e| e.to_string())?;
     let own = vec![roles.batch, roles.heads, roles.rows, region.depth_v.clone()];
-    let mut new = emit(cx.graph, s, cx.graph.result(op), &own, out_axes, &name)?;
+    let mut result = cx.graph.result(op);
+    for f in &normal.on_result {
+        result = times(cx, region, &scores, result, f)?;
+    }
+    let mut new = emit(cx.graph, s, result, &own, out_axes, &name)?;
     let ty: Type = cx.graph.ty(*old).clone();
     if ty.dtype != wide {
         new = cx.graph.add1(Op::Cast(ty.dtype), &[new], &name, "").map_err(|e| e.to_string())?;
@@ -155,6 +162,30 @@ pub(super) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
     }
     cx.graph.replace(*old, new);
     Ok(Rewritten { op, applied })
+}
+
+/// A value laid out as (batch, heads, rows, size), times a factor.
+fn times(
+    cx: &mut Context<'_>,
+    region: &Region,
+    scores: &Axes,
+    x: ValueId,
+    factor: &Factor,
+) -> Result<ValueId, String> {
+    let (name, ty) = (cx.graph.value(x).name.clone(), cx.graph.ty(x).clone());
+    let mut by = match factor {
+        Factor::Number(1.0) => return Ok(x),
+        Factor::Number(n) => cx.graph.constant(&format!("{name}.factor"), Tensor::scalar(ty.dtype, *n)),
+        Factor::Leaf(l) => leaf(cx, region, scores, l)?,
+    };
+    if cx.graph.ty(by).dtype != ty.dtype {
+        by = cx.graph.add1(Op::Cast(ty.dtype), &[by], &name, "").map_err(|e| e.to_string())?;
+    }
+    let y = cx.graph.add1(Op::Binary(Binary::Mul), &[x, by], &name, "").map_err(|e| e.to_string())?;
+    if *cx.graph.ty(y) != ty {
+        return Err(format!("a factor of {} does not fit", cx.graph.ty(by)));
+    }
+    Ok(y)
 }
 
 fn widest(types: [DType; 3]) -> DType {
@@ -219,6 +250,7 @@ fn leaf(cx: &mut Context<'_>, region: &Region, scores: &Axes, l: &LeafRef) -> Re
         v = match op {
             LeafOp::Not => cx.graph.add1(Op::Unary(Unary::Not), &[v], &name, ""),
             LeafOp::Neg => cx.graph.add1(Op::Unary(Unary::Neg), &[v], &name, ""),
+            LeafOp::Reciprocal => cx.graph.add1(Op::Unary(Unary::Reciprocal), &[v], &name, ""),
             LeafOp::Nonzero => {
                 let zero = Tensor::scalar(cx.graph.ty(v).dtype, 0.0);
                 let zero = cx.graph.constant(&format!("{name}.zero"), zero);

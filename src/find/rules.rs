@@ -4,6 +4,7 @@
 //! Each carries a generator of random examples; a test evaluates both sides of every example.
 
 use super::Numerics;
+use super::items::HUGE;
 use super::lang::{Facts, Term};
 #[cfg(test)]
 use super::meaning::{Dice, Example};
@@ -57,6 +58,18 @@ impl View<'_> {
     fn ready(&self, name: &str) -> Option<f64> {
         let f = self.fact(name);
         (f.normal || f.sunk).then_some(0.0)
+    }
+
+    /// A leaf that is the same for all keys of a row.
+    fn row_leaf(&self, name: &str) -> Option<f64> {
+        let f = self.fact(name);
+        (f.row && f.leaf.is_some()).then_some(0.0)
+    }
+
+    /// Made of scores, and the same for all keys of a row.
+    fn of_rows(&self, name: &str) -> Option<f64> {
+        let f = self.fact(name);
+        (f.row && f.score).then_some(0.0)
     }
 
     /// Neither scores nor a number.
@@ -128,8 +141,12 @@ fn power_of_two(x: f64) -> bool {
 fn multiplied(v: &View<'_>, sign: f64) -> Option<f64> {
     v.normal("?x")?;
     let facts = &v.egraph.analysis;
-    let (ms, m) = facts.constant(v.fact("?m"))?;
-    let (as_, a) = facts.constant(v.fact("?a"))?;
+    let (m, a) = (facts.leaf(v.fact("?m"))?, facts.leaf(v.fact("?a"))?);
+    if let Some((of, f)) = a.inverse {
+        let fill = sign * f;
+        return (Some(of) == v.fact("?m").leaf && fill.is_finite()).then_some(fill);
+    }
+    let ((ms, m), (as_, a)) = (m.constant.as_ref()?, a.constant.as_ref()?);
     if ms != as_ || !m.iter().all(|&x| x == 0.0 || x == 1.0) {
         return None;
     }
@@ -246,6 +263,55 @@ rules! {
     "s·m − (1−m)·f with m of 0 and 1 replaces finite scores by −f";
     |d| d.scores("(sub (mul (scores $0 $1 0.5) $4) $5)");
 
+    "factor-on-q" Reassociation "(mul (scores ?q ?k ?s) ?m)" => "(scores (scaled ?q ?m) ?k ?s)"
+        if |v| v.row_leaf("?m");
+    "a factor that all scores of a row share goes on Q";
+    |d| d.scores("(mul (scores $0 $1 0.5) $9)");
+
+    "divisor-on-q" Rounding "(div (scores ?q ?k ?s) ?m)" => "(scores (scaled ?q (reciprocal ?m)) ?k ?s)"
+        if |v| v.row_leaf("?m");
+    "a divisor that all scores of a row share goes on Q";
+    |d| d.scores("(div (scores $0 $1 0.5) $9)");
+
+    "where-not" Exact "(where (not ?c) ?a ?b)" => "(where ?c ?b ?a)" if |v| v.fact("?c").score.then_some(0.0);
+    "a choice by a negation is the other choice";
+    |d| d.scores("(where (not (isnan (qk $0 $1))) $2 $8)");
+
+    "zero-where-max-infinite" Domain "(where (eq (rmax ?x) -inf) 0 (softmax ?x))" => "(zero-empty ?x)"
+        if |v| v.ready("?x");
+    "zeros where the largest score is −∞ make a row without a key zero";
+    |d| d.scores("(where (eq (rmax (keep (qk $0 $1) $3)) -inf) 0 (softmax (keep (qk $0 $1) $3)))");
+
+    "zero-where-all-infinite" Domain "(where (rmin (eq ?x -inf)) 0 (softmax ?x))" => "(zero-empty ?x)"
+        if |v| v.ready("?x");
+    "zeros where every score is −∞ make a row without a key zero";
+    |d| d.scores("(where (rmin (eq (keep (qk $0 $1) $3) -inf)) 0 (softmax (keep (qk $0 $1) $3)))");
+
+    "zero-where-none-finite" Domain "(where (rmax (not (eq ?x -inf))) (softmax ?x) 0)" => "(zero-empty ?x)"
+        if |v| v.ready("?x");
+    "zeros where no score is above −∞ make a row without a key zero";
+    |d| d.scores("(where (rmax (not (eq (keep (qk $0 $1) $3) -inf))) (softmax (keep (qk $0 $1) $3)) 0)");
+
+    "zero-where-masked" Domain "(where ?c (softmax (keep ?x ?c)) 0)" => "(zero-empty (keep ?x ?c))"
+        if |v| v.normal("?x");
+    "zeros for masked keys after the softmax change a row without a key alone";
+    |d| d.scores("(where $3 (softmax (keep (scores $0 $1 0.5) $3)) 0)");
+
+    "zero-where-dropped" Domain "(where ?c 0 (softmax (keep ?x (not ?c))))" => "(zero-empty (keep ?x (not ?c)))"
+        if |v| v.normal("?x");
+    "zeros for masked keys after the softmax change a row without a key alone";
+    |d| d.scores("(where $3 0 (softmax (keep (scores $0 $1 0.5) (not $3))))");
+
+    "zero-where-filled" Domain "(where ?c (softmax (replace ?x ?c ?f)) 0)" => "(zero-empty (keep ?x ?c))"
+        if |v| v.normal("?x").and(v.number("?f").filter(|&f| f <= HUGE));
+    "zeros for keys whose fill leaves nothing of them make that fill −∞";
+    |d| d.scores("(where $3 (softmax (replace (scores $0 $1 0.5) $3 -1e35)) 0)");
+
+    "zero-where-refilled" Domain "(where ?c 0 (softmax (replace ?x (not ?c) ?f)))" => "(zero-empty (keep ?x (not ?c)))"
+        if |v| v.normal("?x").and(v.number("?f").filter(|&f| f <= HUGE));
+    "zeros for keys whose fill leaves nothing of them make that fill −∞";
+    |d| d.scores("(where $3 0 (softmax (replace (scores $0 $1 0.5) (not $3) -1e35)))");
+
     "zero-empty" Domain "(where (isnan (softmax ?x)) 0 (softmax ?x))" => "(zero-empty ?x)"
         if |v| v.ready("?x").or(v.fact("?x").joined.then_some(0.0));
     "zeros instead of NaN make a row without a key zero";
@@ -288,6 +354,37 @@ rules! {
         if |v| v.fact("?x").score.then_some(0.0);
     "softmax subtracts the maximum itself";
     |d| d.scores("(softmax (sub (qk $0 $1) (rmax (qk $0 $1))))");
+
+    "shift-by-row" Domain "(softmax (sub ?x ?m))" => "(softmax ?x)"
+        if |v| v.fact("?x").score.then_some(0.0).and(v.of_rows("?m"));
+    "what all scores of a row lose alike the softmax does not see, while it is finite";
+    |d| d.scores("(softmax (sub (qk $0 $1) (where (isinf (rmax (qk $0 $1))) 0 (rmax (qk $0 $1)))))");
+
+    "shifted-quotient" Domain "(div (exp (sub ?x ?m)) (rsum (exp (sub ?x ?m))))" => "(softmax ?x)"
+        if |v| v.fact("?x").score.then_some(0.0).and(v.of_rows("?m"));
+    "exp(x − m) over its sum is softmax, whatever finite number m is for a row";
+    |d| d.scores("(div (exp (sub (keep (qk $0 $1) $3) (where (isinf (rmax (qk $0 $1))) 0 (rmax (qk $0 $1))))) \
+        (rsum (exp (sub (keep (qk $0 $1) $3) (where (isinf (rmax (qk $0 $1))) 0 (rmax (qk $0 $1)))))))");
+
+    "exp-of-log-softmax" Rounding "(exp (sub ?x (log (rsum (exp ?x)))))" => "(div (exp ?x) (rsum (exp ?x)))"
+        if |v| v.fact("?x").score.then_some(0.0);
+    "exp(x − ln Σ exp(x)) is exp(x) over its sum";
+    |d| d.scores("(exp (sub (qk $0 $1) (log (rsum (exp (qk $0 $1))))))");
+
+    "exp-less-lse" Domain "(exp (sub ?x (add ?m (log (rsum (exp (sub ?x ?m)))))))" => "(softmax ?x)"
+        if |v| v.fact("?x").score.then_some(0.0).and(v.of_rows("?m"));
+    "exp(x − lse) is softmax";
+    |d| d.scores("(exp (sub (qk $0 $1) (add (rmax (qk $0 $1)) (log (rsum (exp (sub (qk $0 $1) (rmax (qk $0 $1)))))))))");
+
+    "exp-less-sum" Domain "(exp (sub ?x (add (log (rsum (exp (sub ?x ?m)))) ?m)))" => "(softmax ?x)"
+        if |v| v.fact("?x").score.then_some(0.0).and(v.of_rows("?m"));
+    "exp(x − lse) is softmax";
+    |d| d.scores("(exp (sub (qk $0 $1) (add (log (rsum (exp (sub (qk $0 $1) (rmax (qk $0 $1)))))) (rmax (qk $0 $1)))))");
+
+    "factor-of-probabilities" Reassociation "(pv (mul ?p ?m) ?v)" => "(times (pv ?p ?v) ?m)"
+        if |v| v.fact("?p").score.then_some(0.0).and(v.number("?m").or(v.row_leaf("?m")));
+    "a factor that all probabilities of a row share goes on the result";
+    |d| { let m = d.pick_term(&["0.75", "$9"]); d.output(&format!("(pv (mul (softmax (qk $0 $1)) {m}) $6)")) };
 
     "attention" Reassociation "(pv (softmax ?x) ?v)" => "(attention ?x ?v)" if |v| v.ready("?x");
     "softmax of scores in normal form, times V";

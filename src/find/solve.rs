@@ -38,6 +38,17 @@ pub(super) enum LeafOp {
     Neg,
     /// Whether it is not 0.
     Nonzero,
+    /// 1 over it.
+    Reciprocal,
+}
+
+/// Something that multiplies.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Factor {
+    /// A number.
+    Number(f64),
+    /// A leaf that is the same for all keys of a row.
+    Leaf(LeafRef),
 }
 
 /// What happens to the scores, in order.
@@ -64,6 +75,10 @@ pub(super) struct Normal {
     pub(super) sinks: Option<LeafRef>,
     /// Whether a row without a key gives zeros.
     pub(super) zero_empty: bool,
+    /// Factors on Q, beside the scale.
+    pub(super) on_q: Vec<LeafRef>,
+    /// Factors on the result.
+    pub(super) on_result: Vec<Factor>,
     /// The rules, in the order of the explanation.
     pub(super) applied: Vec<Applied>,
 }
@@ -165,11 +180,15 @@ impl CostFunction<Term> for Cost {
             | Term::ZeroEmpty(_)
             | Term::Attention(_)
             | Term::AttentionZero(_)
+            | Term::Scaled(_)
+            | Term::Times(_)
             | Term::Number(_)
             | Term::Leaf(_)
             | Term::Not(_)
             | Term::Neg(_)
             | Term::Nonzero(_) => 1,
+            // On a leaf alone: of scores it stays dear.
+            Term::Reciprocal(_) => 20,
             Term::Softmax(_) => 10,
             _ => 1000,
         };
@@ -180,7 +199,15 @@ impl CostFunction<Term> for Cost {
 fn read(best: &RecExpr<Term>) -> Result<Normal, String> {
     let node = |id: &Id| &best[*id];
     let number = |id: &Id| if let Term::Number(n) = node(id) { Some(n.get()) } else { None };
-    let top = &best[best.root()];
+    let mut top = &best[best.root()];
+    let mut on_result = vec![];
+    while let Term::Times([a, m]) = top {
+        on_result.push(match number(m) {
+            Some(x) => Factor::Number(x),
+            None => Factor::Leaf(leaf_ref(best, *m)?),
+        });
+        top = node(a);
+    }
     let (mut at, v, zero_empty) = match top {
         Term::Attention([s, v]) => (s, v, false),
         Term::AttentionZero([s, v]) => (s, v, true),
@@ -189,7 +216,16 @@ fn read(best: &RecExpr<Term>) -> Result<Normal, String> {
     if *node(v) != Term::Leaf(region::V) {
         return Err("V is changed after it was traced".into());
     }
-    let mut n = Normal { scale: 1.0, softcap: 0.0, steps: vec![], sinks: None, zero_empty, applied: vec![] };
+    let mut n = Normal {
+        scale: 1.0,
+        softcap: 0.0,
+        steps: vec![],
+        sinks: None,
+        zero_empty,
+        on_q: vec![],
+        on_result,
+        applied: vec![],
+    };
     if let Term::Sink([s, b]) = node(at) {
         n.sinks = Some(leaf_ref(best, *b)?);
         at = s;
@@ -215,6 +251,11 @@ fn read(best: &RecExpr<Term>) -> Result<Normal, String> {
             }
             Term::Scores([q, k, s]) => {
                 n.scale = number(s).filter(|s| s.is_finite()).ok_or("the scale is no finite number")?;
+                let mut q = q;
+                while let Term::Scaled([of, m]) = node(q) {
+                    n.on_q.push(leaf_ref(best, *m)?);
+                    q = of;
+                }
                 let bare = [(q, region::Q, "Q"), (k, region::K, "K")];
                 for (id, leaf, name) in bare {
                     if *node(id) != Term::Leaf(leaf) {
@@ -279,6 +320,10 @@ fn leaf_ref(best: &RecExpr<Term>, id: Id) -> Result<LeafRef, String> {
             }
             Term::Nonzero([x]) => {
                 ops.push(LeafOp::Nonzero);
+                at = *x;
+            }
+            Term::Reciprocal([x]) => {
+                ops.push(LeafOp::Reciprocal);
                 at = *x;
             }
             other => return Err(format!("{} on a mask or bias is not understood", name_of(other))),

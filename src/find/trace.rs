@@ -57,6 +57,7 @@ fn step(graph: &Graph, constants: &mut Constants, v: ValueId) -> Option<(ValueId
     let x = graph.operands(v.op);
     match graph.op(v.op) {
         Op::Reshape(_) | Op::Permute(_) | Op::Broadcast(_) => Some((x[0], None)),
+        Op::Gather { .. } | Op::Concat { .. } => repetition(graph, constants, v).map(|_| (x[0], None)),
         Op::Cast(to) => widens(graph.ty(x[0]).dtype, *to).then_some((x[0], Some(Scalar::Widen(*to)))),
         Op::Binary(b @ (Binary::Mul | Binary::Div)) => {
             let keeps = |i: usize| graph.ty(x[i]).shape == graph.ty(v).shape;
@@ -113,7 +114,7 @@ pub(super) fn trace(
                 t.scalars.push(s);
                 continue;
             }
-            let Some((axes, new)) = layout(graph, space, value, &t.axes) else {
+            let Some((axes, new)) = layout(graph, constants, space, value, &t.axes) else {
                 // This reshape cuts a factor: what it makes is a value of its own.
                 start = i;
                 continue 'base;
@@ -128,9 +129,48 @@ pub(super) fn trace(
     }
 }
 
-/// Axes of the result of a layout operation, and the factors that it adds.
-pub(super) fn layout(graph: &Graph, space: &mut Space, v: ValueId, axes: &Axes) -> Option<(Axes, Vec<Dim>)> {
+/// The axis that a look-up or a concatenation repeats, and whether each element is repeated by itself, not all of them one after
+/// the other.
+fn repetition(graph: &Graph, constants: &mut Constants, v: ValueId) -> Option<(usize, bool)> {
+    let x = graph.operands(v.op);
     match graph.op(v.op) {
+        Op::Concat { axis } => (x.iter().all(|o| *o == x[0])).then_some((*axis, false)),
+        Op::Gather { axis } => {
+            let n = graph.ty(x[0]).shape[*axis];
+            let indices = constants.value(graph, x[1], CONSTANT_LIMIT).filter(|t| t.shape().len() == 1)?;
+            let places = indices.to_f64();
+            if n < 2 || places.len() <= n || !places.len().is_multiple_of(n) {
+                return None;
+            }
+            let each = places.len() / n;
+            let is = |f: &dyn Fn(usize) -> usize| places.iter().enumerate().all(|(i, &p)| p == f(i) as f64);
+            if is(&|i| i / each) { Some((*axis, true)) } else { is(&|i| i % n).then_some((*axis, false)) }
+        }
+        _ => None,
+    }
+}
+
+/// Axes of the result of a layout operation, and the factors that it adds.
+pub(super) fn layout(
+    graph: &Graph,
+    constants: &mut Constants,
+    space: &mut Space,
+    v: ValueId,
+    axes: &Axes,
+) -> Option<(Axes, Vec<Dim>)> {
+    match graph.op(v.op) {
+        Op::Gather { .. } | Op::Concat { .. } => {
+            let (axis, interleaved) = repetition(graph, constants, v)?;
+            let of = space.product(&axes[axis]);
+            let times = space.fresh(graph.ty(v).shape[axis].checked_div(of)?);
+            let mut out = axes.clone();
+            if interleaved {
+                out[axis].push(times);
+            } else {
+                out[axis].insert(0, times);
+            }
+            Some((out, vec![times]))
+        }
         Op::Permute(perm) => Some((perm.iter().map(|&a| axes[a].clone()).collect(), vec![])),
         Op::Reshape(shape) => space.reshape(axes, shape).map(|a| (a, vec![])),
         Op::Broadcast(shape) => {

@@ -7,13 +7,22 @@ use annulus::ir::{DType, Graph, Tensor, parse};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-fn cases() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/find");
+/// Case files of one folder, in order.
+fn files(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
     paths.retain(|p| p.extension().is_some_and(|e| e == "txt"));
     paths.sort();
     assert!(paths.len() > 20);
     paths
+}
+
+fn cases() -> Vec<PathBuf> {
+    [files("tests/find"), files("tests/find/forms")].concat()
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem().unwrap().to_str().unwrap().to_owned()
 }
 
 fn graph(path: &Path) -> Graph {
@@ -88,11 +97,47 @@ fn what_is_found_in_every_case_and_why() {
     settings.set_omit_expression(true);
     settings.bind(|| {
         for path in cases() {
-            let name = path.file_stem().unwrap().to_str().unwrap();
+            let form = path.parent().is_some_and(|f| f.ends_with("forms"));
+            let name = if form { format!("form_{}", stem(&path)) } else { stem(&path) };
             let found = find(&graph(&path), &FindOptions::default());
             insta::assert_snapshot!(name, text(&found));
         }
     });
+}
+
+/// The forms in which attention is written, by the names of the literature's list, and 30 patterns of another compiler.
+const FORMS: &str = "a1 a2 a3 a4 b1 b2 b3 b4 c1 c2 c3 c4 c5 c6 c7 c8 d1 d2 d3 d4 d5 d6 e1 e2 e3 f1 f2 f3 f4 f5 g1 g2 h1 h2 h3 \
+    h4 h5 h6 h7";
+/// Those that no ring computes: dropout by noise, scores that are put out or read, other axes, other functions.
+const REFUSED: [&str; 5] = ["e2", "h3", "h4", "h5", "h6"];
+
+/// Each form has its case file, and what its first line says is what happens: found, refused with a reason, or no attention.
+#[test]
+fn every_form_has_its_case() {
+    let paths = files("tests/find/forms");
+    let patterns = (1..=30).map(|n| format!("pattern_{n:02}"));
+    for form in FORMS.split_whitespace().map(|f| format!("{f}_")).chain(patterns) {
+        assert!(paths.iter().any(|p| stem(p).starts_with(&form)), "{form} has no case");
+    }
+    for path in paths {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let found = find(&graph(&path), &FindOptions::default());
+        let (first, name) = (text.lines().next().unwrap(), stem(&path));
+        let (count, missed) = if first.contains("no attention") {
+            (0, 0)
+        } else if first.contains(": refused") {
+            (0, 1)
+        } else {
+            (1, 0)
+        };
+        assert_eq!(
+            (found.attentions.len(), found.missed.len()),
+            (count, missed),
+            "{name}: {:?}",
+            found.missed
+        );
+        assert!(count == 0 || !REFUSED.iter().any(|r| name.starts_with(r)), "{name} is found");
+    }
 }
 
 #[test]

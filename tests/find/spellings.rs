@@ -336,7 +336,12 @@ proptest! {
             prop_assert_eq!(found.graph.ty(sinks).elements(), s.kv_heads * s.repeat, "stays one a head");
         }
         prop_assert_eq!(r.nodes, ["qk", "softmax", "pv"]);
-        let tolerance = if s.dtype == DType::F64 { 1e-12 } else { 1e-5 };
+        let tolerance = match (s.dtype, s.mask) {
+            (DType::F64, _) => 1e-12,
+            // Of a row without a key: a score beside −10⁴ is a multiple of 10⁻³, whatever was rounded before.
+            (_, MaskSpelling::Add(-1e4)) => 2e-3,
+            _ => 1e-5,
+        };
         if let Err(e) = same(&before, &found.graph, seed, tolerance) {
             return Err(TestCaseError::fail(format!("{e}\n{before}\n{}", found.graph)));
         }
