@@ -16,7 +16,7 @@ mod reference;
 #[path = "kernels/run.rs"]
 mod run;
 
-use annulus::lower::{Element, Family, Fill, KernelKey, Tiling, tiling};
+use annulus::lower::{Element, HopperTiling, KernelKey, Tiling};
 use build::compiler;
 use problem::{Problem, rows};
 use run::check;
@@ -25,20 +25,8 @@ use run::check;
 const SEEDS: [u64; 4] = [1, 2, 3, 5];
 
 /// A Hopper kernel for these head sizes, with the tiles that they get.
-fn hopper(dk: u16, dv: u16, positions: bool) -> KernelKey {
-    KernelKey {
-        family: Family::Hopper,
-        element: Element::Bf16,
-        dk,
-        dv,
-        tiling: tiling(dk, dv, positions),
-        positions,
-        softcap: false,
-        carry_in: false,
-        cast_out: true,
-        sinks: false,
-        fill: Fill::NegInf,
-    }
+fn hopper(dk: usize, dv: usize, positions: bool) -> KernelKey {
+    KernelKey::hopper(Element::Bf16, dk, dv, positions).unwrap()
 }
 
 /// One problem with the kernels that it needs, under every seed.
@@ -69,7 +57,7 @@ fn tails_and_grouped_heads() {
 fn head_sizes() {
     for (dk, dv) in [(64, 64), (192, 128), (256, 256), (192, 192), (256, 64)] {
         for positions in [true, false] {
-            run(&hopper(dk, dv, positions), &mut Problem::new(2, 1, dk.into(), dv.into()), |p| {
+            run(&hopper(dk, dv, positions), &mut Problem::new(2, 1, dk, dv), |p| {
                 p.queries(&[rows(0, 1, 140)]).chunk(&[rows(0, 1, 300)]);
                 p.high = if positions { 1 } else { p.high };
             });
@@ -195,7 +183,7 @@ fn tilings() {
     for (warpgroups, turns, q_slots, exp2_by_fma) in
         [(2, false, 1, 3), (3, true, 2, 8), (1, false, 2, 0), (2, true, 1, 0)]
     {
-        let tiling = Tiling { warpgroups, turns, q_slots, exp2_by_fma, keys: 64 };
+        let tiling = Tiling::Hopper(HopperTiling { warpgroups, turns, q_slots, exp2_by_fma, keys: 64 });
         run(&KernelKey { tiling, ..key }, &mut Problem::new(2, 1, 64, 64), |p| {
             p.queries(&[rows(0, 1, 330)]).chunk(&[rows(0, 1, 330)]).causal(0);
         });

@@ -1,39 +1,46 @@
 //! What a kernel is made from: integers and enums, nothing else.
 
-use super::tile::Tiling;
+use super::arch::Arch;
+use super::tile::{HopperTiling, PortableTiling, head_class, hopper_tiling, portable_tiling};
 
-/// One kernel. Equal keys give equal text; nothing of a model but these facts reaches it.
+/// One kernel `attn_partial`. Equal keys give equal text; nothing of a model but these facts reaches it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KernelKey {
-    /// Which text it is made from.
-    pub family: Family,
+    /// Which text it is made from, and how it cuts its work.
+    pub tiling: Tiling,
     /// Type of q, k, v and the output.
     pub element: Element,
-    /// Head size of q and k as the kernel sees it, rounded up to [`super::tile::PANEL`]; the rest is zeros.
+    /// Head size of q and k as the kernel sees it: what is beyond the true one is zeros.
     pub dk: u16,
     /// The same of v and the output.
     pub dv: u16,
-    /// How the work is cut.
-    pub tiling: Tiling,
+    /// Bytes of one copy from global memory: a power of two that divides the rows of q, k, v and out.
+    pub copy: u8,
     /// Whether some pair of rows is masked by position; a step whose tile is Full has none.
     pub positions: bool,
+    /// Whether there is a boolean mask.
+    pub mask: bool,
+    /// Whether a bias is added to the scores.
+    pub bias: Operand,
+    /// What a masked score becomes.
+    pub fill: Fill,
     /// Whether scores go through cap·tanh(score/cap).
     pub softcap: bool,
     /// Whether it goes on from a carry.
     pub carry_in: bool,
     /// Whether it divides, casts and writes the output; else it writes the carry.
     pub cast_out: bool,
-    /// Whether it counts the sinks.
-    pub sinks: bool,
-    /// What a masked score becomes.
-    pub fill: Fill,
+    /// Whether it counts the sinks; only with `cast_out`.
+    pub sinks: Operand,
 }
 
-/// The texts in `kernels/` that have an entry point.
+/// The texts in `kernels/` that make `attn_partial`, with the cut of their work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Family {
-    /// `attn_partial` for sm_90a: copy engine, warpgroup products.
-    Hopper,
+pub enum Tiling {
+    /// For sm_90a: copy engine, products of warpgroups.
+    Hopper(HopperTiling),
+    /// For sm_80 and later.
+    Portable(PortableTiling),
 }
 
 /// Element type of a kernel.
@@ -43,6 +50,19 @@ pub enum Element {
     F16,
     /// bfloat16.
     Bf16,
+    /// IEEE single.
+    F32,
+}
+
+/// A tensor beyond q, k and v.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Operand {
+    /// There is none.
+    None,
+    /// In f32.
+    F32,
+    /// In the type of q.
+    Element,
 }
 
 /// What a masked score becomes.
@@ -56,45 +76,122 @@ pub enum Fill {
     Add,
 }
 
-/// An architecture that code is made for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Arch {
-    /// A100 and later, by forward compatibility within a major number.
-    Sm80,
-    /// H100, H200: with wgmma and the copy engine.
-    Sm90a,
-}
-
-impl Arch {
-    /// The compiler's name.
-    pub fn name(self) -> &'static str {
+impl Element {
+    /// Size in bytes.
+    pub fn bytes(self) -> usize {
         match self {
-            Arch::Sm80 => "sm_80",
-            Arch::Sm90a => "sm_90a",
+            Element::F16 | Element::Bf16 => 2,
+            Element::F32 => 4,
         }
     }
 }
 
 impl KernelKey {
+    /// The plain Hopper kernel for these head sizes: no carry, no sinks, nothing masked by tensors. `None` if there is none.
+    pub fn hopper(element: Element, dk: usize, dv: usize, positions: bool) -> Option<KernelKey> {
+        if element == Element::F32 || dk % 8 != 0 || dv % 8 != 0 {
+            return None;
+        }
+        let (dk, dv) = head_class(&super::tile::HOPPER_HEADS, dk, dv)?;
+        Some(KernelKey::plain(
+            Tiling::Hopper(hopper_tiling(dk, dv, positions)),
+            element,
+            (dk, dv),
+            16,
+            positions,
+        ))
+    }
+
+    /// The plain portable kernel for these head sizes on this architecture. `None` if a head is too large.
+    pub fn portable(
+        element: Element,
+        dk: usize,
+        dv: usize,
+        positions: bool,
+        arch: Arch,
+    ) -> Option<KernelKey> {
+        let rows = [dk, dv].map(|d| d * element.bytes());
+        let copy = [16, 4, 2].into_iter().find(|c| rows.iter().all(|r| r % usize::from(*c) == 0))?;
+        let classes = match element {
+            Element::F32 => super::tile::F32_HEADS.as_slice(),
+            Element::F16 | Element::Bf16 => super::tile::PORTABLE_HEADS.as_slice(),
+        };
+        let (dk, dv) = head_class(classes, dk, dv)?;
+        let tiling = portable_tiling(element, dk, dv, positions, arch)?;
+        Some(KernelKey::plain(Tiling::Portable(tiling), element, (dk, dv), copy, positions))
+    }
+
+    fn plain(tiling: Tiling, element: Element, (dk, dv): (u16, u16), copy: u8, positions: bool) -> KernelKey {
+        KernelKey {
+            tiling,
+            element,
+            dk,
+            dv,
+            copy,
+            positions,
+            mask: false,
+            bias: Operand::None,
+            fill: Fill::NegInf,
+            softcap: false,
+            carry_in: false,
+            cast_out: true,
+            sinks: Operand::None,
+        }
+    }
+
+    /// Whether there is such a kernel.
+    pub fn exists(&self) -> bool {
+        let sinks = self.sinks == Operand::None || self.cast_out;
+        let fill = self.fill == Fill::NegInf || self.positions || self.mask;
+        let family = match self.tiling {
+            Tiling::Hopper(_) => {
+                let plain = !self.mask && self.bias == Operand::None && self.fill == Fill::NegInf;
+                plain && self.element != Element::F32 && self.copy == 16 && self.sinks != Operand::Element
+            }
+            // One type, one name for it.
+            Tiling::Portable(_) if self.element == Element::F32 => {
+                self.bias != Operand::Element && self.sinks != Operand::Element && self.copy >= 4
+            }
+            Tiling::Portable(_) => true,
+        };
+        sinks && fill && family
+    }
+
     /// The kernel's name in its module.
     pub fn entry(&self) -> &'static str {
-        match self.family {
-            Family::Hopper => "attn_partial",
-        }
+        "attn_partial"
     }
 
     /// Query rows of a unit of work.
     pub fn rows(&self) -> usize {
-        self.tiling.rows()
+        match self.tiling {
+            Tiling::Hopper(t) => t.rows(),
+            Tiling::Portable(t) => t.rows(self.element),
+        }
     }
 
-    /// Threads of a block: a producer warpgroup beside those that multiply.
+    /// Key rows of a block.
+    pub fn keys(&self) -> usize {
+        match self.tiling {
+            Tiling::Hopper(t) => t.keys.into(),
+            Tiling::Portable(t) => t.keys.into(),
+        }
+    }
+
+    /// Threads of a block.
     pub fn threads(&self) -> usize {
-        (usize::from(self.tiling.warpgroups) + 1) * 128
+        match self.tiling {
+            // A producer beside those that multiply.
+            Tiling::Hopper(t) => (usize::from(t.warpgroups) + 1) * 128,
+            Tiling::Portable(t) => usize::from(t.warps) * 32,
+        }
     }
 
     /// Dynamic shared memory of a block in bytes.
     pub fn shared_bytes(&self) -> usize {
-        self.tiling.shared_bytes(self.dk, self.dv)
+        match self.tiling {
+            Tiling::Hopper(t) => t.shared_bytes(self.dk, self.dv),
+            Tiling::Portable(t) => t.shared_bytes(self.element, self.dk, self.dv, self.positions),
+        }
     }
 }

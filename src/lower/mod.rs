@@ -4,12 +4,17 @@
 //! options, threads and shared memory, and the layout of its argument. Nothing here touches a device, and nothing of a model but
 //! the key reaches a text: equal keys give equal bytes.
 
+mod arch;
 mod key;
 mod params;
 mod text;
 mod tile;
 
-pub use key::{Arch, Element, Family, Fill, KernelKey};
+pub use arch::Arch;
+pub use key::{Element, Fill, KernelKey, Operand, Tiling};
 pub use params::{FAR, KvPiece, Leaf, MAX_PIECES, Params, QPiece, Rows};
-pub use text::{CONTRACT, HOPPER, PTX, PTX_HOPPER, TYPES, body, checks, options, prelude, text, wgmma};
-pub use tile::{PANEL, SHARED_LIMIT, Tiling, tiling};
+pub use text::{CONTRACT, PTX, PTX_HOPPER, TYPES, body, options, prelude, text};
+pub use tile::{
+    F32_HEADS, HOPPER_HEADS, HopperTiling, PANEL, PORTABLE_HEADS, PortableTiling, hopper_tiling,
+    portable_tiling,
+};

@@ -2,91 +2,123 @@
 //!
 //! The parts are handed out one by one, so that a test can put a C++ twin in the place of the instructions.
 
-use super::key::{Arch, Element, Family, Fill, KernelKey};
+use super::arch::Arch;
+use super::key::{Element, Fill, KernelKey, Operand, Tiling};
 use super::params::layout_checks;
 use std::fmt::Write;
 
 /// The basic types of all texts.
 pub const TYPES: &str = include_str!("../../kernels/types.cuh");
-/// What a kernel is handed, and the arithmetic of rows.
-pub const CONTRACT: &str = include_str!("../../kernels/contract.cuh");
 /// Instructions from sm_80 on.
 pub const PTX: &str = include_str!("../../kernels/ptx.cuh");
 /// Instructions of sm_90a.
 pub const PTX_HOPPER: &str = include_str!("../../kernels/ptx_hopper.cuh");
-/// `attn_partial` for sm_90a.
-pub const HOPPER: &str = include_str!("../../kernels/hopper.cuh");
+/// What a kernel is handed, and the arithmetic of rows.
+pub const CONTRACT: &str = include_str!("../../kernels/contract.cuh");
+const SOFTMAX: &str = include_str!("../../kernels/softmax.cuh");
+const PLAN: &str = include_str!("../../kernels/plan.cuh");
+const HOPPER: &str = include_str!("../../kernels/hopper.cuh");
+const PORTABLE: &str = include_str!("../../kernels/portable.cuh");
+const PORTABLE_F32: &str = include_str!("../../kernels/portable_f32.cuh");
 
 /// The whole text, in the order in which its parts use each other.
 pub fn text(key: &KernelKey) -> String {
-    [&prelude(key), TYPES, PTX, PTX_HOPPER, CONTRACT, &wgmma(key), body(key), &checks(key)].concat()
+    let hopper = match key.tiling {
+        Tiling::Hopper(_) => [PTX_HOPPER, &wgmma(key)].concat(),
+        Tiling::Portable(_) => String::new(),
+    };
+    [&prelude(key), TYPES, PTX, &hopper, CONTRACT, &body(key), &checks(key)].concat()
 }
 
 /// The definitions that make the text this kernel's.
 pub fn prelude(key: &KernelKey) -> String {
-    let (producer, consumer) = key.tiling.registers();
-    let mut out = String::from("#define FILL_NEG_INF 0\n#define FILL_REPLACE 1\n#define FILL_ADD 2\n");
-    out.push_str("#define INFINITY __int_as_float(0x7f800000)\n#define NAN __int_as_float(0x7fffffff)\n");
+    let operand = |o: Operand| match o {
+        Operand::None => 0,
+        Operand::F32 => 1,
+        Operand::Element => 2,
+    };
     let fill = match key.fill {
         Fill::NegInf => 0,
         Fill::Replace => 1,
         Fill::Add => 2,
     };
-    let numbers = [
+    let mut numbers: Vec<(&str, usize)> = vec![
+        ("FILL_NEG_INF", 0),
+        ("FILL_REPLACE", 1),
+        ("FILL_ADD", 2),
         ("ELEMENT_BF16", usize::from(key.element == Element::Bf16)),
+        ("ELEMENT_F32", usize::from(key.element == Element::F32)),
         ("DK", key.dk.into()),
         ("DV", key.dv.into()),
-        ("WGS", key.tiling.warpgroups.into()),
-        ("BN", key.tiling.keys.into()),
-        ("PINGPONG", key.tiling.turns.into()),
-        ("Q_SLOTS", key.tiling.q_slots.into()),
-        ("EXP2_BY_FMA", key.tiling.exp2_by_fma.into()),
+        ("BN", key.keys()),
         ("POSITIONS", key.positions.into()),
+        ("MASK", key.mask.into()),
+        ("BIAS", operand(key.bias)),
+        ("FILL", fill),
         ("SOFTCAP", key.softcap.into()),
         ("CARRY_IN", key.carry_in.into()),
         ("CAST_OUT", key.cast_out.into()),
-        ("SINKS", key.sinks.into()),
-        ("FILL", fill),
-        ("PRODUCER_REGISTERS", producer),
-        ("CONSUMER_REGISTERS", consumer),
+        ("SINKS", operand(key.sinks)),
     ];
+    match key.tiling {
+        Tiling::Hopper(t) => {
+            let (producer, consumer) = t.registers();
+            numbers.extend([
+                ("WGS", t.warpgroups.into()),
+                ("PINGPONG", t.turns.into()),
+                ("Q_SLOTS", t.q_slots.into()),
+                ("EXP2_BY_FMA", t.exp2_by_fma.into()),
+                ("PRODUCER_REGISTERS", producer),
+                ("CONSUMER_REGISTERS", consumer),
+            ]);
+        }
+        Tiling::Portable(t) => numbers.extend([
+            ("COPY", key.copy.into()),
+            ("WARPS", t.warps.into()),
+            ("ROW_TILES", t.row_tiles.into()),
+            ("BLOCKS_PER_SM", t.blocks.into()),
+        ]),
+    }
+    let mut out =
+        String::from("#define INFINITY __int_as_float(0x7f800000)\n#define NAN __int_as_float(0x7fffffff)\n");
     for (name, value) in numbers {
         let _ = writeln!(out, "#define {name} {value}");
     }
     out
 }
 
-/// The file with the entry point.
-pub fn body(key: &KernelKey) -> &'static str {
-    match key.family {
-        Family::Hopper => HOPPER,
+/// The files behind the contract; the last holds the entry point.
+pub fn body(key: &KernelKey) -> String {
+    match (key.tiling, key.element) {
+        (Tiling::Hopper(_), _) => HOPPER.into(),
+        (Tiling::Portable(_), Element::F32) => [PLAN, PORTABLE_F32].concat(),
+        (Tiling::Portable(_), _) => [SOFTMAX, PLAN, PORTABLE].concat(),
     }
 }
 
 /// What the text and Rust must agree on, as assertions of the compiler.
-pub fn checks(key: &KernelKey) -> String {
-    let mut out = layout_checks();
-    let _ = writeln!(
-        out,
-        "static_assert(BARRIERS_AT + sizeof(Barriers) <= {}, \"shared memory\");",
-        key.shared_bytes()
-    );
-    out
+fn checks(key: &KernelKey) -> String {
+    let used = match key.tiling {
+        Tiling::Hopper(_) => "BARRIERS_AT + sizeof(Barriers) <=",
+        Tiling::Portable(_) => "SHARED_BYTES ==",
+    };
+    let shared = format!("static_assert({used} {}, \"shared memory\");\n", key.shared_bytes());
+    layout_checks() + &shared + &format!("static_assert(BM == {}, \"rows\");\n", key.rows())
 }
 
 /// `Wgmma<N>` for the widths of the key: products of a warpgroup, 64 rows by N columns, 16 deep. Instructions of this shape name
 /// every register, so C++ cannot write them for all N.
-pub fn wgmma(key: &KernelKey) -> String {
+fn wgmma(key: &KernelKey) -> String {
     let element = match key.element {
         Element::F16 => "f16",
-        Element::Bf16 => "bf16",
+        _ => "bf16",
     };
-    let mut widths = vec![key.tiling.keys, key.dv];
+    let mut widths = vec![key.keys(), usize::from(key.dv)];
     widths.sort_unstable();
     widths.dedup();
     let mut out = String::from("template <int N> struct Wgmma;\n");
     for n in widths {
-        let count = usize::from(n) / 2;
+        let count = n / 2;
         let list = |each: &dyn Fn(usize) -> String| (0..count).map(each).collect::<Vec<_>>().join(", ");
         let (sum, registers) = (list(&|i| format!("\"+f\"(d[{i}])")), list(&|i| format!("%{i}")));
         let name = format!("wgmma.mma_async.sync.aligned.m64n{n}k16.f32.{element}.{element} {{{registers}}}");

@@ -1,19 +1,30 @@
-//! How the work of a kernel is cut: one table, with the reason of every line.
+//! How the work of a kernel is cut: the tables, with the reason of every line.
 //!
-//! What bounds a tile on Hopper, per block: 227 KiB of shared memory hold q once and two buffers of k and v,
-//! 2·(64·warpgroups·DK + 2·keys·(DK+DV)) bytes; and a thread that multiplies holds DV/2 numbers of the output, keys/2 scores
-//! and keys/4 packed weights in 232 registers (two warpgroups) or 160 (three). A product wants at least 128 keys, so that
-//! reading k from shared memory keeps up with the tensor cores.
+//! Head sizes are rounded up to a class, so that there are few kernels; what is beyond the true size is zeros, which cost time
+//! and change nothing.
 
-/// Head sizes are padded to panels of so many elements: a row of 128 bytes, the widest swizzle of the copy engine.
+use super::arch::Arch;
+use super::key::Element;
+
+/// Elements of 16 bits in a row of the copy engine's widest swizzle: 128 bytes. Hopper kernels take heads in such panels.
 pub const PANEL: usize = 64;
 
-/// Shared memory that a block may have on Hopper.
-pub const SHARED_LIMIT: usize = 232_448;
+/// Head sizes of Hopper kernels, Dk and Dv.
+pub const HOPPER_HEADS: [(u16, u16); 5] = [(64, 64), (128, 128), (192, 128), (192, 192), (256, 256)];
+/// Of portable kernels with elements of 16 bits.
+pub const PORTABLE_HEADS: [(u16, u16); 6] =
+    [(32, 32), (64, 64), (96, 96), (128, 128), (192, 128), (256, 256)];
+/// Of portable kernels in f32.
+pub const F32_HEADS: [(u16, u16); 4] = [(64, 64), (128, 128), (192, 128), (256, 256)];
+
+/// The first class that holds these head sizes.
+pub(super) fn head_class(classes: &[(u16, u16)], dk: usize, dv: usize) -> Option<(u16, u16)> {
+    classes.iter().copied().find(|(k, v)| dk <= usize::from(*k) && dv <= usize::from(*v))
+}
 
 /// The cut of a Hopper kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Tiling {
+pub struct HopperTiling {
     /// Warpgroups that multiply, of 64 query rows each.
     pub warpgroups: u8,
     /// Key rows of a block.
@@ -22,14 +33,19 @@ pub struct Tiling {
     pub turns: bool,
     /// Query tiles in shared memory: with two, the next one is loaded while this one is worked on.
     pub q_slots: u8,
-    /// How many exponentials of sixteen are computed by multiply-adds, beside those of the special function unit.
+    /// How many exponentials of eight are computed by multiply-adds, beside those of the special function unit.
     pub exp2_by_fma: u8,
 }
 
-/// The cut for these padded head sizes.
-pub fn tiling(dk: u16, dv: u16, positions: bool) -> Tiling {
+/// The cut for these classes of heads.
+///
+/// What bounds a tile, per block: 227 KiB of shared memory hold q and two buffers of k and v, 2·(64·warpgroups·DK +
+/// 2·keys·(DK+DV)) bytes; and a thread that multiplies holds DV/2 numbers of the output, keys/2 scores and keys/4 packed weights
+/// in 232 registers (two warpgroups) or 160 (three). A product wants at least 128 keys, so that reading k from shared memory
+/// keeps up with the tensor cores.
+pub fn hopper_tiling(dk: u16, dv: u16, positions: bool) -> HopperTiling {
     let (warpgroups, keys, turns) = match (dk, dv) {
-        // Softmax takes as long as the products here: a third warpgroup keeps the tensor cores busy, and 160 registers suffice.
+        // Softmax takes as long as the products: a third warpgroup keeps the tensor cores busy, and 160 registers suffice.
         (..=64, ..=64) => (3, 128, true),
         // Under a mask, wider blocks waste more on the diagonal than they save.
         (..=128, ..=128) if positions => (2, 128, true),
@@ -39,31 +55,88 @@ pub fn tiling(dk: u16, dv: u16, positions: bool) -> Tiling {
         (..=192, ..=128) => (2, 128, false),
         // The output alone takes 96 registers.
         (..=192, ..=192) => (2, 96, false),
-        (_, ..=128) => (2, 96, false),
         // 224 KiB and all of 232 registers.
         _ => (2, 80, false),
     };
-    let tiling = Tiling { warpgroups, keys, turns, q_slots: 2, exp2_by_fma: 0 };
-    if tiling.shared_bytes(dk, dv) <= SHARED_LIMIT { tiling } else { Tiling { q_slots: 1, ..tiling } }
+    let tiling = HopperTiling { warpgroups, keys, turns, q_slots: 2, exp2_by_fma: 0 };
+    if tiling.shared_bytes(dk, dv) <= Arch::Sm90a.shared_limit() {
+        tiling
+    } else {
+        HopperTiling { q_slots: 1, ..tiling }
+    }
 }
 
 /// Room for barriers behind the tiles; the text checks that it suffices.
 const BARRIER_BYTES: usize = 512;
 
-impl Tiling {
-    /// Dynamic shared memory of a block in bytes: q, two buffers of k and of v, barriers.
-    pub fn shared_bytes(&self, dk: u16, dv: u16) -> usize {
+impl HopperTiling {
+    pub(super) fn shared_bytes(self, dk: u16, dv: u16) -> usize {
         let (dk, dv, keys) = (usize::from(dk), usize::from(dv), usize::from(self.keys));
         2 * (usize::from(self.q_slots) * self.rows() * dk + 2 * keys * (dk + dv)) + BARRIER_BYTES
     }
 
-    /// Query rows of a unit of work.
-    pub fn rows(&self) -> usize {
+    pub(super) fn rows(self) -> usize {
         usize::from(self.warpgroups) * 64
     }
 
     /// Registers per thread of the producer and of the others after they share out 64 K per block.
-    pub fn registers(&self) -> (usize, usize) {
+    pub fn registers(self) -> (usize, usize) {
         if self.warpgroups == 3 { (32, 160) } else { (40, 232) }
+    }
+}
+
+/// The cut of a portable kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortableTiling {
+    /// Warps of a block.
+    pub warps: u8,
+    /// Tiles of query rows per warp, of 16 rows, in f32 of 8.
+    pub row_tiles: u8,
+    /// Key rows of a block.
+    pub keys: u16,
+    /// Blocks that share a multiprocessor: one computes while the other waits.
+    pub blocks: u8,
+}
+
+/// The cut for these classes of heads: the first of its line that the architecture's shared memory holds.
+pub fn portable_tiling(
+    element: Element,
+    dk: u16,
+    dv: u16,
+    positions: bool,
+    arch: Arch,
+) -> Option<PortableTiling> {
+    // Two tiles per warp halve the traffic of shared memory; o and s must fit the registers: row_tiles·(DV + keys) ≤ 384.
+    let (warps, row_tiles, choices): (u8, u8, &[(u16, u8)]) = match (element, dk, dv) {
+        (Element::F32, ..=64, _) => (8, 1, &[(64, 2), (32, 2), (32, 1)]),
+        (Element::F32, ..=128, _) => (8, 1, &[(32, 2), (32, 1), (16, 1)]),
+        (Element::F32, ..) => (8, 1, &[(32, 1), (16, 1)]),
+        (_, ..=128, ..=128) => (4, 2, &[(64, 2), (32, 2), (32, 1)]),
+        // q alone takes 48 KiB: the second block would halve the keys of both.
+        (_, ..=192, ..=128) => (4, 2, &[(64, 1), (32, 1), (16, 1)]),
+        // The output takes 128 registers of a single tile.
+        _ => (4, 1, &[(32, 2), (32, 1), (16, 1)]),
+    };
+    let all = choices.iter().map(|&(keys, blocks)| PortableTiling { warps, row_tiles, keys, blocks });
+    all.into_iter().find(|t| arch.holds(t.blocks.into(), t.shared_bytes(element, dk, dv, positions)))
+}
+
+impl PortableTiling {
+    pub(super) fn rows(self, element: Element) -> usize {
+        let tile = if element == Element::F32 { 8 } else { 16 };
+        usize::from(self.warps) * usize::from(self.row_tiles) * tile
+    }
+
+    pub(super) fn shared_bytes(self, element: Element, dk: u16, dv: u16, positions: bool) -> usize {
+        let [dk, dv, keys, warps] = [dk, dv, self.keys, self.warps.into()].map(usize::from);
+        let rows = self.rows(element);
+        // Of the tile: its work, and what its rows see of each of eight pieces.
+        let plan = 16 + if positions { 64 * rows } else { 8 };
+        let tiles = match element {
+            // Rows are four numbers longer, against conflicts of banks.
+            Element::F32 => 4 * ((rows + keys) * (dk + 4) + keys * dv + rows * (keys + 4)),
+            Element::F16 | Element::Bf16 => 2 * rows * dk + 4 * keys * (dk.max(16 * warps) + dv),
+        };
+        tiles + plan
     }
 }

@@ -1,6 +1,6 @@
 //! One attention as the kernels see it: sizes, rows, masks, and its inputs.
 
-use annulus::lower::{Element, Rows};
+use annulus::lower::{Element, Fill, Operand, Rows};
 use half::{bf16, f16};
 
 /// Global rows start, start + step, …
@@ -28,6 +28,8 @@ impl Run {
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) name: String,
+    /// Whether it runs on the portable kernel where there is a faster one.
+    pub(crate) portable: bool,
     pub(crate) element: Element,
     pub(crate) batch: usize,
     pub(crate) q_heads: usize,
@@ -43,7 +45,13 @@ pub(crate) struct Case {
     /// First rows of documents, from 0.
     pub(crate) documents: Option<Vec<i32>>,
     pub(crate) softcap: f32,
-    pub(crate) sinks: bool,
+    /// Per query head.
+    pub(crate) sinks: Operand,
+    /// Per pair of rows and query head, the same for all batch entries.
+    pub(crate) bias: Operand,
+    /// Per pair of rows and batch entry, the same for all heads; half of the keys are kept.
+    pub(crate) mask: bool,
+    pub(crate) fill: Fill,
     pub(crate) scale: f32,
     /// What q is multiplied by: scores grow with it.
     pub(crate) gain: f32,
@@ -71,18 +79,30 @@ impl Random {
     }
 }
 
-/// Numbers in the element type: their bytes and what they stand for.
-pub(crate) fn round(element: Element, x: f32) -> (u16, f64) {
+/// To the element type.
+pub(crate) fn round(element: Element, x: f32) -> f32 {
     match element {
-        Element::F16 => (f16::from_f32(x).to_bits(), f16::from_f32(x).to_f64()),
-        Element::Bf16 => (bf16::from_f32(x).to_bits(), bf16::from_f32(x).to_f64()),
+        Element::F16 => f16::from_f32(x).to_f32(),
+        Element::Bf16 => bf16::from_f32(x).to_f32(),
+        Element::F32 => x,
     }
 }
 
-pub(crate) fn number(element: Element, bits: u16) -> f64 {
+/// As the device holds them.
+pub(crate) fn bytes(element: Element, numbers: &[f32]) -> Vec<u8> {
     match element {
-        Element::F16 => f16::from_bits(bits).to_f64(),
-        Element::Bf16 => bf16::from_bits(bits).to_f64(),
+        Element::F16 => numbers.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect(),
+        Element::Bf16 => numbers.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
+        Element::F32 => numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
+    }
+}
+
+pub(crate) fn numbers(element: Element, bytes: &[u8]) -> Vec<f32> {
+    let pairs = bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+    match element {
+        Element::F16 => pairs.map(|b| f16::from_bits(b).to_f32()).collect(),
+        Element::Bf16 => pairs.map(|b| bf16::from_bits(b).to_f32()).collect(),
+        Element::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
     }
 }
 
@@ -92,6 +112,10 @@ pub(crate) struct Inputs {
     pub(crate) k: Vec<f32>,
     pub(crate) v: Vec<f32>,
     pub(crate) sinks: Vec<f32>,
+    /// (Hq, global query rows, global keys).
+    pub(crate) bias: Vec<f32>,
+    /// (B, global query rows, global keys).
+    pub(crate) mask: Vec<u8>,
 }
 
 impl Case {
@@ -117,12 +141,22 @@ impl Case {
         self.window != [None, None] || self.documents.is_some()
     }
 
+    /// What a masked score becomes, or what is added to it.
+    pub(crate) fn fill_value(&self) -> f32 {
+        if self.fill == Fill::Add { -20.0 } else { -1e4 }
+    }
+
     pub(crate) fn inputs(&self, seed: u64) -> Inputs {
         let mut random = Random(seed);
         let mut take = |n: usize, gain: f32| -> Vec<f32> {
-            (0..n).map(|_| round(self.element, random.normal() * gain).1 as f32).collect()
+            (0..n).map(|_| round(self.element, random.normal() * gain)).collect()
         };
+        let pairs = self.last_q_row() * self.keys();
+        let bias = if self.bias == Operand::None { 0 } else { self.q_heads * pairs };
+        let mask = if self.mask { self.batch * pairs } else { 0 };
         Inputs {
+            mask: take(mask, 1.0).iter().map(|x| u8::from(*x > 0.0)).collect(),
+            bias: take(bias, 3.0),
             q: take(self.batch * self.q_heads * self.q_rows() * self.dk, self.gain),
             k: take(self.batch * self.kv_heads * self.keys() * self.dk, 1.0),
             v: take(self.batch * self.kv_heads * self.keys() * self.dv, 1.0),

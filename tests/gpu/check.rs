@@ -1,52 +1,50 @@
 //! Every variant of the kernels against the reference.
 
-use super::case::{Case, Inputs, Random, Run, number, round, run as rows};
+use super::case::{Case, Inputs, Random, Run, bytes, numbers, run as rows};
 use super::kernels::Kernels;
 use super::reference::{Reference, reference};
 use annulus::exec::cuda::{Buffer, CudaError, Gpu, KvRows, Place, QRows, Step, Tensor};
-use annulus::lower::{Arch, Element, Family, Fill, KernelKey, tiling};
+use annulus::lower::{Arch, Element, Fill, KernelKey, Operand};
 use std::process::ExitCode;
 
 /// Bytes behind every result that no kernel may touch.
 const GUARD: usize = 256;
 
-/// The key of one launch of a case.
-fn key(case: &Case, launch: usize) -> KernelKey {
-    let padded = |d: usize| d.next_multiple_of(64) as u16;
+/// The key of one launch of a case; `None` if the case is not for this GPU.
+fn key(case: &Case, launch: usize, arch: Arch) -> Option<KernelKey> {
     let last = launch + 1 == case.launches.len();
-    let (dk, dv, positions) = (padded(case.dk), padded(case.dv), case.positions());
-    KernelKey {
-        family: Family::Hopper,
-        element: case.element,
-        dk,
-        dv,
-        tiling: tiling(dk, dv, positions),
-        positions,
+    let plain = if case.portable {
+        KernelKey::portable(case.element, case.dk, case.dv, case.positions(), arch)?
+    } else if arch == Arch::Sm90a {
+        KernelKey::hopper(case.element, case.dk, case.dv, case.positions())?
+    } else {
+        return None;
+    };
+    Some(KernelKey {
         softcap: case.softcap > 0.0,
         carry_in: launch > 0,
         cast_out: last,
-        sinks: case.sinks && last,
-        fill: Fill::NegInf,
-    }
+        sinks: if last { case.sinks } else { Operand::None },
+        bias: case.bias,
+        mask: case.mask,
+        fill: case.fill,
+        ..plain
+    })
 }
 
 /// Every key that the cases use.
-pub(crate) fn keys(_arch: Arch) -> Vec<KernelKey> {
-    cases()
-        .iter()
-        .flat_map(|case| (0..case.launches.len()).map(|i| key(case, i)).collect::<Vec<_>>())
-        .collect()
+pub(crate) fn keys(arch: Arch) -> Vec<KernelKey> {
+    let of = |case: &Case| (0..case.launches.len()).filter_map(|i| key(case, i, arch)).collect::<Vec<_>>();
+    cases().iter().flat_map(of).collect()
 }
 
 pub(crate) fn run(gpu: &Gpu, arch: Arch, filter: Option<&str>) -> ExitCode {
-    if arch != Arch::Sm90a {
-        println!("no kernels for this GPU: skipped");
-        return ExitCode::SUCCESS;
-    }
     let kernels = Kernels::new(gpu, arch);
     let (mut passed, mut failed) = (0, 0);
-    for case in cases().iter().filter(|c| filter.is_none_or(|f| c.name.contains(f))) {
-        match one(gpu, &kernels, case) {
+    for case in
+        cases().iter().filter(|c| key(c, 0, arch).is_some() && filter.is_none_or(|f| c.name.contains(f)))
+    {
+        match one(gpu, &kernels, arch, case) {
             Ok(told) => {
                 passed += 1;
                 println!("ok    {}: {told}", case.name);
@@ -61,12 +59,12 @@ pub(crate) fn run(gpu: &Gpu, arch: Arch, filter: Option<&str>) -> ExitCode {
     if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn one(gpu: &Gpu, kernels: &Kernels, case: &Case) -> Result<String, String> {
+fn one(gpu: &Gpu, kernels: &Kernels, arch: Arch, case: &Case) -> Result<String, String> {
     let inputs = case.inputs(case.name.bytes().fold(7, |n, b| n * 31 + u64::from(b)));
     let expected = reference(case, &inputs);
-    let first = launch(gpu, kernels, case, &inputs).map_err(|e| e.to_string())?;
+    let first = launch(gpu, kernels, arch, case, &inputs).map_err(|e| e.to_string())?;
     let told = compare(case, &expected, &first)?;
-    let again = launch(gpu, kernels, case, &inputs).map_err(|e| e.to_string())?;
+    let again = launch(gpu, kernels, arch, case, &inputs).map_err(|e| e.to_string())?;
     if again != first {
         return Err(format!("{told}, but a second run gives other bits"));
     }
@@ -77,20 +75,33 @@ fn at(buffer: &Buffer) -> Place<'_> {
     Place { buffer, offset: 0 }
 }
 
-/// Bits of out and lse.
-type Results = (Vec<u16>, Vec<f32>);
+/// Bytes of out and lse.
+type Results = (Vec<u8>, Vec<u8>);
 
-fn launch(gpu: &Gpu, kernels: &Kernels, case: &Case, inputs: &Inputs) -> Result<Results, CudaError> {
-    let upload = |x: &[f32]| {
-        let bytes: Vec<u8> = x.iter().flat_map(|x| round(case.element, *x).0.to_le_bytes()).collect();
-        gpu.upload(&bytes)
+fn launch(
+    gpu: &Gpu,
+    kernels: &Kernels,
+    arch: Arch,
+    case: &Case,
+    inputs: &Inputs,
+) -> Result<Results, CudaError> {
+    let upload = |x: &[f32]| gpu.upload(&bytes(case.element, x));
+    let operand = |kind: Operand, x: &[f32]| match kind {
+        Operand::None => gpu.upload(&[0]),
+        Operand::F32 => gpu.upload(&bytes(Element::F32, x)),
+        Operand::Element => upload(x),
     };
     let words = |x: &[i32]| gpu.upload(&x.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>());
     let heads = case.batch * case.q_heads;
     let (q_rows, dv) = (case.q_rows(), case.dv);
     let q = upload(&inputs.q)?;
-    let sinks = gpu.upload(&inputs.sinks.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())?;
-    let (out_bytes, lse_bytes) = (heads * q_rows * dv * 2, heads * q_rows * 4);
+    let sinks = operand(case.sinks, &inputs.sinks)?;
+    let bias = operand(case.bias, &inputs.bias)?;
+    let mask = gpu.upload(if case.mask { &inputs.mask } else { &[0] })?;
+    let pairs = case.last_q_row() * case.keys();
+    let tensor = |buffer, strides| Tensor { at: at(buffer), strides, local_rows: false };
+    let out_bytes = heads * q_rows * dv * case.element.bytes();
+    let lse_bytes = heads * q_rows * 4;
     let out = gpu.filled(out_bytes + GUARD, 0xff)?;
     let lse = gpu.filled(lse_bytes + GUARD, 0xff)?;
     let carries: Vec<Buffer> = case
@@ -120,7 +131,7 @@ fn launch(gpu: &Gpu, kernels: &Kernels, case: &Case, inputs: &Inputs) -> Result<
         })
         .collect();
     for (i, pieces) in case.launches.iter().enumerate() {
-        let key = key(case, i);
+        let Some(key) = key(case, i, arch) else { return Err(CudaError::Launch("no such kernel".into())) };
         let gather = |x: &[f32], d: usize, r: &Run| {
             let heads = 0..case.batch * case.kv_heads;
             let taken = heads.flat_map(|h| r.globals().map(move |row| (h * case.keys() + row as usize) * d));
@@ -149,7 +160,10 @@ fn launch(gpu: &Gpu, kernels: &Kernels, case: &Case, inputs: &Inputs) -> Result<
             window: case.window,
             shift: shift.as_ref().map(at),
             documents: documents.as_ref().map(|[a, b]| [at(a), at(b)]),
-            sinks: key.sinks.then_some(Tensor { at: at(&sinks), strides: [0, 1, 0, 0], local_rows: true }),
+            fill: case.fill_value(),
+            sinks: (key.sinks != Operand::None).then(|| tensor(&sinks, [0, 1, 0, 0])),
+            bias: (key.bias != Operand::None).then(|| tensor(&bias, [0, pairs, case.keys(), 1])),
+            mask: key.mask.then(|| tensor(&mask, [pairs, 0, case.keys(), 1])),
         };
         gpu.attn_partial(&*kernels.get(&key)?, &step)?;
         gpu.finish()?;
@@ -161,17 +175,14 @@ fn launch(gpu: &Gpu, kernels: &Kernels, case: &Case, inputs: &Inputs) -> Result<
             return Err(CudaError::Launch(format!("bytes behind {what} were written")));
         }
     }
-    let halves = out[..out_bytes].chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
-    let floats = lse[..lse_bytes]
-        .chunks_exact(4)
-        .map(|b| f32::from_bits(u32::from_le_bytes([b[0], b[1], b[2], b[3]])));
-    Ok((halves.collect(), floats.collect()))
+    Ok((out[..out_bytes].to_vec(), lse[..lse_bytes].to_vec()))
 }
 
 fn compare(case: &Case, expected: &Reference, (out, lse): &Results) -> Result<String, String> {
     let (mut wrong, mut size) = (0.0f64, 0.0f64);
-    for (i, (bits, want)) in out.iter().zip(&expected.out).enumerate() {
-        let got = number(case.element, *bits);
+    let (out, lse) = (numbers(case.element, out), numbers(Element::F32, lse));
+    for (i, (got, want)) in out.iter().zip(&expected.out).enumerate() {
+        let got = f64::from(*got);
         if got.is_nan() || want.is_nan() {
             if got.is_nan() != want.is_nan() {
                 let (row, column) = (i / case.dv, i % case.dv);
@@ -197,17 +208,74 @@ fn compare(case: &Case, expected: &Reference, (out, lse): &Results) -> Result<St
         lse_error = lse_error.max(difference);
     }
     let told = format!("out {error:.1e} lse {lse_error:.1e}");
-    let bound = match case.element {
+    let bound: f64 = match case.element {
         Element::Bf16 => 5e-3,
         Element::F16 => 1e-3,
+        Element::F32 => 2e-6,
     };
-    let bound = if case.gain > 10.0 { bound * 2.0 } else { bound };
+    // Scores of 1e4 in f32 are known to 1e-3, and weights with them.
+    let bound = if case.gain > 10.0 { bound.max(1e-3) * 2.0 } else { bound };
     if error > bound || lse_error > 1e-3 { Err(told) } else { Ok(told) }
 }
 
+/// The cases of the fastest kernels, then all of them again on the portable one, then what only that has.
 fn cases() -> Vec<Case> {
-    let base = |name: &str, dk: usize, dv: usize, sq: i32, sk: i32| Case {
+    let mut all = common_cases();
+    let portable = |mut case: Case| {
+        case.portable = true;
+        case.name.push_str(" portable");
+        case
+    };
+    let common: Vec<Case> = all.clone();
+    all.extend(common.iter().cloned().map(portable));
+    let f32_too = |case: &&Case| case.element == Element::Bf16 && case.gain < 10.0;
+    all.extend(common.iter().filter(f32_too).cloned().map(|mut case| {
+        case.element = Element::F32;
+        case.name.push_str(" f32");
+        portable(case)
+    }));
+    all.extend(masked_cases().into_iter().map(portable));
+    all
+}
+
+/// Bias, boolean mask, finite fills, head sizes that are no multiple of eight.
+fn masked_cases() -> Vec<Case> {
+    let mut all = vec![];
+    let elements = [Element::Bf16, Element::F16, Element::F32];
+    let fills = [Fill::NegInf, Fill::Replace, Fill::Add];
+    let operands = [Operand::None, Operand::F32, Operand::Element];
+    for (i, element) in elements.into_iter().enumerate() {
+        for (j, fill) in fills.into_iter().enumerate() {
+            for (k, bias) in operands.into_iter().enumerate() {
+                for mask in [false, true] {
+                    let turn = i + j + k;
+                    let (dk, dv) =
+                        [(64, 64), (128, 128), (33, 17), (96, 80), (192, 128), (36, 256)][turn % 6];
+                    let mut case =
+                        base(&format!("{element:?} {fill:?} bias {bias:?} mask {mask}"), dk, dv, 190, 231);
+                    (case.element, case.fill, case.bias, case.mask, case.batch) =
+                        (element, fill, bias, mask, 2);
+                    if !mask || turn % 2 == 0 {
+                        case.window = [Some(-90), Some(1)];
+                    }
+                    if element == Element::F32 && bias == Operand::Element {
+                        case.bias = Operand::F32;
+                    }
+                    case.sinks = if element == Element::F32 { Operand::F32 } else { operands[turn % 3] };
+                    case.launches = vec![vec![rows(77, 1, 154)], vec![rows(0, 1, 77)]];
+                    all.push(case);
+                }
+            }
+        }
+    }
+    all
+}
+
+/// One attention without anything special.
+fn base(name: &str, dk: usize, dv: usize, sq: i32, sk: i32) -> Case {
+    Case {
         name: format!("{name} d{dk}/{dv} {sq}x{sk}"),
+        portable: false,
         element: Element::Bf16,
         batch: 1,
         q_heads: 4,
@@ -220,11 +288,17 @@ fn cases() -> Vec<Case> {
         shift: None,
         documents: None,
         softcap: 0.0,
-        sinks: false,
+        sinks: Operand::None,
+        bias: Operand::None,
+        mask: false,
+        fill: Fill::NegInf,
         scale: 1.0 / (dk as f32).sqrt(),
         gain: 1.0,
         empty_row: 0.0,
-    };
+    }
+}
+
+fn common_cases() -> Vec<Case> {
     let causal = [None, Some(1)];
     let mut all = vec![];
     // Every pair of head sizes with a tile of its own, in both types, with and without positions, at odd lengths.
@@ -346,7 +420,8 @@ fn cases() -> Vec<Case> {
                     300,
                     300,
                 );
-                (case.softcap, case.sinks, case.gain, case.window) = (softcap, sinks, gain, window);
+                (case.softcap, case.gain, case.window) = (softcap, gain, window);
+                case.sinks = if sinks { Operand::F32 } else { Operand::None };
                 case.launches =
                     (0..chunks).map(|c| vec![rows(c * (300 / chunks), 1, 300 / chunks)]).collect();
                 if gain > 100.0 {

@@ -50,7 +50,7 @@ fn file(dir: &Path, key: &KernelKey, arch: Arch) -> PathBuf {
 /// Compiles every kernel that `check` and `serve` use into a folder.
 pub(crate) fn precompile(dir: &str) -> ExitCode {
     std::fs::create_dir_all(dir).expect("a folder");
-    let keys = check::keys(Arch::Sm90a).into_iter().chain(super::serve::keys());
+    let keys = check::keys(Arch::Sm90a).into_iter().chain(super::serve::keys(Arch::Sm90a));
     let keys: std::collections::BTreeSet<KernelKey> = keys.collect();
     let mut failed = 0;
     for key in &keys {

@@ -1,6 +1,7 @@
 //! Attention in f64, row by row, sharing nothing with the kernels.
 
 use super::case::{Case, Inputs};
+use annulus::lower::{Fill, Operand};
 use rayon::prelude::*;
 
 /// out (B, Hq, rows, Dv) and lse (B, Hq, rows).
@@ -20,16 +21,33 @@ pub(crate) fn reference(case: &Case, inputs: &Inputs) -> Reference {
         let kv = batch * case.kv_heads + q_head / (case.q_heads / case.kv_heads);
         let q = &inputs.q[index * dk..][..dk];
         let (low, high) = case.visible(batch, rows[row]);
-        let (first, end) = (low.clamp(0, keys as i64) as usize, high.clamp(0, keys as i64) as usize);
         let mut scores = vec![];
-        for key in (first..end.max(first)).filter(|k| present[*k]) {
+        for key in (0..keys).filter(|k| present[*k]) {
+            let pair = rows[row] as usize * keys + key;
+            let kept = (low..high).contains(&(key as i64))
+                && (!case.mask || inputs.mask[batch * case.last_q_row() * keys + pair] != 0);
+            if !kept && case.fill == Fill::NegInf {
+                continue;
+            }
             let k = &inputs.k[(kv * keys + key) * dk..][..dk];
             let dot: f64 = q.iter().zip(k).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-            let score = dot * f64::from(case.scale);
             let cap = f64::from(case.softcap);
-            scores.push((key, if cap > 0.0 { cap * (score / cap).tanh() } else { score }));
+            let mut score = dot * f64::from(case.scale);
+            if cap > 0.0 {
+                score = cap * (score / cap).tanh();
+            }
+            if case.bias != Operand::None {
+                score += f64::from(inputs.bias[q_head * case.last_q_row() * keys + pair]);
+            }
+            let fill = f64::from(case.fill_value());
+            score = match case.fill {
+                _ if kept => score,
+                Fill::Add => score + fill,
+                _ => fill,
+            };
+            scores.push((key, score));
         }
-        let sink = case.sinks.then(|| f64::from(inputs.sinks[q_head]));
+        let sink = (case.sinks != Operand::None).then(|| f64::from(inputs.sinks[q_head]));
         let top = scores.iter().map(|s| s.1).chain(sink).fold(f64::NEG_INFINITY, f64::max);
         if top == f64::NEG_INFINITY {
             return (vec![f64::from(case.empty_row); dv], f64::NEG_INFINITY);

@@ -1,13 +1,14 @@
 //! Times on request: a line in, a line out.
 //!
-//! `time B HQ HKV SQ SK DK DV causal|full bf16|f16 [BN=n] [WGS=n] [QS=n] [FMA=n] [TURNS=0|1] [REPEAT=n]` times one whole launch;
-//! `step …` the same with a carry in and out, as a step in the middle of a ring. Causal: the last query row sees the last key.
+//! `time B HQ HKV SQ SK DK DV causal|full bf16|f16|f32 [NAME=n]…` times one whole launch;
+//! `step …` the same with a carry in and out, as a step in the middle of a ring. NAME is REPEAT, PORTABLE,
+//! or of the tile: BN, WGS, QS, FMA, TURNS; portable BN, WARPS, TILES, BLOCKS. Causal: the last query row sees the last key.
 //! The answer: `ms MEDIAN min MIN iqr IQR tflops T`, or `error WHY`.
 
 use super::case::Random;
 use super::kernels::Kernels;
 use annulus::exec::cuda::{Buffer, CudaError, Gpu, KvRows, Place, QRows, Step};
-use annulus::lower::{Arch, Element, Family, Fill, KernelKey, Rows, tiling};
+use annulus::lower::{Arch, Element, KernelKey, Rows, Tiling};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -16,10 +17,11 @@ use std::process::ExitCode;
 
 struct Request {
     carry: bool,
+    portable: bool,
     sizes: [usize; 7],
     causal: bool,
     element: Element,
-    /// BN, WGS, QS, FMA, TURNS: in the place of the table's.
+    /// In the place of the table's.
     tiling: BTreeMap<String, u16>,
     repeat: usize,
 }
@@ -41,7 +43,8 @@ pub(crate) fn run(gpu: &Gpu, arch: Arch) -> ExitCode {
                 Entry::Occupied(there) => there.into_mut(),
                 Entry::Vacant(empty) => empty.insert(pool(gpu, request.element).map_err(|e| e.to_string())?),
             };
-            answer(gpu, &kernels, &request, pool).map_err(|e| e.to_string())
+            let key = key(&request, arch)?;
+            answer(gpu, &kernels, &key, &request, pool).map_err(|e| e.to_string())
         });
         match answer {
             Ok(text) => println!("{text}"),
@@ -54,9 +57,7 @@ pub(crate) fn run(gpu: &Gpu, arch: Arch) -> ExitCode {
 fn parse(line: &str) -> Result<Request, String> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let [verb, b, hq, hkv, sq, sk, dk, dv, mask, element, more @ ..] = words.as_slice() else {
-        return Err(
-            "expected: time|step B HQ HKV SQ SK DK DV causal|full bf16|f16 [BN=n] [WGS=n] [QS=n] [FMA=n] [TURNS=0|1] [REPEAT=n]".into(),
-        );
+        return Err("expected: time|step B HQ HKV SQ SK DK DV causal|full bf16|f16|f32 [NAME=n]…".into());
     };
     let mut sizes = [0; 7];
     for (to, word) in sizes.iter_mut().zip([b, hq, hkv, sq, sk, dk, dv]) {
@@ -64,9 +65,15 @@ fn parse(line: &str) -> Result<Request, String> {
     }
     let mut request = Request {
         carry: *verb == "step",
+        portable: false,
         sizes,
         causal: *mask == "causal",
-        element: if *element == "f16" { Element::F16 } else { Element::Bf16 },
+        element: match *element {
+            "f16" => Element::F16,
+            "bf16" => Element::Bf16,
+            "f32" => Element::F32,
+            other => return Err(format!("{other}: expected bf16, f16 or f32")),
+        },
         tiling: BTreeMap::new(),
         repeat: 30,
     };
@@ -74,9 +81,10 @@ fn parse(line: &str) -> Result<Request, String> {
         let (name, value) = word.split_once('=').ok_or_else(|| format!("{word}: expected NAME=n"))?;
         let value: usize = value.parse().map_err(|_| format!("{word} has no number"))?;
         match name {
-            "BN" | "WGS" | "QS" | "FMA" | "TURNS" => {
+            "BN" | "WGS" | "QS" | "FMA" | "TURNS" | "WARPS" | "TILES" | "BLOCKS" => {
                 request.tiling.insert(name.into(), value as u16);
             }
+            "PORTABLE" => request.portable = value > 0,
             "REPEAT" => request.repeat = value.max(1),
             _ => return Err(format!("{name} is not known")),
         }
@@ -84,46 +92,46 @@ fn parse(line: &str) -> Result<Request, String> {
     Ok(request)
 }
 
-fn key(r: &Request) -> KernelKey {
-    let [.., dk, dv] = r.sizes.map(|d| d.next_multiple_of(64) as u16);
-    let mut tiling = tiling(dk, dv, r.causal);
+fn key(r: &Request, arch: Arch) -> Result<KernelKey, String> {
+    let [.., dk, dv] = r.sizes;
+    let portable = r.portable || arch != Arch::Sm90a || r.element == Element::F32;
+    let plain = if portable {
+        KernelKey::portable(r.element, dk, dv, r.causal, arch)
+    } else {
+        KernelKey::hopper(r.element, dk, dv, r.causal)
+    };
+    let mut key = plain.ok_or("there is no kernel for these head sizes")?;
     let given = |name: &str| r.tiling.get(name).copied();
-    tiling.keys = given("BN").unwrap_or(tiling.keys);
-    tiling.warpgroups = given("WGS").map_or(tiling.warpgroups, |n| n as u8);
-    tiling.q_slots = given("QS").map_or(tiling.q_slots, |n| n as u8);
-    tiling.exp2_by_fma = given("FMA").map_or(tiling.exp2_by_fma, |n| n as u8);
-    tiling.turns = given("TURNS").map_or(tiling.turns, |n| n > 0);
-    KernelKey {
-        family: Family::Hopper,
-        element: r.element,
-        dk,
-        dv,
-        tiling,
-        positions: r.causal,
-        softcap: false,
-        carry_in: r.carry,
-        cast_out: !r.carry,
-        sinks: false,
-        fill: Fill::NegInf,
+    match &mut key.tiling {
+        Tiling::Hopper(t) => {
+            t.keys = given("BN").unwrap_or(t.keys);
+            t.warpgroups = given("WGS").map_or(t.warpgroups, |n| n as u8);
+            t.q_slots = given("QS").map_or(t.q_slots, |n| n as u8);
+            t.exp2_by_fma = given("FMA").map_or(t.exp2_by_fma, |n| n as u8);
+            t.turns = given("TURNS").map_or(t.turns, |n| n > 0);
+        }
+        Tiling::Portable(t) => {
+            t.keys = given("BN").unwrap_or(t.keys);
+            t.warps = given("WARPS").map_or(t.warps, |n| n as u8);
+            t.row_tiles = given("TILES").map_or(t.row_tiles, |n| n as u8);
+            t.blocks = given("BLOCKS").map_or(t.blocks, |n| n as u8);
+        }
     }
+    key.carry_in = r.carry;
+    key.cast_out = !r.carry;
+    Ok(key)
 }
 
 /// What a benchmark asks for.
-pub(crate) fn keys() -> Vec<KernelKey> {
+pub(crate) fn keys(arch: Arch) -> Vec<KernelKey> {
     let mut all = vec![];
-    for d in [(64, 64), (128, 128), (192, 128), (256, 256)] {
-        for causal in [false, true] {
-            for carry in [false, true] {
-                for element in [Element::Bf16, Element::F16] {
-                    let sizes = [1, 1, 1, 1, 1, d.0, d.1];
-                    all.push(key(&Request {
-                        carry,
-                        sizes,
-                        causal,
-                        element,
-                        tiling: BTreeMap::new(),
-                        repeat: 1,
-                    }));
+    for d in [64, 128, 192, 256] {
+        for causal in ["causal", "full"] {
+            for verb in ["time", "step"] {
+                for more in ["bf16", "f16", "bf16 PORTABLE=1"] {
+                    let line =
+                        format!("{verb} 1 1 1 1 1 {d} {} {causal} {more}", if d == 192 { 128 } else { d });
+                    all.extend(parse(&line).and_then(|r| key(&r, arch)));
                 }
             }
         }
@@ -139,14 +147,14 @@ fn pool(gpu: &Gpu, element: Element) -> Result<Buffer, CudaError> {
         .into_par_iter()
         .map(|i| {
             let mut random = Random(i << 32);
-            (0..1 << 16).flat_map(|_| super::case::round(element, random.normal()).0.to_le_bytes()).collect()
+            let normal: Vec<f32> = (0..1 << 16).map(|_| random.normal()).collect();
+            super::case::bytes(element, &normal)
         })
         .collect();
-    gpu.upload(&chunks.concat()[..POOL * 2])
+    gpu.upload(&chunks.concat()[..POOL * element.bytes()])
 }
 
-fn input(gpu: &Gpu, pool: &Buffer, elements: usize, from: usize) -> Result<Buffer, CudaError> {
-    let bytes = elements * 2;
+fn input(gpu: &Gpu, pool: &Buffer, bytes: usize, from: usize) -> Result<Buffer, CudaError> {
     let mut buffer = gpu.filled(bytes, 0)?;
     let (mut done, mut at) = (0, from * 16 % pool.bytes());
     while done < bytes {
@@ -162,15 +170,22 @@ fn at(buffer: &Buffer) -> Place<'_> {
     Place { buffer, offset: 0 }
 }
 
-fn answer(gpu: &Gpu, kernels: &Kernels, r: &Request, pool: &Buffer) -> Result<String, CudaError> {
+fn answer(
+    gpu: &Gpu,
+    kernels: &Kernels,
+    key: &KernelKey,
+    r: &Request,
+    pool: &Buffer,
+) -> Result<String, CudaError> {
     let [batch, hq, hkv, sq, sk, dk, dv] = r.sizes;
-    let kernel = kernels.get(&key(r))?;
+    let kernel = kernels.get(key)?;
+    let size = r.element.bytes();
     let mut sets = vec![];
     for i in 0..SETS {
-        let q = input(gpu, pool, batch * hq * sq * dk, i * 37_511)?;
-        let k = input(gpu, pool, batch * hkv * sk * dk, i * 51_287 + 11)?;
-        let v = input(gpu, pool, batch * hkv * sk * dv, i * 92_821 + 23)?;
-        let out = gpu.filled(batch * hq * sq * dv * 2, 0xff)?;
+        let q = input(gpu, pool, batch * hq * sq * dk * size, i * 37_511)?;
+        let k = input(gpu, pool, batch * hkv * sk * dk * size, i * 51_287 + 11)?;
+        let v = input(gpu, pool, batch * hkv * sk * dv * size, i * 92_821 + 23)?;
+        let out = gpu.filled(batch * hq * sq * dv * size, 0xff)?;
         // A carry of zeros: reading and writing cost the same whatever it holds.
         let carry = r.carry.then(|| gpu.filled(batch * hq * sq * (dv + 2) * 4, 0)).transpose()?;
         sets.push((q, k, v, out, carry));
@@ -197,6 +212,9 @@ fn answer(gpu: &Gpu, kernels: &Kernels, r: &Request, pool: &Buffer) -> Result<St
             window: [None, r.causal.then_some(1 + sk as i32 - sq as i32)],
             shift: None,
             documents: None,
+            fill: 0.0,
+            bias: None,
+            mask: None,
             sinks: None,
         };
         let ms = gpu.time(|| gpu.attn_partial(&kernel, &step))?;

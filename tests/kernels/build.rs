@@ -27,7 +27,7 @@ fn source(key: &KernelKey, fault: Option<&Fault>) -> String {
         assert!(body.contains(right), "a planted fault has no place in the text any more: {right}");
         body = body.replacen(right, wrong, 1);
     }
-    let (rows, keys, threads) = (key.rows(), key.tiling.keys, key.threads());
+    let (rows, keys, threads) = (key.rows(), key.keys(), key.threads());
     let (bf16, shared) = (key.element == Element::Bf16, key.shared_bytes());
     format!(
         "#include \"cuda.h\"

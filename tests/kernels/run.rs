@@ -4,7 +4,7 @@ use crate::build::Compiler;
 use crate::faults::Fault;
 use crate::problem::{Problem, Rows};
 use crate::reference;
-use annulus::lower::KernelKey;
+use annulus::lower::{KernelKey, Operand, Tiling};
 use half::{bf16, f16};
 use std::io::Write;
 use std::path::Path;
@@ -24,7 +24,7 @@ pub(crate) fn check(
         let key = KernelKey {
             carry_in: key.carry_in || i > 0,
             cast_out: key.cast_out && i == last,
-            sinks: p.sinks.is_some() && key.cast_out && i == last,
+            sinks: if p.sinks.is_some() && key.cast_out && i == last { Operand::F32 } else { Operand::None },
             ..*key
         };
         let output = play((compiler, &key, fault), p, i, &carry, seeds)?;
@@ -102,7 +102,7 @@ fn play(
         text.pointer("first_key", &integers(&documents.iter().map(|d| d.0).collect::<Vec<_>>()), 0);
         text.pointer("end_key", &integers(&documents.iter().map(|d| d.1).collect::<Vec<_>>()), 0);
     }
-    if key.sinks {
+    if key.sinks != Operand::None {
         let sinks: Vec<u8> = p.sinks.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
         text.buffer("sinks", &sinks, 0);
         text.line("leaf sinks sinks 0 1 0 0 0".into());
@@ -229,7 +229,10 @@ fn relative_error(p: &Problem, key: &KernelKey, top: f64) -> f64 {
 
 /// Of sums of weights, which are not rounded.
 fn sum_error(key: &KernelKey, top: f64) -> f64 {
-    let exp2 = if key.tiling.exp2_by_fma > 0 { 1e-4 } else { 0.0 };
+    let exp2 = match key.tiling {
+        Tiling::Hopper(t) if t.exp2_by_fma > 0 => 1e-4,
+        _ => 0.0,
+    };
     exp2 + (top + 10.0) * 2f64.powi(-21)
 }
 

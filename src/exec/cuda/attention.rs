@@ -2,7 +2,9 @@
 
 use super::gpu::driver;
 use super::{Buffer, CudaError, Gpu, Kernel};
-use crate::lower::{FAR, Family, KernelKey, KvPiece, Leaf, MAX_PIECES, PANEL, Params, QPiece, Rows};
+use crate::lower::{
+    FAR, Fill, KernelKey, KvPiece, Leaf, MAX_PIECES, Operand, PANEL, Params, QPiece, Rows, Tiling,
+};
 use cudarc::driver::{DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg, sys};
 use std::mem::MaybeUninit;
 
@@ -81,7 +83,13 @@ pub struct Step<'a> {
     pub shift: Option<Place<'a>>,
     /// Per global query row the first and one past the last key of its document: i32, up to the greatest row.
     pub documents: Option<[Place<'a>; 2]>,
-    /// f32.
+    /// What a masked score becomes, or what is added to it, if the key's fill is finite.
+    pub fill: f32,
+    /// Added to the scores, in the type that the key says.
+    pub bias: Option<Tensor<'a>>,
+    /// A byte an element, nonzero for kept; if the key says so.
+    pub mask: Option<Tensor<'a>>,
+    /// In the type that the key says.
     pub sinks: Option<Tensor<'a>>,
 }
 
@@ -112,15 +120,26 @@ impl Gpu {
     pub fn attn_partial(&self, kernel: &Kernel, step: &Step) -> Result<(), CudaError> {
         let key = &kernel.key;
         let params = self.params(key, step)?;
-        let Family::Hopper = key.family;
-        let maps = maps(key, &params)?;
+        let maps = match key.tiling {
+            Tiling::Hopper(_) => Some(maps(key, &params)?),
+            Tiling::Portable(_) => None,
+        };
+        let tiles = params.tiles as usize;
+        // Hopper's blocks stay and take one tile after another.
+        let blocks = if maps.is_some() { self.multiprocessors.min(tiles) } else { tiles };
+        if blocks == 0 {
+            return Ok(());
+        }
         let config = LaunchConfig {
-            grid_dim: (self.multiprocessors.min(params.tiles.max(1) as usize) as u32, 1, 1),
+            grid_dim: (blocks as u32, 1, 1),
             block_dim: (key.threads() as u32, 1, 1),
             shared_mem_bytes: key.shared_bytes() as u32,
         };
         let mut launch = self.stream.launch_builder(&kernel.function);
-        launch.arg(&params).arg(&maps);
+        launch.arg(&params);
+        if let Some(maps) = &maps {
+            launch.arg(maps);
+        }
         // SAFETY: the arguments are the kernel's, and every range they lead to was checked against its buffer.
         driver("launching attn_partial", unsafe { launch.launch(config) })?;
         Ok(())
@@ -140,12 +159,9 @@ impl Gpu {
 
     fn params(&self, key: &KernelKey, step: &Step) -> Result<Params, CudaError> {
         let [dk, dv] = step.head_dims;
-        let padded = |d: usize| d.next_multiple_of(PANEL);
-        if padded(dk) != usize::from(key.dk)
-            || padded(dv) != usize::from(key.dv)
-            || dk % 8 != 0
-            || dv % 8 != 0
-        {
+        let element = key.element.bytes();
+        let whole = |d: usize| (d * element).is_multiple_of(key.copy.into());
+        if dk > key.dk.into() || dv > key.dv.into() || !whole(dk) || !whole(dv) {
             return refuse(format!("head sizes {dk} and {dv} are not the kernel's"));
         }
         if step.kv_heads == 0 || !step.q_heads.is_multiple_of(step.kv_heads) {
@@ -154,8 +170,14 @@ impl Gpu {
         if step.q_pieces.len() > MAX_PIECES || step.kv_pieces.len() > MAX_PIECES {
             return refuse(format!("more than {MAX_PIECES} pieces"));
         }
-        if step.sinks.is_some() != key.sinks || step.out.is_some() != key.cast_out {
-            return refuse("sinks and output are not the kernel's".into());
+        let operands = [
+            step.sinks.is_some() == (key.sinks != Operand::None),
+            step.bias.is_some() == (key.bias != Operand::None),
+            step.mask.is_some() == key.mask,
+            step.out.is_some() == key.cast_out,
+        ];
+        if operands.contains(&false) {
+            return refuse("bias, mask, sinks and output are not the kernel's".into());
         }
         let masked = step.window != [None, None] || step.documents.is_some();
         if masked && !key.positions {
@@ -173,6 +195,7 @@ impl Gpu {
             scale: step.scale,
             softcap: step.softcap,
             empty_row: step.empty_row,
+            fill: if key.fill == Fill::NegInf { 0.0 } else { step.fill },
             low: step.window[0].unwrap_or(-FAR),
             high: step.window[1].unwrap_or(FAR),
             q_pieces: number(step.q_pieces.len())?,
@@ -180,9 +203,9 @@ impl Gpu {
             ..Params::default()
         };
         let heads = heads.filter(|n| *n < FAR as usize).ok_or_else(|| too_large("heads"))?;
-        params.q = self.address(&step.q, all(&[heads, step.q_rows, dk, 2]), "q")?;
+        params.q = self.address(&step.q, all(&[heads, step.q_rows, dk, element]), "q")?;
         if let Some(out) = &step.out {
-            params.out = self.address(out, all(&[heads, step.q_rows, dv, 2]), "out")?;
+            params.out = self.address(out, all(&[heads, step.q_rows, dv, element]), "out")?;
         }
         if let Some(lse) = &step.lse {
             params.lse = self.address(lse, all(&[heads, step.q_rows, 4]), "lse")?;
@@ -204,19 +227,20 @@ impl Gpu {
             tiles += len.div_ceil(key.rows()) * heads;
             last_row = last_row.max(end_of(&piece.rows));
         }
-        let mut kv_len = 0;
+        let (mut kv_len, mut last_key) = (0, 0);
         let kv_heads = step.batch * step.kv_heads;
         for (at, piece) in params.kv_piece.iter_mut().zip(&step.kv_pieces) {
             let len = check_rows(&piece.rows)?;
             *at = KvPiece {
                 rows: piece.rows,
-                k: self.address(&piece.k, all(&[kv_heads, len, dk, 2]), "k")?,
-                v: self.address(&piece.v, all(&[kv_heads, len, dv, 2]), "v")?,
+                k: self.address(&piece.k, all(&[kv_heads, len, dk, element]), "k")?,
+                v: self.address(&piece.v, all(&[kv_heads, len, dv, element]), "v")?,
             };
             kv_len += len;
+            last_key = last_key.max(end_of(&piece.rows));
         }
         params.tiles = number(tiles)?;
-        let per_kv_head = (kv_len * (dk + dv) * 2).max(1);
+        let per_kv_head = (kv_len * (dk + dv) * element).max(1);
         params.head_group =
             number((CACHED_BYTES / per_kv_head).max(1).min(kv_heads) * (step.q_heads / step.kv_heads))?;
         if let Some(shift) = &step.shift {
@@ -226,9 +250,19 @@ impl Gpu {
             params.first_key = self.address(first, all(&[last_row, 4]), "documents")?;
             params.end_key = self.address(end, all(&[last_row, 4]), "documents")?;
         }
+        let size = |o: Operand| if o == Operand::F32 { 4 } else { element };
+        let extents = |tensor: &Tensor, keys: usize| {
+            let rows = if tensor.local_rows { step.q_rows } else { last_row };
+            [step.batch, step.q_heads, rows, keys]
+        };
+        if let Some(bias) = &step.bias {
+            params.bias = self.leaf(bias, extents(bias, last_key), size(key.bias), "bias")?;
+        }
+        if let Some(mask) = &step.mask {
+            params.mask = self.leaf(mask, extents(mask, last_key), 1, "mask")?;
+        }
         if let Some(sinks) = &step.sinks {
-            let rows = if sinks.local_rows { step.q_rows } else { last_row };
-            params.sinks = self.leaf(sinks, [step.batch, step.q_heads, rows, 1], 4, "sinks")?;
+            params.sinks = self.leaf(sinks, extents(sinks, 1), size(key.sinks), "sinks")?;
         }
         Ok(params)
     }
@@ -282,7 +316,7 @@ fn maps(key: &KernelKey, p: &Params) -> Result<Maps, CudaError> {
     let mut maps = Maps { q: none, k: [none; MAX_PIECES], v: [none; MAX_PIECES] };
     let heads = p.batch as u64 * p.q_heads as u64;
     let kv_heads = p.batch as u64 * p.kv_heads as u64;
-    let keys = u32::from(key.tiling.keys);
+    let keys = key.keys() as u32;
     if p.tiles > 0 {
         maps.q = map(p.q, [p.dk as u64, p.q_rows as u64, heads], key.rows() as u32)?;
     }

@@ -63,13 +63,9 @@ impl Gpu {
         driver("asking for the name", self.context.name())
     }
 
-    /// The richest architecture whose code it runs; `None` if it is too old.
+    /// The architecture whose code it runs; `None` if there are no kernels for it.
     pub fn arch(&self) -> Option<Arch> {
-        match self.capability {
-            (9, 0) => Some(Arch::Sm90a),
-            (8, _) => Some(Arch::Sm80),
-            _ => None,
-        }
+        Arch::of(self.capability)
     }
 
     /// Copies bytes to the device.
