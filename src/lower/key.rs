@@ -89,7 +89,7 @@ impl Element {
 impl KernelKey {
     /// The plain Hopper kernel for these head sizes: no carry, no sinks, nothing masked by tensors. `None` if there is none.
     pub fn hopper(element: Element, dk: usize, dv: usize, positions: bool) -> Option<KernelKey> {
-        if element == Element::F32 || dk % 8 != 0 || dv % 8 != 0 {
+        if element == Element::F32 || !dk.is_multiple_of(8) || !dv.is_multiple_of(8) {
             return None;
         }
         let (dk, dv) = head_class(&super::tile::HOPPER_HEADS, dk, dv)?;
