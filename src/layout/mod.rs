@@ -32,6 +32,20 @@ impl Progression {
         self.start + self.len.saturating_sub(1) * self.step
     }
 
+    /// `len` of its rows, from its row number `from` on.
+    pub fn part(&self, from: usize, len: usize) -> Progression {
+        Progression { start: self.start + from * self.step, len, step: if len == 1 { 1 } else { self.step } }
+    }
+
+    /// Whether `other` is a part of it: some of its rows, one after another. Neither may be empty.
+    pub fn holds(&self, other: &Progression) -> bool {
+        let step = self.step.max(1);
+        other.start >= self.start
+            && other.last() <= self.last()
+            && (other.start - self.start).is_multiple_of(step)
+            && (other.len == 1 || other.step == self.step)
+    }
+
     /// Row numbers in order.
     pub fn rows(&self) -> impl Iterator<Item = usize> + use<> {
         let p = *self;

@@ -20,11 +20,16 @@ pub(super) fn graph(
 ) -> Result<Graph, RingError> {
     let mut b = Builder::new(site, rank);
     match strategy {
-        Strategy::Ring => b.ring(route)?,
-        Strategy::AllGather => b.all_gather(route)?,
+        Strategy::Ring | Strategy::RingReverse => b.ring(route)?,
+        Strategy::AllGather => b.all_gather(route, 1)?,
+        Strategy::AllGatherStaged => b.all_gather(route, STAGES)?,
     }
     b.finish()
 }
+
+/// Stages of an all-gather in stages: all but the last one's transfer lie under computation on keys that came before, and
+/// what they cost is a launch and a latency each.
+const STAGES: usize = 4;
 
 /// Rows that the rank holds.
 #[derive(Clone)]
@@ -176,11 +181,10 @@ impl<'a> Builder<'a> {
         if sent.is_empty() && arriving.is_empty() {
             return Ok(None);
         }
-        let neighbour = |there: bool, rank: usize| there.then_some(rank % ranks);
         let collective = Collective::SendRecv {
             group: hop,
-            to: neighbour(!sent.is_empty(), self.rank + 1),
-            from: neighbour(!arriving.is_empty(), self.rank + ranks - 1),
+            to: (!sent.is_empty()).then(|| route.next(self.rank)),
+            from: (!arriving.is_empty()).then(|| route.before(self.rank)),
             rows: arriving.to_vec(),
         };
         let ty = self.site.packed(row_count(arriving));
@@ -188,27 +192,50 @@ impl<'a> Builder<'a> {
         self.add(Op::Start(Box::new(collective), ty), &operand, &format!("hop{hop}")).map(Some)
     }
 
-    /// Everyone's keys and values come at once, under the computation on the rank's own.
-    fn all_gather(&mut self, route: &Route<'_>) -> Result<(), RingError> {
-        let layout = &self.site.kv_layout.rows;
-        let own = self.own();
-        let mut stages = vec![own.rows.clone()];
-        let mut started = None;
-        if route.anything_travels() {
-            let others = (0..layout.len()).filter(|&r| r != self.rank);
-            stages.push(others.flat_map(|r| layout[r].clone()).collect());
-            let collective = Collective::AllGather { group: 1, rows: layout.clone() };
-            let ty = self.site.packed(self.site.sizes.kv_len);
-            let operand = if own.rows.is_empty() { vec![] } else { vec![self.chunk(&own, &own.rows)?] };
-            started = Some(self.add(Op::Start(Box::new(collective), ty), &operand, "gather")?);
+    /// The keys and values that another rank needs come from everyone to everyone, in one or several stages, under the
+    /// computation on the rank's own keys and on those of the stages before.
+    fn all_gather(&mut self, route: &Route<'_>, stages: usize) -> Result<(), RingError> {
+        // Of each stage the pieces of each rank.
+        let mut rows = vec![vec![Vec::new(); self.site.ranks()]; stages];
+        for rank in 0..self.site.ranks() {
+            for (stage, pieces) in in_parts(&route.leaves_home(rank), stages).into_iter().enumerate() {
+                rows[stage][rank] = pieces;
+            }
         }
-        let plan = groups(&self.attention.mask, self.rows, &stages);
-        self.partials(0, &plan[0], &own, &stages[0])?;
-        if let (Some(started), Some(groups)) = (started, plan.get(1)) {
-            let value = self.add(Op::Wait, &[started], "kv.all")?;
+        let home =
+            |p: &Progression| !rows.iter().any(|stage| stage[self.rank].iter().any(|part| p.holds(part)));
+        let own_rows = &self.site.kv_layout.rows[self.rank];
+        let parts = |p: &Progression| -> Vec<Progression> {
+            let parts = rows.iter().flat_map(|stage| &stage[self.rank]);
+            if home(p) { vec![*p] } else { parts.filter(|part| p.holds(part)).copied().collect() }
+        };
+        let own = Held { source: Source::Own, rows: own_rows.iter().flat_map(parts).collect() };
+        let mut keys = vec![own.rows.clone()];
+        let mut started = Vec::new();
+        for (stage, rows) in rows.into_iter().enumerate() {
+            let sent = &rows[self.rank];
+            let others =
+                (0..rows.len()).filter(|&r| r != self.rank).flat_map(|r| rows[r].clone()).collect::<Vec<_>>();
+            if sent.is_empty() && others.is_empty() {
+                continue;
+            }
+            let operand = if sent.is_empty() { vec![] } else { vec![self.chunk(&own, sent)?] };
+            let all = rows.concat();
+            let ty = self.site.packed(row_count(&all));
+            let group = stage + 1;
+            let name = |what: &str| if stages == 1 { what.to_owned() } else { format!("{what}{group}") };
+            let collective = Collective::AllGather { group, rows };
+            let start = self.add(Op::Start(Box::new(collective), ty), &operand, &name("gather"))?;
+            started.push((start, if stages == 1 { "kv.all".to_owned() } else { name("kv.stage") }, all));
+            keys.push(others);
+        }
+        let plan = groups(&self.attention.mask, self.rows, &keys);
+        self.partials(0, &plan[0], &own, &keys[0])?;
+        for (stage, (start, name, all)) in started.into_iter().enumerate() {
+            let value = self.add(Op::Wait, &[start], &name)?;
             // The groups name the pieces of the other ranks; what is held has the rank's own besides.
-            let all = Held { source: Source::Value(value), rows: layout.concat() };
-            self.partials(1, groups, &all, &stages[1])?;
+            let all = Held { source: Source::Value(value), rows: all };
+            self.partials(stage + 1, &plan[stage + 1], &all, &keys[stage + 1])?;
         }
         Ok(())
     }
@@ -381,6 +408,24 @@ impl<'a> Builder<'a> {
         self.reshaped.insert(leaf, made);
         Ok(made)
     }
+}
+
+/// The rows of some pieces, in order, in that many parts of nearly equal numbers of rows.
+fn in_parts(pieces: &[Progression], parts: usize) -> Vec<Vec<Progression>> {
+    let rows = row_count(pieces);
+    let mut out = vec![Vec::new(); parts];
+    for (i, part) in out.iter_mut().enumerate() {
+        let (from, to) = (rows * i / parts, rows * (i + 1) / parts);
+        let mut before = 0;
+        for p in pieces {
+            let (first, end) = (from.max(before), to.min(before + p.len));
+            if first < end {
+                part.push(p.part(first - before, end - first));
+            }
+            before += p.len;
+        }
+    }
+    out
 }
 
 /// a, b, …, z, then numbers that cannot be taken for other names.

@@ -6,8 +6,8 @@
 //! Invariants:
 //! * Every visible pair of rows meets exactly once over all ranks; a query row without any key gets one partial over no keys.
 //! * Sinks are counted once for each query row, by the finish, wherever its keys were.
-//! * Keys and values travel packed and un-repeated, a piece (one progression of the layout) whole, and no further than the
-//!   last rank whose rows see it.
+//! * Keys and values travel packed and un-repeated, a piece (one progression of the layout, or a stage's part of one) whole,
+//!   and no further than the last rank whose rows see it.
 //! * Each rank derives the plan of all ranks from the same data, so that both ends of a message agree.
 //! * A transfer is started before anything is computed on what it sends.
 //! * Whether a pair is visible is asked of [`Mask::tile`](crate::mask::Mask::tile), and of nothing else.
@@ -23,21 +23,29 @@ use crate::shard::Program;
 /// How keys and queries meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Strategy {
-    /// Keys and values travel round the ring, one hop a step.
+    /// Keys and values travel round the ring, one hop a step, to the next rank.
     Ring,
-    /// Every rank gets all keys and values first.
+    /// The same to the rank before: under a causal zigzag the ranks that need the second half of a rank's keys come first, so
+    /// that only three quarters travel, whatever the number of ranks.
+    RingReverse,
+    /// Every rank gets all keys and values at once.
     AllGather,
+    /// The same in stages: the keys of one are computed on while the next arrives.
+    AllGatherStaged,
 }
 
 impl Strategy {
     /// Every strategy, in order.
-    pub const ALL: [Strategy; 2] = [Strategy::Ring, Strategy::AllGather];
+    pub const ALL: [Strategy; 4] =
+        [Strategy::Ring, Strategy::RingReverse, Strategy::AllGather, Strategy::AllGatherStaged];
 
     /// The name on the command line and in text.
     pub fn name(self) -> &'static str {
         match self {
             Strategy::Ring => "ring",
+            Strategy::RingReverse => "ring-reverse",
             Strategy::AllGather => "all-gather",
+            Strategy::AllGatherStaged => "all-gather-staged",
         }
     }
 
@@ -72,7 +80,11 @@ impl<'a> Plan<'a> {
     /// If the ring cannot compute this attention.
     pub fn new(program: &'a Program, op: OpId, strategy: Strategy) -> Result<Plan<'a>, RingError> {
         let site = site::Site::of(program, op)?;
-        let route = route::Route::of(&site);
+        let direction = match strategy {
+            Strategy::RingReverse => route::Direction::Back,
+            _ => route::Direction::On,
+        };
+        let route = route::Route::of(&site, direction);
         Ok(Plan { site, route, strategy })
     }
 

@@ -9,19 +9,23 @@ use super::types::*;
 use crate::ir::{Collective, Graph, Op, OpId, Partial, ValueId};
 use crate::layout::{Progression, row_count};
 use crate::mask::Tile;
+use crate::ring::Strategy;
 use crate::ring::site::Site;
 use std::collections::HashMap;
 
 /// The program of `rank`.
 pub(super) fn rank_program(
     site: &Site<'_>,
-    facts: &AttentionFacts,
+    (facts, strategy): (&AttentionFacts, Strategy),
+    owners: &HashMap<usize, usize>,
     graph: &Graph,
     rank: usize,
 ) -> Result<RankProgram, String> {
     let mut b = Builder {
         site,
         facts,
+        strategy,
+        owners,
         graph,
         rank,
         places: HashMap::new(),
@@ -30,7 +34,8 @@ pub(super) fn rank_program(
         partials: vec![],
         fold: Fold::default(),
         received: 0,
-        under_way: None,
+        under_way: vec![],
+        gathers: false,
         finished: false,
     };
     for (i, input) in graph.inputs().into_iter().enumerate() {
@@ -61,14 +66,27 @@ enum Place {
     /// This argument, or rows of it: the step reads it.
     Leaf(usize),
     /// Packed keys and values in slots.
-    Packed(Vec<KvPiece>),
-    /// The same, still arriving.
-    Arriving(Vec<KvPiece>),
+    Packed(Vec<KvPiece>, Whose),
+    /// The same, still arriving with this group.
+    Arriving(Vec<KvPiece>, Whose, usize),
+}
+
+/// Whose keys they are, for the reader.
+#[derive(Clone, Copy, Debug)]
+enum Whose {
+    Own,
+    /// Those of one other rank.
+    Of(usize),
+    /// Those of several.
+    Others,
 }
 
 struct Builder<'a> {
     site: &'a Site<'a>,
     facts: &'a AttentionFacts,
+    strategy: Strategy,
+    /// The rank that owns the piece of keys with this first row.
+    owners: &'a HashMap<usize, usize>,
     graph: &'a Graph,
     rank: usize,
     /// Looked up, never walked.
@@ -80,8 +98,10 @@ struct Builder<'a> {
     fold: Fold,
     /// How many hops brought anything.
     received: usize,
-    /// The group that was started last, if nothing of it was waited for yet.
-    under_way: Option<usize>,
+    /// The groups that were started and not waited for, in order.
+    under_way: Vec<usize>,
+    /// Whether the transfers are all-gathers.
+    gathers: bool,
     finished: bool,
 }
 
@@ -98,9 +118,9 @@ impl Builder<'_> {
             },
             Op::Start(c, _) => self.start(c, &operands)?,
             Op::Wait => match self.place(&operands, 0)? {
-                Place::Arriving(pieces) => {
-                    self.under_way = None;
-                    Place::Packed(pieces)
+                Place::Arriving(pieces, whose, group) => {
+                    self.under_way.retain(|&g| g != group);
+                    Place::Packed(pieces, whose)
                 }
                 _ => return Err("nothing was started".into()),
             },
@@ -126,18 +146,27 @@ impl Builder<'_> {
         let own = &self.site.kv_layout.rows[self.rank];
         let held = self.graph.ty(self.graph.result(id)).shape.get(2).copied();
         if held == Some(0) {
-            return Ok(Place::Packed(vec![]));
+            return Ok(Place::Packed(vec![], Whose::Own));
         }
         if held != Some(row_count(own)) {
             return Err("it is not over the rank's keys and values".into());
         }
-        let pieces = self.slots.lay("kv.local", own, |rows| self.facts.kv_bytes(rows));
+        // As they are cut where they are used.
+        let cut = |v: ValueId| {
+            self.graph.uses(v).into_iter().find_map(|(op, _)| match self.graph.op(op) {
+                Op::Chunk { of, .. } => Some(of.clone()),
+                Op::Partial(p) => Some(p.k_rows.clone()),
+                _ => None,
+            })
+        };
+        let pieces = cut(self.graph.result(id)).unwrap_or_else(|| own.clone());
+        let pieces = self.slots.lay("kv.local", &pieces, |rows| self.facts.kv_bytes(rows));
         self.step(
             Stream::Compute,
             StepOp::Pack { pieces: pieces.clone() },
             "own keys and values side by side: one message a hop".into(),
         );
-        Ok(Place::Packed(pieces))
+        Ok(Place::Packed(pieces, Whose::Own))
     }
 
     fn chunk(&self, of: Place, rows: &[Progression]) -> Result<Place, String> {
@@ -145,10 +174,10 @@ impl Builder<'_> {
             Place::Queries(own) if rows.iter().all(|r| own.contains(r)) => Ok(Place::Queries(rows.to_vec())),
             Place::Keys if rows.is_empty() => Ok(Place::Keys),
             Place::Leaf(argument) => Ok(Place::Leaf(argument)),
-            Place::Packed(pieces) => {
+            Place::Packed(pieces, whose) => {
                 let find = |r: &Progression| pieces.iter().find(|p| p.rows == *r).copied();
                 let chosen = rows.iter().map(find).collect::<Option<Vec<_>>>();
-                chosen.map(Place::Packed).ok_or_else(|| "it cuts a piece of keys".into())
+                chosen.map(|c| Place::Packed(c, whose)).ok_or_else(|| "it cuts a piece of keys".into())
             }
             _ => Err("rows are cut of what has no such pieces".into()),
         }
@@ -158,12 +187,13 @@ impl Builder<'_> {
         let sent = match operands {
             [] => vec![],
             _ => match self.place(operands, 0)? {
-                Place::Packed(pieces) => pieces,
+                Place::Packed(pieces, _) => pieces,
                 _ => return Err("only packed keys and values travel".into()),
             },
         };
         let group = collective.group();
-        self.under_way = Some(group);
+        self.under_way.push(group);
+        self.gathers = matches!(collective, Collective::AllGather { .. });
         match collective {
             Collective::SendRecv { to, from, rows, .. } => self.hop(group, *to, *from, rows, &sent),
             Collective::AllGather { rows, .. } => self.gather(group, rows, &sent),
@@ -201,14 +231,18 @@ impl Builder<'_> {
             recvs.into_iter().collect(),
             reason,
         );
-        Ok(Place::Arriving(arriving))
+        let whose =
+            rows.first().and_then(|p| self.owners.get(&p.start)).map_or(Whose::Others, |&r| Whose::Of(r));
+        Ok(Place::Arriving(arriving, whose, group))
     }
 
-    /// Everyone's pieces in one slot, but for the rank's own, which stay where they are.
+    /// Everyone's pieces of a stage in one slot, but for the rank's own, which stay where they are.
     fn gather(&mut self, group: usize, rows: &[Vec<Progression>], sent: &[KvPiece]) -> Result<Place, String> {
         let foreign: Vec<Progression> =
             rows.iter().enumerate().filter(|(r, _)| *r != self.rank).flat_map(|(_, p)| p.clone()).collect();
-        let arriving = self.slots.lay("kv.all", &foreign, |rows| self.facts.kv_bytes(rows));
+        let slot =
+            if self.strategy == Strategy::AllGather { "kv.all".into() } else { format!("kv.stage{group}") };
+        let arriving = self.slots.lay(&slot, &foreign, |rows| self.facts.kv_bytes(rows));
         let (mut sends, mut recvs, mut all) = (vec![], vec![], vec![]);
         let mut rest = arriving.as_slice();
         for (peer, pieces) in rows.iter().enumerate() {
@@ -226,9 +260,12 @@ impl Builder<'_> {
                 recvs.push(Transfer { peer, views: views(theirs) });
             }
         }
-        let reason = "all keys and values at once, under the work on the own ones".into();
+        let reason = match group {
+            1 => "keys and values from everyone, under the work on the own ones".into(),
+            _ => format!("the next part, under the work on those of stage {}", group - 1),
+        };
         self.exchange(group, ExchangeKind::AllGather, sends, recvs, reason);
-        Ok(Place::Arriving(all))
+        Ok(Place::Arriving(all, Whose::Others, group))
     }
 
     fn exchange(
@@ -246,7 +283,7 @@ impl Builder<'_> {
         let Place::Queries(rows) = self.place(operands, 0)? else {
             return Err("operand 0 holds no queries".into());
         };
-        let Place::Packed(kv) = self.place(operands, 1)? else {
+        let Place::Packed(kv, whose) = self.place(operands, 1)? else {
             return Err("operand 1 holds no keys that have arrived".into());
         };
         if rows != p.q_rows || !kv.iter().map(|k| k.rows).eq(p.k_rows.iter().copied()) {
@@ -260,7 +297,7 @@ impl Builder<'_> {
         if rows.is_empty() {
             return Ok(());
         }
-        let reason = self.why(&kv);
+        let reason = self.why(&kv, whose);
         let q = rows.into_iter().map(|rows| QPiece { rows, carry: None }).collect();
         // Carries are known when all merges are.
         let (carry_in, sinks_here, cast_out) = (false, false, false);
@@ -270,28 +307,26 @@ impl Builder<'_> {
     }
 
     /// Why a partial stands where it does.
-    fn why(&self, kv: &[KvPiece]) -> String {
-        let layout = &self.site.kv_layout.rows;
-        let owner = |piece: &KvPiece| layout.iter().position(|rows| rows.contains(&piece.rows));
-        let mut owners: Vec<usize> = kv.iter().filter_map(owner).collect();
-        owners.sort_unstable();
-        owners.dedup();
-        let whose = match owners.as_slice() {
-            [] => return "these rows see no key".into(),
-            [one] if *one == self.rank => "own keys".to_owned(),
-            [one] => format!("keys of rank {one}"),
-            _ => "keys of the other ranks".to_owned(),
+    fn why(&self, kv: &[KvPiece], whose: Whose) -> String {
+        let whose = match whose {
+            _ if kv.is_empty() => return "these rows see no key".into(),
+            Whose::Own => "own keys".to_owned(),
+            Whose::Of(rank) => format!("keys of rank {rank}"),
+            Whose::Others => {
+                let mut owners = kv.iter().map(|p| self.owners.get(&p.rows.start));
+                let first = owners.next().flatten();
+                match first.filter(|_| owners.all(|o| o == first)) {
+                    Some(rank) => format!("keys of rank {rank}"),
+                    None => "keys of the other ranks".to_owned(),
+                }
+            }
         };
-        match self.under_way {
-            Some(_) if self.site_gathers() => format!("{whose} while the others' arrive"),
+        match self.under_way.first() {
+            Some(1) if self.gathers => format!("{whose} while the others' arrive"),
+            Some(stage) if self.gathers => format!("{whose} while stage {stage} arrives"),
             Some(hop) => format!("{whose} while hop {hop} is under way"),
             None => format!("{whose}; nothing is under way"),
         }
-    }
-
-    fn site_gathers(&self) -> bool {
-        let gathers = |s: &Step| matches!(s.op, StepOp::Exchange { kind: ExchangeKind::AllGather, .. });
-        self.steps.iter().any(gathers)
     }
 
     fn finish(&mut self, id: OpId, operands: &[ValueId]) -> Result<(), String> {

@@ -21,6 +21,7 @@ use crate::ir::{Graph, OpId};
 use crate::ring::Strategy;
 use crate::ring::site::Site;
 use crate::shard::Program;
+use std::collections::HashMap;
 
 /// Why island graphs could not be scheduled. It always means a fault in the pass itself.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +57,8 @@ pub struct Draft<'a> {
     site: Site<'a>,
     strategy: Strategy,
     attention: AttentionFacts,
+    /// The rank that owns the piece of keys with this first row; looked up, never walked.
+    owners: HashMap<usize, usize>,
     ranks: Vec<RankProgram>,
 }
 
@@ -68,7 +71,9 @@ impl<'a> Draft<'a> {
         let site =
             Site::of(program, op).map_err(|e| ScheduleError { island: e.at, rank: 0, why: e.reason })?;
         let attention = facts(&site);
-        Ok(Draft { site, strategy, attention, ranks: vec![] })
+        let owned = site.kv_layout.rows.iter().enumerate();
+        let owners = owned.flat_map(|(r, rows)| rows.iter().map(move |p| (p.start, r))).collect();
+        Ok(Draft { site, strategy, attention, owners, ranks: vec![] })
     }
 
     /// Schedules the island graph of the next rank.
@@ -80,7 +85,8 @@ impl<'a> Draft<'a> {
         if rank >= self.site.ranks() {
             return Err(self.fault(rank, format!("there are {} ranks", self.site.ranks())));
         }
-        let program = build::rank_program(&self.site, &self.attention, graph, rank);
+        let claim = (&self.attention, self.strategy);
+        let program = build::rank_program(&self.site, claim, &self.owners, graph, rank);
         self.ranks.push(program.map_err(|why| self.fault(rank, why))?);
         Ok(())
     }

@@ -48,6 +48,18 @@ fn all_keys_gathered_at_once() {
 }
 
 #[test]
+fn keys_gathered_in_stages() {
+    let case = Case::new(16, 2, LayoutKind::Zigzag, Mask::causal(0));
+    shows("causal_zigzag_p2_all_gather_staged", &case, Strategy::AllGatherStaged, &[1]);
+}
+
+#[test]
+fn the_ring_the_other_way_round() {
+    let case = Case::new(24, 3, LayoutKind::Zigzag, Mask::causal(0));
+    shows("causal_zigzag_p3_reverse", &case, Strategy::RingReverse, &[1]);
+}
+
+#[test]
 fn thirteen_rows_on_three_ranks() {
     let case = Case::new(13, 3, LayoutKind::Contiguous, Mask::none());
     shows("uneven_contiguous_p3", &case, Strategy::Ring, &[0, 2]);

@@ -3,7 +3,7 @@
 use crate::case::{Case, cases};
 use annulus::ir::{Collective, Graph, Op, Type, ValueId};
 use annulus::layout::{LayoutKind, Progression};
-use annulus::mask::{Fill, Mask, Term};
+use annulus::mask::{Fill, Mask, Term, Tile};
 use annulus::ring::Strategy;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -57,7 +57,8 @@ fn matches_up(case: &Case, way: Strategy) -> Result<(), TestCaseError> {
                     prop_assert_eq!(to.is_some(), part.message.is_some());
                     prop_assert_eq!(from.is_some(), !rows.is_empty());
                     if let Some(to) = *to {
-                        prop_assert_eq!(to, (r + 1) % case.ranks);
+                        let on = if way == Strategy::RingReverse { case.ranks - 1 } else { 1 };
+                        prop_assert_eq!(to, (r + on) % case.ranks);
                         let Some(Part {
                             collective: Collective::SendRecv { from, rows, .. }, expected, ..
                         }) = ranks[to].get(group)
@@ -75,14 +76,35 @@ fn matches_up(case: &Case, way: Strategy) -> Result<(), TestCaseError> {
                     }
                 }
                 Collective::AllGather { rows, .. } => {
-                    prop_assert_eq!(rows, &own);
-                    prop_assert_eq!(&part.sent, &own[r]);
-                    prop_assert!(ranks.iter().all(|other| other.contains_key(group)));
+                    prop_assert_eq!(&part.sent, &rows[r]);
+                    for other in (0..case.ranks).filter(|&o| o != r) {
+                        let there = ranks[other].get(group).map(|p| &p.collective);
+                        let alone = rows.iter().enumerate().all(|(s, sent)| s == other || sent.is_empty());
+                        let same = matches!(there, Some(Collective::AllGather { rows: theirs, .. }) if theirs == rows);
+                        prop_assert!(
+                            same || alone && there.is_none(),
+                            "rank {other} takes no part in stage {group}"
+                        );
+                    }
                 }
             }
         }
+        if matches!(way, Strategy::AllGather | Strategy::AllGatherStaged) {
+            // Every row that another rank may see is sent once, and no other.
+            let mut sent: Vec<usize> = groups.values().flat_map(|p| &p.sent).flat_map(|p| p.rows()).collect();
+            sent.sort_unstable();
+            let needed = |piece: &&Progression| (0..case.ranks).any(|o| o != r && sees(case, o, piece));
+            let mut want: Vec<usize> = own[r].iter().filter(needed).flat_map(|p| p.rows()).collect();
+            want.sort_unstable();
+            prop_assert_eq!(sent, want);
+        }
     }
     Ok(())
+}
+
+/// Whether a row of the rank may see one of the piece.
+fn sees(case: &Case, rank: usize, piece: &Progression) -> bool {
+    case.q_rows()[rank].iter().any(|q| case.attention.mask.tile(q, piece) != Tile::Skip)
 }
 
 proptest! {
@@ -98,16 +120,16 @@ proptest! {
     #[test]
     fn nothing_travels_that_no_rank_ahead_needs(case in cases()) {
         // A piece goes on only while some rank at that distance or farther sees one of its rows.
-        let tiles = |rank: usize, piece: &Progression| {
-            case.q_rows()[rank].iter().any(|q| case.attention.mask.tile(q, piece) != annulus::mask::Tile::Skip)
-        };
         let own = case.kv_rows();
-        for (r, graph) in case.islands(Strategy::Ring).iter().enumerate() {
-            for (hop, part) in parts(graph, &own[r]) {
-                for piece in part.sent {
-                    let source = own.iter().position(|rows| rows.contains(&piece)).unwrap();
-                    prop_assert_eq!((source + hop) % case.ranks, (r + 1) % case.ranks);
-                    prop_assert!((hop..case.ranks).any(|d| tiles((source + d) % case.ranks, &piece)));
+        for (way, on) in [(Strategy::Ring, 1), (Strategy::RingReverse, case.ranks - 1)] {
+            for (r, graph) in case.islands(way).iter().enumerate() {
+                for (hop, part) in parts(graph, &own[r]) {
+                    for piece in part.sent {
+                        let source = own.iter().position(|rows| rows.contains(&piece)).unwrap();
+                        let there = |hops: usize| (source + on * hops) % case.ranks;
+                        prop_assert_eq!(there(hop), (r + on) % case.ranks);
+                        prop_assert!((hop..case.ranks).any(|d| sees(&case, there(d), &piece)));
+                    }
                 }
             }
         }
@@ -128,8 +150,12 @@ fn a_full_mask_sends_exactly_p_minus_1_of_p() {
                 let case = Case::new(ranks * 4, ranks, kind, Mask::none());
                 for rank in case.schedule(way).ranks {
                     assert_eq!(rank.bytes_sent() * ranks, (ranks - 1) * kv_bytes(&case));
-                    let hops = if way == Strategy::Ring { ranks - 1 } else { usize::from(ranks > 1) };
-                    assert_eq!(rank.messages(), hops);
+                    let messages = match way {
+                        Strategy::Ring | Strategy::RingReverse => ranks - 1,
+                        Strategy::AllGather => usize::from(ranks > 1),
+                        Strategy::AllGatherStaged => 4 * usize::from(ranks > 1),
+                    };
+                    assert_eq!(rank.messages(), messages);
                 }
             }
         }
@@ -143,6 +169,31 @@ fn dead_halves_of_a_zigzag_stay_at_home() {
         let case = Case::new(ranks * 4, ranks, LayoutKind::Zigzag, Mask::causal(0));
         let sent: usize = case.schedule(Strategy::Ring).ranks.iter().map(|r| r.bytes_sent()).sum();
         assert_eq!(sent as f64, fraction * ((ranks - 1) * kv_bytes(&case)) as f64, "P = {ranks}");
+    }
+}
+
+/// `maths.md` 6.4, the other way round: three quarters, whatever the number of ranks. Of an uneven length, the rows of every
+/// first half P − 1 times, and of a second half as often as there are ranks before its own.
+#[test]
+fn the_reversed_ring_of_a_zigzag_sends_three_quarters() {
+    for ranks in 2..=16 {
+        let case = Case::new(ranks * 4, ranks, LayoutKind::Zigzag, Mask::causal(0));
+        let sent: usize = case.schedule(Strategy::RingReverse).ranks.iter().map(|r| r.bytes_sent()).sum();
+        assert_eq!(sent * 4, 3 * (ranks - 1) * kv_bytes(&case), "P = {ranks}");
+        for rows in [2 * ranks + 1, 4 * ranks - 1, 53] {
+            let case = Case::new(rows, ranks, LayoutKind::Zigzag, Mask::causal(0));
+            let per_row = kv_bytes(&case) / rows;
+            let own = case.kv_rows();
+            let half = |r: usize, i: usize| own[r].get(i).map_or(0, |p| p.len);
+            let back: usize = (0..ranks).map(|r| half(r, 0) * (ranks - 1) + half(r, 1) * r).sum();
+            let on: usize = (0..ranks)
+                .map(|r| half(r, 0) * (ranks - 1) + half(r, 1) * if r == 0 { 0 } else { ranks - 1 })
+                .sum();
+            for (way, want) in [(Strategy::RingReverse, back), (Strategy::Ring, on)] {
+                let sent: usize = case.schedule(way).ranks.iter().map(|r| r.bytes_sent()).sum();
+                assert_eq!(sent, want * per_row, "{way:?} of {rows} rows on {ranks}");
+            }
+        }
     }
 }
 

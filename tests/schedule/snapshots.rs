@@ -35,6 +35,18 @@ fn all_keys_gathered_at_once() {
 }
 
 #[test]
+fn keys_gathered_in_stages() {
+    let case = Case::new(16, 2, LayoutKind::Zigzag, Mask::causal(0));
+    shows("causal_zigzag_p2_all_gather_staged", &case, Strategy::AllGatherStaged);
+}
+
+#[test]
+fn the_ring_the_other_way_round() {
+    let case = Case::new(24, 3, LayoutKind::Zigzag, Mask::causal(0));
+    shows("causal_zigzag_p3_reverse", &case, Strategy::RingReverse);
+}
+
+#[test]
 fn thirteen_rows_on_three_ranks() {
     shows("uneven_contiguous_p3", &Case::new(13, 3, LayoutKind::Contiguous, Mask::none()), Strategy::Ring);
 }
