@@ -198,8 +198,8 @@ impl<'a> Builder<'a> {
         // Of each stage the pieces of each rank.
         let mut rows = vec![vec![Vec::new(); self.site.ranks()]; stages];
         for rank in 0..self.site.ranks() {
-            for (stage, pieces) in in_parts(&route.leaves_home(rank), stages).into_iter().enumerate() {
-                rows[stage][rank] = pieces;
+            for (stage, part) in rows.iter_mut().zip(in_parts(&route.leaves_home(rank), stages)) {
+                stage[rank] = part;
             }
         }
         let home =

@@ -10,7 +10,7 @@ use annulus::schedule::{Schedule, parse};
 
 /// Each with a name: 1 to 8 ranks, both strategies, layouts with shares that are even, uneven and empty, cross attention,
 /// masks that hide blocks and masks that hide none, with sinks and without.
-pub(crate) fn corpus() -> Vec<(String, Schedule)> {
+pub(crate) fn corpus() -> Vec<(String, Case, Schedule)> {
     let window = |left, right| Mask {
         terms: vec![Term::Window { left: Some(left), right: Some(right), offset: 0 }],
         fill: Fill::NegInf,
@@ -46,6 +46,8 @@ pub(crate) fn corpus() -> Vec<(String, Schedule)> {
         .map(|(ranks, kind, name, mask, (rows, keys), way)| {
             let mut case = Case::new(rows, ranks, kind, mask.clone());
             case.sizes.kv_len = keys;
+            // Logits of ±1e4 among the arguments leave f32 few digits.
+            (case.dtype, case.attention.acc) = (DType::F64, DType::F64);
             if name == "tensor" {
                 let shape = vec![rows, keys];
                 case.leaves = vec![LeafCase { dtype: DType::Bool, shape, by_query_rows: true }];
@@ -56,7 +58,8 @@ pub(crate) fn corpus() -> Vec<(String, Schedule)> {
                 case.attention.sinks = Some(3 + case.leaves.len());
                 case.leaves.push(LeafCase { dtype: DType::F32, shape, by_query_rows: false });
             }
-            (format!("{way:?} {kind} {name} {rows}x{keys} on {ranks}"), case.schedule(way))
+            let schedule = case.schedule(way);
+            (format!("{way:?} {kind} {name} {rows}x{keys} on {ranks}"), case, schedule)
         })
         .collect()
 }

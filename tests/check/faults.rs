@@ -3,6 +3,7 @@
 use crate::corpus::{corpus, example, with_sinks};
 use crate::plant::KINDS;
 use crate::right::CHECKS;
+use crate::sound::computes;
 use annulus::check::{Report, check};
 use annulus::mask::Tile;
 use annulus::schedule::StepOp;
@@ -10,19 +11,25 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Every how many-th schedule of the corpus a kind of fault is planted in.
-const SHARE: usize = 23;
+const SHARE: usize = 37;
 
 #[test]
 fn every_planted_fault_is_named() {
     let corpus = corpus();
     let mut planted: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut harmless: BTreeMap<&str, usize> = BTreeMap::new();
     let mut survivors: Vec<String> = Vec::new();
     for (k, kind) in KINDS.iter().enumerate() {
         // Each kind takes other schedules; all kinds together take all.
-        for (name, schedule) in corpus.iter().skip(k % SHARE).step_by(SHARE) {
+        for (name, case, schedule) in corpus.iter().skip(k % SHARE).step_by(SHARE) {
             for (fault, rank, step) in (kind.plant)(schedule) {
                 *planted.entry(kind.name).or_default() += 1;
                 let report = check(&fault);
+                if report.failed.is_empty() && computes(case, &fault, 7).is_ok() {
+                    // Keys that a gather brings and nobody here reads may lie anywhere.
+                    *harmless.entry(kind.name).or_default() += 1;
+                    continue;
+                }
                 if !report.failed.iter().any(|f| kind.checks.contains(&f.check)) {
                     let found: Vec<&str> = report.failed.iter().map(|f| f.check).collect();
                     survivors.push(format!("{} in {name}, rank {rank}, step {step}: {found:?}", kind.name));
@@ -32,6 +39,11 @@ fn every_planted_fault_is_named() {
         }
     }
     assert!(survivors.is_empty(), "{} of {planted:?}:\n{}", survivors.len(), survivors.join("\n"));
+    let allowed = ["keys are received in another slot", "keys are sent from another slot"];
+    assert!(
+        harmless.iter().all(|(name, &n)| allowed.contains(name) && n * 2 < planted[name]),
+        "{harmless:?}"
+    );
     for kind in KINDS {
         assert!(planted.get(kind.name).is_some_and(|&n| n >= 8), "{}: {planted:?}", kind.name);
     }
@@ -48,7 +60,7 @@ fn consistent(report: &Report) -> bool {
 #[test]
 fn what_is_only_slower_is_no_fault() {
     // A mask applied where nothing is masked, an event that nobody needs, a wait that another one implies.
-    for (name, schedule) in corpus().iter().step_by(3) {
+    for (name, _, schedule) in corpus().iter().step_by(3) {
         let mut slower = schedule.clone();
         for rank in &mut slower.ranks {
             let mut events = rank.steps.iter().filter(|s| s.records.is_some()).count();
