@@ -342,8 +342,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) attn_partia
             }
             if (!clear) covers[t].put(p, plan, at, row + 16 * t, lane, s[t]);
             float shrink[2];
-            if (soft[t].weigh(s[t], unit, shrink)) shrink_rows(o[t], shrink);
+            soft[t].peak(s[t], unit, shrink);
+            soft[t].weigh(s[t], unit, shrink);
             pack_weights(weights[t], s[t]);
+            shrink_moved(o[t], shrink);
         }
         if (CAN_HIDE && odd) {
             block_sync();  // every warp is done with k, which now takes the weights

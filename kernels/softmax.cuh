@@ -11,6 +11,9 @@
 // A score may be near −FLT_MAX (a bias or a fill of finfo.min), which times log2 e overflows: then differences come first.
 constexpr bool WIDE = BIAS || FILL != FILL_NEG_INF;
 
+// How far the maximum may lead the reference: 8·ln 2.
+constexpr float LAG = 5.5f;
+
 template <int N>
 struct Softmax {
     float m[2];  // the reference, in natural units
@@ -23,62 +26,60 @@ struct Softmax {
 
     // What weights are counted from: m·log2 e, or m if WIDE; 0 for −∞.
     __device__ float from(int half) const {
-        return m[half] == -INFINITY ? 0.0f : WIDE ? m[half] : product(m[half], LOG2E);
+        float x = WIDE ? m[half] : product(m[half], LOG2E);
+        return m[half] == -INFINITY ? 0.0f : x;
     }
 
     // exp(x − m) of x in natural units.
     __device__ float weight(int half, float x) const {
-        if (x == m[half]) return x == -INFINITY ? 0.0f : 1.0f;
-        return exp2_fast(WIDE ? (x - from(half)) * LOG2E : product(x, LOG2E) - from(half));
+        float y = exp2_fast(WIDE ? (x - from(half)) * LOG2E : product(x, LOG2E) - from(half));
+        y = x == m[half] ? 1.0f : y;
+        return x == -INFINITY ? 0.0f : y;
     }
 
     // Moves the reference; returns by what sums so far shrink.
     __device__ float refer(int half, float to) {
         float before = m[half];
         m[half] = to;
-        return before == to ? 1.0f : weight(half, before);
+        float shrink = weight(half, before);
+        return before == to ? 1.0f : shrink;
     }
 
-    // Turns scores, in `unit`s, into weights exp(score − m) and adds them to l. Returns whether m moved; then o must be
-    // multiplied by `shrink`.
-    __device__ bool weigh(float (&s)[N / 2], float unit, float (&shrink)[2]) {
-        float top[4] = {s[0], s[2], s[1], s[3]};
-#pragma unroll
-        for (int i = 4; i < N / 2; i += 4) {
-            top[0] = max_or_nan(top[0], s[i]);
-            top[1] = max_or_nan(top[1], s[i + 2]);
-            top[2] = max_or_nan(top[2], s[i + 1]);
-            top[3] = max_or_nan(top[3], s[i + 3]);
-        }
-        float peak[2];
-        bool grew = false;
+    // Moves the reference where scores, in `unit`s, grow past it. o must then be multiplied by `shrink`, which is 1 elsewhere.
+    // No branch, here and in `weigh`: maxima, exponentials and packing share the clocks with products that are under way.
+    __device__ void peak(const float (&s)[N / 2], float unit, float (&shrink)[2]) {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-            float x = max_or_nan(top[h], top[h + 2]);
-            x = max_or_nan(x, shuffle_xor(x, 1));
-            x = max_or_nan(x, shuffle_xor(x, 2));
-            peak[h] = x * unit;
-            grew |= !(peak[h] <= m[h] + 5.5f);  // 8·ln 2
-        }
-        bool moved = any_lane(grew);
-        if (moved) {
+            float top[2] = {s[2 * h], s[2 * h + 1]};
 #pragma unroll
-            for (int h = 0; h < 2; ++h) {
-                shrink[h] = refer(h, max_or_nan(m[h], peak[h]));
-                l[h] *= shrink[h];
+            for (int i = 4; i < N / 2; i += 4) {
+                top[0] = max_or_nan(top[0], s[i + 2 * h]);
+                top[1] = max_or_nan(top[1], s[i + 2 * h + 1]);
             }
+            float x = max_or_nan(top[0], top[1]);
+            x = max_or_nan(x, shuffle_xor(x, 1));
+            x = max_or_nan(x, shuffle_xor(x, 2)) * unit;
+            shrink[h] = refer(h, x <= m[h] + LAG ? m[h] : x);
         }
-        const float factor = unit * LOG2E, zero[2] = {from(0), from(1)};
-        float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    }
+
+    // Turns scores into weights exp(score − m) and adds them to l.
+    __device__ void weigh(float (&s)[N / 2], float unit, const float (&shrink)[2]) {
+        const float factor = unit * LOG2E;
 #pragma unroll
-        for (int i = 0; i < N / 2; ++i) {
-            float base = zero[(i >> 1) & 1];
-            s[i] = exp2_fast(WIDE ? (s[i] - base) * LOG2E : s[i] * factor - base);
-            sum[i & 3] += s[i];
+        for (int h = 0; h < 2; ++h) {
+            const float base = from(h);
+            float sum[2] = {l[h] * shrink[h], 0.0f};
+#pragma unroll
+            for (int i = 2 * h; i < N / 2; i += 4) {
+#pragma unroll
+                for (int e = 0; e < 2; ++e) {
+                    s[i + e] = exp2_fast(WIDE ? (s[i + e] - base) * LOG2E : s[i + e] * factor - base);
+                    sum[e] += s[i + e];
+                }
+            }
+            l[h] = sum[0] + sum[1];
         }
-        l[0] += sum[0] + sum[1];
-        l[1] += sum[2] + sum[3];
-        return moved;
     }
 };
 
@@ -88,8 +89,10 @@ __device__ inline void pack_weights(u32 (&weights)[N], const float (&s)[2 * N]) 
     for (int i = 0; i < N; ++i) weights[i] = pack_elements(s[2 * i], s[2 * i + 1]);
 }
 
+// Multiplies where a reference of the warp moved: most of the time none did.
 template <int N>
-__device__ inline void shrink_rows(float (&o)[N], const float (&shrink)[2]) {
+__device__ inline void shrink_moved(float (&o)[N], const float (&shrink)[2]) {
+    if (!any_lane(shrink[0] != 1.0f || shrink[1] != 1.0f)) return;
 #pragma unroll
     for (int i = 0; i < N; ++i) o[i] *= shrink[(i >> 1) & 1];
 }

@@ -176,14 +176,14 @@ fn large_scores() {
     }
 }
 
-/// Exponentials by polynomial, one and two slots for q.
+/// Warpgroups, turns, slots for q, and how many products go ahead of the softmax.
 #[test]
 fn tilings() {
     let key = hopper(64, 64, true);
-    for (warpgroups, turns, q_slots, exp2_by_fma) in
-        [(2, false, 1, 3), (3, true, 2, 8), (1, false, 2, 0), (2, true, 1, 0)]
+    for (warpgroups, turns, q_slots, values_ahead) in
+        [(2, false, 1, 3), (3, true, 2, 4), (1, false, 2, 1), (2, true, 1, 2)]
     {
-        let tiling = Tiling::Hopper(HopperTiling { warpgroups, turns, q_slots, exp2_by_fma, keys: 64 });
+        let tiling = Tiling::Hopper(HopperTiling { warpgroups, turns, q_slots, values_ahead, keys: 64 });
         run(&KernelKey { tiling, ..key }, &mut Problem::new(2, 1, 64, 64), |p| {
             p.queries(&[rows(0, 1, 330)]).chunk(&[rows(0, 1, 330)]).causal(0);
         });

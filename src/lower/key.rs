@@ -1,7 +1,9 @@
 //! What a kernel is made from: integers and enums, nothing else.
 
 use super::arch::Arch;
-use super::tile::{HopperTiling, PortableTiling, head_class, hopper_tiling, portable_tiling};
+use super::tile::{
+    HopperTiling, LONG, LONG_FROM, PortableTiling, head_class, hopper_tiling, portable_tiling,
+};
 
 /// One kernel `attn_partial`. Equal keys give equal text; nothing of a model but these facts reaches it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -93,13 +95,7 @@ impl KernelKey {
             return None;
         }
         let (dk, dv) = head_class(&super::tile::HOPPER_HEADS, dk, dv)?;
-        Some(KernelKey::plain(
-            Tiling::Hopper(hopper_tiling(dk, dv, positions)),
-            element,
-            (dk, dv),
-            16,
-            positions,
-        ))
+        Some(KernelKey::plain(Tiling::Hopper(hopper_tiling(dk, dv)), element, (dk, dv), 16, positions))
     }
 
     /// The plain portable kernel for these head sizes on this architecture. `None` if a head is too large.
@@ -119,6 +115,19 @@ impl KernelKey {
         let (dk, dv) = head_class(classes, dk, dv)?;
         let tiling = portable_tiling(element, dk, dv, positions, arch)?;
         Some(KernelKey::plain(Tiling::Portable(tiling), element, (dk, dv), copy, positions))
+    }
+
+    /// The same kernel in the cut that is best for so many key rows a launch.
+    #[must_use]
+    pub fn for_keys(self, rows: usize) -> KernelKey {
+        // The softcap's intermediate numbers would not fit the registers beside 176 scores.
+        let heads = (self.dk, self.dv) == (128, 128) && !self.softcap;
+        match self.tiling {
+            Tiling::Hopper(_) if heads && rows >= LONG_FROM => {
+                KernelKey { tiling: Tiling::Hopper(LONG), ..self }
+            }
+            _ => self,
+        }
     }
 
     fn plain(tiling: Tiling, element: Element, (dk, dv): (u16, u16), copy: u8, positions: bool) -> KernelKey {

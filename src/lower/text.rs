@@ -67,7 +67,8 @@ pub fn prelude(key: &KernelKey) -> String {
                 ("WGS", t.warpgroups.into()),
                 ("PINGPONG", t.turns.into()),
                 ("Q_SLOTS", t.q_slots.into()),
-                ("EXP2_BY_FMA", t.exp2_by_fma.into()),
+                ("VALUES_AHEAD", t.values_ahead.into()),
+                ("COPY", key.copy.into()),
                 ("PRODUCER_REGISTERS", producer),
                 ("CONSUMER_REGISTERS", consumer),
             ]);
@@ -90,7 +91,7 @@ pub fn prelude(key: &KernelKey) -> String {
 /// The files behind the contract; the last holds the entry point.
 pub fn body(key: &KernelKey) -> String {
     match (key.tiling, key.element) {
-        (Tiling::Hopper(_), _) => HOPPER.into(),
+        (Tiling::Hopper(_), _) => [SOFTMAX, HOPPER].concat(),
         (Tiling::Portable(_), Element::F32) => [PLAN, PORTABLE_F32].concat(),
         (Tiling::Portable(_), _) => [SOFTMAX, PLAN, PORTABLE].concat(),
     }

@@ -33,8 +33,10 @@ pub struct HopperTiling {
     pub turns: bool,
     /// Query tiles in shared memory: with two, the next one is loaded while this one is worked on.
     pub q_slots: u8,
-    /// How many exponentials of eight are computed by multiply-adds, beside those of the special function unit.
-    pub exp2_by_fma: u8,
+    /// Of the products of a block's weights with its values, 16 keys each, how many are issued before the softmax of the next
+    /// block. A product that takes weights from registers holds up what follows until the tensor cores are near it; those
+    /// issued later run under the exponentials.
+    pub values_ahead: u8,
 }
 
 /// The cut for these classes of heads.
@@ -43,28 +45,34 @@ pub struct HopperTiling {
 /// 2·keys·(DK+DV)) bytes; and a thread that multiplies holds DV/2 numbers of the output, keys/2 scores and keys/4 packed weights
 /// in 232 registers (two warpgroups) or 160 (three). A product wants at least 128 keys, so that reading k from shared memory
 /// keeps up with the tensor cores.
-pub fn hopper_tiling(dk: u16, dv: u16, positions: bool) -> HopperTiling {
-    let (warpgroups, keys, turns) = match (dk, dv) {
-        // Softmax takes as long as the products: a third warpgroup keeps the tensor cores busy, and 160 registers suffice.
-        (..=64, ..=64) => (3, 128, true),
-        // Under a mask, wider blocks waste more on the diagonal than they save.
-        (..=128, ..=128) if positions => (2, 128, true),
-        // 208 KiB; 192 keys no longer fit.
-        (..=128, ..=128) => (2, 176, true),
-        // 208 KiB, 200 registers.
-        (..=192, ..=128) => (2, 128, false),
+pub fn hopper_tiling(dk: u16, dv: u16) -> HopperTiling {
+    let (warpgroups, keys, turns, values_ahead) = match (dk, dv) {
+        // Softmax takes as long as the products: a third warpgroup keeps the tensor cores busy, and 160 registers suffice. With
+        // three, products need not be issued in parts.
+        (..=64, ..=64) => (3, 128, true, 8),
+        // 160 KiB.
+        (..=128, ..=128) => (2, 128, true, 4),
+        // 208 KiB.
+        (..=192, ..=128) => (2, 128, true, 4),
         // The output alone takes 96 registers.
-        (..=192, ..=192) => (2, 96, false),
-        // 224 KiB and all of 232 registers.
-        _ => (2, 80, false),
+        (..=192, ..=192) => (2, 96, false, 3),
+        // 224 KiB. The products are twice as long as the softmax: turns would only cost.
+        _ => (2, 80, false, 3),
     };
-    let tiling = HopperTiling { warpgroups, keys, turns, q_slots: 2, exp2_by_fma: 0 };
+    let tiling = HopperTiling { warpgroups, keys, turns, q_slots: 2, values_ahead };
     if tiling.shared_bytes(dk, dv) <= Arch::Sm90a.shared_limit() {
         tiling
     } else {
         HopperTiling { q_slots: 1, ..tiling }
     }
 }
+
+/// Key rows of a launch from which on [`LONG`] is faster: the fill and the drain of a tile are then small beside it.
+pub(super) const LONG_FROM: usize = 4097;
+
+/// The cut for heads of 128 and long rows of keys: 208 KiB and 219 registers; 192 keys no longer fit.
+pub(super) const LONG: HopperTiling =
+    HopperTiling { warpgroups: 2, keys: 176, turns: true, q_slots: 1, values_ahead: 6 };
 
 /// Room for barriers behind the tiles; the text checks that it suffices.
 const BARRIER_BYTES: usize = 512;

@@ -30,6 +30,8 @@ pub(crate) struct Case {
     pub(crate) name: String,
     /// Whether it runs on the portable kernel where there is a faster one.
     pub(crate) portable: bool,
+    /// Whether it runs in the cut for long rows of keys.
+    pub(crate) long: bool,
     pub(crate) element: Element,
     pub(crate) batch: usize,
     pub(crate) q_heads: usize,

@@ -13,10 +13,11 @@ const GUARD: usize = 256;
 /// The key of one launch of a case; `None` if the case is not for this GPU.
 fn key(case: &Case, launch: usize, arch: Arch) -> Option<KernelKey> {
     let last = launch + 1 == case.launches.len();
+    let keys = if case.long { usize::MAX } else { 0 };
     let plain = if case.portable {
         KernelKey::portable(case.element, case.dk, case.dv, case.positions(), arch)?
     } else if arch == Arch::Sm90a {
-        KernelKey::hopper(case.element, case.dk, case.dv, case.positions())?
+        KernelKey::hopper(case.element, case.dk, case.dv, case.positions())?.for_keys(keys)
     } else {
         return None;
     };
@@ -227,6 +228,12 @@ fn cases() -> Vec<Case> {
         case
     };
     let common: Vec<Case> = all.clone();
+    let long = common.iter().filter(|c| (65..=128).contains(&c.dk.max(c.dv)) && c.softcap == 0.0);
+    all.extend(long.cloned().map(|mut case| {
+        case.long = true;
+        case.name.push_str(" long");
+        case
+    }));
     all.extend(common.iter().cloned().map(portable));
     let f32_too = |case: &&Case| case.element == Element::Bf16 && case.gain < 10.0;
     all.extend(common.iter().filter(f32_too).cloned().map(|mut case| {
@@ -276,6 +283,7 @@ fn base(name: &str, dk: usize, dv: usize, sq: i32, sk: i32) -> Case {
     Case {
         name: format!("{name} d{dk}/{dv} {sq}x{sk}"),
         portable: false,
+        long: false,
         element: Element::Bf16,
         batch: 1,
         q_heads: 4,

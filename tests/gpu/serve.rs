@@ -2,7 +2,7 @@
 //!
 //! `time B HQ HKV SQ SK DK DV causal|full bf16|f16|f32 [NAME=n]…` times one whole launch;
 //! `step …` the same with a carry in and out, as a step in the middle of a ring. NAME is REPEAT, PORTABLE,
-//! or of the tile: BN, WGS, QS, FMA, TURNS; portable BN, WARPS, TILES, BLOCKS. Causal: the last query row sees the last key.
+//! or of the tile: BN, WGS, QS, AHEAD, TURNS; portable BN, WARPS, TILES, BLOCKS. Causal: the last query row sees the last key.
 //! The answer: `ms MEDIAN min MIN iqr IQR tflops T`, or `error WHY`.
 
 use super::case::Random;
@@ -81,7 +81,7 @@ fn parse(line: &str) -> Result<Request, String> {
         let (name, value) = word.split_once('=').ok_or_else(|| format!("{word}: expected NAME=n"))?;
         let value: usize = value.parse().map_err(|_| format!("{word} has no number"))?;
         match name {
-            "BN" | "WGS" | "QS" | "FMA" | "TURNS" | "WARPS" | "TILES" | "BLOCKS" => {
+            "BN" | "WGS" | "QS" | "AHEAD" | "TURNS" | "WARPS" | "TILES" | "BLOCKS" => {
                 request.tiling.insert(name.into(), value as u16);
             }
             "PORTABLE" => request.portable = value > 0,
@@ -98,7 +98,7 @@ fn key(r: &Request, arch: Arch) -> Result<KernelKey, String> {
     let plain = if portable {
         KernelKey::portable(r.element, dk, dv, r.causal, arch)
     } else {
-        KernelKey::hopper(r.element, dk, dv, r.causal)
+        KernelKey::hopper(r.element, dk, dv, r.causal).map(|key| key.for_keys(r.sizes[4]))
     };
     let mut key = plain.ok_or("there is no kernel for these head sizes")?;
     let given = |name: &str| r.tiling.get(name).copied();
@@ -107,7 +107,7 @@ fn key(r: &Request, arch: Arch) -> Result<KernelKey, String> {
             t.keys = given("BN").unwrap_or(t.keys);
             t.warpgroups = given("WGS").map_or(t.warpgroups, |n| n as u8);
             t.q_slots = given("QS").map_or(t.q_slots, |n| n as u8);
-            t.exp2_by_fma = given("FMA").map_or(t.exp2_by_fma, |n| n as u8);
+            t.values_ahead = given("AHEAD").map_or(t.values_ahead, |n| n as u8);
             t.turns = given("TURNS").map_or(t.turns, |n| n > 0);
         }
         Tiling::Portable(t) => {

@@ -36,7 +36,7 @@ pub(crate) const HOPPER: &[Fault] = &[
         found: " is ",
         edits: &[("i32 step = 8 * (i / 4) + (i & 1);", "i32 step = 8 * (i / 4) + (i & 1) - 1;")],
     },
-    Fault { name: "o is not rescaled", found: " of o is ", edits: &[("shrink_rows(o, shrink);", ";")] },
+    Fault { name: "o is not rescaled", found: " of o is ", edits: &[("shrink_moved(o, shrink);", ";")] },
     Fault {
         name: "k is released early",
         found: "while a product reads it",
@@ -74,7 +74,7 @@ pub(crate) const HOPPER: &[Fault] = &[
         found: "written after the last wgmma_fence",
         edits: &[
             ("hold(weights);\n                wgmma_fence();", ";"),
-            ("wgmma_fence();\n                issue_values", "issue_values"),
+            ("wgmma_fence();\n                const u64 v_here", "const u64 v_here"),
         ],
     },
     Fault {

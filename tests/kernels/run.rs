@@ -4,7 +4,7 @@ use crate::build::Compiler;
 use crate::faults::Fault;
 use crate::problem::{Problem, Rows};
 use crate::reference;
-use annulus::lower::{KernelKey, Operand, Tiling};
+use annulus::lower::{KernelKey, Operand};
 use half::{bf16, f16};
 use std::io::Write;
 use std::path::Path;
@@ -29,11 +29,11 @@ pub(crate) fn check(
         };
         let output = play((compiler, &key, fault), p, i, &carry, seeds)?;
         if key.cast_out {
-            return compare_out(p, &key, &output);
+            return compare_out(p, &output);
         }
         carry = split(p, &output);
     }
-    compare_carry(p, key, &carry)
+    compare_carry(p, &carry)
 }
 
 /// Bytes of a piece's carry: o, m, l.
@@ -223,20 +223,16 @@ fn rounding(p: &Problem) -> f64 {
 
 /// Weights are rounded to the element type before they meet v; scores are sums in f32, and exponents as large as they are
 /// lose what f32 cannot hold.
-fn relative_error(p: &Problem, key: &KernelKey, top: f64) -> f64 {
-    rounding(p) + sum_error(key, top)
+fn relative_error(p: &Problem, top: f64) -> f64 {
+    rounding(p) + sum_error(top)
 }
 
 /// Of sums of weights, which are not rounded.
-fn sum_error(key: &KernelKey, top: f64) -> f64 {
-    let exp2 = match key.tiling {
-        Tiling::Hopper(t) if t.exp2_by_fma > 0 => 1e-4,
-        _ => 0.0,
-    };
-    exp2 + (top + 10.0) * 2f64.powi(-21)
+fn sum_error(top: f64) -> f64 {
+    (top + 10.0) * 2f64.powi(-21)
 }
 
-fn compare_out(p: &Problem, key: &KernelKey, bytes: &[u8]) -> Result<(), String> {
+fn compare_out(p: &Problem, bytes: &[u8]) -> Result<(), String> {
     let count = p.batch * p.q_heads * p.q_rows();
     let (out, lse) = bytes.split_at(count * p.dv * 2);
     let (out, lse) = (out.as_chunks::<2>().0, floats(lse));
@@ -246,16 +242,16 @@ fn compare_out(p: &Problem, key: &KernelKey, bytes: &[u8]) -> Result<(), String>
     each_row(p, |batch, head, piece, i| {
         let want = reference::row(p, batch, head, piece, i);
         let at = (batch * p.q_heads + head) * p.q_rows() + p.local(piece) + i;
-        let relative = relative_error(p, key, want.top);
+        let relative = relative_error(p, want.top);
         for d in 0..p.dv {
             let within = want.size[d] * relative + want.out[d].abs() * rounding(p) + 1e-7;
             near(&format!("column {d}"), value(out[at * p.dv + d]), want.out[d], within)?;
         }
-        near("lse", lse[at], want.lse, sum_error(key, want.top) + want.lse.abs().min(1e9) * 2f64.powi(-22))
+        near("lse", lse[at], want.lse, sum_error(want.top) + want.lse.abs().min(1e9) * 2f64.powi(-22))
     })
 }
 
-fn compare_carry(p: &Problem, key: &KernelKey, carry: &[Vec<u8>]) -> Result<(), String> {
+fn compare_carry(p: &Problem, carry: &[Vec<u8>]) -> Result<(), String> {
     let carry: Vec<Vec<f64>> = carry.iter().map(|c| floats(c)).collect();
     each_row(p, |batch, head, piece, i| {
         let want = reference::row(p, batch, head, piece, i);
@@ -277,8 +273,8 @@ fn compare_carry(p: &Problem, key: &KernelKey, carry: &[Vec<u8>]) -> Result<(), 
             return Err(format!("m is {m}, and the maximum {}", want.m));
         }
         let factor = (want.m - m).exp();
-        let relative = relative_error(p, key, want.top);
-        near("l", l, want.l * factor, want.l * factor * sum_error(key, want.top))?;
+        let relative = relative_error(p, want.top);
+        near("l", l, want.l * factor, want.l * factor * sum_error(want.top))?;
         for (d, &o) in o.iter().enumerate() {
             let size = want.size[d] * want.l;
             near(&format!("column {d} of o"), o, want.o[d] * factor, size * factor * relative + 1e-7)?;
