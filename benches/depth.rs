@@ -80,19 +80,29 @@ fn main() {
         median(|| eval(&graph, &x, Precision::Declared).unwrap())
     });
 
-    let large = Llama::large(80);
-    let graph = large.shapes();
-    println!("the pass: 80 layers of {large}, shapes alone, to a proved schedule");
-    println!("  ranks          ms  of it find  islands    steps");
-    let found = median(|| find(&graph, &FindOptions::default())).as_secs_f64() * 1e3;
+    let shown = Llama::large(80);
+    println!("the pass: layers of {shown}, shapes alone, to a proved schedule");
+    println!(
+        "every strategy and layout is scheduled; ratio: ms a layer against the fewest layers on as many ranks"
+    );
+    println!("  layers  ranks          ms   ratio  of it find  islands    steps");
     for ranks in [8, 64] {
-        let options = Options::new(ranks);
-        let compiled = annulus::compile(&graph, &options).unwrap_or_else(|e| panic!("{e}"));
-        let split: usize = compiled.islands.iter().map(|i| i.uses.len()).sum();
-        assert_eq!((compiled.attentions.len(), split), (80, 80), "{:?}", compiled.missed.first());
-        let ms = median(|| annulus::compile(&graph, &options).unwrap()).as_secs_f64() * 1e3;
-        let steps: usize =
-            compiled.islands.iter().flat_map(|i| &i.schedule.ranks).map(|r| r.steps.len()).sum();
-        println!("  {ranks:>5}  {ms:>10.1}  {found:>10.1}  {:>7}  {steps:>7}", compiled.islands.len());
+        let mut fewest = None;
+        for layers in [20, 40, 80] {
+            let graph = Llama::large(layers).shapes();
+            let found = median(|| find(&graph, &FindOptions::default())).as_secs_f64() * 1e3;
+            let options = Options::new(ranks);
+            let compiled = annulus::compile(&graph, &options).unwrap_or_else(|e| panic!("{e}"));
+            let split: usize = compiled.islands.iter().map(|i| i.uses.len()).sum();
+            assert_eq!((compiled.attentions.len(), split), (layers, layers), "{:?}", compiled.missed.first());
+            let ms = median(|| annulus::compile(&graph, &options).unwrap()).as_secs_f64() * 1e3;
+            let ratio = ms / layers as f64 / *fewest.get_or_insert(ms / layers as f64);
+            let islands = &compiled.islands;
+            let steps: usize = islands.iter().flat_map(|i| &i.schedule.ranks).map(|r| r.steps.len()).sum();
+            let n = islands.len();
+            println!(
+                "  {layers:>6}  {ranks:>5}  {ms:>10.1}  {ratio:>6.2}  {found:>10.1}  {n:>7}  {steps:>7}"
+            );
+        }
     }
 }

@@ -25,7 +25,7 @@ mod pass;
 
 pub use driver::{Rejected, label};
 pub use error::Error;
-pub use pass::{Compiled, Island, Options, compile, find_attentions, run};
+pub use pass::{Compiled, Island, Options, compile, find_attentions, run, run_watched};
 
 /// The examples of the README are run as tests.
 #[cfg(doctest)]

@@ -109,7 +109,20 @@ pub fn find_attentions(graph: &Graph, options: &find::FindOptions) -> Result<Fou
 /// # Errors
 /// If an operation fails on a rank.
 pub fn run(compiled: &Compiled, inputs: &[Tensor], seed: u64) -> Result<Run, Error> {
-    Ok(cpu::run(&compiled.program, &compiled.schedules(), inputs, seed)?)
+    run_watched(compiled, inputs, seed, &mut |_| {})
+}
+
+/// [`run`]; `watch` is told again and again how far it has come.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_watched(
+    compiled: &Compiled,
+    inputs: &[Tensor],
+    seed: u64,
+    watch: &mut dyn FnMut(cpu::Progress),
+) -> Result<Run, Error> {
+    Ok(cpu::run_watched(&compiled.program, &compiled.schedules(), inputs, seed, watch)?)
 }
 
 impl Compiled {

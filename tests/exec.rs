@@ -318,6 +318,28 @@ fn a_missing_wait_shows_under_some_seed() {
     assert_eq!(planted, 4 * 5);
 }
 
+/// Keys whose last reader is done are NaN: who comes too early finds nothing old in a slot, only NaN or what it should.
+#[test]
+fn freed_bytes_are_nan() {
+    let mut case = causal(20, 5, LayoutKind::Contiguous);
+    case.facts.mask = Mask::none();
+    let args = case.local();
+    let mut schedule = schedule_of(&case, Way::Ring);
+    let (right, _) = run_island(&schedule, &args, 0).unwrap();
+    // The keys of the last hop lie where those of the hop before the last but one did.
+    let last = schedule.ranks[2].steps.iter_mut().rfind(|s| matches!(s.op, StepOp::AttnPartial { .. }));
+    last.unwrap().waits.clear();
+    let mut early = 0;
+    for seed in 1..300 {
+        let (got, _) = run_island(&schedule, &args, seed).unwrap();
+        if got != right {
+            assert!(got[2][0].to_f64().iter().all(|x| x.is_nan()), "seed {seed}");
+            early += 1;
+        }
+    }
+    assert!(early > 0);
+}
+
 /// Steps that can never run are named, with what they wait for.
 #[test]
 fn a_deadlock_is_named() {

@@ -56,7 +56,12 @@ pub(crate) fn run(args: &Run) -> Result<(), Stop> {
     let (compiled, mut report) = pass(&case, &args.split, &args.admit, args.model.verbose)?;
     let start = Instant::now();
     let progress = Progress::begin(args.model.verbose, &format!("running {} ranks", args.split.ranks));
-    let run = annulus::run(&compiled, &inputs, args.seed)?;
+    let run = annulus::run_watched(&compiled, &inputs, args.seed, &mut |at| {
+        progress.set(|| {
+            let steps = if at.steps > 0 { format!(", step {} of {}", at.begun, at.steps) } else { String::new() };
+            format!("running {} ranks: segment {} of {}{steps}", args.split.ranks, at.segment + 1, at.segments)
+        });
+    })?;
     drop(progress);
     model::note(args.model.verbose, "ran all ranks", start);
     let nan_ok = stored.is_none();

@@ -1,7 +1,8 @@
 //! The event loop: runs the schedule of one island on all ranks.
 //!
-//! One action at a time: a step of a rank that heads its stream and whose events have happened, or a message whose both
-//! ends are in their exchange. The seed picks which of those that may come next; no other order is kept.
+//! An action is a step of a rank that heads its stream and whose events have happened, or a message whose both ends are in
+//! their exchange. With seed 0 all steps that may come next run at once, each rank's on a core of its own, then all messages.
+//! Any other seed picks one action after another among those that may come next; no other order is kept.
 
 use super::acc::{Acc, decode};
 use super::arena::{Arena, locate};
@@ -14,6 +15,7 @@ use crate::layout::row_count;
 use crate::mask::Tile;
 use crate::schedule::flow::{Flow, Life};
 use crate::schedule::{KvPiece, QPiece, RankProgram, Schedule, StepOp, Stream};
+use rayon::prelude::*;
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 
@@ -25,10 +27,20 @@ type Outcome = (Vec<Vec<Tensor>>, Traffic);
 /// # Errors
 /// If the schedule or the arguments do not fit together, the steps cannot all run, or a row of the output is never written.
 pub fn run_island(schedule: &Schedule, args: &[Vec<Tensor>], seed: u64) -> Result<Outcome, ExecError> {
+    run_island_watched(schedule, args, seed, &mut |_, _| {})
+}
+
+/// The same; `watch` is told again and again how many steps of all ranks have begun, and how many there are.
+pub(super) fn run_island_watched(
+    schedule: &Schedule,
+    args: &[Vec<Tensor>],
+    seed: u64,
+    watch: &mut dyn FnMut(usize, usize),
+) -> Result<Outcome, ExecError> {
     let messages = validate(schedule, args)?;
     match schedule.attention.acc {
-        DType::F64 => run_typed::<f64>(schedule, args, &messages, seed),
-        _ => run_typed::<f32>(schedule, args, &messages, seed),
+        DType::F64 => run_typed::<f64>(schedule, args, &messages, seed, watch),
+        _ => run_typed::<f32>(schedule, args, &messages, seed, watch),
     }
 }
 
@@ -37,28 +49,44 @@ fn run_typed<A: Acc>(
     args: &[Vec<Tensor>],
     messages: &[Message],
     seed: u64,
+    watch: &mut dyn FnMut(usize, usize),
 ) -> Result<Outcome, ExecError> {
     let mut ranks: Vec<Rank<'_, A>> =
         args.iter().enumerate().map(|(r, args)| Rank::new(schedule, r, args)).collect();
-    let mut traffic = Traffic::of_ranks(ranks.len());
-    let mut pick = Pick::new(seed);
+    let steps = schedule.ranks.iter().map(|r| r.steps.len()).sum();
+    let mut pick = Pick { state: seed };
     let mut waiting: Vec<usize> = (0..messages.len()).collect();
     loop {
-        let ready = ready(&ranks, messages, &waiting);
+        let mut ready = ready(&ranks, messages, &waiting);
         if ready.is_empty() {
             break;
         }
-        match ready[pick.choose(&ready)] {
-            Action::Step { rank, stream } => ranks[rank].start(stream, messages, &mut traffic)?,
-            Action::Message { message, .. } => {
-                waiting.retain(|&m| m != message);
-                deliver(&mut ranks, &messages[message], &mut traffic);
+        if seed == 0 {
+            let begun: Vec<Result<(), ExecError>> =
+                ranks.par_iter_mut().map(|rank| rank.start_all(messages)).collect();
+            begun.into_iter().collect::<Result<(), _>>()?;
+            ready.retain(|a| matches!(a, Action::Message { .. }));
+        } else {
+            ready = vec![ready[pick.choose(ready.len())]];
+        }
+        for action in ready {
+            match action {
+                Action::Step { rank, stream } => ranks[rank].start(stream, messages)?,
+                Action::Message { message, .. } => {
+                    waiting.retain(|&m| m != message);
+                    deliver(&mut ranks, &messages[message]);
+                }
             }
         }
+        watch(ranks.iter().map(Rank::begun).sum(), steps);
     }
     if let Some(e) = stuck(schedule, &ranks) {
         return Err(e);
     }
+    let traffic = Traffic {
+        bytes_sent: ranks.iter().map(|r| r.bytes_sent).collect(),
+        messages: ranks.iter().map(|r| r.messages).collect(),
+    };
     let results = ranks.into_iter().map(Rank::results).collect::<Result<_, _>>()?;
     Ok((results, traffic))
 }
@@ -98,29 +126,18 @@ fn ready<A: Acc>(ranks: &[Rank<'_, A>], messages: &[Message], waiting: &[usize])
     out
 }
 
-/// Chooses among ready actions: round robin over the ranks for seed 0, else by splitmix64.
+/// Chooses among ready actions, by splitmix64.
 struct Pick {
-    seed: u64,
     state: u64,
-    cursor: usize,
 }
 
 impl Pick {
-    fn new(seed: u64) -> Pick {
-        Pick { seed, state: seed, cursor: 0 }
-    }
-
-    fn choose(&mut self, ready: &[Action]) -> usize {
-        if self.seed == 0 {
-            let i = ready.iter().position(|a| a.rank() >= self.cursor).unwrap_or(0);
-            self.cursor = ready[i].rank() + 1;
-            return i;
-        }
+    fn choose(&mut self, among: usize) -> usize {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % ready.len() as u64) as usize
+        ((z ^ (z >> 31)) % among as u64) as usize
     }
 }
 
@@ -156,6 +173,9 @@ struct Rank<'a, A> {
     /// Local rows of the output that are written: (first, how many).
     written: Vec<(usize, usize)>,
     freeing: Freeing,
+    /// What it sent.
+    bytes_sent: usize,
+    messages: usize,
 }
 
 /// When bytes of the arena are free: every step that reads what was written there is done.
@@ -220,6 +240,8 @@ impl<'a, A: Acc> Rank<'a, A> {
             lse: vec![A::NAN; rows],
             written: vec![],
             freeing: Freeing::of(program),
+            bytes_sent: 0,
+            messages: 0,
         }
     }
 
@@ -236,12 +258,19 @@ impl<'a, A: Acc> Rank<'a, A> {
         (free && step.waits.iter().all(|e| self.events.contains(e))).then_some(i)
     }
 
-    fn start(
-        &mut self,
-        stream: Stream,
-        messages: &[Message],
-        traffic: &mut Traffic,
-    ) -> Result<(), ExecError> {
+    /// How many of its steps have begun.
+    fn begun(&self) -> usize {
+        self.schedule.ranks[self.rank].steps.len() - self.queues.iter().map(VecDeque::len).sum::<usize>()
+    }
+
+    /// Starts what may start now.
+    fn start_all(&mut self, messages: &[Message]) -> Result<(), ExecError> {
+        let streams: Vec<Stream> =
+            Stream::ALL.into_iter().filter(|&s| self.startable(s).is_some()).collect();
+        streams.into_iter().try_for_each(|stream| self.start(stream, messages))
+    }
+
+    fn start(&mut self, stream: Stream, messages: &[Message]) -> Result<(), ExecError> {
         let Some(i) = self.queues[lane(stream)].pop_front() else { return Ok(()) };
         let schedule = self.schedule;
         let rank = self.rank;
@@ -260,7 +289,7 @@ impl<'a, A: Acc> Rank<'a, A> {
                 }
             }
             StepOp::Exchange { sends, recvs, .. } => {
-                traffic.messages[self.rank] += usize::from(!sends.is_empty());
+                self.messages += usize::from(!sends.is_empty());
                 // What is being received is nobody's to read until it is complete.
                 for m in messages.iter().filter(|m| m.to == (self.rank, i)) {
                     m.target.iter().for_each(|r| self.arena.poison(r.clone()));
@@ -399,9 +428,9 @@ impl<'a, A: Acc> Rank<'a, A> {
     }
 }
 
-fn deliver<A: Acc>(ranks: &mut [Rank<'_, A>], m: &Message, traffic: &mut Traffic) {
+fn deliver<A: Acc>(ranks: &mut [Rank<'_, A>], m: &Message) {
     let bytes = ranks[m.from.0].arena.collect(&m.source);
-    traffic.bytes_sent[m.from.0] += bytes.len();
+    ranks[m.from.0].bytes_sent += bytes.len();
     ranks[m.to.0].arena.scatter(&m.target, &bytes);
     ranks[m.from.0].through(m.from.1);
     ranks[m.to.0].through(m.to.1);

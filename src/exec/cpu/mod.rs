@@ -21,7 +21,7 @@ mod rows;
 mod validate;
 
 pub use island::run_island;
-pub use program::run;
+pub use program::{run, run_watched};
 
 use crate::ir::Tensor;
 
@@ -59,6 +59,19 @@ impl Traffic {
             *a += b;
         }
     }
+}
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The segment that runs, from 0.
+    pub segment: usize,
+    /// How many there are.
+    pub segments: usize,
+    /// Steps of the island, over all ranks, that have begun.
+    pub begun: usize,
+    /// How many it has; 0 if the segment is no island.
+    pub steps: usize,
 }
 
 /// The outcome of a run.

@@ -1,8 +1,8 @@
 //! Walks the segments of a program: local graphs by `eval`, gathers, islands.
 
-use super::island::run_island;
+use super::island::run_island_watched;
 use super::rows::{bytes, cut, join};
-use super::{ExecError, Run, Traffic};
+use super::{ExecError, Progress, Run, Traffic};
 use crate::eval::{Precision, eval};
 use crate::ir::{Op, OpId, Tensor, ValueId};
 use crate::schedule::Schedule;
@@ -22,13 +22,31 @@ pub fn run(
     inputs: &[Tensor],
     seed: u64,
 ) -> Result<Run, ExecError> {
+    run_watched(program, schedules, inputs, seed, &mut |_| {})
+}
+
+/// The same; `watch` is told again and again how far it has come.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_watched(
+    program: &Program,
+    schedules: &BTreeMap<OpId, Arc<Schedule>>,
+    inputs: &[Tensor],
+    seed: u64,
+    watch: &mut dyn FnMut(Progress),
+) -> Result<Run, ExecError> {
     let mut state = State::new(program, inputs)?;
     let uses = last_uses(program);
     for (i, segment) in program.segments.iter().enumerate() {
+        let mut tell = |begun, steps| {
+            watch(Progress { segment: i, segments: program.segments.len(), begun, steps });
+        };
+        tell(0, 0);
         match segment {
             Segment::Local(_) => state.local(i)?,
             Segment::Gather { value, .. } => state.gather(i, *value)?,
-            Segment::Island(op) => state.island(i, *op, schedules, seed)?,
+            Segment::Island(op) => state.island(i, *op, schedules, seed, &mut tell)?,
         }
         let dead: Vec<ValueId> = uses.iter().filter(|&(_, &last)| last == i).map(|(&v, _)| v).collect();
         for values in &mut state.values {
@@ -157,6 +175,7 @@ impl<'a> State<'a> {
         op: OpId,
         schedules: &BTreeMap<OpId, Arc<Schedule>>,
         seed: u64,
+        watch: &mut dyn FnMut(usize, usize),
     ) -> Result<(), ExecError> {
         let program = self.program;
         let name = self.name(program.graph.result(op)).to_owned();
@@ -184,7 +203,7 @@ impl<'a> State<'a> {
         }
         // Each island is given its own order.
         let order = if seed == 0 { 0 } else { seed.wrapping_add((segment as u64) << 32) };
-        let (results, traffic) = run_island(schedule, &args, order)
+        let (results, traffic) = run_island_watched(schedule, &args, order, watch)
             .map_err(|e| ExecError { at: format!("segment {segment}, {}", e.at), ..e })?;
         self.traffic.add(&traffic);
         for (rank, results) in results.into_iter().enumerate() {
