@@ -58,8 +58,14 @@ pub(crate) fn run(args: &Run) -> Result<(), Stop> {
     let progress = Progress::begin(args.model.verbose, &format!("running {} ranks", args.split.ranks));
     let run = annulus::run_watched(&compiled, &inputs, args.seed, &mut |at| {
         progress.set(|| {
-            let steps = if at.steps > 0 { format!(", step {} of {}", at.begun, at.steps) } else { String::new() };
-            format!("running {} ranks: segment {} of {}{steps}", args.split.ranks, at.segment + 1, at.segments)
+            let steps =
+                if at.steps > 0 { format!(", step {} of {}", at.begun, at.steps) } else { String::new() };
+            format!(
+                "running {} ranks: segment {} of {}{steps}",
+                args.split.ranks,
+                at.segment + 1,
+                at.segments
+            )
         });
     })?;
     drop(progress);

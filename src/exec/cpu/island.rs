@@ -265,8 +265,7 @@ impl<'a, A: Acc> Rank<'a, A> {
 
     /// Starts what may start now.
     fn start_all(&mut self, messages: &[Message]) -> Result<(), ExecError> {
-        let streams: Vec<Stream> =
-            Stream::ALL.into_iter().filter(|&s| self.startable(s).is_some()).collect();
+        let streams: Vec<Stream> = Stream::ALL.into_iter().filter(|&s| self.startable(s).is_some()).collect();
         streams.into_iter().try_for_each(|stream| self.start(stream, messages))
     }
 
