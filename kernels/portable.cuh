@@ -26,7 +26,7 @@
 //   ≤ 64         4       2      64       2           57428 at 64
 //   ≤ 192/128    4       2      48       2           90196 at 128, 118868 at 192/128
 //   ≤ 256        4       1      32       2          102484 at 256
-//   MASK, BIAS   4       1      as above 2           73812 at 128 (BN 48)
+//   else         4       1      as above 2           with MASK, BIAS or COPY < 16: those need registers
 //
 // With two row tiles each fragment of k and v serves two products, which halves the traffic of shared memory; o and s then
 // fill the registers: 128 + 96 of 255 at 128 and 48 keys, and with 64 keys some variants spill. Two blocks on a
@@ -137,7 +137,7 @@ __device__ inline void scores(float (&s)[ROW_TILES][BN / 2], const Fragments<DK>
     for (int t = 0; t < ROW_TILES; ++t)
 #pragma unroll
         for (int i = 0; i < BN / 2; ++i) s[t][i] = 0.0f;
-#pragma unroll
+#pragma unroll(DK > 192 ? 4 : DK)
     for (int d = 0; d < DK / 16; ++d) {
         u32 a[ROW_TILES][4];
 #pragma unroll
@@ -214,6 +214,7 @@ struct Cover {
         for (int h = 0; h < 2; ++h) {
             const Span span = seen(p, plan, at.piece, row + 8 * h);
 #if MASK
+            const i64 stride = forgotten(p.mask.key);
             const u8* mask = reinterpret_cast<const u8*>(p.mask.at) + leaf_row(p.mask, plan.work, p.q_piece[plan.work.piece].rows, query(p, plan, row + 8 * h));
 #endif
 #pragma unroll
@@ -223,7 +224,8 @@ struct Cover {
                 const bool inside = key < keys.len;
                 bool kept = key >= span.begin && key < span.end;
 #if MASK
-                kept = kept && mask[global_row(keys, key) * p.mask.key] != 0;
+                // Loads that depend on nothing run side by side.
+                kept = mask[global_row(keys, inside ? key : keys.len - 1) * stride] != 0 && kept;
 #endif
                 if (FILL == FILL_NEG_INF ? !kept : !inside) dead[j / 32] |= 1u << j % 32;
                 if (FILL != FILL_NEG_INF && !kept) filled[j / 32] |= 1u << j % 32;
@@ -238,12 +240,13 @@ struct Cover {
         const i32 first_key = at.block * BN + 2 * (lane & 3);
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
+            const i64 stride = forgotten(p.bias.key);
             const i64 leaf = leaf_row(p.bias, plan.work, p.q_piece[plan.work.piece].rows, query(p, plan, row + 8 * h));
 #pragma unroll
             for (int i = 0; i < BN / 4; ++i) {
                 const int j = 4 * (i / 2) + 2 * h + (i & 1);
                 const i32 key = first_key + 8 * (i / 2) + (i & 1);
-                float bias = key < keys.len ? leaf_number<BIAS>(p.bias, leaf + global_row(keys, key) * p.bias.key) : 0.0f;
+                float bias = key < keys.len ? leaf_number<BIAS>(p.bias, leaf + global_row(keys, key) * stride) : 0.0f;
                 if (bias == -INFINITY) dead[j / 32] |= 1u << j % 32;
                 s[j] += bias;
             }
@@ -317,17 +320,22 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) attn_partia
         const bool clear = at.clear(p, plan);
         const u32 k = buffer_of(left), v = k + K_BYTES;
 
-        copy_async_wait<0>();
-        // Also: every warp is done with the other buffer.
-        const bool odd = block_any(CAN_HIDE && !clear && holds_not_finite<BN, DV>(shared_base() + v));
-        if (left > 1) load_block(p, plan.work, shared_base() + buffer_of(left - 1), At(p, plan, left - 2));
-        copy_async_commit();
-
         Cover covers[ROW_TILES];
         if (!clear) {
 #pragma unroll
             for (int t = 0; t < ROW_TILES; ++t) covers[t].look(p, plan, at, row + 16 * t, lane);
         }
+
+        copy_async_wait<0>();
+        // Also: every warp is done with the other buffer.
+        bool odd = false;
+        if (CAN_HIDE)
+            odd = block_any(!clear && holds_not_finite<BN, DV>(shared_base() + v));
+        else
+            block_sync();
+        if (left > 1) load_block(p, plan.work, shared_base() + buffer_of(left - 1), At(p, plan, left - 2));
+        copy_async_commit();
+
         float s[ROW_TILES][BN / 2];
         u32 weights[ROW_TILES][BN / 4];
         const int l = forgotten(lane);

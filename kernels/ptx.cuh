@@ -16,7 +16,10 @@ __device__ inline u32 shared_address(const void* p) { return (u32)__cvta_generic
 // The number, but nobody knows: what is computed from it is computed again where it is used, instead of held in registers.
 template <class T>
 __device__ inline T forgotten(T x) {
-    asm volatile("" : "+r"(x));
+    if constexpr (sizeof(T) == 8)
+        asm volatile("" : "+l"(x));
+    else
+        asm volatile("" : "+r"(x));
     return x;
 }
 
