@@ -24,7 +24,8 @@
 //
 //   DK/DV      WARPS ROW_TILES  BN  BLOCKS_PER_SM   shared bytes with POSITIONS
 //   ≤ 64         4       2      64       2           57428 at 64
-//   ≤ 192/128    4       2      48       2           90196 at 128, 118868 at 192/128
+//   ≤ 128        4       2      48       2           90196 at 128
+//   ≤ 192/128    4       2      48       1          118868 at 192/128
 //   ≤ 256        4       1      32       2          102484 at 256
 //   else         4       1      as above 2           with MASK, BIAS or COPY < 16: those need registers
 //

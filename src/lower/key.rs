@@ -171,11 +171,16 @@ impl KernelKey {
         "attn_partial"
     }
 
+    /// Whether a portable kernel needs the registers of a second tile of rows for its masks, its bias or its narrow copies.
+    pub(super) fn tight(&self) -> bool {
+        self.mask || self.bias != Operand::None || self.copy < 16
+    }
+
     /// Query rows of a unit of work.
     pub fn rows(&self) -> usize {
         match self.tiling {
             Tiling::Hopper(t) => t.rows(),
-            Tiling::Portable(t) => t.rows(self.element),
+            Tiling::Portable(t) => t.rows(self.element, self.tight()),
         }
     }
 
@@ -200,7 +205,9 @@ impl KernelKey {
     pub fn shared_bytes(&self) -> usize {
         match self.tiling {
             Tiling::Hopper(t) => t.shared_bytes(self.dk, self.dv),
-            Tiling::Portable(t) => t.shared_bytes(self.element, self.dk, self.dv, self.positions),
+            Tiling::Portable(t) => {
+                t.shared_bytes(self.element, self.dk, self.dv, self.positions, self.tight())
+            }
         }
     }
 }

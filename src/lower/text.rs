@@ -76,7 +76,7 @@ pub fn prelude(key: &KernelKey) -> String {
         Tiling::Portable(t) => numbers.extend([
             ("COPY", key.copy.into()),
             ("WARPS", t.warps.into()),
-            ("ROW_TILES", t.row_tiles.into()),
+            ("ROW_TILES", t.row_tiles(key.tight()).into()),
             ("BLOCKS_PER_SM", t.blocks.into()),
         ]),
     }

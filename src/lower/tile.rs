@@ -98,7 +98,7 @@ impl HopperTiling {
 pub struct PortableTiling {
     /// Warps of a block.
     pub warps: u8,
-    /// Tiles of query rows per warp, of 16 rows, in f32 of 8.
+    /// Tiles of query rows per warp, of 16 rows, in f32 of 8; one where the key is `tight`.
     pub row_tiles: u8,
     /// Key rows of a block.
     pub keys: u16,
@@ -114,32 +114,45 @@ pub fn portable_tiling(
     positions: bool,
     arch: Arch,
 ) -> Option<PortableTiling> {
-    // Two tiles per warp halve the traffic of shared memory; o and s must fit the registers: row_tiles·(DV + keys) ≤ 384.
+    // Two tiles per warp halve the traffic of shared memory; o, s and packed weights fill the registers then: with 64 keys
+    // at 128 columns some spill.
     let (warps, row_tiles, choices): (u8, u8, &[(u16, u8)]) = match (element, dk, dv) {
         (Element::F32, ..=64, _) => (8, 1, &[(64, 2), (32, 2), (32, 1)]),
         (Element::F32, ..=128, _) => (8, 1, &[(32, 2), (32, 1), (16, 1)]),
         (Element::F32, ..) => (8, 1, &[(32, 1), (16, 1)]),
-        (_, ..=128, ..=128) => (4, 2, &[(64, 2), (32, 2), (32, 1)]),
-        // q alone takes 48 KiB: the second block would halve the keys of both.
-        (_, ..=192, ..=128) => (4, 2, &[(64, 1), (32, 1), (16, 1)]),
+        (_, ..=64, ..=64) => (4, 2, &[(64, 2), (32, 2), (32, 1)]),
+        (_, ..=128, ..=128) => (4, 2, &[(48, 2), (48, 1), (32, 1)]),
+        // q alone takes 48 KiB.
+        (_, ..=192, ..=128) => (4, 2, &[(48, 1), (32, 1), (16, 1)]),
         // The output takes 128 registers of a single tile.
         _ => (4, 1, &[(32, 2), (32, 1), (16, 1)]),
     };
     let all = choices.iter().map(|&(keys, blocks)| PortableTiling { warps, row_tiles, keys, blocks });
-    all.into_iter().find(|t| arch.holds(t.blocks.into(), t.shared_bytes(element, dk, dv, positions)))
+    all.into_iter().find(|t| arch.holds(t.blocks.into(), t.shared_bytes(element, dk, dv, positions, false)))
 }
 
 impl PortableTiling {
-    pub(super) fn rows(self, element: Element) -> usize {
-        let tile = if element == Element::F32 { 8 } else { 16 };
-        usize::from(self.warps) * usize::from(self.row_tiles) * tile
+    pub(super) fn row_tiles(self, tight: bool) -> u8 {
+        if tight { 1 } else { self.row_tiles }
     }
 
-    pub(super) fn shared_bytes(self, element: Element, dk: u16, dv: u16, positions: bool) -> usize {
+    pub(super) fn rows(self, element: Element, tight: bool) -> usize {
+        let tile = if element == Element::F32 { 8 } else { 16 };
+        usize::from(self.warps) * usize::from(self.row_tiles(tight)) * tile
+    }
+
+    pub(super) fn shared_bytes(
+        self,
+        element: Element,
+        dk: u16,
+        dv: u16,
+        positions: bool,
+        tight: bool,
+    ) -> usize {
         let [dk, dv, keys, warps] = [dk, dv, self.keys, self.warps.into()].map(usize::from);
-        let rows = self.rows(element);
-        // Of the tile: its work, and what its rows see of each of eight pieces.
-        let plan = 16 + if positions { 64 * rows } else { 8 };
+        let rows = self.rows(element, tight);
+        // Of the tile: its work and its blocks of keys, and what its rows see of each of eight pieces.
+        let plan = 84 + if positions { 64 * rows } else { 8 };
         let tiles = match element {
             // Rows are four numbers longer, against conflicts of banks.
             Element::F32 => 4 * ((rows + keys) * (dk + 4) + keys * dv + rows * (keys + 4)),
