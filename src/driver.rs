@@ -41,7 +41,10 @@ pub(crate) fn drive(
     options: &Options,
     device: &Device,
 ) -> Result<(Program, Vec<Island>), Error> {
-    let split = |layout| shard::shard(graph.clone(), &ShardOptions { ranks: options.ranks, layout });
+    let split = |layout| {
+        let inputs = options.inputs.clone();
+        shard::shard(graph.clone(), &ShardOptions { ranks: options.ranks, layout, inputs })
+    };
     let mut program = split(options.layout)?;
     let mut driver = Driver { options, device, classes: classes(&program), tried: vec![] };
     if options.layout.is_none() && !program.layouts.is_empty() {
@@ -146,6 +149,7 @@ impl Driver<'_> {
         best: &mut (f64, Vec<Layout>),
     ) -> Result<bool, Error> {
         program.layouts = layouts;
+        program.rejoin();
         let sum = self.sum(program)?.unwrap_or(f64::INFINITY);
         let better = sum < best.0 * (1.0 - NEAR);
         if better {

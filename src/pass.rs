@@ -24,6 +24,8 @@ pub struct Options {
     pub strategy: Option<Strategy>,
     /// Who owns which rows; `None`: whatever takes the least time on the device, over all attentions of a sequence.
     pub layout: Option<LayoutKind>,
+    /// Inputs that the host hands to a rank by rows: the name, and the axis that carries the sequence.
+    pub inputs: Vec<(String, usize)>,
     /// What the ranks are; `None`: [`Device::default_for`] their number.
     pub device: Option<Device>,
     /// The most bytes of arena that an island may have on a rank.
@@ -39,6 +41,7 @@ impl Options {
             ranks,
             strategy: None,
             layout: None,
+            inputs: vec![],
             device: None,
             memory: None,
             find: find::FindOptions::default(),

@@ -124,6 +124,10 @@ pub(crate) struct Split {
     /// masks keep apart) or balanced (by the area of the masks)
     #[arg(long, default_value = "auto", value_parser = layout)]
     pub(crate) layout: Choice<LayoutKind>,
+    /// Hand this input to the ranks by rows along this axis (from 0), and split what is computed from it as far as it goes.
+    /// Inputs that are not named are handed over whole, but for caches that attentions read
+    #[arg(long, value_name = "INPUT:AXIS", value_parser = input_axis)]
+    pub(crate) shard: Vec<(String, usize)>,
     /// What the ranks are, for the estimate of times and the choice by them: h100x8, h200x8, h200x8x8, cpu, or a file like
     /// src/device/h200x8.toml. By default the smallest of h200x8 and h200x8x8 that holds P
     #[arg(long, value_name = "FILE-or-NAME")]
@@ -289,6 +293,13 @@ fn memory(text: &str) -> Result<usize, String> {
     let (digits, shift) = unit.map_or((text, 0), |(_, shift)| (&text[..text.len() - 1], shift));
     let bytes = digits.parse::<usize>().ok().and_then(|n| n.checked_mul(1 << shift));
     bytes.ok_or_else(|| "want a number of bytes, such as 65536 or 64K".into())
+}
+
+fn input_axis(text: &str) -> Result<(String, usize), String> {
+    // Names may hold colons themselves.
+    let (name, axis) = text.rsplit_once(':').ok_or("want INPUT:AXIS, such as hidden:1")?;
+    let axis = axis.parse().map_err(|_| format!("{axis} is no axis"))?;
+    Ok((name.to_owned(), axis))
 }
 
 fn tolerance(text: &str) -> Result<f64, String> {

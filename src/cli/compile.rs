@@ -105,6 +105,7 @@ fn pass(case: &Case, split: &Split, admit: &Admit, verbose: bool) -> Result<(Com
         ranks: split.ranks as usize,
         strategy: Choice::named(&split.strategy),
         layout: Choice::named(&split.layout),
+        inputs: split.shard.clone(),
         device: split.device.as_deref().map(device).transpose()?,
         memory: split.memory,
         find: admit.options(),

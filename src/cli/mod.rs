@@ -30,6 +30,7 @@ impl From<annulus::Error> for Stop {
         use annulus::{Error, import::ImportError};
         match &error {
             Error::Import(ImportError::Unsupported { .. }) => Stop::Failed(error.to_string()),
+            Error::Shard(annulus::shard::ShardError::Input { .. }) => Stop::Usage(error.to_string()),
             Error::Import(_) => Stop::Usage(error.to_string()),
             Error::Eval(annulus::eval::EvalError::Inputs(_)) => Stop::Usage(error.to_string()),
             _ => Stop::Failed(error.to_string()),

@@ -82,19 +82,27 @@ impl<'a> RankOps<'a> {
                 let rows = row_count(program.rows(s, self.rank));
                 let types: Vec<&Type> = operands.iter().map(|&v| whole.ty(v)).collect();
                 let held: Vec<Option<Factor>> = operands.iter().map(|v| self.carried(*v)).collect();
-                let maps = axes::operands(op, f, &types, whole.ty(first), &held)
-                    .expect("a split operation has a map");
-                let own: Vec<ValueId> = operands
-                    .iter()
-                    .zip(maps)
-                    .map(|(&v, map)| match map {
-                        None => self.whole(v),
-                        Some(m) => self.rows(
-                            v,
-                            &Sharding { axis: m.axis, outer: m.outer, inner: m.inner, layout: s.layout },
-                        ),
-                    })
-                    .collect();
+                let rows_of = |m: Factor, layout: usize| Sharding {
+                    axis: m.axis,
+                    outer: m.outer,
+                    inner: m.inner,
+                    layout,
+                };
+                let reads: Vec<Option<Sharding>> = match (op, program.joined.get(&s.layout)) {
+                    (Op::Concat { axis }, Some(parts)) if *axis == f.axis => {
+                        parts.iter().map(|&part| Some(rows_of(f, part))).collect()
+                    }
+                    _ => axes::operands(op, f, &types, whole.ty(first), &held)
+                        .expect("a split operation has a map")
+                        .into_iter()
+                        .map(|map| map.map(|m| rows_of(m, s.layout)))
+                        .collect(),
+                };
+                let read = |(&v, read): (&ValueId, Option<Sharding>)| match read {
+                    None => self.whole(v),
+                    Some(s) => self.rows(v, &s),
+                };
+                let own: Vec<ValueId> = operands.iter().zip(reads).map(read).collect();
                 match op {
                     Op::Iota { axis, .. } if *axis == f.axis => {
                         let all = self.insert(op.clone(), &[], &format!("{name}.all"), whole.source(id));

@@ -36,6 +36,8 @@ pub struct ShardOptions {
     /// The layout; `None`: zigzag for a sequence with a causal attention, else contiguous. A layout by documents needs an
     /// attention whose mask names them.
     pub layout: Option<LayoutKind>,
+    /// Inputs that are handed to a rank by rows: the name, and the axis that carries the sequence.
+    pub inputs: Vec<(String, usize)>,
 }
 
 /// Why a graph could not be split.
@@ -44,6 +46,16 @@ pub enum ShardError {
     /// The options make no sense.
     #[error("{0}")]
     Options(String),
+    /// An input cannot be handed out by rows.
+    #[error("input {name} cannot be handed out along axis {axis}: {why}")]
+    Input {
+        /// Its name.
+        name: String,
+        /// The axis that was named.
+        axis: usize,
+        /// Why not.
+        why: String,
+    },
     /// The layout that was asked for does not apply.
     #[error("layout {kind} does not apply: {why}")]
     Layout {
@@ -74,6 +86,26 @@ pub struct LocalGraph {
     pub outputs: Vec<ValueId>,
 }
 
+/// The inputs that are named, with their axes.
+fn named(graph: &Graph, inputs: &[(String, usize)]) -> Result<Vec<(ValueId, usize)>, ShardError> {
+    let mut found: Vec<(ValueId, usize)> = Vec::new();
+    for (name, axis) in inputs {
+        let fault = |why: String| ShardError::Input { name: name.clone(), axis: *axis, why };
+        let all = graph.inputs();
+        let names = || all.iter().map(|&v| graph.value(v).name.as_str()).collect::<Vec<_>>().join(", ");
+        let v = all.iter().copied().find(|&v| graph.value(v).name == *name);
+        let v = v.ok_or_else(|| fault(format!("there is no such input; there are {}", names())))?;
+        if *axis >= graph.ty(v).rank() {
+            return Err(fault(format!("it is {}", graph.ty(v))));
+        }
+        if found.iter().any(|f| f.0 == v) {
+            return Err(fault("it is named twice".into()));
+        }
+        found.push((v, *axis));
+    }
+    Ok(found)
+}
+
 /// Splits a graph.
 ///
 /// # Errors
@@ -83,6 +115,6 @@ pub fn shard(graph: Arc<Graph>, options: &ShardOptions) -> Result<Program, Shard
         return Err(ShardError::Options(format!("{} ranks: want 1 to {MAX_RANKS}", options.ranks)));
     }
     let live = propagate::Live::new(&graph);
-    let wishes = propagate::propagate(&live);
+    let wishes = propagate::propagate(&live, &named(&graph, &options.inputs)?);
     place::place(&graph, &live, &wishes, options)
 }

@@ -7,8 +7,8 @@
 //! reads is whole, or gathered in an earlier segment. Segments alternate as seldom as the dependences allow.
 
 use super::axes::Factor;
-use super::propagate::{Live, Sequence, Wishes, query_axis};
-use super::sequences::layouts;
+use super::propagate::{Live, Sequence, Wish, Wishes, query_axis};
+use super::sequences::{Sequences, sequences};
 use super::{Island, Placement, Program, Segment, ShardError, ShardOptions, Sharding};
 use crate::ir::{Graph, Op, ValueId};
 use std::collections::{BTreeMap, HashMap};
@@ -39,7 +39,7 @@ pub(super) fn place(
     options: &ShardOptions,
 ) -> Result<Program, ShardError> {
     let plan = decide(live, wishes);
-    let (layouts, index) = layouts(live, wishes, options)?;
+    let Sequences { layouts, index, joined } = sequences(live, wishes, options)?;
     let sharding = |(f, s): (Factor, Sequence)| Sharding {
         axis: f.axis,
         outer: f.outer,
@@ -67,6 +67,7 @@ pub(super) fn place(
         graph: graph.clone(),
         ranks: options.ranks,
         layouts,
+        joined,
         placements,
         segments: segments(&plan),
         islands: islands.collect(),
@@ -79,15 +80,27 @@ pub(super) fn place(
 fn decide<'a>(live: &'a Live<'a>, wishes: &'a Wishes) -> Plan<'a> {
     let n = live.order.len();
     let mut plan = Plan { live, wishes, split: vec![None; n], needs: vec![vec![]; n] };
-    let given = |i: usize| matches!(live.op(i), Op::Input(_) | Op::Constant(_));
+    // A constant is copied; an input is whole unless the host hands rows.
+    let given = |i: usize| match live.op(i) {
+        Op::Constant(_) => true,
+        Op::Input(_) => !wishes.handed.contains_key(&i),
+        _ => false,
+    };
+    let named = |i: usize| wishes.handed.get(&i) == Some(&true);
     let mut needed_whole = vec![false; n];
     for i in (0..n).rev() {
-        let maps = wishes.maps(live, i).or_else(|| island_maps(live, wishes, i));
-        let keeps = wishes.activation[i] || !needed_whole[i];
-        if let (Some(maps), Some(wish), true, false) = (maps, wishes.wish[i], keeps, given(i)) {
-            let sequence = wishes.sequence(wish.sequence);
-            plan.split[i] = Some((wish.factor, sequence));
-            plan.needs[i] = needs(wishes, i, sequence, &maps);
+        let reads = match live.op(i) {
+            Op::Input(_) => Some(vec![]),
+            _ => wishes.reads(live, i).or_else(|| island_reads(live, wishes, i)),
+        };
+        let keeps = wishes.activation[i] || named(i) || !needed_whole[i];
+        if let (Some(reads), Some(wish), true, false) = (reads, wishes.wish[i], keeps, given(i)) {
+            let need = |read: Option<Wish>| match read {
+                None => Need::Whole,
+                Some(w) => Need::Rows(w.factor, wishes.sequence(w.sequence)),
+            };
+            plan.split[i] = Some((wish.factor, wishes.sequence(wish.sequence)));
+            plan.needs[i] = reads.into_iter().map(need).collect();
         } else {
             plan.needs[i] = vec![Need::Whole; live.operands[i].len()];
         }
@@ -102,29 +115,18 @@ fn decide<'a>(live: &'a Live<'a>, wishes: &'a Wishes) -> Plan<'a> {
 }
 
 /// How island `i` reads its operands.
-fn island_maps(live: &Live, wishes: &Wishes, i: usize) -> Option<Vec<Option<Factor>>> {
-    let Op::Attention(_) = live.op(i) else { return None };
-    if wishes.refused.contains_key(&i) {
-        return None;
-    }
+fn island_reads(live: &Live, wishes: &Wishes, i: usize) -> Option<Vec<Option<Wish>>> {
+    let at = wishes.splits.binary_search_by_key(&i, |s| s.at).ok()?;
+    let split = wishes.splits[at];
     let types = live.types(i);
     let (q_len, kv_len) = (types[0].shape[2], types[1].shape[2]);
-    let map = |slot: usize| match slot {
-        0 => Some(Factor::axis(2, q_len)),
-        1 | 2 => Some(Factor::axis(2, kv_len)),
-        _ => query_axis(types[slot], q_len).map(|axis| Factor::axis(axis, q_len)),
+    let rows = |axis, length, sequence| Some(Wish { factor: Factor::axis(axis, length), sequence });
+    let read = |slot: usize| match slot {
+        0 => rows(2, q_len, split.q),
+        1 | 2 => rows(2, kv_len, split.kv),
+        _ => query_axis(types[slot], q_len).and_then(|axis| rows(axis, q_len, split.q)),
     };
-    Some((0..types.len()).map(map).collect())
-}
-
-fn needs(wishes: &Wishes, i: usize, sequence: Sequence, maps: &[Option<Factor>]) -> Vec<Need> {
-    let island = wishes.splits.binary_search_by_key(&i, |s| s.at).ok().map(|at| wishes.splits[at]);
-    let read = |(slot, map): (usize, &Option<Factor>)| match (map, island) {
-        (None, _) => Need::Whole,
-        (Some(f), Some(split)) if slot == 1 || slot == 2 => Need::Rows(*f, wishes.sequence(split.kv)),
-        (Some(f), _) => Need::Rows(*f, sequence),
-    };
-    maps.iter().enumerate().map(read).collect()
+    Some((0..types.len()).map(read).collect())
 }
 
 /// Orders the work: in round r every local operation that can run after r exchanges, then every exchange that can.

@@ -92,6 +92,11 @@ pub(super) struct Wishes {
     pub(super) splits: Vec<Split>,
     /// Attentions that are not split along their rows, by place, with the reason.
     pub(super) refused: BTreeMap<usize, String>,
+    /// Inputs that the host hands to a rank by rows, by place, and whether the user named them.
+    pub(super) handed: BTreeMap<usize, bool>,
+    /// Concatenations along the rows, in the order in which they were met, with the sequence of each operand. The rows of the
+    /// result are those of the operands, one behind the other: a cache with new rows behind it.
+    pub(super) joins: Vec<(usize, Vec<Sequence>)>,
     parent: Vec<Sequence>,
 }
 
@@ -120,6 +125,56 @@ impl Wishes {
         self.maps_for(live, i, factor).ok()
     }
 
+    /// The rows that operation `i` reads of each operand for its wish; `None` if it has no wish or cannot follow it.
+    pub(super) fn reads(&self, live: &Live, i: usize) -> Option<Vec<Option<Wish>>> {
+        let wish = self.wish[i]?;
+        if let Some((_, parts)) = self.joins.iter().find(|(at, _)| *at == i) {
+            let (_, first) = self.join_of(wish.sequence)?;
+            let same = first.len() == parts.len()
+                && first.iter().zip(parts).all(|(&a, &b)| self.sequence(a) == self.sequence(b));
+            // Else the rows of the result were joined otherwise where they were first met.
+            let part = |(t, &sequence): (&&Type, &Sequence)| {
+                let axis = wish.factor.axis;
+                Some(Wish { factor: Factor::axis(axis, t.shape[axis]), sequence })
+            };
+            return same.then(|| live.types(i).iter().zip(parts).map(part).collect());
+        }
+        let maps = self.maps_for(live, i, wish.factor).ok()?;
+        Some(maps.into_iter().map(|m| m.map(|factor| Wish { factor, sequence: wish.sequence })).collect())
+    }
+
+    /// The first concatenation that gives the rows of a sequence, and the sequences of its operands.
+    pub(super) fn join_of(&self, s: Sequence) -> Option<&(usize, Vec<Sequence>)> {
+        let s = self.sequence(s);
+        self.joins.iter().find(|(at, _)| self.wish[*at].is_some_and(|w| self.sequence(w.sequence) == s))
+    }
+
+    /// Takes note that concatenation `i` joins rows, if it does; `wish` is what its result is to carry. Returns what each
+    /// operand is to carry.
+    fn join(&mut self, live: &Live, i: usize, wish: Wish) -> Option<Vec<Wish>> {
+        let Op::Concat { axis } = *live.op(i) else { return None };
+        let f = wish.factor;
+        let types = live.types(i);
+        if axis != f.axis || (f.outer, f.inner) != (1, 1) || types.len() < 2 {
+            return None;
+        }
+        let lengths: Vec<usize> = types.iter().map(|t| t.shape[axis]).collect();
+        let before = self.join_of(wish.sequence).map(|(at, parts)| (*at, parts.clone()));
+        let parts = match before {
+            None => lengths.iter().map(|_| self.fresh()).collect(),
+            Some((at, parts)) => {
+                let before = self.wish[at]?.factor.axis;
+                if !live.types(at).iter().map(|t| t.shape[before]).eq(lengths.iter().copied()) {
+                    return None;
+                }
+                parts
+            }
+        };
+        self.joins.push((i, parts.clone()));
+        let part = |(length, sequence)| Wish { factor: Factor::axis(axis, length), sequence };
+        Some(lengths.into_iter().zip(parts).map(part).collect())
+    }
+
     fn maps_for(&self, live: &Live, i: usize, f: Factor) -> Result<Vec<Option<Factor>>, String> {
         let carried = |v: &ValueId| self.wish[live.at(*v)].map(|w| w.factor);
         let held: Vec<Option<Factor>> = live.operands[i].iter().map(carried).collect();
@@ -128,16 +183,30 @@ impl Wishes {
 }
 
 /// The wishes of every attention, carried through the graph.
-pub(super) fn propagate(live: &Live) -> Wishes {
+///
+/// `named` are inputs that the user hands to a rank by rows, each with the axis that carries them: what is computed from them
+/// counts as activations, so that it is split as far as it goes.
+pub(super) fn propagate(live: &Live, named: &[(ValueId, usize)]) -> Wishes {
     let n = live.order.len();
+    let handed: BTreeMap<usize, bool> = named.iter().map(|&(v, _)| (live.at(v), true)).collect();
     let mut wishes = Wishes {
         wish: vec![None; n],
-        activation: activations(live),
+        activation: activations(live, &handed),
         splits: vec![],
         refused: BTreeMap::new(),
+        handed,
+        joins: vec![],
         parent: vec![],
     };
     let mut ahead = BTreeSet::new();
+    for &(v, axis) in named {
+        let factor = Factor::axis(axis, live.graph.ty(v).shape[axis]);
+        let sequence = wishes.fresh();
+        let at = live.at(v);
+        wishes.wish[at] = Some(Wish { factor, sequence });
+        ahead.extend(live.users[at].iter().copied());
+    }
+    carry_forward(live, &mut wishes, &mut ahead, []);
     for i in 0..n {
         if let Op::Attention(a) = live.op(i) {
             let sizes = (live.types(i)[0], live.types(i)[1], live.types(i)[2]);
@@ -247,6 +316,18 @@ fn ask(live: &Live, wishes: &mut Wishes, ahead: &mut BTreeSet<usize>, mut stack:
             _ if !(float || leaf || wishes.activation[i]) => continue,
             _ => {}
         }
+        if let Some(parts) = wishes.join(live, i, wish) {
+            wishes.wish[i] = Some(wish);
+            ahead.extend(live.users[i].iter().copied());
+            for (&v, wish) in live.operands[i].iter().zip(parts) {
+                // Old rows stay where the step before left them.
+                if matches!(live.op(live.at(v)), Op::Input(_)) {
+                    wishes.handed.entry(live.at(v)).or_insert(false);
+                }
+                stack.push(Asked { of: v, wish, leaf });
+            }
+            continue;
+        }
         let Ok(maps) = wishes.maps_for(live, i, wish.factor) else { continue };
         wishes.wish[i] = Some(wish);
         ahead.extend(live.users[i].iter().copied());
@@ -318,7 +399,7 @@ fn follow(live: &Live, wishes: &mut Wishes, ahead: &mut BTreeSet<usize>, i: usiz
 }
 
 /// Which operations give activations.
-fn activations(live: &Live) -> Vec<bool> {
+fn activations(live: &Live, handed: &BTreeMap<usize, bool>) -> Vec<bool> {
     let n = live.order.len();
     let (mut activation, mut varies) = (vec![false; n], vec![false; n]);
     for i in 0..n {
@@ -326,6 +407,7 @@ fn activations(live: &Live) -> Vec<bool> {
         varies[i] = matches!(live.op(i), Op::Input(_)) || from().any(|j| varies[j]);
         let here = match live.op(i) {
             Op::Attention(_) => true,
+            Op::Input(_) => handed.contains_key(&i),
             Op::Contract(c) => {
                 let summed = |l: char| c.rhs.contains(l) && !c.out.contains(l);
                 let a = live.types(i)[0];

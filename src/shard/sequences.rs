@@ -8,7 +8,7 @@ use super::{ShardError, ShardOptions};
 use crate::ir::{Attention, Op};
 use crate::layout::{Layout, LayoutKind};
 use crate::mask::{Fill, Mask, Term};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A sequence and who attends along it.
 struct Rows {
@@ -20,12 +20,22 @@ struct Rows {
     queries: Vec<Split>,
 }
 
-/// One layout per sequence, in the order of the attentions.
-pub(super) fn layouts(
+/// The layouts of the sequences.
+pub(super) struct Sequences {
+    /// One per sequence, in the order of the attentions; behind them what only a cache has.
+    pub(super) layouts: Vec<Layout>,
+    /// The layout of each sequence, by the one that stands for all that it is tied with.
+    pub(super) index: HashMap<Sequence, usize>,
+    /// See [`Program::joined`](super::Program::joined).
+    pub(super) joined: BTreeMap<usize, Vec<usize>>,
+}
+
+/// One layout per sequence.
+pub(super) fn sequences(
     live: &Live,
     wishes: &Wishes,
     options: &ShardOptions,
-) -> Result<(Vec<Layout>, HashMap<Sequence, usize>), ShardError> {
+) -> Result<Sequences, ShardError> {
     let mut index = HashMap::new();
     let mut found: Vec<Rows> = Vec::new();
     for split in &wishes.splits {
@@ -50,6 +60,18 @@ pub(super) fn layouts(
                    every batch entry";
         return Err(ShardError::Layout { kind: LayoutKind::Document, why: why.into() });
     }
+    // Then those of which an input or an old row is handed over.
+    let handed = wishes.handed.keys().filter_map(|&i| wishes.wish[i]).map(|w| (w.factor.length, w.sequence));
+    let parts = wishes.joins.iter().filter_map(|(at, parts)| {
+        let axis = wishes.wish[*at]?.factor.axis;
+        Some(live.types(*at).into_iter().map(move |t| t.shape[axis]).zip(parts.iter().copied()))
+    });
+    for (length, s) in handed.chain(parts.flatten()) {
+        index.entry(wishes.sequence(s)).or_insert_with(|| {
+            found.push(Rows { length, causal: false, starts: BTreeSet::new(), queries: vec![] });
+            found.len() - 1
+        });
+    }
     let layouts = found.iter().map(|rows| {
         let chosen = if rows.causal { LayoutKind::Zigzag } else { LayoutKind::Contiguous };
         match options.layout.unwrap_or(chosen) {
@@ -64,7 +86,52 @@ pub(super) fn layouts(
             kind => Layout::new(kind, rows.length, options.ranks),
         }
     });
-    Ok((layouts.collect(), index))
+    let mut made = Sequences { layouts: layouts.collect(), index, joined: BTreeMap::new() };
+    // Shorter sequences first: what is joined is longer than its parts.
+    let mut joins: Vec<(usize, Sequence, &[Sequence])> = Vec::new();
+    for (at, parts) in &wishes.joins {
+        if let Some(wish) = wishes.wish[*at] {
+            let whole = wishes.sequence(wish.sequence);
+            if !joins.iter().any(|j| j.1 == whole) {
+                joins.push((wish.factor.length, whole, parts));
+            }
+        }
+    }
+    joins.sort_by_key(|j| j.0);
+    for (_, whole, parts) in joins {
+        made.join(whole, parts, wishes);
+    }
+    Ok(made)
+}
+
+impl Sequences {
+    /// Gives a sequence the rows of its parts. Layers whose caches are alike share one layout.
+    fn join(&mut self, whole: Sequence, parts: &[Sequence], wishes: &Wishes) {
+        let known = parts
+            .iter()
+            .map(|&p| self.index.get(&wishes.sequence(p)).copied())
+            .collect::<Option<Vec<usize>>>();
+        let (Some(&at), Some(mut parts_at)) = (self.index.get(&whole), known) else { return };
+        for (place, &part) in parts_at.iter_mut().zip(parts) {
+            let equal =
+                self.joined.values().flatten().copied().find(|&o| self.layouts[o] == self.layouts[*place]);
+            if let Some(equal) = equal {
+                *place = equal;
+                self.index.insert(wishes.sequence(part), equal);
+            }
+        }
+        let layout = Layout::joined(&parts_at.iter().map(|&p| &self.layouts[p]).collect::<Vec<_>>());
+        let equal = self.joined.iter().find(|(_, parts)| **parts == parts_at).map(|(&at, _)| at);
+        match equal {
+            Some(equal) => {
+                self.index.insert(whole, equal);
+            }
+            None => {
+                self.layouts[at] = layout;
+                self.joined.insert(at, parts_at);
+            }
+        }
+    }
 }
 
 fn attention<'a>(live: &Live<'a>, split: &Split) -> &'a Attention {

@@ -65,6 +65,8 @@ pub struct Program {
     pub ranks: usize,
     /// The layouts in use: one per sequence of the model.
     pub layouts: Vec<Layout>,
+    /// For a layout whose rows are those of others, one behind the other (a cache and the new rows): which.
+    pub joined: BTreeMap<usize, Vec<usize>>,
     /// Placement of each live value where its producer leaves it; see [`Program::held`] for what a gather changes.
     /// Inputs and constants are `Whole` unless the host hands rows.
     pub placements: BTreeMap<ValueId, Placement>,
@@ -84,6 +86,19 @@ impl Program {
         match self.placements.get(&value) {
             Some(p @ Placement::Sharded(_)) if !self.segments.iter().take(segment).any(gathered) => p,
             _ => &Placement::Whole,
+        }
+    }
+
+    /// Makes the layouts of joined sequences what those of their parts say, after these were changed.
+    pub fn rejoin(&mut self) {
+        let mut joined: Vec<(&usize, &Vec<usize>)> = self.joined.iter().collect();
+        // What is joined is no shorter than its parts.
+        joined.sort_by_key(|(at, _)| self.layouts[**at].length);
+        for (&at, parts) in joined {
+            if !parts.contains(&at) {
+                self.layouts[at] =
+                    Layout::joined(&parts.iter().map(|&p| &self.layouts[p]).collect::<Vec<_>>());
+            }
         }
     }
 

@@ -115,6 +115,7 @@ impl Case {
             placements,
             segments: vec![Segment::Island(op)],
             islands: BTreeMap::from([(op, island)]),
+            joined: BTreeMap::new(),
             refused: vec![],
         };
         Split { program, op }

@@ -5,7 +5,7 @@ use crate::oracle::{distance, run};
 use annulus::eval::{Precision, eval};
 use annulus::ir::flops::graph_flops;
 use annulus::ir::{Attention, Binary, DType, Graph, Op, Reduction, Tensor, Type, Unary, ValueId};
-use annulus::layout::LayoutKind;
+use annulus::layout::{LayoutKind, Progression};
 use annulus::mask::{Mask, Term};
 use annulus::shard::{Placement, Program, Segment, ShardOptions, local_flops, shard};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ fn agrees(g: Graph) -> Vec<Program> {
     let mut programs = Vec::new();
     for ranks in [1, 2, 3, 4, 8] {
         for layout in [None, Some(LayoutKind::Contiguous), Some(LayoutKind::Zigzag)] {
-            let program = shard(g.clone(), &ShardOptions { ranks, layout }).unwrap();
+            let program = shard(g.clone(), &ShardOptions { ranks, layout, inputs: vec![] }).unwrap();
             let got = run(&program, &inputs);
             for ((w, x), o) in want.iter().zip(&got).zip(g.outputs()) {
                 let d = distance(x, w);
@@ -361,29 +361,86 @@ fn tables_that_are_needed_whole_are_computed_not_gathered() {
     }
 }
 
+/// Decision: layout belongs to the value. Old rows stay where they are, new ones lie behind those of their own rank.
 #[test]
-fn past_keys_are_joined_whole() {
-    let (past, s) = (6, 3);
-    let mut b = Build::new("cache");
-    let x = b.input("x", DType::F64, &[1, s, 8]);
-    let before = b.input("past", DType::F64, &[1, 2, past, 4]);
-    let n = b.layer_norm(x);
-    let (q, k) = (b.linear(n, 8), b.linear(n, 8));
-    let (q, k) = (b.heads(q, 2), b.heads(k, 2));
-    let all = b.op(Op::Concat { axis: 2 }, &[before, k]);
-    let o = b.attention(q, all, all, Mask::causal(past as i64));
-    let o = b.unheads(o);
-    let y = b.add(x, o);
-    b.out("y", y);
-    b.out("present", all);
-    let new = k;
-    for p in agrees(b.g) {
-        assert!(
-            matches!(p.placements[&new], Placement::Sharded(_)),
-            "new keys are computed for the rank's rows"
-        );
-        let found = gathers(&p);
-        assert!(found.len() == 1 && found[0].contains("joins along the rows"), "{found:?}");
+fn new_rows_behind_a_cache_move_nothing() {
+    for (past, s) in [(6, 3), (5, 1), (1, 4), (0, 3), (9, 8)] {
+        let mut b = Build::new("cache");
+        let mut x = b.input("x", DType::F64, &[1, s, 8]);
+        let mut caches = vec![];
+        for layer in 0..2 {
+            let before = b.input(&format!("past{layer}"), DType::F64, &[1, 2, past, 4]);
+            let n = b.layer_norm(x);
+            let (q, k) = (b.linear(n, 8), b.linear(n, 8));
+            let (q, k) = (b.heads(q, 2), b.heads(k, 2));
+            let all = b.op(Op::Concat { axis: 2 }, &[before, k]);
+            let o = b.attention(q, all, all, Mask::causal(past as i64));
+            let o = b.unheads(o);
+            x = b.add(x, o);
+            b.out(&format!("present{layer}"), all);
+            caches.push((before, all));
+        }
+        b.out("y", x);
+        for p in no_gather(b.g) {
+            let layouts: Vec<_> = caches
+                .iter()
+                .map(|(before, all)| match (&p.placements[before], &p.placements[all]) {
+                    (Placement::Sharded(a), Placement::Sharded(b)) => (a.layout, b.layout),
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            assert_eq!(layouts[0], layouts[1], "layers whose caches are alike share a layout");
+            let (before, all) = (&p.layouts[layouts[0].0], &p.layouts[layouts[0].1]);
+            assert_eq!((before.length, all.length), (past, past + s));
+            for (old, now) in before.rows.iter().zip(&all.rows) {
+                let rows = |of: &[Progression]| of.iter().flat_map(Progression::rows).collect::<Vec<_>>();
+                assert!(rows(now).starts_with(&rows(old)), "old rows move");
+            }
+        }
+    }
+}
+
+/// The user hands an input out by rows: what follows from it is split without any attention, and what mixes rows is named.
+#[test]
+fn an_input_may_be_handed_out_by_rows() {
+    let mut b = Build::new("rows");
+    let x = b.input("x", DType::F64, &[2, 13, 8]);
+    let ids = b.input("ids", DType::I64, &[13]);
+    let table = b.weight(&[5, 8]);
+    let e = b.op(Op::Gather { axis: 0 }, &[table, ids]);
+    let y = b.mlp(x);
+    let y = b.add(y, e);
+    let mean = b.mean(y, 1, true);
+    let z = b.binary(Binary::Sub, y, mean);
+    b.out("z", z);
+    let g = Arc::new(b.g);
+    let inputs: Vec<Tensor> = g.inputs().iter().zip(7..).map(|(&v, seed)| tensor(g.ty(v), seed)).collect();
+    let want = eval(&g, &inputs, Precision::Declared).unwrap();
+    let named = |list: &[(&str, usize)]| list.iter().map(|&(n, a)| (n.to_owned(), a)).collect::<Vec<_>>();
+    for ranks in [1, 2, 3, 8] {
+        for list in [&[("x", 1)][..], &[("x", 1), ("ids", 0)], &[("ids", 0)], &[("x", 0)]] {
+            let options = ShardOptions { ranks, layout: Some(LayoutKind::Stripe), inputs: named(list) };
+            let p = shard(g.clone(), &options).unwrap();
+            for (name, _) in list {
+                let v = g.inputs().into_iter().find(|&v| g.value(v).name == *name).unwrap();
+                assert!(matches!(p.placements[&v], Placement::Sharded(_)), "{name} of {list:?}");
+            }
+            let d = distance(&run(&p, &inputs)[0], &want[0]);
+            assert!(d < 1e-9, "{list:?} on {ranks} ranks: off by {d}");
+            let found = gathers(&p);
+            if list[0] == ("x", 1) {
+                assert!(found.len() == 1 && found[0].contains("reduces over the rows"), "{found:?}");
+            }
+        }
+    }
+    for (list, why) in [
+        (&[("nothing", 0)][..], "there are x, ids"),
+        (&[("ids", 1)], "i64[13]"),
+        (&[("x", 1), ("x", 0)], "named twice"),
+    ] {
+        let options = ShardOptions { ranks: 2, layout: None, inputs: named(list) };
+        let e = shard(g.clone(), &options).unwrap_err().to_string();
+        assert!(e.contains(why), "{e}");
     }
 }
 
@@ -495,7 +552,7 @@ fn rows_of_extreme_scores() {
 fn the_number_of_ranks_is_checked() {
     let g = Arc::new(rotary_block(4));
     for ranks in [0, annulus::shard::MAX_RANKS + 1, usize::MAX] {
-        let e = shard(g.clone(), &ShardOptions { ranks, layout: None }).unwrap_err();
+        let e = shard(g.clone(), &ShardOptions { ranks, layout: None, inputs: vec![] }).unwrap_err();
         assert!(e.to_string().contains("ranks"), "{e}");
     }
 }
@@ -510,7 +567,7 @@ fn a_deep_graph_takes_no_stack_and_little_time() {
     }
     let y = b.self_attention(x, 2, 1, Mask::causal(0));
     b.out("y", y);
-    let program = shard(Arc::new(b.g), &ShardOptions { ranks: 3, layout: None }).unwrap();
+    let program = shard(Arc::new(b.g), &ShardOptions { ranks: 3, layout: None, inputs: vec![] }).unwrap();
     assert_eq!(program.segments.len(), 5);
     assert!(annulus::shard::local_graph(&program, 2, 1).graph.len() > 20_000);
 }
@@ -522,7 +579,7 @@ fn a_wide_operation_takes_little_time() {
         let parts: Vec<ValueId> = (0..n).map(|i| b.slice(x, 2, i % 8, 1)).collect();
         b.op(Op::Concat { axis: 2 }, &parts)
     });
-    let program = shard(Arc::new(g), &ShardOptions { ranks: 2, layout: None }).unwrap();
+    let program = shard(Arc::new(g), &ShardOptions { ranks: 2, layout: None, inputs: vec![] }).unwrap();
     assert_eq!(gathers(&program), Vec::<String>::new());
     let last = program.segments.len() - 1;
     let local = annulus::shard::local_graph(&program, last, 0).graph;

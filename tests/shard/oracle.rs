@@ -73,7 +73,12 @@ pub(crate) fn run(program: &Program, inputs: &[Tensor]) -> Vec<Tensor> {
         }
     }
     for (v, x) in graph.inputs().into_iter().zip(inputs) {
-        held.insert(v, vec![x.clone(); ranks]);
+        // By rows where the host hands rows.
+        let own = |rank| match program.placements.get(&v) {
+            Some(Placement::Sharded(s)) => cut(program, x, s, rank),
+            _ => x.clone(),
+        };
+        held.insert(v, (0..ranks).map(own).collect());
     }
     for (at, segment) in program.segments.iter().enumerate() {
         match segment {
