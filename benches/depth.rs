@@ -2,7 +2,7 @@
 //! of a 70-billion model known by its shapes alone.
 //!
 //! `cargo bench` prints one table for each: the median of several runs, and what a layer costs beside what it costs in the
-//! smallest model. Linear is a ratio of 1; below it, layers share work.
+//! smallest model. Linear is a ratio of 1; below it, layers share work; far above it, the bench fails.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a program for people
 
@@ -37,7 +37,11 @@ fn median<T>(mut work: impl FnMut() -> T) -> Duration {
     times[times.len() / 2]
 }
 
-/// A table of times against depth.
+/// How much more a layer of the deepest model may cost than one of the smallest. If each layer looked at all others it would
+/// be 64 times as much.
+const MOST: f64 = 2.0;
+
+/// A table of times against depth, which must be linear.
 fn table(title: &str, mut time: impl FnMut(usize) -> Duration) {
     println!("{title}\n  layers          ms   us a layer   ratio");
     let mut smallest = None;
@@ -46,6 +50,11 @@ fn table(title: &str, mut time: impl FnMut(usize) -> Duration) {
         let layer = ms * 1e3 / depth as f64;
         let ratio = layer / *smallest.get_or_insert(layer);
         println!("  {depth:>6}  {ms:>10.2}  {layer:>11.1}  {ratio:>6.2}");
+        assert!(
+            ratio < MOST,
+            "{title}: at {depth} layers a layer costs {ratio:.2} times as much as at {}",
+            DEPTHS[0]
+        );
     }
     println!();
 }

@@ -6,6 +6,8 @@
 #[path = "import/build.rs"]
 #[allow(dead_code, unreachable_pub)] // shared with the tests of the importer
 mod build;
+#[path = "support/clock.rs"]
+mod clock;
 #[path = "hostile/deep.rs"]
 mod deep;
 #[path = "hostile/many.rs"]
@@ -15,12 +17,14 @@ mod names;
 #[path = "hostile/sizes.rs"]
 mod sizes;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Runs on 2 MiB of stack, whatever the environment asks for; gives the result and the time.
+/// Runs on 2 MiB of stack, whatever the environment asks for; gives the result and the processor time.
 fn on_a_plain_stack<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> (T, Duration) {
-    let start = Instant::now();
-    let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(f).unwrap();
-    let result = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    (result, start.elapsed())
+    let timed = || {
+        let result = f();
+        (result, clock::processor_time())
+    };
+    let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(timed).unwrap();
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

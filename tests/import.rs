@@ -14,4 +14,5 @@ mod import {
     mod functions;
     mod models;
     mod operators;
+    mod table;
 }

@@ -6,6 +6,10 @@
 //!
 //! An input whose outcome was not seen before joins the corpus, so that changes build on one another.
 
+#[path = "../support/clock.rs"]
+mod clock;
+
+use clock::processor_time;
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{Seek, Write};
@@ -178,16 +182,6 @@ impl Runs {
             Err(RecvTimeoutError::Timeout) => Err(format!("it does not end in {HANG:?}")),
             Err(RecvTimeoutError::Disconnected) => Err("the thread has ended".into()),
         }
-    }
-}
-
-/// Processor time of this thread where the system tells, else the time of day.
-fn processor_time() -> Duration {
-    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
-    let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    match stat.split_whitespace().next().and_then(|n| n.parse().ok()) {
-        Some(nanoseconds) => Duration::from_nanos(nanoseconds),
-        None => START.elapsed(),
     }
 }
 

@@ -16,15 +16,11 @@ use prost::Message;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How deep. A fifth in a build that is not optimised, where a recursion takes more of the stack by more than that;
-/// `ANNULUS_FULL_SIZE` asks for all.
-fn depth() -> usize {
-    let all = std::env::var_os("ANNULUS_FULL_SIZE").is_some() || !cfg!(debug_assertions);
-    if all { 100_000 } else { 20_000 }
-}
+/// How deep.
+const DEPTH: usize = 100_000;
 
-/// A build that is not optimised is given more time; none of the rooms may need more than linear time.
-const LIMIT: Duration = Duration::from_secs(60);
+/// Processor time, of a build that is not optimised more: none of the rooms may need more than linear time.
+const LIMIT: Duration = Duration::from_secs(if cfg!(debug_assertions) { 60 } else { 15 });
 
 type Step = fn(&mut Graph, ValueId, usize) -> ValueId;
 
@@ -95,7 +91,7 @@ macro_rules! chains {
     ($($name:ident: $step:expr,)*) => {$(
         #[test]
         fn $name() {
-            through_every_room(stringify!($name), depth(), $step);
+            through_every_room(stringify!($name), DEPTH, $step);
         }
     )*};
 }
@@ -131,7 +127,7 @@ chains! {
 /// Each may be the heart of an attention, and is looked at as one: fewer.
 #[test]
 fn normalised() {
-    through_every_room("normalised", depth() / 20, |g, x, _| op(g, Op::Softmax { axis: 3 }, &[x]));
+    through_every_room("normalised", DEPTH / 20, |g, x, _| op(g, Op::Softmax { axis: 3 }, &[x]));
 }
 
 /// Each is an island of its own: fewer, for an attention is worth ten other operations.
@@ -140,7 +136,7 @@ fn attended() {
     let plain = |g: &mut Graph, x: ValueId, _: usize| {
         op(g, Op::Attention(Box::new(Attention::plain(0.5, DType::F32))), &[x, x, x])
     };
-    through_every_room("attended", depth() / 10, plain);
+    through_every_room("attended", DEPTH / 10, plain);
 }
 
 /// A mask of a hundred thousand conditions before a softmax that is attention's.
@@ -152,7 +148,7 @@ fn a_mask_of_many_conditions() {
             let x = g.input("x", Type::new(DType::F32, [1, 2, 4, 4]));
             let pad = g.input("pad", Type::new(DType::Bool, [4, 4]));
             let unseen = g.constant("unseen", Tensor::scalar(DType::F32, f64::NEG_INFINITY));
-            let mask = (0..depth()).fold(pad, |m, _| binary(&mut g, kind, m, pad));
+            let mask = (0..DEPTH).fold(pad, |m, _| binary(&mut g, kind, m, pad));
             let s = op(&mut g, contract("bhid", "bhjd", "bhij"), &[x, x]);
             let s = op(&mut g, Op::Select, &[mask, s, unseen]);
             let p = op(&mut g, Op::Softmax { axis: 3 }, &[s]);
@@ -174,10 +170,10 @@ fn imported() {
             let mut g = GraphProto { name: "chain".to_owned(), ..GraphProto::default() };
             g.input.push(value("v0", DType::F32, &[Dim::N(2), Dim::N(3)]));
             let name = |i: usize| format!("v{i}");
-            g.node = (0..depth()).map(|i| node(operator, &[&name(i)], &[&name(i + 1)], vec![])).collect();
+            g.node = (0..DEPTH).map(|i| node(operator, &[&name(i)], &[&name(i + 1)], vec![])).collect();
             // From the end to the start: the importer sorts.
             g.node.reverse();
-            g.output.push(value(&name(depth()), DType::F32, &[Dim::N(2), Dim::N(3)]));
+            g.output.push(value(&name(DEPTH), DType::F32, &[Dim::N(2), Dim::N(3)]));
             let bytes = model(23, g).encode_to_vec();
             let graph = onnx(&bytes, &ImportOptions::default()).unwrap();
             assert_eq!(verify(&graph), Ok(()));
@@ -187,8 +183,8 @@ fn imported() {
         g.initializer.push(tensor("n0", &Tensor::vector_i64(&[3, 2])));
         g.initializer.push(tensor("nothing", &Tensor::vector_i64(&[0])));
         let name = |i: usize| format!("n{i}");
-        g.node = (0..depth()).map(|i| node("Add", &[&name(i), "nothing"], &[&name(i + 1)], vec![])).collect();
-        g.node.push(node("Reshape", &["x", &name(depth())], &["y"], vec![]));
+        g.node = (0..DEPTH).map(|i| node("Add", &[&name(i), "nothing"], &[&name(i + 1)], vec![])).collect();
+        g.node.push(node("Reshape", &["x", &name(DEPTH)], &["y"], vec![]));
         g.output.push(value("y", DType::F32, &[Dim::N(3), Dim::N(2)]));
         let bytes = model(23, g).encode_to_vec();
         let graph = onnx(&bytes, &ImportOptions::default()).unwrap();

@@ -1,35 +1,48 @@
 //! A million operations.
 
+use crate::build::{Dim, model, node, value};
 use crate::on_a_plain_stack;
-use annulus::ir::{Binary, DType, Form, Graph, Op, Type, Unary, parse, print, verify};
+use annulus::eval::{Precision, eval};
+use annulus::import::proto::GraphProto;
+use annulus::import::{ImportOptions, onnx};
+use annulus::ir::{Binary, DType, Form, Graph, Op, Tensor, Type, Unary, parse, print, verify};
+use prost::Message;
 use std::time::{Duration, Instant};
 
-/// A tenth of them in a build that is not optimised; `ANNULUS_FULL_SIZE` asks for all.
-fn count() -> usize {
-    let all = std::env::var_os("ANNULUS_FULL_SIZE").is_some() || !cfg!(debug_assertions);
-    if all { 1_000_000 } else { 100_000 }
+const COUNT: usize = 1_000_000;
+
+/// Processor time; of a build that is not optimised more.
+const LIMIT: Duration = Duration::from_secs(if cfg!(debug_assertions) { 60 } else { 10 });
+
+/// What operation `i` reads: the last value, and every third a far one beside it.
+fn far(i: usize) -> Option<usize> {
+    (i % 3 == 0).then_some(i * 7 / 11)
 }
 
-/// Every third operation reads one far above it; names are long and alike.
+/// Names are long and alike.
+fn many() -> Graph {
+    let mut g = Graph::new("many");
+    let x = g.input("x", Type::new(DType::F32, [2]));
+    let mut values = vec![x];
+    for i in 0..COUNT {
+        let (op, operands) = match far(i) {
+            Some(far) => (Op::Binary(Binary::Add), vec![values[i], values[far]]),
+            None => (Op::Unary(Unary::Neg), vec![values[i]]),
+        };
+        values.push(g.add1(op, &operands, "model.layers.0.output", "node").unwrap());
+    }
+    g.output("y", values[COUNT]);
+    g
+}
+
+fn stage(what: &str, start: Instant) {
+    eprintln!("{COUNT} operations: {what} {:.2} s", start.elapsed().as_secs_f64());
+}
+
 #[test]
 fn through_print_parse_and_verify() {
     let ((), time) = on_a_plain_stack(|| {
-        let n = count();
-        let mut g = Graph::new("many");
-        let x = g.input("x", Type::new(DType::F32, [2]));
-        let mut values = vec![x];
-        for i in 0..n {
-            let (last, far) = (values[i], values[i * 7 / 11]);
-            let made = match i % 3 {
-                0 => g.add1(Op::Binary(Binary::Add), &[last, far], "model.layers.0.output", "node"),
-                _ => g.add1(Op::Unary(Unary::Neg), &[last], "model.layers.0.output", "node"),
-            };
-            values.push(made.unwrap());
-        }
-        g.output("y", values[n]);
-        let stage = |what: &str, start: Instant| {
-            eprintln!("{n} operations: {what} {:.2} s", start.elapsed().as_secs_f64())
-        };
+        let g = many();
         let start = Instant::now();
         assert_eq!(verify(&g), Ok(()));
         stage("verify", start);
@@ -39,8 +52,43 @@ fn through_print_parse_and_verify() {
         let start = Instant::now();
         let again = parse(&text).unwrap();
         stage("parse", start);
-        assert_eq!(again.len(), n + 1);
+        assert_eq!(again.len(), COUNT + 1);
         assert!(print(&again, Form::People) == text);
     });
-    assert!(time < Duration::from_secs(60), "{time:?}");
+    assert!(time < LIMIT, "{time:?}");
+}
+
+#[test]
+fn evaluated() {
+    let ((), time) = on_a_plain_stack(|| {
+        let g = many();
+        let start = Instant::now();
+        let x = Tensor::from_f64(DType::F32, [2], &[0.0, 0.0]).unwrap();
+        assert_eq!(eval(&g, &[x], Precision::Declared).unwrap()[0].to_f64(), [0.0, 0.0]);
+        stage("eval", start);
+    });
+    assert!(time < LIMIT, "{time:?}");
+}
+
+/// From ONNX, the last node first, so that they must be sorted; every third reads the input besides.
+#[test]
+fn imported() {
+    let ((), time) = on_a_plain_stack(|| {
+        let name = |i: usize| format!("model.layers.0.output_{i}");
+        let mut g = GraphProto { name: "many".to_owned(), ..GraphProto::default() };
+        g.input.push(value(&name(0), DType::F32, &[Dim::N(2)]));
+        let made = |i: usize| match far(i) {
+            Some(far) => node("Add", &[&name(i), &name(far)], &[&name(i + 1)], vec![]),
+            None => node("Neg", &[&name(i)], &[&name(i + 1)], vec![]),
+        };
+        g.node = (0..COUNT).rev().map(made).collect();
+        g.output.push(value(&name(COUNT), DType::F32, &[Dim::N(2)]));
+        let bytes = model(23, g).encode_to_vec();
+        let start = Instant::now();
+        let graph = onnx(&bytes, &ImportOptions::default()).unwrap();
+        stage(&format!("import {} MiB", bytes.len() >> 20), start);
+        assert_eq!(graph.len(), COUNT + 1);
+        assert_eq!(graph.source(graph.outputs()[0].value.op), "Add_0");
+    });
+    assert!(time < LIMIT, "{time:?}");
 }
