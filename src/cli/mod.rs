@@ -27,11 +27,10 @@ enum Stop {
 
 impl From<annulus::Error> for Stop {
     fn from(error: annulus::Error) -> Stop {
-        use annulus::{Error, import::ImportError};
+        use annulus::Error;
         match &error {
-            Error::Import(ImportError::Unsupported { .. }) => Stop::Failed(error.to_string()),
             Error::Shard(annulus::shard::ShardError::Input { .. }) => Stop::Usage(error.to_string()),
-            Error::Import(_) => Stop::Usage(error.to_string()),
+            Error::Import(e) if !e.is_refusal() => Stop::Usage(error.to_string()),
             Error::Eval(annulus::eval::EvalError::Inputs(_)) => Stop::Usage(error.to_string()),
             _ => Stop::Failed(error.to_string()),
         }

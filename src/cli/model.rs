@@ -4,8 +4,8 @@ use super::Stop;
 use super::args::{Data, Model};
 use super::progress::Progress;
 use annulus::eval::{Precision, eval_watched};
+use annulus::import::ImportOptions;
 use annulus::import::case::{self, Case, CaseError, Stored};
-use annulus::import::{ImportError, ImportOptions};
 use annulus::ir::Tensor;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -131,9 +131,7 @@ pub(crate) fn note(verbose: bool, what: &str, start: Instant) {
 impl From<CaseError> for Stop {
     fn from(error: CaseError) -> Stop {
         match error {
-            CaseError::Import { source: ImportError::Unsupported { .. }, .. } => {
-                Stop::Failed(error.to_string())
-            }
+            CaseError::Import { ref source, .. } if source.is_refusal() => Stop::Failed(error.to_string()),
             _ => Stop::Usage(error.to_string()),
         }
     }

@@ -70,14 +70,13 @@ pub(super) fn byte_size(t: &TensorProto) -> Option<u64> {
 /// Reads a tensor. Its size is known from the message itself, so that nothing is allocated that was not sent.
 pub(super) fn tensor(t: &TensorProto, what: &str) -> Result<Tensor, ImportError> {
     let at = || if t.name.is_empty() { what.to_owned() } else { format!("{what} {}", t.name) };
-    let unsupported =
-        |why: String| ImportError::Unsupported { op: what.to_owned(), node: t.name.clone(), why };
+    let refused = |why: &str| ImportError::Refused(format!("{}: {why}", at()));
     let Some(dtype) = dtype(t.data_type) else {
-        return Err(unsupported(format!("elements of type {}", type_name(t.data_type))));
+        return Err(refused(&format!("elements of type {} are not supported", type_name(t.data_type))));
     };
     if t.data_location != 0 || !t.external_data.is_empty() {
-        return Err(unsupported(
-            "its elements are in another file, and only a model that is a file itself may have those".into(),
+        return Err(refused(
+            "its elements are in another file, and only a model that is a file itself may have those",
         ));
     }
     let shape = shape(&t.dims)

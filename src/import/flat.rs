@@ -349,7 +349,8 @@ impl<'a> Writer<'a> {
             return malformed(format!("{place} has not one input and one output"));
         };
         if !graph.sparse_initializer.is_empty() {
-            return malformed(format!("{place} has sparse initializers, which are not supported"));
+            let why = format!("{place} has sparse initializers, which are not supported");
+            return Err(ImportError::Refused(why));
         }
         let mut names = Names::from([(input.name.clone(), x.to_owned())]);
         for mut t in graph.initializer {

@@ -31,6 +31,10 @@ fn malformed<T>(why: impl Into<String>) -> Result<T, ImportError> {
     Err(ImportError::Malformed(why.into()))
 }
 
+fn refused<T>(why: impl Into<String>) -> Result<T, ImportError> {
+    Err(ImportError::Refused(why.into()))
+}
+
 /// `domain::op`, without the domain if it is the default one.
 fn operator(node: &NodeProto) -> String {
     match domain(&node.domain) {
@@ -43,7 +47,7 @@ fn operator(node: &NodeProto) -> String {
 pub(super) fn graph_of(model: &ModelProto) -> Result<&GraphProto, ImportError> {
     let Some(graph) = &model.graph else { return malformed("the model has no graph") };
     if !graph.sparse_initializer.is_empty() {
-        return malformed("the model has sparse initializers, which are not supported");
+        return refused("the model has sparse initializers, which are not supported");
     }
     Ok(graph)
 }
@@ -59,7 +63,7 @@ pub(super) fn lower(model: &ModelProto, options: &ImportOptions) -> Result<Graph
     let proto = graph_of(model)?;
     let flat = flatten(model, proto, node_names(proto)?, opsets(model)?)?;
     if let Some(opsets) = flat.opsets.iter().find(|o| o.get("").is_some_and(|v| !OPSETS.contains(v))) {
-        return malformed(format!(
+        return refused(format!(
             "operator set {} is not supported: want {} to {}",
             opsets.get("").copied().unwrap_or(0),
             OPSETS.start(),
@@ -339,34 +343,41 @@ fn input_types<'a>(
     }
     let typed = |input: &&'a ValueInfoProto| Ok((input.name.as_str(), input_type(input, options, &dims)?));
     let types: Result<Vec<_>, ImportError> = inputs.iter().map(typed).collect();
-    if matches!(types, Ok(_) | Err(ImportError::Symbolic { .. })) {
-        known_dims(&inputs, options)?;
+    let symbols = match &types {
+        Err(e) if !matches!(e, ImportError::Symbolic { .. }) => return types,
+        _ => symbols(&inputs),
+    };
+    if let Some(name) = options.dims.keys().find(|&name| !symbols.iter().any(|(s, _)| s == name)) {
+        let known = symbols.into_iter().map(|(name, _)| name).collect();
+        return Err(ImportError::UnknownDimension { dim: name.clone(), known });
     }
-    types
+    types.map_err(|e| match e {
+        ImportError::Symbolic { input, dim, .. } => {
+            let open = |(name, input): &(String, &str)| {
+                let bound = options.dims.contains_key(name) || dims.contains_key(name.as_str());
+                !bound && *name != dim && !options.input_shapes.contains_key(*input)
+            };
+            let others = symbols.iter().filter(|s| open(s)).map(|(name, _)| name.clone()).collect();
+            ImportError::Symbolic { input, dim, others }
+        }
+        e => e,
+    })
 }
 
-/// Every size that is given is that of some input's dimension: a slip of the pen must not go unseen.
-fn known_dims(inputs: &[&ValueInfoProto], options: &ImportOptions) -> Result<(), ImportError> {
-    if options.dims.is_empty() {
-        return Ok(());
-    }
-    let mut known: Vec<String> = vec![];
+/// The name of every symbolic dimension, each once, with the first input that has it.
+fn symbols<'a>(inputs: &[&'a ValueInfoProto]) -> Vec<(String, &'a str)> {
     let mut seen: HashSet<String> = HashSet::new();
+    let mut out = vec![];
     for input in inputs {
-        let Some(shape) = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()?.shape.as_ref()) else {
-            continue;
-        };
-        for (i, dim) in shape.dim.iter().enumerate().filter(|(_, d)| d.dim_value.is_none()) {
+        let shape = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()?.shape.as_ref());
+        for (i, dim) in shape.iter().flat_map(|s| s.dim.iter().enumerate()) {
             let name = dimension(input, i, dim);
-            if seen.insert(name.clone()) {
-                known.push(name);
+            if dim.dim_value.is_none() && seen.insert(name.clone()) {
+                out.push((name, input.name.as_str()));
             }
         }
     }
-    match options.dims.keys().find(|&name| !seen.contains(name)) {
-        Some(dim) => Err(ImportError::UnknownDimension { dim: dim.clone(), known }),
-        None => Ok(()),
-    }
+    out
 }
 
 /// The name of axis `i` of an input, made up if it has none.
@@ -387,7 +398,7 @@ fn input_type(
         return malformed(format!("input {name} is no dense tensor"));
     };
     let Some(dtype) = data::dtype(ty.elem_type) else {
-        return malformed(format!(
+        return refused(format!(
             "input {name} has elements of type {}, which are not supported",
             data::type_name(ty.elem_type)
         ));
@@ -409,7 +420,7 @@ fn input_type(
                 let dim = dimension(input, i, dim);
                 let bound = options.dims.get(&dim).copied();
                 let bound = bound.or_else(|| dims.get(dim.as_str()).map(|(extent, _)| *extent)).or(given);
-                bound.ok_or_else(|| ImportError::Symbolic { input: name.clone(), dim })?
+                bound.ok_or_else(|| ImportError::Symbolic { input: name.clone(), dim, others: vec![] })?
             }
         };
         if let Some(given) = given

@@ -49,13 +49,18 @@ pub enum ImportError {
         /// What about it, with the operand types.
         why: String,
     },
+    /// The model is valid, but holds what annulus does not know.
+    #[error("{0}")]
+    Refused(String),
     /// A symbolic dimension has no size.
-    #[error("dimension {dim} of input {input} is symbolic: give its size with --dim {dim}=N")]
+    #[error("dimension {dim} of input {input} is symbolic: give its size with --dim {dim}=N{}", also(.others))]
     Symbolic {
         /// The input.
         input: String,
         /// The dimension's name.
         dim: String,
+        /// Others without a size.
+        others: Vec<String>,
     },
     /// A size was given for a dimension that no input has.
     #[error("--dim {dim}: no input has a dimension of that name; {}", listed(.known))]
@@ -67,18 +72,35 @@ pub enum ImportError {
     },
 }
 
-/// The names in words; only the first few of many.
+/// Further dimensions in words.
+fn also(names: &[String]) -> String {
+    if names.is_empty() { String::new() } else { format!("; sizes are wanted besides: {}", some(names)) }
+}
+
+/// What there is, in words.
 fn listed(names: &[String]) -> String {
+    match names {
+        [] => "every dimension of the inputs has a fixed size".to_owned(),
+        _ => format!("there is {}", some(names)),
+    }
+}
+
+/// The first few of many names.
+fn some(names: &[String]) -> String {
     const MOST: usize = 16;
     let shown = names.iter().take(MOST).map(String::as_str).collect::<Vec<_>>().join(", ");
     match names.len() {
-        0 => "every dimension of the inputs has a fixed size".to_owned(),
-        1..=MOST => format!("there is {shown}"),
-        n => format!("there is {shown} and {} more", n - MOST),
+        0..=MOST => shown,
+        n => format!("{shown} and {} more", n - MOST),
     }
 }
 
 impl ImportError {
+    /// Whether the model may well be valid, and annulus knows not enough.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, ImportError::Unsupported { .. } | ImportError::Refused(_))
+    }
+
     /// The error with the names of the model as they may be shown: what is not printable is escaped.
     fn printable(self) -> ImportError {
         let shown = |text: String| -> String {
@@ -98,9 +120,12 @@ impl ImportError {
             ImportError::Unsupported { op, node, why } => {
                 ImportError::Unsupported { op: shown(op), node: shown(node), why: shown(why) }
             }
-            ImportError::Symbolic { input, dim } => {
-                ImportError::Symbolic { input: shown(input), dim: shown(dim) }
-            }
+            ImportError::Refused(why) => ImportError::Refused(shown(why)),
+            ImportError::Symbolic { input, dim, others } => ImportError::Symbolic {
+                input: shown(input),
+                dim: shown(dim),
+                others: others.into_iter().map(shown).collect(),
+            },
             ImportError::UnknownDimension { dim, known } => ImportError::UnknownDimension {
                 dim: shown(dim),
                 known: known.into_iter().map(shown).collect(),

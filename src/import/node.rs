@@ -206,9 +206,7 @@ impl Cx<'_> {
         let Some(t) = &a.t else { return malformed(format!("attribute {name} is empty")) };
         match data::tensor(t, "attribute") {
             Ok(t) => Ok(Some(t)),
-            Err(super::ImportError::Unsupported { why, .. }) => {
-                unsupported(format!("attribute {name}: {why}"))
-            }
+            Err(super::ImportError::Refused(why)) => unsupported(why),
             Err(e) => malformed(format!("attribute {name}: {e}")),
         }
     }

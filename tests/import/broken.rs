@@ -127,7 +127,7 @@ fn contradictions_are_named() {
 fn symbolic_dimensions_are_bound_or_named() {
     let m = small();
     let none = graph(&m, &ImportOptions::default()).unwrap_err();
-    assert_eq!(none, ImportError::Symbolic { input: "x".into(), dim: "s".into() });
+    assert_eq!(none, ImportError::Symbolic { input: "x".into(), dim: "s".into(), others: vec![] });
     let stored = |shape: Vec<usize>| ImportOptions {
         input_shapes: [("x".to_owned(), shape)].into(),
         ..ImportOptions::default()
@@ -138,6 +138,13 @@ fn symbolic_dimensions_are_bound_or_named() {
     assert!(graph(&m, &stored(vec![5, 3])).unwrap_err().to_string().contains("axis 1 of input x is 4"));
     let both = ImportOptions { input_shapes: stored(vec![5, 4]).input_shapes, ..with_s(3) };
     assert!(graph(&m, &both).unwrap_err().to_string().contains("axis 0 of input x is 3, and 5"));
+    // All that are open are named at once.
+    let mut open = small();
+    let extents = ["t", "s", "u"].map(Dim::Named);
+    open.graph.as_mut().unwrap().input.push(value("z", DType::F32, &extents));
+    let why = graph(&open, &ImportOptions::default()).unwrap_err().to_string();
+    let first = "dimension s of input x is symbolic: give its size with --dim s=N";
+    assert_eq!(why, format!("{first}; sizes are wanted besides: t, u"));
     // One name in two inputs.
     let mut two = small();
     let g = two.graph.as_mut().unwrap();
