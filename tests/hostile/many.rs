@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(if cfg!(debug_assertions) { 60 } els
 
 /// What operation `i` reads: the last value, and every third a far one beside it.
 fn far(i: usize) -> Option<usize> {
-    (i % 3 == 0).then_some(i * 7 / 11)
+    i.is_multiple_of(3).then_some(i * 7 / 11)
 }
 
 /// Names are long and alike.
