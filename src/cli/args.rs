@@ -36,6 +36,10 @@ pub(crate) enum Command {
     #[command(after_help = MODEL_HELP)]
     Find(Find),
     /// Evaluate the graph as it stands, on one rank, and compare with the expected outputs
+    ///
+    /// Without expected outputs it says of each output what it is, and that nothing was compared. With --json, `compared` is
+    /// then false, and each output has `dtype`, `shape`, `max_abs` of its finite elements and the number that are
+    /// `not_finite`, while its errors and `within` are null.
     #[command(after_help = MODEL_HELP)]
     Eval(Eval),
     /// The whole pass without running: prints the report, or what --emit asks for

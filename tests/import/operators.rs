@@ -523,6 +523,16 @@ fn normalisations_of_halves_are_computed_in_f32() {
 }
 
 #[test]
+fn statistics_of_a_normalisation_have_the_type_that_it_states() {
+    let f64s = |values: &[f64]| Tensor::from_f64(DType::F64, [values.len()], values).unwrap();
+    let (x, one) = (f64s(&[1.0, 3.0]), f64s(&[1.0, 1.0]));
+    let norm = Single::new("LayerNormalization", &[x, one], &[]).outputs(3);
+    let got = norm.with(float("epsilon", 0.0)).run();
+    assert_eq!([got[0].dtype(), got[1].dtype(), got[2].dtype()], [DType::F64, DType::F32, DType::F32]);
+    assert_eq!((got[0].to_f64(), got[1].to_f64(), got[2].to_f64()), (vec![-1.0, 1.0], vec![2.0], vec![1.0]));
+}
+
+#[test]
 fn rotary_turns_pairs() {
     // One head of 6 elements, of which 4 turn by a quarter and by nothing.
     let x = count(&[1, 1, 1, 6]);

@@ -163,6 +163,10 @@ pub(super) fn layer_norm(cx: &mut Cx<'_>) -> Outcome {
     let [normal, mean, inverse] = standardise(cx, wide, &n)?;
     let normal = cx.cast("narrow", normal, dtype)?;
     let y = affine(cx, normal, scale, bias)?;
+    // Of f64 the statistics are computed in f64, and are results in the type that the node states.
+    let stash = cx.int("stash_type")?.unwrap_or(1);
+    let stash = cx.dtype_of(stash)?;
+    let [mean, inverse] = [cx.cast("mean.stash", mean, stash)?, cx.cast("inverse.stash", inverse, stash)?];
     Ok([y, mean, inverse].map(Lowered::Value).to_vec())
 }
 
