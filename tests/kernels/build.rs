@@ -1,7 +1,7 @@
 //! From a key to a program: the kernel's text between the machine's headers, compiled by the system's C++ compiler.
 
 use crate::faults::Fault;
-use annulus::lower::{self, Element, KernelKey};
+use annulus::lower::{self, Element, KernelKey, Tiling};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,13 +22,15 @@ const SHIM: [(&str, &str); 11] = [
 
 /// The kernel's text with a fault planted, between what it stands on here.
 fn source(key: &KernelKey, fault: Option<&Fault>) -> String {
-    let mut body = lower::body(key).to_string();
+    let mut body = lower::body(key);
     for &(right, wrong) in fault.iter().flat_map(|f| f.edits) {
         assert!(body.contains(right), "a planted fault has no place in the text any more: {right}");
         body = body.replacen(right, wrong, 1);
     }
     let (rows, keys, threads) = (key.rows(), key.keys(), key.threads());
     let (bf16, shared) = (key.element == Element::Bf16, key.shared_bytes());
+    let has_maps = matches!(key.tiling, Tiling::Hopper(_));
+    let maps = if has_maps { ", *(const Maps*)maps" } else { "" };
     format!(
         "#include \"cuda.h\"
 #include \"kernel.h\"
@@ -36,9 +38,9 @@ fn source(key: &KernelKey, fault: Option<&Fault>) -> String {
 #undef NAN
 {}{}{body}
 __attribute__((no_sanitize(\"thread\"))) static void enter(const void* params, const void* maps) {{
-    attn_partial(*(const Params*)params, *(const Maps*)maps);
+    attn_partial(*(const Params*)params{maps});
 }}
-const Kernel kernel{{{rows}, {keys}, {threads}, {shared}, {bf16}, true, enter}};
+const Kernel kernel{{{rows}, {keys}, {threads}, {shared}, {bf16}, {has_maps}, enter}};
 ",
         lower::prelude(key),
         lower::CONTRACT,

@@ -87,3 +87,35 @@ pub(crate) const HOPPER: &[Fault] = &[
     },
     Fault { name: "the turn is not passed on", found: "deadlock", edits: &[("turn_pass(wg);\n", ";\n")] },
 ];
+
+pub(crate) const PORTABLE: &[Fault] = &[
+    Fault {
+        name: "copies are not waited for",
+        found: "while a copy into it is under way",
+        edits: &[("copy_async_wait<0>();", ";")],
+    },
+    Fault {
+        name: "warps do not wait for each other",
+        found: "race",
+        edits: &[("odd = block_any(", "odd = any_lane(")],
+    },
+    Fault {
+        name: "the wrong twist of a tile",
+        found: " is ",
+        edits: &[("Tile<D>::twist(lane_row) ^ lane_chunk", "Tile<D>::twist(lane_row + 1) ^ lane_chunk")],
+    },
+    Fault {
+        name: "the mask is off by one",
+        found: " is ",
+        edits: &[("key < span.end;", "key <= span.end;")],
+    },
+    Fault { name: "o is not rescaled", found: " of o is ", edits: &[("shrink_moved(o[t], shrink);", ";")] },
+    Fault {
+        name: "a race on m and l",
+        found: "carry0+",
+        edits: &[(
+            "// All four lanes of the row have read m and l before one of them writes.\n            warp_sync();",
+            "",
+        )],
+    },
+];

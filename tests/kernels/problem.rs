@@ -1,5 +1,6 @@
 //! An attention over chunks: what it computes, and numbers for it.
 
+use annulus::lower::{Element, Fill, Operand};
 use half::{bf16, f16};
 
 /// Global rows start, start + step, …; `len` of them.
@@ -31,7 +32,7 @@ pub(crate) struct Piece {
 /// The whole, and the chunks in the order in which they are taken.
 #[derive(Clone, Debug)]
 pub(crate) struct Problem {
-    pub(crate) bf16: bool,
+    pub(crate) element: Element,
     pub(crate) batch: usize,
     pub(crate) q_heads: usize,
     pub(crate) kv_heads: usize,
@@ -39,6 +40,8 @@ pub(crate) struct Problem {
     pub(crate) dv: usize,
     pub(crate) scale: f32,
     pub(crate) softcap: Option<f32>,
+    /// Whether the last launch divides and casts; else the carry is what is looked at.
+    pub(crate) cast_out: bool,
     /// What a row without a key yields.
     pub(crate) empty_row: f32,
     /// Row r sees keys r + low ≤ k < r + high.
@@ -48,8 +51,15 @@ pub(crate) struct Problem {
     pub(crate) shift: Option<Vec<i32>>,
     /// Where the documents begin, ascending, the first at row 0.
     pub(crate) documents: Option<Vec<i32>>,
-    /// Per query head.
-    pub(crate) sinks: Option<Vec<f32>>,
+    /// Zero for keys that are masked.
+    pub(crate) mask: Option<Leaf>,
+    /// Added to scores.
+    pub(crate) bias: Option<Leaf>,
+    pub(crate) sinks: Option<Leaf>,
+    /// How bias and sinks are handed over.
+    pub(crate) operand: Operand,
+    /// What becomes of masked scores, and by which number.
+    pub(crate) fill: (Fill, f32),
     /// Rows of q in front of the first piece and between pieces, which nobody asks for.
     pub(crate) gap: usize,
     pub(crate) pieces: Vec<Rows>,
@@ -62,12 +72,34 @@ pub(crate) struct Problem {
     pub(crate) size: f32,
 }
 
+/// A tensor that broadcasts to (batch, head, query row, key row).
+#[derive(Clone, Debug)]
+pub(crate) struct Leaf {
+    pub(crate) strides: [usize; 4],
+    pub(crate) local_rows: bool,
+    pub(crate) numbers: Vec<f32>,
+}
+
+impl Leaf {
+    /// The number for row i of a piece of q.
+    pub(crate) fn at(&self, p: &Problem, [batch, head, piece, i]: [usize; 4], key: i32) -> f32 {
+        let row = if self.local_rows { p.local(piece) + i } else { p.pieces[piece].global(i) as usize };
+        let place = [batch, head, row, key as usize];
+        self.numbers[self.strides.iter().zip(place).map(|(s, x)| s * x).sum::<usize>()]
+    }
+
+    pub(crate) fn map(mut self, f: impl Fn(f32) -> f32) -> Leaf {
+        self.numbers.iter_mut().for_each(|x| *x = f(*x));
+        self
+    }
+}
+
 pub(crate) const FAR: i32 = 1 << 30;
 
 impl Problem {
     pub(crate) fn new(q_heads: usize, kv_heads: usize, dk: usize, dv: usize) -> Problem {
         Problem {
-            bf16: true,
+            element: Element::Bf16,
             batch: 1,
             q_heads,
             kv_heads,
@@ -75,12 +107,17 @@ impl Problem {
             dv,
             scale: 1.0 / (dk as f32).sqrt(),
             softcap: None,
+            cast_out: true,
             empty_row: 0.0,
             low: -FAR,
             high: FAR,
             shift: None,
             documents: None,
+            mask: None,
+            bias: None,
             sinks: None,
+            operand: Operand::F32,
+            fill: (Fill::NegInf, 0.0),
             gap: 0,
             pieces: Vec::new(),
             q: Vec::new(),
@@ -94,7 +131,11 @@ impl Problem {
 
     /// Rounds to the element type.
     pub(crate) fn round(&self, x: f32) -> f32 {
-        if self.bf16 { bf16::from_f32(x).to_f32() } else { f16::from_f32(x).to_f32() }
+        match self.element {
+            Element::Bf16 => bf16::from_f32(x).to_f32(),
+            Element::F16 => f16::from_f32(x).to_f32(),
+            Element::F32 => x,
+        }
     }
 
     fn numbers(&mut self, count: usize, size: f32) -> Vec<f32> {
@@ -125,6 +166,26 @@ impl Problem {
             .collect();
         self.chunks.push(chunk);
         self
+    }
+
+    /// Random numbers for the axes among batch, head, row and key that are asked for. Rows are counted as q's or globally.
+    pub(crate) fn leaf(&mut self, has: [bool; 4], local_rows: bool) -> Leaf {
+        let end = |rows: &Rows| if rows.len > 0 { rows.global(rows.len - 1) as usize + 1 } else { 0 };
+        let rows = if local_rows { self.q_rows() } else { self.pieces.iter().map(end).max().unwrap_or(0) };
+        let keys = self.chunks.iter().flatten().map(|p| end(&p.rows)).max().unwrap_or(0);
+        let sizes = [self.batch, self.q_heads, rows, keys];
+        let mut count = 1;
+        let mut strides = [0; 4];
+        for axis in (0..4).rev().filter(|&a| has[a]) {
+            strides[axis] = count;
+            count *= sizes[axis];
+        }
+        Leaf { strides, local_rows, numbers: self.numbers(count, 1.0) }
+    }
+
+    /// Whether rows decide what is visible.
+    pub(crate) fn positions(&self) -> bool {
+        self.low != -FAR || self.high != FAR || self.documents.is_some()
     }
 
     /// Row r sees keys up to r + offset.

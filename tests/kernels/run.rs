@@ -2,9 +2,9 @@
 
 use crate::build::Compiler;
 use crate::faults::Fault;
-use crate::problem::{Problem, Rows};
+use crate::problem::{Leaf, Problem, Rows};
 use crate::reference;
-use annulus::lower::{KernelKey, Operand};
+use annulus::lower::{Element, KernelKey, Operand};
 use half::{bf16, f16};
 use std::io::Write;
 use std::path::Path;
@@ -24,7 +24,7 @@ pub(crate) fn check(
         let key = KernelKey {
             carry_in: key.carry_in || i > 0,
             cast_out: key.cast_out && i == last,
-            sinks: if p.sinks.is_some() && key.cast_out && i == last { Operand::F32 } else { Operand::None },
+            sinks: if p.sinks.is_some() && key.cast_out && i == last { p.operand } else { Operand::None },
             ..*key
         };
         let output = play((compiler, &key, fault), p, i, &carry, seeds)?;
@@ -60,20 +60,14 @@ fn play(
     seeds: &[u64],
 ) -> Result<Vec<u8>, String> {
     let mut text = Script::default();
-    let elements = |x: &[f32]| -> Vec<u8> {
-        x.iter()
-            .flat_map(
-                |&x| if p.bf16 { bf16::from_f32(x).to_le_bytes() } else { f16::from_f32(x).to_le_bytes() },
-            )
-            .collect()
-    };
+    let elements = |x: &[f32]| elements(p.element, x);
     let integers = |x: &[i32]| -> Vec<u8> { x.iter().flat_map(|x| x.to_le_bytes()).collect() };
     let rows = p.batch * p.q_heads * p.q_rows();
     text.pointer("q", &elements(&p.q), 0);
     text.pointer("counter", &[0; 8], 4);
     if key.cast_out {
         // Not a number, wherever nobody writes.
-        text.pointer("out", &vec![0xff; rows * p.dv * 2], 2);
+        text.pointer("out", &vec![0xff; rows * p.dv * p.element.bytes()], p.element.bytes());
         text.pointer("lse", &vec![0xff; rows * 4], 4);
     }
     for (i, piece) in p.pieces.iter().enumerate() {
@@ -102,10 +96,19 @@ fn play(
         text.pointer("first_key", &integers(&documents.iter().map(|d| d.0).collect::<Vec<_>>()), 0);
         text.pointer("end_key", &integers(&documents.iter().map(|d| d.1).collect::<Vec<_>>()), 0);
     }
-    if key.sinks != Operand::None {
-        let sinks: Vec<u8> = p.sinks.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
-        text.buffer("sinks", &sinks, 0);
-        text.line("leaf sinks sinks 0 1 0 0 0".into());
+    let operand = |leaf: &Leaf| match p.operand {
+        Operand::Element => elements(&leaf.numbers),
+        _ => leaf.numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
+    };
+    if let Some(mask) = &p.mask {
+        let bytes: Vec<u8> = mask.numbers.iter().map(|&x| x as u8).collect();
+        text.leaf("mask", mask, &bytes);
+    }
+    if let Some(bias) = &p.bias {
+        text.leaf("bias", bias, &operand(bias));
+    }
+    if let Some(sinks) = p.sinks.as_ref().filter(|_| key.sinks != Operand::None) {
+        text.leaf("sinks", sinks, &operand(sinks));
     }
     let integers = [
         ("batch", p.batch as i32),
@@ -119,6 +122,7 @@ fn play(
         ("high", p.high),
         ("scale", p.scale.to_bits() as i32),
         ("softcap", p.softcap.unwrap_or(0.0).to_bits() as i32),
+        ("fill", p.fill.1.to_bits() as i32),
         ("empty_row", p.empty_row.to_bits() as i32),
     ];
     for (name, value) in integers {
@@ -160,6 +164,12 @@ impl Script {
     fn pointer(&mut self, field: &str, bytes: &[u8], unit: usize) {
         self.buffer(field, bytes, unit);
         self.line(format!("at {field} {field}"));
+    }
+
+    fn leaf(&mut self, name: &str, leaf: &Leaf, bytes: &[u8]) {
+        self.buffer(name, bytes, 0);
+        let [batch, head, row, key] = leaf.strides;
+        self.line(format!("leaf {name} {name} {batch} {head} {row} {key} {}", u8::from(leaf.local_rows)));
     }
 
     fn run(&self, program: &Path, seeds: &[u64]) -> Result<Vec<u8>, String> {
@@ -212,13 +222,34 @@ fn near(what: &str, got: f64, want: f64, within: f64) -> Result<(), String> {
     Err(format!("{what} is {got}, not {want} ± {within:.1e}"))
 }
 
+fn elements(element: Element, x: &[f32]) -> Vec<u8> {
+    match element {
+        Element::Bf16 => x.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
+        Element::F16 => x.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
+        Element::F32 => x.iter().flat_map(|&x| x.to_le_bytes()).collect(),
+    }
+}
+
+fn values(element: Element, bytes: &[u8]) -> Vec<f64> {
+    let halves = bytes.as_chunks::<2>().0.iter();
+    match element {
+        Element::Bf16 => halves.map(|&b| bf16::from_le_bytes(b).into()).collect(),
+        Element::F16 => halves.map(|&b| f16::from_le_bytes(b).into()).collect(),
+        Element::F32 => floats(bytes),
+    }
+}
+
 fn floats(bytes: &[u8]) -> Vec<f64> {
     bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b).into()).collect()
 }
 
 /// Half a unit in the last place of the element type.
 fn rounding(p: &Problem) -> f64 {
-    2f64.powi(if p.bf16 { -8 } else { -11 })
+    match p.element {
+        Element::Bf16 => 2f64.powi(-8),
+        Element::F16 => 2f64.powi(-11),
+        Element::F32 => 2f64.powi(-24),
+    }
 }
 
 /// Weights are rounded to the element type before they meet v; scores are sums in f32, and exponents as large as they are
@@ -234,18 +265,15 @@ fn sum_error(top: f64) -> f64 {
 
 fn compare_out(p: &Problem, bytes: &[u8]) -> Result<(), String> {
     let count = p.batch * p.q_heads * p.q_rows();
-    let (out, lse) = bytes.split_at(count * p.dv * 2);
-    let (out, lse) = (out.as_chunks::<2>().0, floats(lse));
-    let value = |b: [u8; 2]| {
-        f64::from(if p.bf16 { bf16::from_le_bytes(b).to_f32() } else { f16::from_le_bytes(b).to_f32() })
-    };
+    let (out, lse) = bytes.split_at(count * p.dv * p.element.bytes());
+    let (out, lse) = (values(p.element, out), floats(lse));
     each_row(p, |batch, head, piece, i| {
         let want = reference::row(p, batch, head, piece, i);
         let at = (batch * p.q_heads + head) * p.q_rows() + p.local(piece) + i;
         let relative = relative_error(p, want.top);
         for d in 0..p.dv {
             let within = want.size[d] * relative + want.out[d].abs() * rounding(p) + 1e-7;
-            near(&format!("column {d}"), value(out[at * p.dv + d]), want.out[d], within)?;
+            near(&format!("column {d}"), out[at * p.dv + d], want.out[d], within)?;
         }
         near("lse", lse[at], want.lse, sum_error(want.top) + want.lse.abs().min(1e9) * 2f64.powi(-22))
     })

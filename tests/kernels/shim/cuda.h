@@ -29,6 +29,11 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 inline uint2 make_uint2(u32 x, u32 y) { return {x, y}; }
 inline uint4 make_uint4(u32 x, u32 y, u32 z, u32 w) { return {x, y, z, w}; }
 
+extern "C" {
+float expf(float) noexcept;
+float logf(float) noexcept;
+float tanhf(float) noexcept;
+}
 inline float __uint_as_float(u32 x) { float y; __builtin_memcpy(&y, &x, 4); return y; }
 inline float __int_as_float(int x) { return __uint_as_float((u32)x); }
 inline u32 __float_as_uint(float x) { u32 y; __builtin_memcpy(&y, &x, 4); return y; }

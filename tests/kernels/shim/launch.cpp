@@ -58,7 +58,8 @@ static void launch(int blocks, u64 seed) {
             maps.v[i] = tensor_map(piece.v, params.dv, piece.rows.len, params.batch * params.kv_heads, kernel.keys);
         }
     }
-    machine::run(blocks, kernel.threads, kernel.shared_bytes, seed, enter);
+    // Without maps there is no counter: a block takes one tile.
+    machine::run(kernel.has_maps ? blocks : params.tiles, kernel.threads, kernel.shared_bytes, seed, enter);
     params.q_pieces = params.kv_pieces = 0;
 }
 

@@ -42,12 +42,15 @@ static void note(Log& log, bool write, Epoch by) {
         log.reads.clear();
         return;
     }
-    for (Epoch& read : log.reads)
-        if (read.who == by.who && read.block == by.block) {
-            read = by;
-            return;
-        }
+    if (!log.reads.empty() && log.reads.back().who == by.who && log.reads.back().block == by.block) log.reads.pop_back();
     log.reads.push_back(by);
+    if (log.reads.size() % 1024) return;
+    // Of each reader the last read is enough.
+    std::vector<Epoch> last;
+    for (size_t i = log.reads.size(); i-- > 0;)
+        if (std::none_of(last.begin(), last.end(), [&](const Epoch& e) { return e.who == log.reads[i].who && e.block == log.reads[i].block; }))
+            last.push_back(log.reads[i]);
+    log.reads = last;
 }
 
 static Epoch now() { return {self->block->index, (u32)self->index, self->seen[self->index]}; }
