@@ -18,7 +18,7 @@ const OPERATORS: &str = "Neg Abs Sign Exp Log Sqrt Reciprocal Sin Cos Tanh Sigmo
     Sub Mul Div And Or Xor Equal Less LessOrEqual Greater GreaterOrEqual Pow Mod Min Max Sum Mean Clip Where Cast CastLike \
     Identity Dropout Relu LeakyRelu Gelu Swish Softmax LogSoftmax Softplus Constant ConstantOfShape Shape Size Range \
     Reshape Flatten Squeeze Unsqueeze Expand Tile Transpose Concat Slice Split SplitToSequence SequenceConstruct \
-    SequenceAt ConcatFromSequence Pad Gather GatherElements GatherND ScatterND ScatterElements CumSum TopK Trilu \
+    SequenceAt SequenceLength ConcatFromSequence Pad Gather GatherElements GatherND ScatterND ScatterElements CumSum TopK Trilu \
     OneHot Einsum MaxPool NonZero ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceSumSquare ReduceL2 \
     ReduceLogSumExp LayerNormalization RMSNormalization InstanceNormalization AveragePool GlobalAveragePool \
     GlobalMaxPool MatMul Gemm Conv Attention RotaryEmbedding If Loop \
@@ -94,6 +94,10 @@ fn attribute(rng: &mut Rng) -> AttributeProto {
                 "\u{1b}[31m",
                 "NOTSET",
                 "constant",
+                "edge",
+                "reflect",
+                "wrap",
+                "max",
             ]),
         ),
         4 => {
