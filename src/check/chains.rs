@@ -3,6 +3,7 @@
 use super::rows::Owned;
 use crate::layout::Progression;
 use crate::schedule::{Schedule, StepOp};
+use rayon::prelude::*;
 
 /// The partial results of one run of query rows.
 pub(super) struct Chain {
@@ -19,7 +20,7 @@ pub(super) struct Chain {
 pub(super) fn chains(schedule: &Schedule) -> Vec<Vec<Chain>> {
     schedule
         .ranks
-        .iter()
+        .par_iter()
         .zip(&schedule.q_layout.rows)
         .map(|(program, rows)| {
             let owned = Owned::new(rows);

@@ -13,16 +13,16 @@ use crate::layout::Progression;
 use crate::mask::Tile;
 use crate::schedule::{Schedule, StepOp};
 
-/// Classes, gaps and rows that may be looked at one by one for a whole schedule.
-const MOST_WORK: u64 = 1 << 26;
+/// Gaps and rows that may be looked at one by one for a whole schedule.
+const MOST_WORK: u64 = 1 << 28;
 
 pub(super) fn coverage(schedule: &Schedule, chains: &[Vec<Chain>], log: &mut Log<'_>) {
     let mask = &schedule.attention.mask;
     let needed = Kept::needed(mask);
     let unmasked = Kept::unmasked(mask);
-    let mut work = MOST_WORK;
-    for (r, chains) in chains.iter().enumerate() {
-        for chain in chains {
+    log.each_rank(|r, log| {
+        let mut work = MOST_WORK / schedule.ranks.len() as u64;
+        for chain in &chains[r] {
             let Some(q) = Run::of(&chain.rows) else { continue };
             let mut keys: Vec<Progression> = Vec::new();
             let mut steps: Vec<usize> = Vec::new();
@@ -78,7 +78,7 @@ pub(super) fn coverage(schedule: &Schedule, chains: &[Vec<Chain>], log: &mut Log
                 }
             }
         }
-    }
+    });
 }
 
 /// Whether a block that is not masked has no masked pair.

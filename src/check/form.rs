@@ -24,7 +24,8 @@ pub(super) fn form(schedule: &Schedule, log: &mut Log<'_>) {
         // Rows and sizes of steps have no meaning without these.
         return;
     }
-    for (r, program) in schedule.ranks.iter().enumerate() {
+    log.each_rank(|r, log| {
+        let program = &schedule.ranks[r];
         let mut rank = Rank {
             schedule,
             r,
@@ -38,7 +39,7 @@ pub(super) fn form(schedule: &Schedule, log: &mut Log<'_>) {
         for (i, step) in program.steps.iter().enumerate() {
             rank.step(i, step);
         }
-    }
+    });
 }
 
 fn attention(a: &AttentionFacts, log: &mut Log<'_>) {
@@ -288,14 +289,14 @@ impl Rank<'_, '_, '_> {
 }
 
 /// Bytes of packed keys and values: K and V, all key heads.
-fn kv_bytes(a: &AttentionFacts, rows: usize) -> Option<usize> {
+pub(super) fn kv_bytes(a: &AttentionFacts, rows: usize) -> Option<usize> {
     let s = &a.sizes;
     let per_row = s.head_dim.checked_add(s.v_head_dim)?.checked_mul(a.dtype.bytes())?;
     s.batch.checked_mul(s.kv_heads)?.checked_mul(rows)?.checked_mul(per_row)
 }
 
 /// Bytes of a carry: o, m and l, all query heads.
-fn carry_bytes(a: &AttentionFacts, rows: usize) -> Option<usize> {
+pub(super) fn carry_bytes(a: &AttentionFacts, rows: usize) -> Option<usize> {
     let s = &a.sizes;
     let per_row = s.v_head_dim.checked_add(2)?.checked_mul(a.acc.bytes())?;
     s.batch.checked_mul(s.q_heads)?.checked_mul(rows)?.checked_mul(per_row)

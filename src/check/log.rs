@@ -4,6 +4,7 @@ use super::rows::Run;
 use super::{Failure, MOST_FAILURES, Passed, Report};
 use crate::layout::Progression;
 use crate::schedule::{Schedule, StepOp};
+use rayon::prelude::*;
 
 /// The faults of one check and the number of facts that it proved.
 pub(super) struct Log<'a> {
@@ -47,6 +48,22 @@ impl<'a> Log<'a> {
         // Faults come in an order of their own; that many of each check are enough to sort the first ones out.
         if self.failed.len() < 4 * MOST_FAILURES {
             self.failed.push(Failure { check: self.check, rank, step, op, message: message() });
+        }
+    }
+
+    /// Asks of every rank, on all cores; what is found is in the order of the ranks.
+    pub(super) fn each_rank(&mut self, ask: impl Fn(usize, &mut Log<'a>) + Sync) {
+        let (schedule, check) = (self.schedule, self.check);
+        let of_rank = |r: usize| {
+            let mut log = Log::new(schedule, check);
+            ask(r, &mut log);
+            log
+        };
+        let logs: Vec<Log<'a>> = (0..schedule.ranks.len()).into_par_iter().map(of_rank).collect();
+        for log in logs {
+            self.facts = self.facts.saturating_add(log.facts);
+            let room = (4 * MOST_FAILURES).saturating_sub(self.failed.len());
+            self.failed.extend(log.failed.into_iter().take(room));
         }
     }
 

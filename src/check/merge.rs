@@ -7,7 +7,8 @@ use super::log::{Log, rows_name, step_name};
 use crate::schedule::{Schedule, StepOp};
 
 pub(super) fn merge_once(schedule: &Schedule, chains: &[Vec<Chain>], log: &mut Log<'_>) {
-    for (r, chains) in chains.iter().enumerate() {
+    log.each_rank(|r, log| {
+        let chains = &chains[r];
         let flags = |step: usize| match schedule.ranks[r].steps[step].op {
             StepOp::AttnPartial { carry_in, sinks_here, cast_out, .. } => (carry_in, sinks_here, cast_out),
             _ => (false, false, false),
@@ -74,5 +75,5 @@ pub(super) fn merge_once(schedule: &Schedule, chains: &[Vec<Chain>], log: &mut L
                 });
             }
         }
-    }
+    });
 }

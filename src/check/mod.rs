@@ -17,9 +17,12 @@
 //! | `filled` | bytes that are read hold what the step says that they hold |
 //! | `coverage` | every pair of rows that the mask may keep is computed exactly once |
 //! | `merge once` | every output row is one chain of partial results, written by its last, its sinks counted once |
+//! | `memory` | no arena is larger than the closed form of its strategy |
+//! | `sizes` | every count and offset fits a signed 64-bit integer |
 //!
 //! A check that another one needs is not run if that one fails: it is then neither passed nor failed.
 
+mod bound;
 mod chains;
 mod coverage;
 mod form;
@@ -31,6 +34,7 @@ mod merge;
 mod race;
 mod replay;
 mod rows;
+mod sizes;
 
 use crate::schedule::Schedule;
 use log::Log;
@@ -88,29 +92,48 @@ fn checks(schedule: &Schedule, report: &mut Report) {
     let mut log = Log::new(schedule, "matching");
     let links = matching::matching(schedule, &mut log);
     log.close(report);
+    // Two halves of about the same work; neither needs the other.
+    let (ran, apart) = rayon::join(|| run(schedule, links.as_ref()), || alone(schedule));
+    let ((deadlock, filled), (race, rest)) = (ran, apart);
+    for mut part in [deadlock, race, filled, rest] {
+        report.passed.append(&mut part.passed);
+        report.failed.append(&mut part.failed);
+    }
+}
+
+/// deadlock and filled, if messages match.
+fn run(schedule: &Schedule, links: Option<&matching::Links>) -> (Report, Report) {
+    let (mut deadlocked, mut unfilled) = (Report::default(), Report::default());
     if let Some(links) = links {
         let (mut deadlock, mut filled) = (Log::new(schedule, "deadlock"), Log::new(schedule, "filled"));
-        let ran = replay::replay(schedule, &links, &mut deadlock, &mut filled);
-        deadlock.close(report);
-        race(schedule, report);
+        let ran = replay::replay(schedule, links, &mut deadlock, &mut filled);
+        deadlock.close(&mut deadlocked);
         // What a part of the steps filled proves nothing, but what it finds wrong is wrong.
         if ran || filled.failed() {
-            filled.close(report);
+            filled.close(&mut unfilled);
         }
-    } else {
-        race(schedule, report);
     }
+    (deadlocked, unfilled)
+}
+
+/// race; and what needs no order of the steps.
+fn alone(schedule: &Schedule) -> (Report, Report) {
+    let (mut races, mut rest) = (Report::default(), Report::default());
+    let mut log = Log::new(schedule, "race");
+    race::race(schedule, &mut log);
+    log.close(&mut races);
     let chains = chains::chains(schedule);
     let mut log = Log::new(schedule, "coverage");
     coverage::coverage(schedule, &chains, &mut log);
-    log.close(report);
+    log.close(&mut rest);
     let mut log = Log::new(schedule, "merge once");
     merge::merge_once(schedule, &chains, &mut log);
-    log.close(report);
-}
-
-fn race(schedule: &Schedule, report: &mut Report) {
-    let mut log = Log::new(schedule, "race");
-    race::race(schedule, &mut log);
-    log.close(report);
+    log.close(&mut rest);
+    let mut log = Log::new(schedule, "memory");
+    bound::memory(schedule, &mut log);
+    log.close(&mut rest);
+    let mut log = Log::new(schedule, "sizes");
+    sizes::sizes(schedule, &mut log);
+    log.close(&mut rest);
+    (races, rest)
 }

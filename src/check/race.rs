@@ -12,9 +12,7 @@ use crate::schedule::{RankProgram, Schedule, StepOp, View};
 const MOST_WORK: usize = 1 << 28;
 
 pub(super) fn race(schedule: &Schedule, log: &mut Log<'_>) {
-    for (r, program) in schedule.ranks.iter().enumerate() {
-        rank(schedule, r, program, log);
-    }
+    log.each_rank(|r, log| rank(schedule, r, &schedule.ranks[r], log));
 }
 
 /// Of each stream, one more than the last step that is surely done.

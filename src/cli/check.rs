@@ -21,7 +21,7 @@ pub(crate) fn run(args: &Check) -> Result<(), Stop> {
         .map_err(|e| Stop::Usage(format!("{} is no schedule\n{e}", name(&args.schedule))))?;
     let mut checks = Checks::default();
     let mut lines = Vec::new();
-    for s in &schedules {
+    for (nth, s) in schedules.iter().enumerate() {
         let report = check::check(s);
         let proved: Vec<String> =
             report.passed.iter().map(|p| format!("{} ({} facts)", p.check, p.facts)).collect();
@@ -32,6 +32,9 @@ pub(crate) fn run(args: &Check) -> Result<(), Stop> {
         }
         for f in &report.failed {
             lines.push(format!("  {}: rank {}, step #{} ({}): {}", f.check, f.rank, f.step, f.op, f.message));
+            if let Some((number, line)) = schedule::line_of(&text, nth, f.rank, f.step) {
+                lines.push(format!("    line {number}: {line}"));
+            }
         }
         for p in &report.passed {
             if !checks.passed.iter().any(|c| c == p.check) {

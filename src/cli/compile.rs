@@ -254,6 +254,7 @@ fn phrase(check: &str) -> &str {
         "filled" => "nothing read before it is there",
         "coverage" => "every key once",
         "merge once" => "every part merged once",
+        "sizes" => "sizes in 64 bits",
         other => other,
     }
 }

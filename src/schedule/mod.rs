@@ -14,7 +14,7 @@ mod fold;
 mod slots;
 mod text;
 pub mod types;
-pub use text::parse;
+pub use text::{line_of, parse};
 pub use types::*;
 
 use crate::ir::{Graph, OpId};

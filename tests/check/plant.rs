@@ -582,6 +582,27 @@ pub(crate) const KINDS: &[Kind] = &[
         },
     },
     Kind {
+        name: "an arena has room for more shares than its strategy holds",
+        checks: &["memory"],
+        plant: |s| {
+            let a = &s.attention;
+            let shares = 2 * a.kv_bytes(a.sizes.kv_len) + a.carry_bytes(a.sizes.q_len) + 4096;
+            let larger = |r: usize| {
+                let mut s = s.clone();
+                let rank = &mut s.ranks[r];
+                let slot = annulus::schedule::Slot {
+                    name: "kv.more".into(),
+                    offset: rank.arena_bytes,
+                    bytes: shares,
+                };
+                rank.arena_bytes += shares;
+                rank.slots.push(slot);
+                (s, r, 0)
+            };
+            (0..s.ranks.len()).map(larger).collect()
+        },
+    },
+    Kind {
         name: "sinks are lost",
         checks: &["merge once"],
         plant: |s| {

@@ -12,8 +12,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 /// Every check, in order.
-pub(crate) const CHECKS: [&str; 7] =
-    ["form", "matching", "deadlock", "race", "filled", "coverage", "merge once"];
+pub(crate) const CHECKS: [&str; 9] =
+    ["form", "matching", "deadlock", "race", "filled", "coverage", "merge once", "memory", "sizes"];
 
 pub(crate) fn proved(schedule: &Schedule) -> Result<Report, String> {
     let report = check(schedule);
