@@ -2,7 +2,7 @@
 // of its values, (batch, heads, rows, dv): per head a run of bytes that is one run in the tensor too.
 //
 // Follows types.cuh. COPY is the bytes of one access, 16, 8, 4 or 2: it divides every address and number of bytes below.
-// Grid (any, copies); any number of threads.
+// Any grid of a multiple of `copies`, any number of threads.
 
 constexpr int MAX_COPIES = 16;
 
@@ -25,15 +25,17 @@ struct Copy {
 
 struct Pack {
     Copy copy[MAX_COPIES];
+    i32 copies;
     i32 heads;  // batch · heads
 };
 
 extern "C" __global__ void pack(const __grid_constant__ Pack p) {
-    const Copy& copy = p.copy[blockIdx.y];
-    const i64 words = copy.bytes / COPY, threads = (i64)gridDim.x * blockDim.x;
+    const Copy& copy = p.copy[blockIdx.x % p.copies];
+    const i64 words = copy.bytes / COPY, threads = (i64)(gridDim.x / p.copies) * blockDim.x;
+    const i64 first = (i64)(blockIdx.x / p.copies) * blockDim.x + threadIdx.x;
     for (i32 head = 0; head < p.heads; ++head) {
         const Word* const from = reinterpret_cast<const Word*>(copy.from + head * copy.from_head);
         Word* const to = reinterpret_cast<Word*>(copy.to + head * copy.to_head);
-        for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < words; i += threads) to[i] = from[i];
+        for (i64 i = first; i < words; i += threads) to[i] = from[i];
     }
 }

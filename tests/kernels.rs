@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // helpers of tests, which no lint knows as such
 
+#[path = "kernels/around.rs"]
+mod around;
 #[path = "kernels/build.rs"]
 mod build;
 #[path = "kernels/faults.rs"]

@@ -5,12 +5,14 @@
 //! the key reaches a text: equal keys give equal bytes.
 
 mod arch;
+mod helper;
 mod key;
 mod params;
 mod text;
 mod tile;
 
 pub use arch::Arch;
+pub use helper::Helper;
 pub use key::{Element, Fill, KernelKey, Operand, Tiling};
 pub use params::{FAR, KvPiece, Leaf, MAX_PIECES, Params, QPiece, Rows};
 pub use text::{CONTRACT, PTX, PTX_HOPPER, TYPES, body, options, prelude, text};

@@ -82,8 +82,12 @@ pub(crate) fn compiler() -> Option<Compiler> {
 impl Compiler {
     /// The program that runs this kernel.
     pub(crate) fn program(&self, key: &KernelKey, fault: Option<&Fault>) -> PathBuf {
-        let text = source(key, fault);
-        let source = self.folder.join(format!("kernel-{}.cpp", hash(&text)));
+        self.link(&source(key, fault))
+    }
+
+    /// The program of a text that defines `kernel`.
+    pub(crate) fn link(&self, text: &str) -> PathBuf {
+        let source = self.folder.join(format!("kernel-{}.cpp", hash(text)));
         write(&source, text.as_bytes());
         // The compiler reports every access to memory; memory.cpp listens.
         let object = compile(&source, &["-c", "-O1", "-fsanitize=thread", "-fno-exceptions"]);

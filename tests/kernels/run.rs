@@ -146,22 +146,22 @@ fn play(
 
 /// What `shim/launch.h` reads.
 #[derive(Default)]
-struct Script(Vec<u8>);
+pub(crate) struct Script(Vec<u8>);
 
 impl Script {
-    fn line(&mut self, line: String) {
+    pub(crate) fn line(&mut self, line: String) {
         self.0.extend_from_slice(line.as_bytes());
         self.0.push(b'\n');
     }
 
     /// A buffer that is written `unit` bytes at a time; 0 if it is only read.
-    fn buffer(&mut self, name: &str, bytes: &[u8], unit: usize) {
+    pub(crate) fn buffer(&mut self, name: &str, bytes: &[u8], unit: usize) {
         self.line(format!("buffer {name} {} {unit}", bytes.len()));
         self.0.extend_from_slice(bytes);
         self.0.push(b'\n');
     }
 
-    fn pointer(&mut self, field: &str, bytes: &[u8], unit: usize) {
+    pub(crate) fn pointer(&mut self, field: &str, bytes: &[u8], unit: usize) {
         self.buffer(field, bytes, unit);
         self.line(format!("at {field} {field}"));
     }
@@ -172,7 +172,7 @@ impl Script {
         self.line(format!("leaf {name} {name} {batch} {head} {row} {key} {}", u8::from(leaf.local_rows)));
     }
 
-    fn run(&self, program: &Path, seeds: &[u64]) -> Result<Vec<u8>, String> {
+    pub(crate) fn run(&self, program: &Path, seeds: &[u64]) -> Result<Vec<u8>, String> {
         let mut child = Command::new(program)
             .args(seeds.iter().map(u64::to_string))
             .stdin(Stdio::piped())
@@ -215,7 +215,7 @@ fn each_row(
     Ok(())
 }
 
-fn near(what: &str, got: f64, want: f64, within: f64) -> Result<(), String> {
+pub(crate) fn near(what: &str, got: f64, want: f64, within: f64) -> Result<(), String> {
     if got == want || (got - want).abs() <= within || (got.is_nan() && want.is_nan()) {
         return Ok(());
     }
