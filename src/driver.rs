@@ -6,6 +6,7 @@
 //! [`LayoutKind::ALL`] and [`Strategy::ALL`]. Residuals tie the layers of a sequence together, so that it has one layout, chosen
 //! over the sum of all attentions: of several sequences (an encoder's and a decoder's) first one kind for all, then one sequence
 //! after another, the others as they are, until none changes. What does not fit into the memory that is allowed is no candidate.
+//! On very many ranks the layouts are not varied: zigzag for a sequence with a causal attention, else contiguous.
 
 use crate::Error;
 use crate::check;
@@ -32,6 +33,9 @@ pub struct Rejected {
     pub reason: String,
 }
 
+/// On more ranks a candidate takes seconds, and only the layouts of [`shard`] by itself are tried.
+const MANY: usize = 256;
+
 /// Two makespans nearer than this are equal.
 const NEAR: f64 = 1e-9;
 
@@ -47,7 +51,7 @@ pub(crate) fn drive(
     };
     let mut program = split(options.layout)?;
     let mut driver = Driver { options, device, classes: classes(&program), tried: vec![] };
-    if options.layout.is_none() && !program.layouts.is_empty() {
+    if options.layout.is_none() && !program.layouts.is_empty() && options.ranks <= MANY {
         let mut candidates: Vec<Vec<Layout>> = Vec::new();
         for layouts in LayoutKind::ALL.into_iter().filter_map(|k| split(Some(k)).ok()).map(|p| p.layouts) {
             let same = |c: &Vec<Layout>| c.iter().zip(&layouts).all(|(a, b)| a.rows == b.rows);
@@ -249,7 +253,7 @@ impl Driver<'_> {
                     "faster here, slower over all attentions of the sequence".to_owned()
                 }
                 (Ok(e), None) if e.makespan_us <= least * (1.0 + NEAR) => "no faster".to_owned(),
-                (Ok(e), None) => format!("{:.2} times as long", e.makespan_us / least.max(f64::MIN_POSITIVE)),
+                (Ok(e), None) => longer(e.makespan_us / least.max(f64::MIN_POSITIVE)),
             };
             out.push(Rejected { strategy: t.strategy, layouts: t.layouts, makespan_us, reason });
         }
@@ -287,6 +291,15 @@ impl Driver<'_> {
             (None, Some(error)) => error,
             (None, None) => unreachable!("there is a strategy"),
         }
+    }
+}
+
+/// A ratio of times, above 1, in words.
+fn longer(ratio: f64) -> String {
+    match ratio {
+        r if r < 1.001 => "less than 0.1 % longer".into(),
+        r if r < 2.0 => format!("{:.1} % longer", (r - 1.0) * 100.0),
+        r => format!("{r:.1} times as long"),
     }
 }
 

@@ -95,3 +95,28 @@ fn known_shapes_take_what_is_known_to_be_best() {
     let short = on(&attention(256, "causal(0)"), 8);
     assert_eq!(chosen(&short)[0].0, Strategy::AllGather);
 }
+
+/// What is chosen for the heads of an 8-billion Llama, and what it is expected to take: a change of the cost model shows here.
+#[test]
+fn the_choices_are_as_reviewed() {
+    let mut out = String::new();
+    for (rows, ranks) in [(2048, 2), (8192, 4), (8192, 8), (32_768, 8), (131_072, 8), (131_072, 64)] {
+        let compiled = compile(&attention(rows, "causal(0)"), &Options::new(ranks)).unwrap();
+        let island = &compiled.islands[0];
+        let layouts = [island.schedule.q_layout.kind, island.schedule.kv_layout.kind];
+        let line = |what: String, e: &str| format!("  {what:<32} {e}\n");
+        out += &format!("{rows} rows on {ranks} ranks of {}\n", compiled.device.name);
+        let figures =
+            annulus::dump::report::figures_line("", &annulus::dump::report::figures(&island.estimate));
+        out += &line(annulus::label(island.strategy, layouts), figures.trim_start_matches(": "));
+        for r in &island.rejected {
+            let time = r.makespan_us.map_or("-".into(), annulus::dump::report::time);
+            out += &line(annulus::label(r.strategy, r.layouts), &format!("{time} · {}", r.reason));
+        }
+    }
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/schedule"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!("choices", out));
+}
