@@ -45,22 +45,20 @@ pub(crate) fn drive(
     options: &Options,
     device: &Device,
 ) -> Result<(Program, Vec<Island>), Error> {
-    let split = |layout| {
-        let inputs = options.inputs.clone();
-        shard::shard(graph.clone(), &ShardOptions { ranks: options.ranks, layout, inputs })
-    };
-    let mut program = split(options.layout)?;
-    let mut driver = Driver { options, device, classes: classes(&program), tried: vec![] };
-    if options.layout.is_none() && !program.layouts.is_empty() && options.ranks <= MANY {
-        let mut candidates: Vec<Vec<Layout>> = Vec::new();
-        for layouts in LayoutKind::ALL.into_iter().filter_map(|k| split(Some(k)).ok()).map(|p| p.layouts) {
-            let same = |c: &Vec<Layout>| c.iter().zip(&layouts).all(|(a, b)| a.rows == b.rows);
-            if !candidates.iter().any(same) {
-                candidates.push(layouts);
-            }
+    let request =
+        ShardOptions { ranks: options.ranks, layout: options.layout, inputs: options.inputs.clone() };
+    let varied = options.layout.is_none() && options.ranks <= MANY;
+    let kinds = if varied { LayoutKind::ALL.as_slice() } else { &[] };
+    let (mut program, others) = shard::shard_with(graph.clone(), &request, kinds)?;
+    let mut candidates: Vec<Vec<Layout>> = Vec::new();
+    for layouts in others {
+        let same = |c: &Vec<Layout>| c.iter().zip(&layouts).all(|(a, b)| a.rows == b.rows);
+        if !candidates.iter().any(same) {
+            candidates.push(layouts);
         }
-        driver.choose_layouts(&mut program, &candidates)?;
     }
+    let mut driver = Driver { options, device, classes: classes(&program), tried: vec![] };
+    driver.choose_layouts(&mut program, &candidates)?;
     let islands = driver.islands(&program)?;
     Ok((program, islands))
 }

@@ -22,7 +22,7 @@ pub use rank_graph::rank_graph;
 pub use types::*;
 
 use crate::ir::{Graph, ValueId};
-use crate::layout::LayoutKind;
+use crate::layout::{Layout, LayoutKind};
 use std::sync::Arc;
 
 /// The largest number of ranks that a program is made for.
@@ -111,10 +111,35 @@ fn named(graph: &Graph, inputs: &[(String, usize)]) -> Result<Vec<(ValueId, usiz
 /// # Errors
 /// See [`ShardError`].
 pub fn shard(graph: Arc<Graph>, options: &ShardOptions) -> Result<Program, ShardError> {
+    Ok(shard_with(graph, options, &[])?.0)
+}
+
+/// Splits a graph, and says what else [`Program::layouts`] may be: for each of the kinds that applies, a layout for every
+/// sequence.
+///
+/// # Errors
+/// See [`ShardError`].
+pub fn shard_with(
+    graph: Arc<Graph>,
+    options: &ShardOptions,
+    kinds: &[LayoutKind],
+) -> Result<(Program, Vec<Vec<Layout>>), ShardError> {
     if !(1..=MAX_RANKS).contains(&options.ranks) {
         return Err(ShardError::Options(format!("{} ranks: want 1 to {MAX_RANKS}", options.ranks)));
     }
     let live = propagate::Live::new(&graph);
     let wishes = propagate::propagate(&live, &named(&graph, &options.inputs)?);
-    place::place(&graph, &live, &wishes, options)
+    let program = place::place(&graph, &live, &wishes, options)?;
+    let mut others = Vec::new();
+    if !kinds.is_empty() {
+        let taken = sequences::sequences(&live, &wishes, options)?;
+        for &kind in kinds {
+            let named = ShardOptions { layout: Some(kind), ..options.clone() };
+            // Caches that are alike under one kind may not be so under another: then that is another program.
+            let made = sequences::sequences(&live, &wishes, &named).ok();
+            let fits = |s: &sequences::Sequences| s.index == taken.index && s.joined == taken.joined;
+            others.extend(made.filter(fits).map(|s| s.layouts));
+        }
+    }
+    Ok((program, others))
 }
