@@ -77,11 +77,17 @@ fn main() {
         let bytes = Llama::small(depth).model();
         median(|| imported(&bytes))
     });
+    let mut work = None;
     table("find: every attention in normal form", |depth| {
         let graph = imported(&Llama::small(depth).model());
-        assert_eq!(find(&graph, &FindOptions::default()).attentions.len(), depth);
-        median(|| find(&graph, &FindOptions::default()))
+        let found = find(&graph, &FindOptions::default());
+        assert_eq!(found.attentions.len(), depth);
+        assert_eq!(found.work, *work.get_or_insert(found.work), "e-graph work grows with depth");
+        let time = median(|| find(&graph, &FindOptions::default()));
+        assert!(time < Duration::from_millis(500), "{depth} layers take {time:?}");
+        time
     });
+    println!("e-graph work at every depth: {work:?}\n");
     table("eval: 64 rows in f32", |depth| {
         let graph = imported(&Llama::small(depth).model());
         let x = inputs(&graph);

@@ -16,6 +16,24 @@ pub enum Error {
         /// Every broken invariant.
         errors: Vec<ir::verify::VerifyError>,
     },
+    /// A value is bound to what is no input, or to one of another type.
+    #[error("{input} cannot be bound to a {value}: {}", match .is { Some(ty) => format!("it is {ty}"), None => "there is no such input".into() })]
+    Bind {
+        /// The name.
+        input: String,
+        /// Type of the value.
+        value: ir::Type,
+        /// Type of the input, if there is one.
+        is: Option<ir::Type>,
+    },
+    /// An input has another value than what was compiled is bound to.
+    #[error(
+        "input {input} has another value than the one it was bound to: what was found holds for that value alone; compile again"
+    )]
+    Guard {
+        /// The input.
+        input: String,
+    },
     /// The graph could not be split.
     #[error(transparent)]
     Shard(#[from] shard::ShardError),

@@ -5,7 +5,7 @@ use crate::check::Report;
 use crate::device::Device;
 use crate::driver::{self, Rejected};
 use crate::exec::cpu::{self, Run};
-use crate::find::{self, Found, FoundAttention, Miss};
+use crate::find::{self, Bound, Found, FoundAttention, Miss};
 use crate::ir::{Graph, OpId, Tensor, verify::verify};
 use crate::layout::LayoutKind;
 use crate::ring::{self, Strategy};
@@ -73,6 +73,8 @@ pub struct Compiled {
     pub attentions: Vec<FoundAttention>,
     /// Near misses.
     pub missed: Vec<Miss>,
+    /// Values of inputs that were bound: [`run`] refuses others.
+    pub guards: Vec<Bound>,
     /// The graph with attention nodes, and how it is split.
     pub program: Program,
     /// Distinct islands, in order of first use.
@@ -93,15 +95,21 @@ pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, Error> {
         return Err(Error::Device { device, has, wanted: options.ranks });
     }
     let (program, islands) = driver::drive(&Arc::new(found.graph), options, &device)?;
-    Ok(Compiled { attentions: found.attentions, missed: found.missed, program, islands, device })
+    let Found { attentions, missed, guards, .. } = found;
+    Ok(Compiled { attentions, missed, guards, program, islands, device })
 }
 
 /// The first stage alone: every attention in normal form, in a graph that is verified.
 ///
 /// # Errors
-/// [`Error::Verify`] if the graph is not well formed, before or after.
+/// [`Error::Verify`] if the graph is not well formed, before or after; [`Error::Bind`] if a bound input does not fit.
 pub fn find_attentions(graph: &Graph, options: &find::FindOptions) -> Result<Found, Error> {
     verified(graph, "import")?;
+    if let Some(b) = options.bound.iter().find(|b| b.of(graph).is_none()) {
+        let named = graph.inputs().into_iter().find(|&v| graph.value(v).name == b.input);
+        let is = named.map(|v| graph.ty(v).clone());
+        return Err(Error::Bind { input: b.input.clone(), value: b.value.ty(), is });
+    }
     let found = find::find(graph, options);
     verified(&found.graph, "find")?;
     Ok(found)
@@ -110,7 +118,7 @@ pub fn find_attentions(graph: &Graph, options: &find::FindOptions) -> Result<Fou
 /// Runs a compiled graph on the CPU, every rank in this process, on whole inputs; `seed` picks another legal order.
 ///
 /// # Errors
-/// If an operation fails on a rank.
+/// If an operation fails on a rank, or an input has another value than the one it is bound to.
 pub fn run(compiled: &Compiled, inputs: &[Tensor], seed: u64) -> Result<Run, Error> {
     run_watched(compiled, inputs, seed, &mut |_| {})
 }
@@ -125,6 +133,13 @@ pub fn run_watched(
     seed: u64,
     watch: &mut dyn FnMut(cpu::Progress),
 ) -> Result<Run, Error> {
+    let graph = &compiled.program.graph;
+    for guard in &compiled.guards {
+        let at = graph.inputs().into_iter().position(|v| graph.value(v).name == guard.input);
+        if at.and_then(|i| inputs.get(i)).is_some_and(|x| *x != guard.value) {
+            return Err(Error::Guard { input: guard.input.clone() });
+        }
+    }
     Ok(cpu::run_watched(&compiled.program, &compiled.schedules(), inputs, seed, watch)?)
 }
 

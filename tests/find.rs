@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)] // helpers of tests, which no lint knows as such
 
+#[path = "find/bind.rs"]
+mod bind;
 #[path = "find/cases.rs"]
 mod cases;
 #[path = "support/data.rs"]

@@ -1,7 +1,9 @@
 //! The arguments of each command, with the text that `--help` prints.
 
+use super::{Stop, model};
 use annulus::dump::stages::Stage;
-use annulus::find::{FindOptions, Numerics};
+use annulus::find::{Bound, FindOptions, Numerics};
+use annulus::import::case::Case;
 use annulus::layout::LayoutKind;
 use annulus::ring::Strategy;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -103,15 +105,23 @@ pub(crate) struct Admit {
     /// By default all of them; none changes a finite result beyond rounding
     #[arg(long, value_name = "C,...", value_delimiter = ',', value_parser = numerics)]
     pub(crate) numerics: Vec<Numerics>,
+    /// Let the stored value of this input shape what is found, as an attention mask that is the same in every run; may be repeated.
+    /// What comes of it holds for that value alone: run refuses any other
+    #[arg(long = "bind", value_name = "INPUT")]
+    pub(crate) bind: Vec<String>,
 }
 
 impl Admit {
-    pub(crate) fn options(&self) -> FindOptions {
-        if self.numerics.is_empty() {
-            FindOptions::default()
-        } else {
-            FindOptions { numerics: self.numerics.clone() }
+    /// With the values that a case stores of the inputs that are bound.
+    pub(crate) fn options(&self, case: &Case) -> Result<FindOptions, Stop> {
+        let mut options = FindOptions::default();
+        if !self.numerics.is_empty() {
+            options.numerics.clone_from(&self.numerics);
         }
+        for name in &self.bind {
+            options.bound.push(Bound { input: name.clone(), value: model::stored(case, name, "--bind")? });
+        }
+        Ok(options)
     }
 }
 

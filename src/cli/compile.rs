@@ -108,7 +108,7 @@ fn pass(case: &Case, split: &Split, admit: &Admit, verbose: bool) -> Result<(Com
         inputs: split.shard.clone(),
         device: split.device.as_deref().map(device).transpose()?,
         memory: split.memory,
-        find: admit.options(),
+        find: admit.options(case)?,
     };
     let start = Instant::now();
     let _progress = Progress::begin(verbose, "finding, splitting, scheduling and proving");
@@ -209,6 +209,9 @@ fn summary(compiled: &Compiled, report: &Report) -> Vec<String> {
         parts.push(format!("proved: {}", proved.join(", ")));
     }
     let mut lines = vec![parts.join(" · ")];
+    if !report.bound.is_empty() {
+        lines.push(format!("for the stored value of {} alone", report.bound.join(", ")));
+    }
     for m in &compiled.missed {
         lines.push(format!("near miss at {}: {}", m.at, m.reason));
     }

@@ -11,6 +11,9 @@ use std::time::Instant;
 struct Outcome {
     attention: Vec<AttentionRecord>,
     missed: Vec<Missed>,
+    /// Inputs that are bound: what was found holds for their stored values alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    bound: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -22,14 +25,19 @@ struct Missed {
 pub(crate) fn run(args: &Find) -> Result<(), Stop> {
     let case = model::load(&args.model, None)?;
     let start = Instant::now();
-    let found = annulus::find_attentions(&case.graph, &args.admit.options())?;
+    let found = annulus::find_attentions(&case.graph, &args.admit.options(&case)?)?;
     model::note(args.model.verbose, "searched", start);
+    let bound: Vec<String> = found.guards.iter().map(|b| b.input.clone()).collect();
     let records: Vec<AttentionRecord> = found.attentions.iter().map(|a| record(&found.graph, a)).collect();
     if args.model.json {
         let missed = found.missed.iter().map(|m| Missed { at: m.at.clone(), reason: m.reason.clone() });
-        return print::json(&Outcome { attention: records, missed: missed.collect() });
+        return print::json(&Outcome { attention: records, missed: missed.collect(), bound });
     }
-    print::text(&describe(&found, &records, args.explain))
+    let mut text = describe(&found, &records, args.explain);
+    if !bound.is_empty() {
+        text += &format!("  for the stored value of {} alone\n", bound.join(", "));
+    }
+    print::text(&text)
 }
 
 fn describe(found: &Found, records: &[AttentionRecord], explain: bool) -> String {

@@ -77,6 +77,21 @@ fn named_folder(dir: &Path, flag: &str, prefix: &str) -> Result<(), Stop> {
     }
 }
 
+/// The stored value of one input that an argument names.
+pub(crate) fn stored(case: &Case, name: &str, flag: &str) -> Result<Tensor, Stop> {
+    if let Some((_, value)) = case.inputs.iter().find(|(n, _)| n == name) {
+        return Ok(value.clone());
+    }
+    let names: Vec<String> =
+        case.graph.inputs().into_iter().map(|v| case.graph.value(v).name.clone()).collect();
+    Err(Stop::Usage(match names.iter().position(|n| n == name) {
+        Some(i) => format!(
+            "{flag} {name}: no value is stored: put it into test_data_set_0/input_{i}.pb beside the model"
+        ),
+        None => format!("{flag} {name}: there is no such input; there are {}", names.join(", ")),
+    }))
+}
+
 /// The inputs of the graph, from `--inputs` or the case.
 pub(crate) fn inputs(case: &Case) -> Result<Vec<Tensor>, Stop> {
     case.ordered_inputs().map_err(|name| {

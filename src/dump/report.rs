@@ -28,6 +28,9 @@ pub struct Report {
     pub whole_flops: u64,
     /// Sums over all uses, gathers included.
     pub traffic: TrafficReport,
+    /// Inputs that are bound: the program is right for their stored values alone, and refuses others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bound: Vec<String>,
     /// Name of the device that the times are for.
     pub device: String,
     /// Sums (of times) and maxima (of bytes) over all uses.
@@ -227,6 +230,7 @@ pub fn report(compiled: &Compiled) -> Report {
                 .map(|(op, reason)| Refusal { at: place(graph, *op), reason: reason.clone() })
                 .collect(),
         },
+        bound: compiled.guards.iter().map(|b| b.input.clone()).collect(),
         device: compiled.device.name.clone(),
         schedule: sums(compiled),
         traffic: planned(compiled),

@@ -13,6 +13,8 @@ use std::collections::{HashMap, HashSet};
 #[derive(Debug, Default)]
 pub struct Constants {
     known: HashMap<OpId, Known>,
+    /// Inputs whose values are given.
+    bound: HashMap<OpId, Tensor>,
 }
 
 /// What is known of an operation.
@@ -28,6 +30,12 @@ struct Known {
 }
 
 impl Constants {
+    /// These inputs count as constants of these values.
+    pub fn bound(inputs: impl IntoIterator<Item = (ValueId, Tensor)>) -> Constants {
+        let bound = inputs.into_iter().map(|(v, t)| (v.op, t)).collect();
+        Constants { known: HashMap::new(), bound }
+    }
+
     /// The value if it depends on constants with data alone and has at most `limit` elements, also on the way to it
     /// (the scores of an attention count). An operation that fails gives `None`, and so do regions and transfers.
     ///
@@ -60,7 +68,7 @@ impl Constants {
                 stack.extend(operands.iter().map(|v| (v.op, false)));
                 continue;
             }
-            let peak = operands.iter().fold(own(graph, id, &operands), |peak, v| {
+            let peak = operands.iter().fold(own(graph, id, &operands, &self.bound), |peak, v| {
                 peak.zip(self.known.get(&v.op).and_then(|k| k.peak)).map(|(a, b)| a.max(b))
             });
             let name = first_name(graph, id);
@@ -84,7 +92,10 @@ impl Constants {
             }
             let operand = |v: &ValueId| self.known.get(&v.op)?.results.as_ref()?.get(v.port).cloned();
             let operands: Option<Vec<Tensor>> = operands.iter().map(operand).collect();
-            let results = operands.and_then(|x| apply(graph.op(id), &x, Precision::Declared).ok());
+            let results = match self.bound.get(&id) {
+                Some(value) => Some(vec![value.clone()]),
+                None => operands.and_then(|x| apply(graph.op(id), &x, Precision::Declared).ok()),
+            };
             if let Some(known) = self.known.get_mut(&id) {
                 // What fails, and what depends on it, cannot be known.
                 known.peak = known.peak.filter(|_| results.is_some());
@@ -105,7 +116,7 @@ fn first_name(graph: &Graph, id: OpId) -> String {
 }
 
 /// The most elements that the operation itself has to do with; `None` if it needs more than constants.
-fn own(graph: &Graph, id: OpId, operands: &[ValueId]) -> Option<usize> {
+fn own(graph: &Graph, id: OpId, operands: &[ValueId], bound: &HashMap<OpId, Tensor>) -> Option<usize> {
     let results = graph.results(id);
     let largest = results.iter().map(|&v| graph.ty(v).elements()).max().unwrap_or(0);
     let score = |q: &Type, k: &Type| match (&q.shape[..], &k.shape[..]) {
@@ -113,6 +124,7 @@ fn own(graph: &Graph, id: OpId, operands: &[ValueId]) -> Option<usize> {
         _ => usize::MAX,
     };
     match graph.op(id) {
+        Op::Input(_) if bound.contains_key(&id) => Some(largest),
         Op::Input(_) | Op::Start(..) | Op::Wait | Op::Unshard { .. } => None,
         Op::Region(RegionKind::Segment | RegionKind::Island { .. }, _) => None,
         Op::Constant(c) if c.data.is_none() => None,

@@ -49,7 +49,7 @@ mod trace;
 mod values;
 
 use crate::eval::Constants;
-use crate::ir::{Graph, Op, OpId};
+use crate::ir::{Graph, Op, OpId, Tensor, ValueId};
 use lang::{Leaf, LeafFacts, Term};
 use masks::Context;
 use region::{Fail, Order, Region, label};
@@ -99,11 +99,32 @@ impl Numerics {
 pub struct FindOptions {
     /// Classes of rewriting that may be used.
     pub numerics: Vec<Numerics>,
+    /// Inputs whose values may shape what is found, each with its value; what comes of it is right for these values alone,
+    /// and [`Found::guards`] says so. One that is no input of the graph, or of another type, is not used
+    /// ([`crate::find_attentions`] refuses it).
+    pub bound: Vec<Bound>,
+}
+
+/// An input and the value that it is bound to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bound {
+    /// Name of the input.
+    pub input: String,
+    /// Its value.
+    pub value: Tensor,
+}
+
+impl Bound {
+    /// The input of that name and type.
+    pub fn of(&self, graph: &Graph) -> Option<ValueId> {
+        let fits = |v: &ValueId| graph.value(*v).name == self.input && *graph.ty(*v) == self.value.ty();
+        graph.inputs().into_iter().find(fits)
+    }
 }
 
 impl Default for FindOptions {
     fn default() -> FindOptions {
-        FindOptions { numerics: Numerics::ALL.to_vec() }
+        FindOptions { numerics: Numerics::ALL.to_vec(), bound: vec![] }
     }
 }
 
@@ -146,6 +167,23 @@ pub struct Miss {
     pub reason: String,
 }
 
+/// What the algebra took. Limits count the same, never time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Distinct regions, each saturated once.
+    pub regions: usize,
+    /// Nodes of the largest e-graph.
+    pub nodes: usize,
+    /// Rounds of the rules over the region that took the most.
+    pub rounds: usize,
+}
+
+impl Work {
+    /// Beyond these nodes or rounds a region is given up.
+    pub const LIMIT: Work =
+        Work { regions: usize::MAX, nodes: solve::NODE_LIMIT, rounds: solve::ITERATION_LIMIT };
+}
+
 /// What was found.
 #[derive(Clone, Debug)]
 pub struct Found {
@@ -155,6 +193,10 @@ pub struct Found {
     pub attentions: Vec<FoundAttention>,
     /// Near misses, in topological order.
     pub missed: Vec<Miss>,
+    /// The values of inputs for which the graph computes what it did. Empty if it does for all.
+    pub guards: Vec<Bound>,
+    /// What the algebra took.
+    pub work: Work,
 }
 
 /// Finds every attention.
@@ -176,7 +218,11 @@ pub fn find(graph: &Graph, options: &FindOptions) -> Found {
 fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> Found {
     let mut g = graph.clone();
     let order = Order::new(graph);
+    // What the graph is made of never depends on inputs; what its masks are may, if those are bound.
     let mut constants = Constants::default();
+    let guards: Vec<Bound> = options.bound.iter().filter(|b| b.of(graph).is_some()).cloned().collect();
+    let inputs = guards.iter().filter_map(|b| Some((b.of(graph)?, b.value.clone())));
+    let mut bound = Constants::bound(inputs);
     let mut values = values::Values::default();
     let mut origins = rows::Origins::default();
     let mut solver = Solver::default();
@@ -187,7 +233,7 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> Found
         let explicit = matches!(graph.op(id), Op::Attention(_));
         let mut cx = Context {
             graph: &mut g,
-            constants: &mut constants,
+            constants: &mut bound,
             values: &mut values,
             admitted: &options.numerics,
         };
@@ -197,7 +243,7 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> Found
             let name = label(graph, id);
             (done, vec![name.clone()], name)
         } else {
-            match written_out(&mut cx, &order, &mut solver, id) {
+            match written_out(&mut cx, &order, &mut constants, &mut solver, id) {
                 Ok((mut done, region)) => {
                     if region.nodes.iter().any(|n| joined.contains(n)) {
                         done.applied.insert(
@@ -235,11 +281,11 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> Found
         });
     }
     if !changed {
-        return Found { graph: graph.clone(), attentions, missed };
+        return Found { graph: graph.clone(), attentions, missed, guards: vec![], work: solver.work };
     }
     g.remove_dead();
     debug_assert_eq!(crate::ir::verify::verify(&g), Ok(()), "find breaks the graph");
-    Found { graph: g, attentions, missed }
+    Found { graph: g, attentions, missed, guards, work: solver.work }
 }
 
 /// Softmax operations and attention operators that an output needs, in topological order.
@@ -256,10 +302,11 @@ fn candidates(graph: &Graph, order: &Order) -> Vec<OpId> {
 fn written_out(
     cx: &mut Context<'_>,
     order: &Order,
+    constants: &mut Constants,
     solver: &mut Solver,
     id: OpId,
 ) -> Result<(Rewritten, Region), Fail> {
-    let region = region::region(cx.graph, order, cx.constants, id)?;
+    let region = region::region(cx.graph, order, constants, id)?;
     let facts = leaf_facts(cx, &region);
     let normal = solver
         .solve(&region.term, &facts, cx.admitted)

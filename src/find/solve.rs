@@ -5,15 +5,15 @@
 
 use super::lang::{Facts, Leaf, LeafFacts, Term};
 use super::rules::{RULES, Rule};
-use super::{Applied, Numerics, region};
+use super::{Applied, Numerics, Work, region};
 use egg::{CostFunction, Extractor, FlatTerm, Id, Language, RecExpr, Runner, StopReason};
 use std::collections::HashMap;
 use std::time::Duration;
 
 /// Most rounds of the rules over one region.
-const ITERATION_LIMIT: usize = 96;
+pub(super) const ITERATION_LIMIT: usize = 96;
 /// Most nodes of one e-graph.
-const NODE_LIMIT: usize = 8192;
+pub(super) const NODE_LIMIT: usize = 8192;
 /// Most nodes of a region's term written as a tree: an explanation is one, so that values read over and over would make it
 /// grow without bound.
 const TREE_LIMIT: usize = 4096;
@@ -87,6 +87,8 @@ pub(super) struct Normal {
 #[derive(Default)]
 pub(super) struct Solver {
     known: HashMap<Key, Vec<Solved>>,
+    /// What it took so far.
+    pub(super) work: Work,
 }
 
 /// What came of one set of facts.
@@ -108,8 +110,11 @@ impl Solver {
         if let Some((_, r)) = known.iter().find(|(l, _)| l == leaves) {
             return r.clone();
         }
-        let result = solve(term, leaves, admitted).map_err(|why| {
-            let all = solve(term, leaves, &Numerics::ALL);
+        self.work.regions += 1;
+        let work = &mut self.work;
+        let result = solve(term, leaves, admitted, work);
+        let result = result.map_err(|why| {
+            let all = solve(term, leaves, &Numerics::ALL, work);
             let missing = |n: &Normal| {
                 let m: Vec<&str> = Numerics::ALL
                     .iter()
@@ -136,7 +141,12 @@ fn tree_size(term: &RecExpr<Term>) -> usize {
     sizes.last().copied().unwrap_or(0)
 }
 
-fn solve(term: &RecExpr<Term>, leaves: &[LeafFacts], admitted: &[Numerics]) -> Result<Normal, String> {
+fn solve(
+    term: &RecExpr<Term>,
+    leaves: &[LeafFacts],
+    admitted: &[Numerics],
+    work: &mut Work,
+) -> Result<Normal, String> {
     if tree_size(term) > TREE_LIMIT {
         return Err(format!(
             "values between QKᵀ and PV are read too often: a tree of more than {TREE_LIMIT} nodes"
@@ -151,6 +161,8 @@ fn solve(term: &RecExpr<Term>, leaves: &[LeafFacts], admitted: &[Numerics]) -> R
         .with_time_limit(NO_CLOCK)
         .with_expr(term)
         .run(&rules);
+    work.nodes = work.nodes.max(runner.egraph.total_number_of_nodes());
+    work.rounds = work.rounds.max(runner.iterations.len());
     if !matches!(runner.stop_reason, Some(StopReason::Saturated)) {
         return Err(format!(
             "the rules did not settle within {ITERATION_LIMIT} rounds and {NODE_LIMIT} nodes"

@@ -21,23 +21,30 @@ fn layer(g: &mut Graph, x: ValueId, between: &dyn Fn(&mut Graph, ValueId) -> Val
     add(g, contract("bhij", "bhje", "bhie"), &[p, x])
 }
 
-#[test]
-fn eighty_layers_are_found_and_each_is_self_attention() {
+fn deep(layers: usize) -> Graph {
     let mut g = Graph::new("deep");
     let mut x = g.input("x", Type::new(DType::F32, [1, 2, 6, 4]));
     let half = g.constant("half", Tensor::scalar(DType::F32, 0.5));
-    for _ in 0..80 {
+    for _ in 0..layers {
         let y = layer(&mut g, x, &|g, s| add(g, Op::Binary(Binary::Mul), &[s, half]));
         let y = add(&mut g, Op::Unary(Unary::Tanh), &[y]);
         x = add(&mut g, Op::Binary(Binary::Add), &[x, y]);
     }
     g.output("x", x);
+    g
+}
+
+#[test]
+fn eighty_layers_are_found_and_each_is_self_attention() {
+    let (g, shallow) = (deep(80), deep(2));
     let start = Instant::now();
     let found = find(&g, &FindOptions::default());
     assert_eq!(found.attentions.len(), 80);
     assert!(found.attentions.iter().all(|a| a.is_self));
     assert!(found.attentions.iter().all(|a| a.applied == found.attentions[0].applied));
     assert_eq!(record(&found.graph, &found.attentions[79]).scale, 0.5);
+    assert_eq!(found.work.regions, 1, "equal regions are saturated once");
+    assert_eq!(found.work, find(&shallow, &FindOptions::default()).work, "the work does not grow with depth");
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
 

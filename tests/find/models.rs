@@ -2,9 +2,10 @@
 
 use annulus::eval::{Precision, compare, eval};
 use annulus::find::report::{AttentionRecord, record};
-use annulus::find::{FindOptions, Found, find};
+use annulus::find::{FindOptions, Found, Work, find};
 use annulus::import::ImportOptions;
 use annulus::import::case::{Case, Stored, load};
+use annulus::ir::Tensor;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -100,6 +101,24 @@ fn errors(case: &Case, found: &Found) -> Vec<String> {
     out
 }
 
+/// The stored inputs, each read backwards: other values, which the graph before and after `find` must agree on.
+fn other_inputs(case: &Case, found: &Found) -> Result<(), String> {
+    let backwards = |t: &Tensor| {
+        let mut values = t.to_f64();
+        values.reverse();
+        Tensor::from_f64(t.dtype(), t.shape(), &values).unwrap()
+    };
+    let inputs: Vec<Tensor> = case.ordered_inputs().unwrap().iter().map(backwards).collect();
+    let [want, got] = [&case.graph, &found.graph].map(|g| eval(g, &inputs, Precision::Declared));
+    for ((got, want), t) in got.map_err(|e| e.to_string())?.iter().zip(&want.unwrap()).zip(&case.tolerance) {
+        let c = compare(got, want, t.atol, t.rtol, true)?;
+        if !c.within {
+            return Err(format!("with other inputs it differs by {}", c.max_abs_error));
+        }
+    }
+    Ok(())
+}
+
 /// What is wrong with a folder: figures, results, misses.
 fn judge(folder: &Path) -> Vec<String> {
     let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
@@ -134,9 +153,13 @@ fn no_model_computes_anything_else_afterwards() {
         read += 1;
         let (found, records) = found(&case);
         assert!(errors(&case, &found).is_empty(), "{name}: {:?}", errors(&case, &found));
+        let (work, limit) = (found.work, Work::LIMIT);
+        assert!(work.nodes * 4 < limit.nodes && work.rounds * 2 < limit.rounds, "{name}: {work:?}");
+        other_inputs(&case, &found).unwrap_or_else(|e| panic!("{name}: {e}"));
         let want = manifest(&folder)["attentions"].as_array().unwrap().len();
         assert_eq!(records.len() + found.missed.len(), want, "{name}: {:?}", found.missed);
         for d in differences(&records, &manifest(&folder)) {
+            println!("{name}: {d}");
             // Masks computed from an integer input by arithmetic may hold any number.
             assert!(d.contains("bias is \"tensor\", not null"), "{name}: {d}");
         }
