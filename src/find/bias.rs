@@ -2,7 +2,9 @@
 
 use super::items::HUGE;
 use super::points::Points;
-use crate::ir::{Graph, ValueId};
+use super::trace::splat;
+use crate::eval::Constants;
+use crate::ir::{Binary, Graph, Op, Unary, ValueId};
 
 /// Relative error within which steps are one slope.
 const SLOPE: f64 = 1e-3;
@@ -41,6 +43,43 @@ pub(super) fn kind(graph: &Graph, bias: ValueId) -> &'static str {
     } else {
         "tensor"
     }
+}
+
+/// Whether each of its numbers is 0 or too large to be anything but a mask: a huge number times whole numbers. What
+/// those are may depend on inputs: (1 − m)·finfo.min for integers m.
+pub(super) fn masks(graph: &Graph, bias: ValueId) -> bool {
+    let mut constants = Constants::default();
+    let mut v = bias;
+    for _ in 0..LOOK {
+        let x = graph.operands(v.op);
+        match graph.op(v.op) {
+            Op::Reshape(_) | Op::Permute(_) | Op::Broadcast(_) | Op::Slice { .. } => v = x[0],
+            Op::Binary(Binary::Mul) => {
+                let mut huge =
+                    |v| splat(graph, &mut constants, v).is_some_and(|c| c.abs() >= -HUGE && c.is_finite());
+                return (huge(x[1]) && whole(graph, x[0], 0)) || (huge(x[0]) && whole(graph, x[1], 0));
+            }
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// Whether every element is a whole number, whatever the inputs are.
+fn whole(graph: &Graph, v: ValueId, depth: usize) -> bool {
+    let x = graph.operands(v.op);
+    let all = || x.iter().all(|&o| whole(graph, o, depth + 1));
+    !graph.ty(v).dtype.is_float()
+        || (depth < 16
+            && match graph.op(v.op) {
+                Op::Cast(_) => whole(graph, x[0], depth + 1),
+                Op::Constant(c) => {
+                    c.data.as_ref().is_some_and(|t| t.to_f64().iter().all(|x| x.fract() == 0.0))
+                }
+                Op::Binary(Binary::Add | Binary::Sub | Binary::Mul) | Op::Unary(Unary::Neg) => all(),
+                Op::Reshape(_) | Op::Permute(_) | Op::Broadcast(_) | Op::Slice { .. } => all(),
+                _ => false,
+            })
 }
 
 /// Numbers below `n`, evenly spread, the first and the last among them.

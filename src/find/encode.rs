@@ -244,6 +244,12 @@ impl<'a> Builder<'a> {
                 let (term, axes) = self.inside[&x[0]].clone();
                 match layout(graph, self.constants, &mut self.space, v, &axes) {
                     Some((axes, new)) if new.is_empty() => (term, axes),
+                    // Of what is one number a row: whatever reads it repeats it anyway.
+                    Some(_)
+                        if axes.iter().any(|a| self.space.product(a) == 1) && self.only_rows(&axes, id) =>
+                    {
+                        (term, axes)
+                    }
                     Some(_) => return miss(format!("{} repeats the scores", label(graph, id))),
                     None => return miss(format!("{} mixes the axes of the scores", label(graph, id))),
                 }
@@ -320,6 +326,7 @@ impl<'a> Builder<'a> {
                 let node = match kind {
                     Reduction::Max => Term::RowMax([term]),
                     Reduction::Min => Term::RowMin([term]),
+                    Reduction::Mean => Term::RowMean([term]),
                     Reduction::Sum => Term::RowSum([term]),
                     other => Term::Unknown(Unknown(format!("reduce {}", other.name())), vec![term]),
                 };
@@ -341,6 +348,14 @@ impl<'a> Builder<'a> {
         };
         self.inside.insert(v, (term, axes));
         Ok(())
+    }
+
+    /// Whether a value has no key axis, and broadcasting it adds no axis.
+    fn only_rows(&self, axes: &Axes, id: OpId) -> bool {
+        let keys = self.space.resolve(&self.key_axes.concat());
+        let flat = self.space.resolve(&axes.concat());
+        let same = self.graph.ty(self.graph.result(id)).rank() == axes.len();
+        same && matches!(self.graph.op(id), Op::Broadcast(_)) && !flat.iter().any(|d| keys.contains(d))
     }
 
     fn not_understood<T>(&self, id: OpId) -> Result<T, Fail> {

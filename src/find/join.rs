@@ -1,6 +1,6 @@
 //! Products in parts: one over some keys and one over others, put together by hand, as a cache that is kept apart is read.
 //!
-//! q·k₁ᵀ beside q·k₂ᵀ is q·(k₁ beside k₂)ᵀ, and p₁·v₁ + p₂·v₂ with p₁ and p₂ neighbouring slices of p is p·(v₁ beside v₂).
+//! A slice of q·kᵀ is q·(a slice of k)ᵀ, q·k₁ᵀ beside q·k₂ᵀ is q·(k₁ beside k₂)ᵀ, and p₁·v₁ + p₂·v₂ with p₁ and p₂ neighbouring slices of p is p·(v₁ beside v₂).
 
 use crate::ir::{Binary, Contract, Graph, Op, OpId, ValueId};
 use std::collections::HashSet;
@@ -14,7 +14,7 @@ pub(super) struct Joined {
 
 /// The graph with parts put together; `None` if it has none.
 pub(super) fn joined(graph: &Graph) -> Option<Joined> {
-    let candidates = |op: &Op| matches!(op, Op::Concat { .. } | Op::Binary(Binary::Add));
+    let candidates = |op: &Op| matches!(op, Op::Concat { .. } | Op::Binary(Binary::Add) | Op::Slice { .. });
     if !graph.ops().iter().any(|&id| candidates(graph.op(id))) {
         return None;
     }
@@ -24,6 +24,7 @@ pub(super) fn joined(graph: &Graph) -> Option<Joined> {
         let new = match g.op(id).clone() {
             Op::Concat { axis } => side_by_side(&mut g, id, axis),
             Op::Binary(Binary::Add) => sum(&mut g, id),
+            Op::Slice { axis, .. } => part(&mut g, id, axis),
             _ => None,
         };
         if let Some(v) = new {
@@ -42,6 +43,24 @@ fn contract(g: &Graph, v: ValueId) -> Option<(Contract, [ValueId; 2])> {
     let Op::Contract(c) = g.op(v.op) else { return None };
     let x = g.operands(v.op);
     Some((c.clone(), [*x.first()?, *x.get(1)?]))
+}
+
+/// A slice of a product along an axis that one operand alone has: the product of a slice of that.
+fn part(g: &mut Graph, id: OpId, axis: usize) -> Option<ValueId> {
+    let (c, mut operands) = contract(g, *g.operands(id).first()?)?;
+    let letter = c.out.chars().nth(axis)?;
+    let (own, letters) = match (c.lhs.contains(letter), c.rhs.contains(letter)) {
+        (true, false) => (0, &c.lhs),
+        (false, true) => (1, &c.rhs),
+        _ => return None,
+    };
+    let along = letters.chars().position(|l| l == letter)?;
+    let Op::Slice { start, len, step, .. } = *g.op(id) else { return None };
+    let name = g.value(g.result(id)).name.clone();
+    let source = g.source(g.operands(id)[0].op).to_owned();
+    let slice = Op::Slice { axis: along, start, len, step };
+    operands[own] = g.add1(slice, &[operands[own]], &format!("{name}.part"), "").ok()?;
+    g.add1(Op::Contract(c), &operands, &name, &source).ok()
 }
 
 /// A concatenation of products that share one operand, along an axis that only the other has.

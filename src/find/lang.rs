@@ -95,6 +95,7 @@ define_language! {
         "rmax" = RowMax([Id; 1]),
         "rmin" = RowMin([Id; 1]),
         "rsum" = RowSum([Id; 1]),
+        "rmean" = RowMean([Id; 1]),
         "to-f64" = ToF64([Id; 1]),
         "to-f32" = ToF32([Id; 1]),
         "to-f16" = ToF16([Id; 1]),
@@ -125,7 +126,7 @@ define_language! {
         "attention-zero" = AttentionZero([Id; 2]),
         // (scaled q b): Q times b, which is the same for all of a row
         "scaled" = Scaled([Id; 2]),
-        // (times attention b): the result times b, which is the same for all of a row
+        // (times attention b): the result times b, which is the same for all of a row; (times b n): a leaf times a number
         "times" = Times([Id; 2]),
         // (nonzero b): whether b is not 0
         "nonzero" = Nonzero([Id; 1]),
@@ -142,6 +143,8 @@ pub(super) struct LeafFacts {
     pub(super) constant: Option<(Vec<usize>, Vec<f64>)>,
     /// Whether it is the same for all keys of a row.
     pub(super) row: bool,
+    /// The condition of which it is 1 where that is true, and 0 elsewhere.
+    pub(super) truth: Option<Leaf>,
     /// The leaf m of 0 and 1, and the number f, of which it is (1 − m)·f.
     pub(super) inverse: Option<(Leaf, f64)>,
 }
@@ -190,7 +193,8 @@ impl Analysis<Term> for Facts {
         let below = node.children().iter().any(|&c| egraph[c].data.score);
         let root = matches!(node, Term::Qk(_) | Term::Scores(_));
         let row = match node {
-            Term::RowMax(_) | Term::RowMin(_) | Term::RowSum(_) | Term::RowEmpty(_) | Term::Number(_) => true,
+            Term::RowMax(_) | Term::RowMin(_) | Term::RowSum(_) | Term::RowMean(_) => true,
+            Term::RowEmpty(_) | Term::Number(_) => true,
             Term::Leaf(l) => egraph.analysis.leaves.get(l.0).is_some_and(|f| f.row),
             Term::Qk(_) | Term::Scores(_) | Term::Unknown(..) | Term::Join(_) => false,
             _ => node.children().iter().all(|&c| egraph[c].data.row),

@@ -1,6 +1,6 @@
 //! What terms mean, by evaluation in f64, and random examples for the rules. Only tests need it.
 
-use super::lang::{Facts, LeafFacts, Term};
+use super::lang::{Facts, Leaf, LeafFacts, Term};
 use super::rules::RULES;
 use egg::{AstSize, Extractor, Id, Language, RecExpr, Runner};
 use half::{bf16, f16};
@@ -67,7 +67,7 @@ impl Matrix {
     }
 }
 
-/// A term with its leaves: 0 q, 1 k, 2 bias, 3 condition, 4 a mask of 0 and 1, 5 zeros and a fill by that mask, 6 v, 7 sinks, 8 a bias with −∞, 9 one number a row.
+/// A term with its leaves: 0 q, 1 k, 2 bias, 3 condition (and 10, as a number), 4 a mask of 0 and 1, 5 zeros and a fill by that mask, 6 v, 7 sinks, 8 a bias with −∞, 9 one number a row.
 pub(super) struct Example {
     term: RecExpr<Term>,
     leaves: Vec<Matrix>,
@@ -149,7 +149,8 @@ impl Dice {
         }
         let r = broadcast(self, s);
         let column = self.matrix(r, 1);
-        let leaves = vec![q, k, bias, keep, ones, fill, v, sinks, holes, column];
+        let number = keep.clone();
+        let leaves = vec![q, k, bias, keep, ones, fill, v, sinks, holes, column, number];
         Example { term: term.parse().unwrap(), leaves, tolerance: 1e-11 }
     }
 
@@ -195,6 +196,7 @@ fn meaning(term: &RecExpr<Term>, leaves: &[Matrix]) -> Matrix {
                 })
             }
             Term::RowMax([a]) => x(a).rows_by(|r| r.iter().copied().fold(f64::NEG_INFINITY, f64::max)),
+            Term::RowMean([a]) => x(a).rows_by(|r| r.iter().sum::<f64>() / r.len() as f64),
             Term::RowSum([a]) => x(a).rows_by(|r| r.iter().sum()),
             Term::ToF64([a]) => x(a).clone(),
             Term::ToF32([a]) => x(a).map(|a| f64::from(a as f32)),
@@ -244,9 +246,11 @@ fn every_rule_means_the_same_on_both_sides() {
             }
             let facts = leaves
                 .iter()
-                .map(|m| LeafFacts {
+                .enumerate()
+                .map(|(n, m)| LeafFacts {
                     constant: Some((vec![m.rows, m.cols], m.data.clone())),
                     row: m.cols == 1,
+                    truth: (n == 10).then_some(Leaf(3)),
                     inverse: None,
                 })
                 .collect();

@@ -49,7 +49,7 @@ mod trace;
 mod values;
 
 use crate::eval::Constants;
-use crate::ir::{Graph, Op, OpId, Tensor, ValueId};
+use crate::ir::{DType, Graph, Op, OpId, Tensor, ValueId};
 use lang::{Leaf, LeafFacts, Term};
 use masks::Context;
 use region::{Fail, Order, Region, label};
@@ -334,6 +334,15 @@ fn leaf_facts(cx: &mut Context<'_>, region: &Region) -> Vec<LeafFacts> {
     let value = |l: &Leaf| region.leaves.get(l.0.checked_sub(region::V.0 + 1)?).map(|l| l.value);
     for (leaf, fact) in region.leaves.iter().zip(&mut facts[region::V.0 + 1..]) {
         let axes = region.space.resolve_all(&leaf.axes);
+        if let Op::Cast(to) = cx.graph.op(leaf.value.op)
+            && to.is_float()
+        {
+            let of = cx.graph.operands(leaf.value.op)[0];
+            let laid = |l: &region::LeafValue| l.value == of && region.space.resolve_all(&l.axes) == axes;
+            let place = region.leaves.iter().position(laid);
+            fact.truth =
+                place.filter(|_| cx.graph.ty(of).dtype == DType::Bool).map(|n| Leaf(region::V.0 + 1 + n));
+        }
         fact.row = !axes.iter().flatten().any(|d| keys.contains(d));
         if masks.is_empty() {
             continue;

@@ -75,6 +75,7 @@ pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
             Term::Segments { .. } | Term::Tensor { .. } => {}
         }
     }
+    let bias = attention.bias.and_then(|b| x.get(b)).copied();
     let numerics = found.applied.iter().map(|a| a.numerics).max().unwrap_or(Numerics::Exact);
     AttentionRecord {
         name: found.name.clone(),
@@ -91,7 +92,7 @@ pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
         query_offset: offset,
         window,
         softcap: attention.softcap,
-        bias: attention.bias.and_then(|b| x.get(b)).map(|&b| super::bias::kind(graph, b)),
+        bias: bias.filter(|&b| !super::bias::masks(graph, b)).map(|b| super::bias::kind(graph, b)),
         mask: mask_text(graph, found, attention),
         sinks: attention.sinks.is_some(),
         nodes: found.nodes.clone(),
@@ -114,6 +115,9 @@ fn mask_text(graph: &Graph, found: &FoundAttention, a: &Attention) -> String {
             other => other.to_string(),
         })
         .collect();
+    if let Some(&bias) = a.bias.and_then(|b| x.get(b)).filter(|&&b| super::bias::masks(graph, b)) {
+        parts.push(format!("added({})", graph.value(bias).name));
+    }
     if parts.is_empty() {
         parts.push("none".into());
     }

@@ -251,6 +251,11 @@ fn leaf(cx: &mut Context<'_>, region: &Region, scores: &Axes, l: &LeafRef) -> Re
             LeafOp::Not => cx.graph.add1(Op::Unary(Unary::Not), &[v], &name, ""),
             LeafOp::Neg => cx.graph.add1(Op::Unary(Unary::Neg), &[v], &name, ""),
             LeafOp::Reciprocal => cx.graph.add1(Op::Unary(Unary::Reciprocal), &[v], &name, ""),
+            LeafOp::Times(n) => {
+                let n = Tensor::scalar(cx.graph.ty(v).dtype, *n);
+                let n = cx.graph.constant(&format!("{name}.factor"), n);
+                cx.graph.add1(Op::Binary(Binary::Mul), &[v, n], &name, "")
+            }
             LeafOp::Nonzero => {
                 let zero = Tensor::scalar(cx.graph.ty(v).dtype, 0.0);
                 let zero = cx.graph.constant(&format!("{name}.zero"), zero);

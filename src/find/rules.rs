@@ -273,6 +273,29 @@ rules! {
     "a divisor that all scores of a row share goes on Q";
     |d| d.scores("(div (scores $0 $1 0.5) $9)");
 
+    "scale-of-biased" Reassociation "(mul (bias ?x ?b) ?c)" => "(bias (mul ?x ?c) (times ?b ?c))"
+        if |v| v.number("?c").and(v.outside("?b"));
+    "a factor on scores and bias is one on each";
+    |d| { let c = d.number(); d.scores(&format!("(mul (bias (scores $0 $1 0.5) $2) {c})")) };
+
+    "scale-of-masked" Exact "(mul (keep ?x ?m) ?c)" => "(keep (mul ?x ?c) ?m)" if |v| v.number("?c").filter(|&c| c > 0.0);
+    "−∞ stays −∞ under a positive factor";
+    |d| d.scores("(mul (keep (scores $0 $1 0.5) $3) 0.25)");
+
+    "scale-of-filled" Reassociation "(mul (replace ?x ?m ?f) ?c)" => "(replace (mul ?x ?c) ?m ?n)"
+        if |v| Some(v.number("?f")? * v.number("?c")?).filter(|x| x.abs() <= f64::from(f32::MAX));
+    "a factor on scores and their fill is one on each";
+    |d| d.scores("(mul (replace (scores $0 $1 0.5) $3 -10000) 0.25)");
+
+    "multiplied-by-its-mask" Exact "(mul (softmax (keep ?x ?c)) ?m)" => "(softmax (keep ?x ?c))"
+        if |v| (v.egraph.analysis.leaf(v.fact("?m"))?.truth == Some(v.fact("?c").leaf?)).then_some(0.0);
+    "masked keys are 0 after the softmax, and stay 0";
+    |d| d.scores("(mul (softmax (keep (scores $0 $1 0.5) $3)) $10)");
+
+    "equal-to-itself" Exact "(eq ?x ?x)" => "(not (isnan ?x))" if |v| v.fact("?x").score.then_some(0.0);
+    "NaN alone is not equal to itself";
+    |d| d.scores("(eq (softmax (keep (qk $0 $1) $3)) (softmax (keep (qk $0 $1) $3)))");
+
     "where-not" Exact "(where (not ?c) ?a ?b)" => "(where ?c ?b ?a)" if |v| v.fact("?c").score.then_some(0.0);
     "a choice by a negation is the other choice";
     |d| d.scores("(where (not (isnan (qk $0 $1))) $2 $8)");

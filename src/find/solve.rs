@@ -30,7 +30,7 @@ pub(super) struct LeafRef {
 }
 
 /// An operation on a leaf that a rule asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum LeafOp {
     /// Logical negation.
     Not,
@@ -40,6 +40,8 @@ pub(super) enum LeafOp {
     Nonzero,
     /// 1 over it.
     Reciprocal,
+    /// So many times it.
+    Times(f64),
 }
 
 /// Something that multiplies.
@@ -336,6 +338,12 @@ fn leaf_ref(best: &RecExpr<Term>, id: Id) -> Result<LeafRef, String> {
             }
             Term::Reciprocal([x]) => {
                 ops.push(LeafOp::Reciprocal);
+                at = *x;
+            }
+            Term::Times([x, n]) if matches!(best[*n], Term::Number(_)) => {
+                if let Term::Number(n) = best[*n] {
+                    ops.push(LeafOp::Times(n.get()));
+                }
                 at = *x;
             }
             other => return Err(format!("{} on a mask or bias is not understood", name_of(other))),
