@@ -9,13 +9,17 @@ use half::{bf16, f16};
 
 /// Runs the script by the kernel under several orders of threads, which must agree.
 fn run(helper: Helper, enter: &str, script: &Script) -> Option<Vec<u8>> {
+    Some(play(helper, helper.body(), enter, script)?.unwrap())
+}
+
+fn play(helper: Helper, body: &str, enter: &str, script: &Script) -> Option<Result<Vec<u8>, String>> {
     let compiler = compiler()?;
     let bf16 = matches!(helper, Helper::Cast { element: Element::Bf16, .. });
     let text = format!(
         "#include \"cuda.h\"
 #include \"kernel.h\"
 #undef INFINITY
-{}{CONTRACT}{}
+{}{CONTRACT}{body}
 __attribute__((no_sanitize(\"thread\"))) static void enter(const void* params, const void*) {{
     const Params& p = *(const Params*)params;
     {enter}
@@ -23,9 +27,8 @@ __attribute__((no_sanitize(\"thread\"))) static void enter(const void* params, c
 const Kernel kernel{{1, 1, 64, 16, {bf16}, false, enter}};
 ",
         helper.prelude(),
-        helper.body()
     );
-    Some(script.run(&compiler.link(&text), &[1, 2, 3]).unwrap())
+    Some(script.run(&compiler.link(&text), &[1, 2, 3]))
 }
 
 fn bytes(x: &[f32]) -> Vec<u8> {
@@ -55,26 +58,33 @@ fn carry(rows: usize, dv: usize, seed: usize) -> Vec<f32> {
     o.into_iter().chain(m).chain(l).collect()
 }
 
+/// Merges two carries, the result in the place of one of them or in its own.
+const MERGE: &str = "merge(Merge{p.q_piece[0].carry, (const float*)p.kv_piece[0].k, (float*)p.out,
+    (i64)p.batch * p.q_heads * p.q_piece[0].rows.len, p.dv});";
+
+fn merge_script([a, b]: [&[f32]; 2], to: &str, [batch, heads, len, dv]: [usize; 4]) -> Script {
+    let mut script = Script::default();
+    script.buffer("a", &bytes(a), if to == "a" { 4 } else { 0 });
+    script.buffer("b", &bytes(b), if to == "b" { 4 } else { 0 });
+    script.buffer("c", &vec![0xff; a.len() * 4], 4);
+    script.line(format!("q_piece 0 1 {len} 0 a"));
+    script.line(format!("kv_piece 0 1 {len} 0 b -"));
+    script.line(format!("at out {to}"));
+    sets(&mut script, &[("batch", batch), ("q_heads", heads), ("dv", dv)]);
+    script.line("launch 3".into());
+    script.line(format!("dump {to}"));
+    script
+}
+
 #[test]
 fn merges() {
-    const ENTER: &str = "merge(Merge{p.q_piece[0].carry, (const float*)p.kv_piece[0].k, (float*)p.out,
-        (i64)p.batch * p.q_heads * p.q_piece[0].rows.len, p.dv});";
     for dv in [128, 64, 5] {
         for to in ["a", "b", "c"] {
             let (batch, heads, len) = (2, 3, 17);
             let rows = batch * heads * len;
             let (a, b) = (carry(rows, dv, 1), carry(rows, dv, 2));
-            let mut script = Script::default();
-            script.buffer("a", &bytes(&a), if to == "a" { 4 } else { 0 });
-            script.buffer("b", &bytes(&b), if to == "b" { 4 } else { 0 });
-            script.buffer("c", &vec![0xff; a.len() * 4], 4);
-            script.line(format!("q_piece 0 1 {len} 0 a"));
-            script.line(format!("kv_piece 0 1 {len} 0 b -"));
-            script.line(format!("at out {to}"));
-            sets(&mut script, &[("batch", batch), ("q_heads", heads), ("dv", dv)]);
-            script.line("launch 3".into());
-            script.line(format!("dump {to}"));
-            let Some(got) = run(Helper::Merge, ENTER, &script) else { return };
+            let script = merge_script([&a, &b], to, [batch, heads, len, dv]);
+            let Some(got) = run(Helper::Merge, MERGE, &script) else { return };
             let got = floats(&got);
             for row in 0..rows {
                 let [[m_a, m_b], [l_a, l_b]] =
@@ -92,6 +102,17 @@ fn merges() {
             }
         }
     }
+}
+
+/// Who writes m before the others have read it is found.
+#[test]
+fn a_race_in_a_merge() {
+    let (a, b) = (carry(34, 64, 1), carry(34, 64, 2));
+    let script = merge_script([&a, &b], "a", [1, 2, 17, 64]);
+    let body = Helper::Merge.body().replace("warp_sync();", "");
+    assert_ne!(body, Helper::Merge.body());
+    let Some(said) = play(Helper::Merge, &body, MERGE, &script) else { return };
+    assert!(said.unwrap_err().contains("race"));
 }
 
 /// Rows of a tensor to two pieces and back; what is not a piece's stays.

@@ -4,7 +4,7 @@ use crate::build::Compiler;
 use crate::faults::Fault;
 use crate::problem::{Leaf, Problem, Rows};
 use crate::reference;
-use annulus::lower::{Element, KernelKey, Operand};
+use annulus::lower::{Element, KernelKey, Operand, Tiling};
 use half::{bf16, f16};
 use std::io::Write;
 use std::path::Path;
@@ -128,7 +128,9 @@ fn play(
     for (name, value) in integers {
         text.line(format!("set {name} {value}"));
     }
-    text.line(format!("launch {}", p.blocks));
+    // Portable kernels have no counter: a block takes one tile.
+    let blocks = if matches!(key.tiling, Tiling::Hopper(_)) { p.blocks } else { 0 };
+    text.line(format!("launch {blocks}"));
     if key.cast_out {
         text.line("dump out".into());
         text.line("dump lse".into());

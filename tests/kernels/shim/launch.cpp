@@ -8,7 +8,7 @@
 //   leaf bias|mask|sinks NAME BATCH HEAD ROW KEY LOCAL_ROWS
 //   at FIELD NAME                  a pointer of Params
 //   set FIELD NUMBER               a number of Params
-//   launch BLOCKS                  then both lists of pieces are empty again
+//   launch BLOCKS                  0 for a block per tile; then both lists of pieces are empty again
 //   dump NAME
 #include <cstdio>
 #include <cstring>
@@ -58,8 +58,7 @@ static void launch(int blocks, u64 seed) {
             maps.v[i] = tensor_map(piece.v, params.dv, piece.rows.len, params.batch * params.kv_heads, kernel.keys);
         }
     }
-    // Without maps there is no counter: a block takes one tile.
-    machine::run(kernel.has_maps ? blocks : params.tiles, kernel.threads, kernel.shared_bytes, seed, enter);
+    machine::run(blocks ? blocks : params.tiles, kernel.threads, kernel.shared_bytes, seed, enter);
     params.q_pieces = params.kv_pieces = 0;
 }
 
