@@ -1,6 +1,8 @@
-//! exec: runs programs. [`cpu`] runs every rank in one process; [`cuda`] compiles and launches kernels; [`libraries`] knows
-//! where the libraries of CUDA may lie.
+//! exec: runs programs. [`cpu`] runs every rank in one process; [`cuda`] compiles and launches kernels, [`cache`] keeps what was
+//! compiled, [`libraries`] knows where the libraries of CUDA may lie.
 
+#[cfg(target_os = "linux")]
+pub mod cache;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;

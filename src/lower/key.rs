@@ -4,6 +4,7 @@ use super::arch::Arch;
 use super::tile::{
     HopperTiling, LONG, LONG_FROM, PortableTiling, head_class, hopper_tiling, portable_tiling,
 };
+use std::fmt;
 
 /// One kernel `attn_partial`. Equal keys give equal text; nothing of a model but these facts reaches it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -78,6 +79,50 @@ pub enum Fill {
     Add,
 }
 
+impl fmt::Display for KernelKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let element = match self.element {
+            Element::F16 => "f16",
+            Element::Bf16 => "bf16",
+            Element::F32 => "f32",
+        };
+        match self.tiling {
+            Tiling::Hopper(t) => {
+                write!(f, "hopper {}x64x{}", t.warpgroups, t.keys)?;
+                let turns = if t.turns { "turns" } else { "no turns" };
+                write!(f, " q{} values{} {turns}", t.q_slots, t.values_ahead)?;
+            }
+            Tiling::Portable(t) => {
+                write!(f, "portable {}x{}x{}", t.warps, t.row_tiles, t.keys)?;
+                write!(f, " {} a multiprocessor, copies of {}", t.blocks, self.copy)?;
+            }
+        }
+        write!(f, ", {element} {}/{}", self.dk, self.dv)?;
+        let operand = |name: &str, o: Operand| match o {
+            Operand::None => String::new(),
+            Operand::F32 => format!("{name} f32"),
+            Operand::Element => format!("{name} as q"),
+        };
+        let flag = |name: &str, set: bool| if set { name.into() } else { String::new() };
+        let fill = match self.fill {
+            Fill::NegInf => "",
+            Fill::Replace => "replaced",
+            Fill::Add => "added",
+        };
+        let parts = [
+            flag("positions", self.positions),
+            flag("mask", self.mask),
+            operand("bias", self.bias),
+            fill.into(),
+            flag("softcap", self.softcap),
+            flag("carry in", self.carry_in),
+            flag("carry out", !self.cast_out),
+            operand("sinks", self.sinks),
+        ];
+        parts.iter().filter(|p| !p.is_empty()).try_for_each(|part| write!(f, ", {part}"))
+    }
+}
+
 impl Element {
     /// Size in bytes.
     pub fn bytes(self) -> usize {
@@ -89,7 +134,7 @@ impl Element {
 }
 
 impl KernelKey {
-    /// The plain Hopper kernel for these head sizes: no carry, no sinks, nothing masked by tensors. `None` if there is none.
+    /// The plain Hopper kernel for these head sizes: no carry, no sinks. `None` if there is none.
     pub fn hopper(element: Element, dk: usize, dv: usize, positions: bool) -> Option<KernelKey> {
         if element == Element::F32 || !dk.is_multiple_of(8) || !dv.is_multiple_of(8) {
             return None;

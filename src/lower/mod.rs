@@ -1,19 +1,23 @@
 //! lower: from steps of a schedule to kernels.
 //!
-//! In: a [`KernelKey`], a few integers and enums that say which attention a kernel computes. Out: its text, the compiler's
-//! options, threads and shared memory, and the layout of its argument. Nothing here touches a device, and nothing of a model but
-//! the key reaches a text: equal keys give equal bytes.
+//! In: the facts of an attention and of a step, from which [`kernel`] makes a [`KernelKey`]: a few integers and enums. Out: the
+//! kernel's text, the compiler's options, threads and shared memory, and the layout of its argument. Nothing here touches a
+//! device, and nothing of a model but the key reaches a text: equal keys give equal bytes.
 
 mod arch;
+mod choose;
 mod helper;
 mod key;
+mod list;
 mod params;
 mod text;
 mod tile;
 
 pub use arch::Arch;
+pub use choose::{Launch, Refusal, Sight, kernel, sight};
 pub use helper::Helper;
 pub use key::{Element, Fill, KernelKey, Operand, Tiling};
+pub use list::listed;
 pub use params::{FAR, KvPiece, Leaf, MAX_PIECES, Params, QPiece, Rows};
 pub use text::{CONTRACT, PTX, PTX_HOPPER, TYPES, body, options, prelude, text};
 pub use tile::{

@@ -14,7 +14,7 @@ mod probe;
 
 pub use attention::{KvRows, Place, QRows, Step, Tensor};
 pub use gpu::{Buffer, Gpu, Kernel};
-pub use nvrtc::{Compiled, compile};
+pub use nvrtc::{Compiled, compile, version as nvrtc_version};
 
 /// Why something of CUDA could not be done.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -44,6 +44,18 @@ pub fn compile(
     Ok(Compiled { cubin: program.cubin()?, log })
 }
 
+/// NVRTC's version, major and minor.
+///
+/// # Errors
+/// NVRTC is not there.
+pub fn version() -> Result<(i32, i32), CudaError> {
+    probe::nvrtc()?;
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: both are written.
+    ok("asking for the version", unsafe { sys::nvrtcVersion(&mut major, &mut minor) })?;
+    Ok((major, minor))
+}
+
 struct Program(sys::nvrtcProgram);
 
 impl Program {
