@@ -1,7 +1,8 @@
 //! Kernels, compiled here or before.
 
 use super::check;
-use annulus::exec::cuda::{CudaError, Gpu, Kernel, compile};
+use annulus::exec::cache::{Cache, standard_folder};
+use annulus::exec::cuda::{CudaError, Gpu, Kernel, code, compile};
 use annulus::lower::{Arch, KernelKey, options, text};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,12 +14,14 @@ use std::rc::Rc;
 pub(crate) struct Kernels<'a> {
     gpu: &'a Gpu,
     arch: Arch,
+    cache: Option<Cache>,
     loaded: RefCell<BTreeMap<KernelKey, Rc<Kernel>>>,
 }
 
 impl<'a> Kernels<'a> {
     pub(crate) fn new(gpu: &'a Gpu, arch: Arch) -> Self {
-        Kernels { gpu, arch, loaded: RefCell::default() }
+        let cache = standard_folder().and_then(|folder| Cache::open(&folder).ok());
+        Kernels { gpu, arch, cache, loaded: RefCell::default() }
     }
 
     pub(crate) fn get(&self, key: &KernelKey) -> Result<Rc<Kernel>, CudaError> {
@@ -29,7 +32,7 @@ impl<'a> Kernels<'a> {
             .and_then(|dir| std::fs::read(file(Path::new(&dir), key, self.arch)).ok());
         let cubin = match kept {
             Some(cubin) => cubin,
-            None => compile(&text(key), &options(self.arch), key.entry(), self.arch.name())?.cubin,
+            None => code(key, self.arch, self.cache.as_ref())?,
         };
         let kernel = Rc::new(self.gpu.load(key, cubin)?);
         self.loaded.borrow_mut().insert(*key, kernel.clone());

@@ -36,6 +36,18 @@ pub(super) fn driver<T>(what: &'static str, result: Result<T, DriverError>) -> R
     result.map_err(|e| CudaError::Driver { what, message: e.to_string() })
 }
 
+/// The newest CUDA that the driver runs: 13000 is 13.0.
+pub(super) fn driver_version() -> Result<i32, CudaError> {
+    probe::driver()?;
+    let mut version = 0;
+    // SAFETY: the pointer is to an int that lives; the call needs no set-up.
+    driver(
+        "asking for the version",
+        unsafe { cudarc::driver::sys::cuDriverGetVersion(&mut version) }.result(),
+    )?;
+    Ok(version)
+}
+
 impl Gpu {
     /// The GPU of this number.
     ///

@@ -14,13 +14,21 @@ mod probe;
 
 pub use attention::{KvRows, Place, QRows, Step, Tensor};
 pub use gpu::{Buffer, Gpu, Kernel};
-pub use nvrtc::{Compiled, compile, version as nvrtc_version};
+pub use nvrtc::{Compiled, code, compile, version as nvrtc_version};
+
+/// What can be loaded here: each library of [`super::libraries`] by name with its version, or why it does not load.
+pub fn versions() -> [(&'static str, Result<String, CudaError>); 3] {
+    let driver = gpu::driver_version().map(|v| format!("{}.{}", v / 1000, v % 1000 / 10));
+    let nvrtc = nvrtc::version().map(|(major, minor)| format!("{major}.{minor}"));
+    let nccl = probe::nccl().map(|v| format!("{}.{}.{}", v / 10_000, v / 100 % 100, v % 100));
+    [("libcuda", driver), ("libnvrtc", nvrtc), ("libnccl", nccl)]
+}
 
 /// Why something of CUDA could not be done.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CudaError {
     /// A library is not there, or does not load.
-    #[error("{library} is not available: {reason}; {remedy}")]
+    #[error("{library} is not available: {reason}")]
     Unavailable {
         /// `libcuda`.
         library: &'static str,

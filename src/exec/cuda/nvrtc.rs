@@ -1,6 +1,8 @@
 //! NVRTC: text to machine code, with the compiler's log, whatever comes of it.
 
-use super::{CudaError, probe};
+use super::{CudaError, gpu, probe};
+use crate::exec::cache::{self, Cache};
+use crate::lower::{self, Arch, KernelKey};
 use cudarc::nvrtc::sys;
 use std::ffi::{CString, c_char};
 use std::ptr;
@@ -42,6 +44,27 @@ pub fn compile(
         return Err(failed(if log.is_empty() { format!("{status:?}") } else { log }));
     }
     Ok(Compiled { cubin: program.cubin()?, log })
+}
+
+/// The machine code of a kernel: from the cache, else compiled and kept there. Only another text, option, architecture or version
+/// of annulus, NVRTC or the driver is another entry.
+///
+/// # Errors
+/// NVRTC is not there, or the text does not compile: a fault of annulus.
+pub fn code(key: &KernelKey, arch: Arch, cache: Option<&Cache>) -> Result<Vec<u8>, CudaError> {
+    let (text, options) = (lower::text(key), lower::options(arch));
+    let fresh = || compile(&text, &options, key.entry(), arch.name()).map(|c| c.cubin);
+    let Some(cache) = cache else { return fresh() };
+    let versions = format!("{:?} {:?}", version()?, gpu::driver_version().unwrap_or(0));
+    let parts = [env!("CARGO_PKG_VERSION"), &text, &options.join("\0"), arch.name(), &versions];
+    let name = cache::key(&parts.map(str::as_bytes));
+    if let Some(code) = cache.get(&name) {
+        return Ok(code);
+    }
+    let code = fresh()?;
+    // A full disk is no reason to stop: the next run compiles again.
+    let _ = cache.put(&name, &code);
+    Ok(code)
 }
 
 /// NVRTC's version, major and minor.

@@ -4,28 +4,62 @@
 //! (the packages of Python) is found as well.
 
 use super::CudaError;
-use crate::exec::libraries::{self, CUDA, NVRTC, Wanted};
+use crate::exec::libraries::{self, CUDA, NCCL, NVRTC, Wanted};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+use std::error::Error;
+use std::ffi::c_int;
 use std::path::Path;
 use std::sync::OnceLock;
 
+type Loaded = Result<Library, CudaError>;
+
 /// The driver.
 pub(super) fn driver() -> Result<(), CudaError> {
-    static LOADED: OnceLock<Result<(), CudaError>> = OnceLock::new();
-    LOADED.get_or_init(|| load(&CUDA, &["libcuda.so.1", "libcuda.so"])).clone()
+    static LOADED: OnceLock<Loaded> = OnceLock::new();
+    once(&LOADED, &CUDA, &["libcuda.so.1", "libcuda.so"]).map(|_| ())
 }
 
 /// The compiler, with the library of its own that it opens at the first compilation.
 pub(super) fn nvrtc() -> Result<(), CudaError> {
-    static LOADED: OnceLock<Result<(), CudaError>> = OnceLock::new();
-    LOADED.get_or_init(|| load(&NVRTC, &["libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12"])).clone()
+    static LOADED: OnceLock<Loaded> = OnceLock::new();
+    once(&LOADED, &NVRTC, &["libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12"]).map(|_| ())
 }
 
-fn load(wanted: &Wanted, names: &[&str]) -> Result<(), CudaError> {
+/// The version of the collectives, as `ncclGetVersion` counts: 22809 is 2.28.9.
+pub(super) fn nccl() -> Result<i32, CudaError> {
+    static LOADED: OnceLock<Loaded> = OnceLock::new();
+    let library = once(&LOADED, &NCCL, &["libnccl.so.2", "libnccl.so"])?;
+    let broken = |reason: String| unavailable(&NCCL, reason);
+    // SAFETY: since its first release the function takes a pointer to an int and returns one.
+    let get = unsafe { library.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(b"ncclGetVersion\0") };
+    let get = get.map_err(|e| broken(e.to_string()))?;
+    let mut version = 0;
+    // SAFETY: the pointer is to an int that lives.
+    match unsafe { get(&mut version) } {
+        0 => Ok(version),
+        status => Err(broken(format!("ncclGetVersion returns {status}"))),
+    }
+}
+
+fn once(
+    at: &'static OnceLock<Loaded>,
+    wanted: &Wanted,
+    names: &[&str],
+) -> Result<&'static Library, CudaError> {
+    at.get_or_init(|| load(wanted, names)).as_ref().map_err(Clone::clone)
+}
+
+fn unavailable(wanted: &Wanted, reason: String) -> CudaError {
+    CudaError::Unavailable { library: wanted.name, reason, remedy: wanted.remedy.into() }
+}
+
+fn load(wanted: &Wanted, names: &[&str]) -> Loaded {
     let mut reasons = vec![];
     for name in names {
-        match keep(Path::new(name)) {
-            Ok(()) => return Ok(()),
+        match open(Path::new(name)) {
+            Ok(library) => return Ok(library),
+            // What is nowhere is told once, below.
+            Err(reason) if reason.contains("No such file") => {}
             Err(reason) => reasons.push(reason),
         }
     }
@@ -35,21 +69,22 @@ fn load(wanted: &Wanted, names: &[&str]) -> Result<(), CudaError> {
         for builtins in path.parent().map(libraries::entries).unwrap_or_default() {
             let name = builtins.file_name().unwrap_or_default().to_string_lossy();
             if wanted == &NVRTC && name.starts_with("libnvrtc-builtins.so.") {
-                let _ = keep(&builtins);
+                let _ = open(&builtins).map(std::mem::forget);
             }
         }
-        match keep(path) {
-            Ok(()) => return Ok(()),
+        match open(path) {
+            Ok(library) => return Ok(library),
             Err(reason) => reasons.push(reason),
         }
     }
-    let reason = if found.is_empty() { "it was found nowhere".into() } else { reasons.join("; ") };
-    Err(CudaError::Unavailable { library: wanted.name, reason, remedy: wanted.remedy.into() })
+    reasons.dedup();
+    let nowhere = reasons.is_empty();
+    Err(unavailable(wanted, if nowhere { "it was found nowhere".into() } else { reasons.join("; ") }))
 }
 
-/// Loads a library for as long as the process lives.
-fn keep(path: &Path) -> Result<(), String> {
+fn open(path: &Path) -> Result<Library, String> {
     // SAFETY: what runs when these libraries are loaded is NVIDIA's own set-up, which asks nothing of the process.
     let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) };
-    library.map(std::mem::forget).map_err(|e| e.to_string())
+    // The loader's own words are the source of the error.
+    library.map_err(|e| e.source().map_or_else(|| e.to_string(), ToString::to_string))
 }
