@@ -41,10 +41,8 @@ pub(super) fn driver_version() -> Result<i32, CudaError> {
     probe::driver()?;
     let mut version = 0;
     // SAFETY: the pointer is to an int that lives; the call needs no set-up.
-    driver(
-        "asking for the version",
-        unsafe { cudarc::driver::sys::cuDriverGetVersion(&mut version) }.result(),
-    )?;
+    let status = unsafe { cudarc::driver::sys::cuDriverGetVersion(&mut version) };
+    driver("asking for the version", status.result())?;
     Ok(version)
 }
 
