@@ -213,7 +213,10 @@ __device__ inline void consume(const Params& p, u8* smem, Barriers& bar, int wg)
 #pragma unroll
         for (int i = 0; i < DV / 2; ++i) o[i] = 0.0f;
         mbarrier_wait(&bar.q_full[slot_of<Q_SLOTS>(tiles)], round_of<Q_SLOTS>(tiles));
-        if (left == 0 && leads) mbarrier_arrive(&bar.q_free[slot_of<Q_SLOTS>(tiles)]);
+        if (left == 0) {
+            warp_sync();  // all lanes have seen the phase end before the slot is freed, and with it the next phase may end
+            if (leads) mbarrier_arrive(&bar.q_free[slot_of<Q_SLOTS>(tiles)]);
+        }
         if (left > 0) {
             mbarrier_wait(&bar.k_full[slot_of<2>(blocks)], round_of<2>(blocks));
             const BlockMail at = bar.block[slot_of<2>(blocks)];

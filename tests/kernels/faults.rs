@@ -88,6 +88,13 @@ pub(crate) const HOPPER: &[Fault] = &[
     Fault { name: "the turn is not passed on", found: "deadlock", edits: &[("turn_pass(wg);\n", ";\n")] },
 ];
 
+/// Of tiles without keys, one after another through one slot of q.
+pub(crate) const EMPTY_TILES: &[Fault] = &[Fault {
+    name: "lanes miss the end of a phase",
+    found: "deadlock",
+    edits: &[("if (left == 0) {\n            warp_sync();", "if (left == 0) {")],
+}];
+
 pub(crate) const PORTABLE: &[Fault] = &[
     Fault {
         name: "copies are not waited for",

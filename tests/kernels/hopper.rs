@@ -155,3 +155,10 @@ fn planted_faults_are_caught() {
     p.cast_out = false;
     plant(hopper, &p, faults::HOPPER);
 }
+
+#[test]
+fn planted_faults_in_tiles_without_keys_are_caught() {
+    let mut p = Problem::new(8, 1, 128, 128);
+    p.queries(&[rows(0, 1, 500)]).chunk(&[]);
+    plant(|p| hopper(p).for_keys(1 << 20), &p, faults::EMPTY_TILES);
+}

@@ -120,13 +120,15 @@ static Thread* choose(std::vector<Block*>& blocks) {
 }
 
 static void report_deadlock(std::vector<Block*>& blocks) {
-    std::map<std::string, std::string> waits;
+    std::map<std::string, std::map<std::string, int>> waits;  // what, then block.warp, then how many lanes
     for (Block* block : blocks)
         for (Thread& t : block->threads)
-            if (!t.done && t.lane == 0)
-                waits[t.waits_for ? t.waits_for : "?"] += " " + std::to_string(block->index) + "." + std::to_string(t.warp);
+            if (!t.done) ++waits[t.waits_for ? t.waits_for : "?"][std::to_string(block->index) + "." + std::to_string(t.warp)];
     std::string text;
-    for (auto& [what, who] : waits) text += "; at " + what + ": warps (block.warp)" + who;
+    for (auto& [what, who] : waits) {
+        text += "; at " + what + ": warps (block.warp)";
+        for (auto& [warp, lanes] : who) text += " " + warp + (lanes == 32 ? "" : " (" + std::to_string(lanes) + " lanes)");
+    }
     fault("deadlock%s", text.c_str());
 }
 
