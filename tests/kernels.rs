@@ -13,6 +13,8 @@ mod build;
 mod faults;
 #[path = "kernels/hopper.rs"]
 mod hopper;
+#[path = "kernels/listed.rs"]
+mod listed;
 #[path = "kernels/portable.rs"]
 mod portable;
 #[path = "kernels/problem.rs"]
@@ -38,7 +40,8 @@ fn run(plain: impl Fn(&Problem) -> KernelKey, p: &Problem) {
 fn needed(plain: KernelKey, p: &Problem) -> KernelKey {
     KernelKey {
         mask: p.mask.is_some(),
-        bias: if p.bias.is_some() { p.operand } else { Operand::None },
+        bias: if p.bias.is_some() { p.bias_in } else { Operand::None },
+        sinks: if p.sinks.is_some() && p.cast_out { p.sinks_in } else { Operand::None },
         fill: p.fill.0,
         softcap: p.softcap.is_some(),
         cast_out: p.cast_out,

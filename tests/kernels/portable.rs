@@ -103,7 +103,7 @@ fn masks_and_biases() {
         {
             let mut p = Problem::new(2, 1, 64, 64);
             p.element = element;
-            p.operand = operand;
+            (p.bias_in, p.sinks_in) = (operand, operand);
             p.batch = 2;
             p.gap = 1;
             p.queries(&[rows(5, 2, 50)]).chunk(&[rows(64, 1, 64)]).chunk(&[rows(0, 1, 64)]);

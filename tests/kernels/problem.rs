@@ -56,8 +56,9 @@ pub(crate) struct Problem {
     /// Added to scores.
     pub(crate) bias: Option<Leaf>,
     pub(crate) sinks: Option<Leaf>,
-    /// How bias and sinks are handed over.
-    pub(crate) operand: Operand,
+    /// In which types bias and sinks are handed over.
+    pub(crate) bias_in: Operand,
+    pub(crate) sinks_in: Operand,
     /// What becomes of masked scores, and by which number.
     pub(crate) fill: (Fill, f32),
     /// Rows of q in front of the first piece and between pieces, which nobody asks for.
@@ -116,7 +117,8 @@ impl Problem {
             mask: None,
             bias: None,
             sinks: None,
-            operand: Operand::F32,
+            bias_in: Operand::F32,
+            sinks_in: Operand::F32,
             fill: (Fill::NegInf, 0.0),
             gap: 0,
             pieces: Vec::new(),

@@ -10,7 +10,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// What a wrong kernel does: the machine's fault, or the place and size of a wrong number.
+/// What a wrong kernel does: the machine's fault, or the place and size of a wrong number. The last launch is by this kernel,
+/// those before by the same kernel where it hands on a carry.
 pub(crate) fn check(
     compiler: &Compiler,
     key: &KernelKey,
@@ -18,22 +19,18 @@ pub(crate) fn check(
     fault: Option<&Fault>,
     seeds: &[u64],
 ) -> Result<(), String> {
-    let mut carry: Vec<Vec<u8>> = Vec::new();
-    let last = p.chunks.len() - 1;
-    for (i, _) in p.chunks.iter().enumerate() {
+    let mut output = Vec::new();
+    for i in 0..p.chunks.len() {
+        let last = i + 1 == p.chunks.len();
         let key = KernelKey {
-            carry_in: key.carry_in || i > 0,
-            cast_out: key.cast_out && i == last,
-            sinks: if p.sinks.is_some() && key.cast_out && i == last { p.operand } else { Operand::None },
+            carry_in: i > 0,
+            cast_out: key.cast_out && last,
+            sinks: if last { key.sinks } else { Operand::None },
             ..*key
         };
-        let output = play((compiler, &key, fault), p, i, &carry, seeds)?;
-        if key.cast_out {
-            return compare_out(p, &output);
-        }
-        carry = split(p, &output);
+        output = play((compiler, &key, fault), p, i, &split(p, &output), seeds)?;
     }
-    compare_carry(p, &carry)
+    if key.cast_out { compare_out(p, &output) } else { compare_carry(p, &split(p, &output)) }
 }
 
 /// Bytes of a piece's carry: o, m, l.
@@ -41,8 +38,12 @@ fn carry_bytes(p: &Problem, piece: &Rows) -> usize {
     4 * p.batch * p.q_heads * piece.len * (p.dv + 2)
 }
 
+/// The carries of the pieces; none before the first launch.
 fn split(p: &Problem, mut bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut parts = Vec::new();
+    if bytes.is_empty() {
+        return parts;
+    }
     for piece in &p.pieces {
         let (part, rest) = bytes.split_at(carry_bytes(p, piece));
         parts.push(part.to_vec());
@@ -96,7 +97,7 @@ fn play(
         text.pointer("first_key", &integers(&documents.iter().map(|d| d.0).collect::<Vec<_>>()), 0);
         text.pointer("end_key", &integers(&documents.iter().map(|d| d.1).collect::<Vec<_>>()), 0);
     }
-    let operand = |leaf: &Leaf| match p.operand {
+    let operand = |leaf: &Leaf, given: Operand| match given {
         Operand::Element => elements(&leaf.numbers),
         _ => leaf.numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
     };
@@ -105,10 +106,10 @@ fn play(
         text.leaf("mask", mask, &bytes);
     }
     if let Some(bias) = &p.bias {
-        text.leaf("bias", bias, &operand(bias));
+        text.leaf("bias", bias, &operand(bias, p.bias_in));
     }
     if let Some(sinks) = p.sinks.as_ref().filter(|_| key.sinks != Operand::None) {
-        text.leaf("sinks", sinks, &operand(sinks));
+        text.leaf("sinks", sinks, &operand(sinks, p.sinks_in));
     }
     let integers = [
         ("batch", p.batch as i32),
