@@ -50,13 +50,19 @@ fn file(dir: &Path, key: &KernelKey, arch: Arch) -> PathBuf {
     dir.join(format!("k_{name}.cubin"))
 }
 
-/// Compiles every kernel that `check` and `serve` use into a folder.
-pub(crate) fn precompile(dir: &str) -> ExitCode {
+/// Compiles every kernel that `check` and `serve` use into a folder; of a share `I/N` every N-th, for the compiler takes one core.
+pub(crate) fn precompile(dir: &str, share: Option<&str>) -> ExitCode {
+    let number = |part: Option<&str>, default| part.map_or(Some(default), |p| p.parse().ok());
+    let mut parts = share.into_iter().flat_map(|s| s.split('/'));
+    let (Some(mine), Some(of @ 1..)) = (number(parts.next(), 0usize), number(parts.next(), 1usize)) else {
+        println!("{}: expected I/N", share.unwrap_or_default());
+        return ExitCode::from(2);
+    };
     std::fs::create_dir_all(dir).expect("a folder");
     let keys = check::keys(Arch::Sm90a).into_iter().chain(super::serve::keys(Arch::Sm90a));
     let keys: std::collections::BTreeSet<KernelKey> = keys.collect();
     let mut failed = 0;
-    for key in &keys {
+    for key in keys.iter().skip(mine).step_by(of) {
         let arch = Arch::Sm90a;
         let to = file(Path::new(dir), key, arch);
         if to.is_file() {
@@ -76,6 +82,6 @@ pub(crate) fn precompile(dir: &str) -> ExitCode {
             }
         }
     }
-    println!("{} kernels in {dir}, {failed} failed", keys.len() - failed);
+    println!("{} kernels, share {mine} of {of}: {failed} failed", keys.len());
     if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
