@@ -147,7 +147,7 @@ fn play(
     Ok(output)
 }
 
-/// What `shim/launch.h` reads.
+/// What `shim/launch.cpp` reads.
 #[derive(Default)]
 pub(crate) struct Script(Vec<u8>);
 
