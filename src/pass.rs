@@ -150,6 +150,21 @@ impl Compiled {
         pairs.collect()
     }
 
+    /// What the host of one rank gets back: its graph, in which every island and every gather is one `call` operation.
+    ///
+    /// # Errors
+    /// If a room fails; it does not for what [`compile`] returned.
+    ///
+    /// # Panics
+    /// If there is no such rank.
+    pub fn hand_back(&self, rank: usize) -> Result<shard::HandBack, Error> {
+        let arena = |s: &Schedule| s.ranks[rank].arena_bytes;
+        let workspace = self.schedules().into_iter().map(|(op, s)| (op, arena(&s))).collect();
+        let back = shard::hand_back(&self.program, rank, &workspace)?;
+        verified(&back.graph, "hand back")?;
+        Ok(back)
+    }
+
     /// The printed program of one rank: segments, gathers and islands as region operations of one graph.
     ///
     /// # Errors

@@ -169,7 +169,11 @@ fn apply_at(op: &Op, x: &[Tensor], precision: Precision, depth: usize) -> Result
             }
             return Ok(vec![hold(data, precision)]);
         }
-        Op::Start(..) | Op::Wait | Op::Unshard { .. } | Op::Region(RegionKind::Island { .. }, _) => {
+        Op::Start(..)
+        | Op::Wait
+        | Op::Unshard { .. }
+        | Op::Call { .. }
+        | Op::Region(RegionKind::Island { .. }, _) => {
             return Err("needs other ranks".into());
         }
         Op::Region(RegionKind::Segment, graph) => return segment(graph, x, precision, depth),
@@ -291,7 +295,13 @@ fn dispatch(op: &Op, x: &[Tensor], types: &[Type], precision: Precision) -> Resu
         Op::Finish { of, rows, empty_row, .. } => {
             return partial::divide(x, of, rows, types[0].dtype, *empty_row);
         }
-        Op::Input(_) | Op::Constant(_) | Op::Start(..) | Op::Wait | Op::Region(..) | Op::Unshard { .. } => {
+        Op::Input(_)
+        | Op::Constant(_)
+        | Op::Start(..)
+        | Op::Wait
+        | Op::Region(..)
+        | Op::Unshard { .. }
+        | Op::Call { .. } => {
             return Err("is not computed".into());
         }
     };

@@ -212,6 +212,7 @@ fn rule(op: &Op, x: &[&Type]) -> Result<Vec<Type>, String> {
             let extent = outer.saturating_mul(counted(rows)?).saturating_mul(*inner);
             Ok(vec![with_axis(x[0], *axis, extent)])
         }
+        Op::Call { results, .. } => Ok(results.clone()),
         Op::Unshard { axis, outer, inner, rows } => {
             count(1)?;
             let own = factored(x[0], *axis, *outer, *inner)?;

@@ -538,6 +538,15 @@ pub enum Op {
         /// For each rank its rows.
         rows: Vec<Vec<Progression>>,
     },
+    /// What the host of a rank's graph asks annulus to do here, with the other ranks; see [`crate::shard::hand_back`].
+    Call {
+        /// Its number in the graph, from 0; the same on every rank.
+        number: usize,
+        /// Types of the results.
+        results: Vec<Type>,
+        /// Bytes of memory that it needs beside operands and results.
+        workspace: usize,
+    },
 }
 
 impl Op {
@@ -581,6 +590,7 @@ impl Op {
             Op::Region(RegionKind::Segment, _) => "segment",
             Op::Region(RegionKind::Island { .. }, _) => "island",
             Op::Unshard { .. } => "unshard",
+            Op::Call { .. } => "call",
         }
     }
 }

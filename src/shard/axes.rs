@@ -178,7 +178,8 @@ pub fn operands(
         | Op::Merge { .. }
         | Op::Finish { .. }
         | Op::Region(..)
-        | Op::Unshard { .. } => return Err("it is split already".into()),
+        | Op::Unshard { .. }
+        | Op::Call { .. } => return Err("it is split already".into()),
     })
 }
 

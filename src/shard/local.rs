@@ -70,7 +70,7 @@ impl<'a> RankOps<'a> {
     }
 
     /// Adds an operation of the program, as this rank computes it.
-    fn add(&mut self, id: OpId) {
+    pub(super) fn add(&mut self, id: OpId) {
         let program = self.program;
         let whole = &program.graph;
         let (op, operands, first) = (whole.op(id), whole.operands(id), whole.result(id));

@@ -9,6 +9,7 @@
 
 pub mod axes;
 mod flops;
+mod hand_back;
 mod local;
 mod place;
 mod propagate;
@@ -17,6 +18,7 @@ mod sequences;
 pub mod types;
 
 pub use flops::local_flops;
+pub use hand_back::{Call, CallKind, HandBack, Port, hand_back};
 pub use local::local_graph;
 pub use rank_graph::rank_graph;
 pub use types::*;

@@ -201,6 +201,10 @@ pub(super) fn push_attributes(out: &mut String, op: &Op) {
             a.set("strategy", if is_word { bare } else { &quoted });
             a.set("layout", layout);
         }
+        Op::Call { number, results: _, workspace } => {
+            a.set("number", number);
+            a.set("workspace", workspace);
+        }
         Op::Unshard { axis, outer, inner, rows } => {
             a.set("axis", axis);
             a.set_unless("outer", *outer, 1);
@@ -484,6 +488,10 @@ impl<'a> Attributes<'a> {
                 let dtype = declared()?.dtype;
                 let (of, rows) = (self.rows("of")?, self.rows("rows")?);
                 Op::Finish { of, rows, dtype, empty_row: self.empty_row()?, lse: self.flag("lse") }
+            }
+            "call" => {
+                let (number, workspace) = (self.natural("number")?, self.natural("workspace")?);
+                Op::Call { number, results: types.to_vec(), workspace }
             }
             "unshard" => {
                 let (outer, inner) = self.outer_inner()?;
