@@ -289,6 +289,10 @@ fn step(g: &Graph, made: &[ValueId], s: &Step, kind: usize) -> (Op, Vec<ValueId>
                 false => (Op::Conv { windows, groups: 1 + s.n[3] % 2 }, vec![x, like(x)]),
             }
         }
+        _ if s.bits.is_multiple_of(4) => {
+            let results = vec![t.clone(), Type::new(DType::F16, shape(s))];
+            (Op::Call { number: s.n[0], results, workspace: s.n[1] }, vec![x, y])
+        }
         _ => {
             let length = t.shape.get(axis).copied().unwrap_or(0);
             let own = if length > 0 { vec![Progression::range(1, length)] } else { vec![] };
