@@ -63,6 +63,11 @@ pub(super) fn survives_rounding(cx: &mut Context<'_>, b: &Addend, dtype: DType) 
     all(cx, b.value, &harmless(b, dtype))
 }
 
+/// Whether a bias leaves scores so small that the logarithm of a sum is not lost beside them.
+pub(super) fn keeps_logarithms(cx: &mut Context<'_>, v: ValueId) -> bool {
+    all(cx, v, &[(-SMALL_SUM, SMALL_SUM), (f64::NEG_INFINITY, f64::NEG_INFINITY)])
+}
+
 /// Numbers whose rounding is that of a score.
 fn harmless(b: &Addend, dtype: DType) -> [(f64, f64); 2] {
     let bound = small_sum(dtype);

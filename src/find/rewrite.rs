@@ -5,6 +5,7 @@
 
 use super::emit::{emit, emit_trace};
 use super::masks::{Condition, Context, Piece, plan};
+use super::order;
 use super::region::{LeafValue, Region, V, label};
 use super::solve::{Factor, LeafOp, LeafRef, Normal, Step};
 use super::space::{Axes, Dim};
@@ -12,6 +13,9 @@ use super::{Applied, Numerics};
 use crate::ir::infer::attention_sizes;
 use crate::ir::{Attention, Binary, DType, EmptyRow, Graph, Op, OpId, Tensor, Type, Unary, ValueId};
 use crate::mask::Fill;
+
+/// Rules of a softmax that adds the logarithm of a sum to the scores' maximum.
+const BY_LSE: [&str; 2] = ["exp-less-lse", "exp-less-sum"];
 
 /// Which factors make up the axes of an attention.
 pub(super) struct Roles {
@@ -103,6 +107,11 @@ pub(super) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
         .map(|step| piece(cx, region, &scores, step))
         .collect::<Result<Vec<_>, String>>()?;
     let plan = plan(cx, sizes, region.narrow.unwrap_or(acc), &pieces)?;
+    let by_lse = normal.applied.iter().any(|a| BY_LSE.contains(&a.rule));
+    let bias = plan.bias.and_then(|b| plan.leaves.get(b - 3)).copied();
+    if by_lse && (plan.mask.fill != Fill::NegInf || !bias.is_none_or(|b| order::keeps_logarithms(cx, b))) {
+        return Err("ln of a sum is added to scores that may be large, beside which it is lost".into());
+    }
     let mut applied = normal.applied.clone();
     applied.extend(plan.applied);
     let score_type = cx.graph.ty(cx.graph.result(region.nodes[0])).dtype;

@@ -23,6 +23,17 @@ enum MaskSpelling {
     Input,
 }
 
+#[derive(Clone, Copy, Debug)]
+enum SoftmaxSpelling {
+    Operator,
+    /// exp(x − max) over its sum.
+    Quotient,
+    /// exp(x − (max + ln Σ exp(x − max))).
+    LogSumExp,
+    /// exp((x − max) − ln Σ exp(x − max)).
+    LogSoftmax,
+}
+
 /// A column beside the scores.
 #[derive(Clone, Copy, Debug)]
 struct Sinks {
@@ -56,7 +67,9 @@ struct Spelling {
     mask: MaskSpelling,
     offset: i64,
     guarded: bool,
-    written_out: bool,
+    softmax: SoftmaxSpelling,
+    /// A factor on scores that are masked already.
+    late: bool,
     sinks: Option<Sinks>,
     dtype: DType,
 }
@@ -73,7 +86,13 @@ fn spelling() -> impl Strategy<Value = Spelling> {
         Just(MaskSpelling::Bias),
         Just(MaskSpelling::Input),
     ];
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let softmax = prop_oneof![
+        Just(SoftmaxSpelling::Operator),
+        Just(SoftmaxSpelling::Quotient),
+        Just(SoftmaxSpelling::LogSumExp),
+        Just(SoftmaxSpelling::LogSoftmax),
+    ];
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), softmax);
     let dtype = prop_oneof![Just(DType::F32), Just(DType::F64)];
     let sinks = any::<[bool; 4]>().prop_map(|[first, by_head, shifted, guarded_first]| Sinks {
         first,
@@ -100,7 +119,8 @@ fn spelling() -> impl Strategy<Value = Spelling> {
                 mask,
                 offset,
                 guarded: f.3,
-                written_out: f.4,
+                late: f.4,
+                softmax: f.5,
                 sinks,
                 dtype,
             }
@@ -218,19 +238,43 @@ fn write(s: Spelling) -> Graph {
         x = w.op(Op::Binary(Binary::Div), &[x, c]);
     }
     x = masked(&mut w, s, x);
+    if s.late {
+        x = w.times(x, Some(0.5));
+    }
     if let Some(sinks) = s.sinks {
         x = with_sinks(&mut w, s, sinks, x);
     }
     let axis = 3;
-    let p = if s.written_out {
+    // ln Σ is lost beside a large finite number, so that this is no softmax then.
+    let lossy = matches!(s.mask, MaskSpelling::Fill(_) | MaskSpelling::Bias)
+        || matches!(s.mask, MaskSpelling::Add(f) if f.is_finite());
+    let softmax = match s.softmax {
+        SoftmaxSpelling::LogSumExp if lossy => SoftmaxSpelling::LogSoftmax,
+        other => other,
+    };
+    let p = if let SoftmaxSpelling::Operator = softmax {
+        w.named(Op::Softmax { axis }, &[x], "softmax")
+    } else {
         use annulus::ir::Reduction::{Max, Sum};
+        let sub = Op::Binary(Binary::Sub);
         let max = w.op(Op::Reduce { kind: Max, axes: vec![axis], keep: true }, &[x]);
-        let d = w.op(Op::Binary(Binary::Sub), &[x, max]);
+        let d = w.op(sub.clone(), &[x, max]);
         let e = w.op(Op::Unary(Unary::Exp), &[d]);
         let sum = w.op(Op::Reduce { kind: Sum, axes: vec![axis], keep: true }, &[e]);
-        w.named(Op::Binary(Binary::Div), &[e, sum], "softmax")
-    } else {
-        w.named(Op::Softmax { axis }, &[x], "softmax")
+        match softmax {
+            SoftmaxSpelling::LogSumExp => {
+                let log = w.op(Op::Unary(Unary::Log), &[sum]);
+                let lse = w.op(Op::Binary(Binary::Add), &[max, log]);
+                let log_p = w.op(sub, &[x, lse]);
+                w.named(Op::Unary(Unary::Exp), &[log_p], "softmax")
+            }
+            SoftmaxSpelling::LogSoftmax => {
+                let log = w.op(Op::Unary(Unary::Log), &[sum]);
+                let log_p = w.op(sub, &[d, log]);
+                w.named(Op::Unary(Unary::Exp), &[log_p], "softmax")
+            }
+            _ => w.named(Op::Binary(Binary::Div), &[e, sum], "softmax"),
+        }
     };
     let mut p = p;
     let early = s.sinks.is_some_and(|x| x.guarded_first);
@@ -328,7 +372,8 @@ proptest! {
         }
         prop_assert_eq!(batch * r.kv_heads, s.batch * s.kv_heads);
         let factor = |i: usize| s.scales[i].unwrap_or(1.0);
-        let want = factor(0) * factor(1) * factor(2) / factor(3);
+        let late = if s.late { 0.5 } else { 1.0 };
+        let want = late * factor(0) * factor(1) * factor(2) / factor(3);
         prop_assert!((r.scale - want).abs() <= 1e-6 * want.abs(), "{} for {}", r.scale, want);
         prop_assert_eq!(r.sinks, s.sinks.is_some());
         if s.sinks.is_some_and(|x| x.by_head) {
