@@ -171,6 +171,10 @@ impl KernelKey {
             Tiling::Hopper(_) if heads && rows >= LONG_FROM => {
                 KernelKey { tiling: Tiling::Hopper(LONG), ..self }
             }
+            // Nor beside 128 in 160 registers.
+            Tiling::Hopper(t) if self.softcap && t.warpgroups == 3 => {
+                KernelKey { tiling: Tiling::Hopper(HopperTiling { warpgroups: 2, ..t }), ..self }
+            }
             _ => self,
         }
     }

@@ -117,6 +117,8 @@ pub fn portable_tiling(
     // Two tiles per warp halve the traffic of shared memory; o, s and packed weights fill the registers then: with 64 keys
     // at 128 columns some spill.
     let (warps, row_tiles, choices): (u8, u8, &[(u16, u8)]) = match (element, dk, dv) {
+        // The assembler for sm_100a spills with 64 keys.
+        (Element::F32, ..=64, _) if arch == Arch::Sm100a => (8, 1, &[(32, 2)]),
         (Element::F32, ..=64, _) => (8, 1, &[(64, 2), (32, 2), (32, 1)]),
         (Element::F32, ..=128, _) => (8, 1, &[(32, 2), (32, 1), (16, 1)]),
         (Element::F32, ..) => (8, 1, &[(32, 1), (16, 1)]),
