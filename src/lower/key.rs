@@ -93,7 +93,7 @@ impl fmt::Display for KernelKey {
                 write!(f, " q{} values{} {turns}", t.q_slots, t.values_ahead)?;
             }
             Tiling::Portable(t) => {
-                write!(f, "portable {}x{}x{}", t.warps, t.row_tiles, t.keys)?;
+                write!(f, "portable {}x{}x{}", t.warps, t.row_tiles(self.tight()), t.keys)?;
                 write!(f, " {} a multiprocessor, copies of {}", t.blocks, self.copy)?;
             }
         }
