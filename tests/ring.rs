@@ -12,6 +12,8 @@ mod layouts;
 mod oracle;
 #[path = "ring/snapshots.rs"]
 mod snapshots;
+#[path = "ring/tables.rs"]
+mod tables;
 #[path = "ring/traffic.rs"]
 mod traffic;
 #[path = "ring/values.rs"]
