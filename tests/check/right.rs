@@ -107,3 +107,33 @@ fn many_rows_are_proved() {
         }
     }
 }
+
+/// Every length from 0 to 64 on 1 to 9 ranks under every kind of mask, layouts and strategies in turn: the proof counts every
+/// visible pair once, so that nothing need be run.
+#[test]
+fn every_length_on_every_number_of_ranks_is_proved() {
+    let window = Term::Window { left: Some(5), right: Some(2), offset: 0 };
+    let documents = Term::Segments { starts: [3, 4, 17, 40].into(), offset: 0 };
+    let masks = [
+        Mask::none(),
+        Mask::causal(0),
+        Mask::causal(-3),
+        Mask { terms: vec![window], fill: Fill::NegInf },
+        Mask { terms: vec![Term::Causal { offset: 0 }, documents], fill: Fill::NegInf },
+        Mask { fill: Fill::Add(-1e4), ..Mask::causal(0) },
+    ];
+    // Six masks, five layouts and four strategies, one of which is left out at each length: every combination comes round.
+    let mut layouts = LayoutKind::ALL.into_iter().cycle();
+    let mut ways = Way::ALL.into_iter().cycle();
+    for rows in 0..=64 {
+        ways.next();
+        for ranks in 1..=9 {
+            for mask in &masks {
+                let (kind, way) = (layouts.next().unwrap(), ways.next().unwrap());
+                let schedule = Case::new(rows, ranks, kind, mask.clone()).schedule(way);
+                proved(&schedule)
+                    .unwrap_or_else(|e| panic!("{rows} rows on {ranks}, {kind}, {way:?}, {mask}: {e}"));
+            }
+        }
+    }
+}
