@@ -131,7 +131,8 @@ pub(crate) struct Split {
     /// Number of ranks
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(1..=annulus::shard::MAX_RANKS as i64))]
     pub(crate) ranks: u32,
-    /// auto (whatever takes the least time on the device), ring or all-gather
+    /// auto (whatever takes the least time on the device), ring (to the next rank), ring-reverse (to the one before), all-gather or
+    /// all-gather-staged
     #[arg(long, default_value = "auto", value_parser = strategy)]
     pub(crate) strategy: Choice<Strategy>,
     /// auto (whatever takes the least time on the device), contiguous, zigzag, stripe, document (zigzag within each document that the
