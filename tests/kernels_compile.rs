@@ -8,7 +8,7 @@
 
 use annulus::exec::cuda::{compile, nvrtc_version};
 use annulus::exec::libraries::{self, NVRTC};
-use annulus::lower::{Arch, Element, KernelKey, Tiling, listed, options, text};
+use annulus::lower::{Arch, Element, Helper, KernelKey, Operand, Tiling, listed, options, text};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -66,11 +66,19 @@ fn compile_all(arch: Arch) {
     let mut table = String::new();
     let mut faults = String::new();
     for key in listed(arch) {
-        let code = Code::of(&key, arch, version, &disassembler);
-        for fault in code.faults(&key, arch) {
+        let code = Code::of(&key.to_string(), &text(&key), arch, version, &disassembler);
+        for fault in code.faults(Some(&key), arch) {
             writeln!(faults, "{key}: {fault}").unwrap();
         }
-        writeln!(table, "{key}\n    {}", code.figures(&key)).unwrap();
+        writeln!(table, "{key}\n    {}", code.figures(key.shared_bytes())).unwrap();
+    }
+    for helper in helpers() {
+        let name = format!("{helper:?}");
+        let code = Code::of(&name, &helper.text(), arch, version, &disassembler);
+        for fault in code.faults(None, arch) {
+            writeln!(faults, "{name}: {fault}").unwrap();
+        }
+        writeln!(table, "{name}\n    {}", code.figures(0)).unwrap();
     }
     assert!(faults.is_empty(), "{}:\n{faults}", arch.name());
     if version != SNAPSHOTS_BY {
@@ -82,6 +90,18 @@ fn compile_all(arch: Arch) {
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     settings.bind(|| insta::assert_snapshot!(arch.name(), table));
+}
+
+/// The kernels around `attn_partial`, all of them.
+fn helpers() -> Vec<Helper> {
+    let mut all = vec![Helper::Merge];
+    all.extend([16, 8, 4, 2].map(|copy| Helper::Pack { copy }));
+    for element in [Element::Bf16, Element::F16, Element::F32] {
+        let operands = [Operand::None, Operand::F32, Operand::Element];
+        let sinks = operands.into_iter().filter(|o| element != Element::F32 || *o != Operand::Element);
+        all.extend(sinks.map(|sinks| Helper::Cast { element, sinks }));
+    }
+    all
 }
 
 /// nvdisasm beside NVRTC, in the toolkit or in the package of Python; else the one on the path.
@@ -104,18 +124,18 @@ struct Code {
 
 impl Code {
     /// Kept under a hash of all that it depends on: only what changed is compiled again.
-    fn of(key: &KernelKey, arch: Arch, version: (i32, i32), disassembler: &Path) -> Code {
-        let (text, options) = (text(key), options(arch));
+    fn of(key: &str, text: &str, arch: Arch, version: (i32, i32), disassembler: &Path) -> Code {
+        let options = options(arch);
         let mut hash = Sha256::new();
         hash.update(format!("{version:?} {options:?} {}", disassembler.display()));
-        hash.update(&text);
+        hash.update(text);
         let name: String = hash.finalize().iter().take(12).map(|b| format!("{b:02x}")).collect();
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernels_compile");
         std::fs::create_dir_all(&folder).unwrap();
         let kept = folder.join(format!("{name}.sass"));
         let all = std::fs::read_to_string(&kept).unwrap_or_else(|_| {
-            let compiled = compile(&text, &options, key.entry(), arch.name());
-            let compiled = compiled.unwrap_or_else(|e| panic!("{key}: {e}"));
+            let compiled = compile(text, &options, key, arch.name());
+            let compiled = compiled.unwrap_or_else(|e| panic!("{e}"));
             let cubin = folder.join(format!("{name}.cubin"));
             std::fs::write(&cubin, compiled.cubin).unwrap();
             let out = Command::new(disassembler).arg("-c").arg(&cubin).output().unwrap();
@@ -149,7 +169,7 @@ impl Code {
         words.filter_map(|w| w.strip_prefix('R')?.parse::<usize>().ok()).max().map_or(0, |r| r + 1)
     }
 
-    fn faults(&self, key: &KernelKey, arch: Arch) -> Vec<String> {
+    fn faults(&self, key: Option<&KernelKey>, arch: Arch) -> Vec<String> {
         let mut out = vec![];
         // C7508 setmaxnreg ignored, C7512 products serialised for registers, C7514 accumulator read in flight, C7517 wait injected.
         out.extend(self.log.lines().filter(|l| l.contains("C75")).map(String::from));
@@ -165,6 +185,7 @@ impl Code {
             }
         };
         expect("loads or stores of local memory", self.count("LDL") + self.count("STL") == 0);
+        let Some(key) = key else { return out };
         expect("more shared memory than a block may have", key.shared_bytes() <= arch.shared_limit());
         match key.tiling {
             Tiling::Hopper(t) => {
@@ -183,13 +204,13 @@ impl Code {
         out
     }
 
-    fn figures(&self, key: &KernelKey) -> String {
+    fn figures(&self, shared: usize) -> String {
         let names = ["HGMMA", "UTMALDG", "HMMA", "LDGSTS", "FFMA", "MUFU"];
         let counts = names.iter().filter_map(|n| match self.count(n) {
             0 => None,
             count => Some(format!(", {n} {count}")),
         });
-        let (registers, shared, all) = (self.registers(), key.shared_bytes(), self.lines.len());
+        let (registers, all) = (self.registers(), self.lines.len());
         format!("registers {registers}, shared {shared}, instructions {all}{}", counts.collect::<String>())
     }
 }
