@@ -79,9 +79,10 @@ __device__ inline void produce(const Params& p, const Maps& m, u8* smem, Barrier
         i32 tile = (i32)atomicAdd(p.counter, 1u);
         bool more = tile < p.tiles;
         Work w = work_of<BM>(p, more ? tile : 0);
+        i32 count = more ? count_blocks<BM, BN>(p, w) : -1;
         u32 slot = slot_of<2>(tiles), q_slot = slot_of<Q_SLOTS>(tiles);
         mbarrier_wait(&bar.tile_free[slot], round_of<2>(tiles) ^ 1);
-        bar.tile[slot] = {w, more ? count_blocks<BM, BN>(p, w) : -1};
+        bar.tile[slot] = {w, count};
         mbarrier_arrive(&bar.tile_full[slot]);
         if (!more) break;
         mbarrier_wait(&bar.q_free[q_slot], round_of<Q_SLOTS>(tiles) ^ 1);

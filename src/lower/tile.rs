@@ -52,8 +52,8 @@ pub fn hopper_tiling(dk: u16, dv: u16) -> HopperTiling {
         (..=64, ..=64) => (3, 128, true, 8),
         // 160 KiB.
         (..=128, ..=128) => (2, 128, true, 4),
-        // 208 KiB.
-        (..=192, ..=128) => (2, 128, true, 4),
+        // 208 KiB. More products with keys beside the same with values: one more goes ahead.
+        (..=192, ..=128) => (2, 128, true, 5),
         // The output alone takes 96 registers.
         (..=192, ..=192) => (2, 96, false, 3),
         // 224 KiB. The products are twice as long as the softmax: turns would only cost.
