@@ -9,6 +9,8 @@
 //
 // The structure is that of FlashAttention-3 (arXiv 2407.08608), but for the products in two parts.
 //
+// Wants finite values in v where POSITIONS hide keys: a weight of 0 times infinity is NaN. The portable kernel does not.
+//
 // The key of a variant, as macros, beside those of softmax.cuh: WGS, BN keys of a block, Q_SLOTS tiles of q in shared memory,
 // PINGPONG, VALUES_AHEAD, PRODUCER_REGISTERS and CONSUMER_REGISTERS of a thread.
 

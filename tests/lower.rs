@@ -103,7 +103,7 @@ fn facts(dtype: DType, head_dims: [usize; 2], mask: Mask) -> AttentionFacts {
 
 /// A step that ends what it begins.
 fn step(tile: Tile) -> Launch {
-    Launch { tile, keys: 64, carry_in: false, sinks_here: false, cast_out: true }
+    Launch { tile, keys: 64, finite_values: true, carry_in: false, sinks_here: false, cast_out: true }
 }
 
 #[test]
@@ -116,6 +116,12 @@ fn a_step_goes_to_the_fastest_kernel_that_computes_it() {
     assert_eq!(family(&plain, Tile::Full, Arch::Sm90a), Ok((true, false)));
     assert_eq!(family(&plain, Tile::Partial, Arch::Sm80), Ok((false, true)));
     assert_eq!(family(&plain, Tile::Partial, Arch::Sm100a), Ok((false, true)));
+    // Unless v is known to be finite, a key that is hidden by its position must be kept out of the sums.
+    let any_values = |tile| {
+        let step = Launch { finite_values: false, ..step(tile) };
+        kernel(&plain, step, Arch::Sm90a).map(|k| matches!(k.tiling, Tiling::Hopper(_)))
+    };
+    assert_eq!((any_values(Tile::Partial), any_values(Tile::Full)), (Ok(false), Ok(true)));
     let odd = facts(DType::BF16, [60, 64], Mask::none());
     assert_eq!(family(&odd, Tile::Full, Arch::Sm90a), Ok((false, false)));
     let single = facts(DType::F32, [64, 64], Mask::none());

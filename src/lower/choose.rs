@@ -54,6 +54,9 @@ pub struct Launch {
     pub tile: Tile,
     /// Key rows of all its pieces.
     pub keys: usize,
+    /// Whether every element of v is known to be finite. The Hopper kernel multiplies the values of masked keys by 0, which is
+    /// NaN where they are not; the portable one keeps them out.
+    pub finite_values: bool,
     pub carry_in: bool,
     pub sinks_here: bool,
     pub cast_out: bool,
@@ -64,7 +67,7 @@ pub struct Launch {
 /// # Errors
 /// No kernel computes it.
 pub fn kernel(facts: &AttentionFacts, step: Launch, arch: Arch) -> Result<KernelKey, Refusal> {
-    let Launch { tile, keys, carry_in, sinks_here, cast_out } = step;
+    let Launch { tile, keys, finite_values, carry_in, sinks_here, cast_out } = step;
     let sizes = &facts.sizes;
     let element = match facts.dtype {
         DType::F16 => Element::F16,
@@ -111,7 +114,8 @@ pub fn kernel(facts: &AttentionFacts, step: Launch, arch: Arch) -> Result<Kernel
     let (dk, dv) = (sizes.head_dim, sizes.v_head_dim);
     // The Hopper kernel takes maxima before it scales, and knows nothing but positions.
     let simple = !mask && bias == Operand::None && fill == Fill::NegInf && sinks != Operand::Element;
-    let hopper = (arch == Arch::Sm90a && simple && facts.scale as f32 > 0.0)
+    let exact = finite_values || !positions;
+    let hopper = (arch == Arch::Sm90a && simple && exact && facts.scale as f32 > 0.0)
         .then(|| KernelKey::hopper(element, dk, dv, positions))
         .flatten();
     let plain = hopper
