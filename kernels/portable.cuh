@@ -5,7 +5,7 @@
 //
 //   ELEMENT_BF16   1 bf16, 0 f16
 //   DK, DV         head sizes, padded: DK to a multiple of 16, DV to one of 32; the true ones are Params::dk and dv
-//   COPY           bytes of one copy, 16, 8, 4 or 2: the largest that divides 2·dk, 2·dv and the address of q, k, v and out
+//   COPY           bytes of one copy, 16, 4 or 2: the largest that divides 2·dk, 2·dv and the address of q, k, v and out
 //   WARPS          4 or 8
 //   ROW_TILES      16-row tiles of a warp, 1 or 2
 //   BN             keys of a block, a multiple of 16

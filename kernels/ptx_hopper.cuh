@@ -1,10 +1,6 @@
 // The instructions of sm_90a: the copy engine and the matrix products of a warpgroup. `Wgmma<N>` stands after this text,
 // generated for the widths that the key needs.
 
-__device__ inline void tensor_map_prefetch(const TensorMap* map) {
-    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
-}
-
 // Copies a box of a 3-D tensor to shared memory; what lies outside of the tensor becomes zero. Completes on `bar`.
 __device__ inline void copy_box(void* to, const TensorMap* map, u64* bar, i32 x, i32 y, i32 z) {
     asm volatile(

@@ -3,7 +3,7 @@
 //!
 //! Without NVRTC a line says so and the tests pass; `ANNULUS_REQUIRE_NVRTC` makes that a failure.
 
-#![cfg(feature = "cuda")]
+#![cfg(all(feature = "cuda", target_os = "linux"))]
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use annulus::exec::cuda::{compile, nvrtc_version};

@@ -6,7 +6,7 @@ use super::args::Doctor;
 use super::{Stop, print};
 #[cfg(target_os = "linux")]
 use annulus::exec::cache;
-#[cfg(feature = "cuda")]
+#[cfg(all(feature = "cuda", target_os = "linux"))]
 use annulus::exec::cuda::{self, CudaError};
 use annulus::exec::libraries::{self, CUDA, NCCL, NVRTC, Place, Wanted, entries};
 use serde::Serialize;
@@ -86,17 +86,17 @@ pub(crate) fn run(args: &Doctor) -> Result<(), Stop> {
 }
 
 /// Per library its version, or why it does not load.
-#[cfg(feature = "cuda")]
+#[cfg(all(feature = "cuda", target_os = "linux"))]
 fn loaded() -> BTreeMap<&'static str, Result<String, CudaError>> {
     cuda::versions().into_iter().collect()
 }
 
-#[cfg(not(feature = "cuda"))]
+#[cfg(not(all(feature = "cuda", target_os = "linux")))]
 fn loaded() -> BTreeMap<&'static str, Result<String, std::convert::Infallible>> {
     BTreeMap::new()
 }
 
-#[cfg(feature = "cuda")]
+#[cfg(all(feature = "cuda", target_os = "linux"))]
 fn why_not_cuda() -> String {
     let ready = cuda::nvrtc_version().and_then(|_| cuda::Gpu::open(0));
     let what = match ready {
@@ -109,7 +109,7 @@ fn why_not_cuda() -> String {
     what + "run computes every rank on the CPU"
 }
 
-#[cfg(not(feature = "cuda"))]
+#[cfg(not(all(feature = "cuda", target_os = "linux")))]
 fn why_not_cuda() -> String {
     "built without the feature `cuda`; run computes every rank on the CPU".into()
 }

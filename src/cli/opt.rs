@@ -9,6 +9,11 @@ use std::io::Read;
 use std::path::Path;
 
 pub(crate) fn run(args: &Opt) -> Result<(), Stop> {
+    if args.model.json {
+        return Err(Stop::Usage(
+            "opt prints a graph or a schedule as text, which parses back: leave out --json".into(),
+        ));
+    }
     let (graph, request) = read(args)?;
     let stage = args.passes.iter().copied().max().unwrap_or(Stage::Import);
     let form = if args.full { Form::Full } else { Form::People };

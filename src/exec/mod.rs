@@ -4,6 +4,6 @@
 #[cfg(target_os = "linux")]
 pub mod cache;
 pub mod cpu;
-#[cfg(feature = "cuda")]
+#[cfg(all(feature = "cuda", target_os = "linux"))]
 pub mod cuda;
 pub mod libraries;

@@ -16,7 +16,9 @@ pub enum Refusal {
     )]
     Element(&'static str),
     /// A head is too large.
-    #[error("head sizes {dk} and {dv}: the kernels take heads up to 256")]
+    #[error(
+        "head sizes {dk} and {dv}: the kernels take heads up to 256, in f32 only as far as the GPU's shared memory holds them"
+    )]
     Heads {
         /// Of q and k.
         dk: usize,

@@ -33,6 +33,23 @@ fn slice_bounds_clamp_to_the_axis() {
 }
 
 #[test]
+fn operators_that_no_model_uses_give_their_values() {
+    let x = || Tensor::from_f64(DType::F32, [2, 4], &[-2.5, -0.5, 0.5, 1.5, 2.5, 3.0, -1.2, 0.0]).unwrap();
+    let one = |op: &'static str| Single::new(op, &[x()], &[]).first().to_f64();
+    assert_eq!(one("Floor"), [-3.0, -1.0, 0.0, 1.0, 2.0, 3.0, -2.0, 0.0]);
+    // Halves go to the even neighbour.
+    assert_eq!(one("Round"), [-2.0, 0.0, 0.0, 2.0, 2.0, 3.0, -1.0, 0.0]);
+    assert_eq!(one("Size"), [8.0]);
+    let reduced = |op: &'static str| Single::new(op, &[x()], &[some(&[1])]).with(int("keepdims", 0)).first().to_f64();
+    assert_eq!(reduced("ReduceMin"), [-2.5, f64::from(-1.2f32)]);
+    assert_eq!(reduced("ReduceProd"), [-2.5 * -0.5 * 0.5 * 1.5, 0.0]);
+    assert_eq!(Single::new("Sum", &[x(), x(), x()], &[]).first().to_f64()[..2], [-7.5, -1.5]);
+    let bits = |values: [f64; 4]| Tensor::from_f64(DType::Bool, [4], &values).unwrap();
+    let xor = Single::new("Xor", &[bits([0.0, 0.0, 1.0, 1.0]), bits([0.0, 1.0, 0.0, 1.0])], &[]);
+    assert_eq!(xor.first().to_f64(), [0.0, 1.0, 1.0, 0.0]);
+}
+
+#[test]
 fn slice_takes_axes_in_any_order_and_leaves_whole_ones_alone() {
     let s = slice(count(&[3, 4]), &[1, 0], &[3, i64::MAX], &[1, 0], &[1, 1]);
     assert_eq!(mnemonics(&s.graph().unwrap()), ["slice"]);

@@ -120,6 +120,9 @@ impl Gpu {
     pub fn attn_partial(&self, kernel: &Kernel, step: &Step) -> Result<(), CudaError> {
         let key = &kernel.key;
         let params = self.params(key, step)?;
+        if params.tiles == 0 {
+            return Ok(());
+        }
         let maps = match key.tiling {
             Tiling::Hopper(_) => Some(maps(key, &params)?),
             Tiling::Portable(_) => None,
@@ -127,9 +130,6 @@ impl Gpu {
         let tiles = params.tiles as usize;
         // Hopper's blocks stay and take one tile after another.
         let blocks = if maps.is_some() { self.multiprocessors.min(tiles) } else { tiles };
-        if blocks == 0 {
-            return Ok(());
-        }
         let config = LaunchConfig {
             grid_dim: (blocks as u32, 1, 1),
             block_dim: (key.threads() as u32, 1, 1),
@@ -183,6 +183,14 @@ impl Gpu {
         if masked && !key.positions {
             return refuse("the kernel does not mask".into());
         }
+        if (step.softcap > 0.0) != key.softcap || !step.softcap.is_finite() {
+            return refuse(format!("a softcap of {} is not the kernel's", step.softcap));
+        }
+        // The Hopper kernel takes maxima before it scales.
+        let ascending = step.scale > 0.0 || matches!(key.tiling, Tiling::Portable(_));
+        if !step.scale.is_finite() || !ascending {
+            return refuse(format!("a scale of {} is not the kernel's", step.scale));
+        }
         let all = |factors: &[usize]| factors.iter().try_fold(1usize, |n, f| n.checked_mul(*f));
         let heads = all(&[step.batch, step.q_heads]);
         let mut params = Params {
@@ -196,8 +204,8 @@ impl Gpu {
             softcap: step.softcap,
             empty_row: step.empty_row,
             fill: if key.fill == Fill::NegInf { 0.0 } else { step.fill },
-            low: step.window[0].unwrap_or(-FAR),
-            high: step.window[1].unwrap_or(FAR),
+            low: step.window[0].unwrap_or(-FAR).clamp(-FAR, FAR),
+            high: step.window[1].unwrap_or(FAR).clamp(-FAR, FAR),
             q_pieces: number(step.q_pieces.len())?,
             kv_pieces: number(step.kv_pieces.len())?,
             ..Params::default()
@@ -317,9 +325,7 @@ fn maps(key: &KernelKey, p: &Params) -> Result<Maps, CudaError> {
     let heads = p.batch as u64 * p.q_heads as u64;
     let kv_heads = p.batch as u64 * p.kv_heads as u64;
     let keys = key.keys() as u32;
-    if p.tiles > 0 {
-        maps.q = map(p.q, [p.dk as u64, p.q_rows as u64, heads], key.rows() as u32)?;
-    }
+    maps.q = map(p.q, [p.dk as u64, p.q_rows as u64, heads], key.rows() as u32)?;
     for i in 0..p.kv_pieces as usize {
         let piece = &p.kv_piece[i];
         maps.k[i] = map(piece.k, [p.dk as u64, piece.rows.len as u64, kv_heads], keys)?;
