@@ -40,7 +40,8 @@ fn operators_that_no_model_uses_give_their_values() {
     // Halves go to the even neighbour.
     assert_eq!(one("Round"), [-2.0, 0.0, 0.0, 2.0, 2.0, 3.0, -1.0, 0.0]);
     assert_eq!(one("Size"), [8.0]);
-    let reduced = |op: &'static str| Single::new(op, &[x()], &[some(&[1])]).with(int("keepdims", 0)).first().to_f64();
+    let reduced =
+        |op: &'static str| Single::new(op, &[x()], &[some(&[1])]).with(int("keepdims", 0)).first().to_f64();
     assert_eq!(reduced("ReduceMin"), [-2.5, f64::from(-1.2f32)]);
     assert_eq!(reduced("ReduceProd"), [-2.5 * -0.5 * 0.5 * 1.5, 0.0]);
     assert_eq!(Single::new("Sum", &[x(), x(), x()], &[]).first().to_f64()[..2], [-7.5, -1.5]);
