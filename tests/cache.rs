@@ -182,6 +182,7 @@ fn processes_that_race_never_see_a_part() {
 
 fn race(folder: &Path) {
     let cache = Cache::open(folder).unwrap();
+    let mut hits = 0;
     for i in 0..10_000u32 {
         let k = key(&[&(i % 3).to_le_bytes()]);
         if i % 4 == 0 {
@@ -189,6 +190,9 @@ fn race(folder: &Path) {
         }
         if let Some(payload) = cache.get(&k) {
             assert!(payload.len() >= 40 && payload.iter().all(|b| *b == payload[0]));
+            hits += 1;
         }
     }
+    // Entries are replaced, never gone in between.
+    assert!(hits > 9_000, "{hits}");
 }

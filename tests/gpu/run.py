@@ -196,7 +196,7 @@ def main():
         open(os.path.join(args.out, "check.txt"), "w").write(done.stdout + done.stderr)
         wrong = [line for line in done.stdout.splitlines() if line.startswith("WRONG")]
         print("\n".join(wrong[:20]))
-        out(f"\nEvery variant against a reference in f64: {done.stdout.strip().splitlines()[-1]}.")
+        out(f"\nLaunches of many variants, each against a reference in f64: {done.stdout.strip().splitlines()[-1]}.")
         if done.returncode:
             failures.append("check")
 
