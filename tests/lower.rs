@@ -146,12 +146,17 @@ fn what_no_kernel_computes_is_refused_with_the_reason() {
     let terms = vec![Term::Tensor { operand: 3 }, Term::Tensor { operand: 4 }];
     let masks = facts(DType::F16, [64, 64], Mask { terms, fill: mask::Fill::NegInf });
     assert_eq!(refused(&masks), Refusal::Masks(2));
+    let entries = vec![vec![Term::Keys { start: 0, end: 3 }], vec![]];
+    let batch = Term::Batch { entries: entries.into() };
+    let apart = facts(DType::F16, [64, 64], Mask { terms: vec![batch.clone()], fill: mask::Fill::NegInf });
+    assert_eq!(refused(&apart), Refusal::PerEntry(batch.to_string()));
     let missing = AttentionFacts { bias: Some(3), ..facts(DType::F16, [64, 64], Mask::none()) };
     assert_eq!(refused(&missing), Refusal::Operand { what: "bias", found: "missing" });
 }
 
 fn term() -> impl Strategy<Value = Term> {
     let offset = prop_oneof![-40i64..40, Just(i64::MIN), Just(i64::MAX)];
+    let offset2 = offset.clone();
     let side = || prop::option::of(prop_oneof![0u64..30, Just(u64::MAX)]);
     let starts = prop::collection::btree_set(1usize..60, 0..5);
     prop_oneof![
@@ -161,6 +166,8 @@ fn term() -> impl Strategy<Value = Term> {
             let starts: Arc<[usize]> = starts.into_iter().collect();
             Term::Segments { starts, offset }
         }),
+        (0usize..60, offset2).prop_map(|(length, offset)| Term::Prefix { length, offset }),
+        (0usize..30, 0usize..60).prop_map(|(start, n)| Term::Keys { start, end: start + n }),
         Just(Term::Tensor { operand: 3 }),
     ]
 }
@@ -179,7 +186,7 @@ proptest! {
                 high = high.min(documents[q][1].into());
             }
             for k in 0..50usize {
-                prop_assert_eq!(mask.keeps(q, k), (low..high).contains(&(k as i64)), "{:?} {} {}", mask, q, k);
+                prop_assert_eq!(mask.keeps(0, q, k), (low..high).contains(&(k as i64)), "{:?} {} {}", mask, q, k);
             }
         }
     }

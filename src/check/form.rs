@@ -66,9 +66,23 @@ fn attention(a: &AttentionFacts, log: &mut Log<'_>) {
     want(carry_bytes(a, s.q_len).is_some(), "all carries have more bytes than can be counted".to_owned());
     let leaf = |argument: usize| argument.checked_sub(3).and_then(|i| a.leaves.get(i));
     for term in &a.mask.terms {
-        if let Term::Segments { starts, .. } = term {
-            let ascending = starts.first() != Some(&0) && starts.windows(2).all(|w| w[0] < w[1]);
-            want(ascending, "the documents of the mask do not begin one after another".to_owned());
+        let plain = |t: &Term| match t {
+            Term::Segments { starts, .. } => {
+                starts.first() != Some(&0) && starts.windows(2).all(|w| w[0] < w[1])
+            }
+            Term::Keys { start, end } => start <= end,
+            _ => true,
+        };
+        if let Term::Batch { entries } = term {
+            let message =
+                format!("the mask has terms for {} batch entries, not for {}", entries.len(), s.batch);
+            want(entries.len() == s.batch, message);
+            let inner = |t: &Term| plain(t) && !matches!(t, Term::Batch { .. } | Term::Tensor { .. });
+            let holds = entries.iter().flatten().all(inner);
+            want(holds, "the mask's terms for each batch entry are not all of positions".to_owned());
+        }
+        if matches!(term, Term::Segments { .. } | Term::Keys { .. }) {
+            want(plain(term), format!("{term} of the mask has its numbers in no order"));
         }
         if let Term::Tensor { operand } = *term {
             let holds = leaf(operand).is_some_and(|l| l.dtype == DType::Bool);

@@ -1,7 +1,8 @@
 //! What a mask may let a query row see, by this room's own reading of the terms.
 //!
-//! A positional term bounds k − q from below or above, so that all of those together keep one interval of differences; or it
-//! keeps documents apart, so that a block is cut where they begin and each part asked.
+//! A positional term bounds k − q from below or above, so that all of those together keep one interval of differences; or k
+//! alone; or it keeps documents apart, so that a block is cut where they begin and each part asked. A prefix is causal for the
+//! keys behind it, so that a block is cut there as well. Each batch entry is asked by itself.
 
 use super::rows::Run;
 use crate::mask::{Fill, Mask, Term};
@@ -10,37 +11,51 @@ use std::sync::Arc;
 /// The pairs that the positional terms of a mask keep; a tensor may keep any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Kept {
+    /// What batch entries keep, each kind once.
+    entries: Vec<Entry>,
+}
+
+/// The pairs that are kept in one batch entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
     band: Band,
+    /// The first and the last key that are kept.
+    keys: (i128, i128),
+    /// Of each prefix how many keys it has, and the most that k − q is behind it.
+    prefixes: Vec<(i128, i128)>,
     /// Of each term that keeps documents apart, where they begin, and the position of query row 0.
     documents: Vec<(Arc<[usize]>, i128)>,
 }
 
-impl Kept {
-    fn positions(mask: &Mask) -> Kept {
-        let documents = mask.terms.iter().filter_map(|t| match t {
-            Term::Segments { starts, offset } => Some((starts.clone(), i128::from(*offset))),
-            _ => None,
-        });
-        Kept { band: Band::positions(mask), documents: documents.collect() }
-    }
+impl Entry {
+    /// Every pair.
+    const ALL: Entry =
+        Entry { band: Band::ALL, keys: (i128::MIN / 4, i128::MAX / 4), prefixes: vec![], documents: vec![] };
 
-    /// The pairs that must be computed: those that may be kept, and with a finite fill all, because a masked key then
-    /// still has a share in the sum.
-    pub(super) fn needed(mask: &Mask) -> Kept {
-        match mask.fill {
-            Fill::NegInf => Kept::positions(mask),
-            _ => Kept { band: Band::ALL, documents: vec![] },
+    fn and(&mut self, term: &Term) {
+        match *term {
+            Term::Causal { .. } | Term::Window { .. } => self.band.and(term),
+            Term::Segments { ref starts, offset } => self.documents.push((starts.clone(), offset.into())),
+            Term::Keys { start, end } => {
+                self.keys = (self.keys.0.max(start as i128), self.keys.1.min(end as i128 - 1));
+            }
+            Term::Prefix { length, offset } => self.prefixes.push((length as i128, offset.into())),
+            Term::Batch { .. } | Term::Tensor { .. } => {}
         }
     }
 
-    /// The pairs that are certainly not masked; `None` if a tensor may mask any.
-    pub(super) fn unmasked(mask: &Mask) -> Option<Kept> {
-        let tensor = mask.terms.iter().any(|t| matches!(t, Term::Tensor { .. }));
-        (!tensor).then(|| Kept::positions(mask))
-    }
-
     /// A pair of the block that is not kept.
-    pub(super) fn outside(&self, q: &Run, k: &Run) -> Option<(i128, i128)> {
+    fn outside(&self, q: &Run, k: &Run) -> Option<(i128, i128)> {
+        if let Some(key) =
+            [k.first, k.last].into_iter().find(|key| !(self.keys.0..=self.keys.1).contains(key))
+        {
+            return Some((q.first, key));
+        }
+        // The last key and the first row are the farthest apart.
+        let ahead = |&(length, most): &(i128, i128)| k.last >= length && k.last - q.first > most;
+        if self.prefixes.iter().any(ahead) {
+            return Some((q.first, k.last));
+        }
         let apart = |(starts, offset): &(Arc<[usize]>, i128)| {
             // If these three pairs are together, so are the ends of the rows with the ends of the keys, and all between.
             let corners = [(q.first, k.first), (q.first, k.last), (q.last, k.first)];
@@ -50,9 +65,90 @@ impl Kept {
         self.documents.iter().find_map(apart).or_else(|| self.band.outside(q, k))
     }
 
-    /// A pair of the block that is kept. `Err` if finding out takes more than `budget` steps, which are paid from it.
+    /// A pair of the block that is kept.
+    fn inside(&self, q: &Run, k: &Run, budget: &mut u64) -> Result<Option<(i128, i128)>, TooLong> {
+        let Some(k) = clip(k, self.keys.0, self.keys.1) else { return Ok(None) };
+        self.behind(&self.prefixes, self.band, q, &k, budget)
+    }
+
+    /// The same of keys that are not padding: the keys of the first prefix, then those behind it, which are a band more.
+    fn behind(
+        &self,
+        prefixes: &[(i128, i128)],
+        band: Band,
+        q: &Run,
+        k: &Run,
+        budget: &mut u64,
+    ) -> Result<Option<(i128, i128)>, TooLong> {
+        let Some((&(length, most), others)) = prefixes.split_first() else {
+            return within(&self.documents, band, q, k, budget);
+        };
+        *budget = budget.checked_sub(1).ok_or(TooLong)?;
+        if let Some(k) = clip(k, k.first, length - 1)
+            && let Some(found) = self.behind(others, band, q, &k, budget)?
+        {
+            return Ok(Some(found));
+        }
+        let Some(k) = clip(k, length, k.last) else { return Ok(None) };
+        self.behind(
+            others,
+            Band { most: Some(band.most.map_or(most, |m| m.min(most))), ..band },
+            q,
+            &k,
+            budget,
+        )
+    }
+}
+
+impl Kept {
+    fn positions(mask: &Mask) -> Kept {
+        let batches = || {
+            mask.terms
+                .iter()
+                .filter_map(|t| if let Term::Batch { entries } = t { Some(entries) } else { None })
+        };
+        let count = batches().map(|entries| entries.len()).max().unwrap_or(1);
+        let mut entries: Vec<Entry> = vec![];
+        for b in 0..count {
+            let own = batches().filter_map(|entries| entries.get(b)).flatten();
+            let mut entry = Entry::ALL;
+            mask.terms.iter().chain(own).for_each(|term| entry.and(term));
+            if !entries.contains(&entry) {
+                entries.push(entry);
+            }
+        }
+        Kept { entries }
+    }
+
+    /// The pairs that must be computed: those that may be kept, and with a finite fill all, because a masked key then
+    /// still has a share in the sum.
+    pub(super) fn needed(mask: &Mask) -> Kept {
+        match mask.fill {
+            Fill::NegInf => Kept::positions(mask),
+            _ => Kept { entries: vec![Entry::ALL] },
+        }
+    }
+
+    /// The pairs that are certainly not masked; `None` if a tensor may mask any.
+    pub(super) fn unmasked(mask: &Mask) -> Option<Kept> {
+        let tensor = mask.terms.iter().any(|t| matches!(t, Term::Tensor { .. }));
+        (!tensor).then(|| Kept::positions(mask))
+    }
+
+    /// A pair of the block that some batch entry does not keep.
+    pub(super) fn outside(&self, q: &Run, k: &Run) -> Option<(i128, i128)> {
+        self.entries.iter().find_map(|e| e.outside(q, k))
+    }
+
+    /// A pair of the block that some batch entry keeps. `Err` if finding out takes more than `budget` steps, which are paid
+    /// from it.
     pub(super) fn inside(&self, q: &Run, k: &Run, budget: &mut u64) -> Result<Option<(i128, i128)>, TooLong> {
-        within(&self.documents, self.band, q, k, budget)
+        for entry in &self.entries {
+            if let Some(found) = entry.inside(q, k, budget)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -113,27 +209,23 @@ impl Band {
     /// Every pair.
     const ALL: Band = Band { least: None, most: None };
 
-    /// The pairs that the terms keep which bound k − q.
-    fn positions(mask: &Mask) -> Band {
-        let mut band = Band::ALL;
-        for term in &mask.terms {
-            let (least, most) = match *term {
-                // k ≤ q + offset.
-                Term::Causal { offset } => (None, Some(i128::from(offset))),
-                // q + offset − left ≤ k ≤ q + offset + right.
-                Term::Window { left, right, offset } => {
-                    let at = i128::from(offset);
-                    (left.map(|l| at - i128::from(l)), right.map(|r| at + i128::from(r)))
-                }
-                Term::Segments { .. } | Term::Tensor { .. } => (None, None),
-            };
-            band.least = band.least.max(least);
-            band.most = match (band.most, most) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            };
-        }
-        band
+    /// Leaves what a term keeps that bounds k − q.
+    fn and(&mut self, term: &Term) {
+        let (least, most) = match *term {
+            // k ≤ q + offset.
+            Term::Causal { offset } => (None, Some(i128::from(offset))),
+            // q + offset − left ≤ k ≤ q + offset + right.
+            Term::Window { left, right, offset } => {
+                let at = i128::from(offset);
+                (left.map(|l| at - i128::from(l)), right.map(|r| at + i128::from(r)))
+            }
+            _ => (None, None),
+        };
+        self.least = self.least.max(least);
+        self.most = match (self.most, most) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
     }
 
     /// A pair of the block that is outside the band.
@@ -211,7 +303,32 @@ mod tests {
                 .prop_map(|(left, right, offset)| Term::Window { left, right, offset }),
             (proptest::collection::btree_set(1usize..60, 0..5), -9i64..9)
                 .prop_map(|(starts, offset)| Term::Segments { starts: starts.into_iter().collect(), offset }),
+            (0usize..40, -12i64..12).prop_map(|(length, offset)| Term::Prefix { length, offset }),
+            (0usize..30, 0usize..30).prop_map(|(start, n)| Term::Keys { start, end: start + n }),
         ]
+    }
+
+    fn batch() -> impl Strategy<Value = Term> {
+        let entry = || proptest::collection::vec(term(), 0..3);
+        (entry(), entry()).prop_map(|(a, b)| Term::Batch { entries: [a, b].into() })
+    }
+
+    /// Written from the definition in words, pair by pair.
+    fn kept(terms: &[Term], entry: usize, q: i128, k: i128) -> bool {
+        terms.iter().all(|t| match *t {
+            Term::Causal { offset } => k - q <= offset as i128,
+            Term::Window { left, right, offset } => {
+                let ahead = k - q - offset as i128;
+                right.is_none_or(|r| ahead <= r as i128) && left.is_none_or(|l| -ahead <= l as i128)
+            }
+            Term::Segments { ref starts, offset } => {
+                !starts.iter().any(|&s| (q + offset as i128 >= s as i128) != (k >= s as i128))
+            }
+            Term::Prefix { length, offset } => k < length as i128 || k <= q + offset as i128,
+            Term::Keys { start, end } => k >= start as i128 && k < end as i128,
+            Term::Batch { ref entries } => kept(&entries[entry], entry, q, k),
+            Term::Tensor { .. } => true,
+        })
     }
 
     fn progression() -> impl Strategy<Value = Progression> {
@@ -221,31 +338,24 @@ mod tests {
     proptest! {
         #[test]
         fn a_band_is_what_counting_says(
-            terms in proptest::collection::vec(term(), 0..4), q in progression(), k in progression(),
+            terms in proptest::collection::vec(term(), 0..4), batch in proptest::option::weighted(0.3, batch()),
+            q in progression(), k in progression(),
         ) {
-            // Written from the definition in words, pair by pair.
-            let kept = |q: i128, k: i128| terms.iter().all(|t| match *t {
-                Term::Causal { offset } => k - q <= offset as i128,
-                Term::Window { left, right, offset } => {
-                    let ahead = k - q - offset as i128;
-                    right.is_none_or(|r| ahead <= r as i128) && left.is_none_or(|l| -ahead <= l as i128)
-                }
-                Term::Segments { ref starts, offset } => {
-                    !starts.iter().any(|&s| (q + offset as i128 >= s as i128) != (k >= s as i128))
-                }
-                Term::Tensor { .. } => true,
-            });
+            let mut terms = terms;
+            terms.extend(batch);
             let pairs: Vec<(i128, i128)> =
                 q.rows().flat_map(|i| k.rows().map(move |j| (i as i128, j as i128))).collect();
             let (q, k) = (Run::of(&q).unwrap(), Run::of(&k).unwrap());
+            let some = |i, j| (0..2).any(|b| kept(&terms, b, i, j));
+            let all = |i, j| (0..2).all(|b| kept(&terms, b, i, j));
             let mask = Mask { terms: terms.clone(), fill: Fill::NegInf };
             let band = Kept::needed(&mask);
             let inside = band.inside(&q, &k, &mut 1000).unwrap();
-            prop_assert_eq!(inside.is_some(), pairs.iter().any(|&(i, j)| kept(i, j)));
-            prop_assert!(inside.is_none_or(|(i, j)| pairs.contains(&(i, j)) && kept(i, j)));
+            prop_assert_eq!(inside.is_some(), pairs.iter().any(|&(i, j)| some(i, j)));
+            prop_assert!(inside.is_none_or(|(i, j)| pairs.contains(&(i, j)) && some(i, j)));
             let outside = Kept::unmasked(&mask).unwrap().outside(&q, &k);
-            prop_assert_eq!(outside.is_some(), pairs.iter().any(|&(i, j)| !kept(i, j)));
-            prop_assert!(outside.is_none_or(|(i, j)| pairs.contains(&(i, j)) && !kept(i, j)));
+            prop_assert_eq!(outside.is_some(), pairs.iter().any(|&(i, j)| !all(i, j)));
+            prop_assert!(outside.is_none_or(|(i, j)| pairs.contains(&(i, j)) && !all(i, j)));
         }
     }
 

@@ -244,7 +244,7 @@ impl<A: Real> Problem<'_, A> {
 
     /// Turns the products q·k of one query row into scores; −∞ takes no part.
     fn settle(&self, [b, h, i]: [usize; 3], row: &mut [A]) {
-        let visible = self.mask.map_or(Interval::ALL, |m| Interval::of(m, self.q_rows[i]));
+        let visible = self.mask.map_or(Interval::ALL, |m| Interval::of(&m.terms, b, self.q_rows[i]));
         for (x, &key) in row.iter_mut().zip(&self.k_rows) {
             let at = [b, h, i, key];
             *x = x.mul(self.scale);
@@ -272,7 +272,7 @@ impl<A: Real> Problem<'_, A> {
     }
 }
 
-/// The keys that the positional terms of a mask keep for one query row: an interval of global rows, ends included, empty
+/// The keys that the positional terms of a mask keep for one query row of a batch entry: an interval of global rows, ends included, empty
 /// where it ends before it begins.
 struct Interval {
     low: usize,
@@ -282,9 +282,10 @@ struct Interval {
 impl Interval {
     const ALL: Interval = Interval { low: 0, high: usize::MAX };
 
-    fn of(mask: &Mask, q: usize) -> Interval {
+    fn of(terms: &[Term], batch: usize, q: usize) -> Interval {
+        let mut all = Interval::ALL;
         let (mut low, mut high) = (0i128, i128::MAX);
-        for term in &mask.terms {
+        for term in terms {
             match *term {
                 Term::Causal { offset } => high = high.min(q as i128 + i128::from(offset)),
                 Term::Window { left, right, offset } => {
@@ -299,9 +300,19 @@ impl Interval {
                     low = low.max(begun.checked_sub(1).map_or(0, |i| starts[i] as i128));
                     high = high.min(starts.get(begun).map_or(i128::MAX, |&s| s as i128 - 1));
                 }
+                Term::Prefix { length, offset } => {
+                    // Causal, but the keys before the prefix's end are there for all.
+                    high = high.min((length as i128 - 1).max(q as i128 + i128::from(offset)));
+                }
+                Term::Keys { start, end } => {
+                    low = low.max(start as i128);
+                    high = high.min(end as i128 - 1);
+                }
+                Term::Batch { ref entries } => all = Interval::of(&entries[batch], batch, q),
                 Term::Tensor { .. } => {}
             }
         }
+        let (low, high) = (low.max(all.low as i128), high.min(all.high as i128));
         match usize::try_from(low) {
             Ok(low) if high >= low as i128 => {
                 Interval { low, high: usize::try_from(high).unwrap_or(usize::MAX) }

@@ -1,7 +1,5 @@
 //! Attention that is one operator already: keys un-repeated, masks named.
 
-use super::band::Band;
-use super::documents::Documents;
 use super::emit::emit_trace;
 use super::masks::{Condition, Context, Piece, plan};
 use super::rewrite::Rewritten;
@@ -50,14 +48,11 @@ pub(super) fn normalise(cx: &mut Context<'_>, id: OpId) -> Result<Rewritten, Str
 /// The operator's bias and mask, in the order in which they act.
 fn pieces(a: &Attention, x: &[ValueId]) -> Vec<Piece> {
     let bias = a.bias.map(|b| Piece::Added(x[b]));
-    let condition = |t: &Term| match (t, Band::of(t)) {
-        (Term::Tensor { operand }, _) => Some(Condition::True(x[*operand])),
-        (Term::Segments { starts, offset }, _) => {
-            Some(Condition::Together(Documents { starts: starts.clone(), offset: *offset }))
-        }
-        (_, band) => band.map(Condition::Within),
+    let condition = |t: &Term| match t {
+        Term::Tensor { operand } => Condition::True(x[*operand]),
+        other => Condition::Positions(other.clone()),
     };
-    let conditions: Vec<Condition> = a.mask.terms.iter().filter_map(condition).collect();
+    let conditions: Vec<Condition> = a.mask.terms.iter().map(condition).collect();
     let mask = (!conditions.is_empty()).then_some(Piece::Kept(conditions, a.mask.fill));
     bias.into_iter().chain(mask).collect()
 }

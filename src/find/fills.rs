@@ -3,15 +3,13 @@
 //! A huge fill leaves nothing of a masked key if its row has another one: exp(f − max) is 0. Where a row may have none, the
 //! fill is a number like any other. The proof looks at every row of every batch entry and head, whatever the inputs are.
 
-use super::band::Band;
-use super::documents::Documents;
 use super::items::{Entry, Item, SMALL_BIAS, SMALL_BIAS_F16, Source, applied, huge, huge_bound};
 use super::masks::Context;
 use super::trace::CONSTANT_LIMIT;
 use super::values::Known;
 use super::{Applied, Numerics};
 use crate::ir::{AttentionSizes, DType, ValueId};
-use crate::mask::Fill;
+use crate::mask::{Fill, Mask};
 
 /// Turns huge finite fills into −∞ where every row is proved to keep a key.
 ///
@@ -88,15 +86,12 @@ pub(super) fn no_row_is_empty(sizes: AttentionSizes, items: &[&Item]) -> bool {
                     *h = known.held_extent(from_last).max(*h);
                 }
                 let own = known.strides(4.max(known.shape().len()));
-                rows.push((Kept::Known(known), own));
+                rows.push(Kept::Known(known, own));
             }
-            (None, Source::Band(b)) => {
-                held[2] = q;
-                rows.push((Kept::Band(*b), vec![0, 0, 1]));
-            }
-            (None, Source::Documents(d)) => {
-                held[2] = q;
-                rows.push((Kept::Documents(d), vec![0, 0, 1]));
+            (None, Source::Positions(term)) => {
+                let mask = Mask { terms: vec![term.clone()], fill: Fill::NegInf };
+                (held[0], held[2]) = (held[0].max(mask.entries()), q);
+                rows.push(Kept::Positions(mask));
             }
             (None, _) => return false,
         }
@@ -112,30 +107,32 @@ pub(super) fn no_row_is_empty(sizes: AttentionSizes, items: &[&Item]) -> bool {
     { all }.all(|at| {
         // Ranges of keys that every item so far keeps.
         let mut left = vec![(0, k)];
-        for (kept, own) in &rows {
-            let place = at.iter().zip(own).map(|(&i, &s)| i * s).sum();
-            kept.cut(place, k, &mut left);
-        }
+        rows.iter().for_each(|kept| kept.cut(at, k, &mut left));
         !left.is_empty()
     })
 }
 
 /// What an item keeps of a row.
 enum Kept<'a> {
-    Known(&'a Known),
-    Band(Band),
-    Documents(&'a Documents),
+    /// And the distances of rows along batch, heads and query rows.
+    Known(&'a Known, Vec<usize>),
+    Positions(Mask),
 }
 
 impl Kept<'_> {
-    /// Leaves of ranges of keys what the row keeps for certain.
-    fn cut(&self, row: usize, keys: usize, left: &mut Vec<(usize, usize)>) {
+    /// Leaves of ranges of keys what the row of a batch entry and head keeps for certain.
+    fn cut(&self, at: [usize; 3], keys: usize, left: &mut Vec<(usize, usize)>) {
         let mut kept = vec![];
         match self {
-            Kept::Band(b) => kept.extend(b.range(row, keys)),
-            Kept::Documents(d) => kept.extend(d.range(row, keys)),
-            Kept::Known(known) => {
-                let runs = known.row(row);
+            Kept::Positions(mask) => {
+                let (low, high) = mask.keys_of(at[0], at[2]);
+                let (from, to) = (low.max(0), high.saturating_add(1).min(keys as i128));
+                if from < to {
+                    kept.push((from as usize, to as usize));
+                }
+            }
+            Kept::Known(known, own) => {
+                let runs = known.row(at.iter().zip(own).map(|(&i, &s)| i * s).sum());
                 let whole = matches!(runs, [(1, _)]);
                 let mut at = 0;
                 for &(n, (_, no)) in runs {

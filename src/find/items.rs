@@ -6,12 +6,12 @@ use super::Applied;
 use super::Numerics;
 use super::band::Band;
 use super::cells::TRUE;
-use super::documents::Documents;
 use super::masks::{Condition, Context, Piece};
+use super::positions::{Rows, Said, union};
 use super::runs::{Runs, meet};
 use super::values::{Known, Possible};
 use crate::ir::{AttentionSizes, DType, ValueId};
-use crate::mask::Fill;
+use crate::mask::{Fill, Term};
 
 /// A fill at or below this leaves nothing of a masked key, unless scores are of the same size.
 pub(super) const HUGE: f64 = -1e30;
@@ -31,8 +31,7 @@ pub(super) const SMALL_BIAS_F16: f64 = 1e3;
 pub(super) enum Source {
     Added(ValueId),
     Condition(ValueId),
-    Band(Band),
-    Documents(Documents),
+    Positions(Term),
 }
 
 /// One mask.
@@ -89,8 +88,7 @@ pub(super) fn classify(
             let mut items = vec![];
             for c in conditions {
                 match c {
-                    Condition::Within(band) => items.push(item(Source::Band(*band), None)),
-                    Condition::Together(d) => items.push(item(Source::Documents(d.clone()), None)),
+                    Condition::Positions(term) => items.push(item(Source::Positions(term.clone()), None)),
                     &Condition::True(v) => {
                         let p = cx.values.get(cx.graph, cx.constants, v);
                         let known = p.map(|p| cx.values.certain(&p, TRUE));
@@ -152,63 +150,60 @@ fn dense(cx: &Context<'_>, group: usize, v: ValueId, p: &Possible, dtype: DType)
     })]
 }
 
-/// The band within which an item may keep a pair, and whether it is all that the item says.
-pub(super) fn shown(item: &Item, sizes: AttentionSizes) -> Option<(Band, bool)> {
-    if let Source::Band(b) = item.source {
-        return Some((b, true));
+/// What positions say of an item, and whether it is all; otherwise it is a band outside of which no pair is kept.
+pub(super) fn said(item: &Item, sizes: AttentionSizes) -> Option<(Said, bool)> {
+    if let Source::Positions(term) = &item.source {
+        return Some((Said::by(term), true));
     }
-    let (rows, exact) = ranges(item, sizes)?;
-    let (band, all) = Band::fit(&rows, sizes.kv_len);
-    (band != Band::default()).then_some((band, exact && all))
+    let (entries, exact) = rows(item, sizes)?;
+    if exact && let Some(said) = Said::fit(&entries, sizes.kv_len) {
+        return Some((said, true));
+    }
+    let (band, _) = Band::fit(&union(&entries), sizes.kv_len);
+    (band != Band::default()).then(|| (Said { band, more: vec![] }, false))
 }
 
-/// The documents and the band that are all that an item says.
-pub(super) fn packed(item: &Item, sizes: AttentionSizes) -> Option<(Documents, Band)> {
-    let (rows, exact) = ranges(item, sizes)?;
-    if exact { Documents::fit(&rows, sizes.kv_len) } else { None }
-}
-
-/// For each query row the range of keys within which some batch entry and head may keep a pair, its end excluded, and whether
+/// For each batch entry that differs and each query row the range of keys within which some head may keep a pair, and whether
 /// every one certainly keeps all of it.
-#[allow(clippy::type_complexity)] // a list and a word about it
-fn ranges(item: &Item, sizes: AttentionSizes) -> Option<(Vec<Option<(usize, usize)>>, bool)> {
+fn rows(item: &Item, sizes: AttentionSizes) -> Option<(Vec<Rows>, bool)> {
     let known = item.known.as_ref()?;
     let (q, k) = (sizes.q_len, sizes.kv_len);
     if q == 0 || k == 0 {
         return None;
     }
-    let held = known.held_extent(2);
-    let heads = known.rows() / held.max(1);
-    let spread = |i: usize| match known.row(i) {
+    let [batch, heads, held] = [4, 3, 2].map(|from_last| known.held_extent(from_last));
+    let own = known.strides(4.max(known.shape().len()));
+    let spread = |at: [usize; 3]| match known.row(at.iter().zip(&own).map(|(&i, &s)| i * s).sum()) {
         [(1, s)] => vec![(k, *s)],
         row => row.to_vec(),
     };
     let mut exact = true;
-    let mut ranges = vec![];
-    for i in 0..held {
-        let mut row = spread(i);
-        for h in 1..heads {
-            let mut both = Runs::new(&[k], vec![]);
-            meet([&row, &spread(h * held + i)], |n, [(a, b), (c, d)]| both.push(n, (a || c, b || d)));
-            both.end()?;
-            row = both.row(0).to_vec();
-        }
-        exact &= row.iter().all(|&(_, (yes, no))| yes != no);
-        let mut at = 0;
-        let mut range: Option<(usize, usize)> = None;
-        for (n, (yes, _)) in row {
-            if yes {
-                exact &= range.is_none_or(|(_, to)| to == at);
-                range = Some((range.map_or(at, |(from, _)| from), at + n));
+    let mut entries = vec![];
+    for b in 0..batch {
+        let mut ranges = vec![];
+        for i in 0..held {
+            let mut row = spread([b, 0, i]);
+            for h in 1..heads {
+                let mut both = Runs::new(&[k], vec![]);
+                meet([&row, &spread([b, h, i])], |n, [(a, b), (c, d)]| both.push(n, (a || c, b || d)));
+                both.end()?;
+                row = both.row(0).to_vec();
             }
-            at += n;
+            exact &= row.iter().all(|&(_, (yes, no))| yes != no);
+            let mut at = 0;
+            let mut range: Option<(usize, usize)> = None;
+            for (n, (yes, _)) in row {
+                if yes {
+                    exact &= range.is_none_or(|(_, to)| to == at);
+                    range = Some((range.map_or(at, |(from, _)| from), at + n));
+                }
+                at += n;
+            }
+            ranges.push(range);
         }
-        ranges.push(range);
+        entries.push(if held == 1 { vec![ranges[0]; q] } else { ranges });
     }
-    if held == 1 {
-        ranges = vec![ranges[0]; q];
-    }
-    Some((ranges, exact))
+    Some((entries, exact))
 }
 
 /// The bound of [`huge`].

@@ -2,16 +2,15 @@
 //!
 //! In: biases and conditions in the order in which they act, each a value that broadcasts to (batch, query head, query
 //! row, key row). Out: a [`Mask`] with its leaves, and a bias. How a mask is spelled does not matter: its elements are
-//! evaluated ([`values`](super::values)) and a band is recognised by its shape.
+//! evaluated ([`values`](super::values)) and the terms are recognised by their shape.
 //!
 //! A finite fill becomes −∞ only if it is so large that nothing is left of a masked key, and every row is proved to keep a
 //! key, whatever the inputs are. Otherwise it stays a finite fill, or data.
 
-use super::band::Band;
-use super::documents::Documents;
 use super::fills::to_infinity;
-use super::items::{Entry, HUGE, Item, MASKING, Source, applied, classify, huge_bound, name, packed, shown};
+use super::items::{Entry, HUGE, Item, MASKING, Source, applied, classify, huge_bound, name, said};
 use super::order::{self, Addend};
+use super::positions::Said;
 use super::trace::{CONSTANT_LIMIT, splat};
 use super::values::Values;
 use super::{Applied, Numerics};
@@ -33,10 +32,8 @@ pub(super) enum Piece {
 pub(super) enum Condition {
     /// The boolean value is true.
     True(ValueId),
-    /// The pair lies within the band.
-    Within(Band),
-    /// The pair is of one document.
-    Together(Documents),
+    /// A term that depends on positions alone keeps the pair.
+    Positions(Term),
 }
 
 /// What becomes of it.
@@ -150,7 +147,7 @@ fn arrange(
         let spare = if infinite {
             None
         } else {
-            items.iter().find(|i| shown(i, sizes).is_some()).or(items.first()).map(|i| i.group)
+            items.iter().find(|i| said(i, sizes).is_some()).or(items.first()).map(|i| i.group)
         };
         let mut kept = vec![];
         for i in items {
@@ -199,34 +196,22 @@ fn arrange(
 /// Terms and tensor leaves.
 fn terms(cx: &mut Context<'_>, sizes: AttentionSizes, items: Vec<Item>, notes: &mut Vec<Applied>) -> Plan {
     let fill = items.first().map_or(Fill::NegInf, |i| i.fill);
-    let mut band = Band::default();
-    let mut documents: Vec<Documents> = vec![];
+    let mut all = Said::default();
     let mut leaves: Vec<ValueId> = vec![];
     for i in &items {
-        let shown = shown(i, sizes);
-        if let Some((b, _)) = shown {
-            band = band.and(b);
+        let said = said(i, sizes);
+        let exact = said.as_ref().is_some_and(|(_, exact)| *exact);
+        if let Some((said, _)) = &said {
+            all.band = all.band.and(said.band);
+            let new = said.more.iter().filter(|t| !all.more.contains(t));
+            all.more.extend(new.cloned().collect::<Vec<_>>());
         }
         let what = match &i.source {
             Source::Added(v) | Source::Condition(v) => name(cx, *v),
-            Source::Band(_) => continue,
-            Source::Documents(d) => {
-                documents.push(d.clone());
-                continue;
-            }
+            Source::Positions(_) => continue,
         };
-        let packed = if shown.is_none_or(|(_, exact)| !exact) { packed(i, sizes) } else { None };
-        let shown = shown.filter(|_| packed.is_none());
-        let exact = shown.is_some_and(|(_, exact)| exact) || packed.is_some();
-        if let Some((d, b)) = packed {
-            band = band.and(b);
-            let terms = [b.terms(sizes.q_len, sizes.kv_len), vec![d.term()]].concat();
-            let text = Mask { terms, fill: Fill::NegInf };
-            notes.push(applied("mask-by-evaluation", format!("{what} is {text}"), Numerics::Exact));
-            documents.push(d);
-        }
-        if let Some((b, exact)) = shown {
-            let text = Mask { terms: b.terms(sizes.q_len, sizes.kv_len), fill: Fill::NegInf };
+        if let Some((said, exact)) = said {
+            let text = Mask { terms: said.terms(sizes.q_len, sizes.kv_len), fill: Fill::NegInf };
             let rest = if exact { "" } else { ", and more" };
             notes.push(applied("mask-by-evaluation", format!("{what} is {text}{rest}"), Numerics::Exact));
         }
@@ -240,9 +225,7 @@ fn terms(cx: &mut Context<'_>, sizes: AttentionSizes, items: Vec<Item>, notes: &
             }
         }
     }
-    let mut terms = band.terms(sizes.q_len, sizes.kv_len);
-    documents.dedup();
-    terms.extend(documents.iter().map(Documents::term));
+    let mut terms = all.terms(sizes.q_len, sizes.kv_len);
     terms.extend((0..leaves.len()).map(|n| Term::Tensor { operand: 3 + n }));
     let fill = if terms.is_empty() { Fill::NegInf } else { fill };
     Plan { mask: Mask { terms, fill }, leaves, bias: None, applied: vec![] }
@@ -276,7 +259,7 @@ pub(super) fn inverse(cx: &mut Context<'_>, m: ValueId, a: ValueId) -> Option<f6
 fn condition(cx: &mut Context<'_>, item: &Item) -> ValueId {
     let v = match item.source {
         Source::Condition(v) => v,
-        Source::Band(_) | Source::Documents(_) => unreachable!("what positions say is no tensor"),
+        Source::Positions(_) => unreachable!("what positions say is no tensor"),
         Source::Added(v) => {
             let dtype = cx.graph.ty(v).dtype;
             // Fills are at or below MASKING and the rest is at or above it, or they are huge and the rest is not.

@@ -11,7 +11,8 @@
 //! | `region`, `encode` | from a softmax back to QKᵀ and forward to PV; the operations between as a term |
 //! | `lang`, `rules`, `solve` | the term's normal form by egg; each rule states its numerics class |
 //! | `cells`, `runs`, `values` | what the elements of a mask can be for every input, in memory linear in the rows |
-//! | `items`, `fills`, `band`, `masks`, `order` | masks by evaluation: what they keep, and their fill |
+//! | `items`, `fills`, `masks`, `order` | masks by evaluation: what they keep, and their fill |
+//! | `positions`, `band`, `documents` | the terms that rows of kept keys spell |
 //! | `points`, `bias` | what kind of bias it is, by its elements |
 //! | `rewrite`, `explicit` | the attention in PV's place; an operator that is one already, in the same normal form |
 //! | `rows` | whether queries and keys come from one sequence |
@@ -37,6 +38,7 @@ mod masks;
 mod meaning;
 mod order;
 mod points;
+mod positions;
 mod region;
 pub mod report;
 mod rewrite;

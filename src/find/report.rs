@@ -32,7 +32,7 @@ pub struct AttentionRecord {
     /// Whether no row sees a key beyond its own.
     pub causal: bool,
     /// Position of query row 0 among the keys.
-    pub query_offset: i64,
+    pub query_offset: Offset,
     /// Keys before and after the row's own, −1 for unbounded.
     pub window: Option<[i64; 2]>,
     /// Softcap, 0 for none.
@@ -53,6 +53,33 @@ pub struct AttentionRecord {
     pub ring: String,
 }
 
+/// Position of query row 0 among the keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Offset {
+    /// In every batch entry.
+    All(i64),
+    /// In each batch entry.
+    Each(Vec<i64>),
+}
+
+/// The window of a batch entry, and the position of query row 0 among its keys.
+fn placed<'a>(terms: impl Iterator<Item = &'a Term>) -> (Option<[i64; 2]>, i64) {
+    let (mut window, mut offset) = (None, 0);
+    for t in terms {
+        match *t {
+            Term::Causal { offset: o } | Term::Prefix { offset: o, .. } => offset = o,
+            Term::Window { left, right, offset: o } => {
+                let bound = |b: Option<u64>| b.map_or(-1, |b| i64::try_from(b).unwrap_or(i64::MAX));
+                window = Some([bound(left), bound(right)]);
+                offset = o;
+            }
+            _ => {}
+        }
+    }
+    (window, offset)
+}
+
 /// The figures of an attention in the graph that `find` gave.
 pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
     let plain = Attention::plain(1.0, DType::F32);
@@ -63,18 +90,10 @@ pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
         _ => None,
     };
     let size = |f: fn(crate::ir::AttentionSizes) -> usize| sizes.map_or(0, f);
-    let (mut window, mut offset) = (None, 0);
-    for t in &attention.mask.terms {
-        match *t {
-            Term::Causal { offset: o } => offset = o,
-            Term::Window { left, right, offset: o } => {
-                let bound = |b: Option<u64>| b.map_or(-1, |b| i64::try_from(b).unwrap_or(i64::MAX));
-                window = Some([bound(left), bound(right)]);
-                offset = o;
-            }
-            Term::Segments { .. } | Term::Tensor { .. } => {}
-        }
-    }
+    let (windows, offsets): (Vec<_>, Vec<_>) = attention.mask.each_entry().map(placed).unzip();
+    let same = |all: &[i64]| all.iter().all(|o| *o == all[0]);
+    let query_offset = if same(&offsets) { Offset::All(offsets[0]) } else { Offset::Each(offsets) };
+    let window = windows[0].filter(|w| windows.iter().all(|o| o == &Some(*w)));
     let bias = attention.bias.and_then(|b| x.get(b)).copied();
     let numerics = found.applied.iter().map(|a| a.numerics).max().unwrap_or(Numerics::Exact);
     AttentionRecord {
@@ -89,7 +108,7 @@ pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
         kv_len: size(|s| s.kv_len),
         scale: attention.scale,
         causal: attention.mask.is_causal(),
-        query_offset: offset,
+        query_offset,
         window,
         softcap: attention.softcap,
         bias: bias.filter(|&b| !super::bias::masks(graph, b)).map(|b| super::bias::kind(graph, b)),

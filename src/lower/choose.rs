@@ -44,6 +44,9 @@ pub enum Refusal {
     /// Two boolean masks.
     #[error("{0} boolean masks: the kernels read one; combine them with And before the attention")]
     Masks(usize),
+    /// Another mask for each batch entry.
+    #[error("{0}: the kernels see the same positions in every batch entry; hand it over as a boolean mask")]
+    PerEntry(String),
     /// Too many rows.
     #[error("{0} rows: the kernels count rows below 2^30")]
     Rows(usize),
@@ -94,6 +97,9 @@ pub fn kernel(facts: &AttentionFacts, step: Launch, arch: Arch) -> Result<Kernel
     if masks > 1 {
         return Err(Refusal::Masks(masks));
     }
+    if let Some(batch) = facts.mask.terms.iter().find(|t| matches!(t, Term::Batch { .. })) {
+        return Err(Refusal::PerEntry(batch.to_string()));
+    }
     let operand = |what, argument: Option<usize>| match argument {
         None => Ok(Operand::None),
         Some(i) => match facts.leaves.get(i.wrapping_sub(3)).map(|leaf| leaf.dtype) {
@@ -131,17 +137,25 @@ pub fn kernel(facts: &AttentionFacts, step: Launch, arch: Arch) -> Result<Kernel
 pub struct Sight {
     /// Row r sees keys r + low ≤ k < r + high; `None` where nothing binds.
     pub window: [Option<i32>; 2],
-    /// Per query row the first key and one past the last of its document.
+    /// Per query row the first key and one past the last that documents, a prefix and padding leave it.
     pub documents: Option<Vec<[i32; 2]>>,
 }
 
-/// The terms of a mask that depend on positions, for query rows up to `q_rows`.
+/// The terms of a mask that depend on positions, for query rows up to `q_rows`; those of single batch entries left out, which
+/// [`kernel`] refuses.
 pub fn sight(mask: &Mask, q_rows: usize) -> Sight {
     let clamp = |x: i128| x.clamp(-i128::from(FAR), i128::from(FAR)) as i32;
     let mut window = [None::<i32>; 2];
     let mut low = |x: i128| window[0] = Some(window[0].map_or(clamp(x), |old| old.max(clamp(x))));
     let mut highs = vec![];
     let mut documents: Option<Vec<[i32; 2]>> = None;
+    let mut rows = |seen: &dyn Fn(i128) -> (i128, i128)| {
+        let all = documents.get_or_insert_with(|| vec![[-FAR, FAR]; q_rows]);
+        for (row, old) in all.iter_mut().enumerate() {
+            let (first, end) = seen(row as i128);
+            *old = [old[0].max(clamp(first)), old[1].min(clamp(end))];
+        }
+    };
     for term in &mask.terms {
         match term {
             Term::Causal { offset } => highs.push(i128::from(*offset) + 1),
@@ -150,16 +164,19 @@ pub fn sight(mask: &Mask, q_rows: usize) -> Sight {
                 highs.extend(right.iter().map(|r| i128::from(*offset) + i128::from(*r) + 1));
             }
             Term::Segments { starts, offset } => {
-                let mine = documents.get_or_insert_with(|| vec![[-FAR, FAR]; q_rows]);
-                for (row, seen) in mine.iter_mut().enumerate() {
-                    let at = row as i128 + i128::from(*offset);
+                rows(&|row| {
+                    let at = row + i128::from(*offset);
                     let i = starts.partition_point(|s| *s as i128 <= at);
                     let first = if i == 0 { -i128::from(FAR) } else { starts[i - 1] as i128 };
-                    let end = starts.get(i).map_or(i128::from(FAR), |s| *s as i128);
-                    *seen = [seen[0].max(clamp(first)), seen[1].min(clamp(end))];
-                }
+                    (first, starts.get(i).map_or(i128::from(FAR), |s| *s as i128))
+                });
             }
-            Term::Tensor { .. } => {}
+            Term::Prefix { length, offset } => {
+                let causal = |row: i128| row + i128::from(*offset) + 1;
+                rows(&|row| (-i128::from(FAR), causal(row).max(*length as i128)));
+            }
+            Term::Keys { start, end } => rows(&|_| (*start as i128, *end as i128)),
+            Term::Batch { .. } | Term::Tensor { .. } => {}
         }
     }
     window[1] = highs.into_iter().min().map(clamp);

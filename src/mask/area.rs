@@ -1,21 +1,31 @@
 //! How many pairs a mask keeps: what work is balanced by.
 
-use super::{Mask, Term, document};
+use super::entry::{Entry, document};
+use super::{Mask, Term};
 
 impl Mask {
-    /// How many pairs of a query row in `first..end` and a key in `0..k_len` the terms keep; tensor terms count as kept.
+    /// How many pairs of a query row in `first..end` and a key in `0..k_len` the terms keep, as the mean over the batch entries,
+    /// rounded up; tensor terms count as kept.
     ///
-    /// Complexity: O(documents · log documents), whatever the number of rows.
+    /// Complexity: O(documents · log documents) for each batch entry told apart, whatever the number of rows.
     pub fn area(&self, first: usize, end: usize, k_len: usize) -> u128 {
+        let of = |entry| self.entry(entry).area(first, end, k_len);
+        (0..self.entries()).map(of).sum::<u128>().div_ceil(self.entries() as u128)
+    }
+}
+
+impl Entry<'_> {
+    /// See [`Mask::area`].
+    fn area(self, first: usize, end: usize, k_len: usize) -> u128 {
         self.pieces(first, end).map(|(first, end)| self.piece_area(first, end, k_len)).sum()
     }
 
     /// Runs of query rows within which no document begins, as (first, end), ascending.
-    pub(super) fn pieces(&self, first: usize, end: usize) -> impl Iterator<Item = (usize, usize)> {
+    pub(super) fn pieces(self, first: usize, end: usize) -> impl Iterator<Item = (usize, usize)> {
         let mut at = first;
         std::iter::from_fn(move || {
             let from = at;
-            let ends = self.terms.iter().filter_map(|t| match t {
+            let ends = self.terms().filter_map(|t| match t {
                 Term::Segments { starts, offset } => {
                     let last = document(starts, from as i128 + i128::from(*offset)).1;
                     // The row after the last one whose position is in the document.
@@ -30,7 +40,7 @@ impl Mask {
 
     /// Within a piece the first key of a row is the greatest of numbers that stand still or move with the row, and the last
     /// the least of such numbers: their difference is linear between the rows where another one takes over.
-    fn piece_area(&self, first: usize, end: usize, k_len: usize) -> u128 {
+    fn piece_area(self, first: usize, end: usize, k_len: usize) -> u128 {
         let count = |q: usize| {
             let (low, high) = self.keys_of(q);
             (high.min(k_len as i128 - 1) - low.max(0) + 1).max(0)
@@ -38,7 +48,7 @@ impl Mask {
         let mut turns = vec![first as i128, end as i128];
         let mut moving = Vec::new();
         let mut still = vec![0, k_len as i128];
-        for term in &self.terms {
+        for term in self.terms() {
             match *term {
                 Term::Causal { offset } => moving.push(i128::from(offset)),
                 Term::Window { left, right, offset } => {
@@ -50,7 +60,12 @@ impl Mask {
                     let (low, high) = document(starts, first as i128 + i128::from(offset));
                     still.extend([low, high].into_iter().filter(|&x| x != i128::MIN && x != i128::MAX));
                 }
-                Term::Tensor { .. } => {}
+                Term::Prefix { length, offset } => {
+                    moving.push(i128::from(offset));
+                    still.push(length as i128 - 1);
+                }
+                Term::Keys { start, end } => still.extend([start as i128, end as i128 - 1]),
+                Term::Batch { .. } | Term::Tensor { .. } => {}
             }
         }
         // A moving end crosses one that stands still at a row, or next to it.

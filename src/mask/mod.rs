@@ -5,14 +5,17 @@
 //!
 //! Invariants: `Skip` and `Full` are claims about every batch entry, head and pair of the block, proved by interval
 //! arithmetic; what cannot be proved is `Partial`. A leaf that is a tensor gives `Partial`, never `Skip`. A finite fill is
-//! not −∞: with one, a masked key still takes part, so that no block is skipped.
+//! not −∞: with one, a masked key still takes part, so that no block is skipped. Of one batch entry, the terms that depend
+//! on positions keep an interval of keys for each query row, and both of its ends move on with the row.
 
 mod area;
+mod entry;
 mod text;
 
 pub use text::ParseMaskError;
 
 use crate::layout::Progression;
+use entry::Entry;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -51,6 +54,26 @@ pub enum Term {
         starts: Arc<[usize]>,
         /// Position of query row 0 among the keys.
         offset: i64,
+    },
+    /// Keep if `k <= q + offset`, or if `k < length`: causal behind a prefix that every query row sees.
+    Prefix {
+        /// Keys of the prefix.
+        length: usize,
+        /// As that of [`Term::Causal`].
+        offset: i64,
+    },
+    /// Keep if `start <= k < end`: the other keys are padding.
+    Keys {
+        /// The first key that is none.
+        start: usize,
+        /// One past the last.
+        end: usize,
+    },
+    /// Batch entry b keeps what every term of `entries[b]` keeps; there is one list for each batch entry, of terms that depend
+    /// on positions alone and are no batch again.
+    Batch {
+        /// The terms of each batch entry.
+        entries: Arc<[Vec<Term>]>,
     },
     /// Keep where the boolean operand of the attention with this index (see [`crate::ir::Attention`]) is true.
     /// It broadcasts to (batch, query head, query row, key row).
@@ -102,138 +125,90 @@ impl Mask {
         Mask { terms: vec![Term::Causal { offset }], fill: Fill::NegInf }
     }
 
-    /// Whether some term bounds the keys from above by the query row: causal, or a window with a right end.
+    /// Whether some term bounds the keys from above by the query row, in every batch entry: causal, or a window whose right
+    /// end is the row's own position.
     pub fn is_causal(&self) -> bool {
-        self.terms.iter().any(|t| matches!(t, Term::Causal { .. } | Term::Window { right: Some(0), .. }))
+        let causal = |t: &Term| matches!(t, Term::Causal { .. } | Term::Window { right: Some(0), .. });
+        self.each_entry().all(|mut terms| terms.any(causal))
     }
 
-    /// Whether the pair of global rows is kept by every term that depends on positions alone; tensor terms count as kept.
-    pub fn keeps(&self, q: usize, k: usize) -> bool {
-        let (low, high) = self.keys_of(q);
+    /// Whether later query rows see more keys than earlier ones, so that rows are no equal work: causal, with a prefix or not.
+    pub fn grows(&self) -> bool {
+        self.is_causal() || self.each_entry().all(|mut terms| terms.any(|t| matches!(t, Term::Prefix { .. })))
+    }
+
+    /// Batch entries that the mask tells apart; 1 if it says the same of all.
+    pub fn entries(&self) -> usize {
+        let lists = self.terms.iter().filter_map(|t| match t {
+            Term::Batch { entries } => Some(entries.len()),
+            _ => None,
+        });
+        lists.max().unwrap_or(1).max(1)
+    }
+
+    /// For each batch entry that the mask tells apart, the terms that hold for it.
+    pub fn each_entry(&self) -> impl Iterator<Item = impl Iterator<Item = &Term>> {
+        (0..self.entries()).map(|entry| self.entry(entry).terms())
+    }
+
+    /// What the mask says of one batch entry.
+    fn entry(&self, index: usize) -> Entry<'_> {
+        Entry { terms: &self.terms, index: if self.entries() == 1 { 0 } else { index } }
+    }
+
+    /// Whether a batch entry keeps the pair of global rows by every term that depends on positions alone; tensor terms count as
+    /// kept.
+    pub fn keeps(&self, entry: usize, q: usize, k: usize) -> bool {
+        let (low, high) = self.keys_of(entry, q);
         (low..=high).contains(&(k as i128))
     }
 
-    /// The first and the last position that the terms keep for query row `q`, tensor terms left out. None is kept if the
-    /// first is beyond the last.
-    pub fn keys_of(&self, q: usize) -> (i128, i128) {
-        let (mut low, mut high) = (i128::MIN, i128::MAX);
-        for term in &self.terms {
-            let (least, most) = match *term {
-                Term::Causal { offset } => (i128::MIN, q as i128 + i128::from(offset)),
-                Term::Window { left, right, offset } => {
-                    let at = q as i128 + i128::from(offset);
-                    (
-                        left.map_or(i128::MIN, |l| at - i128::from(l)),
-                        right.map_or(i128::MAX, |r| at + i128::from(r)),
-                    )
-                }
-                Term::Segments { ref starts, offset } => document(starts, q as i128 + i128::from(offset)),
-                Term::Tensor { .. } => continue,
-            };
-            (low, high) = (low.max(least), high.min(most));
-        }
-        (low, high)
+    /// The first and the last position that the terms keep for query row `q` of a batch entry, tensor terms left out. None is
+    /// kept if the first is beyond the last.
+    pub fn keys_of(&self, entry: usize, q: usize) -> (i128, i128) {
+        self.entry(entry).keys_of(q)
     }
 
-    /// What the mask says about every pair of `q` and `k`. An empty block is `Skip`.
-    ///
-    /// Where documents begin, the block is cut; within a document the other terms bound k − q, so that the extremes lie at
-    /// the ends of the progressions.
+    /// What the mask says about every pair of `q` and `k` in every batch entry. An empty block is `Skip`.
     pub fn tile(&self, q: &Progression, k: &Progression) -> Tile {
         if q.len == 0 || k.len == 0 {
             return Tile::Skip;
         }
         let (q, k) = ((q.start as i128, q.last() as i128), (k.start as i128, k.last() as i128));
-        let documents = self.terms.iter().find_map(|t| match t {
-            Term::Segments { starts, offset } => Some((starts, i128::from(*offset))),
-            _ => None,
-        });
-        let tile = match documents {
-            None => self.block(q, k),
-            Some((starts, offset)) => self.by_document(q, k, starts, offset),
-        };
+        let mut tile = self.entry(0).tile(q, k);
+        for entry in 1..self.entries() {
+            if tile == Tile::Partial || self.entry(entry).tile(q, k) != tile {
+                tile = Tile::Partial;
+                break;
+            }
+        }
         let unsure = self.fill != Fill::NegInf && tile == Tile::Skip
             || self.terms.iter().any(|t| matches!(t, Term::Tensor { .. })) && tile == Tile::Full;
         if unsure { Tile::Partial } else { tile }
     }
 
-    /// Cuts a block, given by its first and last rows, where documents begin, and asks each part. More than a few parts are
-    /// not asked.
-    fn by_document(&self, q: (i128, i128), k: (i128, i128), starts: &[usize], offset: i128) -> Tile {
-        const MOST_PARTS: usize = 16;
-        let (q0, q1) = (q.0 + offset, q.1 + offset);
-        let first = document(starts, q0.max(k.0)).0;
-        let last = document(starts, q1.min(k.1)).1;
-        if first > last || q0 > last || k.0 > last || q1 < first || k.1 < first {
-            return Tile::Skip;
-        }
-        let inside = (q0.min(k.0), q1.max(k.1));
-        let one = document(starts, inside.0);
-        if one.1 >= inside.1 {
-            return self.block(q, k);
-        }
-        let mut at = first;
-        for _ in 0..MOST_PARTS {
-            let (from, to) = document(starts, at);
-            let part = |run: (i128, i128), shift: i128| {
-                (run.0.max(from.saturating_sub(shift)), run.1.min(to.saturating_sub(shift)))
-            };
-            let (q, k) = (part(q, offset), part(k, 0));
-            if q.0 <= q.1 && k.0 <= k.1 && self.block(q, k) != Tile::Skip {
-                return Tile::Partial;
-            }
-            if to >= last {
-                return Tile::Skip;
-            }
-            at = to + 1;
-        }
-        Tile::Partial
-    }
-
-    /// What the terms say about a block of adjacent rows, given by its first and last ones; tensor terms and the fill left out.
-    fn block(&self, q: (i128, i128), k: (i128, i128)) -> Tile {
-        // The range of k − q over the block.
-        let (low, high) = (k.0 - q.1, k.1 - q.0);
-        let mut tile = Tile::Full;
-        for term in &self.terms {
-            let (least, most) = match *term {
-                Term::Causal { offset } => (None, Some(i128::from(offset))),
-                Term::Window { left, right, offset } => {
-                    let offset = i128::from(offset);
-                    (left.map(|l| offset - i128::from(l)), right.map(|r| offset + i128::from(r)))
-                }
-                Term::Segments { ref starts, offset } => {
-                    let q = (q.0 + i128::from(offset), q.1 + i128::from(offset));
-                    let (from, to) = (document(starts, q.0), document(starts, q.1));
-                    if k.1 < from.0 || k.0 > to.1 {
-                        return Tile::Skip;
-                    }
-                    if from != to || k.0 < from.0 || k.1 > from.1 {
-                        tile = Tile::Partial;
-                    }
-                    continue;
-                }
-                Term::Tensor { .. } => continue,
-            };
-            if least.is_some_and(|b| high < b) || most.is_some_and(|b| low > b) {
-                return Tile::Skip;
-            }
-            let all = least.is_none_or(|b| low >= b) && most.is_none_or(|b| high <= b);
-            if !all {
-                tile = Tile::Partial;
-            }
-        }
-        tile
-    }
-
-    /// Which rows of `k` some row of `q` sees by position, as indices into `k`: no row outside is kept by any pair. Of one
-    /// query row it is exactly what the terms that depend on positions keep. The fill has no say.
+    /// Which rows of `k` some row of `q` sees by position in some batch entry, as indices into `k`: no row outside is kept by
+    /// any pair. The fill has no say.
     pub fn hull(&self, q: &Progression, k: &Progression) -> Range<usize> {
+        let mut all = self.hull_of(0, q, k);
+        for entry in 1..self.entries() {
+            let one = self.hull_of(entry, q, k);
+            all = match (all.is_empty(), one.is_empty()) {
+                (_, true) => all,
+                (true, _) => one,
+                _ => all.start.min(one.start)..all.end.max(one.end),
+            };
+        }
+        all
+    }
+
+    /// The same of one batch entry. Of one query row it is exactly what the terms that depend on positions keep.
+    pub fn hull_of(&self, entry: usize, q: &Progression, k: &Progression) -> Range<usize> {
         if q.len == 0 || k.len == 0 {
             return 0..0;
         }
         // Both ends of what a row keeps move on with the row.
-        let (low, high) = (self.keys_of(q.start).0, self.keys_of(q.last()).1);
+        let (low, high) = (self.keys_of(entry, q.start).0, self.keys_of(entry, q.last()).1);
         let (start, step) = (k.start as i128, k.step.max(1) as i128);
         let before = |bound: i128| -> usize {
             // How many rows of k lie below the bound.
@@ -243,26 +218,42 @@ impl Mask {
         begin..before(high.saturating_add(1)).max(begin)
     }
 
-    /// Whether every query row in `0..q_len` is proved to keep at least one key in `0..k_len`. Tensor terms prove nothing.
+    /// Whether every query row in `0..q_len` of every batch entry is proved to keep at least one key in `0..k_len`. Tensor terms
+    /// prove nothing.
     pub fn no_row_is_empty(&self, q_len: usize, k_len: usize) -> bool {
         if self.terms.iter().any(|t| matches!(t, Term::Tensor { .. })) {
             return q_len == 0;
         }
-        let row = |q: usize| {
-            let (low, high) = self.keys_of(q);
-            low.max(0) <= high.min(k_len as i128 - 1)
-        };
-        // Between two rows at which a document begins, both ends of a row's keys move with the row or stand still: low ≤ high
-        // is a conjunction of conditions that are monotone in q, so holding at both ends is holding between them.
-        self.pieces(0, q_len).all(|(first, end)| row(first) && row(end - 1))
+        (0..self.entries()).all(|entry| self.entry(entry).no_row_is_empty(q_len, k_len))
     }
-}
 
-/// The first and last position of the document that `position` is in; the first document has no begin, the last no end.
-fn document(starts: &[usize], position: i128) -> (i128, i128) {
-    let n = starts.partition_point(|&s| s as i128 <= position);
-    let first = n.checked_sub(1).map_or(i128::MIN, |i| starts[i] as i128);
-    (first, starts.get(n).map_or(i128::MAX, |&s| s as i128 - 1))
+    /// What is wrong with the terms over so many batch entries, whose text and operands aside.
+    pub fn fault(&self, batch: usize) -> Option<String> {
+        let own = |t: &Term| match t {
+            Term::Segments { starts, .. } => {
+                let ascending = starts.first() != Some(&0) && starts.windows(2).all(|w| w[0] < w[1]);
+                (!ascending).then(|| {
+                    format!("the documents of {t} do not begin one after another, the second behind 0")
+                })
+            }
+            Term::Keys { start, end } if start > end => {
+                Some(format!("the keys of {t} end before they begin"))
+            }
+            _ => None,
+        };
+        self.terms.iter().find_map(|t| match t {
+            Term::Batch { entries } if entries.len() != batch => {
+                Some(format!("{t} says of {} batch entries what {batch} keep", entries.len()))
+            }
+            Term::Batch { entries } => entries.iter().flatten().find_map(|inner| match inner {
+                Term::Batch { .. } | Term::Tensor { .. } => {
+                    Some(format!("{inner} cannot stand in a term for each batch entry"))
+                }
+                other => own(other),
+            }),
+            other => own(other),
+        })
+    }
 }
 
 #[cfg(test)]

@@ -20,7 +20,11 @@ pub(crate) fn corpus() -> Vec<(String, Case, Schedule)> {
     let filled = Mask { fill: Fill::Replace(-1e4), ..Mask::causal(0) };
     let tensor =
         Mask { terms: vec![Term::Causal { offset: 0 }, Term::Tensor { operand: 3 }], fill: Fill::NegInf };
+    let prefix = vec![Term::Prefix { length: 6, offset: 0 }];
+    let entries = [vec![Term::Keys { start: 2, end: 17 }], vec![Term::Keys { start: 0, end: 9 }]].into();
+    let batch = Mask { terms: [prefix, vec![Term::Batch { entries }]].concat(), fill: Fill::NegInf };
     let masks = [
+        ("batch", batch),
         ("all", Mask::none()),
         ("causal", Mask::causal(0)),
         ("window", window(5, 0)),
@@ -48,6 +52,7 @@ pub(crate) fn corpus() -> Vec<(String, Case, Schedule)> {
             case.sizes.kv_len = keys;
             // Logits of ±1e4 among the arguments leave f32 few digits.
             (case.dtype, case.attention.acc) = (DType::F64, DType::F64);
+            case.sizes.batch = case.attention.mask.entries();
             if name == "tensor" {
                 let shape = vec![rows, keys];
                 case.leaves = vec![LeafCase { dtype: DType::Bool, shape, by_query_rows: true }];

@@ -39,7 +39,9 @@ fn every_planted_fault_is_named() {
         }
     }
     assert!(survivors.is_empty(), "{} of {planted:?}:\n{}", survivors.len(), survivors.join("\n"));
-    let allowed = ["keys are received in another slot", "keys are sent from another slot"];
+    // And where stripes meet documents, a block may be computed in which no pair is kept.
+    let allowed =
+        ["keys are received in another slot", "keys are sent from another slot", "a chunk of keys is lost"];
     assert!(
         harmless.iter().all(|(name, &n)| allowed.contains(name) && n * 2 < planted[name]),
         "{harmless:?}"

@@ -4,7 +4,7 @@ use crate::edit::{
     at, before, each, each_op, group, key_views, keys, layouts, moved, pairs, queries, recorder, split,
     transfers,
 };
-use annulus::mask::Tile;
+use annulus::mask::{Term, Tile};
 use annulus::schedule::{ExchangeKind, KvPiece, RankProgram, Schedule, Step, StepOp, Stream};
 
 /// A schedule with one fault, and the step that it was made in.
@@ -572,13 +572,36 @@ pub(crate) const KINDS: &[Kind] = &[
             let without = |nth: usize| {
                 let mut mask = s.attention.mask.clone();
                 mask.terms.remove(nth);
-                let keys = |q: usize| (0..sizes.kv_len).filter(|&k| mask.keeps(q, k)).count();
+                let kept = |q, k| (0..mask.entries()).any(|b| mask.keeps(b, q, k));
+                let keys = |q: usize| (0..sizes.kv_len).filter(|&k| kept(q, k)).count();
                 // Where the others hide what this term hid, it is not missed.
                 let more = (0..sizes.q_len).map(keys).sum::<usize>() > computed;
                 let attention = annulus::schedule::AttentionFacts { mask, ..s.attention.clone() };
                 more.then(|| (Schedule { attention, ..s.clone() }, 0, 0))
             };
             (0..s.attention.mask.terms.len()).filter_map(without).collect()
+        },
+    },
+    Kind {
+        name: "the mask has terms that no mask has",
+        checks: &["form"],
+        plant: |s| {
+            let batch = |entries: Vec<Vec<Term>>| Term::Batch { entries: entries.into() };
+            let all = |terms: Vec<Term>| batch(vec![terms; s.attention.sizes.batch]);
+            let wrong = [
+                batch(vec![vec![]; s.attention.sizes.batch + 1]),
+                all(vec![all(vec![])]),
+                all(vec![Term::Tensor { operand: 3 }]),
+                all(vec![Term::Keys { start: 3, end: 2 }]),
+                Term::Keys { start: 3, end: 2 },
+                Term::Segments { starts: [3, 2].into(), offset: 0 },
+            ];
+            let with = |term: Term| {
+                let mut s = s.clone();
+                s.attention.mask.terms.push(term);
+                (s, 0, 0)
+            };
+            wrong.map(with).into()
         },
     },
     Kind {

@@ -38,13 +38,15 @@ fn the_corpus_is_proved() {
             panic!("{name}: {e}");
         }
     }
-    assert_eq!(corpus.len(), (8 * LayoutKind::ALL.len() * 6 * 4 * Way::ALL.len()).div_ceil(7));
+    assert_eq!(corpus.len(), (8 * LayoutKind::ALL.len() * 7 * 4 * Way::ALL.len()).div_ceil(7));
 }
 
 fn mask() -> impl Strategy<Value = Mask> {
     let bound = || proptest::option::of(0u64..12);
     let term = prop_oneof![
         (-9i64..9).prop_map(|offset| Term::Causal { offset }),
+        (0usize..30, -9i64..9).prop_map(|(length, offset)| Term::Prefix { length, offset }),
+        (0usize..12, 0usize..40).prop_map(|(start, n)| Term::Keys { start, end: start + n }),
         (bound(), bound(), -9i64..9).prop_map(|(left, right, offset)| Term::Window { left, right, offset }),
         (proptest::collection::btree_set(1usize..60, 0..6), -9i64..9)
             .prop_map(|(starts, offset)| Term::Segments { starts: starts.into_iter().collect(), offset }),
@@ -114,7 +116,9 @@ fn many_rows_are_proved() {
 fn every_length_on_every_number_of_ranks_is_proved() {
     let window = Term::Window { left: Some(5), right: Some(2), offset: 0 };
     let documents = Term::Segments { starts: [3, 4, 17, 40].into(), offset: 0 };
+    let prefix = vec![Term::Prefix { length: 9, offset: 0 }, Term::Keys { start: 2, end: 40 }];
     let masks = [
+        Mask { terms: prefix, fill: Fill::NegInf },
         Mask::none(),
         Mask::causal(0),
         Mask::causal(-3),
@@ -122,7 +126,7 @@ fn every_length_on_every_number_of_ranks_is_proved() {
         Mask { terms: vec![Term::Causal { offset: 0 }, documents], fill: Fill::NegInf },
         Mask { fill: Fill::Add(-1e4), ..Mask::causal(0) },
     ];
-    // Six masks, five layouts and four strategies, one of which is left out at each length: every combination comes round.
+    // Seven masks, five layouts and four strategies, one of which is left out at each length: every combination comes round.
     let mut layouts = LayoutKind::ALL.into_iter().cycle();
     let mut ways = Way::ALL.into_iter().cycle();
     for rows in 0..=64 {

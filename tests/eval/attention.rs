@@ -24,7 +24,7 @@ pub(crate) fn live(a: &Attention, x: &[Nd], [b, h, i]: [usize; 3], q_row: usize)
                 }
                 s += leaf(n);
             }
-            let kept = a.mask.keeps(q_row, j)
+            let kept = a.mask.keeps(b, q_row, j)
                 && a.mask
                     .terms
                     .iter()

@@ -47,8 +47,12 @@ fn terms() -> impl Strategy<Value = Vec<Term>> {
     let documents =
         (proptest::collection::btree_set(1usize..40, 0..6), prop_oneof![3 => Just(0i64), 1 => 0i64..6])
             .prop_map(|(starts, offset)| Term::Segments { starts: starts.into_iter().collect(), offset });
+    let prefix = (0usize..30, -6i64..6).prop_map(|(length, offset)| Term::Prefix { length, offset });
+    let keys = (0usize..12, 0usize..40).prop_map(|(start, n)| Term::Keys { start, end: start + n });
     proptest::collection::vec(
-        prop_oneof![3 => Just(Term::Causal { offset: 0 }), 1 => causal, 2 => window, 2 => documents],
+        prop_oneof![
+            3 => Just(Term::Causal { offset: 0 }), 1 => causal, 2 => window, 2 => documents, 1 => prefix, 1 => keys
+        ],
         0..3,
     )
 }
@@ -76,6 +80,7 @@ prop_compose! {
         kv_len in proptest::option::of(0usize..40),
         (head_dim, v_head_dim) in prop_oneof![9 => (1usize..9, 1usize..9), 1 => (0usize..2, 1usize..3), 1 => (1usize..3, 0usize..2)],
         terms in terms(),
+        own in proptest::option::weighted(0.15, proptest::collection::vec(terms(), 2)),
         fill in fill(),
         tensor_mask in proptest::option::of(0u8..16),
         bias in proptest::option::of(0u8..16),
@@ -99,6 +104,9 @@ prop_compose! {
             numbers.tensor(dtype, &[batch, kv_heads, kv_len, v_head_dim], 1.0),
         ];
         let mut mask = Mask { terms, fill };
+        if let Some(entries) = own {
+            mask.terms.push(Term::Batch { entries: entries[..batch].into() });
+        }
         let mut leaves = Vec::new();
         if let Some(bits) = tensor_mask {
             let shape = broadcast(full, bits);
@@ -221,7 +229,11 @@ impl Case {
                         }
                         let bias = f.bias.map_or(0.0, |o| leaf(o, b, h, i, j));
                         y += bias;
-                        let kept = f.mask.terms.iter().all(|t| match *t {
+                        let own = f.mask.terms.iter().flat_map(|t| match t {
+                            Term::Batch { entries } => entries[b].as_slice(),
+                            other => std::slice::from_ref(other),
+                        });
+                        let kept = { own }.all(|t| match *t {
                             Term::Segments { ref starts, offset } => {
                                 starts.iter().all(|&s| (i as i64 + offset < s as i64) == (j < s))
                             }
@@ -230,6 +242,9 @@ impl Case {
                                 let d = j as i64 - (i as i64 + offset);
                                 left.is_none_or(|l| d >= -(l as i64)) && right.is_none_or(|r| d <= r as i64)
                             }
+                            Term::Prefix { length, offset } => j < length || j as i64 <= i as i64 + offset,
+                            Term::Keys { start, end } => start <= j && j < end,
+                            Term::Batch { .. } => unreachable!("no batch within a batch"),
                             Term::Tensor { operand } => leaf(operand, b, h, i, j) != 0.0,
                         });
                         match f.mask.fill {

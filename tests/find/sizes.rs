@@ -1,6 +1,6 @@
 //! Masks over as many rows as long contexts have: never a value of rows × keys, however the positions are spelled.
 
-use annulus::find::report::{AttentionRecord, record};
+use annulus::find::report::{AttentionRecord, Offset, record};
 use annulus::find::{FindOptions, find};
 use annulus::ir::{Graph, parse};
 use std::time::{Duration, Instant};
@@ -64,7 +64,7 @@ fn a_window_and_causal_from_distances() {
   %past: bool[S,S] = ge %d, %z
   %m: bool[S,S] = and %near, %past";
     let (r, _) = found(&format!("{POSITIONS}\n{lines}"), WHERE);
-    assert_eq!((r.window, r.causal, r.query_offset), (Some([4095, 0]), true, 0));
+    assert_eq!((r.window, r.causal, r.query_offset), (Some([4095, 0]), true, Offset::All(0)));
 }
 
 #[test]

@@ -69,8 +69,17 @@ impl Case {
 
     /// Whether the pair takes part, by the position terms alone: written down again, apart from the library's.
     pub(crate) fn sees(&self, q: usize, k: usize) -> bool {
+        (0..self.sizes.batch).any(|b| self.sees_in(b, q, k))
+    }
+
+    /// The same in one batch entry.
+    pub(crate) fn sees_in(&self, b: usize, q: usize, k: usize) -> bool {
         let distance = k as i64 - q as i64;
-        self.attention.mask.terms.iter().all(|t| match *t {
+        let own = self.attention.mask.terms.iter().flat_map(|t| match t {
+            Term::Batch { entries } => entries[b].as_slice(),
+            other => std::slice::from_ref(other),
+        });
+        { own }.all(|t| match *t {
             Term::Causal { offset } => distance <= offset,
             Term::Window { left, right, offset } => {
                 left.is_none_or(|l| distance >= offset - l as i64)
@@ -79,6 +88,9 @@ impl Case {
             Term::Segments { ref starts, offset } => {
                 starts.iter().all(|&s| (q as i64 + offset < s as i64) == (k < s))
             }
+            Term::Prefix { length, offset } => k < length || distance <= offset,
+            Term::Keys { start, end } => (start..end).contains(&k),
+            Term::Batch { .. } => unreachable!("no batch within a batch"),
             Term::Tensor { .. } => true,
         })
     }
@@ -154,7 +166,15 @@ fn mask() -> impl Strategy<Value = Mask> {
     let packed = (documents, proptest::option::of(Just(Term::Causal { offset: 0 })))
         .prop_map(|(d, causal)| causal.into_iter().chain([d]).collect());
     let both = (causal.clone(), window.clone()).prop_map(|(a, b)| [a, b].concat());
-    let terms = prop_oneof![2 => Just(vec![]), 4 => causal, 3 => window, 1 => both, 3 => packed];
+    let prefix = (0usize..20, -3i64..4).prop_map(|(length, offset)| vec![Term::Prefix { length, offset }]);
+    let keys = (0usize..6, 0usize..34).prop_map(|(start, n)| Term::Keys { start, end: start + n });
+    let entry = prop_oneof![causal.clone(), window.clone(), prefix.clone(), keys.prop_map(|k| vec![k])];
+    // One list too many where there is one batch entry: see `cases`.
+    let batch = (entry.clone(), entry.clone(), any::<bool>()).prop_map(|(a, b, causal)| {
+        let causal = causal.then_some(Term::Causal { offset: 0 });
+        causal.into_iter().chain([Term::Batch { entries: [a, b].into() }]).collect()
+    });
+    let terms = prop_oneof![2 => Just(vec![]), 4 => causal, 3 => window, 1 => both, 3 => packed, 1 => entry, 2 => batch];
     let fill = prop_oneof![
         4 => Just(Fill::NegInf),
         1 => Just(Fill::Replace(-1e4)),
@@ -185,11 +205,16 @@ pub(crate) fn cases() -> impl Strategy<Value = Case> {
             ranks,
             q_kind,
             kv_kind,
-            mask,
+            mut mask,
             (truth, bias, sinks),
             (scale, softcap, lse, nan),
         )| {
             let (batch, kv_heads, group, head_dim, v_head_dim) = heads;
+            for term in &mut mask.terms {
+                if let Term::Batch { entries } = term {
+                    *entries = entries[..batch].into();
+                }
+            }
             let sizes = AttentionSizes {
                 batch,
                 q_heads: kv_heads * group,

@@ -133,7 +133,7 @@ pub(crate) fn attention(case: &Case, x: &[Array]) -> Vec<Array> {
                         Term::Tensor { operand } => x[*operand].at(&[b, h, q, k]) != 0.0,
                         _ => true,
                     };
-                    if case.sees(q, k) && a.mask.terms.iter().all(keeps) {
+                    if case.sees_in(b, q, k) && a.mask.terms.iter().all(keeps) {
                         return score;
                     }
                     match a.mask.fill {

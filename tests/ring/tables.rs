@@ -53,10 +53,10 @@ fn causal_step_tables() {
 fn lengths(starts: &[usize], rows: usize, kind: LayoutKind) -> Vec<(Vec<usize>, Vec<usize>)> {
     let documents = Term::Segments { starts: starts.into(), offset: 0 };
     let mask = Mask { terms: vec![Term::Causal { offset: 0 }, documents], fill: Fill::NegInf };
-    let seen = |q: usize| (0..rows).filter(|&k| mask.keeps(q, k)).count();
+    let seen = |q: usize| (0..rows).filter(|&k| mask.keeps(0, q, k)).count();
     let of_rank = |own: &Vec<Progression>| {
         let all: Vec<usize> = own.iter().flat_map(Progression::rows).collect();
-        let same = |a: &usize, b: &usize| b - a == 1 && mask.keeps(*b, *a);
+        let same = |a: &usize, b: &usize| b - a == 1 && mask.keeps(0, *b, *a);
         let runs: Vec<&[usize]> = all.chunk_by(same).collect();
         (runs.iter().map(|r| r.len()).collect(), runs.iter().map(|r| seen(r[r.len() - 1])).collect())
     };

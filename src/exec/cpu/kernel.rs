@@ -123,8 +123,9 @@ impl<A: Acc> Block<'_, A> {
             let k = view(&piece.k[kv_head * len * s.head_dim..][..len * s.head_dim], len, s.head_dim);
             let v = view(&piece.v[kv_head * len * s.v_head_dim..][..len * s.v_head_dim], len, s.v_head_dim);
             // The keys of the piece that each row sees by position.
-            let seen: Vec<Range<usize>> =
-                (0..n).map(|i| mask.map_or(0..len, |m| visible(m, global(i), &piece.rows))).collect();
+            let seen: Vec<Range<usize>> = (0..n)
+                .map(|i| mask.map_or(0..len, |m| visible(m, self.batch, global(i), &piece.rows)))
+                .collect();
             let all = match mask {
                 Some(m) if m.fill == Fill::NegInf => hull(&seen),
                 _ => 0..len,
@@ -277,9 +278,9 @@ fn accumulate<A: Acc>(
     }
 }
 
-/// Which rows of `k` the query row sees by position, as indices into `k`.
-fn visible(mask: &Mask, row: usize, k: &Progression) -> Range<usize> {
-    mask.hull(&Progression::range(row, 1), k)
+/// Which rows of `k` the query row of a batch entry sees by position, as indices into `k`.
+fn visible(mask: &Mask, batch: usize, row: usize, k: &Progression) -> Range<usize> {
+    mask.hull_of(batch, &Progression::range(row, 1), k)
 }
 
 fn hull(ranges: &[Range<usize>]) -> Range<usize> {

@@ -297,7 +297,7 @@ fn positions(cx: &mut Cx<'_>, term: &Term, s: &AttentionSizes) -> Result<ValueId
     let (offset, low, high) = match *term {
         Term::Causal { offset } => (offset, None, Some(0)),
         Term::Window { left, right, offset } => (offset, left, right),
-        Term::Segments { .. } | Term::Tensor { .. } => {
+        _ => {
             return malformed("only a causal mask or a window is written out by positions");
         }
     };

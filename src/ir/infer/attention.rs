@@ -41,7 +41,7 @@ pub(super) fn attention(a: &Attention, x: &[&Type]) -> Result<Vec<Type>, String>
         return Err(format!("wants q, k and v, has {} operands", x.len()));
     }
     let s = attention_sizes(x[0], x[1], x[2])?;
-    attributes(a)?;
+    attributes(a, s.batch)?;
     let others = match a.sinks {
         Some(operand) if operand < 3 || operand + 1 != x.len() => {
             return Err(format!("the sinks are operand {operand}, which is not the last after q, k and v"));
@@ -60,7 +60,8 @@ pub(super) fn attention(a: &Attention, x: &[&Type]) -> Result<Vec<Type>, String>
     Ok(out)
 }
 
-pub(super) fn attributes(a: &Attention) -> Result<(), String> {
+/// Checks what no operand has a part in, of an attention over so many batch entries.
+pub(super) fn attributes(a: &Attention, batch: usize) -> Result<(), String> {
     if !a.scale.is_finite() || !a.softcap.is_finite() || a.softcap < 0.0 {
         return Err(format!("scale {} or softcap {} is no number", a.scale, a.softcap));
     }
@@ -69,14 +70,8 @@ pub(super) fn attributes(a: &Attention) -> Result<(), String> {
     {
         return Err(format!("the mask fills with {fill}, which is not finite"));
     }
-    for term in &a.mask.terms {
-        if let Term::Segments { starts, .. } = term
-            && (starts.first() == Some(&0) || starts.windows(2).any(|w| w[0] >= w[1]))
-        {
-            return Err(format!(
-                "the documents of {term} do not begin one after another, the second behind 0"
-            ));
-        }
+    if let Some(fault) = a.mask.fault(batch) {
+        return Err(fault);
     }
     if a.acc != DType::F32 && a.acc != DType::F64 {
         return Err(format!("cannot accumulate in {}", a.acc));
@@ -113,7 +108,7 @@ pub(super) fn partial(p: &Partial, x: &[&Type]) -> Result<Vec<Type>, String> {
     if p.tile == Tile::Skip {
         return Err("a tile that is skipped is not computed: want full or partial".into());
     }
-    attributes(&p.attention)?;
+    attributes(&p.attention, b)?;
     if let Some(operand) = p.attention.sinks
         && operand.checked_sub(1) != Some(x.len())
     {

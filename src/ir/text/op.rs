@@ -568,8 +568,8 @@ fn contract(c: &mut Cursor<'_>) -> Result<Contract, Fault> {
 
 fn mask(c: &mut Cursor<'_>) -> Result<Mask, Fault> {
     let text = c.rest();
-    let wanted = "a mask: none, or causal(offset), window(left,right,offset), segments(starts;offset) and \
-                  tensor(operand) joined by &, with a finite fill as `fill add(-10000.0)` or `fill replace(-10000.0)`";
+    let wanted = "a mask: none, or causal(offset), window(left,right,offset), segments(starts;offset), \
+                  prefix(length;offset), keys(start,end), batch(terms;terms) and tensor(operand) joined by &, with a finite fill as `fill add(-10000.0)` or `fill replace(-10000.0)`";
     let mask = text
         .parse()
         .map_err(|_| Fault::new(c.pos..c.pos + text.len(), format!("expected {wanted}"), "found this"))?;

@@ -40,11 +40,18 @@ fn layout() -> impl Strategy<Value = Layout> {
 }
 
 fn mask() -> impl Strategy<Value = Mask> {
-    let term = prop_oneof![
+    let positions = prop_oneof![
         any::<i64>().prop_map(|offset| Term::Causal { offset }),
         (option::of(any::<u64>()), option::of(any::<u64>()), any::<i64>())
             .prop_map(|(left, right, offset)| Term::Window { left, right, offset }),
-        number().prop_map(|operand| Term::Tensor { operand }),
+        (number(), any::<i64>()).prop_map(|(length, offset)| Term::Prefix { length, offset }),
+        (0usize..9, number()).prop_map(|(start, n)| Term::Keys { start, end: n.max(start) }),
+    ];
+    let batch = vec(vec(positions.clone(), 0..3), 1..4).prop_map(|e| Term::Batch { entries: e.into() });
+    let term = prop_oneof![
+        4 => positions,
+        1 => number().prop_map(|operand| Term::Tensor { operand }),
+        1 => batch,
     ];
     let fill =
         prop_oneof![Just(Fill::NegInf), finite().prop_map(Fill::Add), finite().prop_map(Fill::Replace)];
