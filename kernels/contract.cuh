@@ -39,6 +39,7 @@ struct Params {
     void* out;      // (B, Hq, q_rows, DV)
     float* lse;     // (B, Hq, q_rows), natural logarithm; null if nobody wants it
     u32* counter;   // two words, zero before the first launch and after every one
+    u8* odd;        // a byte for every 16 query rows of a piece, see `sixteen`; null for none
     QPiece q_piece[MAX_PIECES];
     KvPiece kv_piece[MAX_PIECES];
     i32 q_pieces, kv_pieces;
@@ -131,6 +132,19 @@ __device__ inline i32 global_row(const Rows& rows, i32 i) { return rows.start + 
 __device__ inline i64 leaf_row(const Leaf& leaf, const Work& w, const Rows& rows, i32 row) {
     return w.batch * leaf.batch + w.head * leaf.head +
            (leaf.local_rows ? rows.local + row : global_row(rows, row)) * leaf.row;
+}
+
+// Which sixteen query rows, of all heads and pieces, a row of a tile belongs to. A kernel that multiplies the values of hidden
+// keys by 0 leaves sixteen rows unwritten where a result is infinite or NaN, and marks them in Params::odd; a kernel that
+// does not, launched behind it with the same marks, does only those, and clears their marks.
+__device__ inline i64 sixteen(const Params& p, const Work& w, i32 row) {
+    i32 before = 0, all = 0;
+    for (i32 i = 0; i < p.q_pieces; ++i) {
+        i32 count = (p.q_piece[i].rows.len + 15) / 16;
+        if (i < w.piece) before += count;
+        all += count;
+    }
+    return ((i64)w.batch * p.q_heads + w.head) * all + before + row / 16;
 }
 
 // The keys that take part for some row of the tile. Under a finite fill a masked key takes part too.

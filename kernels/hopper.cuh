@@ -9,7 +9,8 @@
 //
 // The structure is that of FlashAttention-3 (arXiv 2407.08608), but for the products in two parts.
 //
-// Wants finite values in v where POSITIONS hide keys: a weight of 0 times infinity is NaN. The portable kernel does not.
+// A hidden key has a weight of 0, and 0 times an infinite value is NaN: where POSITIONS hide keys, rows with such a result are
+// left to the portable kernel behind this one (Params::odd).
 //
 // The key of a variant, as macros, beside those of softmax.cuh: WGS, BN keys of a block, Q_SLOTS tiles of q in shared memory,
 // PINGPONG, VALUES_AHEAD, PRODUCER_REGISTERS and CONSUMER_REGISTERS of a thread.
@@ -75,6 +76,14 @@ __device__ inline void load_values(const Maps& m, u8* smem, Barriers& bar, i32 h
         copy_box(smem + V_AT + slot * V_BYTES + i * BN * 128, &m.v[piece], &bar.v_full[slot], i * 64, block * BN, head);
 }
 
+// Brings o of the tile's carry near, for the consumers read it when all products are done, with nothing to hide the wait.
+__device__ inline void prefetch_carry(const Params& p, const Work& w) {
+    const QPiece& piece = p.q_piece[w.piece];
+    const i32 left = piece.rows.len - w.first, rows = left < BM ? left : BM;
+    const i64 at = ((i64)w.batch * p.q_heads + w.head) * piece.rows.len + w.first;
+    prefetch(piece.carry + at * p.dv, rows * p.dv * 4);
+}
+
 __device__ inline void produce(const Params& p, const Maps& m, u8* smem, Barriers& bar) {
     u32 blocks = 0;
     for (u32 tiles = 0;; ++tiles) {
@@ -93,6 +102,9 @@ __device__ inline void produce(const Params& p, const Maps& m, u8* smem, Barrier
         for (int i = 0; i < K_PANELS; ++i)
             copy_box(smem + q_slot * Q_BYTES + i * BM * 128, &m.q, &bar.q_full[q_slot], i * 64,
                      p.q_piece[w.piece].rows.local + w.first, w.batch * p.q_heads + w.head);
+#if CARRY_IN
+        prefetch_carry(p, w);
+#endif
         i32 head = w.batch * p.kv_heads + w.head / (p.q_heads / p.kv_heads);
         // Keys of a block, then the values of the one before: in this order they are needed.
         i32 piece = -1, block = 0;
@@ -148,6 +160,18 @@ __device__ inline void issue_values(float (&o)[DV / 2], u32 (&weights)[BN / 4], 
         u32(&a)[4] = *reinterpret_cast<u32(*)[4]>(&weights[4 * i]);
         Wgmma<DV>::from_registers(o, a, tile_advance(v, i * 2048));
     }
+}
+
+// Whether the warp's sixteen rows are left to the kernel behind this one.
+__device__ inline bool is_left(const Params& p, const float (&o)[DV / 2]) {
+#if POSITIONS
+    float odd = 0.0f;  // 0·x is NaN if x is not finite
+#pragma unroll
+    for (int i = 0; i < DV / 2; ++i) odd += o[i] * 0.0f;
+    return any_lane(odd != odd) && p.odd;
+#else
+    return false;
+#endif
 }
 
 // The first of a thread's two rows in its warpgroup, as the accumulators of wgmma are laid out.
@@ -289,7 +313,12 @@ __device__ inline void consume(const Params& p, u8* smem, Barriers& bar, int wg)
             if (leads) mbarrier_arrive(&bar.v_free[slot_of<2>(blocks)]);
             ++blocks;
         }
-        finish(p, tile.work, o, soft, tile.work.first + wg * 64 + row_of_thread(), (int)(threadIdx.x & 31));
+        const i32 row = tile.work.first + wg * 64 + row_of_thread();
+        if (is_left(p, o)) {
+            if (leads && row < p.q_piece[tile.work.piece].rows.len) p.odd[sixteen(p, tile.work, row)] = 1;
+        } else {
+            finish(p, tile.work, o, soft, row, (int)(threadIdx.x & 31));
+        }
         warp_sync();
         if (leads) mbarrier_arrive(&bar.tile_free[slot_of<2>(tiles)]);
     }

@@ -289,11 +289,20 @@ __device__ inline void load_block(const Params& p, const Work& w, u8* buffer, co
     load_tile<BN, DV>(buffer + K_BYTES, reinterpret_cast<const u16*>(kv.v) + row * p.dv, rows, p.dv);
 }
 
+// Whether some rows of the block's tile are marked.
+__device__ inline bool has_odd(const Params& p) {
+    const Work w = work_of<BM>(p, blockIdx.x);
+    const i32 row = w.first + (i32)threadIdx.x * 16;
+    const bool inside = threadIdx.x < BM / 16 && row < p.q_piece[w.piece].rows.len;
+    return block_any(inside && p.odd[sixteen(p, w, row)]);
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) attn_partial(const __grid_constant__ Params p) {
     Plan& plan = *reinterpret_cast<Plan*>(shared_base() + PLAN_AT);
     const int lane = threadIdx.x & 31, warp_row = threadIdx.x / 32 * WARP_ROWS;
     const i32 row = warp_row + lane / 4;  // the lane's first row in the tile
 
+    if (p.odd && !has_odd(p)) return;
     make_plan(p, plan);
 
     // Scores stay in units of `scale` until the exponential where nothing comes in between and it is positive.
@@ -374,5 +383,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) attn_partia
         }
     }
 #pragma unroll
-    for (int t = 0; t < ROW_TILES; ++t) finish(p, plan.work, o[t], soft[t], plan.work.first + row + 16 * t, lane);
+    for (int t = 0; t < ROW_TILES; ++t) {
+        const i32 first = plan.work.first + warp_row + 16 * t;
+        if (p.odd) {
+            const bool inside = first < p.q_piece[plan.work.piece].rows.len;
+            u8* const mark = p.odd + sixteen(p, plan.work, first);
+            if (!inside || !*mark) continue;
+            warp_sync();
+            if (lane == 0) *mark = 0;
+        }
+        finish(p, plan.work, o[t], soft[t], first + lane / 4, lane);
+    }
 }

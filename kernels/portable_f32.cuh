@@ -8,7 +8,7 @@
 //   ELEMENT_F32    1
 //   DK, DV         padded: DK to a multiple of 16, DV to one of 64
 //   COPY           16, 8 or 4: the largest that divides 4·dk, 4·dv and the address of q, k, v and out
-//   WARPS          8
+//   WARPS          4 or 8
 //   ROW_TILES      1 or 2: BM = WARPS·ROW_TILES·8
 //   BN             a multiple of 16
 //   BIAS, SINKS    0 or 1
@@ -19,7 +19,7 @@
 //   DK/DV    WARPS ROW_TILES  BN  BLOCKS_PER_SM   shared bytes, POSITIONS 1
 //   64         8       1      64       2           72788
 //   128        8       1      32       2           80468
-//   256        8       1      32       1          146004; BN 16 where shared memory is short: 108884
+//   256        8       1      32       1          146004; where memory is short BN 16, 108884, or with 4 warps, 70996
 
 constexpr int ROW_COUNT = 4 * ROW_TILES, KEY_COUNT = BN / 16, COLUMN_COUNT = DV / 16;
 

@@ -10,6 +10,11 @@ __device__ inline void copy_box(void* to, const TensorMap* map, u64* bar, i32 x,
         : "memory");
 }
 
+// Brings bytes into the L2 cache; address and number are multiples of 16.
+__device__ inline void prefetch(const void* from, u32 bytes) {
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+}
+
 template <int N>
 __device__ inline void registers_down() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));

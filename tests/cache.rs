@@ -40,6 +40,30 @@ fn what_is_read_is_what_was_written() {
     assert_eq!((mode(&folder), mode(&folder.join("v1")), mode(&entry(&folder))), (0o700, 0o700, 0o600));
 }
 
+/// The folder stays below its size: the oldest entries go, and one that is larger than all of it is not kept.
+#[test]
+fn the_oldest_entries_go_when_there_is_no_room() {
+    let folder = place("room").join("annulus");
+    let cache = Cache::open(&folder).unwrap().below(10_000);
+    let used = || -> u64 {
+        fs::read_dir(folder.join("v1")).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum()
+    };
+    let keys: Vec<Key> = (0..12u8).map(|i| key(&[&[i]])).collect();
+    for (i, key) in keys.iter().enumerate() {
+        cache.put(key, &[i as u8; 2000]).unwrap();
+        assert!(used() <= 10_000, "{}", used());
+        // Ages in whole seconds, as the file system may count them.
+        let (name, age) = (key.iter().map(|b| format!("{b:02x}")).collect::<String>(), 1_000_000 + i as u64);
+        let file = fs::File::options().write(true).open(folder.join("v1").join(name)).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(age)).unwrap();
+    }
+    let there: Vec<bool> = keys.iter().map(|k| cache.get(k).is_some()).collect();
+    assert_eq!(there, [[false; 8].as_slice(), &[true; 4]].concat());
+    let large = key(&[b"large"]);
+    cache.put(&large, &[1; 10_000]).unwrap();
+    assert_eq!((cache.get(&large), cache.get(&keys[11]).is_some()), (None, true));
+}
+
 /// Any part of what the code depends on is another key.
 #[test]
 fn another_text_option_architecture_or_version_is_another_key() {

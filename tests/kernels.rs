@@ -33,7 +33,7 @@ const SEEDS: [u64; 3] = [1, 2, 3];
 /// One problem by the kernel that it needs, which `plain` makes for its head sizes, under every seed.
 fn run(plain: impl Fn(&Problem) -> KernelKey, p: &Problem) {
     let Some(compiler) = build::compiler() else { return };
-    run::check(&compiler, &needed(plain(p), p), p, None, &SEEDS).unwrap();
+    run::check(&compiler, &needed(plain(p), p), p, [None; 2], &SEEDS).unwrap();
 }
 
 /// What the problem needs beyond a plain kernel.
@@ -51,11 +51,21 @@ fn needed(plain: KernelKey, p: &Problem) -> KernelKey {
 
 /// Each fault in the text of the kernel for this problem is found, and the text without it is right.
 fn plant(plain: impl Fn(&Problem) -> KernelKey, p: &Problem, faults: &[faults::Fault]) {
+    plant_in(plain, p, faults, |fault| [Some(fault), None]);
+}
+
+/// The same, of faults in its text or in that of the kernel behind it.
+fn plant_in(
+    plain: impl Fn(&Problem) -> KernelKey,
+    p: &Problem,
+    faults: &[faults::Fault],
+    place: impl Fn(&faults::Fault) -> [Option<&faults::Fault>; 2],
+) {
     let Some(compiler) = build::compiler() else { return };
     let key = needed(plain(p), p);
-    run::check(&compiler, &key, p, None, &SEEDS).unwrap();
+    run::check(&compiler, &key, p, [None; 2], &SEEDS).unwrap();
     for fault in faults {
-        let said = run::check(&compiler, &key, p, Some(fault), &[1]).expect_err(fault.name);
+        let said = run::check(&compiler, &key, p, place(fault), &[1]).expect_err(fault.name);
         assert!(said.contains(fault.found), "{}: {said}", fault.name);
     }
 }

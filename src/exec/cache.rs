@@ -23,7 +23,7 @@ const HEAD: usize = 8 + 32 + 8;
 const HASH: usize = 32;
 /// An entry is never larger.
 const MOST_ENTRY: usize = 64 << 20;
-/// The folder is kept below this.
+/// The folder is kept below this, unless told otherwise.
 const MOST: u64 = 256 << 20;
 
 /// Why there is no cache.
@@ -54,6 +54,8 @@ pub type Key = [u8; 32];
 #[derive(Debug)]
 pub struct Cache {
     folder: OwnedFd,
+    /// The folder is kept below so many bytes.
+    most: u64,
 }
 
 /// A key over these parts; where one ends and the next begins counts.
@@ -84,7 +86,13 @@ impl Cache {
         let parent = folder.parent().unwrap_or(Path::new("/"));
         std::fs::create_dir_all(parent).map_err(|source| CacheError::Io { folder: parent.into(), source })?;
         ours(folder)?;
-        Ok(Cache { folder: ours(&inner)? })
+        Ok(Cache { folder: ours(&inner)?, most: MOST })
+    }
+
+    /// The same cache, kept below so many bytes: the oldest entries go first.
+    #[must_use]
+    pub fn below(self, bytes: u64) -> Cache {
+        Cache { most: bytes, ..self }
     }
 
     /// The bytes under this key.
@@ -104,10 +112,11 @@ impl Cache {
     /// The system's.
     pub fn put(&self, key: &Key, payload: &[u8]) -> std::io::Result<()> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        if payload.len() > MOST_ENTRY {
+        let whole = (HEAD + payload.len() + HASH) as u64;
+        if payload.len() > MOST_ENTRY || whole > self.most {
             return Ok(());
         }
-        self.make_room(payload.len() as u64)?;
+        self.make_room(whole)?;
         let part = format!("{}.{}.part", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         // One that a process of this number left behind.
         let _ = rustix::fs::unlinkat(&self.folder, &part, AtFlags::empty());
@@ -151,7 +160,7 @@ impl Cache {
         entries.sort();
         let mut used: u64 = entries.iter().map(|e| e.2).sum();
         for (_, name, size) in entries {
-            if used + more <= MOST {
+            if used + more <= self.most {
                 break;
             }
             let _ = rustix::fs::unlinkat(&self.folder, &name, AtFlags::empty());

@@ -16,9 +16,7 @@ pub enum Refusal {
     )]
     Element(&'static str),
     /// A head is too large.
-    #[error(
-        "head sizes {dk} and {dv}: the kernels take heads up to 256, in f32 only as far as the GPU's shared memory holds them"
-    )]
+    #[error("head sizes {dk} and {dv}: the kernels take heads up to 256")]
     Heads {
         /// Of q and k.
         dk: usize,
@@ -59,20 +57,17 @@ pub struct Launch {
     pub tile: Tile,
     /// Key rows of all its pieces.
     pub keys: usize,
-    /// Whether every element of v is known to be finite. The Hopper kernel multiplies the values of masked keys by 0, which is
-    /// NaN where they are not; the portable one keeps them out.
-    pub finite_values: bool,
     pub carry_in: bool,
     pub sinks_here: bool,
     pub cast_out: bool,
 }
 
-/// The kernel of one step.
+/// The kernel of one step; behind it goes [`KernelKey::redo`], where there is one.
 ///
 /// # Errors
 /// No kernel computes it.
 pub fn kernel(facts: &AttentionFacts, step: Launch, arch: Arch) -> Result<KernelKey, Refusal> {
-    let Launch { tile, keys, finite_values, carry_in, sinks_here, cast_out } = step;
+    let Launch { tile, keys, carry_in, sinks_here, cast_out } = step;
     let sizes = &facts.sizes;
     let element = match facts.dtype {
         DType::F16 => Element::F16,
@@ -122,8 +117,7 @@ pub fn kernel(facts: &AttentionFacts, step: Launch, arch: Arch) -> Result<Kernel
     let (dk, dv) = (sizes.head_dim, sizes.v_head_dim);
     // The Hopper kernel takes maxima before it scales, and knows nothing but positions.
     let simple = !mask && bias == Operand::None && fill == Fill::NegInf && sinks != Operand::Element;
-    let exact = finite_values || !positions;
-    let hopper = (arch == Arch::Sm90a && simple && exact && facts.scale as f32 > 0.0)
+    let hopper = (arch == Arch::Sm90a && simple && facts.scale as f32 > 0.0)
         .then(|| KernelKey::hopper(element, dk, dv, positions))
         .flatten();
     let plain = hopper

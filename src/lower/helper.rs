@@ -1,7 +1,67 @@
 //! The kernels around `attn_partial`: merges of partials that arrive by themselves, packing, casts.
 
 use super::key::{Element, Operand};
+use super::layout::{Layout, assertions, layout};
+use super::params::{Leaf, QPiece};
 use super::text::{CONTRACT, PTX, TYPES};
+
+/// Runs of bytes in one launch of `pack`, at most.
+pub const MAX_COPIES: usize = 16;
+
+/// The argument of `merge`; meanings in `kernels/merge.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Merge {
+    pub a: u64,
+    pub b: u64,
+    pub to: u64,
+    pub rows: i64,
+    pub dv: i32,
+}
+
+/// One of the copies of `pack`; meanings in `kernels/pack.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Copy {
+    pub from: u64,
+    pub to: u64,
+    pub from_head: i64,
+    pub to_head: i64,
+    pub bytes: i64,
+}
+
+/// The argument of `pack`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Pack {
+    pub copy: [Copy; MAX_COPIES],
+    pub copies: i32,
+    pub heads: i32,
+}
+
+/// The argument of `finish`; meanings in `kernels/cast.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Finish {
+    pub piece: QPiece,
+    pub out: u64,
+    pub lse: u64,
+    pub batch: i32,
+    pub q_heads: i32,
+    pub q_rows: i32,
+    pub dv: i32,
+    pub empty_row: f32,
+    pub sinks: Leaf,
+}
+
+const MERGE: &[Layout] = layout! { Merge { a, b, to, rows, dv } };
+const PACK: &[Layout] = layout! { Copy { from, to, from_head, to_head, bytes } Pack { copy, copies, heads } };
+const FINISH: &[Layout] =
+    layout! { Finish { piece, out, lse, batch, q_heads, q_rows, dv, empty_row, sinks } };
 
 /// One of them; each is a text of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,6 +109,20 @@ impl Helper {
 
     /// The whole text.
     pub fn text(self) -> String {
-        [&self.prelude(), TYPES, PTX, CONTRACT, self.body()].concat()
+        let layouts = match self {
+            Helper::Merge => MERGE,
+            Helper::Pack { .. } => PACK,
+            Helper::Cast { .. } => FINISH,
+        };
+        [&self.prelude(), TYPES, PTX, CONTRACT, self.body(), &assertions(layouts)].concat()
+    }
+
+    /// The kernels' names in their module.
+    pub fn entries(self) -> &'static [&'static str] {
+        match self {
+            Helper::Merge => &["merge"],
+            Helper::Pack { .. } => &["pack"],
+            Helper::Cast { .. } => &["cast_from_f32", "cast_to_f32", "finish"],
+        }
     }
 }

@@ -162,6 +162,22 @@ impl KernelKey {
         Some(KernelKey::plain(Tiling::Portable(tiling), element, (dk, dv), copy, positions))
     }
 
+    /// The kernel to launch behind this one, with the same arguments: it does the rows that this one leaves because a hidden
+    /// key's value may be infinite or NaN. `None` if this one leaves none.
+    pub fn redo(&self, arch: Arch) -> Option<KernelKey> {
+        if !self.positions || !matches!(self.tiling, Tiling::Hopper(_)) {
+            return None;
+        }
+        let plain = KernelKey::portable(self.element, self.dk.into(), self.dv.into(), true, arch)?;
+        Some(KernelKey {
+            softcap: self.softcap,
+            carry_in: self.carry_in,
+            cast_out: self.cast_out,
+            sinks: self.sinks,
+            ..plain
+        })
+    }
+
     /// The same kernel in the cut that is best for so many key rows a launch.
     #[must_use]
     pub fn for_keys(self, rows: usize) -> KernelKey {

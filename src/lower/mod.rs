@@ -8,6 +8,7 @@ mod arch;
 mod choose;
 mod helper;
 mod key;
+mod layout;
 mod list;
 mod params;
 mod text;
@@ -15,7 +16,7 @@ mod tile;
 
 pub use arch::Arch;
 pub use choose::{Launch, Refusal, Sight, kernel, sight};
-pub use helper::Helper;
+pub use helper::{Copy as PackCopy, Finish, Helper, MAX_COPIES, Merge, Pack};
 pub use key::{Element, Fill, KernelKey, Operand, Tiling};
 pub use list::listed;
 pub use params::{FAR, KvPiece, Leaf, MAX_PIECES, Params, QPiece, Rows};

@@ -2,8 +2,7 @@
 //!
 //! Addresses are those of the device, as numbers: this room makes them into nothing.
 
-use std::fmt::Write;
-use std::mem::{align_of, offset_of, size_of};
+use super::layout::{Layout, assertions, layout};
 
 /// Pieces of query or key rows in one launch, at most.
 pub const MAX_PIECES: usize = 8;
@@ -73,6 +72,7 @@ pub struct Params {
     pub out: u64,
     pub lse: u64,
     pub counter: u64,
+    pub odd: u64,
     pub q_piece: [QPiece; MAX_PIECES],
     pub kv_piece: [KvPiece; MAX_PIECES],
     pub q_pieces: i32,
@@ -99,39 +99,18 @@ pub struct Params {
     pub sinks: Leaf,
 }
 
-macro_rules! layout {
-    ($($name:ident { $($field:ident),* $(,)? })*) => {
-        &[$((stringify!($name), size_of::<$name>(), align_of::<$name>(), &[$((stringify!($field), offset_of!($name, $field))),*])),*]
-    };
-}
-
-type Layout = (&'static str, usize, usize, &'static [(&'static str, usize)]);
-
 const LAYOUTS: &[Layout] = layout! {
     Rows { start, step, len, local }
     QPiece { rows, carry }
     KvPiece { rows, k, v }
     Leaf { at, batch, head, row, key, local_rows }
     Params {
-        q, out, lse, counter, q_piece, kv_piece, q_pieces, kv_pieces, batch, q_heads, kv_heads, q_rows, dk, dv, tiles,
+        q, out, lse, counter, odd, q_piece, kv_piece, q_pieces, kv_pieces, batch, q_heads, kv_heads, q_rows, dk, dv, tiles,
         head_group, scale, softcap, fill, empty_row, low, high, shift, first_key, end_key, bias, mask, sinks,
     }
 };
 
 /// Assertions that the compiler of the kernel lays the arguments out as Rust does.
 pub(super) fn layout_checks() -> String {
-    let mut out = format!("static_assert(MAX_PIECES == {MAX_PIECES}, \"pieces\");\n");
-    for (name, size, align, fields) in LAYOUTS {
-        let _ = writeln!(
-            out,
-            "static_assert(sizeof({name}) == {size} && alignof({name}) == {align}, \"layout of {name}\");"
-        );
-        for (field, at) in *fields {
-            let _ = writeln!(
-                out,
-                "static_assert(__INTADDR__(&(({name}*)0)->{field}) == {at}, \"{name}.{field}\");"
-            );
-        }
-    }
-    out
+    format!("static_assert(MAX_PIECES == {MAX_PIECES}, \"pieces\");\n") + &assertions(LAYOUTS)
 }

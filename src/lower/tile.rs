@@ -114,23 +114,29 @@ pub fn portable_tiling(
     positions: bool,
     arch: Arch,
 ) -> Option<PortableTiling> {
-    // Two tiles per warp halve the traffic of shared memory; o, s and packed weights fill the registers then: with 64 keys
-    // at 128 columns some spill.
-    let (warps, row_tiles, choices): (u8, u8, &[(u16, u8)]) = match (element, dk, dv) {
+    // Warps, tiles of rows of each, keys, blocks a multiprocessor. Two tiles per warp halve the traffic of shared memory; o, s and
+    // packed weights fill the registers then: with 64 keys at 128 columns some spill.
+    let choices: &[(u8, u8, u16, u8)] = match (element, dk, dv) {
         // The assembler for sm_100a spills with 64 keys.
-        (Element::F32, ..=64, _) if arch == Arch::Sm100a => (8, 1, &[(32, 2)]),
-        (Element::F32, ..=64, _) => (8, 1, &[(64, 2), (32, 2), (32, 1)]),
-        (Element::F32, ..=128, _) => (8, 1, &[(32, 2), (32, 1), (16, 1)]),
-        (Element::F32, ..) => (8, 1, &[(32, 1), (16, 1)]),
-        (_, ..=64, ..=64) => (4, 2, &[(64, 2), (32, 2), (32, 1)]),
-        (_, ..=128, ..=128) => (4, 2, &[(48, 2), (48, 1), (32, 1)]),
+        (Element::F32, ..=64, _) if arch == Arch::Sm100a => &[(8, 1, 32, 2)],
+        (Element::F32, ..=64, _) => &[(8, 1, 64, 2), (8, 1, 32, 2), (8, 1, 32, 1)],
+        (Element::F32, ..=128, _) => &[(8, 1, 32, 2), (8, 1, 32, 1), (8, 1, 16, 1)],
+        // Half the rows where shared memory is short.
+        (Element::F32, ..) => &[(8, 1, 32, 1), (8, 1, 16, 1), (4, 1, 16, 1)],
+        (_, ..=64, ..=64) => &[(4, 2, 64, 2), (4, 2, 32, 2), (4, 2, 32, 1)],
+        (_, ..=128, ..=128) => &[(4, 2, 48, 2), (4, 2, 48, 1), (4, 2, 32, 1)],
         // q alone takes 48 KiB.
-        (_, ..=192, ..=128) => (4, 2, &[(48, 1), (32, 1), (16, 1)]),
+        (_, ..=192, ..=128) => &[(4, 2, 48, 1), (4, 2, 32, 1), (4, 2, 16, 1)],
         // The output takes 128 registers of a single tile.
-        _ => (4, 1, &[(32, 2), (32, 1), (16, 1)]),
+        _ => &[(4, 1, 32, 2), (4, 1, 32, 1), (4, 1, 16, 1)],
     };
-    let all = choices.iter().map(|&(keys, blocks)| PortableTiling { warps, row_tiles, keys, blocks });
-    all.into_iter().find(|t| arch.holds(t.blocks.into(), t.shared_bytes(element, dk, dv, positions, false)))
+    let mut all = choices.iter().map(|&(warps, row_tiles, keys, blocks)| PortableTiling {
+        warps,
+        row_tiles,
+        keys,
+        blocks,
+    });
+    all.find(|t| arch.holds(t.blocks.into(), t.shared_bytes(element, dk, dv, positions, false)))
 }
 
 impl PortableTiling {

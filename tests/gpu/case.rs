@@ -58,6 +58,8 @@ pub(crate) struct Case {
     /// What q is multiplied by: scores grow with it.
     pub(crate) gain: f32,
     pub(crate) empty_row: f32,
+    /// Whether some values are infinite or NaN.
+    pub(crate) odd: bool,
 }
 
 /// Numbers that look normal: a sum of uniform ones, from a counter, the same everywhere.
@@ -156,14 +158,23 @@ impl Case {
         let pairs = self.last_q_row() * self.keys();
         let bias = if self.bias == Operand::None { 0 } else { self.q_heads * pairs };
         let mask = if self.mask { self.batch * pairs } else { 0 };
-        Inputs {
+        let mut inputs = Inputs {
             mask: take(mask, 1.0).iter().map(|x| u8::from(*x > 0.0)).collect(),
             bias: take(bias, 3.0),
             q: take(self.batch * self.q_heads * self.q_rows() * self.dk, self.gain),
             k: take(self.batch * self.kv_heads * self.keys() * self.dk, 1.0),
             v: take(self.batch * self.kv_heads * self.keys() * self.dv, 1.0),
             sinks: take(self.q_heads, 2.0),
+        };
+        if self.odd {
+            let keys = self.keys();
+            for (key, value) in
+                [(keys / 2, f32::INFINITY), (keys - 20, f32::NAN), (keys * 3 / 4, f32::NEG_INFINITY)]
+            {
+                inputs.v[key * self.dv + key % 3..(key + 1) * self.dv].fill(value);
+            }
         }
+        inputs
     }
 
     /// The keys that a query row sees: first, and one past the last.

@@ -1,11 +1,12 @@
 //! The kernels on a GPU; without one it says so and succeeds.
 //!
 //! `gpu check` holds every variant that runs on this GPU against a reference in f64. `gpu serve` reads lines and answers each
-//! with times, so that a script can alternate our kernel with others on the same GPU. `gpu cubins DIR [I/N]` compiles, without a GPU,
-//! what both need; a run with `ANNULUS_CUBINS=DIR` takes it from there and needs no compiler.
+//! with times, so that a script can alternate our kernel with others on the same GPU. `gpu cubins [I/N]` compiles, without a GPU,
+//! what both need, and leaves it in the cache.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod around;
 mod case;
 mod check;
 mod kernels;
@@ -19,7 +20,7 @@ fn main() -> ExitCode {
     let mut args = std::env::args().skip(1).filter(|a| !a.starts_with('-'));
     let mode = args.next();
     if mode.as_deref() == Some("cubins") {
-        return kernels::precompile(&args.next().expect("cubins DIR"), args.next().as_deref());
+        return kernels::precompile(args.next().as_deref());
     }
     let gpu = match Gpu::open(0) {
         Ok(gpu) => gpu,
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
         None | Some("check") => check::run(&gpu, arch, args.next().as_deref()),
         Some("serve") => serve::run(&gpu, arch),
         Some(other) => {
-            eprintln!("{other}: expected check [FILTER], serve, or cubins DIR [I/N]");
+            eprintln!("{other}: expected check [FILTER], serve, or cubins [I/N]");
             ExitCode::from(2)
         }
     }

@@ -95,6 +95,39 @@ pub(crate) const EMPTY_TILES: &[Fault] = &[Fault {
     edits: &[("if (left == 0) {\n            warp_sync();", "if (left == 0) {")],
 }];
 
+/// Of rows with an infinite value: what the Hopper kernel leaves, and what the kernel behind it does.
+pub(crate) const LEFT_ROWS: &[Fault] = &[
+    Fault { name: "left rows are not marked", found: " is NaN", edits: &[("row)] = 1;", "row)] = 0;")] },
+    Fault {
+        name: "left rows are written all the same",
+        found: " is ",
+        edits: &[(
+            "} else {\n            finish(p, tile.work",
+            "}\n        {\n            finish(p, tile.work",
+        )],
+    },
+    Fault {
+        name: "marks are of the wrong rows",
+        found: "outside of every buffer",
+        edits: &[("sixteen(p, tile.work, row)] = 1", "sixteen(p, tile.work, row ^ 16)] = 1")],
+    },
+];
+
+/// Of the kernel behind it.
+pub(crate) const BEHIND: &[Fault] = &[
+    Fault {
+        name: "marks are not cleared",
+        found: "rows are left",
+        edits: &[("if (lane == 0) *mark = 0;", ";")],
+    },
+    Fault { name: "rows are done twice", found: " is ", edits: &[("|| !*mark) continue;", ") continue;")] },
+    Fault {
+        name: "a race on the marks",
+        found: "race",
+        edits: &[("return block_any(inside &&", "return any_lane(inside &&")],
+    },
+];
+
 pub(crate) const PORTABLE: &[Fault] = &[
     Fault {
         name: "copies are not waited for",

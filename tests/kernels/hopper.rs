@@ -1,7 +1,7 @@
 //! The Hopper kernel.
 
 use crate::problem::{Problem, rows};
-use crate::{faults, plant, run};
+use crate::{faults, plant, plant_in, run};
 use annulus::lower::{Element, HopperTiling, KernelKey, Tiling};
 
 fn hopper(p: &Problem) -> KernelKey {
@@ -98,6 +98,48 @@ fn nothing_to_see() {
         p.cast_out = cast_out;
         run(hopper, p.queries(&[rows(0, 1, 20)]).chunk(&[]));
     }
+}
+
+/// A problem whose rows see some infinite values and not others, and NaN where no row sees it: in the last launch, and in one
+/// before, whose carry the rest goes on from.
+fn odd_values(dk: usize, dv: usize) -> Problem {
+    let mut p = Problem::new(2, 1, dk, dv);
+    p.gap = 2;
+    p.queries(&[rows(0, 1, 170), rows(400, 1, 37)])
+        .chunk(&[rows(150, 1, 100)])
+        .chunk(&[rows(0, 1, 150)])
+        .causal(0);
+    for (chunk, i, value) in [(0, 16, f32::INFINITY), (0, 99, f32::NAN), (1, 140, f32::NEG_INFINITY)] {
+        p.chunks[chunk][0].v[i * dv + i % 7..(i + 1) * dv].fill(value);
+    }
+    p
+}
+
+/// A hidden key takes no part, even if its value is infinite or NaN; one that is seen does.
+#[test]
+fn hidden_values_that_are_not_finite() {
+    let mut p = odd_values(64, 64);
+    p.cast_out = false;
+    run(hopper, &p);
+    let mut p = odd_values(192, 128);
+    p.sinks = Some(p.leaf([false, true, false, false], false));
+    run(hopper, &p);
+    let mut p = odd_values(128, 128);
+    p.low = -60;
+    run(|p| hopper(p).for_keys(1 << 20), &p);
+}
+
+#[test]
+fn planted_faults_in_rows_that_are_left_are_caught() {
+    let mut p = odd_values(128, 128);
+    p.cast_out = false;
+    plant(hopper, &p, faults::LEFT_ROWS);
+    // The tile of 192 rows that is left ends within one of 128 of the kernel behind.
+    let mut p = odd_values(64, 64);
+    p.queries(&[rows(0, 1, 260)]);
+    p.chunks[1][0].v[100 * 64..101 * 64].fill(f32::INFINITY);
+    (p.low, p.cast_out) = (-60, false);
+    plant_in(hopper, &p, faults::BEHIND, |fault| [None, Some(fault)]);
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn every(nth: usize, of: usize, chosen: impl Fn(&KernelKey) -> bool) {
     assert!(keys.len() > of);
     for (i, key) in keys.iter().enumerate().filter(|(i, _)| i % of == nth) {
         let seed = i as u64;
-        run::check(&compiler, key, &problem(key), None, &[seed, seed + 1])
+        run::check(&compiler, key, &problem(key), [None; 2], &[seed, seed + 1])
             .unwrap_or_else(|e| panic!("{key:?}: {e}"));
     }
 }

@@ -113,18 +113,34 @@ unsafe impl DeviceRepr for Params {}
 unsafe impl DeviceRepr for Maps {}
 
 impl Gpu {
-    /// Launches the step. Buffers must belong to this GPU; the kernel runs after all that was launched before.
+    /// Launches the step: the kernel, and behind it the one that does the rows that it leaves, [`KernelKey::redo`]. Without the
+    /// latter the caller promises finite values: where a hidden key's value is not, its rows become NaN. Buffers must belong to this
+    /// GPU; kernels run after all that was launched before.
     ///
     /// # Errors
     /// Something does not fit its buffer or the key; then nothing is launched.
-    pub fn attn_partial(&self, kernel: &Kernel, step: &Step) -> Result<(), CudaError> {
+    pub fn attn_partial(&self, kernel: &Kernel, redo: Option<&Kernel>, step: &Step) -> Result<(), CudaError> {
+        let mut params = self.params(&kernel.key, step)?;
+        let Some(redo) = redo else { return self.launch(kernel, &params) };
+        if kernel.key.redo(redo.arch).as_ref() != Some(&redo.key) {
+            return refuse(format!("{} is not the kernel behind {}", redo.key, kernel.key));
+        }
+        let again = self.params(&redo.key, step)?;
+        let sixteens: usize = step.q_pieces.iter().map(|p| (p.rows.len as usize).div_ceil(16)).sum();
+        let mut marks = self.marks.borrow_mut();
+        let marks = self.at_least(&mut marks, sixteens * step.batch * step.q_heads)?;
+        params.odd = self.address(&Place { buffer: marks, offset: 0 }, Some(marks.bytes()), "marks")?;
+        self.launch(kernel, &params)?;
+        self.launch(redo, &Params { odd: params.odd, ..again })
+    }
+
+    fn launch(&self, kernel: &Kernel, params: &Params) -> Result<(), CudaError> {
         let key = &kernel.key;
-        let params = self.params(key, step)?;
         if params.tiles == 0 {
             return Ok(());
         }
         let maps = match key.tiling {
-            Tiling::Hopper(_) => Some(maps(key, &params)?),
+            Tiling::Hopper(_) => Some(maps(key, params)?),
             Tiling::Portable(_) => None,
         };
         let tiles = params.tiles as usize;
@@ -136,7 +152,7 @@ impl Gpu {
             shared_mem_bytes: key.shared_bytes() as u32,
         };
         let mut launch = self.stream.launch_builder(&kernel.function);
-        launch.arg(&params);
+        launch.arg(params);
         if let Some(maps) = &maps {
             launch.arg(maps);
         }
@@ -145,13 +161,22 @@ impl Gpu {
         Ok(())
     }
 
-    fn address(&self, place: &Place, bytes: Option<usize>, what: &str) -> Result<u64, CudaError> {
+    /// The address of so many bytes, which must be there, at a multiple of 16.
+    pub(super) fn address(&self, place: &Place, bytes: Option<usize>, what: &str) -> Result<u64, CudaError> {
+        if !place.offset.is_multiple_of(16) {
+            return refuse(format!("{what} does not begin at a multiple of 16 bytes"));
+        }
+        self.bytes(place, bytes, what)
+    }
+
+    /// The same, wherever it begins.
+    pub(super) fn bytes(&self, place: &Place, bytes: Option<usize>, what: &str) -> Result<u64, CudaError> {
+        if !self.owns(place.buffer) {
+            return refuse(format!("{what} lies on another GPU"));
+        }
         let end = bytes.and_then(|b| place.offset.checked_add(b));
         if end.is_none_or(|end| end > place.buffer.bytes()) {
             return refuse(format!("{what} reaches outside of its buffer of {} bytes", place.buffer.bytes()));
-        }
-        if !place.offset.is_multiple_of(16) {
-            return refuse(format!("{what} does not begin at a multiple of 16 bytes"));
         }
         let (at, _) = place.buffer.0.device_ptr(&self.stream);
         Ok(at + place.offset as u64)
@@ -275,7 +300,7 @@ impl Gpu {
         Ok(params)
     }
 
-    fn leaf(
+    pub(super) fn leaf(
         &self,
         tensor: &Tensor,
         extents: [usize; 4],
@@ -293,15 +318,15 @@ impl Gpu {
     }
 }
 
-fn refuse<T>(why: String) -> Result<T, CudaError> {
+pub(super) fn refuse<T>(why: String) -> Result<T, CudaError> {
     Err(CudaError::Launch(why))
 }
 
-fn too_large(what: &str) -> CudaError {
+pub(super) fn too_large(what: &str) -> CudaError {
     CudaError::Launch(format!("{what}: too many for one launch"))
 }
 
-fn number(n: usize) -> Result<i32, CudaError> {
+pub(super) fn number(n: usize) -> Result<i32, CudaError> {
     i32::try_from(n).map_err(|_| too_large(&n.to_string()))
 }
 
@@ -310,7 +335,7 @@ fn end_of(rows: &Rows) -> usize {
     (i64::from(rows.start) + (i64::from(rows.len) - 1) * i64::from(rows.step) + 1) as usize
 }
 
-fn check_rows(rows: &Rows) -> Result<usize, CudaError> {
+pub(super) fn check_rows(rows: &Rows) -> Result<usize, CudaError> {
     let last = i64::from(rows.start) + (i64::from(rows.len) - 1) * i64::from(rows.step);
     if rows.len < 1 || rows.step < 1 || rows.start < 0 || last >= i64::from(FAR) {
         return refuse(format!("rows {rows:?}"));

@@ -2,11 +2,14 @@
 //!
 //! Everything runs on the one stream, so a buffer that is dropped is freed after the launches that use it.
 
-use super::{CudaError, probe};
+use super::{Code, CudaError, probe};
 use crate::lower::{Arch, KernelKey};
 use cudarc::driver::sys::{CUdevice_attribute, CUevent_flags, CUfunction_attribute};
-use cudarc::driver::{CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr, DriverError, result};
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError, result,
+};
 use cudarc::nvrtc::Ptx;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 /// A GPU in use.
@@ -16,6 +19,8 @@ pub struct Gpu {
     pub(super) stream: Arc<CudaStream>,
     /// Tickets of the kernels: two words, zero between launches.
     pub(super) counter: Buffer,
+    /// Marks of rows that one kernel leaves to the next, zero between launches.
+    pub(super) marks: RefCell<Buffer>,
     /// Streaming multiprocessors.
     pub(super) multiprocessors: usize,
     capability: (i32, i32),
@@ -29,6 +34,7 @@ pub struct Buffer(pub(super) CudaSlice<u8>);
 #[derive(Debug)]
 pub struct Kernel {
     pub(super) key: KernelKey,
+    pub(super) arch: Arch,
     pub(super) function: CudaFunction,
 }
 
@@ -62,7 +68,8 @@ impl Gpu {
         let multiprocessors = driver("counting multiprocessors", context.attribute(count))? as usize;
         let capability = driver("asking for the architecture", context.compute_capability())?;
         let counter = Buffer(driver("allocating", stream.alloc_zeros(256))?);
-        Ok(Gpu { context, stream, counter, multiprocessors, capability })
+        let marks = RefCell::new(Buffer(driver("allocating", stream.alloc_zeros(256))?));
+        Ok(Gpu { context, stream, counter, marks, multiprocessors, capability })
     }
 
     /// Its name, for reports.
@@ -137,16 +144,44 @@ impl Gpu {
         driver("running kernels", self.stream.synchronize())
     }
 
-    /// Loads machine code that was made for this key.
+    /// Loads a kernel.
     ///
     /// # Errors
-    /// The code is for another GPU.
-    pub fn load(&self, key: &KernelKey, cubin: Vec<u8>) -> Result<Kernel, CudaError> {
-        let module = driver("loading a kernel", self.context.load_module(Ptx::from_binary(cubin)))?;
-        let function = driver("finding a kernel", module.load_function(key.entry()))?;
+    /// The code is for another architecture.
+    pub fn load(&self, code: &Code<KernelKey>) -> Result<Kernel, CudaError> {
+        let key = code.source;
+        let function = self.function(&self.module(code)?, key.entry())?;
         let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         driver("reserving shared memory", function.set_attribute(attribute, key.shared_bytes() as i32))?;
-        Ok(Kernel { key: *key, function })
+        Ok(Kernel { key, arch: code.arch, function })
+    }
+
+    pub(super) fn module<S>(&self, code: &Code<S>) -> Result<Arc<CudaModule>, CudaError> {
+        if self.arch() != Some(code.arch) {
+            let (major, minor) = self.capability;
+            let why = format!("code for {} on a GPU of compute capability {major}.{minor}", code.arch.name());
+            return Err(CudaError::Launch(why));
+        }
+        let cubin = Ptx::from_binary(code.cubin.clone());
+        driver("loading a kernel", self.context.load_module(cubin))
+    }
+
+    pub(super) fn function(&self, module: &Arc<CudaModule>, entry: &str) -> Result<CudaFunction, CudaError> {
+        driver("finding a kernel", module.load_function(entry))
+    }
+
+    /// The buffer, at least so large: a larger one of zeros in its place where it is not.
+    pub(super) fn at_least<'a>(&self, buffer: &'a mut Buffer, bytes: usize) -> Result<&'a Buffer, CudaError> {
+        if buffer.bytes() < bytes {
+            let larger = bytes.next_power_of_two();
+            *buffer = Buffer(driver("allocating", self.stream.alloc_zeros(larger))?);
+        }
+        Ok(buffer)
+    }
+
+    /// Whether the buffer lies on this GPU.
+    pub(super) fn owns(&self, buffer: &Buffer) -> bool {
+        Arc::ptr_eq(buffer.0.context(), &self.context)
     }
 
     /// Milliseconds that the device spends on what is launched inside.

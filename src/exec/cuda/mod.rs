@@ -7,14 +7,16 @@
 #![allow(unsafe_code)]
 #![deny(clippy::undocumented_unsafe_blocks, clippy::multiple_unsafe_ops_per_block, unsafe_op_in_unsafe_fn)]
 
+mod around;
 mod attention;
 mod gpu;
 mod nvrtc;
 mod probe;
 
+pub use around::{FinishStep, HelperKernel, Runs};
 pub use attention::{KvRows, Place, QRows, Step, Tensor};
 pub use gpu::{Buffer, Gpu, Kernel};
-pub use nvrtc::{Compiled, code, compile, version as nvrtc_version};
+pub use nvrtc::{Code, Compiled, Source, code, compile, version as nvrtc_version};
 
 /// What can be loaded here: each library of [`super::libraries`] by name with its version, or why it does not load.
 pub fn versions() -> [(&'static str, Result<String, CudaError>); 3] {

@@ -2,7 +2,7 @@
 
 use super::{CudaError, gpu, probe};
 use crate::exec::cache::{self, Cache};
-use crate::lower::{self, Arch, KernelKey};
+use crate::lower::{self, Arch, Helper, KernelKey};
 use cudarc::nvrtc::sys;
 use std::ffi::{CString, c_char};
 use std::ptr;
@@ -46,25 +46,63 @@ pub fn compile(
     Ok(Compiled { cubin: program.cubin()?, log })
 }
 
+/// What code is made from: keys of kernels, and of those around them.
+pub trait Source: Clone {
+    /// The text, for every architecture.
+    fn text(&self) -> String;
+    /// For messages.
+    fn name(&self) -> String;
+}
+
+impl Source for KernelKey {
+    fn text(&self) -> String {
+        lower::text(self)
+    }
+
+    fn name(&self) -> String {
+        self.entry().into()
+    }
+}
+
+impl Source for Helper {
+    fn text(&self) -> String {
+        Helper::text(*self)
+    }
+
+    fn name(&self) -> String {
+        self.entries().join(", ")
+    }
+}
+
+/// Machine code, and what it was made from: by [`code`] alone, so that what a launch checks by the key holds for the code.
+#[derive(Clone, Debug)]
+pub struct Code<S> {
+    pub(super) source: S,
+    pub(super) arch: Arch,
+    pub(super) cubin: Vec<u8>,
+}
+
 /// The machine code of a kernel: from the cache, else compiled and kept there. Only another text, option, architecture or version
 /// of annulus, NVRTC or the driver is another entry.
 ///
 /// # Errors
 /// NVRTC is not there, or the text does not compile: a fault of annulus.
-pub fn code(key: &KernelKey, arch: Arch, cache: Option<&Cache>) -> Result<Vec<u8>, CudaError> {
-    let (text, options) = (lower::text(key), lower::options(arch));
-    let fresh = || compile(&text, &options, key.entry(), arch.name()).map(|c| c.cubin);
-    let Some(cache) = cache else { return fresh() };
-    let versions = format!("{:?} {:?}", version()?, gpu::driver_version().unwrap_or(0));
+pub fn code<S: Source>(source: &S, arch: Arch, cache: Option<&Cache>) -> Result<Code<S>, CudaError> {
+    let (text, options) = (source.text(), lower::options(arch));
+    let fresh = || compile(&text, &options, &source.name(), arch.name()).map(|c| c.cubin);
+    let made = |cubin| Code { source: source.clone(), arch, cubin };
+    let Some(cache) = cache else { return fresh().map(made) };
+    let versions =
+        format!("{:?} {} {:?}", version()?, probe::nvrtc_file(), gpu::driver_version().unwrap_or(0));
     let parts = [env!("CARGO_PKG_VERSION"), &text, &options.join("\0"), arch.name(), &versions];
     let name = cache::key(&parts.map(str::as_bytes));
-    if let Some(code) = cache.get(&name) {
-        return Ok(code);
+    if let Some(cubin) = cache.get(&name) {
+        return Ok(made(cubin));
     }
-    let code = fresh()?;
+    let cubin = fresh()?;
     // A full disk is no reason to stop: the next run compiles again.
-    let _ = cache.put(&name, &code);
-    Ok(code)
+    let _ = cache.put(&name, &cubin);
+    Ok(made(cubin))
 }
 
 /// NVRTC's version, major and minor.

@@ -22,7 +22,21 @@ pub(super) fn driver() -> Result<(), CudaError> {
 /// The compiler, with the library of its own that it opens at the first compilation.
 pub(super) fn nvrtc() -> Result<(), CudaError> {
     static LOADED: OnceLock<Loaded> = OnceLock::new();
-    once(&LOADED, &NVRTC, &["libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12"]).map(|_| ())
+    once(&LOADED, &NVRTC, &NVRTC_NAMES).map(|_| ())
+}
+
+/// The names under which cudarc looks for the compiler.
+const NVRTC_NAMES: [&str; 3] = ["libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12"];
+
+/// Which file the compiler is, with its size and age: its version does not tell one build from the next. Empty if unknown.
+pub(super) fn nvrtc_file() -> String {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let path = maps
+        .lines()
+        .filter_map(|l| l.find('/').map(|at| &l[at..]))
+        .find(|p| Path::new(p).file_name().is_some_and(|n| n.to_string_lossy().starts_with(NVRTC.file)));
+    let facts = path.and_then(|p| std::fs::metadata(p).ok().map(|m| (p, m.len(), m.modified().ok())));
+    facts.map_or_else(String::new, |facts| format!("{facts:?}"))
 }
 
 /// The version of the collectives, as `ncclGetVersion` counts: 22809 is 2.28.9.
@@ -73,7 +87,11 @@ fn load(wanted: &Wanted, names: &[&str]) -> Loaded {
             }
         }
         match open(path) {
-            Ok(library) => return Ok(library),
+            // The search by name finds it only if it calls itself so.
+            Ok(library) if names.iter().any(|name| open(Path::new(name)).map(std::mem::forget).is_ok()) => {
+                return Ok(library);
+            }
+            Ok(_) => reasons.push(format!("{} is none of {}", path.display(), names.join(", "))),
             Err(reason) => reasons.push(reason),
         }
     }

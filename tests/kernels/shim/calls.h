@@ -33,6 +33,7 @@ void mbarrier_wait(u64* bar, u32 parity);
 
 // Copies: see copies.cpp.
 void copy_box(void* to, const void* map, u64* bar, i32 x, i32 y, i32 z);
+void prefetch(const void* from, u32 bytes);
 void copy_async(void* to, const void* from, u32 bytes, bool take);
 void copy_async_commit();
 void copy_async_wait(u32 left);

@@ -19,6 +19,11 @@ struct Flight {
 };
 static std::vector<Flight> flying;
 
+void prefetch(const void* from, u32 bytes) {
+    if ((u64)from % 16 || bytes % 16) fault("prefetches %u bytes from %p, which 16 does not divide", bytes, from);
+    if (!inside_region(from, bytes)) fault("prefetches what is outside of every buffer");
+}
+
 void copy_box(void* to, const void* map, u64* bar, i32 x, i32 y, i32 z) {
     const Box& box = *(const Box*)map;
     Mbarrier& b = mbarrier_at(bar);

@@ -107,6 +107,8 @@ inline void mma_16x8x16(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) { mach
 
 // ---- ptx_hopper.cuh ----------------------------------------------------------------------------------------------------
 
+inline void prefetch(const void* from, u32 bytes) { machine::prefetch(from, bytes); }
+
 inline void copy_box(void* to, const TensorMap* map, u64* bar, i32 x, i32 y, i32 z) {
     machine::copy_box(to, map, bar, x, y, z);
 }

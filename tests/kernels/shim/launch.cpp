@@ -69,7 +69,7 @@ struct Fields {
         {"low", &params.low}, {"high", &params.high},
         {"scale", (i32*)&params.scale}, {"softcap", (i32*)&params.softcap}, {"fill", (i32*)&params.fill}, {"empty_row", (i32*)&params.empty_row}};
     std::map<std::string, const void**> pointers{{"q", &params.q}, {"out", (const void**)&params.out}, {"lse", (const void**)&params.lse},
-        {"counter", (const void**)&params.counter}, {"shift", (const void**)&params.shift},
+        {"counter", (const void**)&params.counter}, {"odd", (const void**)&params.odd}, {"shift", (const void**)&params.shift},
         {"first_key", (const void**)&params.first_key}, {"end_key", (const void**)&params.end_key}};
     std::map<std::string, Leaf*> leaves{{"bias", &params.bias}, {"mask", &params.mask}, {"sinks", &params.sinks}};
 };
