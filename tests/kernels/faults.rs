@@ -122,8 +122,8 @@ pub(crate) const BEHIND: &[Fault] = &[
     },
     Fault { name: "rows are done twice", found: " is ", edits: &[("|| !*mark) continue;", ") continue;")] },
     Fault {
-        name: "a race on the marks",
-        found: "race",
+        name: "warps do not agree on whether there are marks",
+        found: "deadlock",
         edits: &[("return block_any(inside &&", "return any_lane(inside &&")],
     },
 ];

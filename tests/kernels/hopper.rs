@@ -135,8 +135,8 @@ fn planted_faults_in_rows_that_are_left_are_caught() {
     p.cast_out = false;
     plant(hopper, &p, faults::LEFT_ROWS);
     // The tile of 192 rows that is left ends within one of 128 of the kernel behind.
-    let mut p = odd_values(64, 64);
-    p.queries(&[rows(0, 1, 260)]);
+    let mut p = Problem::new(2, 1, 64, 64);
+    p.queries(&[rows(0, 1, 260)]).chunk(&[rows(150, 1, 100)]).chunk(&[rows(0, 1, 150)]).causal(0);
     p.chunks[1][0].v[100 * 64..101 * 64].fill(f32::INFINITY);
     (p.low, p.cast_out) = (-60, false);
     plant_in(hopper, &p, faults::BEHIND, |fault| [None, Some(fault)]);
