@@ -162,9 +162,14 @@ fn what_is_wrong_is_named_with_its_exit_status() {
     assert!(message.contains("input_ids"), "{message}");
     let (status, _) = refused(&["check", "README.md"]);
     assert_eq!(status, Some(2));
-    let (status, message) = refused(&["find", "tests/models/llama", "--bind", "mask"]);
+    for command in [&["find", "tests/models/llama"][..], &["opt", "tests/models/llama", "--passes", "find"]] {
+        let (status, message) = refused(&[command, &["--bind", "mask"]].concat());
+        assert_eq!(status, Some(2));
+        assert!(message.contains("--bind mask") && message.contains("input_ids"), "{message}");
+    }
+    let (status, message) = refused(&["opt", "tests/cases/window.txt", "--passes", "find", "--bind", "q"]);
     assert_eq!(status, Some(2));
-    assert!(message.contains("--bind mask") && message.contains("input_ids"), "{message}");
+    assert!(message.contains("--bind q: no value is stored"), "{message}");
     // A folder that is named and holds nothing must not compare nothing.
     let (status, message) = refused(&["eval", "tests/models/llama", "--expect", "nowhere"]);
     assert_eq!(status, Some(2));
@@ -330,5 +335,9 @@ fn other_inputs_find_the_same_unless_they_are_bound() {
     assert!(bound.contains("for the stored value of input_ids alone"), "{bound}");
     let run = stdout(&["run", "tests/models/llama", "--ranks", "2", "--bind", "input_ids"]);
     assert!(run.contains("for the stored value of input_ids alone"), "{run}");
+    // The passes one by one take what the whole takes.
+    let opt = |more: &[&str]| stdout(&[&["opt", "tests/models/llama", "--passes", "find"], more].concat());
+    assert_eq!(opt(&["--bind", "input_ids"]), opt(&[]));
+    assert!(opt(&[]).contains(" = attention ") && !opt(&["--numerics", "exact"]).contains(" = attention "));
     std::fs::remove_dir_all(folder).expect("removed");
 }

@@ -286,6 +286,8 @@ pub(crate) struct Opt {
     /// `// opt ranks=4 rank=1 layout=zigzag strategy=ring`
     #[arg(long, value_name = "a,b,c", value_delimiter = ',', required = true, value_parser = stage)]
     pub(crate) passes: Vec<Stage>,
+    #[command(flatten)]
+    pub(crate) admit: Admit,
     /// Print constants exactly, not by their hash
     #[arg(long)]
     pub(crate) full: bool,

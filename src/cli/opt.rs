@@ -3,8 +3,9 @@
 use super::args::Opt;
 use super::{Stop, model, print};
 use annulus::dump::stages::{Request, Stage, text_after};
+use annulus::import::case::{self, Stored};
 use annulus::ir::Graph;
-use annulus::ir::text::{self, Form};
+use annulus::ir::text::Form;
 use std::io::Read;
 use std::path::Path;
 
@@ -24,15 +25,16 @@ pub(crate) fn run(args: &Opt) -> Result<(), Stop> {
 fn read(args: &Opt) -> Result<(Graph, Request), Stop> {
     let path = &args.model.model;
     let usage = |why: String| Stop::Usage(format!("{}: {why}", name(path)));
-    if !model::is_text(path) {
-        let request = Request::from_header("").map_err(usage)?;
-        return Ok((model::load(&args.model, None)?.graph, request));
-    }
-    model::dims(&args.model)?;
-    let source = read_text(path)?;
-    let request = Request::from_header(&source).map_err(usage)?;
-    let graph = text::parse(&source).map_err(|e| Stop::Usage(format!("{} is no graph\n{e}", name(path))))?;
-    Ok((graph, request))
+    let (case, mut request) = if model::is_text(path) {
+        model::dims(&args.model)?;
+        let source = read_text(path)?;
+        let request = Request::from_header(&source).map_err(usage)?;
+        (case::from_text(&source, Path::new(&name(path)), &Stored::default())?, request)
+    } else {
+        (model::load(&args.model, None)?, Request::from_header("").map_err(usage)?)
+    };
+    request.options.find = args.admit.options(&case)?;
+    Ok((case.graph, request))
 }
 
 /// A path as messages name it.

@@ -26,6 +26,8 @@ pub(super) struct Builder<'a> {
     /// Term and axes of each value inside.
     inside: HashMap<ValueId, (Id, Axes)>,
     nodes: [OpId; 3],
+    /// Where the region ends: PV, or a division after it.
+    last: OpId,
     q: Trace,
     k: Trace,
     swap: bool,
@@ -35,7 +37,10 @@ pub(super) struct Builder<'a> {
     key_axes: Axes,
     joined: Option<Joined>,
     depth: Vec<Dim>,
+    /// V, and its factors that stand in the result.
+    v: Option<(Trace, Vec<Dim>)>,
     narrow: Option<DType>,
+    sums: Option<DType>,
     /// Terms that are 0 or 1.
     truths: HashSet<Id>,
 }
@@ -59,12 +64,13 @@ fn axis_of(list: &[(char, Vec<Dim>)], letter: char) -> Option<&Vec<Dim>> {
 }
 
 impl<'a> Builder<'a> {
-    /// QKᵀ, softmax and PV; the keys on the left of QKᵀ if `swap`.
+    /// QKᵀ, softmax and PV, the region's end; the keys on the left of QKᵀ if `swap`.
     pub(super) fn new(
         graph: &'a Graph,
         order: &'a Order,
         constants: &'a mut Constants,
         nodes: [OpId; 3],
+        last: OpId,
         swap: bool,
     ) -> Result<Builder<'a>, Fail> {
         let mut space = Space::default();
@@ -92,6 +98,7 @@ impl<'a> Builder<'a> {
             leaf_ids: vec![],
             inside: HashMap::new(),
             nodes,
+            last,
             q,
             k,
             swap,
@@ -101,7 +108,9 @@ impl<'a> Builder<'a> {
             key_axes: vec![],
             joined: None,
             depth: vec![],
+            v: None,
             narrow: None,
+            sums: None,
             truths: HashSet::new(),
         };
         b.roles(c, &qa, &ka);
@@ -167,35 +176,47 @@ impl<'a> Builder<'a> {
     /// Writes the term.
     pub(super) fn build(mut self) -> Result<Region, Fail> {
         let [qk, softmax, pv] = self.nodes;
-        let interior = self.interior(qk, pv)?;
-        self.nothing_escapes(&interior, pv)?;
-        for &id in &interior {
-            if id != qk {
-                self.encode(id)?;
-            }
-        }
-        if !interior.contains(&softmax) {
+        let last = self.last;
+        let mut interior = self.interior(qk, last)?;
+        self.nothing_escapes(&interior, last)?;
+        interior.push(last);
+        if !interior.contains(&softmax) || !interior.contains(&pv) {
             return miss("the softmax does not lie between QKᵀ and PV");
         }
-        self.close(pv)
+        // The sums by which PV is divided are told which axis the keys are before it is.
+        let after = self.after(pv);
+        interior.sort_by_key(|id| *id == pv || after.contains(id));
+        for id in interior {
+            match id {
+                _ if id == qk => {}
+                _ if id == pv => self.values(pv)?,
+                _ => self.encode(id)?,
+            }
+        }
+        self.close()
     }
 
-    /// Operations that depend on QKᵀ and on which PV depends, in topological order.
-    fn interior(&self, qk: OpId, pv: OpId) -> Result<Vec<OpId>, Fail> {
+    /// An operation and those before the region's end that depend on it.
+    fn after(&self, id: OpId) -> HashSet<OpId> {
         let graph = self.graph;
-        let mut after: HashSet<OpId> = HashSet::from([qk]);
-        let mut queue = VecDeque::from([qk]);
+        let mut after = HashSet::from([id]);
+        let mut queue = VecDeque::from([id]);
         while let Some(id) = queue.pop_front() {
-            for v in graph.results(id) {
-                for (user, _) in graph.uses(v) {
-                    if self.order.before(user, pv) && after.insert(user) {
-                        queue.push_back(user);
-                    }
+            for (user, _) in graph.results(id).into_iter().flat_map(|v| graph.uses(v)) {
+                if (user == self.last || self.order.before(user, self.last)) && after.insert(user) {
+                    queue.push_back(user);
                 }
             }
         }
+        after
+    }
+
+    /// Operations that depend on QKᵀ and on which the region's end depends, in topological order.
+    fn interior(&self, qk: OpId, last: OpId) -> Result<Vec<OpId>, Fail> {
+        let graph = self.graph;
+        let after = self.after(qk);
         let mut inside: HashSet<OpId> = HashSet::new();
-        let mut stack: Vec<OpId> = graph.operands(pv).iter().map(|v| v.op).collect();
+        let mut stack: Vec<OpId> = graph.operands(last).iter().map(|v| v.op).collect();
         while let Some(id) = stack.pop() {
             if after.contains(&id) && inside.insert(id) && id != qk {
                 stack.extend(graph.operands(id).iter().map(|v| v.op));
@@ -209,10 +230,14 @@ impl<'a> Builder<'a> {
         Ok(list)
     }
 
-    fn nothing_escapes(&self, interior: &[OpId], pv: OpId) -> Result<(), Fail> {
+    fn nothing_escapes(&self, interior: &[OpId], last: OpId) -> Result<(), Fail> {
         let graph = self.graph;
         for &id in interior {
-            let what = if id == self.nodes[1] { "the probabilities" } else { "the scores" };
+            let what = match id {
+                _ if id == self.nodes[1] => "the probabilities",
+                _ if id == self.nodes[2] => "the values' sums before their division",
+                _ => "the scores",
+            };
             for v in graph.results(id) {
                 if graph.is_output(v) {
                     return miss(format!(
@@ -221,7 +246,7 @@ impl<'a> Builder<'a> {
                     ));
                 }
                 for (user, _) in graph.uses(v) {
-                    if user != pv && !interior.contains(&user) && self.order.is_live(user) {
+                    if user != last && !interior.contains(&user) && self.order.is_live(user) {
                         let name = label(graph, user);
                         return miss(format!(
                             "{what} ({}) are also read by {name}: they have to be held whole, which the ring never does",
@@ -282,7 +307,14 @@ impl<'a> Builder<'a> {
             }
             Op::Binary(b) => {
                 let axes = self.broadcast(id, &x)?;
-                let fold = matches!(b, Binary::Mul | Binary::Div | Binary::Eq);
+                // What is added to a sum is none of the biases.
+                let is_sum = |i: &(Id, Axes)| matches!(self.term[i.0], Term::RowSum(_));
+                let row = x.iter().any(|o| self.inside.get(o).is_some_and(is_sum));
+                let fold = row || !matches!(b, Binary::Add | Binary::Sub);
+                if row && *b == Binary::Add {
+                    let bits = |t: &DType| t.bytes();
+                    self.sums = self.sums.into_iter().chain([graph.ty(v).dtype]).max_by_key(bits);
+                }
                 let terms: Vec<Id> =
                     x.iter().map(|&o| self.operand(v, o, &axes, fold)).collect::<Result<_, _>>()?;
                 let swap = !self.inside.contains_key(&x[0]);
@@ -293,6 +325,8 @@ impl<'a> Builder<'a> {
                     Binary::Sub => Term::Sub([terms[0], terms[1]]),
                     Binary::Div => Term::Div([terms[0], terms[1]]),
                     Binary::Eq => Term::Eq([a, c]),
+                    Binary::Max => Term::Max([a, c]),
+                    Binary::Pow => Term::Pow([terms[0], terms[1]]),
                     other => Term::Unknown(Unknown(other.name().into()), terms),
                 };
                 self.note_narrow(v, !fold);
@@ -541,7 +575,7 @@ impl<'a> Builder<'a> {
     }
 
     /// PV: traces V and checks that all keys are contracted.
-    fn close(mut self, pv: OpId) -> Result<Region, Fail> {
+    fn values(&mut self, pv: OpId) -> Result<(), Fail> {
         let graph = self.graph;
         let x = graph.operands(pv);
         let Op::Contract(c) = graph.op(pv) else { return miss("PV is no contraction") };
@@ -579,20 +613,33 @@ impl<'a> Builder<'a> {
             .map(|l| axis_of(&pa, l).or_else(|| axis_of(&va, l)).cloned().unwrap_or_default())
             .collect();
         let leaf = self.term.add(Term::Leaf(V));
-        self.term.add(Term::Pv([p, leaf]));
+        let product = self.term.add(Term::Pv([p, leaf]));
+        self.inside.insert(graph.result(pv), (product, out));
+        self.v = Some((v, depth_v));
+        Ok(())
+    }
+
+    /// The region, once everything in it is written.
+    fn close(self) -> Result<Region, Fail> {
+        let end = self.graph.result(self.last);
+        let (Some((_, out)), Some((v, depth_v)), Some(keys)) = (self.inside.get(&end), self.v, self.keys)
+        else {
+            return miss("no softmax over the keys before PV");
+        };
         let s = &self.space;
         Ok(Region {
-            keys,
+            keys: s.resolve(&keys),
             depth: s.resolve(&self.depth),
             depth_v: s.resolve(&depth_v),
             shared: s.resolve_all(&self.shared),
             free: s.resolve_all(&self.free),
-            out: (graph.result(pv), s.resolve_all(&out)),
+            out: (end, s.resolve_all(out)),
             term: self.term,
             leaves: self.leaves,
             operands: [self.q, self.k, v],
             nodes: self.nodes,
             narrow: self.narrow,
+            sums: self.sums,
             space: self.space,
         })
     }

@@ -85,6 +85,8 @@ define_language! {
         "neg" = Neg([Id; 1]),
         "tanh" = Tanh([Id; 1]),
         "exp" = Exp([Id; 1]),
+        "pow" = Pow([Id; 2]),
+        "max" = Max([Id; 2]),
         "reciprocal" = Reciprocal([Id; 1]),
         "log" = Log([Id; 1]),
         "isnan" = IsNan([Id; 1]),
@@ -96,6 +98,8 @@ define_language! {
         "rmin" = RowMin([Id; 1]),
         "rsum" = RowSum([Id; 1]),
         "rmean" = RowMean([Id; 1]),
+        // (rmax-or-zero x): the row's maximum, but 0 where that is −∞
+        "rmax-or-zero" = RowMaxOrZero([Id; 1]),
         "to-f64" = ToF64([Id; 1]),
         "to-f32" = ToF32([Id; 1]),
         "to-f16" = ToF16([Id; 1]),
@@ -145,6 +149,8 @@ pub(super) struct LeafFacts {
     pub(super) row: bool,
     /// The condition of which it is 1 where that is true, and 0 elsewhere.
     pub(super) truth: Option<Leaf>,
+    /// Whether each of its elements is 0 or 1.
+    pub(super) binary: bool,
     /// The leaf m of 0 and 1, and the number f, of which it is (1 − m)·f.
     pub(super) inverse: Option<(Leaf, f64)>,
 }
@@ -177,6 +183,8 @@ pub(super) struct Fact {
 pub(super) struct Facts {
     /// By number of the leaf.
     pub(super) leaves: Vec<LeafFacts>,
+    /// A sum of at least 1 does not change if so much is added to it.
+    pub(super) swallowed: f64,
 }
 
 impl Facts {
@@ -194,6 +202,7 @@ impl Analysis<Term> for Facts {
         let root = matches!(node, Term::Qk(_) | Term::Scores(_));
         let row = match node {
             Term::RowMax(_) | Term::RowMin(_) | Term::RowSum(_) | Term::RowMean(_) => true,
+            Term::RowMaxOrZero(_) => true,
             Term::RowEmpty(_) | Term::Number(_) => true,
             Term::Leaf(l) => egraph.analysis.leaves.get(l.0).is_some_and(|f| f.row),
             Term::Qk(_) | Term::Scores(_) | Term::Unknown(..) | Term::Join(_) => false,

@@ -52,7 +52,7 @@ mod values;
 
 use crate::eval::Constants;
 use crate::ir::{DType, Graph, Op, OpId, Tensor, ValueId};
-use lang::{Leaf, LeafFacts, Term};
+use lang::{Facts, Leaf, LeafFacts, Term};
 use masks::Context;
 use region::{Fail, Order, Region, label};
 use rewrite::Rewritten;
@@ -259,7 +259,7 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> Found
                         );
                     }
                     let nodes = rewrite::sources(graph, &region);
-                    let name = label(graph, region.nodes[2]);
+                    let name = label(graph, region.out.0.op);
                     (done, nodes, name)
                 }
                 Err(Fail::Miss(reason)) => {
@@ -309,7 +309,12 @@ fn written_out(
     id: OpId,
 ) -> Result<(Rewritten, Region), Fail> {
     let region = region::region(cx.graph, order, constants, id)?;
-    let facts = leaf_facts(cx, &region);
+    // Half the distance from 1 to the next number.
+    let swallowed = match region.sums {
+        Some(DType::F64) => f64::EPSILON / 2.0,
+        _ => f64::from(f32::EPSILON) / 2.0,
+    };
+    let facts = Facts { leaves: leaf_facts(cx, &region), swallowed };
     let normal = solver
         .solve(&region.term, &facts, cx.admitted)
         .map_err(|why| Fail::Miss(region.with_names(cx.graph, &why)))?;
@@ -349,6 +354,8 @@ fn leaf_facts(cx: &mut Context<'_>, region: &Region) -> Vec<LeafFacts> {
         if masks.is_empty() {
             continue;
         }
+        let known = cx.values.get(cx.graph, cx.constants, leaf.value);
+        fact.binary = known.is_some_and(|p| cx.values.all(&p, &[(0.0, 0.0), (1.0, 1.0)]));
         let of = |l: &Leaf| Some((*l, masks::inverse(cx, value(l)?, leaf.value)?));
         fact.inverse = masks.iter().find_map(of);
         let constant = cx.constants.value(cx.graph, leaf.value, trace::CONSTANT_LIMIT);

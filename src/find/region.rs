@@ -45,7 +45,7 @@ pub(super) struct Region {
     pub(super) operands: [Trace; 3],
     /// QKᵀ, the softmax, and PV.
     pub(super) nodes: [OpId; 3],
-    /// PV's result and its axes.
+    /// The result and its axes: PV's, or what is left of it after a division.
     pub(super) out: (ValueId, Axes),
     /// Factors of the key axis, in their order.
     pub(super) keys: Vec<Dim>,
@@ -59,6 +59,8 @@ pub(super) struct Region {
     pub(super) free: Axes,
     /// A half type in which something is added to or chosen for the scores.
     pub(super) narrow: Option<DType>,
+    /// The widest type in which a number is added to a sum of exponentials.
+    pub(super) sums: Option<DType>,
 }
 
 impl Region {
@@ -143,42 +145,92 @@ impl Order {
     }
 }
 
-/// Whether it is a softmax, or spells one: a quotient of exp and its sum, or exp(x − ln Σ exp(x)).
-pub(super) fn is_anchor(graph: &Graph, id: OpId) -> bool {
-    let x = graph.operands(id);
-    let exp = |v: ValueId| matches!(graph.op(v.op), Op::Unary(Unary::Exp));
-    // Behind what only moves or converts.
-    let plain = |mut v: ValueId| {
-        while let Op::Reshape(_) | Op::Broadcast(_) | Op::Cast(_) = graph.op(v.op) {
-            v = graph.operands(v.op)[0];
+/// Operations that an exponential or a sum is looked for behind.
+const SPELLING_LIMIT: usize = 5;
+
+/// Behind what only moves or converts.
+fn plain(graph: &Graph, mut v: ValueId) -> ValueId {
+    while let Op::Reshape(_) | Op::Broadcast(_) | Op::Permute(_) | Op::Cast(_) = graph.op(v.op) {
+        v = graph.operands(v.op)[0];
+    }
+    v
+}
+
+/// Whether it is an exponential, or one of which a mask has left something.
+fn exponential(graph: &Graph, v: ValueId, limit: usize) -> bool {
+    let op = plain(graph, v).op;
+    let below = |v: &ValueId| limit > 0 && exponential(graph, *v, limit - 1);
+    match graph.op(op) {
+        Op::Unary(Unary::Exp) => true,
+        Op::Binary(Binary::Pow) => graph.as_constant(plain(graph, graph.operands(op)[0])).is_some(),
+        Op::Binary(Binary::Mul) => graph.operands(op).iter().any(below),
+        Op::Select => graph.operands(op)[1..].iter().any(below),
+        _ => false,
+    }
+}
+
+/// Whether it is a sum of exponentials, or one that is kept from 0.
+fn summed(graph: &Graph, v: ValueId, limit: usize) -> bool {
+    let op = plain(graph, v).op;
+    let x = graph.operands(op);
+    let below = |v: &ValueId| limit > 0 && summed(graph, *v, limit - 1);
+    match graph.op(op) {
+        Op::Reduce { kind: Reduction::Sum, .. } => exponential(graph, x[0], limit),
+        Op::Contract(_) => {
+            x.iter().any(|&v| graph.as_constant(plain(graph, v)).is_some())
+                && x.iter().any(|&v| exponential(graph, v, limit))
         }
-        v
+        Op::Binary(Binary::Add | Binary::Max) => x.iter().any(below),
+        Op::Select => x[1..].iter().any(below),
+        _ => false,
+    }
+}
+
+/// What a sum of exponentials divides.
+fn dividend(graph: &Graph, id: OpId) -> Option<ValueId> {
+    let x = graph.operands(id);
+    let sum = |v: ValueId| summed(graph, v, SPELLING_LIMIT);
+    let inverse = |v: ValueId| {
+        let op = plain(graph, v).op;
+        matches!(graph.op(op), Op::Unary(Unary::Reciprocal)) && sum(graph.operands(op)[0])
     };
-    let sum = |v: ValueId| {
-        let v = plain(v);
-        let sums = matches!(graph.op(v.op), Op::Reduce { kind: Reduction::Sum, .. });
-        sums.then(|| plain(graph.operands(v.op)[0])).filter(|&e| exp(e))
-    };
+    match graph.op(id) {
+        Op::Binary(Binary::Div) if sum(x[1]) => Some(x[0]),
+        Op::Binary(Binary::Mul) if inverse(x[1]) => Some(x[0]),
+        Op::Binary(Binary::Mul) if inverse(x[0]) => Some(x[1]),
+        _ => None,
+    }
+}
+
+/// The product of exponentials and values that their sum divides afterwards, and its exponentials.
+fn divided_after(graph: &Graph, id: OpId) -> Option<(OpId, ValueId)> {
+    let product = plain(graph, dividend(graph, id)?).op;
+    let exponentials =
+        graph.operands(product).into_iter().find(|&v| exponential(graph, v, SPELLING_LIMIT))?;
+    matches!(graph.op(product), Op::Contract(_)).then_some((product, exponentials))
+}
+
+/// Whether it is a softmax, or spells one: a quotient of exponentials and their sum, before the product with the values or after
+/// it, or exp(x − ln Σ exp(x)).
+pub(super) fn is_anchor(graph: &Graph, id: OpId) -> bool {
     let log = |v: ValueId| {
-        let v = plain(v);
-        matches!(graph.op(v.op), Op::Unary(Unary::Log)) && sum(graph.operands(v.op)[0]).is_some()
+        let op = plain(graph, v).op;
+        matches!(graph.op(op), Op::Unary(Unary::Log)) && summed(graph, graph.operands(op)[0], SPELLING_LIMIT)
     };
     match graph.op(id) {
         Op::Softmax { .. } => true,
-        Op::Binary(Binary::Div) => exp(plain(x[0])) && sum(x[1]) == Some(plain(x[0])),
-        Op::Binary(Binary::Mul) => {
-            let inverse = plain(x[1]);
-            exp(plain(x[0]))
-                && matches!(graph.op(inverse.op), Op::Unary(Unary::Reciprocal))
-                && sum(graph.operands(inverse.op)[0]) == Some(plain(x[0]))
+        Op::Unary(Unary::Exp) => {
+            let less = graph.operands(id)[0].op;
+            matches!(graph.op(less), Op::Binary(Binary::Sub)) && {
+                let lse = plain(graph, graph.operands(less)[1]);
+                let sum = matches!(graph.op(lse.op), Op::Binary(Binary::Add));
+                log(lse) || (sum && graph.operands(lse.op).iter().any(|&o| log(o)))
+            }
         }
-        Op::Unary(Unary::Exp) if matches!(graph.op(x[0].op), Op::Binary(Binary::Sub)) => {
-            let lse = plain(graph.operands(x[0].op)[1]);
-            log(lse)
-                || (matches!(graph.op(lse.op), Op::Binary(Binary::Add))
-                    && graph.operands(lse.op).iter().any(|&o| log(o)))
+        _ => {
+            dividend(graph, id).is_some_and(|x| exponential(graph, x, SPELLING_LIMIT))
+                || divided_after(graph, id).is_some()
         }
-        _ => false,
     }
 }
 
@@ -247,16 +299,24 @@ pub(super) fn region(
     if !order.live.contains(&anchor) {
         return Err(Fail::NotAttention);
     }
-    let Some(pv) = contraction_ahead(graph, order, anchor) else { return Err(Fail::NotAttention) };
+    // Where the sum divides after PV, the region ends there.
+    let (pv, last, from) = match divided_after(graph, anchor) {
+        Some((pv, exponentials)) => (pv, anchor, exponentials),
+        None => {
+            let Some(pv) = contraction_ahead(graph, order, anchor) else { return Err(Fail::NotAttention) };
+            let from = dividend(graph, anchor).unwrap_or(graph.operands(anchor)[0]);
+            (pv, pv, from)
+        }
+    };
     let mut first = None;
-    for qk in contractions_behind(graph, graph.operands(anchor)[0]) {
+    for qk in contractions_behind(graph, from) {
         let x = graph.operands(qk);
         let keys_are_weights = x.iter().any(|&v| !order.is_dynamic(v));
         if keys_are_weights || !graph.ty(x[0]).dtype.is_float() {
             continue;
         }
         let attempt = |swap, constants: &mut Constants| {
-            Builder::new(graph, order, constants, [qk, anchor, pv], swap).and_then(Builder::build)
+            Builder::new(graph, order, constants, [qk, anchor, pv], last, swap).and_then(Builder::build)
         };
         let result = match attempt(false, constants) {
             Err(Fail::Swapped) => attempt(true, constants),

@@ -133,7 +133,14 @@ pub(super) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
     if let Some(a) = applied.iter().find(|a| !cx.admitted.contains(&a.numerics)) {
         return Err(format!("{} is of class {}, which is not admitted", a.rule, a.numerics.name()));
     }
-    let sinks = normal.sinks.as_ref().map(|l| leaf(cx, region, &scores, l)).transpose()?;
+    let sinks = match &normal.sinks {
+        None => None,
+        Some(Factor::Leaf(l)) => Some(leaf(cx, region, &scores, l)?),
+        Some(Factor::Number(x)) => {
+            let sink = Tensor::from_f64(acc, [1; 4], &[*x]).ok_or("a sink is no number")?;
+            Some(cx.graph.constant(&format!("{}.sink", cx.graph.value(region.out.0).name.clone()), sink))
+        }
+    };
     let no_keys = sizes.kv_len == 0;
     let mut inputs = vec![q, k, v];
     inputs.extend(&plan.leaves);

@@ -136,6 +136,21 @@ fn power_of_two(x: f64) -> bool {
     x.is_normal() && x.to_bits() & ((1 << 52) - 1) == 0
 }
 
+/// Whether `?k` is a leaf of 0 and 1.
+fn binary(v: &View<'_>) -> Option<f64> {
+    v.egraph.analysis.leaf(v.fact("?k"))?.binary.then_some(0.0)
+}
+
+/// Whether the number `?c` is above 0 and does not change a sum of at least 1 to which it is added.
+fn swallowed(v: &View<'_>) -> Option<f64> {
+    v.number("?c").filter(|&c| c > 0.0 && c <= v.egraph.analysis.swallowed)
+}
+
+/// Whether the number `?c` is above 0, and not above 1.
+fn at_most_one(v: &View<'_>) -> Option<f64> {
+    v.number("?c").filter(|&c| c > 0.0 && c <= 1.0)
+}
+
 /// The fill of a multiplied mask: `m` is 0 or 1, and `a` (negated if `sign` is −1) is 0 where m is 1 and one number
 /// where m is 0.
 fn multiplied(v: &View<'_>, sign: f64) -> Option<f64> {
@@ -403,6 +418,124 @@ rules! {
         if |v| v.fact("?x").score.then_some(0.0).and(v.of_rows("?m"));
     "exp(x − lse) is softmax";
     |d| d.scores("(exp (sub (qk $0 $1) (add (log (rsum (exp (sub (qk $0 $1) (rmax (qk $0 $1)))))) (rmax (qk $0 $1)))))");
+
+    "power" Rounding "(pow ?c ?x)" => "(exp (mul ?x ?n))"
+        if |v| v.fact("?x").score.then_some(0.0).and(v.number("?c")).filter(|&c| c > 0.0).map(f64::ln);
+    "c to the power of x is exp(x·ln c)";
+    |d| d.scores("(pow 2 (sub (qk $0 $1) (rmax (qk $0 $1))))");
+
+    "scale-of-shifted" Reassociation "(mul (sub ?x ?m) ?c)" => "(sub (mul ?x ?c) (mul ?m ?c))"
+        if |v| v.fact("?x").score.then_some(0.0).and(v.of_rows("?m")).and(v.number("?c"));
+    "a factor on a difference is one on both";
+    |d| { let c = d.number(); d.scores(&format!("(mul (sub (qk $0 $1) (rmax (qk $0 $1))) {c})")) };
+
+    "masked-exp" Domain "(mul (exp (sub ?x ?m)) ?k)" => "(exp (sub (keep ?x (nonzero ?k)) ?m))"
+        if |v| v.normal("?x").and(v.of_rows("?m")).and(binary(v));
+    "exp times 0 is exp(−∞), times 1 it stays";
+    |d| d.scores("(mul (exp (sub (scores $0 $1 0.5) (rmax (scores $0 $1 0.5)))) $10)");
+
+    "masked-plain-exp" Domain "(mul (exp ?x) ?k)" => "(exp (keep ?x (nonzero ?k)))"
+        if |v| v.normal("?x").and(binary(v));
+    "exp times 0 is exp(−∞), times 1 it stays";
+    |d| d.scores("(mul (exp (scores $0 $1 0.5)) $10)");
+
+    "kept-exp" Domain "(where ?c (exp (sub ?x ?m)) 0)" => "(exp (sub (keep ?x ?c) ?m))"
+        if |v| v.normal("?x").and(v.of_rows("?m")).and(v.outside("?c"));
+    "0 is exp(−∞)";
+    |d| d.scores("(where $3 (exp (sub (scores $0 $1 0.5) (rmax (scores $0 $1 0.5)))) 0)");
+
+    "dropped-exp" Domain "(where ?c 0 (exp (sub ?x ?m)))" => "(exp (sub (keep ?x (not ?c)) ?m))"
+        if |v| v.normal("?x").and(v.of_rows("?m")).and(v.outside("?c"));
+    "0 is exp(−∞)";
+    |d| d.scores("(where $3 0 (exp (sub (scores $0 $1 0.5) (rmax (scores $0 $1 0.5)))))");
+
+    "kept-plain-exp" Domain "(where ?c (exp ?x) 0)" => "(exp (keep ?x ?c))"
+        if |v| v.normal("?x").and(v.outside("?c"));
+    "0 is exp(−∞)";
+    |d| d.scores("(where $3 (exp (scores $0 $1 0.5)) 0)");
+
+    "dropped-plain-exp" Domain "(where ?c 0 (exp ?x))" => "(exp (keep ?x (not ?c)))"
+        if |v| v.normal("?x").and(v.outside("?c"));
+    "0 is exp(−∞)";
+    |d| d.scores("(where $3 0 (exp (scores $0 $1 0.5)))");
+
+    "masked-twice" Exact "(keep (keep ?x ?c) (nonzero ?k))" => "(keep ?x ?c)"
+        if |v| (v.egraph.analysis.leaf(v.fact("?k"))?.truth == Some(v.fact("?c").leaf?)).then_some(0.0);
+    "a mask once more masks nothing more";
+    |d| d.scores("(keep (keep (scores $0 $1 0.5) $3) (nonzero $10))");
+
+    "kept-twice" Exact "(keep (keep ?x ?c) ?c)" => "(keep ?x ?c)" if |v| v.normal("?x");
+    "a mask once more masks nothing more";
+    |d| d.scores("(keep (keep (scores $0 $1 0.5) $3) $3)");
+
+    "max-or-zero" Domain "(where (isinf (rmax ?x)) 0 (rmax ?x))" => "(rmax-or-zero ?x)"
+        if |v| v.fact("?x").score.then_some(0.0);
+    "the maximum, but 0 for a row without a key";
+    |d| d.scores("(where (isinf (rmax (keep (qk $0 $1) $3))) 0 (rmax (keep (qk $0 $1) $3)))");
+
+    "max-or-zero-by-value" Exact "(where (eq (rmax ?x) -inf) 0 (rmax ?x))" => "(rmax-or-zero ?x)"
+        if |v| v.fact("?x").score.then_some(0.0);
+    "the maximum, but 0 for a row without a key";
+    |d| d.scores("(where (eq (rmax (keep (qk $0 $1) $3)) -inf) 0 (rmax (keep (qk $0 $1) $3)))");
+
+    "bounded-sum" Domain "(max (rsum (exp (sub ?x (rmax ?x)))) ?c)" => "(rsum (exp (sub ?x (rmax ?x))))"
+        if |v| v.fact("?x").score.then_some(0.0).and(at_most_one(v));
+    "the sum of exp(x − max) is at least 1, or there is no key";
+    |d| d.scores("(max (rsum (exp (sub (qk $0 $1) (rmax (qk $0 $1))))) 0.001)");
+
+    "sum-and-a-little" Rounding "(add (rsum (exp (sub ?x (rmax ?x)))) ?c)" => "(rsum (exp (sub ?x (rmax ?x))))"
+        if |v| v.fact("?x").score.then_some(0.0).and(swallowed(v));
+    "the sum of exp(x − max) is at least 1, and swallows so small a number";
+    |d| d.scores("(add (rsum (exp (sub (qk $0 $1) (rmax (qk $0 $1))))) 1e-20)");
+
+    "bounded-sum-of-empty" Domain
+        "(div (exp (sub ?x (rmax-or-zero ?x))) (max (rsum (exp (sub ?x (rmax-or-zero ?x)))) ?c))" => "(zero-empty ?x)"
+        if |v| v.ready("?x").and(at_most_one(v));
+    "the sum of exp(x − max) is at least 1, or 0 for a row without a key, whose quotients the bound makes 0";
+    |d| d.scores("(div (exp (sub (keep (scores $0 $1 0.5) $3) (rmax-or-zero (keep (scores $0 $1 0.5) $3)))) \
+        (max (rsum (exp (sub (keep (scores $0 $1 0.5) $3) (rmax-or-zero (keep (scores $0 $1 0.5) $3))))) 1e-6))");
+
+    "sum-and-a-little-of-empty" Rounding
+        "(div (exp (sub ?x (rmax-or-zero ?x))) (add (rsum (exp (sub ?x (rmax-or-zero ?x)))) ?c))" => "(zero-empty ?x)"
+        if |v| v.ready("?x").and(swallowed(v));
+    "the sum of exp(x − max) swallows the number, or is 0 for a row without a key, whose quotients are then 0";
+    |d| d.scores("(div (exp (sub (keep (scores $0 $1 0.5) $3) (rmax-or-zero (keep (scores $0 $1 0.5) $3)))) \
+        (add (rsum (exp (sub (keep (scores $0 $1 0.5) $3) (rmax-or-zero (keep (scores $0 $1 0.5) $3))))) 1e-20))");
+
+    "sum-unless-zero" Domain
+        "(div (exp (sub ?x (rmax-or-zero ?x))) (where (eq (rsum (exp (sub ?x (rmax-or-zero ?x)))) 0) ?c (rsum (exp (sub ?x (rmax-or-zero ?x))))))"
+        => "(zero-empty ?x)"
+        if |v| v.ready("?x").and(v.number("?c").filter(|&c| c != 0.0));
+    "a row without a key has a sum of 0, instead of which another number makes its quotients 0";
+    |d| d.scores("(div (exp (sub (keep (scores $0 $1 0.5) $3) (rmax-or-zero (keep (scores $0 $1 0.5) $3)))) \
+        (where (eq (rsum (exp (sub (keep (scores $0 $1 0.5) $3) (rmax-or-zero (keep (scores $0 $1 0.5) $3))))) 0) 1 \
+        (rsum (exp (sub (keep (scores $0 $1 0.5) $3) (rmax-or-zero (keep (scores $0 $1 0.5) $3)))))))");
+
+    "one-more-in-sum" Domain "(div (exp ?x) (add (rsum (exp ?x)) ?c))" => "(softmax (sink ?x ?n))"
+        if |v| v.normal("?x").and(v.number("?c")).filter(|&c| c > 0.0).map(f64::ln);
+    "a number beside the sum of exp is a sink, of its logarithm";
+    |d| d.scores("(div (exp (scores $0 $1 0.5)) (add (rsum (exp (scores $0 $1 0.5))) 2))");
+
+    "one-more-in-shifted-sum" Domain
+        "(div (exp (sub ?x ?m)) (add (rsum (exp (sub ?x ?m))) (exp (mul ?m -1))))" => "(softmax (sink ?x ?n))"
+        if |v| v.normal("?x").and(v.of_rows("?m"));
+    "exp(−m) beside the sum of exp(x − m) is a sink of 0";
+    |d| d.scores("(div (exp (sub (scores $0 $1 0.5) (rmax (scores $0 $1 0.5)))) \
+        (add (rsum (exp (sub (scores $0 $1 0.5) (rmax (scores $0 $1 0.5))))) (exp (mul (rmax (scores $0 $1 0.5)) -1))))");
+
+    "sum-second" Exact "(add (exp ?m) (rsum ?x))" => "(add (rsum ?x) (exp ?m))" if |v| v.of_rows("?m");
+    "the terms of a sum change places";
+    |d| d.scores("(add (exp (rmax (qk $0 $1))) (rsum (qk $0 $1)))");
+
+    "reciprocal-first" Exact "(mul (reciprocal ?y) ?x)" => "(mul ?x (reciprocal ?y))"
+        if |v| v.fact("?y").score.then_some(0.0).and(v.fact("?x").score.then_some(0.0));
+    "the factors of a product change places";
+    |d| d.scores("(mul (reciprocal (rsum (exp (qk $0 $1)))) (qk $0 $1))");
+
+    "divided-before-values" Rounding "(div (pv ?e ?v) ?r)" => "(pv (div ?e ?r) ?v)"
+        if |v| v.fact("?e").score.then_some(0.0).and(v.of_rows("?r"));
+    "a divisor that all of a row share divides before the product with the values";
+    |d| d.output("(div (pv (exp (qk $0 $1)) $6) (rsum (exp (qk $0 $1))))");
 
     "factor-of-probabilities" Reassociation "(pv (mul ?p ?m) ?v)" => "(times (pv ?p ?v) ?m)"
         if |v| v.fact("?p").score.then_some(0.0).and(v.number("?m").or(v.row_leaf("?m")));

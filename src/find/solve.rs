@@ -44,7 +44,7 @@ pub(super) enum LeafOp {
     Times(f64),
 }
 
-/// Something that multiplies.
+/// A number, or one for each row.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Factor {
     /// A number.
@@ -74,7 +74,7 @@ pub(super) struct Normal {
     /// Biases and masks after that.
     pub(super) steps: Vec<Step>,
     /// One more score of each row, without a value.
-    pub(super) sinks: Option<LeafRef>,
+    pub(super) sinks: Option<Factor>,
     /// Whether a row without a key gives zeros.
     pub(super) zero_empty: bool,
     /// Factors on Q, beside the scale.
@@ -97,26 +97,27 @@ pub(super) struct Solver {
 type Solved = (Vec<LeafFacts>, Result<Normal, String>);
 
 /// Equal structure: the same nodes in the same order.
-type Key = (Vec<Term>, Vec<Numerics>);
+type Key = (Vec<Term>, Vec<Numerics>, u64);
 
 impl Solver {
     /// The normal form, or the operation that stands in its way.
     pub(super) fn solve(
         &mut self,
         term: &RecExpr<Term>,
-        leaves: &[LeafFacts],
+        facts: &Facts,
         admitted: &[Numerics],
     ) -> Result<Normal, String> {
-        let key = (term.as_ref().to_vec(), admitted.to_vec());
+        let leaves = &facts.leaves;
+        let key = (term.as_ref().to_vec(), admitted.to_vec(), facts.swallowed.to_bits());
         let known = self.known.entry(key).or_default();
         if let Some((_, r)) = known.iter().find(|(l, _)| l == leaves) {
             return r.clone();
         }
         self.work.regions += 1;
         let work = &mut self.work;
-        let result = solve(term, leaves, admitted, work);
+        let result = solve(term, facts, admitted, work);
         let result = result.map_err(|why| {
-            let all = solve(term, leaves, &Numerics::ALL, work);
+            let all = solve(term, facts, &Numerics::ALL, work);
             let missing = |n: &Normal| {
                 let m: Vec<&str> = Numerics::ALL
                     .iter()
@@ -145,7 +146,7 @@ fn tree_size(term: &RecExpr<Term>) -> usize {
 
 fn solve(
     term: &RecExpr<Term>,
-    leaves: &[LeafFacts],
+    facts: &Facts,
     admitted: &[Numerics],
     work: &mut Work,
 ) -> Result<Normal, String> {
@@ -155,7 +156,7 @@ fn solve(
         ));
     }
     let rules: Vec<_> = RULES.iter().filter(|r| admitted.contains(&r.numerics)).map(Rule::rewrite).collect();
-    let mut runner = Runner::<Term, Facts>::new(Facts { leaves: leaves.to_vec() })
+    let mut runner = Runner::<Term, Facts>::new(facts.clone())
         .with_explanations_enabled()
         .without_explanation_length_optimization()
         .with_iter_limit(ITERATION_LIMIT)
@@ -213,13 +214,14 @@ impl CostFunction<Term> for Cost {
 fn read(best: &RecExpr<Term>) -> Result<Normal, String> {
     let node = |id: &Id| &best[*id];
     let number = |id: &Id| if let Term::Number(n) = node(id) { Some(n.get()) } else { None };
+    let factor = |id: &Id| match number(id) {
+        Some(x) => Ok(Factor::Number(x)),
+        None => leaf_ref(best, *id).map(Factor::Leaf),
+    };
     let mut top = &best[best.root()];
     let mut on_result = vec![];
     while let Term::Times([a, m]) = top {
-        on_result.push(match number(m) {
-            Some(x) => Factor::Number(x),
-            None => Factor::Leaf(leaf_ref(best, *m)?),
-        });
+        on_result.push(factor(m)?);
         top = node(a);
     }
     let (mut at, v, zero_empty) = match top {
@@ -241,7 +243,7 @@ fn read(best: &RecExpr<Term>) -> Result<Normal, String> {
         applied: vec![],
     };
     if let Term::Sink([s, b]) = node(at) {
-        n.sinks = Some(leaf_ref(best, *b)?);
+        n.sinks = Some(factor(b)?);
         at = s;
     }
     loop {
@@ -294,6 +296,22 @@ fn obstacle(best: &RecExpr<Term>) -> String {
         matches!(t, Term::Scores(_) | Term::Cap(_) | Term::Bias(_) | Term::Keep(_) | Term::Replace(_))
     };
     let done = |t: &Term| matches!(t, Term::Softmax(_) | Term::ZeroEmpty(_));
+    for node in best.as_ref() {
+        let child = |id: &Id| &best[*id];
+        match node {
+            Term::Add([a, b]) | Term::Max([a, b]) if matches!(child(a), Term::RowSum(_)) => {
+                let does = if matches!(node, Term::Add(_)) { "has added to it" } else { "is at least" };
+                return format!(
+                    "the sum of exp {does} {}, beside which it is not proved to be large: the probabilities need not add up to 1",
+                    name_of(child(b))
+                );
+            }
+            Term::Mul([a, b]) if matches!((child(a), child(b)), (Term::Exp(_), Term::Leaf(_))) => {
+                return format!("exp is multiplied by {}, which is not known to be 0 or 1", child(b));
+            }
+            _ => {}
+        }
+    }
     for node in best.as_ref() {
         let over = |f: &dyn Fn(&Term) -> bool| node.children().iter().any(|c| f(&best[*c]));
         let by_leaf = |x: &Id| match &best[*x] {
