@@ -24,6 +24,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 PARTS = [
@@ -112,6 +113,17 @@ def run(command, seconds, capture=True):
 
 def last(output, n=1):
     return " · ".join(output.strip().splitlines()[-n:])
+
+
+def environment():
+    """Where the binary finds NVRTC, that of torch last, and keeps its kernels."""
+    import nvidia
+
+    folders = [os.path.join(root, "cu13", "lib") for root in nvidia.__path__]
+    there = [os.environ["LD_LIBRARY_PATH"]] if os.environ.get("LD_LIBRARY_PATH") else []
+    os.environ["LD_LIBRARY_PATH"] = os.pathsep.join(there + [f for f in folders if os.path.isdir(f) and f not in there])
+    if not os.environ.get("HOME"):
+        os.environ.setdefault("XDG_CACHE_HOME", os.path.join(tempfile.gettempdir(), "annulus-cache"))
 
 
 def compile_all(r):
@@ -220,7 +232,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="few lengths")
     parser.add_argument("--skip", type=names, default=set(), help="parts to leave out")
     parser.add_argument("--only", type=names, default=set(), help="the parts to run")
-    parser.add_argument("--limit", type=float, default=240, help="seconds after which no part is begun")
+    parser.add_argument("--limit", type=float, default=270, help="seconds after which no part is begun")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--begin", type=float, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -236,6 +248,10 @@ def main():
     import steps
 
     if not args.child:
+        try:
+            environment()
+        except ImportError:
+            pass  # torch has no NVRTC of its own: the toolkit's is taken
         r.out(f"# Attention forward on {torch.cuda.get_device_name()}, {datetime.date.today()}\n")
         asked = ["nvidia-smi", "--query-gpu=driver_version,power.limit,clocks.max.sm", "--format=csv,noheader"]
         driver = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
