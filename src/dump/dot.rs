@@ -1,9 +1,9 @@
 //! A graph as DOT: a box an operation, an arrow a use. Regions of a rank's program are clusters.
 
 use super::is_unsafe;
+use crate::ir::narrow::{bf16_from_f64, f16_from_f64};
 use crate::ir::{Collective, Constant, Data, Graph, Op, OpId, ValueId};
 use crate::layout::Progression;
-use half::{bf16, f16};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -208,8 +208,8 @@ fn constant(c: &Constant) -> String {
 fn elements(data: &Data) -> Vec<String> {
     match data {
         Data::F32(d) => d.iter().map(number).collect(),
-        Data::F16(d) => d.iter().map(|&x| narrow(x.to_f64(), |y| f16::from_f64(y) == x)).collect(),
-        Data::BF16(d) => d.iter().map(|&x| narrow(x.to_f64(), |y| bf16::from_f64(y) == x)).collect(),
+        Data::F16(d) => d.iter().map(|&x| narrow(x.to_f64(), |y| f16_from_f64(y) == x)).collect(),
+        Data::BF16(d) => d.iter().map(|&x| narrow(x.to_f64(), |y| bf16_from_f64(y) == x)).collect(),
         _ => data.to_f64().iter().map(number).collect(),
     }
 }

@@ -1,7 +1,8 @@
 //! Functions of one, two and three elements, and conversions.
 
-use super::number::{Element, Real, Scalar, bf16_from_f64, f16_from_f64, same, with_real, with_scalar, wrap};
+use super::number::{Element, Real, Scalar, same, with_real, with_scalar, wrap};
 use super::walk::{Walk, broadcast_strides};
+use crate::ir::narrow::{bf16_from_f64, f16_from_f64};
 use crate::ir::{Binary, DType, Data, Type, Unary};
 use half::{bf16, f16};
 

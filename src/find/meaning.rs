@@ -2,8 +2,8 @@
 
 use super::lang::{Facts, Leaf, LeafFacts, Term};
 use super::rules::RULES;
+use crate::ir::narrow::{bf16_from_f64, f16_from_f64};
 use egg::{AstSize, Extractor, Id, Language, RecExpr, Runner};
-use half::{bf16, f16};
 
 /// A matrix; an extent of 1 broadcasts.
 #[derive(Clone, Debug, PartialEq)]
@@ -206,8 +206,8 @@ fn meaning(term: &RecExpr<Term>, leaves: &[Matrix]) -> Matrix {
             Term::RowSum([a]) => x(a).rows_by(|r| r.iter().sum()),
             Term::ToF64([a]) => x(a).clone(),
             Term::ToF32([a]) => x(a).map(|a| f64::from(a as f32)),
-            Term::ToF16([a]) => x(a).map(|a| f16::from_f64(a).to_f64()),
-            Term::ToBf16([a]) => x(a).map(|a| bf16::from_f64(a).to_f64()),
+            Term::ToF16([a]) => x(a).map(|a| f16_from_f64(a).to_f64()),
+            Term::ToBf16([a]) => x(a).map(|a| bf16_from_f64(a).to_f64()),
             Term::Cap([a, c]) => {
                 let c = x(c).data[0];
                 x(a).map(|a| c * (a / c).tanh())

@@ -9,6 +9,7 @@
 pub mod flops;
 pub mod graph;
 pub mod infer;
+pub(crate) mod narrow;
 pub mod op;
 pub mod tensor;
 pub mod text;

@@ -1,5 +1,6 @@
 //! A tensor: a type and its elements, row-major, shared and never changed in place.
 
+use super::narrow::{bf16_from_f64, f16_from_f64};
 use super::types::{DType, Type};
 use half::{bf16, f16};
 use sha2::{Digest, Sha256};
@@ -69,8 +70,8 @@ impl Data {
         match dtype {
             DType::F64 => Data::F64(Arc::new(values.to_vec())),
             DType::F32 => Data::F32(Arc::new(values.iter().map(|&x| x as f32).collect())),
-            DType::F16 => Data::F16(Arc::new(values.iter().map(|&x| f16::from_f64(x)).collect())),
-            DType::BF16 => Data::BF16(Arc::new(values.iter().map(|&x| bf16::from_f64(x)).collect())),
+            DType::F16 => Data::F16(Arc::new(values.iter().map(|&x| f16_from_f64(x)).collect())),
+            DType::BF16 => Data::BF16(Arc::new(values.iter().map(|&x| bf16_from_f64(x)).collect())),
             DType::I64 => Data::I64(Arc::new(values.iter().map(|&x| x as i64).collect())),
             DType::I32 => Data::I32(Arc::new(values.iter().map(|&x| x as i32).collect())),
             DType::Bool => Data::Bool(Arc::new(values.iter().map(|&x| x != 0.0).collect())),

@@ -80,8 +80,8 @@ fn casts_that_lose_nothing_leave_the_digits_of_f64() {
     let out = eval(&g, &[Tensor::scalar(DType::F32, 1.0)], Precision::F64).unwrap();
     assert!(out.iter().all(|t| t.dtype() == DType::F64));
     assert_eq!(out[0].to_f64()[0], 1.0 / 3.0);
-    assert_eq!(out[1].to_f64()[0], half::f16::from_f64(1.0 / 3.0).to_f64());
-    assert_eq!(out[2].to_f64()[0], half::bf16::from_f64(1.0 / 3.0).to_f64());
+    assert_eq!(out[1].to_f64()[0], half::f16::from_f32(1.0 / 3.0).to_f64());
+    assert_eq!(out[2].to_f64()[0], half::bf16::from_f32(1.0 / 3.0).to_f64());
 }
 
 #[test]
@@ -93,8 +93,8 @@ fn half_inputs_and_constants_keep_their_rounded_values() {
     g.output("x", x);
     g.output("c", c);
     let out = eval(&g, &[Tensor::scalar(DType::F16, 0.1)], Precision::F64).unwrap();
-    assert_eq!(out[0].to_f64()[0], half::f16::from_f64(0.1).to_f64());
-    assert_eq!(out[1].to_f64()[0], half::bf16::from_f64(0.1).to_f64());
+    assert_eq!(out[0].to_f64()[0], half::f16::from_f32(0.1).to_f64());
+    assert_eq!(out[1].to_f64()[0], half::bf16::from_f32(0.1).to_f64());
 }
 
 fn nested(depth: usize) -> Graph {

@@ -1,5 +1,6 @@
 //! The two types in which partial results are kept, and conversions from and to the type of the attention.
 
+use crate::ir::narrow::{bf16_from_f64, f16_from_f64};
 use crate::ir::{DType, Data};
 use half::{bf16, f16};
 use std::sync::Arc;
@@ -76,7 +77,7 @@ macro_rules! acc {
 }
 
 acc!(f32, |x| x, |x| x as f32, f64::from, |x| x, f16::from_f32, bf16::from_f32);
-acc!(f64, f64::from, |x| x, |x| x, |x| x as f32, f16::from_f64, bf16::from_f64);
+acc!(f64, f64::from, |x| x, |x| x, |x| x as f32, f16_from_f64, bf16_from_f64);
 
 /// Little-endian elements of a floating `dtype` as numbers.
 pub(super) fn decode<A: Acc>(dtype: DType, bytes: &[u8]) -> Vec<A> {

@@ -116,8 +116,9 @@ impl<A: Acc> Block<'_, A> {
         let mut o = view_mut(self.o, n, s.v_head_dim);
         let mask = (tile == Tile::Partial).then_some(&ctx.facts.mask);
         let global = |i: usize| rows.start + (self.first + i) * rows.step;
-        let mut scores = Array2::<A>::zeros((n, K_BLOCK));
-        let mut live = vec![true; K_BLOCK];
+        let widest = keys.iter().map(|p| p.rows.len).max().unwrap_or(0).min(K_BLOCK);
+        let mut scores = Array2::<A>::zeros((n, widest));
+        let mut live = vec![true; widest];
         for piece in keys.iter().filter(|p| p.rows.len > 0) {
             let len = piece.rows.len;
             let k = view(&piece.k[kv_head * len * s.head_dim..][..len * s.head_dim], len, s.head_dim);
