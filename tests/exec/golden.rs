@@ -1,6 +1,6 @@
 //! The numeric goldens: float64 references of attention, read from `goldens/` of the folder named by `ANNULUS_TEST_DATA`.
 
-use crate::case::{Case, Expected};
+use crate::case::Case;
 use annulus::ir::{AttentionSizes, DType, Data, EmptyRow, Tensor};
 use annulus::layout::LayoutKind;
 use annulus::mask::{Fill, Mask, Term};
@@ -43,15 +43,28 @@ impl File {
         };
         Tensor::new(shape, Data::from_le_bytes(dtype, &self.bytes[from..to]).unwrap())
     }
-
-    fn expected(&self, name: &str, tolerance: f64, rounding: f64) -> Vec<(f64, f64)> {
-        let x = self.tensor(name).unwrap().to_f64();
-        x.into_iter().map(|w| (w, tolerance + if w.is_finite() { w.abs() * rounding } else { 0.0 })).collect()
-    }
 }
 
-/// A golden as a case (its layout, ranks and seed are the caller's to set), its rank counts, and what must come out.
-pub(crate) fn read(path: &Path) -> (Case, Vec<usize>, Expected) {
+/// A reference, and how it may be computed.
+pub(crate) struct Golden {
+    /// The name of its file.
+    pub(crate) name: String,
+    /// Its layout, ranks and seed are the caller's to set.
+    pub(crate) case: Case,
+    /// The rank counts that it names.
+    pub(crate) ranks: Vec<usize>,
+    /// Whether it has documents that all batch entries share.
+    pub(crate) documents: bool,
+    /// Output and log-sum-exp in f64 (or rounded to f32), not rounded to the type of the inputs.
+    pub(crate) want: [Vec<f64>; 2],
+    /// How far off output and log-sum-exp may be before the cast to the type of the inputs.
+    pub(crate) tolerance: [f64; 2],
+    /// How far off the output may be after it.
+    pub(crate) after_cast: Option<f64>,
+}
+
+/// Reads a file.
+pub(crate) fn read(path: &Path) -> Golden {
     let bytes = std::fs::read(path).unwrap();
     let (length, rest) = bytes.split_first_chunk::<8>().unwrap();
     let (header, data) = rest.split_at(usize::try_from(u64::from_le_bytes(*length)).unwrap());
@@ -108,17 +121,8 @@ pub(crate) fn read(path: &Path) -> (Case, Vec<usize>, Expected) {
     }
     let bias = file.tensor("bias").map(|b| leaf(&mut args, b));
     let dtype = args[0].dtype();
-    // The references are not rounded to the type of the output: half a unit in its last place comes on top.
-    let rounding = match dtype {
-        DType::F16 => 2f64.powi(-11),
-        DType::BF16 => 2f64.powi(-8),
-        _ => 0.0,
-    };
-    let tolerance = |name: &str| config["tolerance_f32"][name].as_f64().unwrap();
-    let expected = Expected {
-        out: file.expected("out", tolerance("out"), rounding),
-        lse: file.expected("lse", tolerance("lse"), 0.0),
-    };
+    let tolerance = |kind: &str, name: &str| config[kind][name].as_f64();
+    let documents = terms.iter().any(|t| matches!(t, Term::Segments { .. }));
     let facts = AttentionFacts {
         sizes,
         dtype,
@@ -133,7 +137,15 @@ pub(crate) fn read(path: &Path) -> (Case, Vec<usize>, Expected) {
         leaves,
     };
     let ranks = config["ranks"].as_array().unwrap().iter().map(|r| r.as_u64().unwrap() as usize).collect();
-    (Case { facts, args, layout: LayoutKind::Contiguous, ranks: 1, seed: 1 }, ranks, expected)
+    Golden {
+        name: path.file_stem().unwrap().to_string_lossy().into_owned(),
+        case: Case { facts, args, layout: LayoutKind::Contiguous, ranks: 1, seed: 1 },
+        ranks,
+        documents,
+        want: ["out", "lse"].map(|n| file.tensor(n).unwrap().to_f64()),
+        tolerance: ["out", "lse"].map(|n| tolerance("tolerance_f32", n).unwrap()),
+        after_cast: tolerance("tolerance_lowp", "out"),
+    }
 }
 
 /// Where documents begin, if queries and keys of all batch entries have the same.
