@@ -142,7 +142,7 @@ class Loop:
         self.kernel(self.grid, (WARPGROUPS * 128, 1, 1), args, self.shared)
 
 
-def ceilings(out, log, refused):
+def ceilings(r):
     """Rates of copies and products, launch by launch in turn."""
     multiprocessors = torch.cuda.get_device_properties().multi_processor_count
     x = torch.randn(1 << 30, device="cuda", dtype=torch.bfloat16)
@@ -162,10 +162,11 @@ def ceilings(out, log, refused):
             try:
                 loop = Loop(n, from_registers, multiprocessors)
             except Exception as e:
-                refused(name, " ".join(str(e).split())[:300])
+                r.failed(name, e)
                 continue
             work[name] = (loop.flop, "TFLOP/s", lambda loop=loop: bench.Called([loop.run]))
-    times = bench.alternate({name: make for name, (_, _, make) in work.items()}, log, refused)
+    times = bench.alternate({name: make for name, (_, _, make) in work.items()}, r.log("ceilings", ""), r.refused("ceilings"))
+    out = r.out
     out("\n## Ceilings\n")
     out("| what | median | best | spread |\n|---|---|---|---|")
     for name, t in times.items():
@@ -194,8 +195,9 @@ def batch_copy(to, source, stream):
         raise RuntimeError(f"cudaMemcpyBatchAsync: {status}")
 
 
-def copies(out, ours):
+def copies(r, ours):
     """Whether a copy needs multiprocessors, and what a copy and a kernel that run together cost each other."""
+    out = r.out
     multiprocessors = torch.cuda.get_device_properties().multi_processor_count
     spin = kernel(SPIN, "spin", 110 << 10)
     source = torch.randint(0, 255, (1 << 30,), device="cuda", dtype=torch.uint8)
@@ -249,6 +251,7 @@ def copies(out, ours):
             loop_with, copy_with, _ = best(loop.run, copy)
         except Exception as e:
             out(f"| {name} | failed: {' '.join(str(e).split())[:200]} | | | | | |")
+            r.failed(f"copies: {name}")
             continue
         out(f"| {name} | {alone:.3f} | {spun:.3f} | {'yes' if first else 'no'} | {copy_with:.3f} | {loop_alone:.2f} | {loop_with:.2f} |")
 
