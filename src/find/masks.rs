@@ -168,8 +168,18 @@ fn arrange(
     }
     let small = matches!(dtype, DType::F16 | DType::BF16);
     let finite = items.iter().any(|i| i.fill != Fill::NegInf);
-    if small && (finite || !biases.iter().all(|b| order::survives_rounding(cx, b, dtype))) {
-        return Err(format!("masks are added in {dtype}, whose rounding decides rows without a key"));
+    if small && finite {
+        return Err(format!(
+            "a finite fill is added in {dtype}, and a row may have no key: it is then decided by what {dtype} rounds, which sums \
+             in f32 do not; mask with −∞ or in f32"
+        ));
+    }
+    if small && let Some(b) = biases.iter().find(|b| !order::survives_rounding(cx, b, dtype)) {
+        return Err(format!(
+            "{} is added in {dtype} and may be large: where it is for all keys of a row, {dtype} rounds away what tells the scores \
+             apart, which sums in f32 do not; bind the inputs that it is made of, or add it in f32",
+            name(cx, b.value)
+        ));
     }
     let last = items.iter().find(|i| matches!(i.fill, Fill::Add(_))).map(|i| place(i.group));
     let in_order = last.is_none_or(|p| biases.iter().all(|b| b.at < p));

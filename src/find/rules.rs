@@ -60,6 +60,11 @@ impl View<'_> {
         (f.normal || f.sunk).then_some(0.0)
     }
 
+    /// The same, or with one more column.
+    fn ready_or_joined(&self, name: &str) -> Option<f64> {
+        self.ready(name).or(self.fact(name).joined.then_some(0.0))
+    }
+
     /// A leaf that is the same for all keys of a row.
     fn row_leaf(&self, name: &str) -> Option<f64> {
         let f = self.fact(name);
@@ -297,6 +302,11 @@ rules! {
     "−∞ stays −∞ under a positive factor";
     |d| d.scores("(mul (keep (scores $0 $1 0.5) $3) 0.25)");
 
+    "scale-of-joined" Reassociation "(mul (join ?x ?b) ?c)" => "(join (mul ?x ?c) (times ?b ?c))"
+        if |v| v.number("?c").and(v.outside("?b"));
+    "a factor on scores and a column beside them is one on each";
+    |d| { let c = d.number(); d.scores(&format!("(mul (join (scores $0 $1 0.5) $7) {c})")) };
+
     "scale-of-filled" Reassociation "(mul (replace ?x ?m ?f) ?c)" => "(replace (mul ?x ?c) ?m ?n)"
         if |v| Some(v.number("?f")? * v.number("?c")?).filter(|x| x.abs() <= f64::from(f32::MAX));
     "a factor on scores and their fill is one on each";
@@ -351,9 +361,13 @@ rules! {
     |d| d.scores("(where $3 0 (softmax (replace (scores $0 $1 0.5) (not $3) -1e35)))");
 
     "zero-empty" Domain "(where (isnan (softmax ?x)) 0 (softmax ?x))" => "(zero-empty ?x)"
-        if |v| v.ready("?x").or(v.fact("?x").joined.then_some(0.0));
+        if |v| v.ready_or_joined("?x");
     "zeros instead of NaN make a row without a key zero";
     |d| d.scores("(where (isnan (softmax (scores $0 $1 0.5))) 0 (softmax (scores $0 $1 0.5)))");
+
+    "zero-empty-twice" Domain "(where (isnan (zero-empty ?x)) 0 (zero-empty ?x))" => "(zero-empty ?x)" if ALWAYS;
+    "rows without a key are zeros already";
+    |d| d.scores("(where (isnan (zero-empty (keep (scores $0 $1 0.5) $3))) 0 (zero-empty (keep (scores $0 $1 0.5) $3)))");
 
     "zero-where-all-masked" Domain "(where (row-empty ?b) 0 (softmax (bias ?x ?b)))" => "(zero-empty (bias ?x ?b))"
         if |v| v.fact("?x").plain.then_some(0.0);
@@ -429,6 +443,20 @@ rules! {
     "a factor on a difference is one on both";
     |d| { let c = d.number(); d.scores(&format!("(mul (sub (qk $0 $1) (rmax (qk $0 $1))) {c})")) };
 
+    "scale-of-max" Exact "(mul (rmax ?x) ?c)" => "(rmax (mul ?x ?c))"
+        if |v| v.fact("?x").score.then_some(0.0).and(v.number("?c")).filter(|&c| c > 0.0);
+    "a positive factor on a maximum is one on what it is of";
+    |d| d.scores("(mul (rmax (qk $0 $1)) 0.75)");
+
+    "scale-of-max-or-zero" Exact "(mul (rmax-or-zero ?x) ?c)" => "(rmax-or-zero (mul ?x ?c))"
+        if |v| v.fact("?x").score.then_some(0.0).and(v.number("?c")).filter(|&c| c > 0.0);
+    "a positive factor on a maximum is one on what it is of";
+    |d| d.scores("(mul (rmax-or-zero (keep (qk $0 $1) $3)) 0.75)");
+
+    "times-one" Exact "(mul ?x 1)" => "?x" if |v| v.fact("?x").score.then_some(0.0);
+    "a factor of 1";
+    |d| d.scores("(mul (exp (qk $0 $1)) 1)");
+
     "masked-exp" Domain "(mul (exp (sub ?x ?m)) ?k)" => "(exp (sub (keep ?x (nonzero ?k)) ?m))"
         if |v| v.normal("?x").and(v.of_rows("?m")).and(binary(v));
     "exp times 0 is exp(−∞), times 1 it stays";
@@ -490,14 +518,14 @@ rules! {
 
     "bounded-sum-of-empty" Domain
         "(div (exp (sub ?x (rmax-or-zero ?x))) (max (rsum (exp (sub ?x (rmax-or-zero ?x)))) ?c))" => "(zero-empty ?x)"
-        if |v| v.ready("?x").and(at_most_one(v));
+        if |v| v.ready_or_joined("?x").and(at_most_one(v));
     "the sum of exp(x − max) is at least 1, or 0 for a row without a key, whose quotients the bound makes 0";
     |d| d.scores("(div (exp (sub (keep (scores $0 $1 0.5) $3) (rmax-or-zero (keep (scores $0 $1 0.5) $3)))) \
         (max (rsum (exp (sub (keep (scores $0 $1 0.5) $3) (rmax-or-zero (keep (scores $0 $1 0.5) $3))))) 1e-6))");
 
     "sum-and-a-little-of-empty" Rounding
         "(div (exp (sub ?x (rmax-or-zero ?x))) (add (rsum (exp (sub ?x (rmax-or-zero ?x)))) ?c))" => "(zero-empty ?x)"
-        if |v| v.ready("?x").and(swallowed(v));
+        if |v| v.ready_or_joined("?x").and(swallowed(v));
     "the sum of exp(x − max) swallows the number, or is 0 for a row without a key, whose quotients are then 0";
     |d| d.scores("(div (exp (sub (keep (scores $0 $1 0.5) $3) (rmax-or-zero (keep (scores $0 $1 0.5) $3)))) \
         (add (rsum (exp (sub (keep (scores $0 $1 0.5) $3) (rmax-or-zero (keep (scores $0 $1 0.5) $3))))) 1e-20))");
@@ -505,7 +533,7 @@ rules! {
     "sum-unless-zero" Domain
         "(div (exp (sub ?x (rmax-or-zero ?x))) (where (eq (rsum (exp (sub ?x (rmax-or-zero ?x)))) 0) ?c (rsum (exp (sub ?x (rmax-or-zero ?x))))))"
         => "(zero-empty ?x)"
-        if |v| v.ready("?x").and(v.number("?c").filter(|&c| c != 0.0));
+        if |v| v.ready_or_joined("?x").and(v.number("?c").filter(|&c| c != 0.0));
     "a row without a key has a sum of 0, instead of which another number makes its quotients 0";
     |d| d.scores("(div (exp (sub (keep (scores $0 $1 0.5) $3) (rmax-or-zero (keep (scores $0 $1 0.5) $3)))) \
         (where (eq (rsum (exp (sub (keep (scores $0 $1 0.5) $3) (rmax-or-zero (keep (scores $0 $1 0.5) $3))))) 0) 1 \

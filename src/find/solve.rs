@@ -312,7 +312,12 @@ fn obstacle(best: &RecExpr<Term>) -> String {
             _ => {}
         }
     }
-    for node in best.as_ref() {
+    // What a softmax is made of stands in the way only if nothing else does.
+    let part = |t: &Term| {
+        matches!(t, Term::RowMax(_) | Term::RowMaxOrZero(_) | Term::Sub(_) | Term::Exp(_) | Term::RowSum(_))
+    };
+    let (parts, others): (Vec<&Term>, Vec<&Term>) = best.as_ref().iter().partition(|t| part(t));
+    for node in others.into_iter().chain(parts) {
         let over = |f: &dyn Fn(&Term) -> bool| node.children().iter().any(|c| f(&best[*c]));
         let by_leaf = |x: &Id| match &best[*x] {
             Term::Leaf(l) => Some(*l),

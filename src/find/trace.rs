@@ -139,7 +139,7 @@ fn repetition(graph: &Graph, constants: &mut Constants, v: ValueId) -> Option<(u
             let n = graph.ty(x[0]).shape[*axis];
             let indices = constants.value(graph, x[1], CONSTANT_LIMIT).filter(|t| t.shape().len() == 1)?;
             let places = indices.to_f64();
-            if n < 2 || places.len() <= n || !places.len().is_multiple_of(n) {
+            if n == 0 || places.len() <= n || !places.len().is_multiple_of(n) {
                 return None;
             }
             let each = places.len() / n;

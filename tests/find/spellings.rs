@@ -21,6 +21,10 @@ enum MaskSpelling {
     Bias,
     /// where(keep, s, −∞) for an input.
     Input,
+    /// exp is 0 where keep is not, by a product or a choice.
+    AfterExp {
+        multiplied: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +36,30 @@ enum SoftmaxSpelling {
     LogSumExp,
     /// exp((x − max) − ln Σ exp(x − max)).
     LogSoftmax,
+}
+
+/// How the quotient of exp and its sum is written.
+#[derive(Clone, Copy, Debug)]
+struct Quotient {
+    /// Powers of two, with log₂e in the scale.
+    base_two: bool,
+    /// The sum divides the product with V.
+    after: bool,
+    /// By a product with its reciprocal.
+    reciprocal: bool,
+    /// What keeps the sum from 0.
+    sum: Sum,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Sum {
+    Plain,
+    /// At least a number.
+    Bounded,
+    /// With a number added that is lost in rounding.
+    AndALittle,
+    /// The maximum and the sum of a row without a key are replaced: zeros come of it.
+    Replaced,
 }
 
 /// A column beside the scores.
@@ -72,6 +100,28 @@ struct Spelling {
     late: bool,
     sinks: Option<Sinks>,
     dtype: DType,
+    quotient: Quotient,
+    /// Key heads are repeated by a look-up.
+    looked_up: bool,
+    /// A factor for each row, on the scores before they are masked.
+    row_factor: bool,
+    /// A factor for each row, on the probabilities.
+    row_factor_after: bool,
+    /// Keys before this one are stored apart, and products with them are joined to those with the others.
+    past: usize,
+}
+
+impl Spelling {
+    /// Whether the mask acts on exp.
+    fn masks_exp(&self) -> bool {
+        matches!(self.mask, MaskSpelling::AfterExp { .. })
+    }
+
+    /// Whether the sum divides the product with V.
+    fn divides_after(&self) -> bool {
+        let plain = self.sinks.is_none() && !self.guarded && !self.row_factor_after && self.past == 0;
+        matches!(self.softmax, SoftmaxSpelling::Quotient) && self.quotient.after && plain
+    }
 }
 
 fn spelling() -> impl Strategy<Value = Spelling> {
@@ -85,12 +135,13 @@ fn spelling() -> impl Strategy<Value = Spelling> {
             .prop_map(MaskSpelling::Add),
         Just(MaskSpelling::Bias),
         Just(MaskSpelling::Input),
+        any::<bool>().prop_map(|multiplied| MaskSpelling::AfterExp { multiplied }),
     ];
     let softmax = prop_oneof![
-        Just(SoftmaxSpelling::Operator),
-        Just(SoftmaxSpelling::Quotient),
-        Just(SoftmaxSpelling::LogSumExp),
-        Just(SoftmaxSpelling::LogSoftmax),
+        2 => Just(SoftmaxSpelling::Operator),
+        3 => Just(SoftmaxSpelling::Quotient),
+        1 => Just(SoftmaxSpelling::LogSumExp),
+        1 => Just(SoftmaxSpelling::LogSoftmax),
     ];
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), softmax);
     let dtype = prop_oneof![Just(DType::F32), Just(DType::F64)];
@@ -100,11 +151,19 @@ fn spelling() -> impl Strategy<Value = Spelling> {
         shifted,
         guarded_first,
     });
-    let rest = (-3i64..4, dtype, proptest::option::of(sinks));
+    let sum = prop_oneof![Just(Sum::Plain), Just(Sum::Bounded), Just(Sum::AndALittle), Just(Sum::Replaced)];
+    let quotient = (any::<[bool; 3]>(), sum).prop_map(|([base_two, after, reciprocal], sum)| Quotient {
+        base_two,
+        after,
+        reciprocal,
+        sum,
+    });
+    let more = (any::<[bool; 3]>(), proptest::option::weighted(0.3, 1usize..6));
+    let rest = (-3i64..4, dtype, proptest::option::weighted(0.3, sinks), quotient, more);
     (sizes, flags, [factor(), factor(), factor(), factor()], mask, rest).prop_map(
         |((batch, kv_heads, repeat, q_len, kv_len, depth, depth_v), f, scales, mask, rest)| {
-            let (offset, dtype, sinks) = rest;
-            Spelling {
+            let (offset, dtype, sinks, quotient, ([looked_up, row_factor, row_factor_after], past)) = rest;
+            let mut s = Spelling {
                 batch,
                 kv_heads,
                 repeat,
@@ -123,7 +182,28 @@ fn spelling() -> impl Strategy<Value = Spelling> {
                 softmax: f.5,
                 sinks,
                 dtype,
+                quotient,
+                looked_up,
+                row_factor,
+                row_factor_after,
+                // Heads that are repeated part by part stay so.
+                past: past.filter(|&p| p < kv_len && !f.1 && repeat == 1).unwrap_or(0),
+            };
+            // What is masked after exp has its sum there, of no other keys, which may be any number above 0.
+            if s.masks_exp() {
+                (s.softmax, s.sinks, s.quotient.sum) = (SoftmaxSpelling::Quotient, None, Sum::Plain);
+                // Zeros everywhere are no mask.
+                s.offset = s.offset.max(1 - s.q_len as i64);
             }
+            // A multiple of the least number is −∞.
+            let least = |f: f64| f == f64::from(f32::MIN);
+            s.quotient.base_two &=
+                !matches!(s.mask, MaskSpelling::Fill(f) | MaskSpelling::Add(f) if least(f));
+            // −∞ less −∞ is NaN, of which nothing makes zeros any more.
+            if let (Sum::Replaced, Some(sinks)) = (s.quotient.sum, &mut s.sinks) {
+                sinks.shifted = false;
+            }
+            s
         },
     )
 }
@@ -171,10 +251,15 @@ impl Writer {
         self.op(Op::Permute(vec![0, 2, 1, 3]), &[x])
     }
 
-    fn repeated(&mut self, v: ValueId, n: usize) -> ValueId {
+    fn repeated(&mut self, v: ValueId, n: usize, looked_up: bool) -> ValueId {
         let [b, h, s, d] = self.shape(v)[..] else { unreachable!() };
         if n == 1 {
             return v;
+        }
+        if looked_up {
+            let at: Vec<f64> = (0..h * n).map(|i| (i / n) as f64).collect();
+            let at = self.graph.constant("at", Tensor::from_f64(DType::I64, [h * n], &at).unwrap());
+            return self.op(Op::Gather { axis: 1 }, &[v, at]);
         }
         let v = self.op(Op::Reshape(vec![b, h, 1, s, d]), &[v]);
         let v = self.op(Op::Broadcast(vec![b, h, n, s, d]), &[v]);
@@ -213,22 +298,38 @@ fn write(s: Spelling) -> Graph {
     let mut w = Writer { graph: Graph::new("spelling"), dtype: s.dtype };
     let heads = s.kv_heads * s.repeat;
     let q = w.operand("q", [s.batch, heads, s.q_len, s.depth], s.rows_first);
-    let k = w.operand("k", [s.batch, s.kv_heads, s.kv_len, s.depth], s.rows_first);
-    let v = w.operand("v", [s.batch, s.kv_heads, s.kv_len, s.depth_v], s.rows_first);
-    let q = w.times(q, s.scales[0]);
-    let (k, v) = (w.repeated(k, s.repeat), w.repeated(v, s.repeat));
-    let [mut q, mut k, mut v] = [q, k, v];
+    let mut q = w.times(q, s.scales[0]);
+    // A factor on the keys of each part stays on them.
+    let [on_q, on_k] = if s.past > 0 { [s.scales[1], None] } else { [None, s.scales[1]] };
+    q = w.times(q, on_q);
     if s.flat {
-        [q, k, v] = [q, k, v].map(|x| w.flattened(x));
+        q = w.flattened(q);
     }
-    let mut key_axes = "jd";
-    if s.transposed {
-        let perm = if s.flat { vec![0, 2, 1] } else { vec![0, 1, 3, 2] };
-        k = w.op(Op::Permute(perm), &[k]);
-        key_axes = "dj";
+    // Past keys and new ones, or all of them.
+    let parts: Vec<usize> = [s.past, s.kv_len - s.past].into_iter().filter(|&n| n > 0).collect();
+    let mut values = vec![];
+    let mut scores = vec![];
+    for (i, &n) in parts.iter().enumerate() {
+        let k = w.operand(&format!("k{i}"), [s.batch, s.kv_heads, n, s.depth], s.rows_first);
+        let v = w.operand(&format!("v{i}"), [s.batch, s.kv_heads, n, s.depth_v], s.rows_first);
+        let [mut k, mut v] = [k, v].map(|x| w.repeated(x, s.repeat, s.looked_up));
+        if s.flat {
+            [k, v] = [k, v].map(|x| w.flattened(x));
+        }
+        values.push(v);
+        let mut key_axes = "jd";
+        if s.transposed {
+            let perm = if s.flat { vec![0, 2, 1] } else { vec![0, 1, 3, 2] };
+            k = w.op(Op::Permute(perm), &[k]);
+            key_axes = "dj";
+        }
+        let k = w.times(k, on_k);
+        scores.push(w.product(q, k, ["id", key_axes, "ij"], "qk"));
     }
-    let k = w.times(k, s.scales[1]);
-    let mut x = w.product(q, k, ["id", key_axes, "ij"], "qk");
+    let mut x = match scores[..] {
+        [x] => x,
+        _ => w.op(Op::Concat { axis: 3 }, &scores),
+    };
     if s.flat {
         x = w.op(Op::Reshape(vec![s.batch, heads, s.q_len, s.kv_len]), &[x]);
     }
@@ -236,6 +337,11 @@ fn write(s: Spelling) -> Graph {
     if let Some(f) = s.scales[3] {
         let c = w.number(f);
         x = w.op(Op::Binary(Binary::Div), &[x, c]);
+    }
+    let rows = [s.batch, heads, s.q_len, 1];
+    if s.row_factor {
+        let f = w.graph.input("row_factor", Type::new(s.dtype, rows));
+        x = w.op(Op::Binary(Binary::Mul), &[x, f]);
     }
     x = masked(&mut w, s, x);
     if s.late {
@@ -252,7 +358,16 @@ fn write(s: Spelling) -> Graph {
         SoftmaxSpelling::LogSumExp if lossy => SoftmaxSpelling::LogSoftmax,
         other => other,
     };
-    let p = if let SoftmaxSpelling::Operator = softmax {
+    let mut divisor = None;
+    let p = if let SoftmaxSpelling::Quotient = softmax {
+        let (e, sum) = quotient(&mut w, s, x);
+        if s.divides_after() {
+            divisor = Some(sum);
+            e
+        } else {
+            divided(&mut w, s, e, sum)
+        }
+    } else if let SoftmaxSpelling::Operator = softmax {
         w.named(Op::Softmax { axis }, &[x], "softmax")
     } else {
         use annulus::ir::Reduction::{Max, Sum};
@@ -273,7 +388,7 @@ fn write(s: Spelling) -> Graph {
                 let log_p = w.op(sub, &[d, log]);
                 w.named(Op::Unary(Unary::Exp), &[log_p], "softmax")
             }
-            _ => w.named(Op::Binary(Binary::Div), &[e, sum], "softmax"),
+            _ => unreachable!("written before"),
         }
     };
     let mut p = p;
@@ -288,15 +403,90 @@ fn write(s: Spelling) -> Graph {
     if s.guarded && !early {
         p = w.guarded(p);
     }
+    if s.row_factor_after {
+        let f = w.graph.input("row_factor_after", Type::new(s.dtype, rows));
+        p = w.op(Op::Binary(Binary::Mul), &[p, f]);
+    }
     if s.flat {
         p = w.flattened(p);
     }
-    let mut o = w.product(p, v, ["ij", "je", "ie"], "pv");
+    let mut products = vec![];
+    let mut start = 0;
+    for (&len, &v) in parts.iter().zip(&values) {
+        let p = if parts.len() > 1 { w.op(Op::Slice { axis, start, len, step: 1 }, &[p]) } else { p };
+        products.push(w.product(p, v, ["ij", "je", "ie"], "pv"));
+        start += len;
+    }
+    let mut o = match products[..] {
+        [o] => o,
+        _ => w.op(Op::Binary(Binary::Add), &products),
+    };
     if s.flat {
         o = w.op(Op::Reshape(vec![s.batch, heads, s.q_len, s.depth_v]), &[o]);
     }
+    if let Some(sum) = divisor {
+        o = divided(&mut w, s, o, sum);
+    }
     w.graph.output("o", o);
     w.graph
+}
+
+/// exp of scores and its sum.
+fn quotient(w: &mut Writer, s: Spelling, x: ValueId) -> (ValueId, ValueId) {
+    use annulus::ir::Reduction::{Max, Sum as Total};
+    let reduce = |kind| Op::Reduce { kind, axes: vec![3], keep: true };
+    let mut x = x;
+    if s.quotient.base_two {
+        x = w.times(x, Some(std::f64::consts::LOG2_E));
+    }
+    let mut max = w.op(reduce(Max), &[x]);
+    let zero = w.number(0.0);
+    if let Sum::Replaced = s.quotient.sum {
+        let none = w.op(Op::Unary(Unary::IsInf), &[max]);
+        max = w.op(Op::Select, &[none, zero, max]);
+    }
+    let d = w.op(Op::Binary(Binary::Sub), &[x, max]);
+    let mut e = if s.quotient.base_two {
+        let two = w.number(2.0);
+        w.op(Op::Binary(Binary::Pow), &[two, d])
+    } else {
+        w.op(Op::Unary(Unary::Exp), &[d])
+    };
+    if let MaskSpelling::AfterExp { multiplied } = s.mask {
+        let keep = w.causal(s.q_len, s.kv_len, s.offset);
+        e = if multiplied {
+            let m = w.op(Op::Cast(s.dtype), &[keep]);
+            w.op(Op::Binary(Binary::Mul), &[m, e])
+        } else {
+            w.op(Op::Select, &[keep, e, zero])
+        };
+    }
+    let sum = w.op(reduce(Total), &[e]);
+    let sum = match s.quotient.sum {
+        Sum::Plain => sum,
+        Sum::Bounded => {
+            let least = w.number(1e-6);
+            w.op(Op::Binary(Binary::Max), &[sum, least])
+        }
+        Sum::AndALittle => {
+            let little = w.number(1e-20);
+            w.op(Op::Binary(Binary::Add), &[sum, little])
+        }
+        Sum::Replaced => {
+            let (none, one) = (w.op(Op::Binary(Binary::Eq), &[sum, zero]), w.number(1.0));
+            w.op(Op::Select, &[none, one, sum])
+        }
+    };
+    (e, sum)
+}
+
+/// A quotient by the sum.
+fn divided(w: &mut Writer, s: Spelling, x: ValueId, sum: ValueId) -> ValueId {
+    if s.quotient.reciprocal {
+        let inverse = w.op(Op::Unary(Unary::Reciprocal), &[sum]);
+        return w.named(Op::Binary(Binary::Mul), &[inverse, x], "softmax");
+    }
+    w.named(Op::Binary(Binary::Div), &[x, sum], "softmax")
 }
 
 fn with_sinks(w: &mut Writer, s: Spelling, sinks: Sinks, x: ValueId) -> ValueId {
@@ -320,7 +510,7 @@ fn with_sinks(w: &mut Writer, s: Spelling, sinks: Sinks, x: ValueId) -> ValueId 
 fn masked(w: &mut Writer, s: Spelling, x: ValueId) -> ValueId {
     let keep = |w: &mut Writer| w.causal(s.q_len, s.kv_len, s.offset);
     match s.mask {
-        MaskSpelling::None => x,
+        MaskSpelling::None | MaskSpelling::AfterExp { .. } => x,
         MaskSpelling::Where { inverted: false } => {
             let (keep, inf) = (keep(w), w.number(f64::NEG_INFINITY));
             w.op(Op::Select, &[keep, x, inf])
@@ -380,7 +570,9 @@ proptest! {
             let sinks = *found.graph.operands(found.attentions[0].op).last().unwrap();
             prop_assert_eq!(found.graph.ty(sinks).elements(), s.kv_heads * s.repeat, "stays one a head");
         }
-        prop_assert_eq!(r.nodes, ["qk", "softmax", "pv"]);
+        if s.past == 0 {
+            prop_assert_eq!(r.nodes, ["qk", "softmax", "pv"]);
+        }
         let tolerance = match (s.dtype, s.mask) {
             (DType::F64, _) => 1e-12,
             // Of a row without a key: a score beside −10⁴ is a multiple of 10⁻³, whatever was rounded before.
