@@ -9,6 +9,9 @@ mod build;
 mod case;
 #[path = "check/corpus.rs"]
 mod corpus;
+#[path = "support/data.rs"]
+#[allow(dead_code, reason = "what tests with data need besides")]
+mod data;
 #[path = "check/edit.rs"]
 mod edit;
 #[path = "check/faults.rs"]

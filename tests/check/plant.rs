@@ -269,7 +269,8 @@ pub(crate) const KINDS: &[Kind] = &[
     },
     Kind {
         name: "keys are packed in a range that is off by one byte",
-        checks: &["form", "filled"],
+        // Where the byte before is another piece's that is on its way, that is a race besides.
+        checks: &["form", "filled", "race"],
         plant: |s| {
             each_op(s, |op, nth| match op {
                 StepOp::Pack { pieces } => at(pieces.iter_mut().collect(), nth, |p| p.at.start += 1),

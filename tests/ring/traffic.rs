@@ -197,6 +197,69 @@ fn the_reversed_ring_of_a_zigzag_sends_three_quarters() {
     }
 }
 
+/// What every rank sends, piece by piece and counted pair by pair: on each hop the chunks of one rank that some rank further
+/// along still sees; of a gather the rows that any other rank sees, to all of them. An empty hop is no message.
+#[test]
+fn each_rank_sends_the_chunks_that_are_still_needed() {
+    // As wide as there are ranks: a narrower one jumps over stripes, which interval arithmetic does not see.
+    let window = Term::Window { left: Some(9), right: Some(0), offset: 0 };
+    let window = Mask { terms: vec![window], fill: Fill::NegInf };
+    let mut empty_hops = 0;
+    for ranks in 1..=9 {
+        for rows in [0, ranks - 1, 2 * ranks + 1, 4 * ranks, 23] {
+            for (mask, kind) in [Mask::none(), Mask::causal(0), Mask::causal(-2), window.clone()]
+                .into_iter()
+                .flat_map(|mask| LayoutKind::ALL.map(|kind| (mask.clone(), kind)))
+            {
+                let case = Case::new(rows, ranks, kind, mask);
+                let row = case.sizes.kv_heads * (case.sizes.head_dim + case.sizes.v_head_dim) * 4;
+                let (q, own) = (case.q_rows(), case.kv_rows());
+                // Whether a rank sees a row of each piece of each other.
+                let seen: Vec<Vec<Vec<bool>>> = own
+                    .iter()
+                    .map(|pieces| {
+                        let by = |p: &Progression, q: &[Progression]| {
+                            q.iter().flat_map(Progression::rows).any(|q| p.rows().any(|k| case.sees(q, k)))
+                        };
+                        pieces.iter().map(|p| q.iter().map(|q| by(p, q)).collect()).collect()
+                    })
+                    .collect();
+                for way in Strategy::ALL {
+                    let sent = |r: usize| -> Vec<usize> {
+                        let rows = |source: usize, needed: &dyn Fn(&[bool]) -> bool| {
+                            let pieces = own[source].iter().zip(&seen[source]);
+                            pieces.filter(|(_, by)| needed(by)).map(|(p, _)| p.len).sum::<usize>()
+                        };
+                        let on = if way == Strategy::RingReverse { ranks - 1 } else { 1 };
+                        let hop = |hop: usize| {
+                            let source = (r + (ranks - on) * (hop - 1)) % ranks;
+                            rows(source, &|by| (hop..ranks).any(|d| by[(source + on * d) % ranks]))
+                        };
+                        let leaves = rows(r, &|by| (0..ranks).any(|other| other != r && by[other]));
+                        let stage = |i: usize| (leaves * (i + 1) / 4 - leaves * i / 4) * (ranks - 1);
+                        match way {
+                            Strategy::Ring | Strategy::RingReverse => (1..ranks).map(hop).collect(),
+                            Strategy::AllGather => vec![leaves * (ranks - 1)],
+                            Strategy::AllGatherStaged => (0..4).map(stage).collect(),
+                        }
+                    };
+                    for (r, program) in case.schedule(way).ranks.iter().enumerate() {
+                        let want = sent(r);
+                        let what = format!(
+                            "rank {r} of {ranks}, {rows} rows, {kind}, {way:?}, {}",
+                            case.attention.mask
+                        );
+                        assert_eq!(program.bytes_sent(), want.iter().sum::<usize>() * row, "{what}");
+                        assert_eq!(program.messages(), want.iter().filter(|n| **n > 0).count(), "{what}");
+                        empty_hops += want.iter().filter(|n| **n == 0).count();
+                    }
+                }
+            }
+        }
+    }
+    assert!(empty_hops > 1000, "{empty_hops}");
+}
+
 /// Contiguous causal needs half of everything, and sends no more.
 #[test]
 fn a_contiguous_causal_ring_stops_at_the_last_rank() {
