@@ -177,6 +177,18 @@ fn what_is_wrong_is_named_with_its_exit_status() {
     let (status, message) = refused(&["run", "tests/models/llama", "--ranks", "2", "--inputs", "src"]);
     assert_eq!(status, Some(2));
     assert!(message.contains("there is no input_0.pb"), "{message}");
+    // An input of another type than the graph's, alike from both.
+    let graph = concat!(env!("CARGO_TARGET_TMPDIR"), "/one_input.txt");
+    std::fs::write(graph, "graph \"one\" {\n  input %x: f32[2]\n  output \"y\" = %x\n}\n").expect("writes");
+    for command in [&["eval", graph][..], &["run", graph, "--ranks", "2"]] {
+        let (status, message) =
+            refused(&[command, &["--inputs", "tests/models/llama/test_data_set_0"]].concat());
+        assert_eq!(status, Some(2), "{message}");
+        assert!(message.contains("input x is f32[2], got i64[1,32]"), "{message}");
+    }
+    let (status, message) = refused(&["compile", "tests/models/llama", "--ranks", "2", "-o", "README.md"]);
+    assert_eq!(status, Some(2));
+    assert!(message.contains("-o README.md") && message.contains("name a folder"), "{message}");
 }
 
 #[test]

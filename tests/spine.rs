@@ -8,8 +8,8 @@ use annulus::eval::compare::compare;
 use annulus::eval::{Precision, eval};
 use annulus::import::ImportOptions;
 use annulus::import::case::{self, Case, Stored};
-use annulus::ir::Tensor;
-use annulus::layout::LayoutKind;
+use annulus::ir::{DType, Tensor};
+use annulus::layout::{LayoutKind, Progression};
 use annulus::ring::Strategy;
 use annulus::{Compiled, Options};
 use rayon::prelude::*;
@@ -116,6 +116,29 @@ fn another_order_of_steps_gives_the_same_bits() {
             first,
             "seed {seed}"
         );
+    }
+}
+
+/// A token that the vocabulary lacks: the rank that owns its row fails, all end, and the error names rank, operation and index.
+#[test]
+fn a_rank_that_fails_ends_all_and_is_named() {
+    let case = load(&bundled("llama"));
+    let mut ids = inputs(&case)[0].to_f64();
+    let (row, rows) = (20, ids.len());
+    ids[row] = 99_999.0;
+    let bad = Tensor::from_f64(DType::I64, [1, rows], &ids).expect("as many");
+    for (ranks, layout) in RANKS.into_iter().flat_map(|p| LayoutKind::ALL.map(|l| (p, l))) {
+        if layout == LayoutKind::Document {
+            continue;
+        }
+        let options = Options { layout: Some(layout), ..Options::new(ranks) };
+        let compiled = annulus::compile(&case.graph, &options).expect("compiles");
+        let own = |rows: &Vec<Progression>| rows.iter().any(|p| p.rows().any(|r| r == row));
+        let owner = compiled.program.layouts[0].rows.iter().position(own).expect("an owner");
+        let why =
+            annulus::run(&compiled, std::slice::from_ref(&bad), 0).expect_err("a wrong index").to_string();
+        let wants = [&format!("rank {owner}, segment 0: gather")[..], "index 99999 is not among 61"];
+        assert!(wants.iter().all(|w| why.contains(w)), "{layout}, {ranks} ranks: {why}");
     }
 }
 

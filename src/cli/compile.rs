@@ -47,7 +47,7 @@ pub(crate) fn compile(args: &Compile) -> Result<(), Stop> {
 pub(crate) fn run(args: &Run) -> Result<(), Stop> {
     if args.backend == Backend::Cuda {
         return Err(Stop::Failed(
-            "--backend cuda is refused: there are no kernels yet; cpu runs the same schedule".into(),
+            "--backend cuda is refused: ranks do not run on GPUs yet; cpu runs the same schedule".into(),
         ));
     }
     let case = model::load(&args.model, Some(&args.data))?;
@@ -175,6 +175,9 @@ fn pictures(
 }
 
 fn write(dir: &Path, files: &[(String, String)]) -> Result<(), Stop> {
+    if dir.exists() && !dir.is_dir() {
+        return Err(Stop::Usage(format!("-o {}: a file has that name; name a folder", dir.display())));
+    }
     for (name, text) in files {
         let path = dir.join(name);
         let fail = |e: std::io::Error| Stop::Usage(format!("{}: {e}", path.display()));

@@ -92,15 +92,22 @@ pub(crate) fn stored(case: &Case, name: &str, flag: &str) -> Result<Tensor, Stop
     }))
 }
 
-/// The inputs of the graph, from `--inputs` or the case.
+/// The inputs of the graph, from `--inputs` or the case, each of the type that the graph declares.
 pub(crate) fn inputs(case: &Case) -> Result<Vec<Tensor>, Stop> {
-    case.ordered_inputs().map_err(|name| {
-        let graph = &case.graph;
+    let graph = &case.graph;
+    let inputs = case.ordered_inputs().map_err(|name| {
         let number = graph.inputs().into_iter().position(|v| graph.value(v).name == name).unwrap_or(0);
         Stop::Usage(format!(
             "input {name} has no value: put input_{number}.pb into a folder and name it with --inputs"
         ))
-    })
+    })?;
+    for (v, x) in graph.inputs().into_iter().zip(&inputs) {
+        let value = graph.value(v);
+        if x.ty() != value.ty {
+            return Err(Stop::Usage(format!("input {} is {}, got {}", value.name, value.ty, x.ty())));
+        }
+    }
+    Ok(inputs)
 }
 
 /// The expected outputs in the order of the graph's, from `--expect` or the case; `None` if there are none.
