@@ -102,7 +102,7 @@ __device__ inline void produce(const Params& p, const Maps& m, u8* smem, Barrier
         for (int i = 0; i < K_PANELS; ++i)
             copy_box(smem + q_slot * Q_BYTES + i * BM * 128, &m.q, &bar.q_full[q_slot], i * 64,
                      p.q_piece[w.piece].rows.local + w.first, w.batch * p.q_heads + w.head);
-#if CARRY_IN
+#if CARRY_IN && WGS < 3  // beside three warpgroups the producer has no registers for it
         prefetch_carry(p, w);
 #endif
         i32 head = w.batch * p.kv_heads + w.head / (p.q_heads / p.kv_heads);
@@ -177,6 +177,11 @@ __device__ inline bool is_left(const Params& p, const float (&o)[DV / 2]) {
 // The first of a thread's two rows in its warpgroup, as the accumulators of wgmma are laid out.
 __device__ inline int row_of_thread() { return (threadIdx.x & 127) / 32 * 16 + (threadIdx.x & 31) / 4; }
 
+// The first of a thread's rows in the piece. Found anew where it is used: registers are scarce.
+__device__ inline i32 first_row(const Work& w, int wg) { return w.first + forgotten(wg) * 64 + row_of_thread(); }
+
+__device__ inline int lane_of_thread() { return forgotten((int)threadIdx.x) & 31; }
+
 // Which keys of a piece a thread's two rows see, and which all rows of its warpgroup see.
 struct Sight {
     Span row[2];
@@ -229,6 +234,7 @@ __device__ inline void consume(const Params& p, u8* smem, Barriers& bar, int wg)
     u32 blocks = 0;  // of all tiles so far; the scores of a block are one ahead of its values
     Softmax<BN> soft;
     Sight sight;
+    Carry<DV <= 128 ? 2 : 1> carry;
     if (wg == WGS - 1) turn_pass(wg);  // the first turn is warpgroup 0's
     for (u32 tiles = 0;; ++tiles) {
         mbarrier_wait(&bar.tile_full[slot_of<2>(tiles)], round_of<2>(tiles));
@@ -243,6 +249,7 @@ __device__ inline void consume(const Params& p, u8* smem, Barriers& bar, int wg)
         if (left == 0) {
             warp_sync();  // all lanes have seen the phase end before the slot is freed, and with it the next phase may end
             if (leads) mbarrier_arrive(&bar.q_free[slot_of<Q_SLOTS>(tiles)]);
+            carry.read_early(p, tile.work, first_row(tile.work, wg), lane_of_thread());
         }
         if (left > 0) {
             mbarrier_wait(&bar.k_full[slot_of<2>(blocks)], round_of<2>(blocks));
@@ -308,16 +315,18 @@ __device__ inline void consume(const Params& p, u8* smem, Barriers& bar, int wg)
             wgmma_fence();
             issue_values<0, BN / 16>(o, weights, tile_advance(v_tile, slot_of<2>(blocks) * V_BYTES));
             wgmma_commit();
+            // The last products hide the wait for the carry, which takes the registers of the scores.
+            carry.read_early(p, tile.work, first_row(tile.work, wg), lane_of_thread());
             wgmma_wait<0>();
             hold(o);
             if (leads) mbarrier_arrive(&bar.v_free[slot_of<2>(blocks)]);
             ++blocks;
         }
-        const i32 row = tile.work.first + wg * 64 + row_of_thread();
+        const i32 row = first_row(tile.work, wg);
         if (is_left(p, o)) {
             if (leads && row < p.q_piece[tile.work.piece].rows.len) p.odd[sixteen(p, tile.work, row)] = 1;
         } else {
-            finish(p, tile.work, o, soft, row, (int)(threadIdx.x & 31));
+            finish(p, tile.work, o, soft, carry, row, lane_of_thread());
         }
         warp_sync();
         if (leads) mbarrier_arrive(&bar.tile_free[slot_of<2>(tiles)]);

@@ -26,7 +26,8 @@
 //   ≤ 64         4       2      64       2           57428 at 64
 //   ≤ 128        4       2      48       2           90196 at 128
 //   ≤ 192/128    4       2      48       1          118868 at 192/128
-//   ≤ 256        4       1      32       2          102484 at 256
+//   ≤ 256        8       1      64       1          204884 at 256
+//                4       1      32       2          102484 at 256, where there is less
 //   else         4       1      as above 2           with MASK, BIAS or COPY < 16: those need registers
 //
 // With two row tiles each fragment of k and v serves two products, which halves the traffic of shared memory; o and s then
@@ -392,6 +393,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) attn_partia
             warp_sync();
             if (lane == 0) *mark = 0;
         }
-        finish(p, plan.work, o[t], soft[t], first + lane / 4, lane);
+        Carry<1> carry;
+        finish(p, plan.work, o[t], soft[t], carry, first + lane / 4, lane);
     }
 }

@@ -162,9 +162,52 @@ __device__ inline void put_row(u16* out, const float (&o)[N], int half, float fa
     }
 }
 
+// Where the carry of a lane's row lies, and how much of it is there.
+struct CarryPlace {
+    float *o, *m, *l;  // of o the lane's columns 0 and 1
+    i32 left;          // columns from there on; 0 for no row
+
+    __device__ CarryPlace(const Params& p, const Work& w, i32 row, int lane) {
+        const QPiece& piece = p.q_piece[w.piece];
+        const i64 at = ((i64)w.batch * p.q_heads + w.head) * piece.rows.len + row;
+        const i64 rows = (i64)p.batch * p.q_heads * piece.rows.len;
+        o = piece.carry + at * p.dv + 2 * (lane & 3);
+        m = piece.carry + rows * p.dv + at;
+        l = m + rows;
+        left = row < piece.rows.len ? p.dv - 2 * (lane & 3) : 0;
+    }
+};
+
+// The carry of a lane's rows, read in one go; all of HALVES rows at once where there are registers for it.
+template <int HALVES>
+struct Carry {
+#if CARRY_IN
+    float m[HALVES], l[HALVES];
+    float2 o[HALVES][DV / 8];
+
+    __device__ void read(const Params& p, const Work& w, int half, i32 row, int lane) {
+        const CarryPlace at(p, w, row, lane);
+        const bool mine = row < p.q_piece[w.piece].rows.len;
+        m[half] = mine ? *at.m : -INFINITY;
+        l[half] = mine ? *at.l : 0.0f;
+#pragma unroll
+        for (int i = 0; i < DV / 8; ++i) o[half][i] = carry_pair(at.o + 8 * i, 8 * i < at.left, 8 * i + 1 < at.left);
+    }
+
+    // All rows of the lane, the first of which is `row`; nothing where `finish` reads them.
+    __device__ void read_early(const Params& p, const Work& w, i32 row, int lane) {
+        if (HALVES == 2)
+            for (int h = 0; h < 2; ++h) read(p, w, h, row + 8 * h, lane);
+    }
+#else
+    __device__ void read_early(const Params&, const Work&, i32, int) {}
+#endif
+};
+
 // After the last block: joins the carry and the sinks, and writes either the carry or the result. `row` is the lane's first.
-template <int N>
-__device__ inline void finish(const Params& p, const Work& w, float (&o)[DV / 2], Softmax<N>& soft, i32 first_row, int lane) {
+template <int N, int HALVES>
+__device__ inline void finish(const Params& p, const Work& w, float (&o)[DV / 2], Softmax<N>& soft, Carry<HALVES>& carry,
+                              i32 first_row, int lane) {
     const QPiece& piece = p.q_piece[w.piece];
     const i32 head = w.batch * p.q_heads + w.head;
 #pragma unroll
@@ -174,25 +217,17 @@ __device__ inline void finish(const Params& p, const Work& w, float (&o)[DV / 2]
         l += shuffle_xor(l, 2);
         i32 row = first_row + 8 * h;
         bool mine = row < piece.rows.len;
-#if CARRY_IN || !CAST_OUT
-        i64 at = (i64)head * piece.rows.len + row;
-        i64 rows = (i64)p.batch * p.q_heads * piece.rows.len;
-        float* carry_o = piece.carry + at * p.dv + 2 * (lane & 3);
-        float* carry_m = piece.carry + rows * p.dv + at;
-        float* carry_l = carry_m + rows;
-        i32 left = mine ? p.dv - 2 * (lane & 3) : 0;  // of the lane's columns 8i and 8i + 1
-#endif
 #if CARRY_IN
         {
-            float m = mine ? *carry_m : -INFINITY, before = mine ? *carry_l : 0.0f;
-            float here = soft.refer(h, max_or_nan(soft.m[h], m));
-            float there = m == soft.m[h] ? 1.0f : soft.weight(h, m);
-            l = l * here + before * there;
+            const int c = HALVES == 2 ? h : 0;
+            if (HALVES == 1) carry.read(p, w, 0, row, lane);
+            float here = soft.refer(h, max_or_nan(soft.m[h], carry.m[c]));
+            float there = carry.m[c] == soft.m[h] ? 1.0f : soft.weight(h, carry.m[c]);
+            l = l * here + carry.l[c] * there;
 #pragma unroll
             for (int i = 0; i < DV / 8; ++i) {
-                float2 c = carry_pair(carry_o + 8 * i, 8 * i < left, 8 * i + 1 < left);
-                o[4 * i + 2 * h] = o[4 * i + 2 * h] * here + c.x * there;
-                o[4 * i + 2 * h + 1] = o[4 * i + 2 * h + 1] * here + c.y * there;
+                o[4 * i + 2 * h] = o[4 * i + 2 * h] * here + carry.o[c][i].x * there;
+                o[4 * i + 2 * h + 1] = o[4 * i + 2 * h + 1] * here + carry.o[c][i].y * there;
             }
             // All four lanes of the row have read m and l before one of them writes.
             warp_sync();
@@ -216,12 +251,13 @@ __device__ inline void finish(const Params& p, const Work& w, float (&o)[DV / 2]
         put_row(reinterpret_cast<u16*>(p.out) + out_row * p.dv, o, h, reciprocal_fast(l), empty, p.empty_row, p.dv, mine, lane);
         if (p.lse && mine && (lane & 3) == 0) p.lse[out_row] = empty ? -INFINITY : soft.m[h] + log2_fast(l) * LN2;
 #else
+        const CarryPlace to(p, w, row, lane);
 #pragma unroll
         for (int i = 0; i < DV / 8; ++i)
-            put_carry_pair(carry_o + 8 * i, o[4 * i + 2 * h], o[4 * i + 2 * h + 1], 8 * i < left, 8 * i + 1 < left);
+            put_carry_pair(to.o + 8 * i, o[4 * i + 2 * h], o[4 * i + 2 * h + 1], 8 * i < to.left, 8 * i + 1 < to.left);
         if (mine && (lane & 3) == 0) {
-            *carry_m = soft.m[h];
-            *carry_l = l;
+            *to.m = soft.m[h];
+            *to.l = l;
         }
 #endif
     }
