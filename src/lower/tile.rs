@@ -127,7 +127,9 @@ pub fn portable_tiling(
         (_, ..=128, ..=128) => &[(4, 2, 48, 2), (4, 2, 48, 1), (4, 2, 32, 1)],
         // q alone takes 48 KiB.
         (_, ..=192, ..=128) => &[(4, 2, 48, 1), (4, 2, 32, 1), (4, 2, 16, 1)],
-        // The output takes 128 registers of a single tile. Where shared memory allows, eight warps share longer blocks of keys.
+        // The output takes 128 registers of a single tile. Where shared memory allows, eight warps share longer blocks of keys;
+        // the assembler for sm_100a spills then.
+        _ if arch == Arch::Sm100a => &[(4, 1, 32, 2)],
         _ => &[(8, 1, 64, 1), (4, 1, 32, 2), (4, 1, 32, 1), (4, 1, 16, 1)],
     };
     let mut all = choices.iter().map(|&(warps, row_tiles, keys, blocks)| PortableTiling {
