@@ -518,11 +518,32 @@ impl<'a> Builder<'a> {
             self.keys.get_or_insert(axis);
             return Ok(());
         }
+        if self.keys.is_none() && axis.iter().all(|d| all.contains(d)) && self.repeat_queries(&axis) {
+            self.keys = Some(axis);
+            return Ok(());
+        }
         let other = self.space.resolve(&self.free.concat());
         if !self.swap && self.keys.is_none() && same(&axis, &other) {
             return Err(Fail::Swapped);
         }
         miss(format!("{} is not over the whole key axis", label(self.graph, id)))
+    }
+
+    /// Takes what K alone has beside the keys for axes that Q is repeated over, if whole axes of the scores are left.
+    fn repeat_queries(&mut self, keys: &[Dim]) -> bool {
+        let of_keys = |a: &Vec<Dim>| a.iter().any(|d| keys.contains(d));
+        let (keys_left, rest): (Axes, Axes) =
+            self.space.resolve_all(&self.key_axes).into_iter().partition(of_keys);
+        if rest.is_empty() || !keys_left.iter().flatten().all(|d| keys.contains(d)) {
+            return false;
+        }
+        let Some((_, scores)) = self.inside.get(&self.graph.result(self.nodes[0])) else { return false };
+        let mut shared = self.space.resolve_all(&self.shared);
+        shared.extend(rest);
+        let order = self.space.resolve_all(scores);
+        shared.sort_by_key(|a| order.iter().position(|o| o == a));
+        (self.key_axes, self.shared) = (keys_left, shared);
+        true
     }
 
     /// Axes of an elementwise result from its operands inside.

@@ -81,6 +81,7 @@ pub(super) fn classify(
     notes: &mut Vec<Applied>,
 ) -> Vec<Entry> {
     match *piece {
+        Piece::Floor(_) => unreachable!("floors have become fills"),
         Piece::Kept(ref conditions, fill) => {
             let item = |source, known| {
                 Entry::Mask(Item { group, source, fill, only_as_infinity: false, and_bias: false, known })

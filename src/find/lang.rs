@@ -121,6 +121,8 @@ define_language! {
         "keep" = Keep([Id; 2]),
         // (replace scores c f): the number f where c is false
         "replace" = Replace([Id; 3]),
+        // (floor scores f): the number f where the score is below it
+        "floor" = Floor([Id; 2]),
         // (sink scores b): in their softmax, and there alone, stands one more score b, without a column of its own
         "sink" = Sink([Id; 2]),
         // (zero-empty scores): softmax, but zeros instead of NaN
@@ -215,7 +217,12 @@ impl Analysis<Term> for Facts {
             score: root || below,
             normal: matches!(
                 node,
-                Term::Scores(_) | Term::Cap(_) | Term::Bias(_) | Term::Keep(_) | Term::Replace(_)
+                Term::Scores(_)
+                    | Term::Cap(_)
+                    | Term::Bias(_)
+                    | Term::Keep(_)
+                    | Term::Replace(_)
+                    | Term::Floor(_)
             ),
             plain: matches!(node, Term::Scores(_) | Term::Cap(_)),
             sunk: matches!(node, Term::Sink(_)),

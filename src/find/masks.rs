@@ -25,6 +25,8 @@ pub(super) enum Piece {
     Added(ValueId),
     /// The score is kept where every condition holds.
     Kept(Vec<Condition>, Fill),
+    /// A score below the number, which is huge, becomes it.
+    Floor(f64),
 }
 
 /// A condition on a pair of rows.
@@ -70,12 +72,53 @@ pub(super) fn plan(
 ) -> Result<Plan, String> {
     let mut notes = vec![];
     let mut entries: Vec<Entry> = vec![];
+    let pieces = floored(cx, pieces, &mut notes)?;
     for (group, p) in pieces.iter().enumerate() {
         entries.extend(classify(cx, group, p, dtype, &mut notes));
     }
     to_infinity(cx, sizes, dtype, &mut entries, &mut notes)?;
     added_instead(cx, dtype, &mut entries, &mut notes);
     arrange(cx, sizes, dtype, entries, notes)
+}
+
+/// Turns masks before a floor into one that replaces scores by it: whatever they made of a masked score is not above it.
+///
+/// # Errors
+/// If that is not known.
+fn floored(cx: &mut Context<'_>, pieces: &[Piece], notes: &mut Vec<Applied>) -> Result<Vec<Piece>, String> {
+    let mut out: Vec<Piece> = vec![];
+    for piece in pieces {
+        let &Piece::Floor(f) = piece else {
+            out.push(piece.clone());
+            continue;
+        };
+        let mut conditions = vec![];
+        for before in std::mem::take(&mut out) {
+            match before {
+                Piece::Added(v) => {
+                    let known = cx.values.get(cx.graph, cx.constants, v);
+                    let ends = [(0.0, 0.0), (f64::NEG_INFINITY, f)];
+                    if !known.is_some_and(|p| cx.values.all(&p, &ends)) {
+                        return Err(format!(
+                            "scores are kept from falling below {f:?}, and {}, which is added to them, is not known to be 0 or to be as \
+                             low everywhere",
+                            name(cx, v)
+                        ));
+                    }
+                    conditions.push(Condition::True(above(cx, v, MASKING / 2.0)));
+                }
+                Piece::Kept(more, Fill::NegInf) => conditions.extend(more),
+                Piece::Kept(more, Fill::Replace(g) | Fill::Add(g)) if g <= f => conditions.extend(more),
+                _ => return Err(format!("scores are kept from falling below {f:?}, which a fill is above")),
+            }
+        }
+        if !conditions.is_empty() {
+            let what = format!("masked scores all are the least number {f:?}");
+            notes.push(applied("floor-is-fill", what, Numerics::Domain));
+            out.push(Piece::Kept(conditions, Fill::Replace(f)));
+        }
+    }
+    Ok(out)
 }
 
 /// Turns a huge fill that replaces scores, which are then added to or masked again, into one that is added: it swallows any
@@ -273,13 +316,7 @@ fn condition(cx: &mut Context<'_>, item: &Item) -> ValueId {
         Source::Added(v) => {
             let dtype = cx.graph.ty(v).dtype;
             // Fills are at or below MASKING and the rest is at or above it, or they are huge and the rest is not.
-            let bound = if item.and_bias { huge_bound(dtype) } else { MASKING / 2.0 };
-            let n = format!("{}.keep", cx.graph.value(v).name);
-            let c = cx.graph.constant(&n, Tensor::scalar(dtype, bound));
-            match cx.graph.add1(Op::Binary(Binary::Gt), &[v, c], &n, "") {
-                Ok(keep) => keep,
-                Err(_) => unreachable!("a float compares with a scalar of its type"),
-            }
+            above(cx, v, if item.and_bias { huge_bound(dtype) } else { MASKING / 2.0 })
         }
     };
     match cx.constants.value(cx.graph, v, CONSTANT_LIMIT) {
@@ -288,6 +325,16 @@ fn condition(cx: &mut Context<'_>, item: &Item) -> ValueId {
             cx.graph.constant(&n, t)
         }
         _ => v,
+    }
+}
+
+/// Where a value is above a number.
+fn above(cx: &mut Context<'_>, v: ValueId, bound: f64) -> ValueId {
+    let n = format!("{}.keep", cx.graph.value(v).name);
+    let c = cx.graph.constant(&n, Tensor::scalar(cx.graph.ty(v).dtype, bound));
+    match cx.graph.add1(Op::Binary(Binary::Gt), &[v, c], &n, "") {
+        Ok(keep) => keep,
+        Err(_) => unreachable!("a float compares with a scalar of its type"),
     }
 }
 

@@ -180,7 +180,9 @@ fn meaning(term: &RecExpr<Term>, leaves: &[Matrix]) -> Matrix {
             Term::Neg([a]) => x(a).map(|a| -a),
             Term::Tanh([a]) => x(a).map(f64::tanh),
             Term::Pow([a, b]) => x(a).zip(x(b), f64::powf),
-            Term::Max([a, b]) => x(a).zip(x(b), |a, b| if a.is_nan() { a } else { a.max(b) }),
+            Term::Max([a, b]) | Term::Floor([a, b]) => {
+                x(a).zip(x(b), |a, b| if a.is_nan() { a } else { a.max(b) })
+            }
             Term::Exp([a]) => x(a).map(f64::exp),
             Term::Reciprocal([a]) => x(a).map(f64::recip),
             Term::Log([a]) => x(a).map(f64::ln),

@@ -8,10 +8,13 @@ use super::cells::Pass;
 use super::fills::no_row_is_empty;
 use super::items::{HUGE, Item, Source, applied, huge_bound, name};
 use super::masks::Context;
+use super::trace::splat;
 use super::{Applied, Numerics};
-use crate::ir::{AttentionSizes, DType, ValueId};
+use crate::ir::{AttentionSizes, Binary, DType, Op, ValueId};
 use crate::mask::Fill;
 
+/// Most values that are looked at to tell what one is made of.
+const LIKE_SCORES_LIMIT: usize = 64;
 /// Up to here an addend's rounding in f32, 2⁻²⁴ of it, is that of a score.
 const SMALL_SUM: f64 = 1e3;
 /// The same of f16, whose rounding is 2⁻¹¹ of a number.
@@ -76,9 +79,35 @@ fn harmless(b: &Addend, dtype: DType) -> [(f64, f64); 2] {
     [(-bound, bound), (f64::NEG_INFINITY, huge)]
 }
 
-/// Whether the biases and the fill may be added in any order: no addend is large, or every row has a key at which none is,
-/// beside which a key at a large negative one weighs nothing, or what is large is so large that it swallows scores and small
-/// addends whole, in whatever order they meet (the note that is given says so).
+/// Whether a value is made of products of floating numbers, as scores are: its size is that of a score, whatever that is. Layout,
+/// sums, slices and factors of numbers that are not large leave it one.
+fn like_scores(cx: &mut Context<'_>, v: ValueId) -> bool {
+    let mut at = vec![v];
+    for _ in 0..LIKE_SCORES_LIMIT {
+        let Some(v) = at.pop() else { return true };
+        let x = cx.graph.operands(v.op);
+        let number = |cx: &mut Context<'_>, v| {
+            splat(cx.graph, cx.constants, v).is_some_and(|f| f.is_finite() && f.abs() <= SMALL_SUM)
+        };
+        match cx.graph.op(v.op).clone() {
+            Op::Contract(_) => {}
+            Op::Reshape(_) | Op::Permute(_) | Op::Broadcast(_) | Op::Slice { .. } | Op::Cast(_) => {
+                at.push(x[0])
+            }
+            Op::Binary(Binary::Add | Binary::Sub) => at.extend(&x),
+            Op::Binary(Binary::Mul) if number(cx, x[1]) => at.push(x[0]),
+            Op::Binary(Binary::Mul) if number(cx, x[0]) => at.push(x[1]),
+            _ if all(cx, v, &[(-SMALL_SUM, SMALL_SUM)]) => {}
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// Whether the biases and the fill may be added in any order: no addend is large or larger than scores are, or every row has a key
+/// at which none is, beside which a key at a large negative one weighs nothing, or what is large is so large that it swallows
+/// scores and small addends whole, in whatever order they meet (the note that is given says so). It swallows scores beside one
+/// addend of any size as well: either that is so large that it swallows them itself, or it is swallowed like them.
 ///
 /// # Errors
 /// If neither is proved.
@@ -97,6 +126,10 @@ pub(super) fn reorderable(
         && cx.admitted.contains(&Numerics::Domain)
         && items.iter().all(|i| !matches!(i.fill, Fill::Add(f) | Fill::Replace(f) if !swallows(f)));
     let mut guards: Vec<Item> = items.to_vec();
+    let note = |what: &str| Some(applied("huge-addend", what.into(), Numerics::Domain));
+    if biases.len() == 1 && huge > 0 && swallowed {
+        return Ok(note("a huge fill swallows scores, whether they meet it or the other addend first"));
+    }
     let fills = items.iter().all(|i| !matches!(i.fill, Fill::Add(f) if f.is_nan() || f.abs() > bound));
     let mut small = fills;
     for b in biases {
@@ -104,6 +137,11 @@ pub(super) fn reorderable(
             let n = name(cx, b.value);
             format!("{n} is not known to be small, and another order of additions rounds it otherwise")
         };
+        let plain = matches!(dtype, DType::F16 | DType::BF16) || all(cx, b.value, &[(-bound, bound)]);
+        if !plain && like_scores(cx, b.value) {
+            swallowed = false;
+            continue;
+        }
         let Some(p) = cx.values.get(cx.graph, cx.constants, b.value) else { return Err(unknown(cx)) };
         small &= cx.values.all(&p, &harmless(b, dtype));
         swallowed &= cx.values.all(&p, &[(-bound, bound), (f64::NEG_INFINITY, HUGE)]);
@@ -125,8 +163,7 @@ pub(super) fn reorderable(
         return Ok(None);
     }
     if swallowed && huge <= 2 {
-        let what = "a huge addend swallows scores and what else is added, in whatever order they meet".into();
-        return Ok(Some(applied("huge-addend", what, Numerics::Domain)));
+        return Ok(note("a huge addend swallows scores and what else is added, in whatever order they meet"));
     }
     Err("a large negative bias decides a row without a key, and another order of additions rounds it otherwise".into())
 }

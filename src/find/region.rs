@@ -311,16 +311,26 @@ pub(super) fn region(
     let mut first = None;
     for qk in contractions_behind(graph, from) {
         let x = graph.operands(qk);
-        let keys_are_weights = x.iter().any(|&v| !order.is_dynamic(v));
-        if keys_are_weights || !graph.ty(x[0]).dtype.is_float() {
+        let [left, right] = [x[0], x[1]].map(|v| order.is_dynamic(v));
+        if !(left || right) || !graph.ty(x[0]).dtype.is_float() {
             continue;
         }
         let attempt = |swap, constants: &mut Constants| {
             Builder::new(graph, order, constants, [qk, anchor, pv], last, swap).and_then(Builder::build)
         };
-        let result = match attempt(false, constants) {
-            Err(Fail::Swapped) => attempt(true, constants),
-            other => other,
+        let result = match (left, right) {
+            (true, true) => match attempt(false, constants) {
+                Err(Fail::Swapped) => attempt(true, constants),
+                other => other,
+            },
+            // Queries may be weights, as a model learns them that looks up a sequence; keys that are, are a router's. What is no
+            // attention then is no near miss either.
+            _ => {
+                let found = attempt(left, constants).map_err(|_| Fail::NotAttention);
+                found.and_then(|r| {
+                    if order.is_dynamic(r.operands[2].base) { Ok(r) } else { Err(Fail::NotAttention) }
+                })
+            }
         };
         match result {
             Ok(r) => return Ok(r),

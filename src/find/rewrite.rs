@@ -239,6 +239,7 @@ fn operands(cx: &mut Context<'_>, region: &Region, roles: &Roles) -> Result<[Val
 fn piece(cx: &mut Context<'_>, region: &Region, scores: &Axes, step: &Step) -> Result<Piece, String> {
     Ok(match step {
         Step::Bias(l) => Piece::Added(leaf(cx, region, scores, l)?),
+        Step::Floor(f) => Piece::Floor(*f),
         Step::Keep(l) => kept(truth(cx, region, scores, l)?, Fill::NegInf),
         Step::Replace(l, f) => kept(truth(cx, region, scores, l)?, Fill::Replace(*f)),
     })

@@ -273,6 +273,11 @@ rules! {
     "a score replaced by a finite number";
     |d| d.scores("(where $3 -10000 (scores $0 $1 0.5))");
 
+    "least-score" Exact "(max ?x ?c)" => "(floor ?x ?c)"
+        if |v| v.normal("?x").and(v.number("?c").filter(|&c| c <= HUGE));
+    "the least number that masked scores may fall to";
+    |d| d.scores("(max (bias (scores $0 $1 0.5) $8) -1e35)");
+
     "multiplied-mask" Domain "(add (mul ?x ?m) ?a)" => "(replace ?x (nonzero ?m) ?n)"
         if |v| multiplied(v, 1.0);
     "s·m + (1−m)·f with m of 0 and 1 replaces finite scores by f";

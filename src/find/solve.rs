@@ -62,6 +62,8 @@ pub(super) enum Step {
     Keep(LeafRef),
     /// A number where the condition is false.
     Replace(LeafRef, f64),
+    /// No score is below this number.
+    Floor(f64),
 }
 
 /// The normal form of a region.
@@ -191,6 +193,7 @@ impl CostFunction<Term> for Cost {
             | Term::Bias(_)
             | Term::Keep(_)
             | Term::Replace(_)
+            | Term::Floor(_)
             | Term::Sink(_)
             | Term::ZeroEmpty(_)
             | Term::Attention(_)
@@ -261,6 +264,10 @@ fn read(best: &RecExpr<Term>) -> Result<Normal, String> {
                 n.steps.push(Step::Replace(leaf_ref(best, *c)?, f));
                 at = s;
             }
+            Term::Floor([s, f]) => {
+                n.steps.push(Step::Floor(number(f).ok_or("a least score is no number")?));
+                at = s;
+            }
             Term::Cap([s, c]) if matches!(node(s), Term::Scores(_)) => {
                 n.softcap = number(c).ok_or("a softcap is no number")?;
                 at = s;
@@ -293,7 +300,15 @@ fn name_of(t: &Term) -> String {
 /// The innermost operation that is not of the normal form although what it reads is.
 fn obstacle(best: &RecExpr<Term>) -> String {
     let normal = |t: &Term| {
-        matches!(t, Term::Scores(_) | Term::Cap(_) | Term::Bias(_) | Term::Keep(_) | Term::Replace(_))
+        matches!(
+            t,
+            Term::Scores(_)
+                | Term::Cap(_)
+                | Term::Bias(_)
+                | Term::Keep(_)
+                | Term::Replace(_)
+                | Term::Floor(_)
+        )
     };
     let done = |t: &Term| matches!(t, Term::Softmax(_) | Term::ZeroEmpty(_));
     for node in best.as_ref() {

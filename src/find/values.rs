@@ -157,8 +157,8 @@ impl Values {
             Op::Select => {
                 let c = known(self, 0)?;
                 let zero = |when_false| zero_unless(graph, x[0], x[1 + usize::from(when_false)], when_false);
-                let a = known(self, 1).or_else(|| zero(false).map(Arc::new));
-                let b = known(self, 2).or_else(|| zero(true).map(Arc::new));
+                let a = zero(false).map(Arc::new).or_else(|| known(self, 1));
+                let b = zero(true).map(Arc::new).or_else(|| known(self, 2));
                 let a = a.unwrap_or_else(|| Arc::new(self.unknown(ty)));
                 let b = b.unwrap_or_else(|| Arc::new(self.unknown(ty)));
                 self.select(ty, [&c, &a, &b])
