@@ -2,6 +2,10 @@
 //!
 //! In: a schedule and a device. Out: JSON with a process a rank, a thread a stream, a slice a step, an arrow a message, and a
 //! counter of the bytes of the arena that are still to be read. Times are those of the cost model.
+//!
+//! What reads the file cuts times to whole ns, and lets a slice that begins before the one before it has ended lie inside it: so
+//! times are whole ns here. Process 0 is the kernel's to it, and threads are told apart by their number alone: ranks count from
+//! 1, and no two threads have one number.
 
 use super::svg::words::{Owners, kv_rows, rows_of};
 use crate::device::Device;
@@ -17,28 +21,38 @@ pub fn perfetto(schedule: &Schedule, device: &Device) -> String {
     let mut owners = Owners::new(schedule);
     let mut events: Vec<Value> = Vec::new();
     for (rank, program) in schedule.ranks.iter().enumerate() {
-        let named = |what: &str, args: Value| json!({"ph": "M", "name": what, "pid": rank, "args": args});
+        let pid = process(rank);
+        let named = |what: &str, args: Value| json!({"ph": "M", "name": what, "pid": pid, "args": args});
         events.push(named("process_name", json!({"name": format!("rank {rank}")})));
         events.push(named("process_sort_index", json!({"sort_index": rank})));
         for stream in Stream::ALL {
             let mut name = named("thread_name", json!({"name": stream.name()}));
-            name["tid"] = json!(thread(stream));
+            name["tid"] = json!(thread(schedule, rank, stream));
             events.push(name);
         }
         for (i, (step, span)) in program.steps.iter().zip(&timeline.spans[rank]).enumerate() {
-            events.extend(span.iter().map(|span| slice(&mut owners, rank, i, step, span)));
+            events.extend(span.iter().map(|span| {
+                let mut slice = slice(&mut owners, rank, i, step, span);
+                slice["pid"] = json!(pid);
+                slice["tid"] = json!(thread(schedule, rank, step.stream));
+                slice
+            }));
         }
         for (time, bytes) in live_bytes(schedule, &timeline, rank) {
             let args = json!({"bytes": bytes});
-            events.push(json!({"ph": "C", "name": "live bytes", "pid": rank, "ts": time, "args": args}));
+            let ts = us(ns(time));
+            events.push(json!({"ph": "C", "name": "live bytes", "pid": pid, "ts": ts, "args": args}));
         }
     }
     for (id, flight) in flights(schedule, device, &timeline).iter().enumerate() {
-        let stream = |(rank, step): (usize, usize)| thread(schedule.ranks[rank].steps[step].stream);
-        for (phase, end, time) in [("s", flight.from, flight.begin), ("f", flight.to, flight.end)] {
+        let stream =
+            |(rank, step): (usize, usize)| thread(schedule, rank, schedule.ranks[rank].steps[step].stream);
+        // An arrow is tied to the slice that is open at its time: when a step ends, the next one's may be.
+        let last = (ns(flight.end) - 1).max(ns(flight.begin));
+        for (phase, end, time) in [("s", flight.from, ns(flight.begin)), ("f", flight.to, last)] {
             let mut event = json!({
                 "ph": phase, "id": id, "name": "message", "cat": "message",
-                "pid": end.0, "tid": stream(end), "ts": time
+                "pid": process(end.0), "tid": stream(end), "ts": us(time)
             });
             if phase == "f" {
                 // It ends in the slice that is there then, not in the next one.
@@ -56,14 +70,31 @@ pub fn perfetto(schedule: &Schedule, device: &Device) -> String {
     )
 }
 
-fn thread(stream: Stream) -> usize {
-    match stream {
-        Stream::Compute => 1,
-        Stream::Comm => 2,
-    }
+fn process(rank: usize) -> usize {
+    rank + 1
 }
 
-/// A step as a slice. Times are in µs, as the format has them.
+fn thread(schedule: &Schedule, rank: usize, stream: Stream) -> usize {
+    // Behind the numbers of the processes, for a thread with that of its process is its main thread.
+    let of = match stream {
+        Stream::Compute => 1,
+        Stream::Comm => 2,
+    };
+    schedule.ranks.len() + 2 * rank + of
+}
+
+/// A time in whole ns.
+fn ns(us: f64) -> i64 {
+    (us * 1e3).round() as i64
+}
+
+/// A time in µs, as the format has it: the number of which a thousand times, cut to an integer, are these ns.
+fn us(ns: i64) -> f64 {
+    let us = ns as f64 / 1e3;
+    if (us * 1e3) as i64 == ns { us } else { us.next_up() }
+}
+
+/// A step as a slice, still without its process and thread.
 fn slice(owners: &mut Owners<'_>, rank: usize, index: usize, step: &Step, span: &Span) -> Value {
     let (name, category, mut args) = match &step.op {
         StepOp::Pack { pieces } => ("pack".to_owned(), "pack", json!({"keys": kv_rows(pieces)})),
@@ -81,7 +112,7 @@ fn slice(owners: &mut Owners<'_>, rank: usize, index: usize, step: &Step, span: 
             let peers = |ts: &[Transfer]| ts.iter().map(|t| t.peer).collect::<Vec<_>>();
             let args = json!({
                 "to": peers(sends), "from": peers(recvs), "sent": bytes(sends), "received": bytes(recvs),
-                "waits_for_peer_us": span.moving - span.begin
+                "waits_for_peer_us": us(ns(span.moving) - ns(span.begin))
             });
             (format!("{} {group}", kind.name()), "transfer", args)
         }
@@ -89,7 +120,7 @@ fn slice(owners: &mut Owners<'_>, rank: usize, index: usize, step: &Step, span: 
     args["step"] = json!(index);
     args["why"] = json!(step.reason);
     json!({
-        "ph": "X", "name": name, "cat": category, "pid": rank, "tid": thread(step.stream),
-        "ts": span.begin, "dur": span.end - span.begin, "args": args
+        "ph": "X", "name": name, "cat": category, "ts": us(ns(span.begin)),
+        "dur": us(ns(span.end) - ns(span.begin)), "args": args
     })
 }
