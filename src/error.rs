@@ -1,6 +1,6 @@
 //! One error for the whole pass; each room's own error is its source.
 
-use crate::{check, eval, exec, import, ir, ring, schedule, shard};
+use crate::{check, eval, exec, import, ir, ring, shard};
 
 /// Why the pass stopped.
 #[derive(Debug, thiserror::Error)]
@@ -40,9 +40,6 @@ pub enum Error {
     /// An attention cannot be split as asked.
     #[error(transparent)]
     Ring(#[from] ring::RingError),
-    /// An island could not be scheduled.
-    #[error(transparent)]
-    Schedule(#[from] schedule::ScheduleError),
     /// A schedule did not pass the proof.
     #[error("the schedule of {island} is wrong, and is not used: {}", failures(.report))]
     Check {

@@ -23,7 +23,7 @@ pub mod shard;
 mod driver;
 mod pass;
 
-pub use driver::{Rejected, label};
+pub use driver::{Rejected, TIE, label};
 pub use error::Error;
 pub use pass::{Compiled, Island, Options, compile, find_attentions, run, run_watched};
 

@@ -9,8 +9,8 @@ use crate::find::{self, Bound, Found, FoundAttention, Miss};
 use crate::ir::{Graph, OpId, Tensor, verify::verify};
 use crate::layout::LayoutKind;
 use crate::ring::{self, Strategy};
-use crate::schedule::Schedule;
 use crate::schedule::cost::Estimate;
+use crate::schedule::{SLOTS, Schedule};
 use crate::shard::{self, Program};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,12 +24,14 @@ pub struct Options {
     pub strategy: Option<Strategy>,
     /// Who owns which rows; `None`: whatever takes the least time on the device, over all attentions of a sequence.
     pub layout: Option<LayoutKind>,
-    /// Inputs that the host hands to a rank by rows: the name, and the axis that carries the sequence.
-    pub inputs: Vec<(String, usize)>,
+    /// Inputs that the host hands to a rank by rows.
+    pub inputs: Vec<shard::Handed>,
     /// What the ranks are; `None`: [`Device::default_for`] their number.
     pub device: Option<Device>,
     /// The most bytes of arena that an island may have on a rank.
     pub memory: Option<usize>,
+    /// How many receive slots a rank of a ring has, at least 2: more let a rank lag behind its neighbours where work is uneven.
+    pub slots: usize,
     /// Which rewritings are admitted.
     pub find: find::FindOptions,
 }
@@ -44,6 +46,7 @@ impl Options {
             inputs: vec![],
             device: None,
             memory: None,
+            slots: SLOTS,
             find: find::FindOptions::default(),
         }
     }

@@ -326,6 +326,18 @@ fn memory_is_capped() {
     assert_eq!(status, Some(1));
     assert!(why.contains("bytes on a rank (ring, ") && why.contains("and 1000 are allowed"), "{why}");
     assert_eq!(refused(&["compile", llama, "--ranks", "8", "--memory", "much"]).0, Some(2));
+    // More slots cost more, are said, and are refused where they do not fit.
+    let ring = |slots| report(&["--strategy", "ring", "--layout", "contiguous", "--slots", slots]);
+    let (two, four) = (ring("2"), ring("4"));
+    assert_eq!((&two["islands"][0]["slots"], &four["islands"][0]["slots"]), (&2.into(), &4.into()));
+    assert!(most(&four) > most(&two) && free["islands"][0]["slots"].is_null());
+    let cap = most(&two).to_string();
+    let capped =
+        ["compile", llama, "--ranks", "8", "--strategy", "ring", "--layout", "contiguous", "--memory", &cap];
+    let (status, why) = refused(&[&capped[..], &["--slots", "4"]].concat());
+    assert_eq!(status, Some(1));
+    assert!(why.contains(&most(&four).to_string()) && why.contains(&cap), "{why}");
+    assert_eq!(refused(&["compile", llama, "--ranks", "8", "--slots", "1"]).0, Some(2));
 }
 
 /// What is found depends on the graph and on what is bound, never on inputs; what is bound is said.

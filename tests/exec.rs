@@ -135,9 +135,7 @@ fn program_of(case: &Case) -> (Program, OpId) {
 
 /// The schedule that the pass makes of it.
 fn compiled(program: &Program, op: OpId, way: Plan) -> Schedule {
-    let plan = Rewrite::new(program, op, way).unwrap();
-    let islands: Vec<Graph> = (0..program.ranks).map(|rank| plan.island(rank).unwrap()).collect();
-    schedule::schedule(program, op, way, &islands).unwrap()
+    schedule::schedule(&Rewrite::new(program, op, way).unwrap(), SLOTS)
 }
 
 fn sizes(heads: (usize, usize), length: usize, dim: usize) -> AttentionSizes {

@@ -10,6 +10,8 @@ mod cost;
 mod events;
 #[path = "schedule/faults.rs"]
 mod faults;
+#[path = "schedule/graphs.rs"]
+mod graphs;
 #[path = "util/layouts.rs"]
 mod layouts;
 #[path = "schedule/memory.rs"]

@@ -1,9 +1,9 @@
-//! memory: no arena is larger than its strategy needs. The bound is a closed form of shares, not of what the steps do, and for
-//! a ring it does not depend on the number of ranks.
+//! memory: no arena is larger than its strategy needs. The bound is a closed form of shares and of the slots that the schedule
+//! says a ring has, not of what the steps do, and for a ring it does not depend on the number of ranks.
 //!
 //! | strategy | bytes of a rank |
 //! |---|---|
-//! | `ring`, `ring-reverse` | own keys and values, two receive slots as large as the largest share, o, m and l of its rows |
+//! | `ring`, `ring-reverse` | own keys and values, receive slots as large as the largest share, o, m and l of its rows |
 //! | any other | own keys and values, those of all ranks, o, m and l of its rows |
 
 use super::form::{carry_bytes, kv_bytes};
@@ -11,8 +11,6 @@ use super::log::Log;
 use crate::layout::Progression;
 use crate::schedule::Schedule;
 
-/// How many shares of others a ring holds at a time: one is computed on and sent on while the next arrives.
-const RING_SLOTS: u128 = 2;
 /// What a slot may lose in front of it, so that it begins where copies and vector loads like it.
 const ALIGNMENT: u128 = 255;
 
@@ -25,18 +23,26 @@ pub(super) fn memory(schedule: &Schedule, log: &mut Log<'_>) {
         .iter()
         .map(|own| kv_bytes(a, rows(own)).unwrap_or(usize::MAX) as u128)
         .collect();
-    let ring = matches!(schedule.strategy.as_str(), "ring" | "ring-reverse");
-    let others = if ring { RING_SLOTS * keys.iter().copied().max().unwrap_or(0) } else { keys.iter().sum() };
+    let share = keys.iter().copied().max().unwrap_or(0);
+    let others = match schedule.strategy.as_str() {
+        // One share is computed on and sent on while the next arrives, in as many slots as the schedule says.
+        "ring" | "ring-reverse" => (schedule.slots as u128).saturating_mul(share),
+        _ => keys.iter().fold(0u128, |sum, k| sum.saturating_add(*k)),
+    };
     for (r, program) in schedule.ranks.iter().enumerate() {
         let carry = carry_bytes(a, rows(&schedule.q_layout.rows[r])).unwrap_or(usize::MAX) as u128;
-        let most = keys[r] + others + carry + ALIGNMENT * program.slots.len() as u128;
+        let most =
+            keys[r].saturating_add(others).saturating_add(carry + ALIGNMENT * program.slots.len() as u128);
         let holds = program.arena_bytes as u128 <= most;
         if holds {
             log.fact();
             continue;
         }
         log.fail_at(r, 0, "arena".to_owned(), || {
-            let what = if ring { "two more shares" } else { "those of all ranks" };
+            let what = match schedule.strategy.as_str() {
+                "ring" | "ring-reverse" => format!("{} receive slots", schedule.slots),
+                _ => "those of all ranks".to_owned(),
+            };
             format!(
                 "it has {} bytes; the {} strategy needs {most} at most: {} for its keys and values, {others} for {what}, \
                  {carry} for partial results, the rest to align slots",

@@ -94,37 +94,49 @@ impl Memory {
 
     /// What the bytes hold, stretch by stretch.
     pub(super) fn read(&self, start: usize, bytes: usize, out: &mut Vec<Stretch>) {
+        // Never stops early.
+        let _ = self.stretches(start, bytes, |stretch| {
+            out.push(stretch);
+            Ok::<(), ()>(())
+        });
+    }
+
+    /// Tells what the bytes hold, stretch by stretch, until one is not wanted.
+    fn stretches<E>(
+        &self,
+        start: usize,
+        bytes: usize,
+        mut tell: impl FnMut(Stretch) -> Result<(), E>,
+    ) -> Result<(), E> {
         let end = start + bytes;
         let mut at = start;
         let before = self.spans.range(..=start).next_back().filter(|(_, span)| span.end > start);
-        for (&s, span) in before.into_iter().chain(self.spans.range(start + 1..end.max(start + 1))) {
+        let inside = before.is_none_or(|(_, span)| span.end < end);
+        let behind = inside.then(|| self.spans.range(start + 1..end.max(start + 1)));
+        for (&s, span) in before.into_iter().chain(behind.into_iter().flatten()) {
             if s > at {
-                out.push((s - at, None));
+                tell((s - at, None))?;
                 at = s;
             }
             let to = span.end.min(end);
             if to > at {
-                out.push((to - at, Some((span.what, span.from + (at - s)))));
+                tell((to - at, Some((span.what, span.from + (at - s)))))?;
                 at = to;
             }
         }
-        if at < end {
-            out.push((end - at, None));
-        }
+        if at < end { tell((end - at, None)) } else { Ok(()) }
     }
 
     /// Whether the bytes hold all of `what`, from its first byte on.
     pub(super) fn holds(&self, start: usize, bytes: usize, what: What) -> Result<(), Found> {
-        let mut stretches = Vec::new();
-        self.read(start, bytes, &mut stretches);
         let mut done = 0;
-        for (len, holds) in stretches {
+        self.stretches(start, bytes, |(len, holds)| {
             if holds != Some((what, done)) {
                 return Err(Found { at: start + done, holds });
             }
             done += len;
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 

@@ -29,8 +29,8 @@ struct Last {
 type Access = (usize, usize, bool);
 
 fn rank(schedule: &Schedule, r: usize, program: &RankProgram, log: &mut Log<'_>) {
-    let accesses: Vec<Vec<Access>> = program.steps.iter().map(|s| accesses(program, &s.op)).collect();
-    let mut cuts: Vec<usize> = accesses.iter().flatten().flat_map(|a| [a.0, a.1]).collect();
+    let accesses = Accesses::of(program);
+    let mut cuts: Vec<usize> = accesses.all.iter().flat_map(|a| [a.0, a.1]).collect();
     cuts.sort_unstable();
     cuts.dedup();
     let mut last = vec![Last::default(); cuts.len()];
@@ -45,7 +45,7 @@ fn rank(schedule: &Schedule, r: usize, program: &RankProgram, log: &mut Log<'_>)
             let event = events.get(*e).copied().unwrap_or_default();
             clock = [clock[0].max(event[0]), clock[1].max(event[1])];
         }
-        for &(start, end, write) in &accesses[i] {
+        for &(start, end, write) in accesses.at(i) {
             let from = cuts.partition_point(|&c| c < start);
             let to = cuts.partition_point(|&c| c < end);
             work = work.saturating_add(to - from);
@@ -89,12 +89,12 @@ fn tell(
     schedule: &Schedule,
     (r, i, write): (usize, usize, bool),
     (other, wrote): (usize, bool),
-    accesses: &[Vec<Access>],
+    accesses: &Accesses,
     (start, end): (usize, usize),
     log: &mut Log<'_>,
 ) {
     // The bytes that both touch.
-    let theirs = accesses[other].iter().find(|a| a.2 == wrote && a.0 < end && a.1 > start);
+    let theirs = accesses.at(other).iter().find(|a| a.2 == wrote && a.0 < end && a.1 > start);
     let (from, to) = theirs.map_or((start, end), |a| (a.0.max(start), a.1.min(end)));
     let slots: Vec<String> = schedule.ranks[r]
         .slots
@@ -114,24 +114,42 @@ fn tell(
     });
 }
 
-/// What a step reads, then what it writes. A carry that is read and written in place is one write. A step's own reads and
-/// writes have no order among themselves.
-fn accesses(program: &RankProgram, op: &StepOp) -> Vec<Access> {
-    let at = |v: &View, write: bool| {
-        let start = program.slots[v.slot].offset + v.start;
-        (start, start + v.bytes, write)
-    };
-    match op {
-        StepOp::Pack { pieces } => pieces.iter().map(|p| at(&p.at, true)).collect(),
-        StepOp::Exchange { sends, recvs, .. } => {
-            let sent = sends.iter().flat_map(|t| &t.views).map(|v| at(v, false));
-            sent.chain(recvs.iter().flat_map(|t| &t.views).map(|v| at(v, true))).collect()
+/// What each step reads, then what it writes, one step behind the other. A carry that is read and written in place is one
+/// write. A step's own reads and writes have no order among themselves.
+struct Accesses {
+    all: Vec<Access>,
+    ends: Vec<usize>,
+}
+
+impl Accesses {
+    fn of(program: &RankProgram) -> Accesses {
+        let steps = program.steps.len();
+        let mut out = Accesses { all: Vec::with_capacity(2 * steps), ends: Vec::with_capacity(steps) };
+        for step in &program.steps {
+            let mut add = |v: &View, write: bool| {
+                let start = program.slots[v.slot].offset + v.start;
+                out.all.push((start, start + v.bytes, write));
+            };
+            match &step.op {
+                StepOp::Pack { pieces } => pieces.iter().for_each(|p| add(&p.at, true)),
+                StepOp::Exchange { sends, recvs, .. } => {
+                    sends.iter().flat_map(|t| &t.views).for_each(|v| add(v, false));
+                    recvs.iter().flat_map(|t| &t.views).for_each(|v| add(v, true));
+                }
+                StepOp::AttnPartial { q, kv, carry_in, cast_out, .. } => {
+                    kv.iter().for_each(|p| add(&p.at, false));
+                    if *carry_in || !cast_out {
+                        q.iter().filter_map(|p| p.carry.as_ref()).for_each(|v| add(v, !cast_out));
+                    }
+                }
+            }
+            out.ends.push(out.all.len());
         }
-        StepOp::AttnPartial { q, kv, carry_in, cast_out, .. } => {
-            let keys = kv.iter().map(|p| at(&p.at, false));
-            let used = *carry_in || !cast_out;
-            let carries = q.iter().filter_map(|p| p.carry.as_ref().filter(|_| used));
-            keys.chain(carries.map(|v| at(v, !cast_out))).collect()
-        }
+        out
+    }
+
+    fn at(&self, step: usize) -> &[Access] {
+        let from = step.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.all[from..self.ends[step]]
     }
 }

@@ -9,7 +9,6 @@ use super::matching::Links;
 use super::memory::{Found, Memory, Stretch, What};
 use crate::layout::Progression;
 use crate::schedule::{KvPiece, QPiece, RankProgram, Schedule, StepOp, Stream, Transfer, View};
-use std::collections::HashMap;
 
 /// Whether every step ran.
 pub(super) fn replay(
@@ -51,8 +50,8 @@ struct Rank {
     /// The exchange that has begun, and how many of its transfers are not made. Exchanges are all on one stream.
     begun: Option<(usize, usize)>,
     memory: Memory,
-    /// The last partial result of query rows.
-    latest: HashMap<Progression, usize>,
+    /// The last partial result of query rows, in order of the rows: few, and looked up at every step.
+    latest: Vec<(Progression, usize)>,
 }
 
 impl Rank {
@@ -72,7 +71,7 @@ impl Rank {
             recorded_by,
             begun: None,
             memory: Memory::default(),
-            latest: HashMap::new(),
+            latest: Vec::new(),
         }
     }
 }
@@ -188,8 +187,10 @@ impl Replay<'_, '_, '_> {
                 at += stretch.0;
             }
         }
-        let places: Vec<(usize, usize)> = recv.views.iter().map(|v| (self.at(to, v), v.bytes)).collect();
-        let mut places = places.into_iter().filter(|p| p.1 > 0);
+        let schedule = self.schedule;
+        let slots = &schedule.ranks[to].slots;
+        let places = recv.views.iter().map(|v| (slots[v.slot].offset + v.start, v.bytes));
+        let mut places = places.filter(|p| p.1 > 0);
         let mut place = places.next();
         for &(mut len, holds) in &stretches {
             let (what, mut inner) = holds.unwrap_or((What::Nothing, 0));
@@ -226,7 +227,14 @@ impl Replay<'_, '_, '_> {
         }
         for p in q {
             let rows = one_form(p.rows);
-            let before = self.ranks[r].latest.insert(rows, step);
+            let latest = &mut self.ranks[r].latest;
+            let before = match latest.binary_search_by_key(&rows, |l| l.0) {
+                Ok(at) => Some(std::mem::replace(&mut latest[at].1, step)),
+                Err(at) => {
+                    latest.insert(at, (rows, step));
+                    None
+                }
+            };
             let Some(view) = &p.carry else { continue };
             if carry_in {
                 // Without a step before, `merge once` tells that there is nothing to go on from.

@@ -4,8 +4,10 @@ use super::{Stop, model};
 use annulus::dump::stages::Stage;
 use annulus::find::{Bound, FindOptions, Numerics};
 use annulus::import::case::Case;
-use annulus::layout::LayoutKind;
+use annulus::layout::{LayoutKind, Progression};
 use annulus::ring::Strategy;
+use annulus::schedule::SLOTS;
+use annulus::shard::Handed;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -140,9 +142,10 @@ pub(crate) struct Split {
     #[arg(long, default_value = "auto", value_parser = layout)]
     pub(crate) layout: Choice<LayoutKind>,
     /// Hand this input to the ranks by rows along this axis (from 0), and split what is computed from it as far as it goes.
-    /// Inputs that are not named are handed over whole, but for caches that attentions read
-    #[arg(long, value_name = "INPUT:AXIS", value_parser = input_axis)]
-    pub(crate) shard: Vec<(String, usize)>,
+    /// Inputs that are not named are handed over whole, but for caches that attentions read. With =ROWS the ranks have these
+    /// rows already (what a report says of an earlier `present`, which is `past` now), as in past_k:2="0:3 9:1|3:3 10:1|6:3 11:1"
+    #[arg(long, value_name = "INPUT:AXIS[=ROWS]", value_parser = input_axis)]
+    pub(crate) shard: Vec<Handed>,
     /// What the ranks are, for the estimate of times and the choice by them: h100x8, h200x8, h200x8x8, cpu, or a file like
     /// src/device/h200x8.toml. By default the smallest of h200x8 and h200x8x8 that holds P
     #[arg(long, value_name = "FILE-or-NAME")]
@@ -150,6 +153,10 @@ pub(crate) struct Split {
     /// The most bytes that an island may have in its arena on a rank; 64K, 80M and 2G are units of 1024
     #[arg(long, value_name = "BYTES", value_parser = memory)]
     pub(crate) memory: Option<usize>,
+    /// Receive slots of each rank of a ring, at least 2: more cost memory, and let ranks lag behind one another where work is
+    /// uneven
+    #[arg(long, value_name = "N", default_value_t = SLOTS as u32, value_parser = clap::value_parser!(u32).range(2..))]
+    pub(crate) slots: u32,
 }
 
 /// `auto`, or one that is named.
@@ -312,11 +319,31 @@ fn memory(text: &str) -> Result<usize, String> {
     bytes.ok_or_else(|| "want a number of bytes, such as 65536 or 64K".into())
 }
 
-fn input_axis(text: &str) -> Result<(String, usize), String> {
+fn input_axis(text: &str) -> Result<Handed, String> {
+    let numbers = |rows: &str| rows.chars().all(|c| c.is_ascii_digit() || ":| -".contains(c));
+    // Names may hold signs of equality themselves.
+    let (named, rows) = match text.rsplit_once('=').filter(|(_, rows)| numbers(rows)) {
+        Some((named, rows)) => (named, Some(rows_of(rows)?)),
+        None => (text, None),
+    };
     // Names may hold colons themselves.
-    let (name, axis) = text.rsplit_once(':').ok_or("want INPUT:AXIS, such as hidden:1")?;
+    let (name, axis) = named.rsplit_once(':').ok_or("want INPUT:AXIS, such as hidden:1")?;
     let axis = axis.parse().map_err(|_| format!("{axis} is no axis"))?;
-    Ok((name.to_owned(), axis))
+    Ok(Handed { name: name.to_owned(), axis, rows })
+}
+
+/// The rows of every rank as listings print them: `0:3 9:1|3:3 10:1`.
+fn rows_of(text: &str) -> Result<Vec<Vec<Progression>>, String> {
+    let progression = |word: &str| {
+        let numbers = word.split(':').map(str::parse).collect::<Result<Vec<usize>, _>>();
+        match numbers.as_deref() {
+            Ok(&[start, len]) => Ok(Progression::range(start, len)),
+            Ok(&[start, len, step]) if step > 0 => Ok(Progression { start, len, step }),
+            _ => Err(format!("{word}: want rows as start:length or start:length:step")),
+        }
+    };
+    let rank = |rank: &str| rank.split_whitespace().filter(|w| *w != "-").map(progression).collect();
+    text.split('|').map(rank).collect()
 }
 
 fn tolerance(text: &str) -> Result<f64, String> {
@@ -346,5 +373,9 @@ pub(crate) fn layout(text: &str) -> Result<Choice<LayoutKind>, String> {
         return Ok(Choice::Auto);
     }
     let names = LayoutKind::ALL.map(LayoutKind::name).join(", ");
-    LayoutKind::from_name(text).map(Choice::This).ok_or_else(|| format!("want auto, {names}"))
+    LayoutKind::ALL
+        .into_iter()
+        .find(|k| k.name() == text)
+        .map(Choice::This)
+        .ok_or_else(|| format!("want auto, {names}"))
 }

@@ -108,6 +108,7 @@ fn pass(case: &Case, split: &Split, admit: &Admit, verbose: bool) -> Result<(Com
         inputs: split.shard.clone(),
         device: split.device.as_deref().map(device).transpose()?,
         memory: split.memory,
+        slots: split.slots as usize,
         find: admit.options(case)?,
     };
     let start = Instant::now();
@@ -143,7 +144,10 @@ fn emitted(
     let graph = || compiled.rank_graph(rank as usize);
     let one = |name: String, text: String| Ok(vec![(name, text)]);
     match what {
-        Emit::Graph => one(format!("graph.{rank}.txt"), print_graph(&graph()?, Form::People)),
+        Emit::Graph => {
+            let text = report::rows_of_rank(compiled, rank as usize) + &print_graph(&graph()?, Form::People);
+            one(format!("graph.{rank}.txt"), text)
+        }
         Emit::Dot => one(format!("graph.{rank}.dot"), dot(&graph()?)),
         Emit::Schedule if compiled.islands.is_empty() => {
             Err(Stop::Failed("there is no schedule: no attention is split".into()))

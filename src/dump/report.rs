@@ -2,7 +2,7 @@
 //!
 //! In: a [`Compiled`] program, and what a run gave. Out: a [`Report`], which serde prints.
 
-use crate::ir::{Graph, Op, OpId};
+use crate::ir::{Graph, Op, OpId, ValueId};
 use crate::layout::Progression;
 use crate::schedule::cost::{Estimate, efficiency};
 use crate::shard::{self, Placement, Segment};
@@ -20,11 +20,11 @@ pub struct Report {
     pub islands: Vec<IslandReport>,
     /// Values that are put together on every rank because an operation mixes rows.
     pub gathered: Vec<GatherReport>,
-    /// Layouts of sharded outputs.
+    /// Layouts of sharded inputs, then of sharded outputs.
     pub values: Vec<ValueLayout>,
-    /// Work of each rank outside islands.
+    /// Work of each rank outside islands; an attention that is computed whole is work of every rank.
     pub local_flops: Vec<u64>,
-    /// Work of the unsharded model outside attention.
+    /// Work of the unsharded model outside islands.
     pub whole_flops: u64,
     /// Sums over all uses, gathers included.
     pub traffic: TrafficReport,
@@ -78,6 +78,9 @@ pub struct IslandReport {
     pub layout: &'static str,
     /// Layout of the key rows.
     pub kv_layout: &'static str,
+    /// Receive slots of a ring; no other strategy has any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slots: Option<usize>,
     /// Per rank.
     pub bytes_sent: Vec<usize>,
     /// Per rank.
@@ -128,10 +131,10 @@ pub struct GatherReport {
     pub bytes: usize,
 }
 
-/// Who owns which rows of an output.
+/// Which rows of an input or output each rank has.
 #[derive(Clone, Debug, Serialize)]
 pub struct ValueLayout {
-    /// Name of the output.
+    /// Name of the input or output.
     pub name: String,
     /// The axis that is split.
     pub axis: usize,
@@ -209,6 +212,7 @@ pub fn report(compiled: &Compiled) -> Report {
             strategy: i.strategy.name(),
             layout: i.schedule.q_layout.kind.name(),
             kv_layout: i.schedule.kv_layout.kind.name(),
+            slots: i.schedule.is_ring().then_some(i.schedule.slots),
             bytes_sent: i.schedule.ranks.iter().map(|r| r.bytes_sent()).collect(),
             messages: i.schedule.ranks.iter().map(|r| r.messages()).collect(),
             figures: figures(&i.estimate),
@@ -238,7 +242,7 @@ pub fn report(compiled: &Compiled) -> Report {
         gathered,
         values: layouts(compiled),
         local_flops: (0..ranks).map(|r| shard::local_flops(program, r)).collect(),
-        whole_flops: crate::ir::flops::graph_flops(graph),
+        whole_flops: shard::whole_flops(program),
         checks: checks(compiled),
         compile_ms: None,
         outputs: None,
@@ -347,20 +351,34 @@ fn gathers(compiled: &Compiled) -> Vec<(String, String, Vec<usize>)> {
 
 fn layouts(compiled: &Compiled) -> Vec<ValueLayout> {
     let program = &compiled.program;
+    let graph = &program.graph;
     let triple = |p: &Progression| [p.start, p.len, p.step];
-    program
-        .graph
-        .outputs()
-        .iter()
-        .filter_map(|o| match program.placements.get(&o.value) {
-            Some(Placement::Sharded(s)) => Some(ValueLayout {
-                name: o.name.clone(),
-                axis: s.axis,
-                rows: program.layouts[s.layout].rows.iter().map(|r| r.iter().map(triple).collect()).collect(),
-            }),
-            _ => None,
-        })
-        .collect()
+    let of = |name: &str, v: ValueId| match program.placements.get(&v) {
+        Some(Placement::Sharded(s)) => Some(ValueLayout {
+            name: name.to_owned(),
+            axis: s.axis,
+            rows: program.layouts[s.layout].rows.iter().map(|r| r.iter().map(triple).collect()).collect(),
+        }),
+        _ => None,
+    };
+    let inputs = graph.inputs().into_iter().filter_map(|v| of(&graph.value(v).name, v));
+    let outputs = graph.outputs().iter().filter_map(|o| of(&o.name, o.value));
+    inputs.chain(outputs).collect()
+}
+
+/// The rows of one rank's sharded inputs and outputs, a line each, as comments before its graph.
+pub fn rows_of_rank(compiled: &Compiled, rank: usize) -> String {
+    let program = &compiled.program;
+    let graph = &program.graph;
+    let line = |what: &str, name: &str, v: ValueId| {
+        let Some(Placement::Sharded(s)) = program.placements.get(&v) else { return String::new() };
+        let rows: Vec<String> = program.rows(s, rank).iter().map(Progression::to_string).collect();
+        let rows = if rows.is_empty() { "none".to_owned() } else { rows.join(" ") };
+        format!("// {what} {}: rows {rows} of axis {}\n", name.escape_debug(), s.axis)
+    };
+    let inputs = graph.inputs().into_iter().map(|v| line("input", &graph.value(v).name, v));
+    let outputs = graph.outputs().iter().map(|o| line("output", &o.name, o.value));
+    inputs.chain(outputs).collect()
 }
 
 fn checks(compiled: &Compiled) -> Checks {

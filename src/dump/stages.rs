@@ -3,6 +3,7 @@
 //! In: a graph, and what a case file's header asks for. Out: the text of one stage.
 
 use super::program::listing;
+use crate::device::Device;
 use crate::ir::Graph;
 use crate::ir::text::{Form, print};
 use crate::layout::LayoutKind;
@@ -55,8 +56,8 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads the first line of a case file, `// opt ranks=4 rank=1 layout=zigzag strategy=ring`. Without such a line: one
-    /// rank, everything else chosen.
+    /// Reads the first line of a case file, `// opt ranks=4 rank=1 layout=zigzag strategy=ring device=cpu slots=3`. Without such
+    /// a line: one rank, everything else chosen.
     ///
     /// # Errors
     /// Names the word that is wrong.
@@ -80,10 +81,15 @@ impl Request {
                 }
                 ("layout", _) => {
                     let names = LayoutKind::ALL.map(LayoutKind::name).join(", ");
-                    let layout = LayoutKind::from_name(value);
+                    let layout = LayoutKind::ALL.into_iter().find(|k| k.name() == value);
                     request.options.layout = Some(layout.ok_or_else(|| bad(&format!("auto, {names}")))?);
                 }
-                _ => return Err(bad("ranks, rank, strategy or layout")),
+                ("device", _) => {
+                    let names = Device::bundled().collect::<Vec<_>>().join(", ");
+                    request.options.device = Some(Device::named(value).ok_or_else(|| bad(&names))?);
+                }
+                ("slots", _) => request.options.slots = number()?,
+                _ => return Err(bad("ranks, rank, strategy, layout, device or slots")),
             }
         }
         if request.rank >= request.options.ranks {

@@ -17,7 +17,7 @@
 //! * **Movement** (shapes, slices, indices, transfers, constants): 0.
 //! * **Region**: what its graph is.
 
-use super::{Graph, Op, Type};
+use super::{Graph, Op, OpId, Type};
 
 /// Floating-point operations of one operation on operands and results of these types.
 pub fn flops(op: &Op, operands: &[&Type], results: &[&Type]) -> u64 {
@@ -85,6 +85,20 @@ pub fn graph_flops(graph: &Graph) -> u64 {
     })
 }
 
+/// Floating-point operations of the attention nodes of a graph itself, not of its regions, for which `counts` holds.
+pub fn attention_flops(graph: &Graph, counts: impl Fn(OpId) -> bool) -> u64 {
+    let attentions = graph.ops().into_iter().filter(|&id| matches!(graph.op(id), Op::Attention(_)));
+    attentions.filter(|&id| counts(id)).fold(0, |sum: u64, id| sum.saturating_add(of(graph, id)))
+}
+
+/// Floating-point operations of one operation of a graph.
+fn of(graph: &Graph, id: OpId) -> u64 {
+    let (operands, results) = (graph.operands(id), graph.results(id));
+    let operands: Vec<&Type> = operands.into_iter().map(|v| graph.ty(v)).collect();
+    let results: Vec<&Type> = results.into_iter().map(|v| graph.ty(v)).collect();
+    flops(graph.op(id), &operands, &results)
+}
+
 /// The sum over the operations that count, regions opened on a stack of their own.
 fn total(graph: &Graph, counts: impl Fn(&Op) -> bool) -> u64 {
     let mut sum = 0u64;
@@ -95,12 +109,7 @@ fn total(graph: &Graph, counts: impl Fn(&Op) -> bool) -> u64 {
             match op {
                 _ if !counts(op) => {}
                 Op::Region(_, inner) => open.push(inner),
-                _ => {
-                    let (operands, results) = (graph.operands(id), graph.results(id));
-                    let operands: Vec<&Type> = operands.into_iter().map(|v| graph.ty(v)).collect();
-                    let results: Vec<&Type> = results.into_iter().map(|v| graph.ty(v)).collect();
-                    sum = sum.saturating_add(flops(op, &operands, &results));
-                }
+                _ => sum = sum.saturating_add(of(graph, id)),
             }
         }
     }

@@ -82,10 +82,12 @@ pub enum LayoutKind {
     Document,
     /// Blocks of rows dealt out so that the ranks' numbers of visible pairs are as equal as their numbers of blocks allow.
     Balanced,
+    /// As the host has the rows already: nothing to choose.
+    Given,
 }
 
 impl LayoutKind {
-    /// Every kind, in the order of declaration.
+    /// Every kind that can be made for a sequence, in the order of declaration.
     pub const ALL: [LayoutKind; 5] = [
         LayoutKind::Contiguous,
         LayoutKind::Zigzag,
@@ -102,12 +104,23 @@ impl LayoutKind {
             LayoutKind::Stripe => "stripe",
             LayoutKind::Document => "document",
             LayoutKind::Balanced => "balanced",
+            LayoutKind::Given => "given",
         }
     }
 
+    /// Every kind that a layout may be of.
+    pub const NAMED: [LayoutKind; 6] = [
+        LayoutKind::Contiguous,
+        LayoutKind::Zigzag,
+        LayoutKind::Stripe,
+        LayoutKind::Document,
+        LayoutKind::Balanced,
+        LayoutKind::Given,
+    ];
+
     /// The kind of that name, if there is one.
     pub fn from_name(name: &str) -> Option<LayoutKind> {
-        LayoutKind::ALL.into_iter().find(|k| k.name() == name)
+        LayoutKind::NAMED.into_iter().find(|k| k.name() == name)
     }
 }
 
@@ -131,11 +144,11 @@ pub struct Layout {
 impl Layout {
     /// The layout of `kind` for a sequence of `length` rows on `ranks` ranks (at least 1), as far as nothing is known of its
     /// masks: one document, every row as much work as any other. Shares differ by at most one row per block; ranks own no
-    /// rows where the sequence is too short.
+    /// rows where the sequence is too short. Rows that a host would give are not known here: they are contiguous.
     pub fn new(kind: LayoutKind, length: usize, ranks: usize) -> Layout {
         let all = Progression::range(0, length);
         let own = |r: usize| match kind {
-            LayoutKind::Contiguous => vec![block(all, r, ranks)],
+            LayoutKind::Contiguous | LayoutKind::Given => vec![block(all, r, ranks)],
             LayoutKind::Zigzag => zigzag(all, r, ranks).to_vec(),
             LayoutKind::Stripe => {
                 let len = length.saturating_sub(r).div_ceil(ranks);
@@ -178,6 +191,37 @@ impl Layout {
             rows
         };
         Layout::of(LayoutKind::Balanced, length, deal.iter().map(own))
+    }
+
+    /// The rows that each rank has, in the order in which it has them.
+    ///
+    /// # Errors
+    /// If a row of `0..length` has no owner, or two, or an owned row is none of them.
+    pub fn given(length: usize, rows: Vec<Vec<Progression>>) -> Result<Layout, String> {
+        let count = rows.iter().flatten().try_fold(0usize, |n, p| n.checked_add(p.len));
+        if count != Some(length) {
+            let count = count.map_or("too many".into(), |n| n.to_string());
+            return Err(format!("there are {length} rows, and {count} are given"));
+        }
+        // No more than `length` in all.
+        let mut owner: Vec<Option<usize>> = vec![None; length];
+        for (rank, own) in rows.iter().enumerate() {
+            for p in own {
+                for i in 0..p.len {
+                    let row = i.checked_mul(p.step).and_then(|d| d.checked_add(p.start));
+                    match row.and_then(|row| owner.get_mut(row)) {
+                        None => return Err(format!("rows {p} of rank {rank} are not all in 0..{length}")),
+                        Some(Some(other)) => {
+                            return Err(format!("rows {p} of rank {rank} are rows of rank {other} too"));
+                        }
+                        Some(free) => *free = Some(rank),
+                    }
+                }
+            }
+        }
+        let plain = |p: Progression| if p.len == 1 { Progression { step: 1, ..p } } else { p };
+        let rows = rows.into_iter().map(|own| own.into_iter().map(plain).collect::<Vec<_>>());
+        Ok(Layout::of(LayoutKind::Given, length, rows))
     }
 
     /// Sequences one behind the other, the rows of each where they were: what a cache with new rows behind it has. It is
@@ -331,6 +375,21 @@ mod tests {
         // The last rank's new row is behind its old ones.
         let behind = Layout::joined(&[&past, &Layout::new(LayoutKind::Contiguous, 1, 3)]);
         assert_eq!(behind.rows[2], [Progression::range(6, 4)]);
+    }
+
+    #[test]
+    fn given_rows_have_one_owner_each() {
+        let p = |start, len, step| Progression { start, len, step };
+        let given = Layout::given(7, vec![vec![p(0, 3, 2), p(6, 1, 9)], vec![], vec![p(1, 3, 2)]]).unwrap();
+        assert_eq!((given.kind, given.share(0), given.share(1)), (LayoutKind::Given, 4, 0));
+        assert_eq!(given.rows[0][1], p(6, 1, 1));
+        let refused = |length, rows: &[Progression]| Layout::given(length, vec![rows.to_vec()]).unwrap_err();
+        assert_eq!(refused(3, &[p(0, 2, 1)]), "there are 3 rows, and 2 are given");
+        assert_eq!(refused(2, &[p(0, 2, 3)]), "rows 0:2:3 of rank 0 are not all in 0..2");
+        assert_eq!(refused(2, &[p(0, 1, 1), p(0, 1, 1)]), "rows 0:1 of rank 0 are rows of rank 0 too");
+        assert_eq!(refused(2, &[p(1, 2, 0)]), "rows 1:2:0 of rank 0 are rows of rank 0 too");
+        assert!(refused(2, &[p(1, 2, usize::MAX)]).contains("not all in"));
+        assert!(refused(2, &[p(0, usize::MAX, 1), p(0, usize::MAX, 1)]).contains("too many"));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! ring: strategy × layout → the island graph of each rank: chunks, transfers, partial results and merges.
 //!
 //! In: a [`Program`] and one of its attentions. Out: rank r's island graph, which snapshots show: its inputs are the rank's
-//! rows of q, k and v and then the leaves; its outputs the rank's rows of the results.
+//! rows of q, k and v and then the leaves; its outputs the rank's rows of the results. What it does stands in an `outline`
+//! first, from which the schedule is made as well: a graph of every rank of a thousand is a gigabyte that nobody reads.
 //!
 //! Invariants:
 //! * Every visible pair of rows meets exactly once over all ranks; a query row without any key gets one partial over no keys.
@@ -12,13 +13,15 @@
 //! * A transfer is started before anything is computed on what it sends.
 //! * Whether a pair is visible is asked of [`Mask::tile`](crate::mask::Mask::tile), and of nothing else.
 
-mod build;
-mod plan;
+mod graph;
+pub(crate) mod outline;
 mod route;
 pub(crate) mod site;
 
 use crate::ir::{Graph, OpId};
+use crate::layout::{Progression, row_count};
 use crate::shard::Program;
+use outline::Outline;
 
 /// How keys and queries meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,12 +68,18 @@ pub struct RingError {
     pub reason: String,
 }
 
-/// One attention of a program under a strategy: what every rank's island graph is made from, derived once.
+/// Stages of an all-gather in stages: all but the last one's transfer lie under computation on keys that came before, and
+/// what they cost is a launch and a latency each.
+const STAGES: usize = 4;
+
+/// One attention of a program under a strategy: what every rank's part is made from, derived once.
 #[derive(Debug)]
 pub struct Plan<'a> {
-    site: site::Site<'a>,
+    pub(crate) site: site::Site<'a>,
+    pub(crate) strategy: Strategy,
     route: route::Route<'a>,
-    strategy: Strategy,
+    /// Of each stage of an all-gather the pieces that each rank sends.
+    pub(crate) stages: Vec<Vec<Vec<Progression>>>,
 }
 
 impl<'a> Plan<'a> {
@@ -85,7 +94,20 @@ impl<'a> Plan<'a> {
             _ => route::Direction::On,
         };
         let route = route::Route::of(&site, direction);
-        Ok(Plan { site, route, strategy })
+        let parts = match strategy {
+            Strategy::Ring | Strategy::RingReverse => 0,
+            Strategy::AllGather => 1,
+            Strategy::AllGatherStaged => STAGES,
+        };
+        let mut stages = vec![vec![Vec::new(); site.ranks()]; parts];
+        if parts > 0 {
+            for rank in 0..site.ranks() {
+                for (stage, part) in stages.iter_mut().zip(in_parts(&route.leaves_home(rank), parts)) {
+                    stage[rank] = part;
+                }
+            }
+        }
+        Ok(Plan { site, strategy, route, stages })
     }
 
     /// The island graph of a rank.
@@ -96,7 +118,12 @@ impl<'a> Plan<'a> {
         if rank >= self.site.ranks() {
             return Err(self.site.refuse(format!("there is no rank {rank} of {}", self.site.ranks())));
         }
-        build::graph(&self.site, &self.route, self.strategy, rank)
+        graph::graph(self, rank)
+    }
+
+    /// What a rank does, in order.
+    pub(crate) fn outline(&self, rank: usize) -> Outline {
+        Outline::of(self, rank)
     }
 }
 
@@ -106,4 +133,22 @@ impl<'a> Plan<'a> {
 /// If the ring cannot compute this attention.
 pub fn island(program: &Program, op: OpId, strategy: Strategy, rank: usize) -> Result<Graph, RingError> {
     Plan::new(program, op, strategy)?.island(rank)
+}
+
+/// The rows of some pieces, in order, in that many parts of nearly equal numbers of rows.
+fn in_parts(pieces: &[Progression], parts: usize) -> Vec<Vec<Progression>> {
+    let rows = row_count(pieces);
+    let mut out = vec![Vec::new(); parts];
+    for (i, part) in out.iter_mut().enumerate() {
+        let (from, to) = (rows * i / parts, rows * (i + 1) / parts);
+        let mut before = 0;
+        for p in pieces {
+            let (first, end) = (from.max(before), to.min(before + p.len));
+            if first < end {
+                part.push(p.part(first - before, end - first));
+            }
+            before += p.len;
+        }
+    }
+    out
 }

@@ -82,19 +82,19 @@ impl<'a> Route<'a> {
     }
 
     /// The pieces that leave rank `rank` on hop `hop` (from 1): of what it holds then, those that a rank ahead still needs.
-    pub(super) fn sent(&self, rank: usize, hop: usize) -> Vec<Progression> {
+    pub(super) fn sent(&self, rank: usize, hop: usize) -> impl Iterator<Item = &Progression> {
         let source = self.source(rank, hop - 1);
         let own = self.pieces[source].iter().zip(&self.reach[source]);
-        own.filter(|&(_, &reach)| reach >= hop).map(|(p, _)| *p).collect()
+        own.filter(move |&(_, &reach)| reach >= hop).map(|(p, _)| p)
     }
 
     /// The pieces that reach rank `rank` on hop `hop`: what its neighbour sends then.
-    pub(super) fn received(&self, rank: usize, hop: usize) -> Vec<Progression> {
+    pub(super) fn arriving(&self, rank: usize, hop: usize) -> impl Iterator<Item = &Progression> {
         self.sent(self.before(rank), hop)
     }
 
     /// The rank whose pieces `rank` holds after `hop` hops.
-    fn source(&self, rank: usize, hop: usize) -> usize {
+    pub(super) fn source(&self, rank: usize, hop: usize) -> usize {
         self.direction.opposite().from(rank, hop, self.pieces.len())
     }
 }

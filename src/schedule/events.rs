@@ -13,7 +13,7 @@ use super::types::{Slot, Step, StepOp, Stream, View};
 ///
 /// Complexity: each step looks back no further than to what it is already known to come after.
 pub(super) fn derive(steps: &mut [Step], slots: &[Slot]) {
-    let accesses: Vec<Vec<Access>> = steps.iter().map(|s| accesses(&s.op, slots)).collect();
+    let accesses = Accesses::of(steps, slots);
     // after[i]: for each stream how many of the rank's steps, in order of issue, reach up to one that is done when i is.
     let mut after: Vec<Clock> = Vec::with_capacity(steps.len());
     let mut latest: Clock = [0; STREAMS];
@@ -21,30 +21,17 @@ pub(super) fn derive(steps: &mut [Step], slots: &[Slot]) {
     for j in 0..steps.len() {
         let own = index(steps[j].stream);
         let mut clock = if latest[own] == 0 { [0; STREAMS] } else { after[latest[own] - 1] };
-        let mut candidates: Vec<usize> = Stream::ALL
-            .iter()
-            .filter(|s| index(**s) != own)
-            .filter_map(|s| {
-                (clock[index(*s)]..j)
-                    .rev()
-                    .find(|&i| steps[i].stream == *s && conflict(&accesses[i], &accesses[j]))
-            })
-            .collect();
-        // A later step may imply an earlier one, never the reverse.
-        candidates.sort_unstable_by(|a, b| b.cmp(a));
-        let mut waits = Vec::new();
-        for i in candidates {
-            if clock[index(steps[i].stream)] > i {
-                continue;
-            }
+        // Of the one other stream the latest step that must be over; those before it are over then.
+        let other = 1 - own;
+        let conflicting =
+            (clock[other]..j).rev().find(|&i| index(steps[i].stream) == other && accesses.conflict(i, j));
+        if let Some(i) = conflicting {
             for (c, a) in clock.iter_mut().zip(after[i]) {
                 *c = (*c).max(a);
             }
             waited[i] = true;
-            waits.push(i);
+            steps[j].waits = vec![i];
         }
-        waits.sort_unstable();
-        steps[j].waits = waits;
         clock[own] = j + 1;
         after.push(clock);
         latest[own] = j + 1;
@@ -61,11 +48,16 @@ fn number(steps: &mut [Step], waited: &[bool]) {
     }
     let records: Vec<Option<usize>> = steps.iter().map(|s| s.records).collect();
     for step in steps {
-        step.waits = step.waits.iter().filter_map(|&i| records[i]).collect();
+        for wait in &mut step.waits {
+            // What is waited for records.
+            *wait = records[*wait].unwrap_or_default();
+        }
     }
 }
 
-const STREAMS: usize = Stream::ALL.len();
+/// Of two streams a step has one other.
+const STREAMS: usize = 2;
+const _: () = assert!(Stream::ALL.len() == STREAMS);
 
 type Clock = [usize; STREAMS];
 
@@ -84,20 +76,55 @@ struct Access {
     writes: bool,
 }
 
-fn conflict(a: &[Access], b: &[Access]) -> bool {
-    a.iter().any(|x| b.iter().any(|y| (x.writes || y.writes) && x.start.max(y.start) < x.end.min(y.end)))
+/// What each step touches, one step behind the other: adjacent bytes touched alike are one access.
+struct Accesses {
+    all: Vec<Access>,
+    ends: Vec<usize>,
 }
 
-fn accesses(op: &StepOp, slots: &[Slot]) -> Vec<Access> {
-    let mut out = Vec::new();
-    let mut touch = |view: &View, writes| {
-        let start = slots[view.slot].offset + view.start;
-        out.push(Access { start, end: start + view.bytes, writes });
-    };
+impl Accesses {
+    fn of(steps: &[Step], slots: &[Slot]) -> Accesses {
+        let mut out =
+            Accesses { all: Vec::with_capacity(2 * steps.len()), ends: Vec::with_capacity(steps.len()) };
+        for step in steps {
+            let first = out.all.len();
+            let mut touch = |view: &View, writes| {
+                let start = slots[view.slot].offset + view.start;
+                let end = start + view.bytes;
+                match out.all[first..].last_mut() {
+                    Some(last) if last.end == start && last.writes == writes => last.end = end,
+                    _ => out.all.push(Access { start, end, writes }),
+                }
+            };
+            touched(&step.op, &mut touch);
+            out.ends.push(out.all.len());
+        }
+        out
+    }
+
+    fn at(&self, step: usize) -> &[Access] {
+        let from = step.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.all[from..self.ends[step]]
+    }
+
+    fn conflict(&self, i: usize, j: usize) -> bool {
+        let meet = |x: &Access, y: &Access| (x.writes || y.writes) && x.start.max(y.start) < x.end.min(y.end);
+        self.at(i).iter().any(|x| self.at(j).iter().any(|y| meet(x, y)))
+    }
+}
+
+fn touched(op: &StepOp, touch: &mut impl FnMut(&View, bool)) {
     match op {
         StepOp::Pack { pieces } => pieces.iter().for_each(|p| touch(&p.at, true)),
         StepOp::Exchange { sends, recvs, .. } => {
-            sends.iter().flat_map(|t| &t.views).for_each(|v| touch(v, false));
+            // One part is sent to everyone: it is read once.
+            let mut before: &[View] = &[];
+            for t in sends.iter().filter(|t| !t.views.is_empty()) {
+                if t.views != before {
+                    t.views.iter().for_each(|v| touch(v, false));
+                }
+                before = &t.views;
+            }
             recvs.iter().flat_map(|t| &t.views).for_each(|v| touch(v, true));
         }
         StepOp::AttnPartial { q, kv, carry_in, cast_out, .. } => {
@@ -112,5 +139,4 @@ fn accesses(op: &StepOp, slots: &[Slot]) -> Vec<Access> {
             }
         }
     }
-    out
 }

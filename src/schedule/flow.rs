@@ -9,8 +9,9 @@ use std::ops::Range;
 /// Where the bytes of a rank come from.
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
-    /// For each step the steps that wrote what it reads, ascending.
-    pub(crate) sources: Vec<Vec<usize>>,
+    /// For each step the steps that wrote what it reads, ascending: one step behind the other, and where each ends.
+    sources: Vec<usize>,
+    ends: Vec<usize>,
     /// Everything that is written.
     pub(crate) lives: Vec<Life>,
 }
@@ -31,37 +32,51 @@ impl Flow {
     pub(crate) fn of(program: &RankProgram) -> Flow {
         let mut flow = Flow::default();
         let mut held = Held::default();
+        let mut sources = Vec::new();
         for (i, step) in program.steps.iter().enumerate() {
-            let mut sources = Vec::new();
             let at = |view: &View| {
                 let slot = program.slots.get(view.slot).map_or(0, |s| s.offset);
                 let start = slot.saturating_add(view.start);
                 start..start.saturating_add(view.bytes)
             };
-            let (reads, writes) = touched(&step.op);
-            reads.into_iter().for_each(|view| held.read(at(view), i, &mut sources));
-            writes.into_iter().for_each(|view| held.write(at(view), i, &mut flow.lives));
+            sources.clear();
+            read(&step.op, |view| held.read(at(view), i, &mut sources));
+            written(&step.op, |view| held.write(at(view), i, &mut flow.lives));
             sources.sort_unstable();
             sources.dedup();
-            flow.sources.push(sources);
+            flow.sources.extend_from_slice(&sources);
+            flow.ends.push(flow.sources.len());
         }
         flow.lives.extend(held.lives.into_values());
         flow
     }
+
+    /// The steps that wrote what a step reads, ascending.
+    pub(crate) fn sources(&self, step: usize) -> &[usize] {
+        let from = step.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.sources[from..self.ends[step]]
+    }
 }
 
-/// Views that a step reads and writes.
-fn touched(op: &StepOp) -> (Vec<&View>, Vec<&View>) {
+/// Views that a step reads.
+fn read<'a>(op: &'a StepOp, tell: impl FnMut(&'a View)) {
     match op {
-        StepOp::Pack { pieces } => (vec![], pieces.iter().map(|p| &p.at).collect()),
-        StepOp::Exchange { sends, recvs, .. } => {
-            (sends.iter().flat_map(|t| &t.views).collect(), recvs.iter().flat_map(|t| &t.views).collect())
+        StepOp::Pack { .. } => {}
+        StepOp::Exchange { sends, .. } => sends.iter().flat_map(|t| &t.views).for_each(tell),
+        StepOp::AttnPartial { q, kv, carry_in, .. } => {
+            let carries = q.iter().filter_map(|p| p.carry.as_ref()).filter(|_| *carry_in);
+            kv.iter().map(|p| &p.at).chain(carries).for_each(tell);
         }
-        StepOp::AttnPartial { q, kv, carry_in, cast_out, .. } => {
-            let carries = || q.iter().filter_map(|p| p.carry.as_ref());
-            let mut reads: Vec<&View> = kv.iter().map(|p| &p.at).collect();
-            reads.extend(carries().filter(|_| *carry_in));
-            (reads, carries().filter(|_| !*cast_out).collect())
+    }
+}
+
+/// Views that a step writes.
+fn written<'a>(op: &'a StepOp, tell: impl FnMut(&'a View)) {
+    match op {
+        StepOp::Pack { pieces } => pieces.iter().map(|p| &p.at).for_each(tell),
+        StepOp::Exchange { recvs, .. } => recvs.iter().flat_map(|t| &t.views).for_each(tell),
+        StepOp::AttnPartial { q, cast_out, .. } => {
+            q.iter().filter_map(|p| p.carry.as_ref()).filter(|_| !*cast_out).for_each(tell);
         }
     }
 }

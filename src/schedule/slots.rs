@@ -4,67 +4,75 @@
 //! another. No two overlap.
 
 use super::types::{KvPiece, Slot, View};
-use crate::layout::Progression;
+use std::fmt;
 
 /// Slot offsets are multiples of this: what a GPU's copies and vector loads like best.
 const ALIGN: usize = 256;
 
-/// The slots of one rank.
+/// What a slot is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Name {
+    /// The rank's own keys and values.
+    Local,
+    /// What hops bring, in turn.
+    Received(usize),
+    /// What one all-gather brings.
+    All,
+    /// What a stage of an all-gather brings.
+    Stage(usize),
+    /// Partial results.
+    Carries,
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Name::Local => f.write_str("kv.local"),
+            Name::Received(n) => write!(f, "kv.{n}"),
+            Name::All => f.write_str("kv.all"),
+            Name::Stage(n) => write!(f, "kv.stage{n}"),
+            Name::Carries => f.write_str("acc"),
+        }
+    }
+}
+
+/// The slots of one rank: few.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
-    slots: Vec<Slot>,
+    slots: Vec<(Name, usize)>,
 }
 
 impl Slots {
     /// The slot of that name, at least so large; made if it is not there.
-    pub(super) fn at_least(&mut self, name: &str, bytes: usize) -> usize {
-        let known = self.slots.iter().position(|s| s.name == name);
+    pub(super) fn at_least(&mut self, name: Name, bytes: usize) -> usize {
+        let known = self.slots.iter().position(|s| s.0 == name);
         let slot = known.unwrap_or_else(|| {
-            self.slots.push(Slot { name: name.to_owned(), offset: 0, bytes: 0 });
+            self.slots.push((name, 0));
             self.slots.len() - 1
         });
-        self.slots[slot].bytes = self.slots[slot].bytes.max(bytes);
+        self.slots[slot].1 = self.slots[slot].1.max(bytes);
         slot
     }
 
-    /// Lays pieces side by side from the begin of the slot, which grows to hold them. `bytes` tells the size of so many rows.
-    pub(super) fn lay(
-        &mut self,
-        name: &str,
-        pieces: &[Progression],
-        bytes: impl Fn(usize) -> usize,
-    ) -> Vec<KvPiece> {
-        if pieces.is_empty() {
-            return vec![];
-        }
-        let total = pieces.iter().map(|p| bytes(p.len)).sum();
-        let slot = self.at_least(name, total);
-        let mut start = 0;
-        pieces
-            .iter()
-            .map(|&rows| {
-                let at = View { slot, start, bytes: bytes(rows.len) };
-                start += at.bytes;
-                KvPiece { rows, at }
-            })
-            .collect()
-    }
-
     /// The slots with their offsets, and the size of the arena.
-    pub(super) fn place(mut self) -> (Vec<Slot>, usize) {
+    pub(super) fn place(self) -> (Vec<Slot>, usize) {
         let mut end = 0usize;
-        for slot in &mut self.slots {
-            slot.offset = end.next_multiple_of(ALIGN);
-            end = slot.offset + slot.bytes;
-        }
-        (self.slots, end)
+        let place = |(name, bytes): (Name, usize)| {
+            let offset = end.next_multiple_of(ALIGN);
+            end = offset + bytes;
+            Slot { name: name.to_string(), offset, bytes }
+        };
+        (self.slots.into_iter().map(place).collect(), end)
     }
 }
 
 /// The bytes of pieces in their order, adjacent ones as one view.
-pub(super) fn views(pieces: &[KvPiece]) -> Vec<View> {
-    let mut out: Vec<View> = Vec::new();
-    for at in pieces.iter().map(|p| p.at) {
+pub(super) fn views(pieces: impl IntoIterator<Item = KvPiece>) -> Vec<View> {
+    let mut pieces = pieces.into_iter().map(|p| p.at);
+    // Nearly always one view.
+    let mut out: Vec<View> = Vec::with_capacity(1);
+    out.extend(pieces.next());
+    for at in pieces {
         match out.last_mut() {
             Some(last) if last.slot == at.slot && last.start + last.bytes == at.start => {
                 last.bytes += at.bytes;

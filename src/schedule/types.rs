@@ -12,6 +12,8 @@ pub struct Schedule {
     pub name: String,
     /// `ring`, `all-gather`.
     pub strategy: String,
+    /// How many receive slots each rank of a ring has; [`super::SLOTS`] where no hop goes round.
+    pub slots: usize,
     /// What is computed.
     pub attention: AttentionFacts,
     /// Who owns which query rows (and rows of the output).
@@ -219,6 +221,13 @@ pub struct QPiece {
     /// o (B, Hq, rows, Dv), then m (B, Hq, rows), then l (B, Hq, rows), in the accumulation type. `None` if the step
     /// neither reads nor writes a carry.
     pub carry: Option<View>,
+}
+
+impl Schedule {
+    /// Whether hops go round a ring.
+    pub fn is_ring(&self) -> bool {
+        matches!(self.strategy.as_str(), "ring" | "ring-reverse")
+    }
 }
 
 impl AttentionFacts {

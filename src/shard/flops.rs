@@ -1,13 +1,29 @@
-//! Work of a rank outside islands.
+//! Work outside islands.
 
 use super::{Program, Segment, local_graph};
-use crate::ir::flops::graph_flops;
+use crate::ir::flops::{attention_flops, graph_flops};
+use crate::ir::{Graph, OpId};
+use std::collections::BTreeSet;
 
-/// Floating-point operations of `rank` in local segments, counted as [`graph_flops`] counts them.
+/// Floating-point operations of `rank` in local segments, counted as [`graph_flops`] counts them, and the attentions there: each
+/// that is no island is computed whole, or for the rank's part of the batch.
 ///
 /// # Panics
 /// If there is no such rank.
 pub fn local_flops(program: &Program, rank: usize) -> u64 {
     let local = program.segments.iter().enumerate().filter(|(_, s)| matches!(s, Segment::Local(_)));
-    local.map(|(at, _)| graph_flops(&local_graph(program, at, rank).graph)).sum()
+    let work = |graph: &Graph| graph_flops(graph).saturating_add(attention_flops(graph, |_| true));
+    local.fold(0, |sum: u64, (at, _)| sum.saturating_add(work(&local_graph(program, at, rank).graph)))
+}
+
+/// The same of the unsharded model: everything but the attentions that are islands.
+pub fn whole_flops(program: &Program) -> u64 {
+    // In a local segment: live, and no island.
+    let local: BTreeSet<OpId> = program
+        .segments
+        .iter()
+        .flat_map(|s| if let Segment::Local(ops) = s { ops.as_slice() } else { &[] })
+        .copied()
+        .collect();
+    graph_flops(&program.graph).saturating_add(attention_flops(&program.graph, |op| local.contains(&op)))
 }

@@ -17,14 +17,14 @@ mod rank_graph;
 mod sequences;
 pub mod types;
 
-pub use flops::local_flops;
+pub use flops::{local_flops, whole_flops};
 pub use hand_back::{Call, CallKind, HandBack, Port, hand_back};
 pub use local::local_graph;
 pub use rank_graph::rank_graph;
 pub use types::*;
 
 use crate::ir::{Graph, ValueId};
-use crate::layout::{Layout, LayoutKind};
+use crate::layout::{Layout, LayoutKind, Progression};
 use std::sync::Arc;
 
 /// The largest number of ranks that a program is made for.
@@ -38,8 +38,27 @@ pub struct ShardOptions {
     /// The layout; `None`: zigzag for a sequence with a causal attention, else contiguous. A layout by documents needs an
     /// attention whose mask names them.
     pub layout: Option<LayoutKind>,
-    /// Inputs that are handed to a rank by rows: the name, and the axis that carries the sequence.
-    pub inputs: Vec<(String, usize)>,
+    /// Inputs that are handed to a rank by rows.
+    pub inputs: Vec<Handed>,
+}
+
+/// An input that the host hands to a rank by rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handed {
+    /// Its name.
+    pub name: String,
+    /// The axis that carries the sequence.
+    pub axis: usize,
+    /// The rows that each rank has already, in their order: the layout of an earlier `present` output, say, which this input
+    /// is now. `None`: the layout is chosen.
+    pub rows: Option<Vec<Vec<Progression>>>,
+}
+
+impl Handed {
+    /// An input whose layout is chosen.
+    pub fn new(name: impl Into<String>, axis: usize) -> Handed {
+        Handed { name: name.into(), axis, rows: None }
+    }
 }
 
 /// Why a graph could not be split.
@@ -88,24 +107,30 @@ pub struct LocalGraph {
     pub outputs: Vec<ValueId>,
 }
 
-/// The inputs that are named, with their axes.
-fn named(graph: &Graph, inputs: &[(String, usize)]) -> Result<Vec<(ValueId, usize)>, ShardError> {
-    let mut found: Vec<(ValueId, usize)> = Vec::new();
-    for (name, axis) in inputs {
-        let fault = |why: String| ShardError::Input { name: name.clone(), axis: *axis, why };
+/// The inputs that are named, with what is asked of them.
+fn named<'a>(graph: &Graph, inputs: &'a [Handed]) -> Result<Vec<(ValueId, &'a Handed)>, ShardError> {
+    let mut found: Vec<(ValueId, &Handed)> = Vec::new();
+    for handed in inputs {
+        let fault = |why: String| handed.refused(why);
         let all = graph.inputs();
         let names = || all.iter().map(|&v| graph.value(v).name.as_str()).collect::<Vec<_>>().join(", ");
-        let v = all.iter().copied().find(|&v| graph.value(v).name == *name);
+        let v = all.iter().copied().find(|&v| graph.value(v).name == handed.name);
         let v = v.ok_or_else(|| fault(format!("there is no such input; there are {}", names())))?;
-        if *axis >= graph.ty(v).rank() {
+        if handed.axis >= graph.ty(v).rank() {
             return Err(fault(format!("it is {}", graph.ty(v))));
         }
         if found.iter().any(|f| f.0 == v) {
             return Err(fault("it is named twice".into()));
         }
-        found.push((v, *axis));
+        found.push((v, handed));
     }
     Ok(found)
+}
+
+impl Handed {
+    fn refused(&self, why: String) -> ShardError {
+        ShardError::Input { name: self.name.clone(), axis: self.axis, why }
+    }
 }
 
 /// Splits a graph.
@@ -130,15 +155,17 @@ pub fn shard_with(
         return Err(ShardError::Options(format!("{} ranks: want 1 to {MAX_RANKS}", options.ranks)));
     }
     let live = propagate::Live::new(&graph);
-    let wishes = propagate::propagate(&live, &named(&graph, &options.inputs)?);
-    let program = place::place(&graph, &live, &wishes, options)?;
+    let handed = named(&graph, &options.inputs)?;
+    let axes: Vec<(ValueId, usize)> = handed.iter().map(|&(v, h)| (v, h.axis)).collect();
+    let wishes = propagate::propagate(&live, &axes);
+    let program = place::place(&graph, &live, &wishes, options, &handed)?;
     let mut others = Vec::new();
     if !kinds.is_empty() {
-        let taken = sequences::sequences(&live, &wishes, options)?;
+        let taken = sequences::sequences(&live, &wishes, options, &handed)?;
         for &kind in kinds {
             let named = ShardOptions { layout: Some(kind), ..options.clone() };
             // Caches that are alike under one kind may not be so under another: then that is another program.
-            let made = sequences::sequences(&live, &wishes, &named).ok();
+            let made = sequences::sequences(&live, &wishes, &named, &handed).ok();
             let fits = |s: &sequences::Sequences| s.index == taken.index && s.joined == taken.joined;
             others.extend(made.filter(fits).map(|s| s.layouts));
         }

@@ -9,7 +9,7 @@
 use super::axes::Factor;
 use super::propagate::{Live, Sequence, Wish, Wishes, query_axis};
 use super::sequences::{Sequences, sequences};
-use super::{Island, Placement, Program, Segment, ShardError, ShardOptions, Sharding};
+use super::{Handed, Island, Placement, Program, Segment, ShardError, ShardOptions, Sharding};
 use crate::ir::{Graph, Op, ValueId};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -37,9 +37,10 @@ pub(super) fn place(
     live: &Live,
     wishes: &Wishes,
     options: &ShardOptions,
+    handed: &[(ValueId, &Handed)],
 ) -> Result<Program, ShardError> {
     let plan = decide(live, wishes);
-    let Sequences { layouts, index, joined } = sequences(live, wishes, options)?;
+    let Sequences { layouts, index, joined } = sequences(live, wishes, options, handed)?;
     let sharding = |(f, s): (Factor, Sequence)| Sharding {
         axis: f.axis,
         outer: f.outer,

@@ -3,9 +3,10 @@
 //! In: the attentions that are split and the kind of layout that is asked for. Out: the layouts, and which of them each
 //! sequence has. Where a kind depends on masks, those of all attentions of the sequence count.
 
+use super::axes::Factor;
 use super::propagate::{Live, Sequence, Split, Wishes};
-use super::{ShardError, ShardOptions};
-use crate::ir::{Attention, Op};
+use super::{Handed, ShardError, ShardOptions};
+use crate::ir::{Attention, Op, ValueId};
 use crate::layout::{Layout, LayoutKind};
 use crate::mask::{Fill, Mask, Term};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -35,6 +36,7 @@ pub(super) fn sequences(
     live: &Live,
     wishes: &Wishes,
     options: &ShardOptions,
+    handed: &[(ValueId, &Handed)],
 ) -> Result<Sequences, ShardError> {
     let mut index = HashMap::new();
     let mut found: Vec<Rows> = Vec::new();
@@ -61,12 +63,12 @@ pub(super) fn sequences(
         return Err(ShardError::Layout { kind: LayoutKind::Document, why: why.into() });
     }
     // Then those of which an input or an old row is handed over.
-    let handed = wishes.handed.keys().filter_map(|&i| wishes.wish[i]).map(|w| (w.factor.length, w.sequence));
+    let by_rows = wishes.handed.keys().filter_map(|&i| wishes.wish[i]).map(|w| (w.factor.length, w.sequence));
     let parts = wishes.joins.iter().filter_map(|(at, parts)| {
         let axis = wishes.wish[*at]?.factor.axis;
         Some(live.types(*at).into_iter().map(move |t| t.shape[axis]).zip(parts.iter().copied()))
     });
-    for (length, s) in handed.chain(parts.flatten()) {
+    for (length, s) in by_rows.chain(parts.flatten()) {
         index.entry(wishes.sequence(s)).or_insert_with(|| {
             found.push(Rows { length, causal: false, starts: BTreeSet::new(), queries: vec![] });
             found.len() - 1
@@ -87,6 +89,7 @@ pub(super) fn sequences(
         }
     });
     let mut made = Sequences { layouts: layouts.collect(), index, joined: BTreeMap::new() };
+    made.give(live, wishes, options.ranks, handed)?;
     // Shorter sequences first: what is joined is longer than its parts.
     let mut joins: Vec<(usize, Sequence, &[Sequence])> = Vec::new();
     for (at, parts) in &wishes.joins {
@@ -101,10 +104,59 @@ pub(super) fn sequences(
     for (_, whole, parts) in joins {
         made.join(whole, parts, wishes);
     }
+    // A sequence that is joined has the rows of its parts, whatever was given.
+    for (v, input) in handed {
+        let Some((at, given)) = made.given(live, wishes, options.ranks, *v, input)? else { continue };
+        if made.layouts[at].rows != given.rows {
+            return Err(input.refused(
+                "its rows are tied to those of others, which are not where these are given".into(),
+            ));
+        }
+    }
     Ok(made)
 }
 
 impl Sequences {
+    /// Lets the sequences of inputs whose rows are given have these rows.
+    fn give(
+        &mut self,
+        live: &Live,
+        wishes: &Wishes,
+        ranks: usize,
+        handed: &[(ValueId, &Handed)],
+    ) -> Result<(), ShardError> {
+        for (v, input) in handed {
+            if let Some((at, given)) = self.given(live, wishes, ranks, *v, input)? {
+                self.layouts[at] = given;
+            }
+        }
+        Ok(())
+    }
+
+    /// The layout that is given with an input, and which it is to be.
+    fn given(
+        &self,
+        live: &Live,
+        wishes: &Wishes,
+        ranks: usize,
+        v: ValueId,
+        input: &Handed,
+    ) -> Result<Option<(usize, Layout)>, ShardError> {
+        let Some(rows) = &input.rows else { return Ok(None) };
+        let wish = wishes.wish[live.at(v)].filter(|w| w.factor == Factor::axis(input.axis, w.factor.length));
+        let at = wish.and_then(|w| Some((w, *self.index.get(&wishes.sequence(w.sequence))?)));
+        let Some((wish, at)) = at else {
+            return Err(input.refused("no attention follows its rows, so that they cannot be given".into()));
+        };
+        if rows.len() != ranks {
+            return Err(
+                input.refused(format!("rows of {} ranks are given, and there are {ranks}", rows.len()))
+            );
+        }
+        let given = Layout::given(wish.factor.length, rows.clone()).map_err(|why| input.refused(why))?;
+        Ok(Some((at, given)))
+    }
+
     /// Gives a sequence the rows of its parts. Layers whose caches are alike share one layout.
     fn join(&mut self, whole: Sequence, parts: &[Sequence], wishes: &Wishes) {
         let known = parts

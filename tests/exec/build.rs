@@ -136,6 +136,7 @@ pub(crate) fn build(facts: &AttentionFacts, q_layout: &Layout, kv_layout: &Layou
     Schedule {
         name: "by hand".into(),
         strategy: if way == Way::Ring { "ring" } else { "all-gather" }.into(),
+        slots: SLOTS,
         attention: facts.clone(),
         q_layout: q_layout.clone(),
         kv_layout: kv_layout.clone(),

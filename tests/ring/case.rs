@@ -5,8 +5,8 @@ use annulus::ir::verify::verify;
 use annulus::ir::{Attention, AttentionSizes, DType, EmptyRow, Graph, Op, OpId, Type};
 use annulus::layout::{LayoutKind, Progression};
 use annulus::mask::{Fill, Mask, Term};
-use annulus::ring::{Strategy as Way, island};
-use annulus::schedule::{Schedule, schedule};
+use annulus::ring::{Plan, Strategy as Way, island};
+use annulus::schedule::{SLOTS, Schedule, schedule};
 use annulus::shard::{Island, Placement, Program, Segment, Sharding};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -144,8 +144,13 @@ impl Case {
     }
 
     pub(crate) fn schedule(&self, way: Way) -> Schedule {
+        self.schedule_with(way, SLOTS)
+    }
+
+    /// With so many receive slots.
+    pub(crate) fn schedule_with(&self, way: Way, slots: usize) -> Schedule {
         let split = self.split();
-        schedule(&split.program, split.op, way, &self.islands(way)).unwrap()
+        schedule(&Plan::new(&split.program, split.op, way).unwrap(), slots)
     }
 }
 

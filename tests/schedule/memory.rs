@@ -1,10 +1,11 @@
 //! Slots: apart, aligned, no larger than the closed form, and carries only where they are needed.
 
 use crate::case::{Case, cases};
+use annulus::check::check;
 use annulus::layout::LayoutKind;
 use annulus::mask::Mask;
 use annulus::ring::Strategy;
-use annulus::schedule::{RankProgram, StepOp, View};
+use annulus::schedule::{RankProgram, SLOTS, Slot, StepOp, View, parse};
 use proptest::prelude::*;
 
 fn views(program: &RankProgram) -> Vec<View> {
@@ -64,6 +65,49 @@ proptest! {
                 prop_assert_eq!(done, own);
             }
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// Whatever the number of slots, a ring is proved, fills no more of them than it says, and reads back.
+    #[test]
+    fn rings_of_more_slots_are_proved(case in cases(), slots in 2usize..6) {
+        for way in Strategy::ALL {
+            let schedule = case.schedule_with(way, slots);
+            let failed = check(&schedule).failed;
+            prop_assert!(failed.is_empty(), "{failed:?}\n{schedule}");
+            prop_assert_eq!(schedule.slots, if schedule.is_ring() { slots } else { SLOTS });
+            let read = parse(&schedule.to_string()).unwrap().remove(0);
+            prop_assert_eq!((read.slots, read.ranks), (schedule.slots, schedule.ranks.clone()));
+            for program in schedule.ranks.iter().filter(|_| schedule.is_ring()) {
+                let received = |s: &&Slot| s.name.strip_prefix("kv.").is_some_and(|n| n.parse::<usize>().is_ok());
+                let hops = program.steps.iter().filter(|s| match &s.op {
+                    StepOp::Exchange { recvs, .. } => !recvs.is_empty(),
+                    _ => false,
+                });
+                prop_assert_eq!(program.slots.iter().filter(received).count(), hops.count().min(slots));
+            }
+        }
+    }
+}
+
+/// The bound is that of the slots that the schedule says: one fewer is one share too little.
+#[test]
+fn a_ring_that_says_fewer_slots_than_it_fills_is_refused() {
+    let case = Case::new(6 * 64, 6, LayoutKind::Contiguous, Mask::none());
+    for slots in 2..=4 {
+        let mut schedule = case.schedule_with(Strategy::Ring, slots);
+        let share = schedule.attention.kv_bytes(64);
+        let carry = schedule.attention.carry_bytes(64);
+        assert!(schedule.ranks.iter().all(|r| r.arena_bytes == (1 + slots) * share + carry), "{slots}");
+        assert_eq!(check(&schedule).failed, []);
+        schedule.slots -= 1;
+        let failed = check(&schedule).failed;
+        assert_eq!(failed.len(), 6);
+        let says = format!("{} receive slots", slots - 1);
+        assert!(failed.iter().all(|f| f.check == "memory" && f.message.contains(&says)), "{failed:?}");
     }
 }
 

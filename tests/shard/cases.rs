@@ -7,7 +7,7 @@ use annulus::ir::flops::graph_flops;
 use annulus::ir::{Attention, Binary, DType, Graph, Op, Reduction, Tensor, Type, Unary, ValueId};
 use annulus::layout::{LayoutKind, Progression};
 use annulus::mask::{Mask, Term};
-use annulus::shard::{Placement, Program, Segment, ShardOptions, local_flops, shard};
+use annulus::shard::{Handed, Placement, Program, Segment, ShardOptions, local_flops, shard};
 use std::sync::Arc;
 
 /// Reasons of the gathers.
@@ -416,7 +416,7 @@ fn an_input_may_be_handed_out_by_rows() {
     let g = Arc::new(b.g);
     let inputs: Vec<Tensor> = g.inputs().iter().zip(7..).map(|(&v, seed)| tensor(g.ty(v), seed)).collect();
     let want = eval(&g, &inputs, Precision::Declared).unwrap();
-    let named = |list: &[(&str, usize)]| list.iter().map(|&(n, a)| (n.to_owned(), a)).collect::<Vec<_>>();
+    let named = |list: &[(&str, usize)]| list.iter().map(|&(n, a)| Handed::new(n, a)).collect::<Vec<_>>();
     for ranks in [1, 2, 3, 8] {
         for list in [&[("x", 1)][..], &[("x", 1), ("ids", 0)], &[("ids", 0)], &[("x", 0)]] {
             let options = ShardOptions { ranks, layout: Some(LayoutKind::Stripe), inputs: named(list) };

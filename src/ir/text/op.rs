@@ -503,7 +503,7 @@ impl<'a> Attributes<'a> {
                 } else {
                     RegionKind::Island {
                         strategy: self.required("strategy", word_or_string)?,
-                        layout: self.word("layout", &LayoutKind::ALL, |k| k.name())?,
+                        layout: self.word("layout", &LayoutKind::NAMED, |k| k.name())?,
                     }
                 };
                 let graph = region.ok_or_else(|| self.missing("a graph"))?;

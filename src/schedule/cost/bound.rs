@@ -17,8 +17,9 @@ use super::simulate::{Span, Timeline};
 use super::work::{Costs, message};
 use crate::schedule::flow::Flow;
 use crate::schedule::types::*;
+use rayon::prelude::*;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BinaryHeap;
 
 /// Two bounds nearer than this are one: the difference is of rounding.
 const NEAR: f64 = 1e-9;
@@ -27,18 +28,18 @@ const NEAR: f64 = 1e-9;
 pub(super) fn lower_bound(schedule: &Schedule, costs: &Costs, timeline: &Timeline) -> (f64, Limiter) {
     let graph = Graph::new(schedule, costs, timeline);
     let (heads, tails) = (graph.heads(), graph.tails());
-    let mut bounds = [0.0f64; 4];
-    let mut link = 0;
-    for (rank, program) in schedule.ranks.iter().enumerate() {
+    let kappa = costs.slowdown / (1.0 + costs.slowdown);
+    let of_rank = |rank: usize| {
         let (mut kernels, mut transfers) = (vec![], vec![]);
-        for (i, step) in program.steps.iter().enumerate() {
+        let mut chain = 0.0f64;
+        for (i, step) in schedule.ranks[rank].steps.iter().enumerate() {
             let (cost, head) = (costs.steps[rank][i], heads[rank][i]);
             if timeline.spans[rank][i].is_none() {
                 continue;
             }
             // What follows from its begin on, less its own time: a group is not done before its last message is.
             let whole = graph.rest_from(&tails, rank, i);
-            bounds[Owner::Chain as usize] = bounds[Owner::Chain as usize].max(head + whole);
+            chain = chain.max(head + whole);
             let job = Job { head, time: cost.alone(), tail: (whole - cost.alone()).max(0.0) };
             match step.op {
                 StepOp::Exchange { .. } => transfers.push(job),
@@ -46,11 +47,18 @@ pub(super) fn lower_bound(schedule: &Schedule, costs: &Costs, timeline: &Timelin
             }
         }
         let load = |jobs: &[Job]| jobs.iter().map(|j| j.time).sum::<f64>();
-        let kappa = costs.slowdown / (1.0 + costs.slowdown);
         let least = load(&kernels) + kappa * load(&transfers);
-        bounds[Owner::Load as usize] = bounds[Owner::Load as usize].max(least);
-        bounds[Owner::Kernels as usize] = bounds[Owner::Kernels as usize].max(one_machine(kernels));
-        let of_link = one_machine(transfers);
+        (chain, least, one_machine(kernels), one_machine(transfers))
+    };
+    // The ranks apart, and put together in their order.
+    let ranks: Vec<_> = (0..schedule.ranks.len()).into_par_iter().map(of_rank).collect();
+    let mut bounds = [0.0f64; 4];
+    let mut link = 0;
+    for (rank, (chain, least, of_kernels, of_link)) in ranks.into_iter().enumerate() {
+        let mut raise = |owner: Owner, bound| bounds[owner as usize] = bounds[owner as usize].max(bound);
+        raise(Owner::Chain, chain);
+        raise(Owner::Load, least);
+        raise(Owner::Kernels, of_kernels);
         if of_link > bounds[Owner::Link as usize] * (1.0 + NEAR) {
             (bounds[Owner::Link as usize], link) = (of_link, rank);
         }
@@ -90,69 +98,133 @@ fn only_peer(program: &RankProgram) -> Option<usize> {
 /// What needs what.
 struct Graph<'a> {
     costs: &'a Costs,
-    /// By rank and step: the steps of the rank that wrote what it reads, and those that read what it writes.
-    sources: Vec<Vec<Vec<usize>>>,
-    readers: Vec<Vec<Vec<usize>>>,
-    /// By rank and step: the other ends of its messages, and the time of each message.
-    peers: Vec<Vec<Vec<(usize, usize, f64)>>>,
+    ranks: Vec<Needs>,
     /// All steps that end, by begin and by end.
     by_begin: Vec<(usize, usize)>,
     by_end: Vec<(usize, usize)>,
 }
 
+/// What the steps of one rank need. Lists lie one step behind the other.
+struct Needs {
+    /// The steps of the rank that wrote what it reads.
+    sources: Lists<usize>,
+    /// Those that read what it writes.
+    readers: Lists<usize>,
+    /// The other ends of its messages, and the time of each message.
+    peers: Lists<(usize, usize, f64)>,
+}
+
+/// A list for each step.
+struct Lists<T> {
+    all: Vec<T>,
+    ends: Vec<usize>,
+}
+
+impl<T> Lists<T> {
+    fn at(&self, step: usize) -> &[T] {
+        let from = step.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.all[from..self.ends[step]]
+    }
+
+    fn of(lists: impl Iterator<Item = impl Iterator<Item = T>>) -> Lists<T> {
+        let mut out = Lists { all: vec![], ends: vec![] };
+        for list in lists {
+            out.all.extend(list);
+            out.ends.push(out.all.len());
+        }
+        out
+    }
+}
+
+impl Lists<usize> {
+    /// For each step those whose lists name it, ascending.
+    fn turned(&self) -> Lists<usize> {
+        let mut ends = vec![0; self.ends.len()];
+        self.all.iter().for_each(|&to| ends[to] += 1);
+        let mut sum = 0;
+        for end in &mut ends {
+            sum += std::mem::replace(end, sum);
+        }
+        // `ends` are begins until each list is full.
+        let mut all = vec![0; self.all.len()];
+        for from in 0..self.ends.len() {
+            for &to in self.at(from) {
+                all[ends[to]] = from;
+                ends[to] += 1;
+            }
+        }
+        Lists { all, ends }
+    }
+}
+
 impl<'a> Graph<'a> {
     fn new(schedule: &Schedule, costs: &'a Costs, timeline: &Timeline) -> Graph<'a> {
-        let groups: Vec<BTreeMap<usize, usize>> = schedule
+        // The groups of each rank in order, with their steps.
+        let groups: Vec<Vec<(usize, usize)>> = schedule
             .ranks
-            .iter()
+            .par_iter()
             .map(|program| {
                 let group = |(i, s): (usize, &Step)| match s.op {
                     StepOp::Exchange { group, .. } => Some((group, i)),
                     _ => None,
                 };
-                program.steps.iter().enumerate().filter_map(group).collect()
+                let mut groups: Vec<_> = program.steps.iter().enumerate().filter_map(group).collect();
+                groups.sort_unstable();
+                groups
             })
             .collect();
-        let (mut sources, mut readers, mut peers, mut all) = (vec![], vec![], vec![], vec![]);
-        for (rank, program) in schedule.ranks.iter().enumerate() {
+        let there = |peer: usize, group: usize| -> Option<usize> {
+            let groups = groups.get(peer)?;
+            let &(g, step) = groups[..groups.partition_point(|g| g.0 <= group)].last()?;
+            (g == group).then_some(step)
+        };
+        let needs = |(rank, program): (usize, &RankProgram)| {
             let spans = &timeline.spans[rank];
-            let mut from = Flow::of(program).sources;
-            let mut to = vec![vec![]; program.steps.len()];
-            for (i, sources) in from.iter_mut().enumerate() {
-                let kept = |w: usize| spans[w].zip(spans[i]).is_some_and(|(w, r)| w.end <= r.begin);
-                sources.retain(|&w| kept(w));
-                sources.iter().for_each(|&w| to[w].push(i));
-                all.extend(spans[i].map(|span| (span, (rank, i))));
-            }
-            let meets = |(i, step): (usize, &Step)| {
-                let StepOp::Exchange { group, sends, recvs, .. } = &step.op else { return vec![] };
+            let flow = Flow::of(program);
+            let kept = |w: usize, i: usize| spans[w].zip(spans[i]).is_some_and(|(w, r)| w.end <= r.begin);
+            let sources = Lists::of((0..program.steps.len()).map(|i| {
+                let (flow, kept) = (&flow, &kept);
+                flow.sources(i).iter().copied().filter(move |&w| kept(w, i))
+            }));
+            let meets = |i: usize| {
+                let (group, sends, recvs) = match &program.steps[i].op {
+                    StepOp::Exchange { group, sends, recvs, .. } => {
+                        (*group, sends.as_slice(), recvs.as_slice())
+                    }
+                    _ => (0, &[][..], &[][..]),
+                };
                 let ours = costs.steps[rank][i];
-                let end = |t: &Transfer, sends: bool| {
-                    let &there = groups.get(t.peer)?.get(group)?;
-                    let (a, b) = (timeline.spans[rank][i]?, timeline.spans[t.peer][there]?);
-                    let theirs = costs.steps[t.peer][there];
+                let end = move |t: &Transfer, sends: bool| {
+                    let j = there(t.peer, group)?;
+                    let (a, b) = (timeline.spans[rank][i]?, timeline.spans[t.peer][j]?);
+                    let theirs = costs.steps[t.peer][j];
                     let time = if sends { message(ours, theirs) } else { message(theirs, ours) };
                     // As the run has it: both were there.
-                    (a.end >= b.begin + time * (1.0 - NEAR)).then_some((t.peer, there, time))
+                    (a.end >= b.begin + time * (1.0 - NEAR)).then_some((t.peer, j, time))
                 };
-                let out = sends.iter().filter_map(|t| end(t, true));
-                out.chain(recvs.iter().filter_map(|t| end(t, false))).collect()
+                let out = sends.iter().filter_map(move |t| end(t, true));
+                out.chain(recvs.iter().filter_map(move |t| end(t, false)))
             };
-            peers.push(program.steps.iter().enumerate().map(meets).collect());
-            sources.push(from);
-            readers.push(to);
-        }
+            let peers = Lists::of((0..program.steps.len()).map(meets));
+            Needs { readers: sources.turned(), sources, peers }
+        };
+        let ranks = schedule.ranks.par_iter().enumerate().map(needs).collect();
         let sorted = |time: fn(&Span) -> f64| {
-            let mut by = all.clone();
-            by.sort_by(|a, b| time(&a.0).total_cmp(&time(&b.0)).then(a.1.cmp(&b.1)));
-            by.into_iter().map(|(_, step)| step).collect()
+            let spans = timeline.spans.iter().enumerate();
+            let mut by: Vec<(f64, usize, usize)> = spans
+                .flat_map(|(rank, spans)| spans.iter().enumerate().map(move |(i, s)| (rank, i, s)))
+                .filter_map(|(rank, i, s)| s.as_ref().map(|s| (time(s), rank, i)))
+                .collect();
+            // No two are equal, so that the order does not depend on how it is found.
+            by.par_sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+            by.into_iter().map(|(_, rank, i)| (rank, i)).collect()
         };
         let (by_begin, by_end) = (sorted(|s| s.begin), sorted(|s| s.end));
-        Graph { costs, sources, readers, peers, by_begin, by_end }
+        Graph { costs, ranks, by_begin, by_end }
     }
 
     fn zeros(&self) -> Vec<Vec<f64>> {
-        self.sources.iter().map(|steps| vec![0.0; steps.len()]).collect()
+        self.ranks.iter().map(|needs| vec![0.0; needs.sources.ends.len()]).collect()
     }
 
     fn alone(&self, rank: usize, i: usize) -> f64 {
@@ -164,10 +236,10 @@ impl<'a> Graph<'a> {
         let mut heads = self.zeros();
         for &(rank, i) in &self.by_begin {
             let end = |&w: &usize| {
-                let met = self.peers[rank][w].iter().map(|&(p, j, time)| heads[p][j] + time);
+                let met = self.ranks[rank].peers.at(w).iter().map(|&(p, j, time)| heads[p][j] + time);
                 met.fold(heads[rank][w] + self.alone(rank, w), f64::max)
             };
-            heads[rank][i] = self.sources[rank][i].iter().map(end).fold(0.0, f64::max);
+            heads[rank][i] = self.ranks[rank].sources.at(i).iter().map(end).fold(0.0, f64::max);
         }
         heads
     }
@@ -176,7 +248,7 @@ impl<'a> Graph<'a> {
     fn tails(&self) -> Vec<Vec<f64>> {
         let mut tails = self.zeros();
         for &(rank, i) in self.by_end.iter().rev() {
-            let after = self.readers[rank][i].iter().map(|&r| self.rest_from(&tails, rank, r));
+            let after = self.ranks[rank].readers.at(i).iter().map(|&r| self.rest_from(&tails, rank, r));
             tails[rank][i] = after.fold(0.0, f64::max);
         }
         tails
@@ -186,8 +258,8 @@ impl<'a> Graph<'a> {
     fn rest_from(&self, tails: &[Vec<f64>], rank: usize, i: usize) -> f64 {
         let own = self.alone(rank, i) + tails[rank][i];
         // Its messages end no sooner, on either side.
-        let met = self.peers[rank][i].iter().map(|&(p, j, time)| time + tails[rank][i].max(tails[p][j]));
-        met.fold(own, f64::max)
+        let peers = self.ranks[rank].peers.at(i).iter();
+        peers.map(|&(p, j, time)| time + tails[rank][i].max(tails[p][j])).fold(own, f64::max)
     }
 }
 

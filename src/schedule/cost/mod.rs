@@ -16,6 +16,8 @@ pub use simulate::{Flight, Span, Timeline};
 use super::flow::Flow;
 use super::types::{Schedule, StepOp, Stream};
 use crate::device::Device;
+use crate::ir::{Attention, Type};
+use crate::layout::Layout;
 use std::fmt;
 
 /// The figures of a schedule on a device.
@@ -71,6 +73,35 @@ impl Estimate {
 /// A bound over a makespan; of no time, 1.
 pub fn efficiency(bound: f64, makespan: f64) -> f64 {
     if makespan > 0.0 { bound / makespan } else { 1.0 }
+}
+
+/// What no schedule of an attention under these layouts (of its query rows and of its key rows) is below, in µs: the pairs that
+/// the mask keeps for the rank that has most of them, at the rate of the device. The operands' types are those of the attention.
+pub(crate) fn least(attention: &Attention, operands: &[Type], [q, kv]: [&Layout; 2], device: &Device) -> f64 {
+    work::least(attention, operands, [q, kv], device)
+}
+
+/// A schedule on a device, with the time of each step alone: what more is asked of it is worked out when it is.
+#[derive(Debug)]
+pub(crate) struct Run<'a> {
+    schedule: &'a Schedule,
+    costs: work::Costs,
+}
+
+impl<'a> Run<'a> {
+    pub(crate) fn of(schedule: &'a Schedule, device: &Device) -> Run<'a> {
+        Run { schedule, costs: work::Costs::of(schedule, device) }
+    }
+
+    /// The time in µs that the kernels of one rank take, of the rank that has most: no makespan is below it.
+    pub(crate) fn kernels(&self) -> f64 {
+        self.costs.kernels()
+    }
+
+    /// End of the last step of any rank, in µs.
+    pub(crate) fn makespan(&self) -> f64 {
+        simulate::run(self.schedule, &self.costs).makespan
+    }
 }
 
 /// Estimates a schedule.

@@ -63,9 +63,12 @@ pub(super) fn run(schedule: &Schedule, costs: &Costs) -> Timeline {
         alarms: BinaryHeap::new(),
         now: 0.0,
     };
-    let mut stirred: BTreeSet<usize> = (0..schedule.ranks.len()).collect();
+    let mut stirred: Vec<usize> = (0..schedule.ranks.len()).collect();
     loop {
-        for rank in std::mem::take(&mut stirred) {
+        // Ranks in order, each once.
+        stirred.sort_unstable();
+        stirred.dedup();
+        for rank in stirred.drain(..) {
             s.advance(rank);
         }
         let Some(&Reverse(Alarm { time, .. })) = s.alarms.peek() else { break };
@@ -73,7 +76,7 @@ pub(super) fn run(schedule: &Schedule, costs: &Costs) -> Timeline {
         while let Some(&Reverse(alarm)) = s.alarms.peek().filter(|a| a.0.time == time) {
             s.alarms.pop();
             if s.rings(alarm) {
-                stirred.insert(alarm.rank);
+                stirred.push(alarm.rank);
             }
         }
     }
@@ -161,9 +164,30 @@ struct Lane {
     number: u64,
 }
 
+/// Which events of a rank have happened. Their numbers are small, unless someone wrote others.
+struct Events {
+    low: Vec<bool>,
+    high: BTreeSet<usize>,
+}
+
+impl Events {
+    fn happen(&mut self, event: usize) {
+        match self.low.get_mut(event) {
+            Some(happened) => *happened = true,
+            None => {
+                self.high.insert(event);
+            }
+        }
+    }
+
+    fn happened(&self, event: usize) -> bool {
+        self.low.get(event).copied().unwrap_or_else(|| self.high.contains(&event))
+    }
+}
+
 struct Rank {
     lanes: [Lane; 2],
-    events: BTreeSet<usize>,
+    events: Events,
     /// Groups of transfers under way.
     moving: usize,
     spans: Vec<Option<Span>>,
@@ -177,7 +201,7 @@ impl Rank {
         };
         Rank {
             lanes: Stream::ALL.map(lane),
-            events: BTreeSet::new(),
+            events: Events { low: vec![false; program.steps.len()], high: BTreeSet::new() },
             moving: 0,
             spans: vec![None; program.steps.len()],
         }
@@ -210,7 +234,7 @@ impl Simulation<'_> {
             let Some(&i) = state.lanes[lane].steps.get(state.lanes[lane].next) else { continue };
             let step = &self.schedule.ranks[rank].steps[i];
             let idle = matches!(state.lanes[lane].doing, Doing::Nothing);
-            if !idle || !step.waits.iter().all(|e| state.events.contains(e)) {
+            if !idle || !step.waits.iter().all(|&e| state.events.happened(e)) {
                 continue;
             }
             let cost = self.costs.steps[rank][i];
@@ -335,7 +359,9 @@ impl Simulation<'_> {
         lane.free = alarm.time;
         let state = &mut self.ranks[alarm.rank];
         state.spans[i] = Some(span);
-        state.events.extend(self.schedule.ranks[alarm.rank].steps[i].records);
+        if let Some(event) = self.schedule.ranks[alarm.rank].steps[i].records {
+            state.events.happen(event);
+        }
         if transfers {
             self.change_moving(alarm.rank, -1);
         }

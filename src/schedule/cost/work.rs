@@ -8,14 +8,18 @@
 //!   and out apart, the links of both levels at the same time.
 
 use crate::device::{Device, Link};
-use crate::layout::{Progression, row_count};
+use crate::ir::infer::attention_sizes;
+use crate::ir::{Attention, AttentionSizes, DType, Type};
+use crate::layout::{Layout, Progression};
 use crate::mask::{Fill, Mask, Tile};
 use crate::schedule::types::*;
+use rayon::prelude::*;
 
 /// Of each progression of query rows at most so many tiles are looked at one by one.
 const LOOKS: usize = 1024;
 
 /// The time of every step alone, in µs.
+#[derive(Debug)]
 pub(super) struct Costs {
     /// By rank and step.
     pub(super) steps: Vec<Vec<Cost>>,
@@ -52,12 +56,41 @@ pub(super) fn message(from: Cost, to: Cost) -> f64 {
 
 impl Costs {
     pub(super) fn of(schedule: &Schedule, device: &Device) -> Costs {
-        let model = Model::new(schedule, device);
-        let rank = |(r, program): (usize, &RankProgram)| {
+        let model = Model::new(&schedule.attention, device);
+        let rank = |(r, program): (usize, &RankProgram)| -> Vec<Cost> {
             program.steps.iter().map(|step| model.step(r, &step.op)).collect()
         };
-        Costs { steps: schedule.ranks.iter().enumerate().map(rank).collect(), slowdown: device.slowdown }
+        let steps = schedule.ranks.par_iter().enumerate().map(rank).collect();
+        Costs { steps, slowdown: device.slowdown }
     }
+
+    /// The time of all kernels of one rank, of the rank that has most.
+    pub(super) fn kernels(&self) -> f64 {
+        let kernel = |c: &Cost| if let Cost::Kernel(us) = c { *us } else { 0.0 };
+        self.steps.iter().map(|steps| steps.iter().map(kernel).sum()).fold(0.0, f64::max)
+    }
+}
+
+/// Of very long pieces the model looks at a sample of tiles, which may have a little less work than all.
+const SURE: f64 = 0.99;
+
+/// See [`super::least`]. Tiles hold at least the pairs that the mask keeps, and the busiest rank has at least the mean.
+pub(super) fn least(attention: &Attention, operands: &[Type], [q, kv]: [&Layout; 2], device: &Device) -> f64 {
+    let [q_type, k_type, v_type, ..] = operands else { return 0.0 };
+    let Ok(sizes) = attention_sizes(q_type, k_type, v_type) else { return 0.0 };
+    let pairs = |p: &Progression| attention.mask.area(p.start, p.start + p.len, kv.length) as f64;
+    // Rows that are apart are counted in the mean alone.
+    let of = |rows: &Vec<Progression>| rows.iter().filter(|p| p.step == 1).map(pairs).sum::<f64>();
+    let mean = pairs(&Progression::range(0, q.length)) / q.ranks() as f64;
+    let most = q.rows.iter().map(of).fold(mean, f64::max);
+    SURE * most * per_pair(&sizes, q_type.dtype, device)
+}
+
+/// µs for a pair of rows, over all heads and batch entries.
+fn per_pair(s: &AttentionSizes, dtype: DType, device: &Device) -> f64 {
+    let width = s.head_dim as f64 + s.v_head_dim as f64;
+    let flops = 2.0 * s.batch as f64 * s.q_heads as f64 * width;
+    flops / device.flops(dtype, (width / 2.0).max(1.0)) * 1e6
 }
 
 struct Model<'a> {
@@ -70,17 +103,9 @@ struct Model<'a> {
 }
 
 impl<'a> Model<'a> {
-    fn new(schedule: &'a Schedule, device: &'a Device) -> Model<'a> {
-        let facts = &schedule.attention;
-        let s = &facts.sizes;
-        let width = s.head_dim as f64 + s.v_head_dim as f64;
-        let flops = 2.0 * s.batch as f64 * s.q_heads as f64 * width;
-        Model {
-            facts,
-            device,
-            per_pair: flops / device.flops(facts.dtype, (width / 2.0).max(1.0)) * 1e6,
-            per_byte: 1e-3 / device.memory_gb_s,
-        }
+    fn new(facts: &'a AttentionFacts, device: &'a Device) -> Model<'a> {
+        let per_pair = per_pair(&facts.sizes, facts.dtype, device);
+        Model { facts, device, per_pair, per_byte: 1e-3 / device.memory_gb_s }
     }
 
     fn step(&self, rank: usize, op: &StepOp) -> Cost {
@@ -102,13 +127,13 @@ impl<'a> Model<'a> {
 
     fn transfers(&self, rank: usize, transfers: &[Transfer]) -> f64 {
         let time = |link: &Link| {
-            let over: Vec<&Transfer> =
-                transfers.iter().filter(|t| self.device.link(rank, t.peer) == link).collect();
-            if over.is_empty() {
+            let over = || transfers.iter().filter(|t| std::ptr::eq(self.device.link(rank, t.peer), link));
+            let messages = over().count();
+            if messages == 0 {
                 return (0.0, 0.0);
             }
-            let bytes: f64 = over.iter().flat_map(|t| &t.views).map(|v| v.bytes as f64).sum();
-            (link.latency_us, over.len() as f64 * link.message_us + bytes / link.gb_s * 1e-3)
+            let bytes: f64 = over().flat_map(|t| &t.views).map(|v| v.bytes as f64).sum();
+            (link.latency_us, messages as f64 * link.message_us + bytes / link.gb_s * 1e-3)
         };
         let (node, network) = (time(&self.device.node), time(&self.device.network));
         node.0.max(network.0) + node.1.max(network.1)
@@ -142,7 +167,7 @@ impl<'a> Model<'a> {
     fn bytes(&self, q: &[QPiece], kv: &[KvPiece], tile: Tile, carry_in: bool, cast_out: bool) -> f64 {
         let (f, s) = (self.facts, &self.facts.sizes);
         let rows: f64 = q.iter().map(|p| p.rows.len as f64).sum();
-        let keys = row_count(&kv.iter().map(|p| p.rows).collect::<Vec<_>>()) as f64;
+        let keys: f64 = kv.iter().map(|p| p.rows.len as f64).sum();
         let per_row = s.batch as f64 * s.q_heads as f64;
         let element = f.dtype.bytes() as f64;
         let carry = rows * per_row * (s.v_head_dim as f64 + 2.0) * f.acc.bytes() as f64;

@@ -5,10 +5,10 @@
 //! Invariants: what is printed parses back to an equal schedule (with finite numbers, and no fill on a mask without
 //! terms, which has no meaning and is not printed), and prints the same bytes again. A schedule need not be right to be
 //! printed or parsed: `check` says what is wrong with it. One step is one line; a comment behind a step is its reason,
-//! any other comment is skipped. No control character of a name or reason reaches the text unescaped.
+//! any other comment is skipped. Without `slots` a ring has two. No control character of a name or reason reaches the text unescaped.
 //!
 //! ```text
-//! schedule "layers.0" ring {
+//! schedule "layers.0" ring slots 2 {
 //!   attention q f32[1,4,32,16] k f32[1,2,32,16] v f32[1,2,32,16] acc f32 scale 0.25 empty zero
 //!   mask causal(0)
 //!   q_layout contiguous 32 { 0:16 | 16:16 }

@@ -6,8 +6,8 @@ use crate::ir::{AttentionSizes, DType, EmptyRow};
 use crate::layout::{Layout, LayoutKind, Progression};
 use crate::mask::{Mask, Tile};
 use crate::schedule::{
-    AttentionFacts, ExchangeKind, KvPiece, Leaf, ParseScheduleError, QPiece, RankProgram, Schedule, Slot,
-    Step, StepOp, Stream, Transfer, View,
+    AttentionFacts, ExchangeKind, KvPiece, Leaf, ParseScheduleError, QPiece, RankProgram, SLOTS, Schedule,
+    Slot, Step, StepOp, Stream, Transfer, View,
 };
 use std::collections::HashMap;
 
@@ -35,6 +35,7 @@ impl Parser<'_> {
         self.word("schedule")?;
         let name = self.quoted()?;
         let strategy = self.name("a strategy")?;
+        let slots = if self.eat_word("slots") { self.number()? } else { SLOTS };
         self.sign("{")?;
         self.space();
         let attention = self.attention()?;
@@ -45,7 +46,7 @@ impl Parser<'_> {
             ranks.push(self.rank(ranks.len())?);
             self.space();
         }
-        Ok(Schedule { name, strategy, attention, q_layout, kv_layout, ranks })
+        Ok(Schedule { name, strategy, slots, attention, q_layout, kv_layout, ranks })
     }
 
     fn name(&mut self, what: &str) -> Parsed<String> {

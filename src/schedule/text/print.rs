@@ -3,7 +3,7 @@
 use super::{bare, unsafe_to_show};
 use crate::layout::{Layout, Progression};
 use crate::schedule::{
-    AttentionFacts, KvPiece, RankProgram, Schedule, Slot, Step, StepOp, Stream, Transfer, View,
+    AttentionFacts, KvPiece, RankProgram, SLOTS, Schedule, Slot, Step, StepOp, Stream, Transfer, View,
 };
 use std::collections::HashSet;
 use std::fmt::{self, Write};
@@ -13,7 +13,11 @@ const WIDE: usize = 100;
 
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "schedule {} {} {{", quoted(&self.name), name(&self.strategy))?;
+        write!(f, "schedule {} {}", quoted(&self.name), name(&self.strategy))?;
+        if self.is_ring() || self.slots != SLOTS {
+            write!(f, " slots {}", self.slots)?;
+        }
+        f.write_str(" {\n")?;
         attention(f, &self.attention)?;
         layout(f, "q_layout ", &self.q_layout)?;
         layout(f, "kv_layout", &self.kv_layout)?;

@@ -4,6 +4,7 @@ use super::parse;
 use crate::ir::{AttentionSizes, DType, EmptyRow};
 use crate::layout::{Layout, LayoutKind, Progression};
 use crate::mask::{Fill, Mask, Term, Tile};
+use crate::schedule::SLOTS;
 use crate::schedule::{
     AttentionFacts, ExchangeKind, KvPiece, Leaf, QPiece, RankProgram, Schedule, Slot, Step, StepOp, Stream,
     Transfer, View,
@@ -130,10 +131,13 @@ fn schedule() -> impl Strategy<Value = Schedule> {
             leaves,
         },
     );
-    (name(), name(), attention, layout(), layout(), vec(program(), 0..4)).prop_map(
-        |(name, strategy, attention, q_layout, kv_layout, ranks)| Schedule {
+    let strategy = prop_oneof![1 => Just("ring".to_owned()), 2 => name()];
+    let slots = prop_oneof![1 => Just(SLOTS), 1 => number()];
+    (name(), strategy, slots, attention, layout(), layout(), vec(program(), 0..4)).prop_map(
+        |(name, strategy, slots, attention, q_layout, kv_layout, ranks)| Schedule {
             name,
             strategy,
+            slots,
             attention,
             q_layout,
             kv_layout,

@@ -1,9 +1,8 @@
 //! Writes the island graph of one rank.
 
-use super::plan::{Group, groups};
-use super::route::Route;
+use super::outline::{Act, Outline, Source};
 use super::site::Site;
-use super::{RingError, Strategy};
+use super::{Plan, RingError, Strategy};
 use crate::ir::infer::{infer, union};
 use crate::ir::{Attention, Collective, Graph, Op, OpId, Partial, Type, Value, ValueId};
 use crate::layout::{Progression, row_count};
@@ -12,39 +11,61 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The island graph of `rank`.
-pub(super) fn graph(
-    site: &Site<'_>,
-    route: &Route<'_>,
-    strategy: Strategy,
-    rank: usize,
-) -> Result<Graph, RingError> {
-    let mut b = Builder::new(site, rank);
-    match strategy {
-        Strategy::Ring | Strategy::RingReverse => b.ring(route)?,
-        Strategy::AllGather => b.all_gather(route, 1)?,
-        Strategy::AllGatherStaged => b.all_gather(route, STAGES)?,
+pub(super) fn graph(plan: &Plan<'_>, rank: usize) -> Result<Graph, RingError> {
+    let outline = plan.outline(rank);
+    let mut b = Builder::new(&plan.site, rank);
+    for (i, act) in outline.acts.iter().enumerate() {
+        match *act {
+            Act::Pack(cut) => {
+                let cut = outline.rows(cut).to_vec();
+                let value = b.add(Op::Concat { axis: 3 }, &[b.k, b.v], "kv.local")?;
+                b.own = Some(Held { value, rows: cut });
+            }
+            Act::Hop { group, of, sent, to, arriving, from, .. } => {
+                let rows = outline.rows(arriving).to_vec();
+                let ty = plan.site.packed(row_count(&rows));
+                let collective = Collective::SendRecv { group, to, from, rows: rows.clone() };
+                b.start(group, (of, outline.rows(sent)), collective, ty, &format!("hop{group}"))?;
+                let arrives = if rows.is_empty() { "sent" } else { "kv.hop" };
+                b.begun.push((group, format!("{arrives}{group}"), rows));
+            }
+            Act::Gather { group, sent } => {
+                let rows = plan.stages[group - 1].clone();
+                let all = rows.concat();
+                let staged = plan.strategy == Strategy::AllGatherStaged;
+                let name = |once: &str, staged_as: &str| {
+                    if staged { format!("{staged_as}{group}") } else { once.to_owned() }
+                };
+                let ty = plan.site.packed(row_count(&all));
+                let collective = Collective::AllGather { group, rows };
+                b.start(group, (Source::Own, outline.rows(sent)), collective, ty, &name("gather", "gather"))?;
+                // What is held has the rank's own rows besides those that are computed on.
+                b.begun.push((group, name("kv.all", "kv.stage"), all));
+            }
+            Act::Wait { group } => b.wait(group)?,
+            Act::Partial { stage, q, keys, of, tile } => {
+                let q_rows: Vec<Progression> = outline.queries(q).iter().map(|&i| b.rows[i]).collect();
+                let name = partial_name(&outline, i, stage);
+                b.partial(&name, q_rows, outline.rows(keys).to_vec(), tile, of)?;
+            }
+        }
     }
     b.finish()
 }
 
-/// Stages of an all-gather in stages: all but the last one's transfer lie under computation on keys that came before, and
-/// what they cost is a launch and a latency each.
-const STAGES: usize = 4;
-
-/// Rows that the rank holds.
-#[derive(Clone)]
-struct Held {
-    source: Source,
-    rows: Vec<Progression>,
+/// `p3`, and where a stage has several `p3a`, `p3b`, ….
+fn partial_name(outline: &Outline, at: usize, stage: usize) -> String {
+    let same = |act: &&Act| matches!(act, Act::Partial { stage: s, .. } if *s == stage);
+    let before = outline.acts[..at].iter().rev().take_while(same).count();
+    let after = outline.acts[at + 1..].iter().take_while(same).count();
+    if before + after == 0 { format!("p{stage}") } else { format!("p{stage}{}", letters(before)) }
 }
 
-/// Where held rows are.
-#[derive(Clone, Copy)]
-enum Source {
-    /// The rank's own keys and values; packed when first used.
-    Own,
-    /// A value with rows along axis 2.
-    Value(ValueId),
+/// A value with rows along axis 2, and which they are.
+#[derive(Clone)]
+struct Held {
+    value: ValueId,
+    rows: Vec<Progression>,
 }
 
 /// o, m and l of some rows.
@@ -57,16 +78,20 @@ struct Builder<'a> {
     site: &'a Site<'a>,
     attention: Arc<Attention>,
     graph: Graph,
-    /// The rank, and its query pieces.
-    rank: usize,
+    /// The rank's pieces of query rows, and of keys.
     rows: &'a [Progression],
+    key_rows: &'a [Progression],
     q: ValueId,
     k: ValueId,
     v: ValueId,
     leaves: Vec<ValueId>,
-    /// What was made already: the packed own keys and values, and those of no rows; leaves under four axes; chunks by value
-    /// and rows.
-    local: Option<ValueId>,
+    /// The rank's own keys and values, packed; groups that have begun, with the name and the rows of what they bring; what
+    /// groups have brought.
+    own: Option<Held>,
+    begun: Vec<(usize, String, Vec<Progression>)>,
+    started: BTreeMap<usize, ValueId>,
+    brought: BTreeMap<usize, Held>,
+    /// What was made already: packed keys and values of no rows; leaves under four axes; chunks by value and rows.
     none: Option<ValueId>,
     reshaped: BTreeMap<ValueId, ValueId>,
     chunks: BTreeMap<(ValueId, Vec<Progression>), ValueId>,
@@ -101,13 +126,16 @@ impl<'a> Builder<'a> {
             site,
             attention: Arc::new(site.attention.clone()),
             graph,
-            rank,
             rows: &site.q_layout.rows[rank],
+            key_rows: &site.kv_layout.rows[rank],
             q,
             k,
             v,
             leaves,
-            local: None,
+            own: None,
+            begun: vec![],
+            started: BTreeMap::new(),
+            brought: BTreeMap::new(),
             none: None,
             reshaped: BTreeMap::new(),
             chunks: BTreeMap::new(),
@@ -139,125 +167,40 @@ impl<'a> Builder<'a> {
         Ok([0, 1, 2].map(|port| ValueId { op: id, port }))
     }
 
-    fn own(&self) -> Held {
-        Held { source: Source::Own, rows: self.site.kv_layout.rows[self.rank].clone() }
-    }
-
-    /// Keys and values travel to the next rank, hop after hop; each hop is under way while its keys are computed on.
-    fn ring(&mut self, route: &Route<'_>) -> Result<(), RingError> {
-        let mut held = self.own();
-        let mut stages = vec![held.rows.clone()];
-        stages.extend((1..self.site.ranks()).map(|hop| route.received(self.rank, hop)));
-        let plan = groups(&self.attention.mask, self.rows, &stages);
-        if plan[0].iter().any(|g| !g.keys.is_empty()) {
-            self.local()?;
-        }
-        for (stage, groups) in plan.iter().enumerate() {
-            let hop = stage + 1;
-            let arriving = stages.get(hop).cloned().unwrap_or_default();
-            let started = self.start_hop(route, &held, hop, &arriving)?;
-            self.partials(stage, groups, &held, &held.rows)?;
-            let Some(started) = started else { continue };
-            if arriving.is_empty() {
-                self.add(Op::Wait, &[started], &format!("sent{hop}"))?;
-                continue;
-            }
-            let value = self.add(Op::Wait, &[started], &format!("kv.hop{hop}"))?;
-            held = Held { source: Source::Value(value), rows: arriving };
-        }
-        Ok(())
-    }
-
-    /// The exchange of hop `hop`, if anything is sent or received.
-    fn start_hop(
+    /// A group of transfers begins.
+    fn start(
         &mut self,
-        route: &Route<'_>,
-        held: &Held,
-        hop: usize,
-        arriving: &[Progression],
-    ) -> Result<Option<ValueId>, RingError> {
-        let ranks = self.site.ranks();
-        let sent = if hop < ranks { route.sent(self.rank, hop) } else { vec![] };
-        if sent.is_empty() && arriving.is_empty() {
-            return Ok(None);
-        }
-        let collective = Collective::SendRecv {
-            group: hop,
-            to: (!sent.is_empty()).then(|| route.next(self.rank)),
-            from: (!arriving.is_empty()).then(|| route.before(self.rank)),
-            rows: arriving.to_vec(),
-        };
-        let ty = self.site.packed(row_count(arriving));
-        let operand = if sent.is_empty() { vec![] } else { vec![self.chunk(held, &sent)?] };
-        self.add(Op::Start(Box::new(collective), ty), &operand, &format!("hop{hop}")).map(Some)
-    }
-
-    /// The keys and values that another rank needs come from everyone to everyone, in one or several stages, under the
-    /// computation on the rank's own keys and on those of the stages before.
-    fn all_gather(&mut self, route: &Route<'_>, stages: usize) -> Result<(), RingError> {
-        // Of each stage the pieces of each rank.
-        let mut rows = vec![vec![Vec::new(); self.site.ranks()]; stages];
-        for rank in 0..self.site.ranks() {
-            for (stage, part) in rows.iter_mut().zip(in_parts(&route.leaves_home(rank), stages)) {
-                stage[rank] = part;
-            }
-        }
-        let home =
-            |p: &Progression| !rows.iter().any(|stage| stage[self.rank].iter().any(|part| p.holds(part)));
-        let own_rows = &self.site.kv_layout.rows[self.rank];
-        let parts = |p: &Progression| -> Vec<Progression> {
-            let parts = rows.iter().flat_map(|stage| &stage[self.rank]);
-            if home(p) { vec![*p] } else { parts.filter(|part| p.holds(part)).copied().collect() }
-        };
-        let own = Held { source: Source::Own, rows: own_rows.iter().flat_map(parts).collect() };
-        let mut keys = vec![own.rows.clone()];
-        let mut started = Vec::new();
-        for (stage, rows) in rows.into_iter().enumerate() {
-            let sent = &rows[self.rank];
-            let others =
-                (0..rows.len()).filter(|&r| r != self.rank).flat_map(|r| rows[r].clone()).collect::<Vec<_>>();
-            if sent.is_empty() && others.is_empty() {
-                continue;
-            }
-            let operand = if sent.is_empty() { vec![] } else { vec![self.chunk(&own, sent)?] };
-            let all = rows.concat();
-            let ty = self.site.packed(row_count(&all));
-            let group = stage + 1;
-            let name = |what: &str| if stages == 1 { what.to_owned() } else { format!("{what}{group}") };
-            let collective = Collective::AllGather { group, rows };
-            let start = self.add(Op::Start(Box::new(collective), ty), &operand, &name("gather"))?;
-            started.push((start, if stages == 1 { "kv.all".to_owned() } else { name("kv.stage") }, all));
-            keys.push(others);
-        }
-        let plan = groups(&self.attention.mask, self.rows, &keys);
-        self.partials(0, &plan[0], &own, &keys[0])?;
-        for (stage, (start, name, all)) in started.into_iter().enumerate() {
-            let value = self.add(Op::Wait, &[start], &name)?;
-            // The groups name the pieces of the other ranks; what is held has the rank's own besides.
-            let all = Held { source: Source::Value(value), rows: all };
-            self.partials(stage + 1, &plan[stage + 1], &all, &keys[stage + 1])?;
-        }
-        Ok(())
-    }
-
-    /// The partial results of a stage, each merged into what there is. `keys` are the pieces that the groups name.
-    fn partials(
-        &mut self,
-        stage: usize,
-        groups: &[Group],
-        held: &Held,
-        keys: &[Progression],
+        group: usize,
+        (of, sent): (Source, &[Progression]),
+        collective: Collective,
+        ty: Type,
+        name: &str,
     ) -> Result<(), RingError> {
-        for (i, group) in groups.iter().enumerate() {
-            let name = match groups.len() {
-                1 => format!("p{stage}"),
-                _ => format!("p{stage}{}", letters(i)),
-            };
-            let k_rows: Vec<Progression> = group.keys.iter().map(|&k| keys[k]).collect();
-            let q_rows: Vec<Progression> = group.q.iter().map(|&q| self.rows[q]).collect();
-            self.partial(&name, q_rows, k_rows, group.tile, held)?;
-        }
+        let operand = if sent.is_empty() { vec![] } else { vec![self.keys(of, sent)?] };
+        let started = self.add(Op::Start(Box::new(collective), ty), &operand, name)?;
+        self.started.insert(group, started);
         Ok(())
+    }
+
+    fn wait(&mut self, group: usize) -> Result<(), RingError> {
+        let at = self.begun.iter().position(|b| b.0 == group);
+        let (Some(at), Some(started)) = (at, self.started.remove(&group)) else {
+            return Err(self.site.refuse(format!("group {group} has not begun")));
+        };
+        let (_, name, rows) = self.begun.remove(at);
+        let value = self.add(Op::Wait, &[started], &name)?;
+        self.brought.insert(group, Held { value, rows });
+        Ok(())
+    }
+
+    /// Some pieces of packed keys and values.
+    fn keys(&mut self, of: Source, rows: &[Progression]) -> Result<ValueId, RingError> {
+        let held = match of {
+            Source::Own => self.own.clone(),
+            Source::Group(group) => self.brought.get(&group).cloned(),
+        };
+        let held = held.ok_or_else(|| self.site.refuse("its keys are not there".into()))?;
+        self.chunk(&held, rows)
     }
 
     fn partial(
@@ -266,10 +209,10 @@ impl<'a> Builder<'a> {
         q_rows: Vec<Progression>,
         k_rows: Vec<Progression>,
         tile: Tile,
-        held: &Held,
+        of: Source,
     ) -> Result<(), RingError> {
-        let queries = Held { source: Source::Value(self.q), rows: self.rows.to_vec() };
-        let keys = if k_rows.is_empty() { self.none()? } else { self.chunk(held, &k_rows)? };
+        let queries = Held { value: self.q, rows: self.rows.to_vec() };
+        let keys = if k_rows.is_empty() { self.none()? } else { self.keys(of, &k_rows)? };
         let mut operands = vec![self.chunk(&queries, &q_rows)?, keys];
         // The sinks come last, and are counted once, by the finish.
         let leaves = self.attention.sinks.map_or(self.leaves.len(), |sinks| sinks - 3);
@@ -304,8 +247,7 @@ impl<'a> Builder<'a> {
     /// The sinks and the division, over all of the rank's rows, and the outputs. A rank without rows divides nothing.
     fn finish(mut self) -> Result<Graph, RingError> {
         if self.acc.is_none() {
-            let own = self.own();
-            self.partial("p0", vec![], vec![], Tile::Full, &own)?;
+            self.partial("p0", vec![], vec![], Tile::Full, Source::Own)?;
         }
         let Some(acc) = self.acc.take() else {
             return Err(self.site.refuse("it has no partial result".into()));
@@ -329,33 +271,21 @@ impl<'a> Builder<'a> {
         Ok(self.graph)
     }
 
-    /// Keys and values side by side, so that a hop is one message.
-    fn local(&mut self) -> Result<ValueId, RingError> {
-        if let Some(made) = self.local {
-            return Ok(made);
-        }
-        let made = self.add(Op::Concat { axis: 3 }, &[self.k, self.v], "kv.local")?;
-        Ok(*self.local.insert(made))
-    }
-
     /// Packed keys and values of no rows.
     fn none(&mut self) -> Result<ValueId, RingError> {
         if let Some(made) = self.none {
             return Ok(made);
         }
-        let rows = self.own().rows;
-        let k = self.chunk(&Held { source: Source::Value(self.k), rows: rows.clone() }, &[])?;
-        let v = self.chunk(&Held { source: Source::Value(self.v), rows }, &[])?;
+        let rows = self.key_rows.to_vec();
+        let k = self.chunk(&Held { value: self.k, rows: rows.clone() }, &[])?;
+        let v = self.chunk(&Held { value: self.v, rows }, &[])?;
         let made = self.add(Op::Concat { axis: 3 }, &[k, v], "kv.none")?;
         Ok(*self.none.insert(made))
     }
 
     /// Some pieces of what is held, made once.
     fn chunk(&mut self, held: &Held, rows: &[Progression]) -> Result<ValueId, RingError> {
-        let value = match held.source {
-            Source::Own => self.local()?,
-            Source::Value(value) => value,
-        };
+        let value = held.value;
         if held.rows == rows {
             return Ok(value);
         }
@@ -393,7 +323,7 @@ impl<'a> Builder<'a> {
             return Ok(leaf);
         }
         let value = self.four_axes(leaf)?;
-        self.chunk(&Held { source: Source::Value(value), rows: self.rows.to_vec() }, rows)
+        self.chunk(&Held { value, rows: self.rows.to_vec() }, rows)
     }
 
     /// The leaf with leading ones, so that its query rows are axis 2, along which chunks are cut.
@@ -408,24 +338,6 @@ impl<'a> Builder<'a> {
         self.reshaped.insert(leaf, made);
         Ok(made)
     }
-}
-
-/// The rows of some pieces, in order, in that many parts of nearly equal numbers of rows.
-fn in_parts(pieces: &[Progression], parts: usize) -> Vec<Vec<Progression>> {
-    let rows = row_count(pieces);
-    let mut out = vec![Vec::new(); parts];
-    for (i, part) in out.iter_mut().enumerate() {
-        let (from, to) = (rows * i / parts, rows * (i + 1) / parts);
-        let mut before = 0;
-        for p in pieces {
-            let (first, end) = (from.max(before), to.min(before + p.len));
-            if first < end {
-                part.push(p.part(first - before, end - first));
-            }
-            before += p.len;
-        }
-    }
-    out
 }
 
 /// a, b, …, z, then numbers that cannot be taken for other names.

@@ -1,0 +1,321 @@
+//! What a rank does, in order, as plain data: its island graph and its steps of the schedule are both written from it.
+//!
+//! In: a plan and a rank. Out: an [`Outline`]. Which partial results a rank computes on the keys that it holds at each stage is
+//! decided here, by asking the mask of every pair of pieces.
+
+use super::route::Route;
+use super::{Plan, Strategy};
+use crate::layout::Progression;
+use crate::mask::Tile;
+use std::ops::Range;
+
+/// The acts of one rank. Lists of rows lie one behind the other, for there are as many acts as ranks.
+#[derive(Debug, Default)]
+pub(crate) struct Outline {
+    pub(crate) acts: Vec<Act>,
+    rows: Vec<Progression>,
+    queries: Vec<usize>,
+}
+
+/// Some pieces of keys of an outline.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rows {
+    from: usize,
+    to: usize,
+}
+
+impl Rows {
+    pub(crate) fn is_empty(self) -> bool {
+        self.from == self.to
+    }
+}
+
+/// Some of the rank's pieces of query rows, by index, of an outline.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Queries {
+    from: usize,
+    to: usize,
+}
+
+/// Keys that a rank holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Its own.
+    Own,
+    /// What this group of transfers brought.
+    Group(usize),
+}
+
+/// One act.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Act {
+    /// The rank's own keys and values are laid side by side, cut in these pieces. Before all that uses them.
+    Pack(Rows),
+    /// A hop begins.
+    Hop {
+        /// From 1.
+        group: usize,
+        /// Whose keys are sent on.
+        of: Source,
+        /// Pieces that go to rank `to`; empty if there is none.
+        sent: Rows,
+        to: Option<usize>,
+        /// Pieces that come from rank `from`; empty if there is none.
+        arriving: Rows,
+        from: Option<usize>,
+        /// The rank whose keys they are.
+        owner: usize,
+    },
+    /// A stage of an all-gather begins: the rows of [`Plan::stages`] before this group.
+    Gather {
+        /// From 1.
+        group: usize,
+        /// The rank's own part.
+        sent: Rows,
+    },
+    /// What a group brings, if anything, has arrived.
+    Wait { group: usize },
+    /// A partial result, merged into those of its rows before it.
+    Partial {
+        /// How many groups before it brought keys that are computed on.
+        stage: usize,
+        q: Queries,
+        /// May be empty: rows that see no key in any stage.
+        keys: Rows,
+        of: Source,
+        tile: Tile,
+    },
+}
+
+impl Outline {
+    /// Pieces of keys.
+    pub(crate) fn rows(&self, rows: Rows) -> &[Progression] {
+        &self.rows[rows.from..rows.to]
+    }
+
+    /// Indices of pieces of query rows, ascending.
+    pub(crate) fn queries(&self, queries: Queries) -> &[usize] {
+        &self.queries[queries.from..queries.to]
+    }
+
+    /// The acts of a rank.
+    pub(super) fn of(plan: &Plan<'_>, rank: usize) -> Outline {
+        let mut w = Writer { plan, rank, out: Outline::default() };
+        match plan.strategy {
+            Strategy::Ring | Strategy::RingReverse => w.ring(&plan.route),
+            Strategy::AllGather | Strategy::AllGatherStaged => w.all_gather(),
+        }
+        w.out
+    }
+
+    fn add_rows<'p>(&mut self, rows: impl IntoIterator<Item = &'p Progression>) -> Rows {
+        let from = self.rows.len();
+        self.rows.extend(rows);
+        Rows { from, to: self.rows.len() }
+    }
+}
+
+struct Writer<'a> {
+    plan: &'a Plan<'a>,
+    rank: usize,
+    out: Outline,
+}
+
+impl Writer<'_> {
+    /// Keys and values travel to the next rank, hop after hop; each hop is under way while its keys are computed on.
+    fn ring(&mut self, route: &Route<'_>) {
+        let ranks = self.plan.site.ranks();
+        let own = self.plan.site.kv_layout.rows[self.rank].as_slice();
+        let mut stages = Stages::default();
+        stages.add(own);
+        for hop in 1..ranks {
+            stages.add(route.arriving(self.rank, hop));
+        }
+        let groups = stages.groups(self.plan, self.rank, &mut self.out);
+        let used = groups.at(0).iter().any(|g| !g.keys.is_empty());
+        if used || route.sent(self.rank, 1).next().is_some() {
+            let cut = self.out.add_rows(own);
+            self.out.acts.push(Act::Pack(cut));
+        }
+        let mut of = Source::Own;
+        for stage in 0..ranks {
+            let hop = stage + 1;
+            let mut begun = false;
+            if hop < ranks {
+                let sent = self.out.add_rows(route.sent(self.rank, hop));
+                let arriving = self.out.add_rows(stages.keys(hop));
+                begun = !(sent.is_empty() && arriving.is_empty());
+                if begun {
+                    self.out.acts.push(Act::Hop {
+                        group: hop,
+                        of,
+                        sent,
+                        to: (!sent.is_empty()).then(|| route.next(self.rank)),
+                        arriving,
+                        from: (!arriving.is_empty()).then(|| route.before(self.rank)),
+                        owner: route.source(self.rank, hop),
+                    });
+                }
+            }
+            self.partials(stage, groups.at(stage), of);
+            if begun {
+                self.out.acts.push(Act::Wait { group: hop });
+                of = Source::Group(hop);
+            }
+        }
+    }
+
+    /// The keys and values that another rank needs come from everyone to everyone, in one or several stages, under the
+    /// computation on the rank's own keys and on those of the stages before.
+    fn all_gather(&mut self) {
+        let plan = self.plan;
+        let gathered = &plan.stages;
+        // The own pieces are cut as they are sent; one that no other rank needs is whole.
+        let mut own: Vec<Progression> = Vec::new();
+        for p in &plan.site.kv_layout.rows[self.rank] {
+            let parts = gathered.iter().flat_map(|stage| &stage[self.rank]).filter(|part| p.holds(part));
+            let before = own.len();
+            own.extend(parts);
+            if own.len() == before {
+                own.push(*p);
+            }
+        }
+        let mut stages = Stages::default();
+        stages.add(&own);
+        let mut begun = Vec::new();
+        for (at, rows) in gathered.iter().enumerate() {
+            if rows.iter().any(|part| !part.is_empty()) {
+                stages
+                    .add(rows.iter().enumerate().filter(|(r, _)| *r != self.rank).flat_map(|(_, part)| part));
+                begun.push(at + 1);
+            }
+        }
+        let groups = stages.groups(plan, self.rank, &mut self.out);
+        let sends = gathered.iter().any(|stage| !stage[self.rank].is_empty());
+        if sends || groups.at(0).iter().any(|g| !g.keys.is_empty()) {
+            let cut = self.out.add_rows(&own);
+            self.out.acts.push(Act::Pack(cut));
+        }
+        for &group in &begun {
+            let sent = self.out.add_rows(&gathered[group - 1][self.rank]);
+            self.out.acts.push(Act::Gather { group, sent });
+        }
+        self.partials(0, groups.at(0), Source::Own);
+        for (i, &group) in begun.iter().enumerate() {
+            self.out.acts.push(Act::Wait { group });
+            self.partials(i + 1, groups.at(i + 1), Source::Group(group));
+        }
+    }
+
+    fn partials(&mut self, stage: usize, groups: &[Group], of: Source) {
+        self.out.acts.extend(groups.iter().map(|g| {
+            let (q, keys, tile) = (g.q, g.keys, g.tile);
+            Act::Partial { stage, q, keys, of, tile }
+        }));
+    }
+}
+
+/// The pieces of keys that a rank holds at each stage.
+#[derive(Default)]
+struct Stages {
+    keys: Vec<Progression>,
+    ends: Vec<usize>,
+}
+
+impl Stages {
+    fn add<'p>(&mut self, keys: impl IntoIterator<Item = &'p Progression>) {
+        self.keys.extend(keys);
+        self.ends.push(self.keys.len());
+    }
+
+    fn keys(&self, stage: usize) -> &[Progression] {
+        let from = stage.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.keys[from..self.ends[stage]]
+    }
+
+    /// The partial results of each stage. Pieces that see no key at all come in the first, over no keys.
+    fn groups(&self, plan: &Plan<'_>, rank: usize, out: &mut Outline) -> Groups {
+        let (mask, q) = (&plan.site.attention.mask, plan.site.q_layout.rows[rank].as_slice());
+        // Who sees what, stage by stage, and of each the query pieces in order.
+        let mut seen: Vec<(Rows, Tile)> = Vec::with_capacity(q.len() * self.ends.len());
+        let mut busy: Vec<Option<(usize, usize)>> = vec![None; q.len()];
+        for stage in 0..self.ends.len() {
+            for (piece, busy) in q.iter().zip(&mut busy) {
+                let from = out.rows.len();
+                let mut all = Tile::Full;
+                for key in self.keys(stage) {
+                    match mask.tile(piece, key) {
+                        Tile::Skip => continue,
+                        Tile::Full => {}
+                        Tile::Partial => all = Tile::Partial,
+                    }
+                    out.rows.push(*key);
+                }
+                let keys = Rows { from, to: out.rows.len() };
+                if !keys.is_empty() {
+                    *busy = Some((busy.map_or(stage, |b| b.0), stage));
+                }
+                seen.push((keys, all));
+            }
+        }
+        let mut groups = Groups::default();
+        let mut members: Vec<(usize, usize)> = Vec::new();
+        for stage in 0..self.ends.len() {
+            let first = groups.all.len();
+            members.clear();
+            for (i, busy) in busy.iter().enumerate() {
+                let (keys, tile) = seen[stage * q.len() + i];
+                let (begins, ends) = busy.unwrap_or((0, 0));
+                if keys.is_empty() && stage != begins {
+                    continue;
+                }
+                let (goes_on, ends) = (stage > begins, stage == ends);
+                let alike = |g: &Group| {
+                    (g.tile, g.goes_on, g.ends) == (tile, goes_on, ends) && out.rows(g.keys) == out.rows(keys)
+                };
+                let at = groups.all[first..].iter().position(alike).unwrap_or_else(|| {
+                    groups.all.push(Group { q: Queries { from: 0, to: 0 }, keys, tile, goes_on, ends });
+                    groups.all.len() - 1 - first
+                });
+                members.push((at, i));
+            }
+            // Pieces of one group side by side.
+            members.sort_unstable();
+            for (at, group) in groups.all[first..].iter_mut().enumerate() {
+                let from = out.queries.len();
+                out.queries.extend(members.iter().filter(|m| m.0 == at).map(|m| m.1));
+                group.q = Queries { from, to: out.queries.len() };
+            }
+            groups.ends.push(groups.all.len());
+        }
+        groups
+    }
+}
+
+/// Query pieces that see the same keys of a stage, and stand alike in their chain of partial results.
+struct Group {
+    q: Queries,
+    /// Empty for rows that see no key in any stage.
+    keys: Rows,
+    /// Whether some pair is masked.
+    tile: Tile,
+    /// Whether the pieces have had a partial result in an earlier stage.
+    goes_on: bool,
+    /// Whether they get none in a later stage.
+    ends: bool,
+}
+
+/// The groups of each stage, in order of their first query piece.
+#[derive(Default)]
+struct Groups {
+    all: Vec<Group>,
+    ends: Vec<usize>,
+}
+
+impl Groups {
+    fn at(&self, stage: usize) -> &[Group] {
+        let range: Range<usize> =
+            stage.checked_sub(1).map_or(0, |before| self.ends[before])..self.ends[stage];
+        &self.all[range]
+    }
+}
