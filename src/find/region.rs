@@ -269,6 +269,17 @@ fn contractions_behind(graph: &Graph, v: ValueId) -> Vec<OpId> {
     found
 }
 
+/// Whether a product with weights is one of scores, whose keys it keeps apart: of what comes of a product of values that both
+/// depend on inputs.
+fn mixes_scores(graph: &Graph, order: &Order, id: OpId) -> bool {
+    let Op::Contract(c) = graph.op(id) else { return false };
+    let x = graph.operands(id);
+    let (letters, from) = if order.is_dynamic(x[0]) { (&c.lhs, x[0]) } else { (&c.rhs, x[1]) };
+    let keeps = c.out.chars().last().is_some_and(|l| letters.contains(l));
+    let both = |id: &OpId| graph.operands(*id).iter().all(|v| order.is_dynamic(*v));
+    keeps && contractions_behind(graph, from).iter().any(both)
+}
+
 /// The first contraction that reads what comes of a value.
 fn contraction_ahead(graph: &Graph, order: &Order, id: OpId) -> Option<OpId> {
     let mut seen: HashSet<OpId> = HashSet::new();
@@ -313,6 +324,10 @@ pub(super) fn region(
         let x = graph.operands(qk);
         let [left, right] = [x[0], x[1]].map(|v| order.is_dynamic(v));
         if !(left || right) || !graph.ty(x[0]).dtype.is_float() {
+            continue;
+        }
+        if !(left && right) && mixes_scores(graph, order, qk) {
+            first.get_or_insert(Fail::Miss(format!("{} mixes heads of the scores", label(graph, qk))));
             continue;
         }
         let attempt = |swap, constants: &mut Constants| {
