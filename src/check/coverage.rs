@@ -32,7 +32,7 @@ pub(super) fn coverage(schedule: &Schedule, chains: &[Vec<Chain>], log: &mut Log
                     keys.push(p.rows);
                     steps.push(i);
                     if *tile == Tile::Full {
-                        full(unmasked.as_ref(), &q, &p.rows, r, i, log);
+                        full(unmasked.as_ref(), &q, &p.rows, (r, i), &mut work, log);
                     }
                 }
             }
@@ -82,12 +82,24 @@ pub(super) fn coverage(schedule: &Schedule, chains: &[Vec<Chain>], log: &mut Log
 }
 
 /// Whether a block that is not masked has no masked pair.
-fn full(unmasked: Option<&Kept>, q: &Run, keys: &Progression, rank: usize, step: usize, log: &mut Log<'_>) {
+fn full(
+    unmasked: Option<&Kept>,
+    q: &Run,
+    keys: &Progression,
+    (rank, step): (usize, usize),
+    work: &mut u64,
+    log: &mut Log<'_>,
+) {
     let Some(k) = Run::of(keys) else { return };
-    match unmasked.map(|band| band.outside(q, &k)) {
-        Some(None) => log.fact(),
-        Some(Some((row, key))) => {
+    match unmasked.map(|kept| kept.outside(q, &k, work)) {
+        Some(Ok(None)) => log.fact(),
+        Some(Ok(Some((row, key)))) => {
             log.fail(rank, step, || format!("is not masked, but the mask hides key {key} from query {row}"));
+        }
+        Some(Err(_)) => {
+            log.fail(rank, step, || {
+                "is not masked, and its batch entries are too many to prove it".to_owned()
+            });
         }
         None => log.fail(rank, step, || "is not masked, but a tensor may mask any pair".to_owned()),
     }

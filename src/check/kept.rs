@@ -6,6 +6,7 @@
 
 use super::rows::Run;
 use crate::mask::{Fill, Mask, Term};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// The pairs that the positional terms of a mask keep; a tensor may keep any.
@@ -16,7 +17,7 @@ pub(super) struct Kept {
 }
 
 /// The pairs that are kept in one batch entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Entry {
     band: Band,
     /// The first and the last key that are kept.
@@ -107,13 +108,14 @@ impl Kept {
                 .iter()
                 .filter_map(|t| if let Term::Batch { entries } = t { Some(entries) } else { None })
         };
-        let count = batches().map(|entries| entries.len()).max().unwrap_or(1);
+        let count = batches().map(|entries| entries.len()).max().unwrap_or(1).max(1);
         let mut entries: Vec<Entry> = vec![];
+        let mut seen = HashSet::new();
         for b in 0..count {
             let own = batches().filter_map(|entries| entries.get(b)).flatten();
             let mut entry = Entry::ALL;
             mask.terms.iter().chain(own).for_each(|term| entry.and(term));
-            if !entries.contains(&entry) {
+            if seen.insert(entry.clone()) {
                 entries.push(entry);
             }
         }
@@ -135,14 +137,21 @@ impl Kept {
         (!tensor).then(|| Kept::positions(mask))
     }
 
-    /// A pair of the block that some batch entry does not keep.
-    pub(super) fn outside(&self, q: &Run, k: &Run) -> Option<(i128, i128)> {
-        self.entries.iter().find_map(|e| e.outside(q, k))
+    /// A pair of the block that some batch entry does not keep. `Err` as of [`Kept::inside`].
+    pub(super) fn outside(
+        &self,
+        q: &Run,
+        k: &Run,
+        budget: &mut u64,
+    ) -> Result<Option<(i128, i128)>, TooLong> {
+        *budget = budget.checked_sub(self.entries.len() as u64 - 1).ok_or(TooLong)?;
+        Ok(self.entries.iter().find_map(|e| e.outside(q, k)))
     }
 
     /// A pair of the block that some batch entry keeps. `Err` if finding out takes more than `budget` steps, which are paid
     /// from it.
     pub(super) fn inside(&self, q: &Run, k: &Run, budget: &mut u64) -> Result<Option<(i128, i128)>, TooLong> {
+        *budget = budget.checked_sub(self.entries.len() as u64 - 1).ok_or(TooLong)?;
         for entry in &self.entries {
             if let Some(found) = entry.inside(q, k, budget)? {
                 return Ok(Some(found));
@@ -199,7 +208,7 @@ fn clip(run: &Run, from: i128, to: i128) -> Option<Run> {
 }
 
 /// Bounds, both included, on k − q. `None` does not bind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Band {
     least: Option<i128>,
     most: Option<i128>,
@@ -353,7 +362,7 @@ mod tests {
             let inside = band.inside(&q, &k, &mut 1000).unwrap();
             prop_assert_eq!(inside.is_some(), pairs.iter().any(|&(i, j)| some(i, j)));
             prop_assert!(inside.is_none_or(|(i, j)| pairs.contains(&(i, j)) && some(i, j)));
-            let outside = Kept::unmasked(&mask).unwrap().outside(&q, &k);
+            let outside = Kept::unmasked(&mask).unwrap().outside(&q, &k, &mut 9).unwrap();
             prop_assert_eq!(outside.is_some(), pairs.iter().any(|&(i, j)| !all(i, j)));
             prop_assert!(outside.is_none_or(|(i, j)| pairs.contains(&(i, j)) && !all(i, j)));
         }
@@ -366,7 +375,7 @@ mod tests {
         assert_eq!(Kept::needed(&causal).inside(&q, &k, &mut 0), Ok(None));
         let filled = Mask { fill: Fill::Add(-1e4), ..causal };
         assert!(Kept::needed(&filled).inside(&q, &k, &mut 0).unwrap().is_some());
-        assert!(Kept::unmasked(&filled).unwrap().outside(&q, &k).is_some());
+        assert!(Kept::unmasked(&filled).unwrap().outside(&q, &k, &mut 0).unwrap().is_some());
         let tensor = Mask { terms: vec![Term::Tensor { operand: 3 }], fill: Fill::NegInf };
         assert_eq!(Kept::unmasked(&tensor), None);
         assert!(Kept::needed(&tensor).inside(&q, &k, &mut 0).unwrap().is_some());

@@ -18,7 +18,7 @@ pub fn table() -> String {
         ),
         (
             "Masks",
-            "causal (any offset), window, documents, boolean tensor; −∞ or a finite fill; additive bias; softcap; sinks"
+            "causal (any offset), window, documents, prefix, padding, for all batch entries or each its own; boolean tensor; −∞ or a finite fill; additive bias; softcap; sinks"
                 .to_owned(),
         ),
         ("Strategies", list(Strategy::ALL.map(Strategy::name))),
