@@ -115,6 +115,9 @@ fn labels_are_short() {
 fn a_picture_of_many_ranks_stays_small() {
     let (_, few) = split("attn", Mask::causal(0), 64, 64, LayoutKind::Contiguous, Strategy::AllGather);
     assert!(!timeline_svg(&few).contains("left out"));
+    // The whole of a causal zigzag ring on eight nodes.
+    let (_, ring) = split("attn", Mask::causal(0), 256, 64, LayoutKind::Zigzag, Strategy::Ring);
+    assert!(!timeline_svg(&ring).contains("left out"));
     let (_, many) = split("attn", Mask::causal(0), 5, 100, LayoutKind::Contiguous, Strategy::Ring);
     let svg = timeline_svg(&many);
     well_formed(&svg);
@@ -123,7 +126,7 @@ fn a_picture_of_many_ranks_stays_small() {
     let (_, mut long) = split("attn", Mask::none(), 12, 4, LayoutKind::Contiguous, Strategy::Ring);
     for rank in &mut long.ranks {
         let step = rank.steps[0].clone();
-        rank.steps.extend(std::iter::repeat_n(step, 2500));
+        rank.steps.extend(std::iter::repeat_n(step, 4500));
     }
     let svg = timeline_svg(&long);
     assert!(svg.contains("2 of 4 ranks, from rank 2 on, are left out"));

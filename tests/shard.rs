@@ -11,6 +11,8 @@ mod oracle;
 
 #[path = "shard/cases.rs"]
 mod cases;
+#[path = "shard/given.rs"]
+mod given;
 #[path = "shard/models.rs"]
 mod models;
 #[path = "shard/printed.rs"]

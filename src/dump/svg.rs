@@ -5,6 +5,7 @@
 //! Every box says what it is as far as the picture has room, and in its tooltip in full; boxes of a kind are labelled
 //! alike. Of many ranks the first are drawn, and the picture says how many are not.
 
+mod arrows;
 mod boxes;
 pub(super) mod words;
 
@@ -21,7 +22,7 @@ use words::{Owners, escape, exchange_name, fit, kv_rows, peers, rows_of, short, 
 /// At most so many ranks are drawn,
 const RANKS: usize = 64;
 /// and of them so many that they have about so many steps.
-const STEPS: usize = 6000;
+const STEPS: usize = 10_000;
 
 const WIDTH: f64 = 1280.0;
 const LEFT: f64 = 160.0;
@@ -55,9 +56,6 @@ impl Band {
         self.compute + self.comm + self.gap
     }
 }
-
-/// Where a message is shown by a stub, its length.
-const STUB: f64 = 13.0;
 
 /// Draws what happens when, by the cost model.
 pub fn timeline_svg(schedule: &Schedule, device: &Device) -> String {
@@ -220,15 +218,23 @@ impl Picture<'_> {
             let y = y + self.lanes.comm + 11.0;
             self.text(12.0, y, "font-weight=\"bold\"", &format!("rank {rank}"));
             let rows = if rows.is_empty() { "no rows".to_owned() } else { rows_of(rows) };
-            return self.text(66.0, y, "font-size=\"9\" fill=\"#777\"", &fit(&rows, LEFT - 72.0, 9.0));
+            // Smaller before it is cut.
+            let size = if width(&rows, 9.0) <= LEFT - 72.0 { 9.0 } else { 7.5 };
+            let style = format!("font-size=\"{size}\" fill=\"#777\"");
+            return self.text(66.0, y, &style, &fit(&rows, LEFT - 72.0, size));
         }
         self.text(12.0, y + 14.0, "font-size=\"13\" font-weight=\"bold\"", &format!("rank {rank}"));
         let more = if rows.len() > 2 { ", …" } else { "" };
+        // Numbers before words, where there is no room for both.
+        let named = |numbers: String| {
+            let long = format!("rows {numbers}");
+            if width(&long, 10.0) <= 92.0 { long } else { numbers }
+        };
         let lines = match rows {
             [] => vec!["no rows".to_owned()],
-            [one] => vec![format!("rows {}", rows_of(&[*one]))],
+            [one] => vec![named(rows_of(&[*one]))],
             [one, two, ..] => {
-                vec![format!("rows {},", rows_of(&[*one])), format!("{}{more}", rows_of(&[*two]))]
+                vec![named(format!("{},", rows_of(&[*one]))), format!("{}{more}", rows_of(&[*two]))]
             }
         };
         for (i, line) in lines.iter().enumerate() {
@@ -415,46 +421,6 @@ impl Picture<'_> {
         }
     }
 
-    /// An arrow to the next rank; of any other message its two ends.
-    fn arrows(&mut self, flights: &[Flight], drawn: usize) {
-        if self.lanes.low() {
-            return;
-        }
-        let neighbours = |f: &Flight| f.to.0 == f.from.0 + 1 && f.to.0 < drawn;
-        let (arrows, others): (Vec<&Flight>, Vec<&Flight>) = flights.iter().partition(|f| neighbours(f));
-        let style = "stroke=\"#b36b00\" fill=\"none\" marker-end=\"url(#head)\"";
-        for f in arrows {
-            let y1 = self.top(f.from.0, Stream::Comm) + self.lanes.comm - 1.5;
-            let y2 = self.top(f.to.0, Stream::Comm);
-            let (x1, x2) = (self.x(f.begin), self.x(f.end));
-            self.put(&format!("<path d=\"M{x1:.1} {y1:.1}L{x2:.1} {y2:.1}\" {style}/>"));
-        }
-        // The ends of two messages are at least so far apart.
-        let room = others.iter().map(|f| (f.end - f.begin) * self.scale).fold(f64::INFINITY, f64::min);
-        let mut named: Vec<(usize, bool)> = Vec::new();
-        for f in others {
-            for (rank, leaves) in [(f.from.0, true), (f.to.0, false)].into_iter().filter(|e| e.0 < drawn) {
-                let y = self.top(rank, Stream::Comm);
-                // A message that leaves stands beside one that arrives at the same time.
-                let (x, move_to, name, gap, anchor) = match leaves {
-                    true => (self.x(f.begin) + 3.0, [y, y - STUB], format!("to {}", f.to.0), 4.0, "start"),
-                    false => (self.x(f.end), [y - STUB, y], format!("from {}", f.from.0), -4.0, "end"),
-                };
-                let [y1, y2] = move_to;
-                self.put(&format!("<path d=\"M{x:.1} {y1:.1}V{y2:.1}\" {style}/>"));
-                // Where there is little room, the first of a rank.
-                let first = !named.contains(&(rank, leaves));
-                if room >= 48.0 || first {
-                    let style = format!("text-anchor=\"{anchor}\" font-size=\"9.5\" fill=\"#8a5200\"");
-                    self.text(x + gap, y - 5.0, &style, &name);
-                }
-                if first {
-                    named.push((rank, leaves));
-                }
-            }
-        }
-    }
-
     fn foot(
         &mut self,
         schedule: &Schedule,
@@ -471,7 +437,8 @@ impl Picture<'_> {
         while f64::from(i) * tick <= span * 1.0001 && i < 100 {
             let x = self.x(f64::from(i) * tick);
             self.put(&format!("<path d=\"M{x:.1} {y}v5\" stroke=\"#777\"/>"));
-            let label = format!("{} µs", (f64::from(i) * tick * 1000.0).round() / 1000.0);
+            let (unit, us) = if span < 1e4 { ("µs", 1.0) } else { ("ms", 1e3) };
+            let label = format!("{} {unit}", (f64::from(i) * tick / us * 1000.0).round() / 1000.0);
             self.text(x, y + 17.0, "text-anchor=\"middle\" fill=\"#555\"", &label);
             i += 1;
         }

@@ -7,7 +7,7 @@ use annulus::ir::flops::graph_flops;
 use annulus::ir::{Attention, Binary, DType, Graph, Op, Reduction, Tensor, Type, Unary, ValueId};
 use annulus::layout::{LayoutKind, Progression};
 use annulus::mask::{Mask, Term};
-use annulus::shard::{Handed, Placement, Program, Segment, ShardOptions, local_flops, shard};
+use annulus::shard::{Handed, Placement, Program, Segment, ShardOptions, local_flops, shard, whole_flops};
 use std::sync::Arc;
 
 /// Reasons of the gathers.
@@ -459,6 +459,32 @@ fn an_attention_whose_batch_is_split_is_local() {
         assert_eq!(gathers(&p), Vec::<String>::new());
         assert_eq!((p.islands.len(), p.refused.len()), (1, 1));
         assert!(p.refused[0].1.contains("batch is split"), "{:?}", p.refused);
+        // Two heads of 4 over the rows of one axis, for each of the other: work that no island counts.
+        let (Op::Attention(_), rows) = (p.graph.op(p.refused[0].0), [h, w]) else { panic!("an attention") };
+        let q = p.graph.ty(p.graph.operands(p.refused[0].0)[0]).shape[2];
+        let attention = 4 * 8 * (rows[0] * rows[1] * q) as u64;
+        assert_eq!(whole_flops(&p), graph_flops(&p.graph) + attention);
+        let all: u64 = (0..p.ranks).map(|rank| local_flops(&p, rank)).sum();
+        assert_eq!(
+            all,
+            whole_flops(&p),
+            "each rank computes its part of the batch, and its rows of the rest"
+        );
+    }
+}
+
+/// What is left as it was is computed whole by every rank, and is work of every rank.
+#[test]
+fn a_refused_attention_is_work_of_every_rank() {
+    let graph = annulus::ir::text::parse(include_str!("../cases/refused.txt")).unwrap();
+    // Q·Kᵀ and P·V, 2 for each term.
+    let least = 2 * 2 * 2 * 6 * 6 * 4;
+    for ranks in [1, 3, 8] {
+        let compiled = annulus::compile(&graph, &annulus::Options::new(ranks)).unwrap();
+        let report = annulus::dump::report::report(&compiled);
+        assert_eq!(report.attention.rewritten, 0);
+        assert!(report.whole_flops > least, "{}", report.whole_flops);
+        assert_eq!(report.local_flops, vec![report.whole_flops; ranks]);
     }
 }
 
