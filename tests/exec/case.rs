@@ -75,7 +75,7 @@ prop_compose! {
     /// Attentions of every kind that the executor takes, of fewer than so many rows; small, for there are many.
     pub(crate) fn cases(rows: usize)(
         dtype in prop_oneof![Just(DType::F32), Just(DType::F64), Just(DType::F16), Just(DType::BF16)],
-        (batch, kv_heads, group) in (1usize..3, 1usize..3, 1usize..4),
+        (batch, kv_heads, group) in (prop_oneof![3 => Just(1usize), 1 => Just(2)], 1usize..3, 1usize..4),
         q_len in prop_oneof![1 => Just(0usize), 1 => Just(1), 6 => 2..rows],
         kv_len in proptest::option::of(0..rows),
         (head_dim, v_head_dim) in prop_oneof![9 => (1usize..9, 1usize..9), 1 => (0usize..2, 1usize..3), 1 => (1usize..3, 0usize..2)],
@@ -91,7 +91,7 @@ prop_compose! {
         empty_row in prop_oneof![Just(EmptyRow::Zero), Just(EmptyRow::Nan)],
         (lse, sliced) in any::<(bool, bool)>(),
         layout in proptest::sample::select(&LayoutKind::ALL[..]),
-        ranks in 1usize..10,
+        ranks in prop_oneof![2 => 1usize..5, 1 => 5usize..10],
         seed in any::<u64>(),
     ) -> Case {
         let mut numbers = Numbers(seed);

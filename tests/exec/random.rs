@@ -100,7 +100,7 @@ fn search(cases_to_try: u32, judge: fn(&Case, Plan) -> Result<usize, String>) ->
     let config =
         ProptestConfig { cases: cases_to_try, failure_persistence: None, ..ProptestConfig::default() };
     let shares = RefCell::new(Shares::default());
-    let any = (cases(16), proptest::sample::select(&Plan::ALL[..]));
+    let any = (cases(14), proptest::sample::select(&Plan::ALL[..]));
     let found = TestRunner::new(config).run(&any, |(case, plan)| {
         let dead = judge(&case, plan).map_err(TestCaseError::fail)?;
         shares.borrow_mut().count(&case, dead);
