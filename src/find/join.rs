@@ -45,6 +45,70 @@ fn contract(g: &Graph, v: ValueId) -> Option<(Contract, [ValueId; 2])> {
     Some((c.clone(), [*x.first()?, *x.get(1)?]))
 }
 
+/// Pieces beside each other along an axis. Where they were laid out or repeated alike, what they were made of is put together
+/// first, so that heads which each part repeats are repeated once.
+fn beside(g: &mut Graph, pieces: &[ValueId], axis: usize, name: &str) -> Option<ValueId> {
+    let (op, inner) = below(g, pieces, axis).unwrap_or((Op::Concat { axis }, None));
+    let Some(inner) = inner else { return g.add1(op, pieces, name, "").ok() };
+    let behind: Vec<ValueId> = pieces.iter().map(|v| g.operands(v.op)[0]).collect();
+    let mut operands = vec![beside(g, &behind, inner, name)?];
+    operands.extend(&g.operands(pieces[0].op)[1..]);
+    g.add1(op, &operands, name, "").ok()
+}
+
+/// The operation that each piece is, as it is for all of them together, and the axis along which what it reads stands beside
+/// the others; `None` if it is not the same for each.
+fn below(g: &Graph, pieces: &[ValueId], axis: usize) -> Option<(Op, Option<usize>)> {
+    let first = *pieces.first()?;
+    let of = |v: ValueId| g.ty(g.operands(v.op)[0]).shape.clone();
+    let total = pieces.iter().map(|v| g.ty(*v).shape[axis]).sum();
+    let whole = |shape: &[usize]| {
+        let mut shape = shape.to_vec();
+        shape[axis] = total;
+        shape
+    };
+    // What each is, but for its extent along the axis.
+    let alike = |f: &dyn Fn(ValueId) -> Option<usize>| {
+        let inner = f(first)?;
+        pieces.iter().all(|v| f(*v) == Some(inner)).then_some(Some(inner))
+    };
+    match g.op(first.op) {
+        Op::Permute(perm) => {
+            let same = |v: ValueId| (g.op(v.op) == g.op(first.op)).then_some(perm[axis]);
+            Some((Op::Permute(perm.clone()), alike(&same)?))
+        }
+        Op::Gather { axis: along } if *along != axis => {
+            let indices = g.operands(first.op)[1];
+            let same = |v: ValueId| {
+                let own = g.operands(v.op).get(1).copied()?;
+                let equal = || g.as_constant(own).is_some_and(|t| g.as_constant(indices) == Some(t));
+                let alike = g.op(v.op) == g.op(first.op) && (own == indices || equal());
+                (alike && g.ty(indices).rank() == 1).then_some(axis)
+            };
+            Some((Op::Gather { axis: *along }, alike(&same)?))
+        }
+        Op::Broadcast(shape) => {
+            let kept = |v: ValueId| {
+                let Op::Broadcast(to) = g.op(v.op) else { return None };
+                let inner = (axis + of(v).len()).checked_sub(to.len())?;
+                (of(v)[inner] == to[axis]).then_some(inner)
+            };
+            Some((Op::Broadcast(whole(shape)), alike(&kept)?))
+        }
+        Op::Reshape(shape) => {
+            // Where the axis may stand in what each is of: of neighbours of extent 1 any will do.
+            let fits = |v: ValueId, at: usize| {
+                let (Op::Reshape(to), x) = (g.op(v.op), of(v)) else { return false };
+                let before: usize = to[..axis].iter().product();
+                x.get(at) == Some(&to[axis]) && x[..at].iter().product::<usize>() == before
+            };
+            let at = (0..of(first).len()).rev().find(|&at| pieces.iter().all(|v| fits(*v, at)))?;
+            Some((Op::Reshape(whole(shape)), Some(at)))
+        }
+        _ => None,
+    }
+}
+
 /// A slice of a product along an axis that one operand alone has: the product of a slice of that.
 fn part(g: &mut Graph, id: OpId, axis: usize) -> Option<ValueId> {
     let (c, mut operands) = contract(g, *g.operands(id).first()?)?;
@@ -81,7 +145,7 @@ fn side_by_side(g: &mut Graph, id: OpId, axis: usize) -> Option<ValueId> {
     let pieces: Vec<ValueId> = parts.iter().map(|(_, x)| x[other]).collect();
     let name = g.value(g.result(id)).name.clone();
     let source = g.source(x[0].op).to_owned();
-    let whole = g.add1(Op::Concat { axis: along }, &pieces, &format!("{name}.parts"), "").ok()?;
+    let whole = beside(g, &pieces, along, &format!("{name}.parts"))?;
     let mut operands = first;
     operands[other] = whole;
     g.add1(Op::Contract(c), &operands, &name, &source).ok()
@@ -114,7 +178,7 @@ fn sum(g: &mut Graph, id: OpId) -> Option<ValueId> {
         let name = g.value(g.result(id)).name.clone();
         let source = g.source(id).to_owned();
         let pieces = [parts[0].1[1 - side], parts[1].1[1 - side]];
-        let whole = g.add1(Op::Concat { axis: along }, &pieces, &format!("{name}.parts"), "").ok()?;
+        let whole = beside(g, &pieces, along, &format!("{name}.parts"))?;
         let (len, all) = (a.3 + b.3, g.ty(a.0).shape[a.1]);
         let p = if len == all {
             a.0

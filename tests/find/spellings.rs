@@ -186,8 +186,7 @@ fn spelling() -> impl Strategy<Value = Spelling> {
                 looked_up,
                 row_factor,
                 row_factor_after,
-                // Heads that are repeated part by part stay so.
-                past: past.filter(|&p| p < kv_len && !f.1 && repeat == 1).unwrap_or(0),
+                past: past.filter(|&p| p < kv_len && !f.1).unwrap_or(0),
             };
             // What is masked after exp has its sum there, of no other keys, which may be any number above 0.
             if s.masks_exp() {
