@@ -10,7 +10,7 @@
 //! candidate.
 //!
 //! On many ranks a candidate is not run to its end if less is enough to exclude it: what the mask keeps for the busiest rank
-//! takes too long already, or the kernels of one rank do. On very many the layouts are not varied: zigzag for a sequence with a
+//! takes too long already, or the kernels or the transfers of one rank do. On very many the layouts are not varied: zigzag for a sequence with a
 //! causal attention, else contiguous.
 
 use crate::Error;
@@ -287,9 +287,9 @@ impl Driver<'_> {
             if too_large {
                 return Outcome::TooLarge { us: None, bytes };
             }
-            let kernels = run.kernels();
-            if kernels > most {
-                return Outcome::AtLeast(kernels);
+            let least = run.least();
+            if least > most {
+                return Outcome::AtLeast(least);
             }
         }
         let us = run.makespan();

@@ -93,9 +93,9 @@ impl<'a> Run<'a> {
         Run { schedule, costs: work::Costs::of(schedule, device) }
     }
 
-    /// The time in µs that the kernels of one rank take, of the rank that has most: no makespan is below it.
-    pub(crate) fn kernels(&self) -> f64 {
-        self.costs.kernels()
+    /// What the makespan is not below, in µs: the load of one rank, of the rank that has most.
+    pub(crate) fn least(&self) -> f64 {
+        self.costs.least()
     }
 
     /// End of the last step of any rank, in µs.

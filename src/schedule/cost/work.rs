@@ -64,10 +64,19 @@ impl Costs {
         Costs { steps, slowdown: device.slowdown }
     }
 
-    /// The time of all kernels of one rank, of the rank that has most.
-    pub(super) fn kernels(&self) -> f64 {
-        let kernel = |c: &Cost| if let Cost::Kernel(us) = c { *us } else { 0.0 };
-        self.steps.iter().map(|steps| steps.iter().map(kernel).sum()).fold(0.0, f64::max)
+    /// What no run is below: of the rank that has most, the time of its transfers, or of its kernels with the least slowdown
+    /// that these transfers can mean (see `bound`).
+    pub(super) fn least(&self) -> f64 {
+        let kappa = self.slowdown / (1.0 + self.slowdown);
+        let of_rank = |steps: &Vec<Cost>| {
+            let (mut kernels, mut transfers) = (0.0, 0.0);
+            for cost in steps {
+                let sum = if matches!(cost, Cost::Kernel(_)) { &mut kernels } else { &mut transfers };
+                *sum += cost.alone();
+            }
+            f64::max(kernels + kappa * transfers, transfers)
+        };
+        self.steps.iter().map(of_rank).fold(0.0, f64::max)
     }
 }
 
