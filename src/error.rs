@@ -61,7 +61,9 @@ pub enum Error {
         wanted: usize,
     },
     /// No choice keeps within the memory that is allowed.
-    #[error("the island of {island} needs {needed} bytes on a rank ({choice}), and {allowed} are allowed")]
+    #[error(
+        "the island of {island} needs {needed} bytes on a rank ({choice}), and {allowed} are allowed: allow as many, or take more ranks"
+    )]
     Memory {
         /// Name of the island.
         island: String,
