@@ -76,7 +76,7 @@ __device__ inline void load_values(const Maps& m, u8* smem, Barriers& bar, i32 h
         copy_box(smem + V_AT + slot * V_BYTES + i * BN * 128, &m.v[piece], &bar.v_full[slot], i * 64, block * BN, head);
 }
 
-// Brings o of the tile's carry near, for the consumers read it when all products are done, with nothing to hide the wait.
+// Brings o of the tile's carry near, for the consumers read it at the end of the tile, where little hides the wait.
 __device__ inline void prefetch_carry(const Params& p, const Work& w) {
     const QPiece& piece = p.q_piece[w.piece];
     const i32 left = piece.rows.len - w.first, rows = left < BM ? left : BM;

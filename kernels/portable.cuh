@@ -27,8 +27,9 @@
 //   ≤ 128        4       2      48       2           90196 at 128
 //   ≤ 192/128    4       2      48       1          118868 at 192/128
 //   ≤ 256        8       1      64       1          204884 at 256
-//                4       1      32       2          102484 at 256, where there is less
-//   else         4       1      as above 2           with MASK, BIAS or COPY < 16: those need registers
+//
+// With MASK, BIAS or COPY < 16 one row tile, for those need registers; src/lower/tile.rs has the cuts for architectures with
+// less shared memory.
 //
 // With two row tiles each fragment of k and v serves two products, which halves the traffic of shared memory; o and s then
 // fill the registers: 128 + 96 of 255 at 128 and 48 keys, and with 64 keys some variants spill. Two blocks on a

@@ -7,7 +7,7 @@
 //
 //   ELEMENT_F32    1
 //   DK, DV         padded: DK to a multiple of 16, DV to one of 64
-//   COPY           16, 8 or 4: the largest that divides 4·dk, 4·dv and the address of q, k, v and out
+//   COPY           16 or 4: the larger that divides 4·dk, 4·dv and the address of q, k, v and out
 //   WARPS          4 or 8
 //   ROW_TILES      1 or 2: BM = WARPS·ROW_TILES·8
 //   BN             a multiple of 16

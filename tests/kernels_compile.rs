@@ -10,6 +10,7 @@ use annulus::exec::cuda::{compile, nvrtc_version};
 use annulus::exec::libraries::{self, NVRTC};
 use annulus::lower::{Arch, Element, Helper, KernelKey, Operand, Tiling, listed, options, text};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -65,7 +66,11 @@ fn compile_all(arch: Arch) {
     };
     let mut table = String::new();
     let mut faults = String::new();
-    for key in listed(arch) {
+    let mut keys = listed(arch);
+    // And those that do the rows which they leave, unless they are listed.
+    let behind: BTreeSet<KernelKey> = keys.iter().filter_map(|key| key.redo(arch)).collect();
+    keys.extend(behind.into_iter().filter(|key| !listed(arch).contains(key)));
+    for key in keys {
         let code = Code::of(&key.to_string(), &text(&key), arch, version, &disassembler);
         for fault in code.faults(Some(&key), arch) {
             writeln!(faults, "{key}: {fault}").unwrap();

@@ -246,6 +246,9 @@ pub(crate) struct Run {
     /// Another legal order of the steps; the result has the same bits
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
+    /// Compile GPU kernels anew instead of taking them from the cache; the CPU has none
+    #[arg(long)]
+    pub(crate) no_cache: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -37,7 +37,7 @@ impl Arch {
     pub fn of(capability: (i32, i32)) -> Option<Arch> {
         match capability {
             (8, 0) => Some(Arch::Sm80),
-            (8, 6 | 7) => Some(Arch::Sm86),
+            (8, 6) => Some(Arch::Sm86),
             (8, 9) => Some(Arch::Sm89),
             (9, 0) => Some(Arch::Sm90a),
             (10, 0) => Some(Arch::Sm100a),

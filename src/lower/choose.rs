@@ -24,7 +24,7 @@ pub enum Refusal {
         dv: usize,
     },
     /// A number does not fit.
-    #[error("{what} is {value}, which f32 does not hold as a finite number")]
+    #[error("{what} is {value}, beyond what f32 holds")]
     Number {
         /// Which.
         what: &'static str,
@@ -84,7 +84,7 @@ pub fn kernel(facts: &AttentionFacts, step: Launch, arch: Arch) -> Result<Kernel
     };
     for (what, value) in [("scale", facts.scale), ("softcap", facts.softcap), ("the mask's fill", fill_value)]
     {
-        if !(value as f32).is_finite() {
+        if !(value as f32).is_finite() || (what == "softcap" && value > 0.0 && value as f32 == 0.0) {
             return Err(Refusal::Number { what, value });
         }
     }

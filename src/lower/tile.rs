@@ -70,7 +70,7 @@ pub fn hopper_tiling(dk: u16, dv: u16) -> HopperTiling {
 /// Key rows of a launch from which on [`LONG`] is faster: the fill and the drain of a tile are then small beside it.
 pub(super) const LONG_FROM: usize = 4097;
 
-/// The cut for heads of 128 and long rows of keys: 208 KiB and 219 registers; 192 keys no longer fit.
+/// The cut for heads of 128 and long rows of keys: 208 KiB and some 220 registers; 192 keys no longer fit.
 pub(super) const LONG: HopperTiling =
     HopperTiling { warpgroups: 2, keys: 176, turns: true, q_slots: 1, values_ahead: 6 };
 

@@ -4,6 +4,7 @@ use super::around;
 use super::case::{Case, Inputs, Random, Run, bytes, numbers, run as rows};
 use super::kernels::Kernels;
 use super::reference::{Reference, reference};
+use super::refused;
 use annulus::exec::cuda::{Buffer, CudaError, Gpu, KvRows, Place, QRows, Step, Tensor};
 use annulus::lower::{Arch, Element, Fill, KernelKey, Operand};
 use std::process::ExitCode;
@@ -68,6 +69,12 @@ pub(crate) fn run(gpu: &Gpu, arch: Arch, filter: Option<&str>) -> ExitCode {
                 println!("WRONG {name}: {why}");
             }
         }
+    }
+    if filter.is_none_or(|f| "refused".contains(f)) {
+        let wrong = refused::run(gpu, &kernels, arch).unwrap_or_else(|e| vec![e.to_string()]);
+        wrong.iter().for_each(|why| println!("WRONG launches to refuse: {why}"));
+        failed += wrong.len();
+        passed += usize::from(wrong.is_empty());
     }
     println!("{passed} passed, {failed} failed");
     if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }

@@ -11,6 +11,7 @@ mod case;
 mod check;
 mod kernels;
 mod reference;
+mod refused;
 mod serve;
 
 use annulus::exec::cuda::Gpu;

@@ -1,14 +1,17 @@
 //! Launches of the kernels around `attn_partial`: merges, packing, casts, the end of a carry.
 
 use super::attention::{check_rows, number, refuse, too_large};
-use super::gpu::driver;
+use super::gpu::{driver, foreign};
+use super::ranges::Ranges;
 use super::{Code, CudaError, Gpu, Place, QRows, Tensor};
-use crate::lower::{Element, Finish, Helper, MAX_COPIES, Merge, Operand, Pack, PackCopy, QPiece};
-use cudarc::driver::{CudaFunction, DeviceRepr, LaunchConfig, PushKernelArg};
+use crate::lower::{Element, FAR, Finish, Helper, MAX_COPIES, Merge, Operand, Pack, PackCopy, QPiece};
+use cudarc::driver::{CudaContext, CudaFunction, DeviceRepr, LaunchConfig, PushKernelArg};
+use std::sync::Arc;
 
 /// One of the kernels around `attn_partial`, loaded.
 #[derive(Debug)]
 pub struct HelperKernel {
+    context: Arc<CudaContext>,
     helper: Helper,
     /// In the order of [`Helper::entries`].
     functions: Vec<CudaFunction>,
@@ -70,6 +73,20 @@ fn overlap(a: &Place, b: &Place, [a_bytes, b_bytes]: [usize; 2]) -> bool {
     std::ptr::eq(a.buffer, b.buffer) && a.offset < b.offset + b_bytes && b.offset < a.offset + a_bytes
 }
 
+/// Whether some bytes may be where both runs go.
+fn same_target(a: &Runs, b: &Runs, heads: usize) -> bool {
+    let reach = |run: &Runs| run.to_head * heads.saturating_sub(1) + run.bytes;
+    if a.bytes == 0 || b.bytes == 0 || !overlap(&a.to, &b.to, [reach(a), reach(b)]) {
+        return false;
+    }
+    if a.to_head != b.to_head || a.to_head == 0 {
+        return true;
+    }
+    // Heads lie equally far apart: by how much b's runs lie behind a's.
+    let behind = (b.to.offset as i128 - a.to.offset as i128).rem_euclid(a.to_head as i128) as usize;
+    behind < a.bytes || a.to_head - behind < b.bytes
+}
+
 impl Gpu {
     /// Loads kernels.
     ///
@@ -79,7 +96,7 @@ impl Gpu {
         let module = self.module(code)?;
         let entries = code.source.entries().iter();
         let functions = entries.map(|e| self.function(&module, e)).collect::<Result<_, _>>()?;
-        Ok(HelperKernel { helper: code.source, functions })
+        Ok(HelperKernel { context: self.context().clone(), helper: code.source, functions })
     }
 
     /// Merges two carries of so many rows, o (rows, Dv), m (rows), l (rows) in f32, into one, which may take the place of either.
@@ -110,7 +127,7 @@ impl Gpu {
         }
         // A warp takes a row at a time.
         let blocks = rows.div_ceil(THREADS as usize / 32);
-        self.launch_helper(&kernel.functions[0], blocks, 16, |launch| {
+        self.launch_helper(kernel, 0, blocks, 16, |launch| {
             launch.arg(&params);
         })
     }
@@ -157,13 +174,18 @@ impl Gpu {
                 return refuse("a run overlaps where it goes".into());
             }
         }
+        for (i, run) in runs.iter().enumerate() {
+            if runs[..i].iter().any(|other| same_target(run, other, heads)) {
+                return refuse("two runs go to the same place".into());
+            }
+        }
         let longest = runs.iter().map(|r| r.bytes).max().unwrap_or(0) / usize::from(unit);
         let each =
             longest.div_ceil(THREADS as usize).min(self.multiprocessors * 8 / runs.len().max(1)).max(1);
         if heads == 0 || longest == 0 {
             return Ok(());
         }
-        self.launch_helper(&kernel.functions[0], each * runs.len(), usize::MAX, |launch| {
+        self.launch_helper(kernel, 0, each * runs.len(), usize::MAX, |launch| {
             launch.arg(&params);
         })
     }
@@ -215,7 +237,7 @@ impl Gpu {
             return refuse("a cast overlaps where it goes".into());
         }
         let count = count as i64;
-        self.launch_helper(&kernel.functions[which], count as usize / THREADS as usize + 1, 8, |launch| {
+        self.launch_helper(kernel, which, count as usize / THREADS as usize + 1, 8, |launch| {
             launch.arg(&source).arg(&target).arg(&count);
         })
     }
@@ -237,19 +259,27 @@ impl Gpu {
             return refuse("rows outside of out".into());
         }
         let Some(carry) = &step.rows.carry else { return refuse("there is no carry".into()) };
-        let heads = all(&[step.batch, step.q_heads]).ok_or_else(|| too_large("heads"))?;
+        let heads = all(&[step.batch, step.q_heads]).filter(|n| *n < FAR as usize);
+        let heads = heads.ok_or_else(|| too_large("heads"))?;
         let size = if sinks == Operand::F32 { Element::F32 } else { element }.bytes();
         let last = rows.start as usize + (len - 1) * rows.step as usize + 1;
         let extents =
             |t: &Tensor| [step.batch, step.q_heads, if t.local_rows { step.q_rows } else { last }, 1];
         let carry_bytes = step.dv.checked_add(2).and_then(|n| all(&[heads, len, n, 4]));
+        let mut ranges = Ranges::default();
+        let out_bytes = all(&[heads, step.q_rows, step.dv, element.bytes()]);
+        let lse_bytes = all(&[heads, step.q_rows, 4]);
+        let carry = ranges.read("the carry", self.address(carry, carry_bytes, "carry")?, carry_bytes);
+        let out = ranges.written("out", self.address(&step.out, out_bytes, "out")?, out_bytes);
+        let lse = match &step.lse {
+            Some(lse) => ranges.written("lse", self.address(lse, lse_bytes, "lse")?, lse_bytes),
+            None => 0,
+        };
+        ranges.disjoint()?;
         let params = Finish {
-            piece: QPiece { rows, carry: self.address(carry, carry_bytes, "carry")? },
-            out: self.address(&step.out, all(&[heads, step.q_rows, step.dv, element.bytes()]), "out")?,
-            lse: match &step.lse {
-                Some(lse) => self.address(lse, all(&[heads, step.q_rows, 4]), "lse")?,
-                None => 0,
-            },
+            piece: QPiece { rows, carry },
+            out,
+            lse,
             batch: number(step.batch)?,
             q_heads: number(step.q_heads)?,
             q_rows: number(step.q_rows)?,
@@ -261,7 +291,7 @@ impl Gpu {
             },
         };
         let blocks = (heads * len).div_ceil(THREADS as usize / 32);
-        self.launch_helper(&kernel.functions[2], blocks, 16, |launch| {
+        self.launch_helper(kernel, 2, blocks, 16, |launch| {
             launch.arg(&params);
         })
     }
@@ -269,18 +299,22 @@ impl Gpu {
     /// Launches at most so many blocks a multiprocessor.
     fn launch_helper<'a>(
         &'a self,
-        function: &'a CudaFunction,
+        kernel: &'a HelperKernel,
+        which: usize,
         blocks: usize,
         most: usize,
         args: impl FnOnce(&mut cudarc::driver::LaunchArgs<'a>),
     ) -> Result<(), CudaError> {
+        if !self.is_of(&kernel.context) {
+            return Err(foreign("the kernel"));
+        }
         if blocks == 0 {
             return Ok(());
         }
         let blocks = blocks.min(self.multiprocessors.saturating_mul(most)) as u32;
         let config =
             LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 };
-        let mut launch = self.stream.launch_builder(function);
+        let mut launch = self.stream.launch_builder(&kernel.functions[which]);
         args(&mut launch);
         // SAFETY: the arguments are the kernel's, and every range they lead to was checked against its buffer.
         driver("launching a kernel around attn_partial", unsafe { launch.launch(config) })?;

@@ -1,6 +1,7 @@
 //! One launch of `attn_partial`: checks what it may touch, describes the tensors to the copy engine, launches.
 
-use super::gpu::driver;
+use super::gpu::{driver, foreign};
+use super::ranges::Ranges;
 use super::{Buffer, CudaError, Gpu, Kernel};
 use crate::lower::{
     FAR, Fill, KernelKey, KvPiece, Leaf, MAX_PIECES, Operand, PANEL, Params, QPiece, Rows, Tiling,
@@ -114,12 +115,15 @@ unsafe impl DeviceRepr for Maps {}
 
 impl Gpu {
     /// Launches the step: the kernel, and behind it the one that does the rows that it leaves, [`KernelKey::redo`]. Without the
-    /// latter the caller promises finite values: where a hidden key's value is not, its rows become NaN. Buffers must belong to this
-    /// GPU; kernels run after all that was launched before.
+    /// latter the caller promises finite values: where a hidden key's value is not, its rows become NaN. Kernels run after all that
+    /// was launched before.
     ///
     /// # Errors
-    /// Something does not fit its buffer or the key; then nothing is launched.
+    /// Something does not fit its buffer or the key, lies on another GPU, or overlaps what is written; then nothing is launched.
     pub fn attn_partial(&self, kernel: &Kernel, redo: Option<&Kernel>, step: &Step) -> Result<(), CudaError> {
+        if [Some(kernel), redo].into_iter().flatten().any(|k| !self.is_of(&k.context)) {
+            return Err(foreign("the kernel"));
+        }
         let mut params = self.params(&kernel.key, step)?;
         let Some(redo) = redo else { return self.launch(kernel, &params) };
         if kernel.key.redo(redo.arch).as_ref() != Some(&redo.key) {
@@ -128,10 +132,15 @@ impl Gpu {
         let again = self.params(&redo.key, step)?;
         let sixteens: usize = step.q_pieces.iter().map(|p| (p.rows.len as usize).div_ceil(16)).sum();
         let mut marks = self.marks.borrow_mut();
-        let marks = self.at_least(&mut marks, sixteens * step.batch * step.q_heads)?;
-        params.odd = self.address(&Place { buffer: marks, offset: 0 }, Some(marks.bytes()), "marks")?;
+        let place = self.at_least(&mut marks, sixteens * step.batch * step.q_heads)?;
+        params.odd = self.address(&Place { buffer: place, offset: 0 }, Some(place.bytes()), "marks")?;
         self.launch(kernel, &params)?;
-        self.launch(redo, &Params { odd: params.odd, ..again })
+        let done = self.launch(redo, &Params { odd: params.odd, ..again });
+        if done.is_err() {
+            // Nobody clears the marks of the first launch: the next step must not meet them.
+            *marks = self.filled(marks.bytes(), 0)?;
+        }
+        done
     }
 
     fn launch(&self, kernel: &Kernel, params: &Params) -> Result<(), CudaError> {
@@ -172,7 +181,7 @@ impl Gpu {
     /// The same, wherever it begins.
     pub(super) fn bytes(&self, place: &Place, bytes: Option<usize>, what: &str) -> Result<u64, CudaError> {
         if !self.owns(place.buffer) {
-            return refuse(format!("{what} lies on another GPU"));
+            return Err(foreign(what));
         }
         let end = bytes.and_then(|b| place.offset.checked_add(b));
         if end.is_none_or(|end| end > place.buffer.bytes()) {
@@ -236,12 +245,16 @@ impl Gpu {
             ..Params::default()
         };
         let heads = heads.filter(|n| *n < FAR as usize).ok_or_else(|| too_large("heads"))?;
-        params.q = self.address(&step.q, all(&[heads, step.q_rows, dk, element]), "q")?;
+        let mut ranges = Ranges::default();
+        let q_bytes = all(&[heads, step.q_rows, dk, element]);
+        params.q = ranges.read("q", self.address(&step.q, q_bytes, "q")?, q_bytes);
         if let Some(out) = &step.out {
-            params.out = self.address(out, all(&[heads, step.q_rows, dv, element]), "out")?;
+            let bytes = all(&[heads, step.q_rows, dv, element]);
+            params.out = ranges.written("out", self.address(out, bytes, "out")?, bytes);
         }
         if let Some(lse) = &step.lse {
-            params.lse = self.address(lse, all(&[heads, step.q_rows, 4]), "lse")?;
+            let bytes = all(&[heads, step.q_rows, 4]);
+            params.lse = ranges.written("lse", self.address(lse, bytes, "lse")?, bytes);
         }
         params.counter = self.address(&Place { buffer: &self.counter, offset: 0 }, Some(8), "counter")?;
         let mut tiles = 0usize;
@@ -254,7 +267,10 @@ impl Gpu {
             let carry = match &piece.carry {
                 None if key.carry_in || !key.cast_out => return refuse("there is no carry".into()),
                 None => 0,
-                Some(carry) => self.address(carry, all(&[heads, len, dv + 2, 4]), "carry")?,
+                Some(carry) => {
+                    let bytes = all(&[heads, len, dv + 2, 4]);
+                    ranges.written("a carry", self.address(carry, bytes, "carry")?, bytes)
+                }
             };
             *at = QPiece { rows: piece.rows, carry };
             tiles += len.div_ceil(key.rows()) * heads;
@@ -264,15 +280,18 @@ impl Gpu {
         let kv_heads = step.batch * step.kv_heads;
         for (at, piece) in params.kv_piece.iter_mut().zip(&step.kv_pieces) {
             let len = check_rows(&piece.rows)?;
+            let [k, v] = [dk, dv].map(|d| all(&[kv_heads, len, d, element]));
             *at = KvPiece {
                 rows: piece.rows,
-                k: self.address(&piece.k, all(&[kv_heads, len, dk, element]), "k")?,
-                v: self.address(&piece.v, all(&[kv_heads, len, dv, element]), "v")?,
+                k: ranges.read("k", self.address(&piece.k, k, "k")?, k),
+                v: ranges.read("v", self.address(&piece.v, v, "v")?, v),
             };
             kv_len += len;
             last_key = last_key.max(end_of(&piece.rows));
         }
-        params.tiles = number(tiles)?;
+        ranges.disjoint()?;
+        // The counter of tiles goes on past the last, once for every block.
+        params.tiles = number(tiles).ok().filter(|n| *n < FAR).ok_or_else(|| too_large("tiles"))?;
         let per_kv_head = (kv_len * (dk + dv) * element).max(1);
         params.head_group =
             number((CACHED_BYTES / per_kv_head).max(1).min(kv_heads) * (step.q_heads / step.kv_heads))?;

@@ -3,6 +3,7 @@
 //! Everything runs on the one stream, so a buffer that is dropped is freed after the launches that use it.
 
 use super::{Code, CudaError, probe};
+use crate::exec::libraries::CUDA;
 use crate::lower::{Arch, KernelKey};
 use cudarc::driver::sys::{CUdevice_attribute, CUevent_flags, CUfunction_attribute};
 use cudarc::driver::{
@@ -33,6 +34,7 @@ pub struct Buffer(pub(super) CudaSlice<u8>);
 /// A kernel that is loaded.
 #[derive(Debug)]
 pub struct Kernel {
+    pub(super) context: Arc<CudaContext>,
     pub(super) key: KernelKey,
     pub(super) arch: Arch,
     pub(super) function: CudaFunction,
@@ -52,13 +54,28 @@ pub(super) fn driver_version() -> Result<i32, CudaError> {
     Ok(version)
 }
 
+/// The first with every function that is called here: of CUDA 12.8.
+const OLDEST_DRIVER: i32 = 12_080;
+
 impl Gpu {
     /// The GPU of this number.
     ///
     /// # Errors
     /// There is no driver, or no such GPU.
     pub fn open(ordinal: usize) -> Result<Gpu, CudaError> {
-        probe::driver()?;
+        let version = driver_version()?;
+        if version < OLDEST_DRIVER {
+            // cudarc panics where a function is missing.
+            return Err(CudaError::Unavailable {
+                library: CUDA.name,
+                reason: format!(
+                    "it runs CUDA {}.{}, and 12.8 is needed",
+                    version / 1000,
+                    version % 1000 / 10
+                ),
+                remedy: "install a newer driver of NVIDIA, 570 or later".into(),
+            });
+        }
         driver("starting the driver", result::init())?;
         let context = driver("opening the GPU", CudaContext::new(ordinal))?;
         // SAFETY: before any allocation; all work is on one stream, whose order is the only one that is needed.
@@ -113,7 +130,7 @@ impl Gpu {
     /// Copies bytes within the device.
     ///
     /// # Errors
-    /// A range is outside of its buffer.
+    /// A range is outside of its buffer, or a buffer lies on another GPU.
     pub fn copy(
         &self,
         from: (&Buffer, usize),
@@ -121,6 +138,9 @@ impl Gpu {
         bytes: usize,
     ) -> Result<(), CudaError> {
         let outside = || CudaError::Launch("a copy reaches outside of a buffer".into());
+        if !self.owns(from.0) || !self.owns(to.0) {
+            return Err(foreign("a buffer of a copy"));
+        }
         let from = from.0.0.try_slice(from.1..from.1.saturating_add(bytes)).ok_or_else(outside)?;
         let mut to = to.0.0.try_slice_mut(to.1..to.1.saturating_add(bytes)).ok_or_else(outside)?;
         driver("copying on the device", self.stream.memcpy_dtod(&from, &mut to))
@@ -129,8 +149,11 @@ impl Gpu {
     /// Copies bytes back, after everything that was launched.
     ///
     /// # Errors
-    /// A launch before failed.
+    /// A launch before failed, or the buffer lies on another GPU.
     pub fn download(&self, buffer: &Buffer) -> Result<Vec<u8>, CudaError> {
+        if !self.owns(buffer) {
+            return Err(foreign("the buffer"));
+        }
         let bytes = driver("copying from the device", self.stream.clone_dtoh(&buffer.0))?;
         self.finish()?;
         Ok(bytes)
@@ -153,7 +176,7 @@ impl Gpu {
         let function = self.function(&self.module(code)?, key.entry())?;
         let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         driver("reserving shared memory", function.set_attribute(attribute, key.shared_bytes() as i32))?;
-        Ok(Kernel { key, arch: code.arch, function })
+        Ok(Kernel { context: self.context.clone(), key, arch: code.arch, function })
     }
 
     pub(super) fn module<S>(&self, code: &Code<S>) -> Result<Arc<CudaModule>, CudaError> {
@@ -181,7 +204,15 @@ impl Gpu {
 
     /// Whether the buffer lies on this GPU.
     pub(super) fn owns(&self, buffer: &Buffer) -> bool {
-        Arc::ptr_eq(buffer.0.context(), &self.context)
+        self.is_of(buffer.0.context())
+    }
+
+    pub(super) fn is_of(&self, context: &Arc<CudaContext>) -> bool {
+        Arc::ptr_eq(context, &self.context)
+    }
+
+    pub(super) fn context(&self) -> &Arc<CudaContext> {
+        &self.context
     }
 
     /// Milliseconds that the device spends on what is launched inside.
@@ -196,6 +227,11 @@ impl Gpu {
         driver("waiting for an event", end.synchronize())?;
         driver("reading an event", begin.elapsed_ms(&end))
     }
+}
+
+/// The streams of two GPUs, or of one that was opened twice, know no order.
+pub(super) fn foreign(what: &str) -> CudaError {
+    CudaError::Launch(format!("{what} belongs to another GPU"))
 }
 
 impl Buffer {

@@ -12,6 +12,7 @@ mod attention;
 mod gpu;
 mod nvrtc;
 mod probe;
+mod ranges;
 
 pub use around::{FinishStep, HelperKernel, Runs};
 pub use attention::{KvRows, Place, QRows, Step, Tensor};

@@ -2,7 +2,7 @@
 
 use super::{CudaError, gpu, probe};
 use crate::exec::cache::{self, Cache};
-use crate::lower::{self, Arch, Helper, KernelKey};
+use crate::lower::{self, Arch, Element, Helper, KernelKey, Operand};
 use cudarc::nvrtc::sys;
 use std::ffi::{CString, c_char};
 use std::ptr;
@@ -52,6 +52,8 @@ pub trait Source: Clone {
     fn text(&self) -> String;
     /// For messages.
     fn name(&self) -> String;
+    /// Whether there is such a kernel.
+    fn exists(&self) -> bool;
 }
 
 impl Source for KernelKey {
@@ -61,6 +63,10 @@ impl Source for KernelKey {
 
     fn name(&self) -> String {
         self.entry().into()
+    }
+
+    fn exists(&self) -> bool {
+        KernelKey::exists(self)
     }
 }
 
@@ -72,6 +78,14 @@ impl Source for Helper {
     fn name(&self) -> String {
         self.entries().join(", ")
     }
+
+    fn exists(&self) -> bool {
+        match *self {
+            Helper::Merge => true,
+            Helper::Pack { copy } => matches!(copy, 2 | 4 | 8 | 16),
+            Helper::Cast { element, sinks } => element != Element::F32 || sinks != Operand::Element,
+        }
+    }
 }
 
 /// Machine code, and what it was made from: by [`code`] alone, so that what a launch checks by the key holds for the code.
@@ -80,29 +94,42 @@ pub struct Code<S> {
     pub(super) source: S,
     pub(super) arch: Arch,
     pub(super) cubin: Vec<u8>,
+    log: Option<String>,
+}
+
+impl<S> Code<S> {
+    /// What the compiler said; `None` if the code comes from the cache.
+    pub fn log(&self) -> Option<&str> {
+        self.log.as_deref()
+    }
 }
 
 /// The machine code of a kernel: from the cache, else compiled and kept there. Only another text, option, architecture or version
 /// of annulus, NVRTC or the driver is another entry.
 ///
 /// # Errors
-/// NVRTC is not there, or the text does not compile: a fault of annulus.
+/// There is no such kernel, NVRTC is not there, or the text does not compile: a fault of annulus.
 pub fn code<S: Source>(source: &S, arch: Arch, cache: Option<&Cache>) -> Result<Code<S>, CudaError> {
+    if !source.exists() {
+        return Err(CudaError::Launch(format!("there is no such kernel {}", source.name())));
+    }
     let (text, options) = (source.text(), lower::options(arch));
-    let fresh = || compile(&text, &options, &source.name(), arch.name()).map(|c| c.cubin);
-    let made = |cubin| Code { source: source.clone(), arch, cubin };
-    let Some(cache) = cache else { return fresh().map(made) };
+    let fresh = || {
+        let made = compile(&text, &options, &source.name(), arch.name())?;
+        Ok(Code { source: source.clone(), arch, cubin: made.cubin, log: Some(made.log) })
+    };
+    let Some(cache) = cache else { return fresh() };
     let versions =
         format!("{:?} {} {:?}", version()?, probe::nvrtc_file(), gpu::driver_version().unwrap_or(0));
     let parts = [env!("CARGO_PKG_VERSION"), &text, &options.join("\0"), arch.name(), &versions];
     let name = cache::key(&parts.map(str::as_bytes));
     if let Some(cubin) = cache.get(&name) {
-        return Ok(made(cubin));
+        return Ok(Code { source: source.clone(), arch, cubin, log: None });
     }
-    let cubin = fresh()?;
+    let code = fresh()?;
     // A full disk is no reason to stop: the next run compiles again.
-    let _ = cache.put(&name, &cubin);
-    Ok(made(cubin))
+    let _ = cache.put(&name, &code.cubin);
+    Ok(code)
 }
 
 /// NVRTC's version, major and minor.
