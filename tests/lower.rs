@@ -66,6 +66,12 @@ fn the_list_is_short_and_covers_every_pair_of_values() {
 }
 
 #[test]
+fn the_support_table_names_every_architecture() {
+    let table = annulus::dump::support::table();
+    Arch::ALL.iter().for_each(|arch| assert!(table.contains(arch.name()), "{}: {table}", arch.name()));
+}
+
+#[test]
 fn texts_hold_only_what_keys_say() {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_ \n#()".contains(c);
     for arch in Arch::ALL {

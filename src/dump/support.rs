@@ -1,4 +1,5 @@
-//! What is supported, as the table of the README: made from the types that decide it, so that it cannot say more.
+//! What is supported, as the table of the README: made from the types that decide it where there are such, so that it cannot say
+//! more. The architectures of the kernels are held to their list by a test.
 
 use crate::device::Device;
 use crate::find::Numerics;
@@ -35,7 +36,7 @@ pub fn table() -> String {
         ("Runs on", "CPU, every rank in one process".to_owned()),
         (
             "GPU kernels",
-            "attention of heads up to 256 in f16, bf16, f32 for sm_80 and later, and for sm_90a; `run` does not launch them yet"
+            "attention of heads up to 256 in f16, bf16, f32 for sm_80, sm_86, sm_89, sm_90a, sm_100a, sm_120; `run` does not launch them yet"
                 .to_owned(),
         ),
         ("Not yet", "runs on GPUs, the backward pass, search, dropout".to_owned()),
