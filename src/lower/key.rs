@@ -236,9 +236,10 @@ impl KernelKey {
         "attn_partial"
     }
 
-    /// Whether a portable kernel needs the registers of a second tile of rows for its masks, its bias or its narrow copies.
+    /// Whether a portable kernel needs the registers of a second tile of rows for its masks, its bias or its narrow copies, or,
+    /// beside fragments of long rows of q and k, for the softcap's intermediate numbers.
     pub(super) fn tight(&self) -> bool {
-        self.mask || self.bias != Operand::None || self.copy < 16
+        self.mask || self.bias != Operand::None || self.copy < 16 || (self.softcap && self.dk > 128)
     }
 
     /// Query rows of a unit of work.
