@@ -2,7 +2,7 @@
 
 use super::RingError;
 use crate::ir::infer::attention_sizes;
-use crate::ir::{Attention, AttentionSizes, DType, Op, OpId, Type};
+use crate::ir::{Attention, AttentionSizes, DType, MAX_ELEMENTS, Op, OpId, Type};
 use crate::layout::Layout;
 use crate::shard::{Placement, Program};
 
@@ -149,6 +149,10 @@ fn sizes_fit(s: &AttentionSizes) -> Result<(), String> {
     let carry = s.v_head_dim.checked_add(2).and_then(|d| product(&[s.batch, s.q_heads, d, s.q_len.max(1)]));
     match (kv, carry) {
         (Some(0), _) | (_, Some(0)) => Err("the batch, the heads or the head size is 0".into()),
+        // They travel as one value.
+        (Some(kv), _) if kv / 8 > MAX_ELEMENTS => {
+            Err("its keys and values side by side have more than 2^40 elements".into())
+        }
         (Some(_), Some(_)) => Ok(()),
         _ => Err("it is too large".into()),
     }
