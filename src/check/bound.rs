@@ -4,7 +4,9 @@
 //! | strategy | bytes of a rank |
 //! |---|---|
 //! | `ring`, `ring-reverse` | own keys and values, receive slots as large as the largest share, o, m and l of its rows |
-//! | any other | own keys and values, those of all ranks, o, m and l of its rows |
+//! | `all-gather`, `all-gather-staged` | own keys and values, those of all ranks, o, m and l of its rows |
+//!
+//! A strategy of another name has no bound, and is refused.
 
 use super::form::{carry_bytes, kv_bytes};
 use super::log::Log;
@@ -27,7 +29,11 @@ pub(super) fn memory(schedule: &Schedule, log: &mut Log<'_>) {
     let others = match schedule.strategy.as_str() {
         // One share is computed on and sent on while the next arrives, in as many slots as the schedule says.
         "ring" | "ring-reverse" => (schedule.slots as u128).saturating_mul(share),
-        _ => keys.iter().fold(0u128, |sum, k| sum.saturating_add(*k)),
+        "all-gather" | "all-gather-staged" => keys.iter().fold(0u128, |sum, k| sum.saturating_add(*k)),
+        other => {
+            let message = || format!("nothing is known of what the strategy {other:?} needs");
+            return log.fail_at(0, 0, "strategy".to_owned(), message);
+        }
     };
     for (r, program) in schedule.ranks.iter().enumerate() {
         let carry = carry_bytes(a, rows(&schedule.q_layout.rows[r])).unwrap_or(usize::MAX) as u128;

@@ -36,10 +36,12 @@ pub(crate) fn run(args: &Check) -> Result<(), Stop> {
                 lines.push(format!("    line {number}: {line}"));
             }
         }
-        for p in &report.passed {
-            if !checks.passed.iter().any(|c| c == p.check) {
-                checks.passed.push(p.check.to_owned());
-            }
+        // What was not asked of one schedule, since another check failed there, has not passed.
+        let passed = report.passed.iter().map(|p| p.check.to_owned());
+        if nth == 0 {
+            checks.passed.extend(passed);
+        } else {
+            checks.passed.retain(|c| report.passed.iter().any(|p| p.check == *c));
         }
         checks.failed.extend(report.failed.iter().map(CheckFailure::from));
     }

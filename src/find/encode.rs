@@ -35,6 +35,8 @@ pub(super) struct Builder<'a> {
     shared: Axes,
     free: Axes,
     key_axes: Axes,
+    /// Of QKᵀ: no two are ever one.
+    score_axes: Axes,
     joined: Option<Joined>,
     depth: Vec<Dim>,
     /// V, and its factors that stand in the result.
@@ -106,6 +108,7 @@ impl<'a> Builder<'a> {
             shared: vec![],
             free: vec![],
             key_axes: vec![],
+            score_axes: vec![],
             joined: None,
             depth: vec![],
             v: None,
@@ -143,6 +146,7 @@ impl<'a> Builder<'a> {
         let k = self.term.add(Term::Leaf(K));
         let k = self.scalars(k, &self.k.scalars.clone());
         let qk = self.term.add(Term::Qk([q, k]));
+        self.score_axes.clone_from(&axes);
         self.inside.insert(self.graph.result(self.nodes[0]), (qk, axes));
     }
 
@@ -546,6 +550,15 @@ impl<'a> Builder<'a> {
         true
     }
 
+    /// Axes of one length line up as numbers; two axes of the scores are not the same for that.
+    fn axes_apart(&self, id: OpId) -> Result<(), Fail> {
+        let all = self.space.resolve(&self.score_axes.concat());
+        if all.iter().enumerate().any(|(i, d)| all[..i].contains(d)) {
+            return miss(format!("{} joins different axes of the scores", label(self.graph, id)));
+        }
+        Ok(())
+    }
+
     /// Axes of an elementwise result from its operands inside.
     fn broadcast(&mut self, id: OpId, x: &[ValueId]) -> Result<Axes, Fail> {
         let graph = self.graph;
@@ -564,6 +577,7 @@ impl<'a> Builder<'a> {
                 }
             }
         }
+        self.axes_apart(id)?;
         for (a, &e) in axes.iter().zip(shape) {
             if self.space.product(a) != e {
                 return miss(format!("{} has more rows than the scores", label(graph, id)));
@@ -623,6 +637,7 @@ impl<'a> Builder<'a> {
                 None => depth_v.extend(a.iter().copied()),
             }
         }
+        self.axes_apart(pv)?;
         let Some(keys) = self.keys.clone() else { return miss("no softmax over the keys before PV") };
         let (keys, contracted) = (self.space.resolve(&keys), self.space.resolve(&contracted));
         if keys.len() != contracted.len() || !keys.iter().all(|d| contracted.contains(d)) {

@@ -4,6 +4,7 @@
 //! [`space`](super::space). A region's terms are the operations between QKᵀ and PV with the scalars on Q and K; everything
 //! else is a leaf.
 
+use super::space::Axes;
 use egg::{Analysis, DidMerge, EGraph, Id, Language, define_language, merge_option};
 use std::fmt;
 use std::str::FromStr;
@@ -145,8 +146,8 @@ define_language! {
 /// What is known of a leaf before any rule runs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct LeafFacts {
-    /// Its elements and its shape aligned with the scores, if it is a constant small enough to compare.
-    pub(super) constant: Option<(Vec<usize>, Vec<f64>)>,
+    /// Its elements and the axes of the scores on which they lie, if it is a constant small enough to compare.
+    pub(super) constant: Option<(Axes, Vec<f64>)>,
     /// Whether it is the same for all keys of a row.
     pub(super) row: bool,
     /// The condition of which it is 1 where that is true, and 0 elsewhere.

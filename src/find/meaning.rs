@@ -2,6 +2,7 @@
 
 use super::lang::{Facts, Leaf, LeafFacts, Term};
 use super::rules::RULES;
+use super::space::Dim;
 use crate::ir::narrow::{bf16_from_f64, f16_from_f64};
 use egg::{AstSize, Extractor, Id, Language, RecExpr, Runner};
 
@@ -256,7 +257,7 @@ fn every_rule_means_the_same_on_both_sides() {
                 .iter()
                 .enumerate()
                 .map(|(n, m)| LeafFacts {
-                    constant: Some((vec![m.rows, m.cols], m.data.clone())),
+                    constant: Some((vec![vec![Dim(m.rows)], vec![Dim(m.cols)]], m.data.clone())),
                     row: m.cols == 1,
                     truth: (n == 10).then_some(Leaf(3)),
                     binary: n == 10,

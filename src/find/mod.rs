@@ -338,7 +338,6 @@ fn leaf_facts(cx: &mut Context<'_>, region: &Region) -> Vec<LeafFacts> {
     };
     let masks: Vec<Leaf> = terms.iter().filter_map(multiplied).collect();
     let keys = region.space.resolve(&region.keys);
-    let value = |l: &Leaf| region.leaves.get(l.0.checked_sub(region::V.0 + 1)?).map(|l| l.value);
     for (leaf, fact) in region.leaves.iter().zip(&mut facts[region::V.0 + 1..]) {
         let axes = region.space.resolve_all(&leaf.axes);
         if let Op::Cast(to) = cx.graph.op(leaf.value.op)
@@ -356,11 +355,15 @@ fn leaf_facts(cx: &mut Context<'_>, region: &Region) -> Vec<LeafFacts> {
         }
         let known = cx.values.get(cx.graph, cx.constants, leaf.value);
         fact.binary = known.is_some_and(|p| cx.values.all(&p, &[(0.0, 0.0), (1.0, 1.0)]));
-        let of = |l: &Leaf| Some((*l, masks::inverse(cx, value(l)?, leaf.value)?));
+        // Laid out on the axes of the scores as the mask is.
+        let laid = |l: &Leaf| {
+            let mask = region.leaves.get(l.0.checked_sub(region::V.0 + 1)?)?;
+            (region.space.resolve_all(&mask.axes) == axes).then_some(mask.value)
+        };
+        let of = |l: &Leaf| Some((*l, masks::inverse(cx, laid(l)?, leaf.value)?));
         fact.inverse = masks.iter().find_map(of);
         let constant = cx.constants.value(cx.graph, leaf.value, trace::CONSTANT_LIMIT);
-        let shape = leaf.axes.iter().map(|a| region.space.product(a)).collect();
-        fact.constant = constant.map(|t| (shape, t.to_f64()));
+        fact.constant = constant.map(|t| (axes, t.to_f64()));
     }
     facts
 }

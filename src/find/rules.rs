@@ -77,6 +77,65 @@ impl View<'_> {
         (f.row && f.score).then_some(0.0)
     }
 
+    /// Whether `m` is a number a row that x may lose without losing digits: of the order of its maximum. Fills of −1e9 in a mean
+    /// or a least, or a multiple of a maximum, would round the scores away, and the result stay finite.
+    fn peak(&self, x: &str, m: &str) -> Option<f64> {
+        self.fact(x).score.then_some(0.0).and(self.of_rows(m))?;
+        let id = |name: &str| self.subst[name.parse::<Var>().expect("names of variables begin with ?")];
+        let under = self.unmasked(id(x));
+        self.is_peak(&under, self.fact(x).plain, id(m), 0).then_some(0.0)
+    }
+
+    /// The classes of the scores `x` before masks and biases.
+    fn unmasked(&self, x: Id) -> Vec<Id> {
+        let mut all = vec![self.egraph.find(x)];
+        let mut next = 0;
+        while let Some(&at) = all.get(next) {
+            next += 1;
+            for node in &self.egraph[at].nodes {
+                let inner = match node {
+                    Term::Keep([y, _]) | Term::Replace([y, _, _]) | Term::Floor([y, _]) => vec![*y],
+                    Term::Bias([y, _]) | Term::Sink([y, _]) | Term::Join([y, _]) | Term::Drop([y]) => {
+                        vec![*y]
+                    }
+                    Term::Add([a, b]) | Term::Max([a, b]) | Term::Where([_, a, b]) => vec![*a, *b],
+                    Term::Sub([y, _]) | Term::ToF16([y]) | Term::ToBf16([y]) => vec![*y],
+                    Term::ToF32([y]) | Term::ToF64([y]) => vec![*y],
+                    _ => vec![],
+                };
+                for y in inner.into_iter().map(|y| self.egraph.find(y)) {
+                    let fact = &self.egraph[y].data;
+                    if fact.score && !fact.row && !all.contains(&y) {
+                        all.push(y);
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    fn is_peak(&self, under: &[Id], plain: bool, m: Id, depth: usize) -> bool {
+        // Guards in guards; classes may hold themselves.
+        const DEEPEST: usize = 4;
+        let small = |y: &Id| self.egraph[*y].data.number.is_some_and(|n| n.get().abs() <= 1e4);
+        let peak = |y: &Id| depth < DEEPEST && self.is_peak(under, plain, *y, depth + 1);
+        let of = |y: &Id| under.contains(&self.egraph.find(*y));
+        self.egraph[m].nodes.iter().any(|node| match node {
+            Term::RowMax([y]) | Term::RowMaxOrZero([y]) => of(y),
+            // Of finite scores without a fill.
+            Term::RowMean([y]) | Term::RowMin([y]) => plain && self.egraph.find(*y) == under[0],
+            Term::Where([_, a, b]) => {
+                (small(a) || peak(a)) && (small(b) || peak(b)) && !(small(a) && small(b))
+            }
+            Term::Max([a, b]) => {
+                let below = |y: &Id| self.egraph[*y].data.number.is_some_and(|n| n.get() <= 1e4);
+                (peak(a) && (below(b) || peak(b))) || (below(a) && peak(b))
+            }
+            Term::ToF16([y]) | Term::ToBf16([y]) | Term::ToF32([y]) | Term::ToF64([y]) => peak(y),
+            _ => false,
+        })
+    }
+
     /// Neither scores nor a number.
     fn outside(&self, name: &str) -> Option<f64> {
         let f = self.fact(name);
@@ -413,12 +472,12 @@ rules! {
     |d| d.scores("(softmax (sub (qk $0 $1) (rmax (qk $0 $1))))");
 
     "shift-by-row" Domain "(softmax (sub ?x ?m))" => "(softmax ?x)"
-        if |v| v.fact("?x").score.then_some(0.0).and(v.of_rows("?m"));
+        if |v| v.peak("?x", "?m");
     "what all scores of a row lose alike the softmax does not see, while it is finite";
     |d| d.scores("(softmax (sub (qk $0 $1) (where (isinf (rmax (qk $0 $1))) 0 (rmax (qk $0 $1)))))");
 
     "shifted-quotient" Domain "(div (exp (sub ?x ?m)) (rsum (exp (sub ?x ?m))))" => "(softmax ?x)"
-        if |v| v.fact("?x").score.then_some(0.0).and(v.of_rows("?m"));
+        if |v| v.peak("?x", "?m");
     "exp(x − m) over its sum is softmax, whatever finite number m is for a row";
     |d| d.scores("(div (exp (sub (keep (qk $0 $1) $3) (where (isinf (rmax (qk $0 $1))) 0 (rmax (qk $0 $1))))) \
         (rsum (exp (sub (keep (qk $0 $1) $3) (where (isinf (rmax (qk $0 $1))) 0 (rmax (qk $0 $1)))))))");
@@ -429,12 +488,12 @@ rules! {
     |d| d.scores("(exp (sub (qk $0 $1) (log (rsum (exp (qk $0 $1))))))");
 
     "exp-less-lse" Domain "(exp (sub ?x (add ?m (log (rsum (exp (sub ?x ?m)))))))" => "(softmax ?x)"
-        if |v| v.fact("?x").score.then_some(0.0).and(v.of_rows("?m"));
+        if |v| v.peak("?x", "?m");
     "exp(x − lse) is softmax";
     |d| d.scores("(exp (sub (qk $0 $1) (add (rmax (qk $0 $1)) (log (rsum (exp (sub (qk $0 $1) (rmax (qk $0 $1)))))))))");
 
     "exp-less-sum" Domain "(exp (sub ?x (add (log (rsum (exp (sub ?x ?m)))) ?m)))" => "(softmax ?x)"
-        if |v| v.fact("?x").score.then_some(0.0).and(v.of_rows("?m"));
+        if |v| v.peak("?x", "?m");
     "exp(x − lse) is softmax";
     |d| d.scores("(exp (sub (qk $0 $1) (add (log (rsum (exp (sub (qk $0 $1) (rmax (qk $0 $1)))))) (rmax (qk $0 $1)))))");
 
@@ -551,7 +610,7 @@ rules! {
 
     "one-more-in-shifted-sum" Domain
         "(div (exp (sub ?x ?m)) (add (rsum (exp (sub ?x ?m))) (exp (mul ?m -1))))" => "(softmax (sink ?x ?n))"
-        if |v| v.normal("?x").and(v.of_rows("?m"));
+        if |v| v.normal("?x").and(v.peak("?x", "?m"));
     "exp(−m) beside the sum of exp(x − m) is a sink of 0";
     |d| d.scores("(div (exp (sub (scores $0 $1 0.5) (rmax (scores $0 $1 0.5)))) \
         (add (rsum (exp (sub (scores $0 $1 0.5) (rmax (scores $0 $1 0.5))))) (exp (mul (rmax (scores $0 $1 0.5)) -1))))");

@@ -8,7 +8,7 @@
 
 /// A factor of an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Dim(usize);
+pub(super) struct Dim(pub(super) usize);
 
 /// The axes of a value.
 pub(super) type Axes = Vec<Vec<Dim>>;

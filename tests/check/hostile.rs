@@ -7,6 +7,17 @@ use annulus::schedule::parse;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
+/// No bound is lent to a strategy by another name.
+#[test]
+fn a_strategy_without_a_bound_is_refused() {
+    let mut schedule = example();
+    assert!(check(&schedule).failed.is_empty());
+    schedule.strategy = "foo".to_owned();
+    let report = check(&schedule);
+    let failed: Vec<_> = report.failed.iter().map(|f| (f.check, f.message.as_str())).collect();
+    assert_eq!(failed, [("memory", "nothing is known of what the strategy \"foo\" needs")]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1500))]
 
