@@ -138,6 +138,26 @@ fn the_emitted_schedule_is_proved_by_check_and_a_fault_in_it_is_named() {
     assert!(String::from_utf8_lossy(&out.stdout).contains("NOT proved"));
 }
 
+/// Of a file with several schedules a check has passed only if it was asked of every one and held.
+#[test]
+fn what_was_not_asked_of_every_schedule_has_not_passed() {
+    let ring = ["compile", "tests/models/llama", "--ranks", "4", "--strategy", "ring", "--emit", "schedule"];
+    let right = stdout(&ring);
+    // Messages that do not match: then nobody asks about deadlocks.
+    let wrong = right.replacen(" to 1 ", " to 3 ", 1);
+    assert_ne!(right, wrong);
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("two_schedules.txt");
+    for text in [format!("{right}{wrong}"), format!("{wrong}{right}")] {
+        std::fs::write(&file, text).expect("writes");
+        let out = annulus(&["check", file.to_str().expect("UTF-8"), "--json"]);
+        assert_eq!(out.status.code(), Some(1));
+        let told: serde_json::Value = serde_json::from_slice(&out.stdout).expect("JSON");
+        let passed = told["checks"]["passed"].as_array().expect("a list");
+        let has = |name: &str| passed.iter().any(|p| p == name);
+        assert!(has("form") && !has("matching") && !has("deadlock") && !has("filled"), "{passed:?}");
+    }
+}
+
 #[test]
 fn what_is_wrong_is_named_with_its_exit_status() {
     let (status, message) = refused(&["run", "tests/models/none", "--ranks", "4"]);

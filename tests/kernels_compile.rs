@@ -8,7 +8,7 @@
 
 use annulus::exec::cuda::{compile, nvrtc_version};
 use annulus::exec::libraries::{self, NVRTC};
-use annulus::lower::{Arch, Element, Helper, KernelKey, Operand, Tiling, listed, options, text};
+use annulus::lower::{Arch, Element, Helper, KernelKey, Tiling, listed, options, text};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -77,7 +77,7 @@ fn compile_all(arch: Arch) {
         }
         writeln!(table, "{key}\n    {}", code.figures(key.shared_bytes())).unwrap();
     }
-    for helper in helpers() {
+    for helper in Helper::all() {
         let name = format!("{helper:?}");
         let code = Code::of(&name, &helper.text(), arch, version, &disassembler);
         for fault in code.faults(None, arch) {
@@ -95,18 +95,6 @@ fn compile_all(arch: Arch) {
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     settings.bind(|| insta::assert_snapshot!(arch.name(), table));
-}
-
-/// The kernels around `attn_partial`, all of them.
-fn helpers() -> Vec<Helper> {
-    let mut all = vec![Helper::Merge];
-    all.extend([16, 8, 4, 2].map(|copy| Helper::Pack { copy }));
-    for element in [Element::Bf16, Element::F16, Element::F32] {
-        let operands = [Operand::None, Operand::F32, Operand::Element];
-        let sinks = operands.into_iter().filter(|o| element != Element::F32 || *o != Operand::Element);
-        all.extend(sinks.map(|sinks| Helper::Cast { element, sinks }));
-    }
-    all
 }
 
 /// nvdisasm beside NVRTC, in the toolkit or in the package of Python; else the one on the path.

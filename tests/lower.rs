@@ -85,7 +85,7 @@ fn texts_hold_only_what_keys_say() {
                 code.flat_map(str::chars).filter(|c| !c.is_ascii() || c.is_ascii_control()).collect();
             assert!(odd.is_empty(), "{key}: {odd:?}");
         }
-        for helper in [Helper::Merge, Helper::Pack { copy: 8 }] {
+        for helper in Helper::all() {
             assert!(helper.prelude().chars().all(allowed), "{}", helper.prelude());
             assert!(!helper.text().contains('\0') && !helper.text().contains("#include"));
         }

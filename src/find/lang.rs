@@ -143,6 +143,21 @@ define_language! {
     }
 }
 
+impl Term {
+    /// Whether it is an operation of scores in normal form.
+    pub(super) fn is_normal_scores(&self) -> bool {
+        matches!(
+            self,
+            Term::Scores(_)
+                | Term::Cap(_)
+                | Term::Bias(_)
+                | Term::Keep(_)
+                | Term::Replace(_)
+                | Term::Floor(_)
+        )
+    }
+}
+
 /// What is known of a leaf before any rule runs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct LeafFacts {
@@ -216,15 +231,7 @@ impl Analysis<Term> for Facts {
             number: if let Term::Number(n) = node { Some(*n) } else { None },
             leaf: if let Term::Leaf(l) = node { Some(*l) } else { None },
             score: root || below,
-            normal: matches!(
-                node,
-                Term::Scores(_)
-                    | Term::Cap(_)
-                    | Term::Bias(_)
-                    | Term::Keep(_)
-                    | Term::Replace(_)
-                    | Term::Floor(_)
-            ),
+            normal: node.is_normal_scores(),
             plain: matches!(node, Term::Scores(_) | Term::Cap(_)),
             sunk: matches!(node, Term::Sink(_)),
             row,

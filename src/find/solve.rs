@@ -299,17 +299,6 @@ fn name_of(t: &Term) -> String {
 
 /// The innermost operation that is not of the normal form although what it reads is.
 fn obstacle(best: &RecExpr<Term>) -> String {
-    let normal = |t: &Term| {
-        matches!(
-            t,
-            Term::Scores(_)
-                | Term::Cap(_)
-                | Term::Bias(_)
-                | Term::Keep(_)
-                | Term::Replace(_)
-                | Term::Floor(_)
-        )
-    };
     let done = |t: &Term| matches!(t, Term::Softmax(_) | Term::ZeroEmpty(_));
     for node in best.as_ref() {
         let child = |id: &Id| &best[*id];
@@ -339,12 +328,12 @@ fn obstacle(best: &RecExpr<Term>) -> String {
             _ => None,
         };
         if let Term::Mul([a, b]) | Term::Div([a, b]) = node
-            && normal(&best[*a])
+            && best[*a].is_normal_scores()
             && let Some(l) = by_leaf(b)
         {
             return format!("the scale is not one number, but {l}");
         }
-        if !normal(node) && !done(node) && over(&normal) {
+        if !node.is_normal_scores() && !done(node) && over(&Term::is_normal_scores) {
             let plain = over(&|t| matches!(t, Term::Scores(_) | Term::Cap(_)));
             let what = if plain { "scores" } else { "masked scores" };
             return format!("{} of the {what} is not understood", name_of(node));

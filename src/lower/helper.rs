@@ -83,6 +83,19 @@ pub enum Helper {
 }
 
 impl Helper {
+    /// Every one that there is, in order.
+    pub fn all() -> Vec<Helper> {
+        let mut all = vec![Helper::Merge];
+        all.extend([16, 8, 4, 2].map(|copy| Helper::Pack { copy }));
+        for element in [Element::Bf16, Element::F16, Element::F32] {
+            let operands = [Operand::None, Operand::F32, Operand::Element];
+            // One type, one name for it.
+            let sinks = operands.into_iter().filter(|o| element != Element::F32 || *o != Operand::Element);
+            all.extend(sinks.map(|sinks| Helper::Cast { element, sinks }));
+        }
+        all
+    }
+
     /// The definitions that make the text this kernel's.
     pub fn prelude(self) -> String {
         let infinity = "#define INFINITY __int_as_float(0x7f800000)\n";

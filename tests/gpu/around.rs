@@ -5,24 +5,12 @@ use super::kernels::Kernels;
 use annulus::exec::cuda::{Buffer, CudaError, FinishStep, Gpu, Place, QRows, Runs, Tensor};
 use annulus::lower::{Element, Helper, Operand, Rows};
 
-/// All that are checked.
-pub(crate) fn helpers() -> Vec<Helper> {
-    let mut all = vec![Helper::Merge];
-    all.extend([16, 8, 4, 2].map(|copy| Helper::Pack { copy }));
-    for element in [Element::Bf16, Element::F16, Element::F32] {
-        let operands = [Operand::None, Operand::F32, Operand::Element];
-        let sinks = operands.into_iter().filter(|o| element != Element::F32 || *o != Operand::Element);
-        all.extend(sinks.map(|sinks| Helper::Cast { element, sinks }));
-    }
-    all
-}
-
 /// One check by name, and what it says.
 pub(crate) type Told = (String, Result<String, String>);
 
 pub(crate) fn run(gpu: &Gpu, kernels: &Kernels, filter: Option<&str>) -> Vec<Told> {
     let mut told = vec![];
-    for helper in helpers() {
+    for helper in Helper::all() {
         let name = format!("{helper:?}");
         if filter.is_some_and(|f| !name.contains(f)) {
             continue;

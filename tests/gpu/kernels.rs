@@ -53,7 +53,7 @@ pub(crate) fn precompile(share: Option<&str>) -> ExitCode {
     let arch = Arch::Sm90a;
     let keys = check::keys(arch).into_iter().chain(super::serve::keys(arch));
     let keys: BTreeSet<KernelKey> = keys.flat_map(|key| [Some(key), key.redo(arch)]).flatten().collect();
-    let helpers = super::around::helpers();
+    let helpers = Helper::all();
     let cache = standard_folder().map(|folder| Cache::open(&folder).expect("the cache"));
     let mut failed = 0;
     let mut one = |result: Result<(), CudaError>| {

@@ -2,7 +2,7 @@
 
 use super::{CudaError, gpu, probe};
 use crate::exec::cache::{self, Cache};
-use crate::lower::{self, Arch, Element, Helper, KernelKey, Operand};
+use crate::lower::{self, Arch, Helper, KernelKey};
 use cudarc::nvrtc::sys;
 use std::ffi::{CString, c_char};
 use std::ptr;
@@ -80,11 +80,7 @@ impl Source for Helper {
     }
 
     fn exists(&self) -> bool {
-        match *self {
-            Helper::Merge => true,
-            Helper::Pack { copy } => matches!(copy, 2 | 4 | 8 | 16),
-            Helper::Cast { element, sinks } => element != Element::F32 || sinks != Operand::Element,
-        }
+        Helper::all().contains(self)
     }
 }
 
