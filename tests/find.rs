@@ -8,6 +8,8 @@ mod bind;
 mod cases;
 #[path = "support/data.rs"]
 mod data;
+#[path = "find/inputs.rs"]
+mod inputs;
 #[path = "find/limits.rs"]
 mod limits;
 #[path = "find/models.rs"]
