@@ -45,7 +45,9 @@ pub(crate) fn inputs(graph: &Graph, seed: u64) -> Vec<Tensor> {
             let t = graph.ty(v);
             let values: Vec<f64> = (0..t.elements())
                 .map(|_| match t.dtype {
-                    DType::Bool | DType::I64 | DType::I32 => f64::from(u8::from(next() % 3 != 0)),
+                    DType::Bool => f64::from(u8::from(next() % 3 != 0)),
+                    // Mostly 1, and some that are no truth values.
+                    DType::I64 | DType::I32 => [1, 1, 0, 1, 0, 1, 2, -1][next() as usize % 8] as f64,
                     _ => (next() % 4096) as f64 / 1024.0 - 2.0,
                 })
                 .collect();
