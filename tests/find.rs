@@ -10,6 +10,8 @@ mod cases;
 mod data;
 #[path = "find/inputs.rs"]
 mod inputs;
+#[path = "find/kinds.rs"]
+mod kinds;
 #[path = "find/limits.rs"]
 mod limits;
 #[path = "find/models.rs"]

@@ -15,7 +15,7 @@
 //! | `positions`, `band`, `documents` | the terms that rows of kept keys spell |
 //! | `points`, `bias` | what kind of bias it is, by its elements |
 //! | `rewrite`, `explicit` | the attention in PV's place; an operator that is one already, in the same normal form |
-//! | `rows` | whether queries and keys come from one sequence |
+//! | `rows`, `ways` | whether queries and keys come from one sequence |
 //! | [`report`] | the figures of the command line |
 //!
 //! Invariants: a graph in which nothing is found comes out identical. K and V of an attention are not repeated over query
@@ -49,6 +49,7 @@ mod solve;
 mod space;
 mod trace;
 mod values;
+mod ways;
 
 use crate::eval::Constants;
 use crate::ir::{DType, Graph, Op, OpId, Tensor, ValueId};
@@ -271,7 +272,7 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> Found
         };
         changed |= done.op != id;
         let x = g.operands(done.op);
-        let is_self = origins.meet(&g, &order, &[(x[0], 2), (x[1], 2), (x[2], 2)]);
+        let is_self = origins.meet(&g, &order, [(x[0], 2), (x[1], 2), (x[2], 2)]);
         attentions.push(FoundAttention {
             op: done.op,
             name,

@@ -1,160 +1,149 @@
 //! Whether the rows of Q, K and V come from one sequence axis.
 //!
-//! A row axis is followed backwards through operations that keep the order of its rows or put rows together: elementwise
-//! ones, layout, contractions that carry it, slices, concatenations (past keys), look-ups by index. If the ways back from Q,
-//! K and V meet in one axis of one value that depends on inputs, the attention is self-attention.
+//! A row axis is followed backwards ([`ways`](super::ways)) to where its rows come from: inputs, look-ups by index, operations
+//! that are not followed. These are the origins of a row. The result of an attention has the origins of its queries, and
+//! itself: what an encoder has made of a sequence is another sequence than what a decoder has. Rows of several origins, as
+//! past keys and new ones, are told apart.
+//!
+//! It is self-attention if for some keys and some queries what keys and values have in common is in the queries, or all that
+//! is in the queries is among it: positions that both sides add, or that one of them adds, make no difference.
 
 use super::region::Order;
-use crate::ir::types::strides;
-use crate::ir::{Graph, Op, ValueId};
-use std::collections::{HashMap, HashSet};
+use super::ways::{Row, Source, back, row};
+use crate::ir::{DType, Graph, Op, OpId, ValueId};
+use std::collections::HashMap;
+use std::rc::Rc;
 
-/// A row axis of a value: its extent, and the distance of two rows in the flat value.
-type Row = (ValueId, usize, usize);
+/// Where a row comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Origin {
+    Axis(Row),
+    Attention(OpId),
+}
 
-/// Ways back, each row axis visited once: a way that comes to a row axis of another way joins it.
+/// Most origins of one row that are told apart; of more, the first ones found.
+const MOST_ORIGINS: usize = 256;
+/// Most runs of rows of one axis that are told apart; of more, all rows have all origins.
+const MOST_RUNS: usize = 16;
+
+/// Numbers of origins, ascending.
+type Set = Rc<[usize]>;
+/// Runs of rows of the same origins: where each ends, and these.
+type Runs = Rc<[(usize, Set)]>;
+
+/// Origins of the row axes seen so far.
 #[derive(Default)]
 pub(super) struct Origins {
-    found: HashMap<Row, usize>,
-    /// Union-find: axes that were seen on one way back.
-    parent: Vec<usize>,
+    numbers: HashMap<Origin, usize>,
+    /// Of each origin whether it depends on inputs.
+    dynamic: Vec<bool>,
+    known: HashMap<Row, Runs>,
 }
 
 impl Origins {
-    fn root(&mut self, mut i: usize) -> usize {
-        while self.parent[i] != i {
-            self.parent[i] = self.parent[self.parent[i]];
-            i = self.parent[i];
-        }
-        i
+    /// Whether the rows of q, k and v, given as axes, come from one sequence axis.
+    pub(super) fn meet(&mut self, graph: &Graph, order: &Order, axes: [(ValueId, usize); 3]) -> bool {
+        let [q, k, v] = axes.map(|(v, a)| self.of(graph, order, row(graph, v, a)));
+        let mut both = spans(&k).flat_map(|(a, b, k)| {
+            spans(&v).filter(move |&(c, d, _)| a < d && c < b).map(move |(_, _, v)| (k, v))
+        });
+        both.any(|(k, v)| q.iter().any(|(_, q)| self.same(q, k, v)))
     }
 
-    /// Whether these axes come from one.
-    pub(super) fn meet(&mut self, graph: &Graph, order: &Order, axes: &[(ValueId, usize)]) -> bool {
-        let roots: Vec<usize> = axes.iter().map(|&(v, a)| self.class(graph, order, v, a)).collect();
-        let roots: HashSet<usize> = roots.into_iter().map(|r| self.root(r)).collect();
-        roots.len() <= 1
+    /// Whether rows of these origins are of one sequence.
+    fn same(&self, q: &[usize], k: &[usize], v: &[usize]) -> bool {
+        let shared: Vec<usize> = k.iter().copied().filter(|o| v.contains(o)).collect();
+        let is_dynamic = |o: &usize| self.dynamic[*o];
+        let mut memory = shared.iter().filter(|o| is_dynamic(o)).peekable();
+        let some = memory.peek().is_some() && q.iter().any(is_dynamic);
+        some && (memory.all(|o| q.contains(o)) || q.iter().all(|o| shared.contains(o)))
     }
 
-    fn class(&mut self, graph: &Graph, order: &Order, v: ValueId, axis: usize) -> usize {
-        let t = graph.ty(v);
-        let start: Row = (v, t.shape[axis], strides(&t.shape)[axis]);
-        if let Some(&c) = self.found.get(&start) {
-            return c;
-        }
-        let class = self.parent.len();
-        self.parent.push(class);
+    fn of(&mut self, graph: &Graph, order: &Order, start: Row) -> Runs {
         let mut stack = vec![start];
-        while let Some(row) = stack.pop() {
-            if let Some(&other) = self.found.get(&row) {
-                let (a, b) = (self.root(other), self.root(class));
-                self.parent[a.max(b)] = a.min(b);
+        while let Some(&at) = stack.last() {
+            if self.known.contains_key(&at) {
+                stack.pop();
                 continue;
             }
-            self.found.insert(row, class);
-            stack.extend(back(graph, row).into_iter().filter(|r| order.is_known_dynamic(r.0)));
-        }
-        class
-    }
-}
-
-/// The first axis of `v` that has this extent and this distance of rows.
-fn place(graph: &Graph, (v, extent, stride): Row) -> Option<usize> {
-    let shape = &graph.ty(v).shape;
-    let own = strides(shape);
-    (0..shape.len()).find(|&a| shape[a] == extent && own[a] == stride)
-}
-
-fn row(graph: &Graph, v: ValueId, axis: usize) -> Row {
-    let shape = &graph.ty(v).shape;
-    (v, shape[axis], strides(shape)[axis])
-}
-
-/// The row axes of the operands from which the rows come.
-fn back(graph: &Graph, at: Row) -> Vec<Row> {
-    let (v, extent, stride) = at;
-    let x = graph.operands(v.op);
-    // Through a reshape rows are the same by their distance, even inside a longer axis.
-    if let Op::Reshape(_) = graph.op(v.op) {
-        return vec![(x[0], extent, stride)];
-    }
-    let Some(axis) = place(graph, at) else { return inside_axis(graph, at) };
-    let rank = graph.ty(v).shape.len();
-    let same = |o: ValueId| {
-        let shape = &graph.ty(o).shape;
-        let a = (axis + shape.len()).checked_sub(rank)?;
-        (shape[a] == extent).then(|| row(graph, o, a))
-    };
-    match graph.op(v.op) {
-        Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) | Op::Broadcast(_) | Op::CumSum { .. } => {
-            x.iter().filter_map(|&o| same(o)).collect()
-        }
-        Op::Softmax { axis: over } if *over != axis => vec![row(graph, x[0], axis)],
-        Op::Permute(perm) => vec![row(graph, x[0], perm[axis])],
-        Op::Contract(c) => {
-            let Some(letter) = c.out.chars().nth(axis) else { return vec![] };
-            let in_operand =
-                |o: ValueId, axes: &str| axes.chars().position(|l| l == letter).map(|a| row(graph, o, a));
-            [in_operand(x[0], &c.lhs), in_operand(x[1], &c.rhs)].into_iter().flatten().collect()
-        }
-        Op::Reduce { axes, keep, .. } => {
-            let source = if *keep {
-                axis
-            } else {
-                (0..graph.ty(x[0]).rank()).filter(|a| !axes.contains(a)).nth(axis).unwrap_or(axis)
-            };
-            if axes.contains(&source) { vec![] } else { vec![row(graph, x[0], source)] }
-        }
-        Op::Slice { .. } | Op::Pad { .. } => vec![row(graph, x[0], axis)],
-        Op::Concat { axis: along } if *along == axis => x.iter().map(|&o| row(graph, o, axis)).collect(),
-        Op::Concat { .. } | Op::ScatterNd { .. } => x.iter().filter_map(|&o| same(o)).collect(),
-        Op::Gather { axis: along } => {
-            let indices = graph.ty(x[1]).rank();
-            if axis < *along {
-                vec![row(graph, x[0], axis)]
-            } else if axis < along + indices {
-                vec![row(graph, x[1], axis - along)]
-            } else {
-                vec![row(graph, x[0], axis + 1 - indices)]
+            let dynamic = order.is_known_dynamic(at.value);
+            let sources = if dynamic { back(graph, order, at) } else { vec![] };
+            let before = stack.len();
+            stack.extend(sources.iter().map(|s| s.row).filter(|r| !self.known.contains_key(r)));
+            if stack.len() > before {
+                continue;
             }
+            let op = at.value.op;
+            let runs = if graph.ty(at.value).dtype == DType::Bool {
+                [(at.extent, Set::from([]))].into()
+            } else if sources.is_empty() {
+                let own = self.number(Origin::Axis(at), dynamic);
+                [(at.extent, Set::from([own]))].into()
+            } else {
+                let is_attention = matches!(graph.op(op), Op::Attention(_));
+                let own = is_attention.then(|| Set::from([self.number(Origin::Attention(op), true)]));
+                self.put_together(at.extent, &sources, own.as_ref())
+            };
+            self.known.insert(at, runs);
         }
-        Op::Attention(_) if axis == 2 => vec![row(graph, x[0], 2)],
-        Op::Attention(_) if axis < 2 => vec![row(graph, x[0], axis)],
-        _ => vec![],
+        self.known[&start].clone()
+    }
+
+    /// The origins of so many rows that come from these sources; all have `own` as well.
+    fn put_together(&self, extent: usize, sources: &[Source], own: Option<&Set>) -> Runs {
+        let mut ends = vec![extent];
+        for s in sources {
+            let Some(shift) = s.shift else { continue };
+            let borders = [0].into_iter().chain(self.known[&s.row].iter().map(|r| r.0));
+            ends.extend(borders.filter_map(|b| b.checked_add_signed(shift)).filter(|&b| b > 0 && b < extent));
+        }
+        ends.sort_unstable();
+        ends.dedup();
+        if ends.len() > MOST_RUNS {
+            ends = vec![extent];
+        }
+        let mut from = 0;
+        let mut runs = vec![];
+        for end in ends {
+            let parts = sources.iter().flat_map(|s| {
+                let overlaps = move |(first, last, _): &(usize, usize, &Set)| {
+                    let placed = |n: &usize| *n as i128 + s.shift.unwrap_or(0) as i128;
+                    s.shift.is_none() || placed(first) < end as i128 && placed(last) > from as i128
+                };
+                spans(&self.known[&s.row]).filter(overlaps).map(|(_, _, set)| set)
+            });
+            runs.push((end, union(parts.chain(own))));
+            from = end;
+        }
+        runs.into()
+    }
+
+    fn number(&mut self, origin: Origin, dynamic: bool) -> usize {
+        let next = self.dynamic.len();
+        let n = *self.numbers.entry(origin).or_insert(next);
+        if n == next {
+            self.dynamic.push(dynamic);
+        }
+        n
     }
 }
 
-/// Rows that are a part of a longer axis: only operations that leave the shape alone let them through.
-fn inside_axis(graph: &Graph, (v, extent, stride): Row) -> Vec<Row> {
-    let shape = &graph.ty(v).shape;
-    let x = graph.operands(v.op);
-    // The axis that holds the rows, and its own distance.
-    let own = strides(shape);
-    let holder = (0..shape.len()).find(|&a| own[a] <= stride && stride * extent <= own[a] * shape[a]);
-    let Some(axis) = holder else { return vec![] };
-    let inner = stride / own[axis].max(1);
-    let carry = |o: ValueId, a: usize| -> Option<Row> {
-        let s = &graph.ty(o).shape;
-        (s.get(a) == Some(&shape[axis])).then(|| (o, extent, inner * strides(s)[a]))
-    };
-    let same = |o: ValueId| {
-        let a = (axis + graph.ty(o).rank()).checked_sub(shape.len())?;
-        carry(o, a)
-    };
-    match graph.op(v.op) {
-        Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) | Op::Broadcast(_) => {
-            x.iter().filter_map(|&o| same(o)).collect()
-        }
-        Op::Permute(perm) => carry(x[0], perm[axis]).into_iter().collect(),
-        Op::Contract(c) => {
-            let Some(letter) = c.out.chars().nth(axis) else { return vec![] };
-            let at =
-                |o: ValueId, axes: &str| axes.chars().position(|l| l == letter).and_then(|a| carry(o, a));
-            [at(x[0], &c.lhs), at(x[1], &c.rhs)].into_iter().flatten().collect()
-        }
-        Op::Reduce { axes, keep: true, .. } if !axes.contains(&axis) => {
-            carry(x[0], axis).into_iter().collect()
-        }
-        _ => vec![],
+/// The runs, each with its first row and the one behind its last.
+fn spans(runs: &Runs) -> impl Iterator<Item = (usize, usize, &Set)> {
+    let mut from = 0;
+    runs.iter().map(move |(to, set)| (std::mem::replace(&mut from, *to), *to, set))
+}
+
+fn union<'a>(sets: impl Iterator<Item = &'a Set>) -> Set {
+    let mut sets = sets.peekable();
+    let Some(first) = sets.next() else { return [].into() };
+    let mut others = sets.filter(|s| !Rc::ptr_eq(s, first)).peekable();
+    if others.peek().is_none() {
+        return first.clone();
     }
+    let mut all: Vec<usize> = first.iter().chain(others.flat_map(|s| s.iter())).copied().collect();
+    all.sort_unstable();
+    all.dedup();
+    all.truncate(MOST_ORIGINS);
+    all.into()
 }
