@@ -203,6 +203,8 @@ pub(super) struct Facts {
     pub(super) leaves: Vec<LeafFacts>,
     /// A sum of at least 1 does not change if so much is added to it.
     pub(super) swallowed: f64,
+    /// Two numbers or two leaves that rules have made one: then a rule is wrong, and so is whatever is read off the graph.
+    pub(super) conflict: Option<String>,
 }
 
 impl Facts {
@@ -250,16 +252,22 @@ impl Analysis<Term> for Facts {
         }
     }
 
-    // Numbers and leaves are never made equal to each other by a rule; if a wrong rule did it, the first is kept and the
-    // property test of the rule fails.
+    // Numbers and leaves are never made equal to each other by a right rule.
     fn merge(&mut self, to: &mut Fact, from: Fact) -> DidMerge {
         let flag = |to: &mut bool, from: bool| {
             let old = *to;
             *to |= from;
             DidMerge(*to != old, *to != from)
         };
-        merge_option(&mut to.number, from.number, |_, _| DidMerge(false, false))
-            | merge_option(&mut to.leaf, from.leaf, |_, _| DidMerge(false, false))
+        let conflict = &mut self.conflict;
+        let mut differ = |a: &dyn fmt::Display, b: &dyn fmt::Display, same: bool| {
+            if !same && conflict.is_none() {
+                *conflict = Some(format!("{a} and {b}"));
+            }
+            DidMerge(false, !same)
+        };
+        merge_option(&mut to.number, from.number, |a, b| differ(a, &b, *a == b))
+            | merge_option(&mut to.leaf, from.leaf, |a, b| differ(a, &b, *a == b))
             | flag(&mut to.score, from.score)
             | flag(&mut to.normal, from.normal)
             | flag(&mut to.plain, from.plain)

@@ -72,7 +72,7 @@ pub(super) fn plan(
 ) -> Result<Plan, String> {
     let mut notes = vec![];
     let mut entries: Vec<Entry> = vec![];
-    let pieces = floored(cx, pieces, &mut notes)?;
+    let pieces = one_fill(floored(cx, pieces, &mut notes)?, &mut notes);
     for (group, p) in pieces.iter().enumerate() {
         entries.extend(classify(cx, group, p, dtype, &mut notes));
     }
@@ -119,6 +119,24 @@ fn floored(cx: &mut Context<'_>, pieces: &[Piece], notes: &mut Vec<Applied>) -> 
         }
     }
     Ok(out)
+}
+
+/// Puts together the conditions of masks that follow each other with one fill: a score that one or the other replaces by it.
+fn one_fill(pieces: Vec<Piece>, notes: &mut Vec<Applied>) -> Vec<Piece> {
+    let mut out: Vec<Piece> = vec![];
+    for piece in pieces {
+        if let (Some(Piece::Kept(before, Fill::Replace(f))), Piece::Kept(more, Fill::Replace(g))) =
+            (out.last_mut(), &piece)
+            && f == g
+        {
+            before.extend(more.iter().cloned());
+            let what = format!("scores that several conditions replace by {g:?}");
+            notes.push(applied("one-fill", what, Numerics::Exact));
+        } else {
+            out.push(piece);
+        }
+    }
+    out
 }
 
 /// Turns a huge fill that replaces scores, which are then added to or masked again, into one that is added: it swallows any

@@ -9,7 +9,7 @@
 //! | `space`, `trace`, `emit` | layout operations as factors of axes: traced back, and laid out anew |
 //! | `join` | products over some keys and over others, put together by hand |
 //! | `region`, `encode` | from a softmax back to QKᵀ and forward to PV; the operations between as a term |
-//! | `lang`, `rules`, `solve` | the term's normal form by egg; each rule states its numerics class |
+//! | `lang`, `rule`, `rules`, `solve` | the term's normal form by egg; each rule states its numerics class |
 //! | `cells`, `runs`, `values` | what the elements of a mask can be for every input, in memory linear in the rows |
 //! | `items`, `fills`, `masks`, `order` | masks by evaluation: what they keep, and their fill |
 //! | `positions`, `band`, `documents` | the terms that rows of kept keys spell |
@@ -28,6 +28,8 @@ mod cells;
 mod documents;
 mod emit;
 mod encode;
+#[cfg(test)]
+mod examples;
 mod explicit;
 mod fills;
 mod items;
@@ -43,6 +45,7 @@ mod region;
 pub mod report;
 mod rewrite;
 mod rows;
+mod rule;
 mod rules;
 mod runs;
 mod solve;
@@ -315,7 +318,7 @@ fn written_out(
         Some(DType::F64) => f64::EPSILON / 2.0,
         _ => f64::from(f32::EPSILON) / 2.0,
     };
-    let facts = Facts { leaves: leaf_facts(cx, &region), swallowed };
+    let facts = Facts { leaves: leaf_facts(cx, &region), swallowed, conflict: None };
     let normal = solver
         .solve(&region.term, &facts, cx.admitted)
         .map_err(|why| Fail::Miss(region.with_names(cx.graph, &why)))?;

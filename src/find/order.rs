@@ -121,7 +121,7 @@ pub(super) fn reorderable(
     let bound = small_sum(dtype);
     // Of two huge addends the sum is one number whatever stands between them; of three it is not.
     let swallows = |f: f64| f.abs() <= bound || f <= HUGE;
-    let mut huge = items.iter().filter(|i| matches!(i.fill, Fill::Add(_))).count();
+    let mut huge = items.iter().filter(|i| matches!(i.fill, Fill::Add(f) if f <= HUGE)).count();
     let mut swallowed = matches!(dtype, DType::F32 | DType::F64)
         && cx.admitted.contains(&Numerics::Domain)
         && items.iter().all(|i| !matches!(i.fill, Fill::Add(f) | Fill::Replace(f) if !swallows(f)));

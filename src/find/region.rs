@@ -210,21 +210,47 @@ fn divided_after(graph: &Graph, id: OpId) -> Option<(OpId, ValueId)> {
     matches!(graph.op(product), Op::Contract(_)).then_some((product, exponentials))
 }
 
-/// Whether it is a softmax, or spells one: a quotient of exponentials and their sum, before the product with the values or after
-/// it, or exp(x − ln Σ exp(x)).
-pub(super) fn is_anchor(graph: &Graph, id: OpId) -> bool {
+/// Whether it is the logarithm of a sum of exponentials, or one to which a maximum was added.
+fn log_sum(graph: &Graph, v: ValueId) -> bool {
     let log = |v: ValueId| {
         let op = plain(graph, v).op;
         matches!(graph.op(op), Op::Unary(Unary::Log)) && summed(graph, graph.operands(op)[0], SPELLING_LIMIT)
     };
+    let at = plain(graph, v);
+    let sum = matches!(graph.op(at.op), Op::Binary(Binary::Add));
+    log(at) || (sum && graph.operands(at.op).iter().any(|&o| log(o)))
+}
+
+/// What a negation is of, spelled as one or as a product with −1.
+fn negated(graph: &Graph, v: ValueId) -> Option<ValueId> {
+    let op = plain(graph, v).op;
+    let x = graph.operands(op);
+    let less_one = |v: ValueId| {
+        let c = graph.as_constant(plain(graph, v)).and_then(|c| c.data.as_deref());
+        c.is_some_and(|t| t.to_f64().iter().all(|&n| n == -1.0))
+    };
+    match graph.op(op) {
+        Op::Unary(Unary::Neg) => Some(x[0]),
+        Op::Binary(Binary::Mul) if less_one(x[1]) => Some(x[0]),
+        Op::Binary(Binary::Mul) if less_one(x[0]) => Some(x[1]),
+        _ => None,
+    }
+}
+
+/// Whether it is a softmax, or spells one: a quotient of exponentials and their sum, before the product with the values or after
+/// it, or exp(x − ln Σ exp(x)).
+pub(super) fn is_anchor(graph: &Graph, id: OpId) -> bool {
     match graph.op(id) {
         Op::Softmax { .. } => true,
         Op::Unary(Unary::Exp) => {
-            let less = graph.operands(id)[0].op;
-            matches!(graph.op(less), Op::Binary(Binary::Sub)) && {
-                let lse = plain(graph, graph.operands(less)[1]);
-                let sum = matches!(graph.op(lse.op), Op::Binary(Binary::Add));
-                log(lse) || (sum && graph.operands(lse.op).iter().any(|&o| log(o)))
+            let less = plain(graph, graph.operands(id)[0]).op;
+            let x = graph.operands(less);
+            match graph.op(less) {
+                Op::Binary(Binary::Sub) => log_sum(graph, x[1]),
+                Op::Binary(Binary::Add) => {
+                    x.iter().any(|&o| negated(graph, o).is_some_and(|of| log_sum(graph, of)))
+                }
+                _ => false,
             }
         }
         _ => {

@@ -4,9 +4,10 @@
 //! and nodes, never time, so that every rank reaches the same answer.
 
 use super::lang::{Facts, Leaf, LeafFacts, Term};
-use super::rules::{RULES, Rule};
+use super::rule::Rule;
+use super::rules::RULES;
 use super::{Applied, Numerics, Work, region};
-use egg::{CostFunction, Extractor, FlatTerm, Id, Language, RecExpr, Runner, StopReason};
+use egg::{CostFunction, EGraph, Extractor, FlatTerm, Id, Language, RecExpr, Runner, StopReason};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -173,21 +174,29 @@ fn solve(
             "the rules did not settle within {ITERATION_LIMIT} rounds and {NODE_LIMIT} nodes"
         ));
     }
+    if let Some(two) = &runner.egraph.analysis.conflict {
+        return Err(format!("rules made {two} one, which is a fault of theirs"));
+    }
     let root = runner.roots[0];
-    let (_, best) = Extractor::new(&runner.egraph, Cost).find_best(root);
+    let (_, best) = Extractor::new(&runner.egraph, Cost(&runner.egraph)).find_best(root);
     let mut normal = read(&best)?;
     normal.applied = explain(&mut runner, term, &best);
     Ok(normal)
 }
 
 /// Prefers terms of the normal form; what is left of the others shows what stood in the way.
-struct Cost;
+struct Cost<'a>(&'a EGraph<Term, Facts>);
 
-impl CostFunction<Term> for Cost {
+impl CostFunction<Term> for Cost<'_> {
     type Cost = u64;
 
     fn cost<C: FnMut(Id) -> u64>(&mut self, node: &Term, mut costs: C) -> u64 {
+        let of_scores = |x: &Id| self.0[*x].data.score;
         let own = match node {
+            // Of a mask or a bias they are of the normal form.
+            Term::Not([x]) | Term::Neg([x]) | Term::Nonzero([x]) | Term::Reciprocal([x]) if of_scores(x) => {
+                1000
+            }
             Term::Scores(_)
             | Term::Cap(_)
             | Term::Bias(_)
@@ -205,7 +214,6 @@ impl CostFunction<Term> for Cost {
             | Term::Not(_)
             | Term::Neg(_)
             | Term::Nonzero(_) => 1,
-            // On a leaf alone: of scores it stays dear.
             Term::Reciprocal(_) => 20,
             Term::Softmax(_) => 10,
             _ => 1000,

@@ -1,0 +1,233 @@
+//! What a rewrite rule is, and what its side condition may ask.
+
+use super::Numerics;
+#[cfg(test)]
+use super::examples::{Dice, Example};
+use super::lang::{Facts, Term};
+use egg::{Applier, EGraph, Id, Pattern, PatternAst, Rewrite, Subst, Symbol, Var};
+
+/// What a generator of examples takes and gives.
+#[cfg(test)]
+pub(super) type Generator = fn(&mut Dice) -> Example;
+
+/// A rewrite rule.
+pub(super) struct Rule {
+    /// Its name, as `--explain` prints it.
+    pub(super) name: &'static str,
+    /// What it does, for the reader.
+    pub(super) what: &'static str,
+    /// How far it changes numbers.
+    pub(super) numerics: Numerics,
+    pub(super) left: &'static str,
+    pub(super) right: &'static str,
+    /// Computes the number `?n` of the right side and decides whether the rule applies.
+    pub(super) when: When,
+    /// Random instances of the left side.
+    #[cfg(test)]
+    pub(super) example: Generator,
+}
+
+/// A side condition. `None`: the rule does not apply. `Some(x)`: it does, and `?n` is x.
+pub(super) type When = fn(&View<'_>) -> Option<f64>;
+
+/// What a side condition may look at.
+pub(super) struct View<'a> {
+    pub(super) egraph: &'a EGraph<Term, Facts>,
+    subst: &'a Subst,
+}
+
+impl View<'_> {
+    pub(super) fn fact(&self, name: &str) -> &super::lang::Fact {
+        let var: Var = name.parse().expect("names of variables begin with ?");
+        &self.egraph[self.subst[var]].data
+    }
+
+    pub(super) fn number(&self, name: &str) -> Option<f64> {
+        self.fact(name).number.map(super::lang::Number::get).filter(|x| x.is_finite())
+    }
+
+    pub(super) fn normal(&self, name: &str) -> Option<f64> {
+        self.fact(name).normal.then_some(0.0)
+    }
+
+    /// Scores in normal form, perhaps with sinks.
+    pub(super) fn ready(&self, name: &str) -> Option<f64> {
+        let f = self.fact(name);
+        (f.normal || f.sunk).then_some(0.0)
+    }
+
+    /// The same, or with one more column.
+    pub(super) fn ready_or_joined(&self, name: &str) -> Option<f64> {
+        self.ready(name).or(self.fact(name).joined.then_some(0.0))
+    }
+
+    /// A leaf that is the same for all keys of a row.
+    pub(super) fn row_leaf(&self, name: &str) -> Option<f64> {
+        let f = self.fact(name);
+        (f.row && f.leaf.is_some()).then_some(0.0)
+    }
+
+    /// Made of scores, and the same for all keys of a row.
+    pub(super) fn of_rows(&self, name: &str) -> Option<f64> {
+        let f = self.fact(name);
+        (f.row && f.score).then_some(0.0)
+    }
+
+    /// Whether `m` is a number a row that x may lose without losing digits: of the order of its maximum. Fills of −1e9 in a mean
+    /// or a least, or a multiple of a maximum, would round the scores away, and the result stay finite.
+    pub(super) fn peak(&self, x: &str, m: &str) -> Option<f64> {
+        self.fact(x).score.then_some(0.0).and(self.of_rows(m))?;
+        let id = |name: &str| self.subst[name.parse::<Var>().expect("names of variables begin with ?")];
+        let under = self.unmasked(id(x));
+        self.is_peak(&under, self.fact(x).plain, id(m), 0).then_some(0.0)
+    }
+
+    /// The classes of the scores `x` before masks and biases.
+    fn unmasked(&self, x: Id) -> Vec<Id> {
+        let mut all = vec![self.egraph.find(x)];
+        let mut next = 0;
+        while let Some(&at) = all.get(next) {
+            next += 1;
+            for node in &self.egraph[at].nodes {
+                let inner = match node {
+                    Term::Keep([y, _]) | Term::Replace([y, _, _]) | Term::Floor([y, _]) => vec![*y],
+                    Term::Bias([y, _]) | Term::Sink([y, _]) | Term::Join([y, _]) | Term::Drop([y]) => {
+                        vec![*y]
+                    }
+                    Term::Add([a, b]) | Term::Max([a, b]) | Term::Where([_, a, b]) => vec![*a, *b],
+                    Term::Sub([y, _]) | Term::ToF16([y]) | Term::ToBf16([y]) => vec![*y],
+                    Term::ToF32([y]) | Term::ToF64([y]) => vec![*y],
+                    _ => vec![],
+                };
+                for y in inner.into_iter().map(|y| self.egraph.find(y)) {
+                    let fact = &self.egraph[y].data;
+                    if fact.score && !fact.row && !all.contains(&y) {
+                        all.push(y);
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    fn is_peak(&self, under: &[Id], plain: bool, m: Id, depth: usize) -> bool {
+        // Guards in guards; classes may hold themselves.
+        const DEEPEST: usize = 4;
+        let small = |y: &Id| self.egraph[*y].data.number.is_some_and(|n| n.get().abs() <= 1e4);
+        let peak = |y: &Id| depth < DEEPEST && self.is_peak(under, plain, *y, depth + 1);
+        let of = |y: &Id| under.contains(&self.egraph.find(*y));
+        self.egraph[m].nodes.iter().any(|node| match node {
+            Term::RowMax([y]) | Term::RowMaxOrZero([y]) => of(y),
+            // Of finite scores without a fill.
+            Term::RowMean([y]) | Term::RowMin([y]) => plain && self.egraph.find(*y) == under[0],
+            Term::Where([_, a, b]) => {
+                (small(a) || peak(a)) && (small(b) || peak(b)) && !(small(a) && small(b))
+            }
+            Term::Max([a, b]) => {
+                let below = |y: &Id| self.egraph[*y].data.number.is_some_and(|n| n.get() <= 1e4);
+                (peak(a) && (below(b) || peak(b))) || (below(a) && peak(b))
+            }
+            Term::ToF16([y]) | Term::ToBf16([y]) | Term::ToF32([y]) | Term::ToF64([y]) => peak(y),
+            _ => false,
+        })
+    }
+
+    /// Neither scores nor a number.
+    pub(super) fn outside(&self, name: &str) -> Option<f64> {
+        let f = self.fact(name);
+        (!f.score && f.number.is_none()).then_some(0.0)
+    }
+}
+
+/// Applies the right side after the condition has been asked.
+struct Conditional {
+    right: Pattern<Term>,
+    when: When,
+}
+
+impl Applier<Term, Facts> for Conditional {
+    fn apply_one(
+        &self,
+        egraph: &mut EGraph<Term, Facts>,
+        eclass: Id,
+        subst: &Subst,
+        searcher_ast: Option<&PatternAst<Term>>,
+        rule_name: Symbol,
+    ) -> Vec<Id> {
+        let Some(n) = (self.when)(&View { egraph, subst }) else { return vec![] };
+        let mut subst = subst.clone();
+        let var: Var = "?n".parse().expect("a variable");
+        let id = egraph.add(Term::Number(super::lang::Number::new(n)));
+        subst.insert(var, id);
+        self.right.apply_one(egraph, eclass, &subst, searcher_ast, rule_name)
+    }
+}
+
+impl Rule {
+    /// The rule as egg runs it.
+    pub(super) fn rewrite(&self) -> Rewrite<Term, Facts> {
+        let left: Pattern<Term> = self.left.parse().expect("the left side of a rule parses");
+        let right: Pattern<Term> = self.right.parse().expect("the right side of a rule parses");
+        Rewrite::new(self.name, left, Conditional { right, when: self.when })
+            .expect("the right side uses variables of the left")
+    }
+}
+
+pub(super) const ALWAYS: When = |_| Some(0.0);
+
+/// A list of rules: name, class, left side => right side, condition; what it does; a generator of examples.
+macro_rules! rules {
+    ($(#[$doc:meta])* $list:ident: $($name:literal $numerics:ident $left:literal => $right:literal if $when:expr;
+        $what:literal; $example:expr;)*) => {
+        $(#[$doc])*
+        pub(super) const $list: &[Rule] = &[$(Rule {
+            name: $name,
+            what: $what,
+            numerics: super::Numerics::$numerics,
+            left: $left,
+            right: $right,
+            when: $when,
+            #[cfg(test)]
+            example: $example,
+        },)*];
+    };
+}
+pub(super) use rules;
+
+pub(super) fn power_of_two(x: f64) -> bool {
+    x.is_normal() && x.to_bits() & ((1 << 52) - 1) == 0
+}
+
+/// Whether `?k` is a leaf of 0 and 1.
+pub(super) fn binary(v: &View<'_>) -> Option<f64> {
+    v.egraph.analysis.leaf(v.fact("?k"))?.binary.then_some(0.0)
+}
+
+/// Whether the number `?c` is above 0 and does not change a sum of at least 1 to which it is added.
+pub(super) fn swallowed(v: &View<'_>) -> Option<f64> {
+    v.number("?c").filter(|&c| c > 0.0 && c <= v.egraph.analysis.swallowed)
+}
+
+/// Whether the number `?c` is above 0, and not above 1.
+pub(super) fn at_most_one(v: &View<'_>) -> Option<f64> {
+    v.number("?c").filter(|&c| c > 0.0 && c <= 1.0)
+}
+
+/// The fill of a multiplied mask: `m` is 0 or 1, and `a` (negated if `sign` is −1) is 0 where m is 1 and one number
+/// where m is 0.
+pub(super) fn multiplied(v: &View<'_>, sign: f64) -> Option<f64> {
+    v.normal("?x")?;
+    let facts = &v.egraph.analysis;
+    let (m, a) = (facts.leaf(v.fact("?m"))?, facts.leaf(v.fact("?a"))?);
+    if let Some((of, f)) = a.inverse {
+        let fill = sign * f;
+        return (Some(of) == v.fact("?m").leaf && fill.is_finite()).then_some(fill);
+    }
+    let ((ms, m), (as_, a)) = (m.constant.as_ref()?, a.constant.as_ref()?);
+    if ms != as_ || !m.iter().all(|&x| x == 0.0 || x == 1.0) {
+        return None;
+    }
+    let fill = sign * m.iter().zip(a).find(|(m, _)| **m == 0.0)?.1;
+    let fits = m.iter().zip(a).all(|(&m, &a)| if m == 1.0 { a == 0.0 } else { sign * a == fill });
+    (fits && fill.is_finite()).then_some(fill)
+}
