@@ -134,6 +134,7 @@ impl Dice {
             3 => (masked, "(rmax-or-zero X)"),
             // Of scores before they are masked.
             4 => (masked, "(rmax (scores $0 $1 0.5))"),
+            5 => (masked, "(rmax X)"),
             7 => (filled, "(rmax X)"),
             8 => (filled, "(rmean X)"),
             9 => (filled, "(rmin X)"),

@@ -1,9 +1,15 @@
 //! Products in parts: one over some keys and one over others, put together by hand, as a cache that is kept apart is read.
 //!
-//! A slice of q·kᵀ is q·(a slice of k)ᵀ, q·k₁ᵀ beside q·k₂ᵀ is q·(k₁ beside k₂)ᵀ, and p₁·v₁ + p₂·v₂ with p₁ and p₂ neighbouring slices of p is p·(v₁ beside v₂).
+//! A slice of q·kᵀ is q·(a slice of k)ᵀ, q·k₁ᵀ beside q·k₂ᵀ is q·(k₁ beside k₂)ᵀ, also where each was masked or scaled by itself,
+//! and p₁·v₁ + p₂·v₂ is (p₁ beside p₂)·(v₁ beside v₂), as Σp₁ + Σp₂ is Σ(p₁ beside p₂).
 
-use crate::ir::{Binary, Contract, Graph, Op, OpId, ValueId};
-use std::collections::HashSet;
+use super::trace::splat;
+use crate::eval::Constants;
+use crate::ir::{Binary, Contract, Graph, Op, OpId, Reduction, Tensor, ValueId};
+use std::collections::{HashMap, HashSet};
+
+/// Most operations between products and where they are put together.
+const DEEPEST: usize = 8;
 
 /// A graph with such products put together.
 pub(super) struct Joined {
@@ -18,25 +24,41 @@ pub(super) fn joined(graph: &Graph) -> Option<Joined> {
     if !graph.ops().iter().any(|&id| candidates(graph.op(id))) {
         return None;
     }
-    let mut g = graph.clone();
-    let mut products = HashSet::new();
+    let mut parts = Parts {
+        graph: graph.clone(),
+        constants: Constants::default(),
+        known: HashMap::new(),
+        products: HashSet::new(),
+    };
     for id in graph.ops() {
-        let new = match g.op(id).clone() {
-            Op::Concat { axis } => side_by_side(&mut g, id, axis),
-            Op::Binary(Binary::Add) => sum(&mut g, id),
-            Op::Slice { axis, .. } => part(&mut g, id, axis),
+        let new = match parts.graph.op(id).clone() {
+            Op::Concat { axis } => {
+                let name = parts.graph.value(graph.result(id)).name.clone();
+                parts.together(&parts.graph.operands(id), axis, &name, 0)
+            }
+            Op::Binary(Binary::Add) => parts.sum(id).or_else(|| parts.sum_of_rows(id)),
+            Op::Slice { axis, .. } => parts.slice(id, axis),
             _ => None,
         };
         if let Some(v) = new {
-            g.replace(graph.result(id), v);
-            products.insert(v.op);
+            parts.graph.replace(graph.result(id), v);
         }
     }
+    let Parts { graph: mut g, products, .. } = parts;
     if products.is_empty() {
         return None;
     }
     g.remove_dead();
     Some(Joined { graph: g, products })
+}
+
+/// The work on one graph.
+struct Parts {
+    graph: Graph,
+    constants: Constants,
+    /// What was put together, by its pieces and the axis along which they stand: sums and products read the same.
+    known: HashMap<(Vec<ValueId>, usize), ValueId>,
+    products: HashSet<OpId>,
 }
 
 fn contract(g: &Graph, v: ValueId) -> Option<(Contract, [ValueId; 2])> {
@@ -109,85 +131,299 @@ fn below(g: &Graph, pieces: &[ValueId], axis: usize) -> Option<(Op, Option<usize
     }
 }
 
-/// A slice of a product along an axis that one operand alone has: the product of a slice of that.
-fn part(g: &mut Graph, id: OpId, axis: usize) -> Option<ValueId> {
-    let (c, mut operands) = contract(g, *g.operands(id).first()?)?;
-    let letter = c.out.chars().nth(axis)?;
-    let (own, letters) = match (c.lhs.contains(letter), c.rhs.contains(letter)) {
-        (true, false) => (0, &c.lhs),
-        (false, true) => (1, &c.rhs),
-        _ => return None,
-    };
-    let along = letters.chars().position(|l| l == letter)?;
-    let Op::Slice { start, len, step, .. } = *g.op(id) else { return None };
-    let name = g.value(g.result(id)).name.clone();
-    let source = g.source(g.operands(id)[0].op).to_owned();
-    let slice = Op::Slice { axis: along, start, len, step };
-    operands[own] = g.add1(slice, &[operands[own]], &format!("{name}.part"), "").ok()?;
-    g.add1(Op::Contract(c), &operands, &name, &source).ok()
-}
-
-/// A concatenation of products that share one operand, along an axis that only the other has.
-fn side_by_side(g: &mut Graph, id: OpId, axis: usize) -> Option<ValueId> {
-    let x = g.operands(id);
-    let parts: Vec<(Contract, [ValueId; 2])> = x.iter().map(|&v| contract(g, v)).collect::<Option<_>>()?;
-    let (c, first) = parts.first()?.clone();
-    let letter = c.out.chars().nth(axis)?;
-    let (mine, other) = match (c.lhs.contains(letter), c.rhs.contains(letter)) {
-        (false, true) => (0, 1),
-        (true, false) => (1, 0),
-        _ => return None,
-    };
-    if parts.len() < 2 || !parts.iter().all(|(d, x)| *d == c && x[mine] == first[mine]) {
-        return None;
-    }
-    let along = if other == 0 { &c.lhs } else { &c.rhs }.chars().position(|l| l == letter)?;
-    let pieces: Vec<ValueId> = parts.iter().map(|(_, x)| x[other]).collect();
-    let name = g.value(g.result(id)).name.clone();
-    let source = g.source(x[0].op).to_owned();
-    let whole = beside(g, &pieces, along, &format!("{name}.parts"))?;
-    let mut operands = first;
-    operands[other] = whole;
-    g.add1(Op::Contract(c), &operands, &name, &source).ok()
-}
-
-/// A sum of two products whose one operands are neighbouring slices of one value along an axis that is summed over.
-fn sum(g: &mut Graph, id: OpId) -> Option<ValueId> {
-    let x = g.operands(id);
-    let mut parts = [contract(g, *x.first()?)?, contract(g, *x.get(1)?)?];
-    if parts[0].0 != parts[1].0 {
-        return None;
-    }
-    let c = parts[0].0.clone();
-    for side in [0, 1] {
-        let slice = |v: ValueId| match *g.op(v.op) {
-            Op::Slice { axis, start, len, step: 1 } => Some((g.operands(v.op)[0], axis, start, len)),
-            _ => None,
+impl Parts {
+    /// A slice of a product along an axis that one operand alone has: the product of a slice of that.
+    fn slice(&mut self, id: OpId, axis: usize) -> Option<ValueId> {
+        let g = &mut self.graph;
+        let (c, mut operands) = contract(g, *g.operands(id).first()?)?;
+        let letter = c.out.chars().nth(axis)?;
+        let (own, letters) = match (c.lhs.contains(letter), c.rhs.contains(letter)) {
+            (true, false) => (0, &c.lhs),
+            (false, true) => (1, &c.rhs),
+            _ => return None,
         };
-        let (Some(mut a), Some(mut b)) = (slice(parts[0].1[side]), slice(parts[1].1[side])) else { continue };
-        if b.2 < a.2 {
-            std::mem::swap(&mut a, &mut b);
-            parts.swap(0, 1);
+        let along = letters.chars().position(|l| l == letter)?;
+        let Op::Slice { start, len, step, .. } = *g.op(id) else { return None };
+        let name = g.value(g.result(id)).name.clone();
+        let source = g.source(g.operands(id)[0].op).to_owned();
+        let slice = Op::Slice { axis: along, start, len, step };
+        operands[own] = g.add1(slice, &[operands[own]], &format!("{name}.part"), "").ok()?;
+        self.product(c, &operands, &name, &source)
+    }
+
+    fn product(&mut self, c: Contract, x: &[ValueId; 2], name: &str, source: &str) -> Option<ValueId> {
+        let v = self.graph.add1(Op::Contract(c), x, name, source).ok()?;
+        self.products.insert(v.op);
+        Some(v)
+    }
+
+    /// Pieces that stand beside each other along an axis as one value: products that share an operand, and what masks, scales and
+    /// exponentials make of them.
+    fn together(&mut self, pieces: &[ValueId], axis: usize, name: &str, depth: usize) -> Option<ValueId> {
+        let key = (pieces.to_vec(), axis);
+        if let Some(&v) = self.known.get(&key) {
+            return Some(v);
         }
-        let letters = [&c.lhs, &c.rhs];
-        let letter = letters[side].chars().nth(a.1)?;
-        let along = letters[1 - side].chars().position(|l| l == letter)?;
-        if (a.0, a.1, a.2 + a.3) != (b.0, b.1, b.2) || c.out.contains(letter) {
-            continue;
+        if depth > DEEPEST || pieces.len() < 2 {
+            return None;
         }
+        let v = match self.side_by_side(pieces, axis, name) {
+            Some(v) => v,
+            None => self.alike(pieces, axis, name, depth)?,
+        };
+        self.known.insert(key, v);
+        Some(v)
+    }
+
+    /// Products that share one operand, along an axis that only the other has.
+    fn side_by_side(&mut self, pieces: &[ValueId], axis: usize, name: &str) -> Option<ValueId> {
+        let g = &self.graph;
+        let parts: Vec<(Contract, [ValueId; 2])> =
+            pieces.iter().map(|&v| contract(g, v)).collect::<Option<_>>()?;
+        let (c, first) = parts.first()?.clone();
+        let letter = c.out.chars().nth(axis)?;
+        let (mine, other) = match (c.lhs.contains(letter), c.rhs.contains(letter)) {
+            (false, true) => (0, 1),
+            (true, false) => (1, 0),
+            _ => return None,
+        };
+        if !parts.iter().all(|(d, x)| *d == c && x[mine] == first[mine]) {
+            return None;
+        }
+        let along = if other == 0 { &c.lhs } else { &c.rhs }.chars().position(|l| l == letter)?;
+        let source = g.source(pieces[0].op).to_owned();
+        let pieces: Vec<ValueId> = parts.iter().map(|(_, x)| x[other]).collect();
+        let whole = beside(&mut self.graph, &pieces, along, &format!("{name}.parts"))?;
+        let mut operands = first;
+        operands[other] = whole;
+        self.product(c, &operands, name, &source)
+    }
+
+    /// Pieces of which the last operation is put together from what each did: one that all did, or a mask or an addend that some
+    /// did, and that changes nothing of the others.
+    fn alike(&mut self, pieces: &[ValueId], axis: usize, name: &str, depth: usize) -> Option<ValueId> {
+        let g = &self.graph;
+        // What only some did first.
+        let some = pieces.iter().find(|v| matches!(g.op(v.op), Op::Select | Op::Binary(Binary::Add)));
+        let op = g.op(some.unwrap_or(&pieces[0]).op).clone();
+        match op {
+            Op::Unary(_) | Op::Cast(_) => {
+                if !pieces.iter().all(|v| *g.op(v.op) == op) {
+                    return None;
+                }
+                let behind: Vec<ValueId> = pieces.iter().map(|v| g.operands(v.op)[0]).collect();
+                let x = self.together(&behind, axis, name, depth + 1)?;
+                self.graph.add1(op, &[x], name, "").ok()
+            }
+            Op::Binary(Binary::Mul | Binary::Div) => self.scaled(pieces, axis, name, depth),
+            Op::Binary(Binary::Add) => self.added(pieces, axis, name, depth),
+            Op::Select => self.masked(pieces, axis, name, depth),
+            _ => None,
+        }
+    }
+
+    /// Pieces that one number multiplies or divides, each.
+    fn scaled(&mut self, pieces: &[ValueId], axis: usize, name: &str, depth: usize) -> Option<ValueId> {
+        let op = self.graph.op(pieces[0].op).clone();
+        let number = *self.graph.operands(pieces[0].op).get(1)?;
+        let c = splat(&self.graph, &mut self.constants, number)?;
+        let mut behind = vec![];
+        for v in pieces {
+            let x = self.graph.operands(v.op);
+            let same = *self.graph.op(v.op) == op
+                && self.graph.ty(x[0]).shape == self.graph.ty(*v).shape
+                && splat(&self.graph, &mut self.constants, x[1]) == Some(c);
+            behind.push(same.then(|| x[0])?);
+        }
+        let x = self.together(&behind, axis, name, depth + 1)?;
+        let number = self.graph.constant(name, Tensor::scalar(self.graph.ty(x).dtype, c));
+        self.graph.add1(op, &[x, number], name, "").ok()
+    }
+
+    /// Pieces to some of which something was added, and to the others nothing.
+    fn added(&mut self, pieces: &[ValueId], axis: usize, name: &str, depth: usize) -> Option<ValueId> {
+        let (mut behind, mut addends) = (vec![], vec![]);
+        for v in pieces {
+            let x = self.graph.operands(v.op);
+            if *self.graph.op(v.op) == Op::Binary(Binary::Add) {
+                // What has all axes and comes of a product is the scores.
+                let of = |i: usize| self.graph.ty(x[i]) == self.graph.ty(*v) && self.is_product(x[i]);
+                let scores = (0..2).find(|&i| of(i))?;
+                behind.push(x[scores]);
+                addends.push(x[1 - scores]);
+            } else {
+                let zero = Tensor::scalar(self.graph.ty(*v).dtype, 0.0);
+                behind.push(*v);
+                addends.push(self.graph.constant(&format!("{name}.zero"), zero));
+            }
+        }
+        let x = self.together(&behind, axis, name, depth + 1)?;
+        let addend = self.laid_out(pieces, &addends, axis, name)?;
+        self.graph.add1(Op::Binary(Binary::Add), &[x, addend], name, "").ok()
+    }
+
+    /// Pieces some of which were masked with one fill, and the others not.
+    fn masked(&mut self, pieces: &[ValueId], axis: usize, name: &str, depth: usize) -> Option<ValueId> {
+        // Where the fill stands, and what it is.
+        let mut fill: Option<(usize, f64)> = None;
+        let (mut behind, mut conditions) = (vec![], vec![]);
+        for v in pieces {
+            if *self.graph.op(v.op) == Op::Select {
+                let x = self.graph.operands(v.op);
+                let number = |p: &mut Parts, i: usize| Some((i, splat(&p.graph, &mut p.constants, x[i])?));
+                let own = number(self, 2).or_else(|| number(self, 1))?;
+                let scores = x[3 - own.0];
+                if fill.is_some_and(|f| f != own) || self.graph.ty(scores) != self.graph.ty(*v) {
+                    return None;
+                }
+                fill = Some(own);
+                behind.push(Some(scores));
+                conditions.push(Some(x[0]));
+            } else {
+                behind.push(Some(*v));
+                conditions.push(None);
+            }
+        }
+        let (at, f) = fill?;
+        let behind: Vec<ValueId> = behind.into_iter().collect::<Option<_>>()?;
+        // A score that no mask met is kept.
+        let kept = Tensor::scalar(crate::ir::DType::Bool, f64::from(u8::from(at == 2)));
+        let conditions: Vec<ValueId> = conditions
+            .into_iter()
+            .map(|c| c.unwrap_or_else(|| self.graph.constant(&format!("{name}.kept"), kept.clone())))
+            .collect();
+        let x = self.together(&behind, axis, name, depth + 1)?;
+        let condition = self.laid_out(pieces, &conditions, axis, name)?;
+        let f = self.graph.constant(&format!("{name}.fill"), Tensor::scalar(self.graph.ty(x).dtype, f));
+        let operands = if at == 2 { [condition, x, f] } else { [condition, f, x] };
+        self.graph.add1(Op::Select, &operands, name, "").ok()
+    }
+
+    /// Whether a value comes of a product of two values that are not constant, through what [`Parts::alike`] knows.
+    fn is_product(&self, v: ValueId) -> bool {
+        let mut at = v;
+        for _ in 0..DEEPEST {
+            let x = self.graph.operands(at.op);
+            match self.graph.op(at.op) {
+                Op::Contract(_) => return true,
+                Op::Select => {
+                    let inner = x[1..].iter().find(|o| self.graph.ty(**o) == self.graph.ty(at));
+                    let Some(&inner) = inner else { return false };
+                    at = inner;
+                }
+                Op::Unary(_) | Op::Cast(_) | Op::Binary(_) => at = x[0],
+                _ => return false,
+            }
+        }
+        false
+    }
+
+    /// What broadcasts to each of the pieces, beside each other: with all of their axes, of extent 1 where none needs more.
+    fn laid_out(
+        &mut self,
+        pieces: &[ValueId],
+        values: &[ValueId],
+        axis: usize,
+        name: &str,
+    ) -> Option<ValueId> {
+        let g = &mut self.graph;
+        let rank = g.ty(pieces[0]).rank();
+        let extent = |g: &Graph, v: ValueId, a: usize| {
+            let shape = &g.ty(v).shape;
+            (a + shape.len()).checked_sub(rank).map_or(1, |a| shape[a])
+        };
+        let common: Vec<usize> =
+            (0..rank).map(|a| values.iter().map(|&v| extent(g, v, a)).max().unwrap_or(1)).collect();
+        let mut out = vec![];
+        for (&piece, &v) in pieces.iter().zip(values) {
+            let mut shape = common.clone();
+            shape[axis] = g.ty(piece).shape[axis];
+            let broadcast = if g.ty(v).shape == shape {
+                v
+            } else {
+                g.add1(Op::Broadcast(shape), &[v], &format!("{name}.laid"), "").ok()?
+            };
+            out.push(broadcast);
+        }
+        g.add1(Op::Concat { axis }, &out, &format!("{name}.laid"), "").ok()
+    }
+
+    /// A sum of two sums over one axis: one over both beside each other.
+    fn sum_of_rows(&mut self, id: OpId) -> Option<ValueId> {
+        let g = &self.graph;
+        let x = g.operands(id);
+        let op = g.op(x.first()?.op).clone();
+        let Op::Reduce { kind: Reduction::Sum, axes, .. } = &op else { return None };
+        let [axis] = axes[..] else { return None };
+        let same = |v: &ValueId| *g.op(v.op) == op && g.ty(*v) == g.ty(g.result(id));
+        if !x.iter().all(same) {
+            return None;
+        }
+        let pieces: Vec<ValueId> = x.iter().map(|v| g.operands(v.op)[0]).collect();
+        let name = g.value(g.result(id)).name.clone();
+        let whole = self.together(&pieces, axis, &name, 0)?;
+        self.graph.add1(op, &[whole], &name, "").ok()
+    }
+
+    /// A sum of two products over one axis: of neighbouring slices of one value, or of pieces that can be put together.
+    fn sum(&mut self, id: OpId) -> Option<ValueId> {
+        let g = &mut self.graph;
+        let x = g.operands(id);
+        let mut parts = [contract(g, *x.first()?)?, contract(g, *x.get(1)?)?];
+        if parts[0].0 != parts[1].0 {
+            return None;
+        }
+        let c = parts[0].0.clone();
         let name = g.value(g.result(id)).name.clone();
         let source = g.source(id).to_owned();
-        let pieces = [parts[0].1[1 - side], parts[1].1[1 - side]];
-        let whole = beside(g, &pieces, along, &format!("{name}.parts"))?;
-        let (len, all) = (a.3 + b.3, g.ty(a.0).shape[a.1]);
-        let p = if len == all {
-            a.0
-        } else {
-            let slice = Op::Slice { axis: a.1, start: a.2, len, step: 1 };
-            g.add1(slice, &[a.0], &format!("{name}.rest"), "").ok()?
-        };
-        let operands = if side == 0 { [p, whole] } else { [whole, p] };
-        return g.add1(Op::Contract(c), &operands, &name, &source).ok();
+        for side in [0, 1] {
+            let slice = |v: ValueId| match *g.op(v.op) {
+                Op::Slice { axis, start, len, step: 1 } => Some((g.operands(v.op)[0], axis, start, len)),
+                _ => None,
+            };
+            let (Some(mut a), Some(mut b)) = (slice(parts[0].1[side]), slice(parts[1].1[side])) else {
+                continue;
+            };
+            if b.2 < a.2 {
+                std::mem::swap(&mut a, &mut b);
+                parts.swap(0, 1);
+            }
+            let letters = [&c.lhs, &c.rhs];
+            let letter = letters[side].chars().nth(a.1)?;
+            let along = letters[1 - side].chars().position(|l| l == letter)?;
+            if (a.0, a.1, a.2 + a.3) != (b.0, b.1, b.2) || c.out.contains(letter) {
+                continue;
+            }
+            let pieces = [parts[0].1[1 - side], parts[1].1[1 - side]];
+            let whole = beside(g, &pieces, along, &format!("{name}.parts"))?;
+            let (len, all) = (a.3 + b.3, g.ty(a.0).shape[a.1]);
+            let p = if len == all {
+                a.0
+            } else {
+                let slice = Op::Slice { axis: a.1, start: a.2, len, step: 1 };
+                g.add1(slice, &[a.0], &format!("{name}.rest"), "").ok()?
+            };
+            let operands = if side == 0 { [p, whole] } else { [whole, p] };
+            return self.product(c, &operands, &name, &source);
+        }
+        // The one axis that is summed over, in both operands.
+        let mut summed = c.lhs.chars().filter(|l| !c.out.contains(*l));
+        let letter = summed.next().filter(|_| summed.next().is_none())?;
+        let along = [&c.lhs, &c.rhs].map(|l| l.chars().position(|x| x == letter));
+        let [Some(left), Some(right)] = along else { return None };
+        for side in [0, 1] {
+            let (own, other) = if side == 0 { (left, right) } else { (right, left) };
+            let scores = [parts[0].1[side], parts[1].1[side]];
+            // Products of products are no parts of one.
+            if scores.iter().any(|v| matches!(self.graph.op(v.op), Op::Contract(_))) {
+                continue;
+            }
+            let Some(p) = self.together(&scores, own, &name, 0) else { continue };
+            let values = [parts[0].1[1 - side], parts[1].1[1 - side]];
+            let whole = beside(&mut self.graph, &values, other, &format!("{name}.parts"))?;
+            let operands = if side == 0 { [p, whole] } else { [whole, p] };
+            return self.product(c, &operands, &name, &source);
+        }
+        None
     }
-    None
 }

@@ -145,9 +145,16 @@ fn added_instead(cx: &mut Context<'_>, dtype: DType, entries: &mut [Entry], note
     if !matches!(dtype, DType::F32 | DType::F64) || !cx.admitted.contains(&Numerics::Domain) {
         return;
     }
-    let last = entries.len().saturating_sub(1);
-    for e in entries.iter_mut().take(last) {
+    // What the last mask replaces nothing changes any more.
+    let last = match entries.last() {
+        Some(Entry::Mask(item)) => Some(item.group),
+        _ => None,
+    };
+    for e in entries.iter_mut() {
         let Entry::Mask(item) = e else { continue };
+        if Some(item.group) == last {
+            continue;
+        }
         let (Fill::Replace(f), Source::Condition(keep)) = (item.fill, &item.source) else { continue };
         if f > HUGE {
             continue;

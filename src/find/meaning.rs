@@ -122,7 +122,7 @@ impl Matrix {
     }
 }
 
-/// Evaluates a term, and says of which rows a sum left the numbers of its type, or came so near to 0 that it lost digits.
+/// Evaluates a term, and says of which rows a sum came so near to 0 that it lost digits.
 pub(super) fn meaning(term: &RecExpr<Term>, leaves: &[Matrix]) -> (Matrix, Vec<bool>) {
     let mut values: Vec<Matrix> = Vec::new();
     let mut lost = vec![];
@@ -170,7 +170,7 @@ pub(super) fn meaning(term: &RecExpr<Term>, leaves: &[Matrix]) -> (Matrix, Vec<b
                 let sums = x(a).rows_by(|r| r.iter().sum());
                 let least = least_sum(sums.dtype);
                 lost.resize(lost.len().max(sums.rows), false);
-                let out = |s: &f64| !s.is_finite() || s.abs() < least;
+                let out = |s: &f64| s.abs() < least;
                 lost.iter_mut().zip(&sums.data).for_each(|(lost, s)| *lost |= out(s));
                 sums
             }

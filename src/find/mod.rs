@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `space`, `trace`, `emit` | layout operations as factors of axes: traced back, and laid out anew |
 //! | `join` | products over some keys and over others, put together by hand |
+//! | `kin` | what stands where attention would, but for the softmax |
 //! | `region`, `encode` | from a softmax back to QKᵀ and forward to PV; the operations between as a term |
 //! | `lang`, `rule`, `rules`, `solve` | the term's normal form by egg; each rule states its numerics class |
 //! | `cells`, `runs`, `values` | what the elements of a mask can be for every input, in memory linear in the rows |
@@ -34,6 +35,7 @@ mod explicit;
 mod fills;
 mod items;
 mod join;
+mod kin;
 mod lang;
 mod masks;
 #[cfg(test)]
@@ -74,7 +76,7 @@ pub enum Numerics {
     Rounding,
     /// A more precise type on the way.
     MorePrecision,
-    /// Different only where a value is not finite, or where no row can be empty.
+    /// Different only where a value is not finite or a sum of exponentials underflows, or where no row can be empty.
     Domain,
 }
 
@@ -234,6 +236,7 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> Found
     let mut solver = Solver::default();
     let mut attentions = vec![];
     let mut missed = vec![];
+    let mut explained = HashSet::new();
     let mut changed = false;
     for id in candidates(graph, &order) {
         let explicit = matches!(graph.op(id), Op::Attention(_));
@@ -249,6 +252,7 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> Found
             let name = label(graph, id);
             (done, vec![name.clone()], name)
         } else {
+            explained.extend(region::products(graph, &order, id));
             match written_out(&mut cx, &order, &mut constants, &mut solver, id) {
                 Ok((mut done, region)) => {
                     if region.nodes.iter().any(|n| joined.contains(n)) {
@@ -267,7 +271,7 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> Found
                     (done, nodes, name)
                 }
                 Err(Fail::Miss(reason)) => {
-                    missed.push(Miss { at: label(graph, id), reason });
+                    missed.push((id, Miss { at: label(graph, id), reason }));
                     continue;
                 }
                 Err(Fail::NotAttention | Fail::Swapped) => continue,
@@ -286,6 +290,9 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> Found
             refused: None,
         });
     }
+    missed.extend(kin::kin(graph, &order, &explained));
+    missed.sort_by_key(|(id, _)| order.place(*id));
+    let missed = missed.into_iter().map(|(_, miss)| miss).collect();
     if !changed {
         return Found { graph: graph.clone(), attentions, missed, guards: vec![], work: solver.work };
     }

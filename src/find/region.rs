@@ -260,7 +260,8 @@ pub(super) fn is_anchor(graph: &Graph, id: OpId) -> bool {
     }
 }
 
-fn passes(op: &Op) -> bool {
+/// Whether a region may hold it between QKᵀ and PV.
+pub(super) fn passes(op: &Op) -> bool {
     matches!(
         op,
         Op::Unary(_)
@@ -326,6 +327,21 @@ fn contraction_ahead(graph: &Graph, order: &Order, id: OpId) -> Option<OpId> {
     None
 }
 
+/// PV, where the region ends, and the value behind which QKᵀ is. Where the sum divides after PV, the region ends there.
+fn around(graph: &Graph, order: &Order, anchor: OpId) -> Option<(OpId, OpId, ValueId)> {
+    if let Some((pv, exponentials)) = divided_after(graph, anchor) {
+        return Some((pv, anchor, exponentials));
+    }
+    let pv = contraction_ahead(graph, order, anchor)?;
+    Some((pv, pv, dividend(graph, anchor).unwrap_or(graph.operands(anchor)[0])))
+}
+
+/// The products before and behind a softmax, whether or not they are those of an attention.
+pub(super) fn products(graph: &Graph, order: &Order, anchor: OpId) -> Vec<OpId> {
+    let Some((pv, _, from)) = around(graph, order, anchor) else { return vec![] };
+    [vec![pv], contractions_behind(graph, from)].concat()
+}
+
 /// The region around a softmax.
 pub(super) fn region(
     graph: &Graph,
@@ -336,15 +352,7 @@ pub(super) fn region(
     if !order.live.contains(&anchor) {
         return Err(Fail::NotAttention);
     }
-    // Where the sum divides after PV, the region ends there.
-    let (pv, last, from) = match divided_after(graph, anchor) {
-        Some((pv, exponentials)) => (pv, anchor, exponentials),
-        None => {
-            let Some(pv) = contraction_ahead(graph, order, anchor) else { return Err(Fail::NotAttention) };
-            let from = dividend(graph, anchor).unwrap_or(graph.operands(anchor)[0]);
-            (pv, pv, from)
-        }
-    };
+    let Some((pv, last, from)) = around(graph, order, anchor) else { return Err(Fail::NotAttention) };
     let mut first = None;
     for qk in contractions_behind(graph, from) {
         let x = graph.operands(qk);

@@ -30,6 +30,17 @@ pub(super) struct Rule {
 /// A side condition. `None`: the rule does not apply. `Some(x)`: it does, and `?n` is x.
 pub(super) type When = fn(&View<'_>) -> Option<f64>;
 
+/// What a number that is subtracted from scores may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Least {
+    /// Not below any of them.
+    Scores,
+    /// About their maximum, or a choice of that and a small number.
+    Any,
+    /// As low as their mean or their minimum, for none of them is a fill.
+    Mean,
+}
+
 /// What a side condition may look at.
 pub(super) struct View<'a> {
     pub(super) egraph: &'a EGraph<Term, Facts>,
@@ -79,7 +90,28 @@ impl View<'_> {
         self.fact(x).score.then_some(0.0).and(self.of_rows(m))?;
         let id = |name: &str| self.subst[name.parse::<Var>().expect("names of variables begin with ?")];
         let under = self.unmasked(id(x));
-        self.is_peak(&under, self.fact(x).plain, id(m), 0).then_some(0.0)
+        let least = if self.fact(x).plain { Least::Mean } else { Least::Any };
+        self.is_peak(&under, least, id(m), 0).then_some(0.0)
+    }
+
+    /// Whether `m` is a number a row that is not below any of `x`: no exponential of x − m is above 1.
+    pub(super) fn crest(&self, x: &str, m: &str) -> Option<f64> {
+        self.peak(x, m)?;
+        let id = |name: &str| self.subst[name.parse::<Var>().expect("names of variables begin with ?")];
+        // Masks only take scores away.
+        let mut under = vec![self.egraph.find(id(x))];
+        let mut next = 0;
+        while let Some(&at) = under.get(next) {
+            next += 1;
+            for node in &self.egraph[at].nodes {
+                if let Term::Keep([y, _]) = node
+                    && !under.contains(&self.egraph.find(*y))
+                {
+                    under.push(self.egraph.find(*y));
+                }
+            }
+        }
+        self.is_peak(&under, Least::Scores, id(m), 0).then_some(0.0)
     }
 
     /// The classes of the scores `x` before masks and biases.
@@ -110,17 +142,19 @@ impl View<'_> {
         all
     }
 
-    fn is_peak(&self, under: &[Id], plain: bool, m: Id, depth: usize) -> bool {
+    fn is_peak(&self, under: &[Id], least: Least, m: Id, depth: usize) -> bool {
         // Guards in guards; classes may hold themselves.
         const DEEPEST: usize = 4;
         let small = |y: &Id| self.egraph[*y].data.number.is_some_and(|n| n.get().abs() <= 1e4);
-        let peak = |y: &Id| depth < DEEPEST && self.is_peak(under, plain, *y, depth + 1);
+        let peak = |y: &Id| depth < DEEPEST && self.is_peak(under, least, *y, depth + 1);
         let of = |y: &Id| under.contains(&self.egraph.find(*y));
         self.egraph[m].nodes.iter().any(|node| match node {
             Term::RowMax([y]) | Term::RowMaxOrZero([y]) => of(y),
             // Of finite scores without a fill.
-            Term::RowMean([y]) | Term::RowMin([y]) => plain && self.egraph.find(*y) == under[0],
-            Term::Where([_, a, b]) => {
+            Term::RowMean([y]) | Term::RowMin([y]) => {
+                least == Least::Mean && self.egraph.find(*y) == under[0]
+            }
+            Term::Where([_, a, b]) if least != Least::Scores => {
                 (small(a) || peak(a)) && (small(b) || peak(b)) && !(small(a) && small(b))
             }
             Term::Max([a, b]) => {

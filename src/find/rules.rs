@@ -270,19 +270,20 @@ rules! {
     "exp(x − m) over its sum is softmax, whatever finite number m is for a row";
     |d| { let (x, m) = d.shift(true); d.scores(&format!("(div (exp (sub {x} {m})) (rsum (exp (sub {x} {m}))))")) };
 
-    "exp-of-log-softmax" Domain "(exp (sub ?x (log (rsum (exp ?x)))))" => "(div (exp ?x) (rsum (exp ?x)))"
-        if |v| v.fact("?x").score.then_some(0.0);
+    // Where the sum overflows, its logarithm makes a finite 0: the shift must not be below any score.
+    "exp-of-log-softmax" Domain "(exp (sub (sub ?x ?m) (log (rsum (exp (sub ?x ?m))))))" => "(softmax ?x)"
+        if |v| v.crest("?x", "?m");
     "exp(x − ln Σ exp(x)) is exp(x) over its sum";
-    |d| d.scores("(exp (sub (qk $0 $1) (log (rsum (exp (qk $0 $1))))))");
+    |d| { let (x, m) = d.shift(false); d.scores(&format!("(exp (sub (sub {x} {m}) (log (rsum (exp (sub {x} {m}))))))")) };
 
     // Not beside a finite fill, which loses the logarithm: that is asked where the fill is known.
     "exp-less-lse" Domain "(exp (sub ?x (add ?m (log (rsum (exp (sub ?x ?m)))))))" => "(softmax ?x)"
-        if |v| v.peak("?x", "?m");
+        if |v| v.crest("?x", "?m");
     "exp(x − lse) is softmax";
     |d| { let (x, m) = d.shift(false); d.scores(&format!("(exp (sub {x} (add {m} (log (rsum (exp (sub {x} {m})))))))")) };
 
     "exp-less-sum" Domain "(exp (sub ?x (add (log (rsum (exp (sub ?x ?m)))) ?m)))" => "(softmax ?x)"
-        if |v| v.peak("?x", "?m");
+        if |v| v.crest("?x", "?m");
     "exp(x − lse) is softmax";
     |d| { let (x, m) = d.shift(false); d.scores(&format!("(exp (sub {x} (add (log (rsum (exp (sub {x} {m})))) {m})))")) };
 

@@ -318,6 +318,11 @@ fn obstacle(best: &RecExpr<Term>) -> String {
                     name_of(child(b))
                 );
             }
+            Term::Log([a]) if matches!(child(a), Term::RowSum([e]) if matches!(child(e), Term::Exp(_))) => {
+                return "the logarithm of a sum of exp is subtracted, from which no maximum was taken before: where the sum overflows \
+                        that makes zeros, not a softmax"
+                    .into();
+            }
             Term::Mul([a, b]) if matches!((child(a), child(b)), (Term::Exp(_), Term::Leaf(_))) => {
                 return format!("exp is multiplied by {}, which is not known to be 0 or 1", child(b));
             }
@@ -346,7 +351,7 @@ fn obstacle(best: &RecExpr<Term>) -> String {
             let what = if plain { "scores" } else { "masked scores" };
             return format!("{} of the {what} is not understood", name_of(node));
         }
-        if !done(node) && !matches!(node, Term::Pv(_)) && over(&done) {
+        if !matches!(node, Term::Pv(_)) && over(&done) {
             return format!("{} of the probabilities is not understood", name_of(node));
         }
     }

@@ -1,0 +1,139 @@
+//! Kin of attention: products of values with weights that came of products of queries and keys, but of no softmax.
+//!
+//! In: a graph, and the products that a softmax or its spelling explains. Out: a near miss for each other pair of products that
+//! stand as QKᵀ and PV do: a sigmoid in the softmax's place, linear attention, exponentials that are merged by hand.
+
+use super::Miss;
+use super::region::{Order, label, passes};
+use crate::ir::{Binary, Graph, Op, OpId, Unary, ValueId};
+use std::collections::{BTreeSet, HashSet, VecDeque};
+
+/// Most operations that are looked at behind one product.
+const SEARCH_LIMIT: usize = 128;
+
+/// Near misses in topological order, each with the place of its product. `explained`: products on either side of a softmax.
+pub(super) fn kin(graph: &Graph, order: &Order, explained: &HashSet<OpId>) -> Vec<(OpId, Miss)> {
+    let mut all = vec![];
+    for pv in graph.ops() {
+        if !order.is_live(pv) || explained.contains(&pv) || !of_inputs(graph, order, pv) {
+            continue;
+        }
+        let weights = graph.operands(pv).into_iter().find_map(|p| weights(graph, order, explained, pv, p));
+        if let Some((qk, between)) = weights {
+            let reason = reason(graph, qk, &between);
+            all.push((pv, Miss { at: label(graph, pv), reason }));
+        }
+    }
+    all
+}
+
+/// Whether it is a product of floating numbers that both come of inputs, not of weights.
+fn of_inputs(graph: &Graph, order: &Order, id: OpId) -> bool {
+    let x = graph.operands(id);
+    matches!(graph.op(id), Op::Contract(_))
+        && x.iter().all(|&v| order.is_dynamic(v) && !looked_up(graph, order, v))
+        && graph.ty(x[0]).dtype.is_float()
+}
+
+/// Whether it is made of weights that an input chooses, as an expert's are.
+fn looked_up(graph: &Graph, order: &Order, v: ValueId) -> bool {
+    let mut at = v;
+    for _ in 0..SEARCH_LIMIT {
+        let x = graph.operands(at.op);
+        match graph.op(at.op) {
+            Op::Gather { .. } | Op::GatherNd { .. } if !order.is_dynamic(x[0]) => return true,
+            Op::Reshape(_) | Op::Permute(_) | Op::Broadcast(_) | Op::Slice { .. } | Op::Cast(_) => at = x[0],
+            Op::Unary(_) => at = x[0],
+            Op::Binary(_) => match (order.is_dynamic(x[0]), order.is_dynamic(x[1])) {
+                (true, false) => at = x[0],
+                (false, true) => at = x[1],
+                _ => return false,
+            },
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// The product of which `p` is made element by element, and the names of what was done to it, if `pv` sums over an axis that
+/// only one operand of that product has.
+fn weights(
+    graph: &Graph,
+    order: &Order,
+    explained: &HashSet<OpId>,
+    pv: OpId,
+    p: ValueId,
+) -> Option<(OpId, BTreeSet<&'static str>)> {
+    let mut between = BTreeSet::new();
+    let mut found = None;
+    let mut seen = HashSet::new();
+    let mut queue = VecDeque::from([p]);
+    while let Some(v) = queue.pop_front() {
+        if !seen.insert(v) {
+            continue;
+        }
+        if seen.len() > SEARCH_LIMIT {
+            return None;
+        }
+        match graph.op(v.op) {
+            Op::Softmax { .. } => return None,
+            Op::Contract(_) if found.is_none() && of_inputs(graph, order, v.op) => found = Some(v.op),
+            op if passes(op) => {
+                let whole = graph.ty(v).elements() >= graph.ty(p).elements();
+                if let Some(name) = function(op).filter(|_| whole) {
+                    between.insert(name);
+                }
+                queue.extend(graph.operands(v.op));
+            }
+            _ => {}
+        }
+    }
+    let qk = found.filter(|id| !explained.contains(id))?;
+    let (Op::Contract(inner), Op::Contract(outer)) = (graph.op(qk), graph.op(pv)) else { return None };
+    let whole = graph.ty(graph.result(qk)).elements() == graph.ty(p).elements();
+    let extents = |letters: &str, v: ValueId, pick: &dyn Fn(char) -> bool| -> Vec<usize> {
+        letters.chars().zip(&graph.ty(v).shape).filter(|(l, _)| pick(*l)).map(|(_, &e)| e).collect()
+    };
+    let x = graph.operands(qk);
+    let keys = [
+        extents(&inner.lhs, x[0], &|l| !inner.rhs.contains(l)),
+        extents(&inner.rhs, x[1], &|l| !inner.lhs.contains(l)),
+    ]
+    .concat();
+    let y = graph.operands(pv);
+    let letters = if y[0] == p { &outer.lhs } else { &outer.rhs };
+    let summed = extents(letters, p, &|l| !outer.out.contains(l));
+    let product: usize = summed.iter().product();
+    (whole && product > 1 && (keys.contains(&product) || summed.iter().any(|e| keys.contains(e))))
+        .then_some((qk, between))
+}
+
+/// The name of an operation that is more than a factor, an addend, a mask or a layout.
+fn function(op: &Op) -> Option<&'static str> {
+    match op {
+        Op::Unary(Unary::Neg | Unary::Not) | Op::Select => None,
+        Op::Unary(u) => Some(u.name()),
+        Op::Binary(b @ (Binary::Max | Binary::Min | Binary::Pow)) => Some(b.name()),
+        _ => None,
+    }
+}
+
+fn reason(graph: &Graph, qk: OpId, between: &BTreeSet<&'static str>) -> String {
+    let qk = label(graph, qk);
+    if between.contains("exp") {
+        return format!(
+            "exponentials of {qk} are multiplied by values, and what divides them is not their sum over all keys; parts that are merged \
+             by hand are put together only where nothing rescales them"
+        );
+    }
+    if between.is_empty() {
+        return format!(
+            "no softmax stands between {qk} and this product: linear attention, which the ring does not split"
+        );
+    }
+    let names: Vec<&str> = between.iter().copied().collect();
+    format!(
+        "{} stands between {qk} and this product where a softmax would: another attention",
+        names.join(", ")
+    )
+}
