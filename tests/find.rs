@@ -16,6 +16,8 @@ mod kinds;
 mod limits;
 #[path = "find/models.rs"]
 mod models;
+#[path = "find/names.rs"]
+mod names;
 #[path = "find/sizes.rs"]
 mod sizes;
 #[path = "find/spellings.rs"]

@@ -29,8 +29,11 @@ impl Band {
 
     /// The narrowest band that shows in rows of which each keeps a range of `keys` keys, its end excluded, and whether it is
     /// all that they say. A bound shows if every row that keeps a key goes right up to it; of several bands that say the
-    /// same, this is one without a bound that nothing shows.
+    /// same, this is one without a bound that nothing shows. A single row shows no bound that moves with it.
     pub(super) fn fit(ranges: &[Option<(usize, usize)>], keys: usize) -> (Band, bool) {
+        if let [one] = ranges {
+            return (Band::default(), *one == Band::default().range(0, keys));
+        }
         let mut band = Band::default();
         let (mut first_live, mut last_live) = (None, None);
         let rows = ranges.len();
@@ -73,26 +76,43 @@ impl Band {
         (Band { low: band.low.filter(|_| low_shows), high: band.high.filter(|_| high_shows) }, false)
     }
 
-    /// The band as terms of a mask over `q_len` × `kv_len`.
+    /// The band as terms of a mask over `q_len` × `kv_len`: of several readings the one that a reader expects. Rows are the last
+    /// of the keys, or else the first. Causal comes before a window that reaches as far behind the row as before it, whose
+    /// one bound need not show, and that before any other.
     pub(super) fn terms(self, q_len: usize, kv_len: usize) -> Vec<Term> {
-        // Where a row's own key stands if the rows are the last of the keys.
-        let own = (kv_len as i64 - q_len as i64).max(0);
+        let (rows, keys) = (q_len as i64, kv_len as i64);
+        // Where row 0 stands if the rows are the last of the keys.
+        let own = (keys - rows).max(0);
         let gap = |a: i64, b: i64| u64::try_from(a - b).ok();
+        let window = |at: i64, low: Option<i64>, high: Option<i64>| {
+            let (left, right) = (low.and_then(|l| gap(at, l)), high.and_then(|h| gap(h, at)));
+            vec![Term::Window { left, right, offset: at }]
+        };
+        // The bounds as far from `at` as each other; one that is not there must not bind, and rows that begin before the keys
+        // are not taken for it.
+        let even = |at: i64| {
+            let (low, high) = match (self.low, self.high) {
+                (Some(l), Some(h)) => (l, h),
+                _ if at < 0 => return None,
+                (Some(l), None) => (l, 2 * at - l),
+                (None, h) => (2 * at - h?, h?),
+            };
+            let shows = self.low.is_none() && low > 1 - rows || self.high.is_none() && high < keys - 1;
+            (low < at && low + high == 2 * at && !shows).then(|| window(at, Some(low), Some(high)))
+        };
         match (self.low, self.high) {
             (None, None) => vec![],
-            (None, Some(h)) => vec![Term::Causal { offset: h }],
-            (Some(l), None) => {
-                let offset = own.max(l);
-                vec![Term::Window { left: gap(offset, l), right: None, offset }]
-            }
-            (Some(l), Some(h)) if l <= own && own < h => {
-                vec![Term::Window { left: gap(own, l), right: gap(h, own), offset: own }]
-            }
-            (Some(l), Some(h)) if l <= h => {
-                vec![Term::Window { left: gap(h, l), right: Some(0), offset: h }]
-            }
-            (Some(l), Some(h)) => {
+            (None, Some(h)) if h <= own => vec![Term::Causal { offset: h }],
+            (Some(l), Some(h)) if l > h => {
                 vec![Term::Causal { offset: h }, Term::Window { left: Some(0), right: None, offset: l }]
+            }
+            (Some(_), Some(h)) if h == own || h == 0 => window(h, self.low, self.high),
+            (low, high) => {
+                [own, keys - rows, 0].into_iter().find_map(even).unwrap_or_else(|| match (low, high) {
+                    (None, Some(h)) => vec![Term::Causal { offset: h }],
+                    (Some(_), Some(h)) if h < own => window(h, low, high),
+                    (l, _) => window(l.map_or(own, |l| own.max(l)), low, high),
+                })
             }
         }
     }
@@ -126,7 +146,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_band_is_found_again(
-            q in 1usize..9, k in 1usize..9,
+            q in 2usize..9, k in 1usize..9,
             low in proptest::option::of(-9i64..9), high in proptest::option::of(-9i64..9),
         ) {
             let band = Band { low, high };
@@ -147,8 +167,9 @@ mod tests {
                 for (i, j) in (0..q).flat_map(|i| (0..k).map(move |j| (i, j))) {
                     prop_assert_eq!(mask.keeps(0, i, j), keeps(i, j));
                 }
+                // The same words again for what they say.
                 let again = mask.terms.iter().filter_map(Band::of).fold(Band::default(), Band::and);
-                prop_assert_eq!(again, found);
+                prop_assert_eq!(again.terms(q, k), mask.terms);
             } else {
                 prop_assert!(low.is_some() && high.is_some());
             }

@@ -62,6 +62,7 @@ use lang::{Facts, Leaf, LeafFacts, Term};
 use masks::Context;
 use region::{Fail, Order, Region, label};
 use rewrite::Rewritten;
+use rows::Kin;
 use solve::Solver;
 use std::collections::HashSet;
 
@@ -156,6 +157,8 @@ pub struct FoundAttention {
     pub name: String,
     /// Whether the rows of q, k and v come from one sequence axis.
     pub is_self: bool,
+    /// Whether it is a step of decoding: self-attention of a single row, all others of whose sequence are past keys.
+    pub is_step: bool,
     /// Whether it was one operator in the source, not written out.
     pub explicit: bool,
     /// Source nodes of the region: QKᵀ, softmax, PV, or the one operator.
@@ -279,11 +282,12 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> Found
         };
         changed |= done.op != id;
         let x = g.operands(done.op);
-        let is_self = origins.meet(&g, &order, [(x[0], 2), (x[1], 2), (x[2], 2)]);
+        let kin = origins.kin(&g, &order, [(x[0], 2), (x[1], 2), (x[2], 2)]);
         attentions.push(FoundAttention {
             op: done.op,
             name,
-            is_self,
+            is_self: kin != Kin::Other,
+            is_step: kin == Kin::Step,
             explicit,
             nodes,
             applied: done.applied,

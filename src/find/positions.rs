@@ -32,6 +32,9 @@ impl Said {
     /// What is all that the rows of each batch entry keep of `keys` keys; one entry if all are the same.
     pub(super) fn fit(entries: &[Rows], keys: usize) -> Option<Said> {
         let (first, others) = entries.split_first()?;
+        if first.len() == 1 {
+            return Some(Said::of_single_rows(entries, keys));
+        }
         if others.iter().all(|rows| rows == first) {
             return Said::of_one(first, keys);
         }
@@ -48,6 +51,20 @@ impl Said {
         let own = each.into_iter().map(|s| if shared { s.more } else { s.terms(first.len(), keys) });
         let batch = Term::Batch { entries: own.collect() };
         Some(Said { band: if shared { band } else { Band::default() }, more: vec![batch] })
+    }
+
+    /// The same of a single row: whether a bound would move with it does not show, so that it is one of the keys.
+    fn of_single_rows(entries: &[Rows], keys: usize) -> Said {
+        let kept = |rows: &Rows| match rows[0] {
+            Some((0, end)) if end == keys => vec![],
+            range => {
+                vec![range.map_or(Term::Keys { start: 0, end: 0 }, |(start, end)| Term::Keys { start, end })]
+            }
+        };
+        let all: Vec<Vec<Term>> = entries.iter().map(kept).collect();
+        let same = all.iter().all(|e| *e == all[0]);
+        let more = if same { all[0].clone() } else { vec![Term::Batch { entries: all.into() }] };
+        Said { band: Band::default(), more }
     }
 
     fn of_one(rows: &Rows, keys: usize) -> Option<Said> {

@@ -3,7 +3,7 @@
 use super::{FoundAttention, Numerics};
 use crate::ir::infer::attention_sizes;
 use crate::ir::{Attention, DType, Graph, Op};
-use crate::mask::{Fill, Term};
+use crate::mask::{Fill, Mask, Term};
 use serde::Serialize;
 
 /// One entry of `find --json`; the names are the contract's.
@@ -29,7 +29,7 @@ pub struct AttentionRecord {
     pub kv_len: usize,
     /// Factor on q·k.
     pub scale: f64,
-    /// Whether no row sees a key beyond its own.
+    /// Whether no row sees a key beyond its own; the only row of a step of decoding never does.
     pub causal: bool,
     /// Position of query row 0 among the keys.
     pub query_offset: Offset,
@@ -80,6 +80,17 @@ fn placed<'a>(terms: impl Iterator<Item = &'a Term>) -> (Option<[i64; 2]>, i64) 
     (window, offset)
 }
 
+/// The same of a step of decoding: its row stands at the last key that it keeps.
+fn stepped(mask: &Mask, entry: usize, keys: usize) -> (Option<[i64; 2]>, i64) {
+    let (low, high) = mask.keys_of(entry, 0);
+    let end = keys as i128 - 1;
+    let (first, last) = (low.max(0), high.min(end));
+    if first > last {
+        return (None, end as i64);
+    }
+    ((first > 0).then_some([(last - first) as i64, 0]), last as i64)
+}
+
 /// The figures of an attention in the graph that `find` gave.
 pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
     let plain = Attention::plain(1.0, DType::F32);
@@ -90,7 +101,12 @@ pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
         _ => None,
     };
     let size = |f: fn(crate::ir::AttentionSizes) -> usize| sizes.map_or(0, f);
-    let (windows, offsets): (Vec<_>, Vec<_>) = attention.mask.each_entry().map(placed).unzip();
+    let mask = &attention.mask;
+    let (windows, offsets): (Vec<_>, Vec<_>) = if found.is_step {
+        (0..mask.entries()).map(|entry| stepped(mask, entry, size(|s| s.kv_len))).unzip()
+    } else {
+        mask.each_entry().map(placed).unzip()
+    };
     let same = |all: &[i64]| all.iter().all(|o| *o == all[0]);
     let query_offset = if same(&offsets) { Offset::All(offsets[0]) } else { Offset::Each(offsets) };
     let window = windows[0].filter(|w| windows.iter().all(|o| o == &Some(*w)));
@@ -107,7 +123,7 @@ pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
         q_len: size(|s| s.q_len),
         kv_len: size(|s| s.kv_len),
         scale: attention.scale,
-        causal: attention.mask.is_causal(),
+        causal: found.is_step || mask.is_causal(),
         query_offset,
         window,
         softcap: attention.softcap,

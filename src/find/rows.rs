@@ -31,32 +31,50 @@ type Set = Rc<[usize]>;
 /// Runs of rows of the same origins: where each ends, and these.
 type Runs = Rc<[(usize, Set)]>;
 
+/// What the rows of queries are to those of keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kin {
+    /// Of another sequence, or not known to be of one.
+    Other,
+    /// Of the same sequence.
+    Own,
+    /// The same, and a single row whose sequence has no others but those that are keys already: a step of decoding.
+    Step,
+}
+
 /// Origins of the row axes seen so far.
 #[derive(Default)]
 pub(super) struct Origins {
     numbers: HashMap<Origin, usize>,
-    /// Of each origin whether it depends on inputs.
-    dynamic: Vec<bool>,
+    /// Of each origin whether it depends on inputs, and whether it is several rows.
+    facts: Vec<(bool, bool)>,
     known: HashMap<Row, Runs>,
 }
 
 impl Origins {
-    /// Whether the rows of q, k and v, given as axes, come from one sequence axis.
-    pub(super) fn meet(&mut self, graph: &Graph, order: &Order, axes: [(ValueId, usize); 3]) -> bool {
-        let [q, k, v] = axes.map(|(v, a)| self.of(graph, order, row(graph, v, a)));
-        let mut both = spans(&k).flat_map(|(a, b, k)| {
+    /// What the rows of q are to those of k and v, all given as axes.
+    pub(super) fn kin(&mut self, graph: &Graph, order: &Order, axes: [(ValueId, usize); 3]) -> Kin {
+        let rows = axes.map(|(v, a)| row(graph, v, a));
+        let [q, k, v] = rows.map(|row| self.of(graph, order, row));
+        let both = spans(&k).flat_map(|(a, b, k)| {
             spans(&v).filter(move |&(c, d, _)| a < d && c < b).map(move |(_, _, v)| (k, v))
         });
-        both.any(|(k, v)| q.iter().any(|(_, q)| self.same(q, k, v)))
+        let kins = both.flat_map(|(k, v)| q.iter().map(|(_, q)| self.runs_kin(q, k, v)));
+        let may_step = rows[0].extent == 1 && rows[1].extent > 1;
+        kins.max().unwrap_or(Kin::Other).min(if may_step { Kin::Step } else { Kin::Own })
     }
 
-    /// Whether rows of these origins are of one sequence.
-    fn same(&self, q: &[usize], k: &[usize], v: &[usize]) -> bool {
+    /// The same of rows of these origins.
+    fn runs_kin(&self, q: &[usize], k: &[usize], v: &[usize]) -> Kin {
         let shared: Vec<usize> = k.iter().copied().filter(|o| v.contains(o)).collect();
-        let is_dynamic = |o: &usize| self.dynamic[*o];
-        let mut memory = shared.iter().filter(|o| is_dynamic(o)).peekable();
-        let some = memory.peek().is_some() && q.iter().any(is_dynamic);
-        some && (memory.all(|o| q.contains(o)) || q.iter().all(|o| shared.contains(o)))
+        let is_dynamic = |o: &&usize| self.facts[**o].0;
+        let mut memory = shared.iter().filter(is_dynamic).peekable();
+        let some = memory.peek().is_some() && q.iter().any(|o| is_dynamic(&o));
+        if !some || !(memory.all(|o| q.contains(o)) || q.iter().all(|o| shared.contains(o))) {
+            return Kin::Other;
+        }
+        let several = shared.iter().filter(is_dynamic).any(|o| q.contains(o) && self.facts[*o].1);
+        if several { Kin::Own } else { Kin::Step }
     }
 
     fn of(&mut self, graph: &Graph, order: &Order, start: Row) -> Runs {
@@ -77,11 +95,14 @@ impl Origins {
             let runs = if graph.ty(at.value).dtype == DType::Bool {
                 [(at.extent, Set::from([]))].into()
             } else if sources.is_empty() {
-                let own = self.number(Origin::Axis(at), dynamic);
+                let own = self.number(Origin::Axis(at), dynamic, at.extent);
                 [(at.extent, Set::from([own]))].into()
             } else {
                 let is_attention = matches!(graph.op(op), Op::Attention(_));
-                let own = is_attention.then(|| Set::from([self.number(Origin::Attention(op), true)]));
+                let own = is_attention.then(|| {
+                    let rows = graph.ty(at.value).shape[2];
+                    Set::from([self.number(Origin::Attention(op), true, rows)])
+                });
                 self.put_together(at.extent, &sources, own.as_ref())
             };
             self.known.insert(at, runs);
@@ -118,11 +139,11 @@ impl Origins {
         runs.into()
     }
 
-    fn number(&mut self, origin: Origin, dynamic: bool) -> usize {
-        let next = self.dynamic.len();
+    fn number(&mut self, origin: Origin, dynamic: bool, rows: usize) -> usize {
+        let next = self.facts.len();
         let n = *self.numbers.entry(origin).or_insert(next);
         if n == next {
-            self.dynamic.push(dynamic);
+            self.facts.push((dynamic, rows > 1));
         }
         n
     }

@@ -1,5 +1,5 @@
 //! Whether the rows of queries, keys and values come from one sequence: case files whose first line says the kind of each
-//! attention, in order.
+//! attention, in order; `step` is self-attention of one row whose others are past keys.
 
 use annulus::find::report::record;
 use annulus::find::{FindOptions, find};
@@ -13,7 +13,14 @@ fn each_attention_is_of_the_kind_that_its_case_says() {
         let text = std::fs::read_to_string(&path).unwrap();
         let graph = parse(&text).unwrap_or_else(|e| panic!("{}\n{e}", path.display()));
         let found = find(&graph, &FindOptions::default());
-        let kinds: Vec<&str> = found.attentions.iter().map(|a| record(&found.graph, a).kind).collect();
+        let kind = |a| {
+            let r = record(&found.graph, a);
+            if a.is_step {
+                assert_eq!((r.kind, r.causal), ("self", true))
+            }
+            if a.is_step { "step" } else { r.kind }
+        };
+        let kinds: Vec<&str> = found.attentions.iter().map(kind).collect();
         let said: Vec<&str> =
             text[3..].split(':').next().unwrap().split(' ').filter(|k| !k.is_empty()).collect();
         for kind in &said {
