@@ -1,10 +1,8 @@
-//! What kind of bias an additive tensor is, by its elements.
+//! What kind of bias an additive tensor is, by its elements. One that masks is none: see [`added`](super::added).
 
-use super::items::HUGE;
+use super::items::SMALL_BIAS;
 use super::points::Points;
-use super::trace::splat;
-use crate::eval::Constants;
-use crate::ir::{Binary, Graph, Op, Unary, ValueId};
+use crate::ir::{Graph, ValueId};
 
 /// Relative error within which steps are one slope.
 const SLOPE: f64 = 1e-3;
@@ -45,43 +43,6 @@ pub(super) fn kind(graph: &Graph, bias: ValueId) -> &'static str {
     }
 }
 
-/// Whether each of its numbers is 0 or too large to be anything but a mask: a huge number times whole numbers. What
-/// those are may depend on inputs: (1 − m)·finfo.min for integers m.
-pub(super) fn masks(graph: &Graph, bias: ValueId) -> bool {
-    let mut constants = Constants::default();
-    let mut v = bias;
-    for _ in 0..LOOK {
-        let x = graph.operands(v.op);
-        match graph.op(v.op) {
-            Op::Reshape(_) | Op::Permute(_) | Op::Broadcast(_) | Op::Slice { .. } => v = x[0],
-            Op::Binary(Binary::Mul) => {
-                let mut huge =
-                    |v| splat(graph, &mut constants, v).is_some_and(|c| c.abs() >= -HUGE && c.is_finite());
-                return (huge(x[1]) && whole(graph, x[0], 0)) || (huge(x[0]) && whole(graph, x[1], 0));
-            }
-            _ => return false,
-        }
-    }
-    false
-}
-
-/// Whether every element is a whole number, whatever the inputs are.
-fn whole(graph: &Graph, v: ValueId, depth: usize) -> bool {
-    let x = graph.operands(v.op);
-    let all = || x.iter().all(|&o| whole(graph, o, depth + 1));
-    !graph.ty(v).dtype.is_float()
-        || (depth < 16
-            && match graph.op(v.op) {
-                Op::Cast(_) => whole(graph, x[0], depth + 1),
-                Op::Constant(c) => {
-                    c.data.as_ref().is_some_and(|t| t.to_f64().iter().all(|x| x.fract() == 0.0))
-                }
-                Op::Binary(Binary::Add | Binary::Sub | Binary::Mul) | Op::Unary(Unary::Neg) => all(),
-                Op::Reshape(_) | Op::Permute(_) | Op::Broadcast(_) | Op::Slice { .. } => all(),
-                _ => false,
-            })
-}
-
 /// Numbers below `n`, evenly spread, the first and the last among them.
 fn spread(n: usize) -> impl Iterator<Item = usize> + Clone {
     let count = n.min(LOOK);
@@ -93,7 +54,7 @@ type Pair = (usize, usize, usize);
 
 /// The elements at both places of each pair; a masked one is none.
 fn both(points: &mut Points<'_>, v: ValueId, pairs: &[Pair]) -> Option<Vec<[Option<f64>; 2]>> {
-    let live = |x: f64| (x > HUGE && x.is_finite()).then_some(x);
+    let live = |x: f64| (x > -SMALL_BIAS && x.is_finite()).then_some(x);
     let first = points.at(v, &pairs.iter().map(|p| p.1).collect::<Vec<_>>())?;
     let second = points.at(v, &pairs.iter().map(|p| p.2).collect::<Vec<_>>())?;
     Some(first.into_iter().zip(second).map(|(a, b)| [live(a), live(b)]).collect())
@@ -148,6 +109,7 @@ mod tests {
         assert_eq!(of(|h, i, j| slope(h) * (j as f64 - i as f64)), "alibi");
         assert_eq!(of(|h, _, j| slope(h) * j as f64), "alibi");
         assert_eq!(of(|h, i, j| if j > i { -3.4e38 } else { slope(h) * j as f64 }), "alibi");
+        assert_eq!(of(|h, i, j| slope(h) * j as f64 - if j > i { 1e9 } else { 0.0 }), "alibi");
         assert_eq!(of(|h, i, j| ((j + 4 - i) * (j + 5 - i)) as f64 * slope(h)), "relative");
         assert_eq!(of(|_, i, j| (i * j) as f64), "tensor");
         assert_eq!(of(|_, _, _| 1.0), "relative");

@@ -14,7 +14,7 @@
 //! | `cells`, `runs`, `values` | what the elements of a mask can be for every input, in memory linear in the rows |
 //! | `items`, `fills`, `masks`, `order` | masks by evaluation: what they keep, and their fill |
 //! | `positions`, `band`, `documents` | the terms that rows of kept keys spell |
-//! | `points`, `bias` | what kind of bias it is, by its elements |
+//! | `points`, `bias`, `added` | what kind of bias it is, by its elements; or a mask of numbers that are added |
 //! | `rewrite`, `explicit` | the attention in PV's place; an operator that is one already, in the same normal form |
 //! | `rows`, `ways` | whether queries and keys come from one sequence |
 //! | [`report`] | the figures of the command line |
@@ -23,6 +23,7 @@
 //! heads where the graph only repeated them. No class of rewriting that is not admitted is used. The answer depends on
 //! nothing but the graph and the options: limits count nodes and rounds, never time.
 
+mod added;
 mod band;
 mod bias;
 mod cells;
@@ -57,7 +58,9 @@ mod values;
 mod ways;
 
 use crate::eval::Constants;
+use crate::ir::infer::attention_sizes;
 use crate::ir::{DType, Graph, Op, OpId, Tensor, ValueId};
+use crate::mask;
 use lang::{Facts, Leaf, LeafFacts, Term};
 use masks::Context;
 use region::{Fail, Order, Region, label};
@@ -159,6 +162,8 @@ pub struct FoundAttention {
     pub is_self: bool,
     /// Whether it is a step of decoding: self-attention of a single row, all others of whose sequence are past keys.
     pub is_step: bool,
+    /// If its bias is no bias but a mask, of numbers that are added: what positions say of it.
+    pub added: Option<Vec<mask::Term>>,
     /// Whether it was one operator in the source, not written out.
     pub explicit: bool,
     /// Source nodes of the region: QKᵀ, softmax, PV, or the one operator.
@@ -281,6 +286,7 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> Found
             }
         };
         changed |= done.op != id;
+        let added = added_mask(&mut cx, done.op);
         let x = g.operands(done.op);
         let kin = origins.kin(&g, &order, [(x[0], 2), (x[1], 2), (x[2], 2)]);
         attentions.push(FoundAttention {
@@ -288,6 +294,7 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> Found
             name,
             is_self: kin != Kin::Other,
             is_step: kin == Kin::Step,
+            added,
             explicit,
             nodes,
             applied: done.applied,
@@ -303,6 +310,15 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> Found
     g.remove_dead();
     debug_assert_eq!(crate::ir::verify::verify(&g), Ok(()), "find breaks the graph");
     Found { graph: g, attentions, missed, guards, work: solver.work }
+}
+
+/// What positions say of an attention's bias, if that is a mask.
+fn added_mask(cx: &mut Context<'_>, attention: OpId) -> Option<Vec<mask::Term>> {
+    let Op::Attention(a) = cx.graph.op(attention) else { return None };
+    let x = cx.graph.operands(attention);
+    let bias = *x.get(a.bias?)?;
+    let sizes = attention_sizes(cx.graph.ty(x[0]), cx.graph.ty(x[1]), cx.graph.ty(x[2])).ok()?;
+    added::mask(cx, sizes, bias)
 }
 
 /// Softmax operations and attention operators that an output needs, in topological order.

@@ -24,6 +24,13 @@ impl Said {
         }
     }
 
+    /// Both at once.
+    pub(super) fn and(&mut self, other: &Said) {
+        self.band = self.band.and(other.band);
+        let new: Vec<Term> = other.more.iter().filter(|t| !self.more.contains(t)).cloned().collect();
+        self.more.extend(new);
+    }
+
     /// As terms of a mask over `q_len` × `kv_len`.
     pub(super) fn terms(&self, q_len: usize, kv_len: usize) -> Vec<Term> {
         [self.band.terms(q_len, kv_len), self.more.clone()].concat()

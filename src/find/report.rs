@@ -101,7 +101,9 @@ pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
         _ => None,
     };
     let size = |f: fn(crate::ir::AttentionSizes) -> usize| sizes.map_or(0, f);
-    let mask = &attention.mask;
+    let added = found.added.iter().flatten();
+    let terms = attention.mask.terms.iter().chain(added).cloned().collect();
+    let mask = &Mask { terms, fill: attention.mask.fill };
     let (windows, offsets): (Vec<_>, Vec<_>) = if found.is_step {
         (0..mask.entries()).map(|entry| stepped(mask, entry, size(|s| s.kv_len))).unzip()
     } else {
@@ -127,8 +129,8 @@ pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
         query_offset,
         window,
         softcap: attention.softcap,
-        bias: bias.filter(|&b| !super::bias::masks(graph, b)).map(|b| super::bias::kind(graph, b)),
-        mask: mask_text(graph, found, attention),
+        bias: bias.filter(|_| found.added.is_none()).map(|b| super::bias::kind(graph, b)),
+        mask: mask_text(graph, found, attention, mask),
         sinks: attention.sinks.is_some(),
         nodes: found.nodes.clone(),
         rules: found.applied.iter().map(|a| a.rule).collect(),
@@ -138,11 +140,10 @@ pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
 }
 
 /// The mask with its leaves by name.
-fn mask_text(graph: &Graph, found: &FoundAttention, a: &Attention) -> String {
+fn mask_text(graph: &Graph, found: &FoundAttention, a: &Attention, mask: &Mask) -> String {
     let x = graph.operands(found.op);
     let name = |operand: usize| x.get(operand).map_or("?", |&v| graph.value(v).name.as_str());
-    let mut parts: Vec<String> = a
-        .mask
+    let mut parts: Vec<String> = mask
         .terms
         .iter()
         .map(|t| match t {
@@ -150,15 +151,15 @@ fn mask_text(graph: &Graph, found: &FoundAttention, a: &Attention) -> String {
             other => other.to_string(),
         })
         .collect();
-    if let Some(&bias) = a.bias.and_then(|b| x.get(b)).filter(|&&b| super::bias::masks(graph, b)) {
-        parts.push(format!("added({})", graph.value(bias).name));
+    if let (Some(bias), Some(_)) = (a.bias, &found.added) {
+        parts.push(format!("added({})", name(bias)));
     }
     if parts.is_empty() {
         parts.push("none".into());
     }
     let mut text = parts.join(" & ");
-    if a.mask.fill != Fill::NegInf {
-        text.push_str(&format!(" fill {}", a.mask.fill));
+    if mask.fill != Fill::NegInf {
+        text.push_str(&format!(" fill {}", mask.fill));
     }
     text
 }
