@@ -22,9 +22,9 @@ enum Origin {
 }
 
 /// Most origins of one row that are told apart; of more, the first ones found.
-const MOST_ORIGINS: usize = 256;
+const MOST_ORIGINS: usize = 64;
 /// Most runs of rows of one axis that are told apart; of more, all rows have all origins.
-const MOST_RUNS: usize = 16;
+const MOST_RUNS: usize = 8;
 
 /// Numbers of origins, ascending.
 type Set = Rc<[usize]>;
@@ -166,5 +166,5 @@ fn union<'a>(sets: impl Iterator<Item = &'a Set>) -> Set {
     all.sort_unstable();
     all.dedup();
     all.truncate(MOST_ORIGINS);
-    all.into()
+    if *all == **first { first.clone() } else { all.into() }
 }

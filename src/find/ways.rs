@@ -54,9 +54,18 @@ pub(super) fn back(graph: &Graph, order: &Order, at: Row) -> Vec<Source> {
     };
     if let Op::Binary(_) | Op::Select = op {
         all.retain(|s| graph.ty(s.row.value).dtype != DType::Bool);
-        let size = |s: &Source| graph.ty(s.row.value).elements();
+        // One row that stands for all counts as so many; beside rows of their own it is a factor or an addend, but for a choice.
+        let one = |s: &Source| !single && s.row.extent == 1;
+        let size = |s: &Source| graph.ty(s.row.value).elements() * if one(s) { at.extent } else { 1 };
         let most = all.iter().filter(|s| is_dynamic(s)).map(size).max();
-        all.retain(|s| most.is_none_or(|most| if is_dynamic(s) { size(s) == most } else { among }));
+        let largest = |s: &Source| is_dynamic(s) && Some(size(s)) == most;
+        let own = all.iter().any(|s| largest(s) && !one(s));
+        let spread = !own || matches!(op, Op::Select);
+        all.retain(|s| match most {
+            None => true,
+            Some(_) if is_dynamic(s) => largest(s) && (spread || !one(s)),
+            Some(_) => among && !one(s),
+        });
     } else if !among {
         all.retain(is_dynamic);
     }
@@ -135,7 +144,13 @@ fn several_back(graph: &Graph, at: Row) -> Option<Vec<Source>> {
     Some(match graph.op(at.value.op) {
         Op::Reshape(_) => vec![same_rows(Row { value: x[0], ..at })],
         Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) | Op::Broadcast(_) => {
-            let aligned = |v: &ValueId| through(*v, &|a| (a + shape(*v).len()).checked_sub(rank));
+            let aligned = |&v: &ValueId| {
+                let to = |a: usize| (a + shape(v).len()).checked_sub(rank);
+                // One row that is spread over all.
+                let one = axis.is_some_and(|a| to(a).is_none_or(|a| shape(v)[a] == 1));
+                let spread = one && graph.ty(v).elements() > 1;
+                through(v, &to).or_else(|| spread.then(|| any_rows(whole(v))))
+            };
             x.iter().filter_map(aligned).collect()
         }
         Op::Softmax { .. } | Op::CumSum { .. } => vec![through(x[0], &Some)?],
