@@ -18,34 +18,36 @@ use std::process::Command;
 /// The compiler whose figures are in the snapshots.
 const SNAPSHOTS_BY: (i32, i32) = (13, 0);
 
-#[test]
-fn sm_80() {
-    gate(Arch::Sm80);
+/// An architecture's kernels in parts, so that no test takes long: its name, and which part of how many.
+macro_rules! gates {
+    ($($name:ident: $arch:ident $part:literal / $parts:literal;)*) => {
+        $(#[test]
+        fn $name() {
+            gate(stringify!($name), Arch::$arch, $part - 1, $parts);
+        })*
+    };
 }
 
-#[test]
-fn sm_90a() {
-    gate(Arch::Sm90a);
+gates! {
+    sm_80_a: Sm80 1 / 2;
+    sm_80_b: Sm80 2 / 2;
+    sm_90a_a: Sm90a 1 / 3;
+    sm_90a_b: Sm90a 2 / 3;
+    sm_90a_c: Sm90a 3 / 3;
+    sm_100a_a: Sm100a 1 / 2;
+    sm_100a_b: Sm100a 2 / 2;
+    sm_120_a: Sm120 1 / 2;
+    sm_120_b: Sm120 2 / 2;
 }
 
-#[test]
-fn sm_100a() {
-    gate(Arch::Sm100a);
-}
-
-#[test]
-fn sm_120() {
-    gate(Arch::Sm120);
-}
-
-/// NVRTC works on one text at a time in a process, so that every architecture gets a process of its own.
-fn gate(arch: Arch) {
+/// NVRTC works on one text at a time in a process, so that every test gets a process of its own.
+fn gate(name: &str, arch: Arch, part: usize, parts: usize) {
     const INSIDE: &str = "ANNULUS_COMPILE_INSIDE";
     if std::env::var_os(INSIDE).is_some() {
-        return compile_all(arch);
+        return compile_all(name, arch, part, parts);
     }
     let inner = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", arch.name(), "--nocapture"])
+        .args(["--exact", name, "--nocapture"])
         .env(INSIDE, "1")
         .output()
         .unwrap();
@@ -54,7 +56,7 @@ fn gate(arch: Arch) {
     assert!(inner.status.success(), "{told}{}", String::from_utf8_lossy(&inner.stdout));
 }
 
-fn compile_all(arch: Arch) {
+fn compile_all(name: &str, arch: Arch, part: usize, parts: usize) {
     let tools = nvrtc_version().map_err(|e| e.to_string()).and_then(|v| disassembler().map(|d| (v, d)));
     let (version, disassembler) = match tools {
         Ok(tools) => tools,
@@ -70,14 +72,16 @@ fn compile_all(arch: Arch) {
     // And those that do the rows which they leave, unless they are listed.
     let behind: BTreeSet<KernelKey> = keys.iter().filter_map(|key| key.redo(arch)).collect();
     keys.extend(behind.into_iter().filter(|key| !listed(arch).contains(key)));
-    for key in keys {
-        let code = Code::of(&key.to_string(), &text(&key), arch, version, &disassembler);
-        for fault in code.faults(Some(&key), arch) {
+    // Neighbours in the list are alike: each part gets some of every kind.
+    for key in keys.iter().skip(part).step_by(parts) {
+        let code = Code::of(&key.to_string(), &text(key), arch, version, &disassembler);
+        for fault in code.faults(Some(key), arch) {
             writeln!(faults, "{key}: {fault}").unwrap();
         }
         writeln!(table, "{key}\n    {}", code.figures(key.shared_bytes())).unwrap();
     }
-    for helper in Helper::all() {
+    let helpers = Helper::all();
+    for helper in helpers.iter().skip(part).step_by(parts) {
         let name = format!("{helper:?}");
         let code = Code::of(&name, &helper.text(), arch, version, &disassembler);
         for fault in code.faults(None, arch) {
@@ -94,7 +98,7 @@ fn compile_all(arch: Arch) {
     settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/kernels"));
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
-    settings.bind(|| insta::assert_snapshot!(arch.name(), table));
+    settings.bind(|| insta::assert_snapshot!(name, table));
 }
 
 /// nvdisasm beside NVRTC, in the toolkit or in the package of Python; else the one on the path.

@@ -308,7 +308,10 @@ impl Interval {
                     low = low.max(start as i128);
                     high = high.min(end as i128 - 1);
                 }
-                Term::Batch { ref entries } => all = Interval::of(&entries[batch], batch, q),
+                Term::Batch { ref entries } => {
+                    let own = Interval::of(&entries[batch], batch, q);
+                    all = Interval { low: all.low.max(own.low), high: all.high.min(own.high) };
+                }
                 Term::Tensor { .. } => {}
             }
         }

@@ -4,7 +4,7 @@
 //! Several fills of which no row is proved to keep a key, as where one mask is added to another, cannot become −∞; they
 //! are data for the attention, but no bias to a reader.
 
-use super::items::{Item, MASKING, Source, said};
+use super::items::{HUGE, Item, MASKING, Source, said};
 use super::masks::Context;
 use super::positions::Said;
 use super::trace::splat;
@@ -66,6 +66,26 @@ fn is_mask(
         }
         _ => false,
     }
+}
+
+/// Whether each element is 0 or so large that it swallows any score: a huge number times whole ones, of either sign.
+pub(super) fn swallows_or_nothing(cx: &mut Context<'_>, v: ValueId) -> bool {
+    let mut at = v;
+    for _ in 0..LOOK {
+        let x = cx.graph.operands(at.op);
+        match cx.graph.op(at.op) {
+            Op::Reshape(_) | Op::Permute(_) | Op::Broadcast(_) | Op::Slice { .. } => at = x[0],
+            Op::Binary(Binary::Mul) => {
+                let mut huge = |f: ValueId, of: ValueId| {
+                    let f = splat(cx.graph, cx.constants, f);
+                    f.is_some_and(|f| f.is_finite() && f.abs() >= -HUGE) && is_whole(cx.graph, of, 0)
+                };
+                return huge(x[1], x[0]) || huge(x[0], x[1]);
+            }
+            _ => return false,
+        }
+    }
+    false
 }
 
 /// Whether every element is a whole number, whatever the inputs are.

@@ -5,11 +5,13 @@
 use super::lang::{Leaf, Number, Term, Unknown};
 use super::region::{Fail, K, LeafValue, Order, Q, Region, V, label, miss};
 use super::space::{Axes, Dim, Space};
-use super::trace::{Scalar, Trace, layout, splat, trace};
+use super::trace::{Scalar, Trace, layout, splat, trace, widens};
 use crate::eval::Constants;
 use crate::ir::{Binary, Contract, DType, Graph, Op, OpId, Reduction, Unary, ValueId};
 use egg::{Id, RecExpr};
 use std::collections::{HashMap, HashSet, VecDeque};
+
+mod column;
 
 /// Most operations of a region.
 const REGION_LIMIT: usize = 64;
@@ -42,6 +44,7 @@ pub(super) struct Builder<'a> {
     /// V, and its factors that stand in the result.
     v: Option<(Trace, Vec<Dim>)>,
     narrow: Option<DType>,
+    exponentials: Option<DType>,
     sums: Option<DType>,
     /// Terms that are 0 or 1.
     truths: HashSet<Id>,
@@ -113,6 +116,7 @@ impl<'a> Builder<'a> {
             depth: vec![],
             v: None,
             narrow: None,
+            exponentials: None,
             sums: None,
             truths: HashSet::new(),
         };
@@ -161,20 +165,29 @@ impl<'a> Builder<'a> {
                     let n = self.term.add(Term::Number(Number::new(x)));
                     self.term.add(Term::Div([at, n]))
                 }
-                Scalar::Widen(to) => self.cast(to, at),
+                Scalar::Widen(DType::F64) => self.term.add(Term::ToF64([at])),
+                Scalar::Widen(_) => self.term.add(Term::ToF32([at])),
             };
         }
         at
     }
 
-    fn cast(&mut self, to: DType, x: Id) -> Id {
-        self.term.add(match to {
-            DType::F64 => Term::ToF64([x]),
-            DType::F32 => Term::ToF32([x]),
-            DType::F16 => Term::ToF16([x]),
-            DType::BF16 => Term::ToBf16([x]),
-            other => Term::Unknown(Unknown(format!("cast to {other}")), vec![x]),
-        })
+    /// A conversion: to a wider type, or to so many digits.
+    fn cast(&mut self, from: DType, to: DType, x: Id) -> Id {
+        let digits = match to {
+            DType::F32 => 24.0,
+            DType::F16 => 11.0,
+            DType::BF16 => 8.0,
+            _ => 53.0,
+        };
+        if !to.is_float() {
+            return self.term.add(Term::Unknown(Unknown(format!("cast to {to}")), vec![x]));
+        }
+        if widens(from, to) {
+            return self.term.add(if to == DType::F64 { Term::ToF64([x]) } else { Term::ToF32([x]) });
+        }
+        let digits = self.term.add(Term::Number(Number::new(digits)));
+        self.term.add(Term::Narrow([x, digits]))
     }
 
     /// Writes the term.
@@ -287,10 +300,16 @@ impl<'a> Builder<'a> {
                 let (term, axes) = self.inside[&x[0]].clone();
                 // A truth value is 0 or 1 in every type.
                 let same = graph.ty(x[0]).dtype == *to || self.truths.contains(&term);
-                if same { (term, axes) } else { (self.cast(*to, term), axes) }
+                if same { (term, axes) } else { (self.cast(graph.ty(x[0]).dtype, *to, term), axes) }
             }
             Op::Unary(u) => {
                 let (a, axes) = self.inside[&x[0]].clone();
+                if *u == Unary::Exp {
+                    // Of half types f16 alone has a small range.
+                    let wide = |t: &DType| *t != DType::F16;
+                    self.exponentials =
+                        self.exponentials.into_iter().chain([graph.ty(v).dtype]).min_by_key(wide);
+                }
                 let node = match u {
                     Unary::Neg => Term::Neg([a]),
                     Unary::Tanh => Term::Tanh([a]),
@@ -342,6 +361,16 @@ impl<'a> Builder<'a> {
             }
             Op::Select => {
                 let axes = self.broadcast(id, &x)?;
+                // A condition that is the same everywhere chooses nothing.
+                let always = splat(graph, self.constants, x[0]).filter(|_| !self.inside.contains_key(&x[0]));
+                if let Some(c) = always
+                    && let arm = x[if c == 0.0 { 2 } else { 1 }]
+                    && let Some((term, own)) = self.inside.get(&arm)
+                    && self.space.resolve_all(own) == self.space.resolve_all(&axes)
+                {
+                    self.inside.insert(v, (*term, axes));
+                    return Ok(());
+                }
                 let mut terms: Vec<Id> = vec![];
                 for &o in &x {
                     let row = if terms.is_empty() { self.empty_row(v, o, &axes) } else { None };
@@ -401,61 +430,6 @@ impl<'a> Builder<'a> {
         miss(format!("{name} ({op}) between QKᵀ and PV is not understood"))
     }
 
-    /// One column beside the scores, as sinks are.
-    fn join(&mut self, id: OpId, axis: usize, x: &[ValueId]) -> Result<(Id, Axes), Fail> {
-        let &[a, b] = x else { return self.not_understood(id) };
-        let (scores, column, keys) = match (self.inside.get(&a), self.inside.get(&b)) {
-            (Some(s), None) => (s.clone(), b, 0),
-            (None, Some(s)) => (s.clone(), a, 1),
-            _ => return self.not_understood(id),
-        };
-        let (term, mut axes) = scores;
-        if self.graph.ty(column).shape[axis] != 1 || self.joined.is_some() {
-            return self.not_understood(id);
-        }
-        self.over_keys(&axes[axis].clone(), id)?;
-        let dim = self.space.fresh(self.graph.ty(self.graph.result(id)).shape[axis]);
-        if self.space.extent(dim) == 1 {
-            return self.not_understood(id);
-        }
-        axes[axis] = vec![];
-        let leaf = self.unrepeated(column, &axes);
-        let leaf = self.leaf(leaf);
-        axes[axis] = vec![dim];
-        self.joined = Some(Joined { dim, keys });
-        Ok((self.term.add(Term::Join([term, leaf])), axes))
-    }
-
-    /// A slice that drops the column which was joined, or nothing.
-    fn drop(&mut self, id: OpId, axis: usize, start: usize, len: usize) -> Result<(Id, Axes), Fail> {
-        let x = self.graph.operands(id)[0];
-        let (term, mut axes) = self.inside[&x].clone();
-        let whole = self.graph.ty(x).shape[axis];
-        if (start, len) == (0, whole) {
-            return Ok((term, axes));
-        }
-        let (Some(joined), Some(keys)) = (self.joined, self.keys.clone()) else {
-            return self.not_understood(id);
-        };
-        if axes[axis] != [joined.dim] || (start, len + 1) != (joined.keys, whole) {
-            return self.not_understood(id);
-        }
-        axes[axis] = keys;
-        Ok((self.term.add(Term::Drop([term])), axes))
-    }
-
-    /// A value that stands beside the scores, before it was repeated over any of their axes, if that can be seen.
-    fn unrepeated(&mut self, v: ValueId, axes: &Axes) -> LeafValue {
-        let t = trace(self.graph, self.constants, &mut self.space, v, false);
-        let lines_up = t.axes.iter().zip(axes).all(|(a, b)| a.is_empty() || self.space.unify(b, a));
-        if lines_up {
-            return LeafValue { value: t.base, axes: t.base_axes };
-        }
-        let shape = &self.graph.ty(v).shape;
-        let own = shape.iter().zip(axes).map(|(&e, a)| if e == 1 { vec![] } else { a.clone() });
-        LeafValue { value: v, axes: own.collect() }
-    }
-
     /// A condition that says of each row of a leaf whether all of it is −∞: its maximum over the keys is.
     fn empty_row(&mut self, result: ValueId, v: ValueId, axes: &Axes) -> Option<Id> {
         let graph = self.graph;
@@ -490,7 +464,17 @@ impl<'a> Builder<'a> {
     }
 
     fn leaf(&mut self, leaf: LeafValue) -> Id {
-        if let Some(i) = self.leaves.iter().position(|l| *l == leaf) {
+        // Exporters write a constant anew wherever it is read.
+        let graph = self.graph;
+        let equal = |l: &LeafValue| {
+            let data = |v: ValueId| graph.as_constant(v).and_then(|c| c.data.as_deref());
+            l.axes == leaf.axes
+                && (l.value == leaf.value
+                    || (data(l.value).is_some()
+                        && graph.ty(l.value) == graph.ty(leaf.value)
+                        && data(l.value) == data(leaf.value)))
+        };
+        if let Some(i) = self.leaves.iter().position(equal) {
             return self.leaf_ids[i];
         }
         let id = self.term.add(Term::Leaf(Leaf(V.0 + 1 + self.leaves.len())));
@@ -675,6 +659,7 @@ impl<'a> Builder<'a> {
             operands: [self.q, self.k, v],
             nodes: self.nodes,
             narrow: self.narrow,
+            exponentials: self.exponentials,
             sums: self.sums,
             space: self.space,
         })

@@ -1,8 +1,9 @@
 //! Random examples for the rules: both sides of every rule mean the same, in every type, for numbers of every size.
 
 use super::Numerics;
-use super::lang::{Facts, Leaf, LeafFacts, Term};
+use super::lang::{Facts, Leaf, LeafFacts, Size, Term};
 use super::meaning::{Matrix, epsilon, meaning};
+use super::rewrite::BY_LSE;
 use super::rule::{ALWAYS, Rule, multiplied, rules};
 use super::rules::RULES;
 use super::space::Dim;
@@ -10,9 +11,10 @@ use crate::ir::DType;
 use egg::{AstSize, Extractor, Id, Language, RecExpr, Runner};
 
 /// A term with its leaves: 0 q, 1 k, 2 bias, 3 condition (and 10, as a number), 4 a mask of 0 and 1, 5 zeros and a fill by that
-/// mask, 6 v, 7 sinks, 8 a bias with −∞, 9 one number a row.
+/// mask, 6 v, 7 sinks, 8 a bias with −∞, 9 one number a row, 11 one less the mask of 0 and 1, 12 zeros
+/// and −1e35, 13 zeros and −1e9.
 pub(super) struct Example {
-    term: RecExpr<Term>,
+    text: String,
     leaves: Vec<Matrix>,
     /// The size of the scores and of what is added to them.
     size: f64,
@@ -117,8 +119,12 @@ impl Dice {
         let r = broadcast(self, s);
         let column = self.matrix(r, 1);
         let number = keep.clone();
-        let leaves = vec![q, k, bias, keep, ones, fill, v, sinks, holes, column, number];
-        Example { term: term.parse().unwrap(), leaves, size, rough: false }
+        let others = ones.map(|m| 1.0 - m);
+        let swallowing = self.truths(s, t).map(|m| -1e35 * m).cast(self.dtype);
+        let low = self.truths(s, t).map(|m| -1e9 * m).cast(self.dtype);
+        let leaves =
+            vec![q, k, bias, keep, ones, fill, v, sinks, holes, column, number, others, swallowing, low];
+        Example { text: term.into(), leaves, size, rough: false }
     }
 
     /// Scores, and one number a row that is subtracted from them: most often about their maximum, now and then one that rounds
@@ -143,6 +149,17 @@ impl Dice {
         (x.to_owned(), m.replace('X', x))
     }
 
+    /// Scores and their maximum.
+    pub(super) fn top(&mut self, fills: bool) -> (String, String) {
+        let x = match self.below(if fills { 3 } else { 2 }) {
+            0 => "(keep (scores $0 $1 0.5) $3)",
+            1 => "(scores $0 $1 0.5)",
+            _ => "(replace (scores $0 $1 0.5) $3 -1e9)",
+        };
+        let m = self.pick_term(&["rmax", "rmax-or-zero"]);
+        (x.to_owned(), format!("({m} {x})"))
+    }
+
     /// An example of a term over query rows × output columns.
     pub(super) fn output(&mut self, term: &str) -> Example {
         self.scores(term)
@@ -156,9 +173,116 @@ fn facts(leaves: &[Matrix], spelled: bool) -> Facts {
         row: m.cols == 1,
         truth: (n == 10).then_some(Leaf(3)),
         binary: n == 10,
-        inverse: (spelled && n == 5).then(|| (Leaf(4), m.data[0])),
+        size: match () {
+            () if m.data.iter().all(|&x| x.abs() <= 4.0 || x == f64::NEG_INFINITY) => Size::Tame,
+            () if m.data.iter().all(|&x| x.abs() <= 1e3 || x == f64::NEG_INFINITY) => Size::Moderate,
+            () if m.data.iter().all(|&x| x.abs() <= 1e3 || x <= -1e30) => Size::Swallowing,
+            () => Size::Unknown,
+        },
+        finite: m.data.iter().all(|x| x.is_finite()),
+        inverse: match n {
+            5 if spelled => Some((Leaf(4), m.data[0])),
+            11 => Some((Leaf(4), 1.0)),
+            _ => None,
+        },
     };
     Facts { leaves: leaves.iter().enumerate().map(of).collect(), swallowed: 1e-17, conflict: None }
+}
+
+/// A term with something else in it: scores that were masked or biased, another number, another leaf.
+fn mutated(text: &str, dice: &mut Dice) -> String {
+    let x = if text.contains("(scores $0 $1 0.5)") { "(scores $0 $1 0.5)" } else { "(qk $0 $1)" };
+    let other = |dice: &mut Dice| {
+        dice.pick_term(&[
+            "(keep (scores $0 $1 0.5) $3)",
+            "(keep (scores $0 $1 0.5) (not $3))",
+            "(bias (scores $0 $1 0.5) $2)",
+            "(bias (scores $0 $1 0.5) $8)",
+            "(bias (scores $0 $1 0.5) $12)",
+            "(bias (scores $0 $1 0.5) $13)",
+            "(bias (bias (scores $0 $1 0.5) $12) $12)",
+            "(replace (scores $0 $1 0.5) $3 -1e9)",
+            "(replace (scores $0 $1 0.5) $3 -1e35)",
+            "(replace (scores $0 $1 0.5) (nonzero $4) -10000)",
+            "(floor (bias (scores $0 $1 0.5) $8) -1e35)",
+        ])
+    };
+    let mut out = text.to_owned();
+    if dice.below(4) > 0 {
+        out = out.replace(x, other(dice));
+    }
+    if dice.below(3) == 0 {
+        // A number that stands alone, not an operand of the scores.
+        let words: Vec<&str> = out.split(' ').collect();
+        let is_number = |w: &&str| w.trim_end_matches(')').parse::<f64>().is_ok();
+        let places: Vec<usize> = (0..words.len())
+            .filter(|&i| is_number(&words[i]) && (i < 3 || words[i - 3] != "(scores"))
+            .collect();
+        if !places.is_empty() {
+            let at = places[dice.below(places.len() as u64)];
+            let new = dice.pick_term(&[
+                "0", "1", "-1", "0.5", "3", "-0.25", "-1e9", "-1e35", "-inf", "0.001", "1e-20", "11",
+            ]);
+            let close: String = words[at].chars().filter(|&c| c == ')').collect();
+            let all: Vec<String> = words
+                .iter()
+                .enumerate()
+                .map(|(i, w)| if i == at { format!("{new}{close}") } else { (*w).to_owned() })
+                .collect();
+            out = all.join(" ");
+        }
+    }
+    if dice.below(3) == 0 {
+        let (from, to) = match dice.below(6) {
+            0 => ("$2", "$12"),
+            1 => ("$2", "$13"),
+            2 => ("$8", "$2"),
+            3 => ("$10", "$4"),
+            4 => ("$4", "$9"),
+            _ => ("$11", "$10"),
+        };
+        out = out
+            .replace(&format!("{from} "), &format!("{to} "))
+            .replace(&format!("{from})"), &format!("{to})"));
+    }
+    out
+}
+
+/// Both sides: whether what a term became is allowed for what it was.
+struct Judge<'a> {
+    text: &'a str,
+    want: Matrix,
+    lost: Vec<bool>,
+    /// How far numbers may differ that need not be the same bits.
+    near: f64,
+    numerics: Numerics,
+    dtype: DType,
+}
+
+impl Judge<'_> {
+    /// The first element that differs more than its class allows.
+    fn fault(&self, got: &Matrix) -> Option<String> {
+        let want = &self.want;
+        if (got.rows, got.cols) != (want.rows, want.cols) {
+            return Some("another shape".into());
+        }
+        let wide = matches!(self.dtype, DType::F32 | DType::F64);
+        let bits = self.numerics == Numerics::Exact && wide;
+        // The logarithm of a sum that overflowed makes a finite 0.
+        let logarithm = self.text.contains("(log ");
+        let apart = |(at, (g, w)): (usize, (&f64, &f64))| {
+            let same = g == w
+                || (g.is_nan() && w.is_nan())
+                || (self.numerics != Numerics::Exact && !g.is_finite() && !w.is_finite());
+            // −∞ of f16 is a number of a wider type.
+            let overflow = self.dtype == DType::F16 && (w.is_infinite() || g.is_infinite());
+            let lost = !logarithm && self.lost.get(at / want.cols).is_some_and(|&l| l);
+            let free = self.numerics == Numerics::Domain && (!w.is_finite() || lost);
+            let fits = same || overflow || free || (!bits && (g - w).abs() <= self.near * (1.0 + w.abs()));
+            (!fits).then(|| format!("{w:?} became {g:?}"))
+        };
+        got.data.iter().zip(&want.data).enumerate().find_map(apart)
+    }
 }
 
 /// On how many examples of a rule it fired.
@@ -169,11 +293,18 @@ fn check(rule: &Rule, seeds: u64) -> Result<usize, String> {
     let mut fired = 0;
     for seed in 1..=seeds {
         let mut dice = Dice::new(seed);
-        let Example { term, mut leaves, size, rough } = (rule.example)(&mut dice);
+        let Example { text, mut leaves, size, rough } = (rule.example)(&mut dice);
+        // Now and then another term than the rule is for: it does not fire, or is right there too. Beside fills a logarithm is
+        // lost: that is asked when the fill is known.
+        let other = seed % 4 == 3 && !BY_LSE.contains(&rule.name);
+        let text = if other { mutated(&text, &mut dice) } else { text };
+        let term: RecExpr<Term> = text.parse().unwrap();
         if rule.name == "multiplied-mask-sub" {
             leaves[5] = leaves[5].map(|x| -x);
         }
         let (want, lost) = meaning(&term, &leaves);
+        let near = if rough { 2e-2 } else { 8.0 * epsilon(dice.dtype) * size };
+        let judge = Judge { text: &text, want, lost, near, numerics: rule.numerics, dtype: dice.dtype };
         // Everything that leads to the left side's own shape must hold first: normal terms are facts.
         let runner = Runner::<Term, Facts>::new(facts(&leaves, seed % 3 == 0))
             .with_expr(&term)
@@ -194,36 +325,61 @@ fn check(rule: &Rule, seeds: u64) -> Result<usize, String> {
                 append(&mut expr, &part)
             });
             expr.add(other);
-            let got = meaning(&expr, &leaves).0;
-            if (got.rows, got.cols) != (want.rows, want.cols) {
-                return Err(format!("{}: {expr} has another shape", rule.name));
-            }
-            let wide = matches!(dice.dtype, DType::F32 | DType::F64);
-            let near = if rough { 2e-2 } else { 8.0 * epsilon(dice.dtype) * size };
-            for (at, (g, w)) in got.data.iter().zip(&want.data).enumerate() {
-                let same = g == w || (g.is_nan() && w.is_nan());
-                // −∞ of f16 is a number of a wider type.
-                let overflow = dice.dtype == DType::F16 && w.is_infinite();
-                let free = rule.numerics == Numerics::Domain
-                    && (!w.is_finite() || lost.get(at / want.cols).is_some_and(|&l| l));
-                let bits = rule.numerics == Numerics::Exact && wide;
-                if !(same || overflow || free || (!bits && (g - w).abs() <= near * (1.0 + w.abs()))) {
-                    return Err(format!(
-                        "{} ({}, seed {seed}): {term} is {w:?}, {expr} is {g:?}",
-                        rule.name, dice.dtype
-                    ));
-                }
+            if let Some(fault) = judge.fault(&meaning(&expr, &leaves).0) {
+                return Err(format!("{} ({}, seed {seed}): {text}: {expr}: {fault}", rule.name, dice.dtype));
             }
         }
     }
     Ok(fired)
 }
 
+/// All rules together, on what each is for and on other terms, guarded now and then: what one leaves free another may not use.
+#[test]
+fn all_rules_together_mean_the_same() {
+    const SEEDS: u64 = 40;
+    let rules: Vec<_> = RULES.iter().map(Rule::rewrite).collect();
+    let mut faults = vec![];
+    for (number, rule) in RULES.iter().enumerate().filter(|(_, r)| !BY_LSE.contains(&r.name)) {
+        for seed in 1..=SEEDS {
+            let mut dice = Dice::new(seed + SEEDS * number as u64);
+            dice.large = false;
+            let Example { mut text, leaves, size, .. } = (rule.example)(&mut dice);
+            if seed % 3 > 0 {
+                text = mutated(&text, &mut dice);
+            }
+            // Of whole numbers alone it is a number, and what is whole is decided by rounding.
+            if text.contains("(pow -") {
+                continue;
+            }
+            if seed % 2 == 0 && (text.contains("exp") || text.contains("softmax")) {
+                text = format!("(where (isnan {text}) 0 {text})");
+            }
+            let term: RecExpr<Term> = text.parse().unwrap();
+            let (want, lost) = meaning(&term, &leaves);
+            let near = 64.0 * epsilon(dice.dtype).max(0.5f64.powi(8)) * size;
+            let judge =
+                Judge { text: &text, want, lost, near, numerics: Numerics::Domain, dtype: dice.dtype };
+            let runner = Runner::<Term, Facts>::new(facts(&leaves, seed % 3 == 0))
+                .with_expr(&term)
+                .with_iter_limit(24)
+                .with_node_limit(2000)
+                .run(&rules);
+            assert_eq!(runner.egraph.analysis.conflict, None, "{text}");
+            let (_, best) =
+                Extractor::new(&runner.egraph, super::solve::Cost(&runner.egraph)).find_best(runner.roots[0]);
+            if let Some(fault) = judge.fault(&meaning(&best, &leaves).0) {
+                faults.push(format!("{} ({}, seed {seed}): {text}: {best}: {fault}", rule.name, dice.dtype));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
 #[test]
 fn every_rule_means_the_same_on_both_sides() {
-    const SEEDS: u64 = 160;
+    const SEEDS: u64 = 240;
     let wrong = |rule: &Rule| match check(rule, SEEDS) {
-        Ok(fired) if fired as u64 > SEEDS / 2 => None,
+        Ok(fired) if fired as u64 > SEEDS / 5 => None,
         Ok(fired) => Some(format!("{} fired on {fired} of {SEEDS} examples", rule.name)),
         Err(e) => Some(e),
     };
@@ -268,9 +424,9 @@ rules! {
     "tanh(−∞) is −1";
     |d| d.scores("(tanh (keep (scores $0 $1 0.5) $3))");
 
-    "widened-for-nothing" Exact "(to-f32 ?x)" => "?x" if |v| v.fact("?x").real.then_some(0.0);
+    "narrowed-for-nothing" Exact "(narrow ?x ?d)" => "?x" if |v| v.fact("?x").real.then_some(0.0);
     "f64 is rounded";
-    |d| d.scores("(to-f32 (softmax (qk $0 $1)))");
+    |d| d.scores("(narrow (softmax (qk $0 $1)) 24)");
 
     "fill-of-another-sign" Domain "(sub (mul ?x ?m) ?a)" => "(replace ?x (nonzero ?m) ?n)" if |v| multiplied(v, 1.0);
     "the fill is subtracted";

@@ -3,6 +3,7 @@
 //! A slice of q·kᵀ is q·(a slice of k)ᵀ, q·k₁ᵀ beside q·k₂ᵀ is q·(k₁ beside k₂)ᵀ, also where each was masked or scaled by itself,
 //! and p₁·v₁ + p₂·v₂ is (p₁ beside p₂)·(v₁ beside v₂), as Σp₁ + Σp₂ is Σ(p₁ beside p₂).
 
+use super::region;
 use super::trace::splat;
 use crate::eval::Constants;
 use crate::ir::{Binary, Contract, Graph, Op, OpId, Reduction, Tensor, ValueId};
@@ -10,6 +11,8 @@ use std::collections::{HashMap, HashSet};
 
 /// Most operations between products and where they are put together.
 const DEEPEST: usize = 8;
+/// Most layout operations that are put together behind a product.
+const LAYOUTS: usize = 64;
 
 /// A graph with such products put together.
 pub(super) struct Joined {
@@ -18,9 +21,11 @@ pub(super) struct Joined {
     pub(super) products: HashSet<OpId>,
 }
 
-/// The graph with parts put together; `None` if it has none.
-pub(super) fn joined(graph: &Graph) -> Option<Joined> {
-    let candidates = |op: &Op| matches!(op, Op::Concat { .. } | Op::Binary(Binary::Add) | Op::Slice { .. });
+/// The graph with parts put together that lie around near misses; `None` if there are none.
+pub(super) fn joined(graph: &Graph, missed: &[OpId]) -> Option<Joined> {
+    let near = around(graph, missed);
+    let candidates =
+        |op: &Op| matches!(op, Op::Concat { .. } | Op::Binary(Binary::Add | Binary::Max) | Op::Slice { .. });
     if !graph.ops().iter().any(|&id| candidates(graph.op(id))) {
         return None;
     }
@@ -30,13 +35,14 @@ pub(super) fn joined(graph: &Graph) -> Option<Joined> {
         known: HashMap::new(),
         products: HashSet::new(),
     };
-    for id in graph.ops() {
+    for id in graph.ops().into_iter().filter(|id| near.contains(id)) {
         let new = match parts.graph.op(id).clone() {
             Op::Concat { axis } => {
                 let name = parts.graph.value(graph.result(id)).name.clone();
                 parts.together(&parts.graph.operands(id), axis, &name, 0)
             }
-            Op::Binary(Binary::Add) => parts.sum(id).or_else(|| parts.sum_of_rows(id)),
+            Op::Binary(Binary::Add) => parts.sum(id).or_else(|| parts.of_rows(id, Reduction::Sum)),
+            Op::Binary(Binary::Max) => parts.of_rows(id, Reduction::Max),
             Op::Slice { axis, .. } => parts.slice(id, axis),
             _ => None,
         };
@@ -50,6 +56,35 @@ pub(super) fn joined(graph: &Graph) -> Option<Joined> {
     }
     g.remove_dead();
     Some(Joined { graph: g, products })
+}
+
+/// Operations before near misses as far as products, and behind them as far as what is made of the next products.
+fn around(graph: &Graph, missed: &[OpId]) -> HashSet<OpId> {
+    let product = |id: OpId| matches!(graph.op(id), Op::Contract(_));
+    let mut near: HashSet<OpId> = HashSet::new();
+    let mut stack = missed.to_vec();
+    while let Some(id) = stack.pop() {
+        if near.insert(id) && (!product(id) || missed.contains(&id)) {
+            stack.extend(graph.operands(id).iter().map(|v| v.op));
+        }
+    }
+    // Behind each how many products were met.
+    let mut behind: HashSet<(OpId, bool)> = HashSet::new();
+    let mut stack: Vec<(OpId, bool)> =
+        near.iter().filter(|&&id| product(id)).map(|&id| (id, missed.contains(&id))).collect();
+    stack.sort_unstable();
+    while let Some((id, past)) = stack.pop() {
+        if !behind.insert((id, past)) {
+            continue;
+        }
+        for (user, _) in graph.results(id).into_iter().flat_map(|v| graph.uses(v)) {
+            if !(past && product(user)) && region::passes_or_multiplies(graph.op(user)) {
+                stack.push((user, past || product(user)));
+            }
+        }
+    }
+    near.extend(behind.into_iter().map(|(id, _)| id));
+    near
 }
 
 /// The work on one graph.
@@ -70,18 +105,45 @@ fn contract(g: &Graph, v: ValueId) -> Option<(Contract, [ValueId; 2])> {
 /// Pieces beside each other along an axis. Where they were laid out or repeated alike, what they were made of is put together
 /// first, so that heads which each part repeats are repeated once.
 fn beside(g: &mut Graph, pieces: &[ValueId], axis: usize, name: &str) -> Option<ValueId> {
-    let (op, inner) = below(g, pieces, axis).unwrap_or((Op::Concat { axis }, None));
-    let Some(inner) = inner else { return g.add1(op, pieces, name, "").ok() };
-    let behind: Vec<ValueId> = pieces.iter().map(|v| g.operands(v.op)[0]).collect();
-    let mut operands = vec![beside(g, &behind, inner, name)?];
-    operands.extend(&g.operands(pieces[0].op)[1..]);
-    g.add1(op, &operands, name, "").ok()
+    // From the pieces back to what they were made of, with the operation that all of them are.
+    let mut levels: Vec<(Op, Vec<ValueId>)> = vec![];
+    let (mut at, mut along) = (pieces.to_vec(), axis);
+    while levels.len() < LAYOUTS
+        && let Some((op, inner)) = below(g, &at, along)
+    {
+        let behind: Vec<ValueId> = at.iter().map(|v| g.operands(v.op)[0]).collect();
+        if !fit(g, &behind, inner) {
+            break;
+        }
+        levels.push((op, g.operands(at[0].op)[1..].to_vec()));
+        (at, along) = (behind, inner);
+    }
+    let mut v = g.add1(Op::Concat { axis: along }, &at, name, "").ok()?;
+    for (op, others) in levels.into_iter().rev() {
+        v = g.add1(op, &[vec![v], others].concat(), name, "").ok()?;
+    }
+    Some(v)
+}
+
+/// Whether values can stand beside each other: they differ along that axis alone.
+fn fit(g: &Graph, pieces: &[ValueId], axis: usize) -> bool {
+    let but_axis = |v: ValueId| {
+        let mut t = g.ty(v).clone();
+        t.shape.get_mut(axis).map(|e| std::mem::replace(e, 0))?;
+        Some(t)
+    };
+    let first = pieces.first().and_then(|&v| but_axis(v));
+    first.is_some() && pieces.iter().all(|&v| but_axis(v) == first)
 }
 
 /// The operation that each piece is, as it is for all of them together, and the axis along which what it reads stands beside
 /// the others; `None` if it is not the same for each.
-fn below(g: &Graph, pieces: &[ValueId], axis: usize) -> Option<(Op, Option<usize>)> {
+fn below(g: &Graph, pieces: &[ValueId], axis: usize) -> Option<(Op, usize)> {
     let first = *pieces.first()?;
+    let kind = |v: ValueId| std::mem::discriminant(g.op(v.op));
+    if !pieces.iter().all(|&v| kind(v) == kind(first)) {
+        return None;
+    }
     let of = |v: ValueId| g.ty(g.operands(v.op)[0]).shape.clone();
     let total = pieces.iter().map(|v| g.ty(*v).shape[axis]).sum();
     let whole = |shape: &[usize]| {
@@ -92,7 +154,7 @@ fn below(g: &Graph, pieces: &[ValueId], axis: usize) -> Option<(Op, Option<usize
     // What each is, but for its extent along the axis.
     let alike = |f: &dyn Fn(ValueId) -> Option<usize>| {
         let inner = f(first)?;
-        pieces.iter().all(|v| f(*v) == Some(inner)).then_some(Some(inner))
+        pieces.iter().all(|v| f(*v) == Some(inner)).then_some(inner)
     };
     match g.op(first.op) {
         Op::Permute(perm) => {
@@ -125,7 +187,7 @@ fn below(g: &Graph, pieces: &[ValueId], axis: usize) -> Option<(Op, Option<usize
                 x.get(at) == Some(&to[axis]) && x[..at].iter().product::<usize>() == before
             };
             let at = (0..of(first).len()).rev().find(|&at| pieces.iter().all(|v| fits(*v, at)))?;
-            Some((Op::Reshape(whole(shape)), Some(at)))
+            Some((Op::Reshape(whole(shape)), at))
         }
         _ => None,
     }
@@ -215,29 +277,51 @@ impl Parts {
                 let x = self.together(&behind, axis, name, depth + 1)?;
                 self.graph.add1(op, &[x], name, "").ok()
             }
-            Op::Binary(Binary::Mul | Binary::Div) => self.scaled(pieces, axis, name, depth),
             Op::Binary(Binary::Add) => self.added(pieces, axis, name, depth),
+            Op::Binary(_) => self.by_one(pieces, axis, name, depth),
             Op::Select => self.masked(pieces, axis, name, depth),
             _ => None,
         }
     }
 
-    /// Pieces that one number multiplies or divides, each.
-    fn scaled(&mut self, pieces: &[ValueId], axis: usize, name: &str, depth: usize) -> Option<ValueId> {
+    /// Pieces to each of which one thing is done with one number, or with one value that has nothing along the axis.
+    fn by_one(&mut self, pieces: &[ValueId], axis: usize, name: &str, depth: usize) -> Option<ValueId> {
         let op = self.graph.op(pieces[0].op).clone();
-        let number = *self.graph.operands(pieces[0].op).get(1)?;
-        let c = splat(&self.graph, &mut self.constants, number)?;
-        let mut behind = vec![];
-        for v in pieces {
-            let x = self.graph.operands(v.op);
-            let same = *self.graph.op(v.op) == op
-                && self.graph.ty(x[0]).shape == self.graph.ty(*v).shape
-                && splat(&self.graph, &mut self.constants, x[1]) == Some(c);
-            behind.push(same.then(|| x[0])?);
+        for scores in [0, 1] {
+            let (mut behind, mut others) = (vec![], vec![]);
+            for v in pieces {
+                let x = self.graph.operands(v.op);
+                if *self.graph.op(v.op) != op || self.graph.ty(x[scores]) != self.graph.ty(*v) {
+                    break;
+                }
+                behind.push(x[scores]);
+                others.push(x[1 - scores]);
+            }
+            if behind.len() < pieces.len() {
+                continue;
+            }
+            let first = others[0];
+            let number = splat(&self.graph, &mut self.constants, first);
+            let alike = others.iter().all(|&o| splat(&self.graph, &mut self.constants, o) == number);
+            let other = match number {
+                Some(c) if alike => {
+                    let scalar = Tensor::scalar(self.graph.ty(first).dtype, c);
+                    self.graph.constant(name, scalar)
+                }
+                _ if others.iter().all(|&o| o == first) && self.thin(pieces[0], first, axis) => first,
+                _ => continue,
+            };
+            let Some(x) = self.together(&behind, axis, name, depth + 1) else { continue };
+            let operands = if scores == 0 { [x, other] } else { [other, x] };
+            return self.graph.add1(op, &operands, name, "").ok();
         }
-        let x = self.together(&behind, axis, name, depth + 1)?;
-        let number = self.graph.constant(name, Tensor::scalar(self.graph.ty(x).dtype, c));
-        self.graph.add1(op, &[x, number], name, "").ok()
+        None
+    }
+
+    /// Whether a value that meets a piece has an extent of 1 along its axis.
+    fn thin(&self, piece: ValueId, v: ValueId, axis: usize) -> bool {
+        let (rank, shape) = (self.graph.ty(piece).rank(), &self.graph.ty(v).shape);
+        (axis + shape.len()).checked_sub(rank).is_none_or(|a| shape[a] == 1)
     }
 
     /// Pieces to some of which something was added, and to the others nothing.
@@ -348,18 +432,21 @@ impl Parts {
         g.add1(Op::Concat { axis }, &out, &format!("{name}.laid"), "").ok()
     }
 
-    /// A sum of two sums over one axis: one over both beside each other.
-    fn sum_of_rows(&mut self, id: OpId) -> Option<ValueId> {
+    /// A sum of two sums over one axis, or a maximum of two maxima: one over both beside each other.
+    fn of_rows(&mut self, id: OpId, kind: Reduction) -> Option<ValueId> {
         let g = &self.graph;
         let x = g.operands(id);
         let op = g.op(x.first()?.op).clone();
-        let Op::Reduce { kind: Reduction::Sum, axes, .. } = &op else { return None };
-        let [axis] = axes[..] else { return None };
+        let Op::Reduce { kind: own, axes, .. } = &op else { return None };
+        let ([axis], true) = (&axes[..], *own == kind) else { return None };
+        let axis = *axis;
         let same = |v: &ValueId| *g.op(v.op) == op && g.ty(*v) == g.ty(g.result(id));
         if !x.iter().all(same) {
             return None;
         }
-        let pieces: Vec<ValueId> = x.iter().map(|v| g.operands(v.op)[0]).collect();
+        let mut pieces: Vec<ValueId> = x.iter().map(|v| g.operands(v.op)[0]).collect();
+        // In one order here and in a sum of products, which need not be that of the graph.
+        pieces.sort_unstable();
         let name = g.value(g.result(id)).name.clone();
         let whole = self.together(&pieces, axis, &name, 0)?;
         self.graph.add1(op, &[whole], &name, "").ok()
@@ -370,7 +457,8 @@ impl Parts {
         let g = &mut self.graph;
         let x = g.operands(id);
         let mut parts = [contract(g, *x.first()?)?, contract(g, *x.get(1)?)?];
-        if parts[0].0 != parts[1].0 {
+        // A sum that repeats one of them is no sum of parts.
+        if parts[0].0 != parts[1].0 || !x.iter().all(|&v| g.ty(v) == g.ty(g.result(id))) {
             return None;
         }
         let c = parts[0].0.clone();
@@ -413,6 +501,7 @@ impl Parts {
         let [Some(left), Some(right)] = along else { return None };
         for side in [0, 1] {
             let (own, other) = if side == 0 { (left, right) } else { (right, left) };
+            parts.sort_unstable_by_key(|(_, x)| x[side]);
             let scores = [parts[0].1[side], parts[1].1[side]];
             // Products of products are no parts of one.
             if scores.iter().any(|v| matches!(self.graph.op(v.op), Op::Contract(_))) {

@@ -5,7 +5,7 @@
 
 use super::Miss;
 use super::region::{Order, label, passes};
-use crate::ir::{Binary, Graph, Op, OpId, Unary, ValueId};
+use crate::ir::{Binary, Contract, Graph, Op, OpId, Unary, ValueId};
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
 /// Most operations that are looked at behind one product.
@@ -56,7 +56,7 @@ fn looked_up(graph: &Graph, order: &Order, v: ValueId) -> bool {
 }
 
 /// The product of which `p` is made element by element, and the names of what was done to it, if `pv` sums over an axis that
-/// only one operand of that product has.
+/// only one operand of that product has. Both products have batch entries or heads in common: weights have none.
 fn weights(
     graph: &Graph,
     order: &Order,
@@ -64,48 +64,56 @@ fn weights(
     pv: OpId,
     p: ValueId,
 ) -> Option<(OpId, BTreeSet<&'static str>)> {
-    let mut between = BTreeSet::new();
     let mut found = None;
-    let mut seen = HashSet::new();
+    let mut seen: Vec<ValueId> = vec![];
     let mut queue = VecDeque::from([p]);
     while let Some(v) = queue.pop_front() {
-        if !seen.insert(v) {
+        if seen.contains(&v) {
             continue;
         }
-        if seen.len() > SEARCH_LIMIT {
+        if seen.len() == SEARCH_LIMIT {
             return None;
         }
+        seen.push(v);
         match graph.op(v.op) {
             Op::Softmax { .. } => return None,
             Op::Contract(_) if found.is_none() && of_inputs(graph, order, v.op) => found = Some(v.op),
-            op if passes(op) => {
-                let whole = graph.ty(v).elements() >= graph.ty(p).elements();
-                if let Some(name) = function(op).filter(|_| whole) {
-                    between.insert(name);
-                }
-                queue.extend(graph.operands(v.op));
-            }
+            op if passes(op) => queue.extend(graph.operands(v.op)),
             _ => {}
         }
     }
     let qk = found.filter(|id| !explained.contains(id))?;
     let (Op::Contract(inner), Op::Contract(outer)) = (graph.op(qk), graph.op(pv)) else { return None };
-    let whole = graph.ty(graph.result(qk)).elements() == graph.ty(p).elements();
+    let (x, y) = (graph.operands(qk), graph.operands(pv));
     let extents = |letters: &str, v: ValueId, pick: &dyn Fn(char) -> bool| -> Vec<usize> {
         letters.chars().zip(&graph.ty(v).shape).filter(|(l, _)| pick(*l)).map(|(_, &e)| e).collect()
     };
-    let x = graph.operands(qk);
+    let common = |c: &Contract, v: ValueId| {
+        extents(&c.lhs, v, &|l| c.rhs.contains(l) && c.out.contains(l)).iter().product::<usize>() > 1
+    };
+    let whole = graph.ty(graph.result(qk)).elements() == graph.ty(p).elements();
     let keys = [
         extents(&inner.lhs, x[0], &|l| !inner.rhs.contains(l)),
         extents(&inner.rhs, x[1], &|l| !inner.lhs.contains(l)),
     ]
     .concat();
-    let y = graph.operands(pv);
     let letters = if y[0] == p { &outer.lhs } else { &outer.rhs };
     let summed = extents(letters, p, &|l| !outer.out.contains(l));
-    let product: usize = summed.iter().product();
-    (whole && product > 1 && (keys.contains(&product) || summed.iter().any(|e| keys.contains(e))))
-        .then_some((qk, between))
+    let over_keys = keys.contains(&summed.iter().product()) || summed.iter().any(|e| keys.contains(e));
+    if !whole || summed.is_empty() || !over_keys || !common(inner, x[0]) || !common(outer, y[0]) {
+        return None;
+    }
+    // What was done to the product itself, not to what it was multiplied by.
+    seen.sort_unstable_by_key(|v| order.place(v.op));
+    let mut of_product = HashSet::from([graph.result(qk)]);
+    let mut between = BTreeSet::new();
+    for v in seen {
+        if v.op != qk && graph.operands(v.op).iter().any(|o| of_product.contains(o)) {
+            of_product.insert(v);
+            between.extend(function(graph.op(v.op)));
+        }
+    }
+    of_product.contains(&p).then_some((qk, between))
 }
 
 /// The name of an operation that is more than a factor, an addend, a mask or a layout.
@@ -122,8 +130,8 @@ fn reason(graph: &Graph, qk: OpId, between: &BTreeSet<&'static str>) -> String {
     let qk = label(graph, qk);
     if between.contains("exp") {
         return format!(
-            "exponentials of {qk} are multiplied by values, and what divides them is not their sum over all keys; parts that are merged \
-             by hand are put together only where nothing rescales them"
+            "exponentials of {qk} are multiplied by values, and how they are divided by their sum over all keys is not understood; \
+             parts of them that are rescaled apart are not put together"
         );
     }
     if between.is_empty() {

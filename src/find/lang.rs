@@ -103,8 +103,8 @@ define_language! {
         "rmax-or-zero" = RowMaxOrZero([Id; 1]),
         "to-f64" = ToF64([Id; 1]),
         "to-f32" = ToF32([Id; 1]),
-        "to-f16" = ToF16([Id; 1]),
-        "to-bf16" = ToBf16([Id; 1]),
+        // (narrow x n): x rounded to n digits: 24 in f32, 11 in f16, 8 in bf16
+        "narrow" = Narrow([Id; 2]),
         // (row-empty b): whether all of a row of b is −∞
         "row-empty" = RowEmpty([Id; 1]),
         // (join scores b): one more column b beside the keys
@@ -128,6 +128,8 @@ define_language! {
         "sink" = Sink([Id; 2]),
         // (zero-empty scores): softmax, but zeros instead of NaN
         "zero-empty" = ZeroEmpty([Id; 1]),
+        // (loose scores): softmax, where no sum of exponentials over- or underflows
+        "loose" = Loose([Id; 1]),
         // (attention scores v), and with zeros for an empty row
         "attention" = Attention([Id; 2]),
         "attention-zero" = AttentionZero([Id; 2]),
@@ -135,6 +137,8 @@ define_language! {
         "scaled" = Scaled([Id; 2]),
         // (times attention b): the result times b, which is the same for all of a row; (times b n): a leaf times a number
         "times" = Times([Id; 2]),
+        // (only b c): b where c is true, 0 elsewhere
+        "only" = Only([Id; 2]),
         // (nonzero b): whether b is not 0
         "nonzero" = Nonzero([Id; 1]),
         Number(Number),
@@ -158,6 +162,34 @@ impl Term {
     }
 }
 
+/// How large what is added to scores may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Size {
+    /// So small that a half type still tells scores apart beside it, or −∞.
+    Tame,
+    /// As large as scores are, whatever that is, or −∞.
+    Moderate,
+    /// That, or so low that it swallows any score.
+    Swallowing,
+    /// Anything.
+    #[default]
+    Unknown,
+}
+
+impl Size {
+    /// Of a number that stands for masked scores.
+    fn of_fill(f: f64) -> Size {
+        const HUGE: f64 = super::items::HUGE;
+        if f <= HUGE {
+            Size::Swallowing
+        } else if f.abs() <= -HUGE {
+            Size::Moderate
+        } else {
+            Size::Unknown
+        }
+    }
+}
+
 /// What is known of a leaf before any rule runs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct LeafFacts {
@@ -169,8 +201,58 @@ pub(super) struct LeafFacts {
     pub(super) truth: Option<Leaf>,
     /// Whether each of its elements is 0 or 1.
     pub(super) binary: bool,
+    /// How large its elements may be.
+    pub(super) size: Size,
+    /// Whether no element is infinite or NaN, as long as scores are not.
+    pub(super) finite: bool,
     /// The leaf m of 0 and 1, and the number f, of which it is (1 − m)·f.
     pub(super) inverse: Option<(Leaf, f64)>,
+}
+
+/// Sizes of addends and fills: how many there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Sizes {
+    /// Of unknown size.
+    pub(super) unknown: u8,
+    /// So low that they swallow scores.
+    pub(super) swallowing: u8,
+    /// Too large for a half type.
+    pub(super) moderate: u8,
+}
+
+impl Sizes {
+    fn of(size: Size) -> Sizes {
+        let one = |is: Size| u8::from(size == is);
+        Sizes {
+            unknown: one(Size::Unknown),
+            swallowing: one(Size::Swallowing),
+            moderate: one(Size::Moderate),
+        }
+    }
+
+    fn and(self, o: Sizes) -> Sizes {
+        Sizes {
+            unknown: self.unknown.saturating_add(o.unknown),
+            swallowing: self.swallowing.saturating_add(o.swallowing),
+            moderate: self.moderate.saturating_add(o.moderate),
+        }
+    }
+
+    /// Of what is added, times a number.
+    fn times(self, c: f64) -> Sizes {
+        const MODERATE: f64 = 1e3;
+        match c {
+            _ if self.large() == 0 && c.abs() <= 1.0 => self,
+            _ if self.large() == 0 && c.abs() <= MODERATE => Sizes::of(Size::Moderate),
+            _ if self.unknown == 0 && (1.0 / MODERATE..=MODERATE).contains(&c) => self,
+            _ => Sizes::of(Size::Unknown),
+        }
+    }
+
+    /// How many are larger than scores.
+    pub(super) fn large(self) -> u8 {
+        self.unknown.saturating_add(self.swallowing)
+    }
 }
 
 /// What is known of a class of equal terms.
@@ -190,6 +272,16 @@ pub(super) struct Fact {
     pub(super) sunk: bool,
     /// Whether it is scores in normal form with one more column.
     pub(super) joined: bool,
+    /// Of scores in normal form how many addends or fills are of each size but the first two; of what is added, its own.
+    pub(super) sizes: Option<Sizes>,
+    /// Whether it is scores in normal form, or what is added to them, and as finite as Q and K are.
+    pub(super) finite: bool,
+    /// Whether it comes of QKᵀ by factors and a softcap alone.
+    pub(super) plainly: bool,
+    /// Whether it is probabilities: between 0 and 1, or NaN.
+    pub(super) probabilities: bool,
+    /// Whether it comes of exponentials.
+    pub(super) weights: bool,
     /// Whether it is the same for all keys of a row.
     pub(super) row: bool,
     /// Whether it is scores or probabilities as floating numbers, not truth values: a conversion may be left out.
@@ -228,6 +320,49 @@ impl Analysis<Term> for Facts {
             Term::Qk(_) | Term::Scores(_) | Term::Unknown(..) | Term::Join(_) => false,
             _ => node.children().iter().all(|&c| egraph[c].data.row),
         };
+        let fact = |x: &Id| &egraph[*x].data;
+        let leaf = match node {
+            Term::Leaf(l) => egraph.analysis.leaves.get(l.0),
+            _ => None,
+        };
+        let fill = |x: &Id| fact(x).number.map_or(Size::Unknown, |n| Size::of_fill(n.get()));
+        let sizes = match node {
+            Term::Scores(_) | Term::Cap(_) => Some(Sizes::default()),
+            Term::Bias([x, b]) => fact(x).sizes.zip(fact(b).sizes).map(|(x, b)| x.and(b)),
+            // One more score takes none of the others away.
+            Term::Join([x, _]) => fact(x).sizes,
+            Term::Keep([x, _]) | Term::Sink([x, _]) => fact(x).sizes,
+            Term::Replace([x, _, f]) | Term::Floor([x, f]) => {
+                fact(x).sizes.map(|x| x.and(Sizes::of(fill(f))))
+            }
+            Term::Leaf(_) => leaf.map(|l| Sizes::of(l.size)),
+            Term::Neg([x]) => fact(x).sizes.map(|s| s.times(-1.0)),
+            Term::Only([x, _]) => fact(x).sizes,
+            Term::Times([x, c]) => fact(x).sizes.zip(fact(c).number).map(|(s, c)| s.times(c.get())),
+            _ => None,
+        };
+        let finite = match node {
+            Term::Scores(_) | Term::Cap(_) => true,
+            Term::Bias([x, b]) => fact(x).finite && fact(b).finite,
+            Term::Replace([x, _, f]) | Term::Floor([x, f]) | Term::Times([x, f]) => {
+                fact(x).finite && fact(f).number.is_some_and(|n| n.get().is_finite())
+            }
+            Term::Neg([x]) | Term::Only([x, _]) => fact(x).finite,
+            Term::Leaf(_) => leaf.is_some_and(|l| l.finite),
+            _ => false,
+        };
+        let number = |x: &Id| fact(x).number.is_some();
+        let plainly = match node {
+            Term::Qk(_) | Term::Scores(_) | Term::Cap(_) => true,
+            Term::Mul([x, c]) | Term::Div([x, c]) | Term::Narrow([x, c]) => fact(x).plainly && number(c),
+            Term::Tanh([x]) | Term::Neg([x]) | Term::ToF32([x]) | Term::ToF64([x]) => fact(x).plainly,
+            _ => false,
+        };
+        let weights = match node {
+            Term::Softmax(_) | Term::Loose(_) | Term::ZeroEmpty(_) | Term::Exp(_) | Term::RowSum(_) => true,
+            Term::Qk(_) | Term::Scores(_) => false,
+            _ => node.children().iter().any(|c| fact(c).weights),
+        };
         let real = |ids: &[Id]| ids.iter().any(|&c| egraph[c].data.real);
         Fact {
             number: if let Term::Number(n) = node { Some(*n) } else { None },
@@ -236,6 +371,11 @@ impl Analysis<Term> for Facts {
             normal: node.is_normal_scores(),
             plain: matches!(node, Term::Scores(_) | Term::Cap(_)),
             sunk: matches!(node, Term::Sink(_)),
+            sizes,
+            finite,
+            plainly,
+            probabilities: matches!(node, Term::Softmax(_) | Term::Loose(_) | Term::ZeroEmpty(_)),
+            weights,
             row,
             joined: matches!(node, Term::Join([x, _]) if egraph[*x].data.normal),
             real: match node {
@@ -266,13 +406,25 @@ impl Analysis<Term> for Facts {
             }
             DidMerge(false, !same)
         };
-        merge_option(&mut to.number, from.number, |a, b| differ(a, &b, *a == b))
+        // Of two ways to write a value the one that says more.
+        let sizes = match (to.sizes, from.sizes) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        let changed = DidMerge(sizes != to.sizes, sizes != from.sizes);
+        to.sizes = sizes;
+        changed
+            | merge_option(&mut to.number, from.number, |a, b| differ(a, &b, *a == b))
             | merge_option(&mut to.leaf, from.leaf, |a, b| differ(a, &b, *a == b))
             | flag(&mut to.score, from.score)
             | flag(&mut to.normal, from.normal)
             | flag(&mut to.plain, from.plain)
             | flag(&mut to.sunk, from.sunk)
             | flag(&mut to.joined, from.joined)
+            | flag(&mut to.finite, from.finite)
+            | flag(&mut to.plainly, from.plainly)
+            | flag(&mut to.probabilities, from.probabilities)
+            | flag(&mut to.weights, from.weights)
             | flag(&mut to.row, from.row)
             | flag(&mut to.real, from.real)
     }

@@ -15,7 +15,7 @@ use super::trace::{CONSTANT_LIMIT, splat};
 use super::values::Values;
 use super::{Applied, Numerics};
 use crate::eval::Constants;
-use crate::ir::{AttentionSizes, Binary, DType, Graph, Op, Tensor, ValueId};
+use crate::ir::{AttentionSizes, Binary, DType, Graph, Op, Tensor, Unary, ValueId};
 use crate::mask::{Fill, Mask, Term};
 
 /// One thing that happens to the scores.
@@ -140,34 +140,53 @@ fn one_fill(pieces: Vec<Piece>, notes: &mut Vec<Applied>) -> Vec<Piece> {
 }
 
 /// Turns a huge fill that replaces scores, which are then added to or masked again, into one that is added: it swallows any
-/// score that is not itself as large.
-fn added_instead(cx: &mut Context<'_>, dtype: DType, entries: &mut [Entry], notes: &mut Vec<Applied>) {
+/// score that is not itself as large. Before it nothing else may have masked: what it replaced would come back.
+fn added_instead(cx: &mut Context<'_>, dtype: DType, entries: &mut Vec<Entry>, notes: &mut Vec<Applied>) {
     if !matches!(dtype, DType::F32 | DType::F64) || !cx.admitted.contains(&Numerics::Domain) {
         return;
     }
+    let masks =
+        entries.iter().filter_map(|e| if let Entry::Mask(item) = e { Some(item.group) } else { None });
+    let Some(group) = masks.clone().next() else { return };
+    let own = entries.iter().position(|e| matches!(e, Entry::Mask(_))).unwrap_or(0);
+    let end = own + masks.take_while(|g| *g == group).count();
     // What the last mask replaces nothing changes any more.
-    let last = match entries.last() {
-        Some(Entry::Mask(item)) => Some(item.group),
-        _ => None,
-    };
-    for e in entries.iter_mut() {
-        let Entry::Mask(item) = e else { continue };
-        if Some(item.group) == last {
-            continue;
-        }
-        let (Fill::Replace(f), Source::Condition(keep)) = (item.fill, &item.source) else { continue };
-        if f > HUGE {
-            continue;
-        }
-        let n = format!("{}.fill", name(cx, *keep));
-        let zero = cx.graph.constant(&n, Tensor::scalar(dtype, 0.0));
-        let fill = cx.graph.constant(&n, Tensor::scalar(dtype, f));
-        let Ok(v) = cx.graph.add1(Op::Select, &[*keep, zero, fill], &n, "") else { continue };
-        let what = format!("a fill of {f:?} is added instead: it swallows the score that it replaced");
-        notes.push(applied("fill-is-added", what, Numerics::Domain));
-        item.source = Source::Added(v);
-        item.fill = Fill::Add(f);
+    if end == entries.len() {
+        return;
     }
+    let (mut conditions, mut fill) = (vec![], None);
+    for e in &entries[own..end] {
+        let Entry::Mask(Item { fill: Fill::Replace(f), source: Source::Condition(keep), .. }) = e else {
+            return;
+        };
+        if *f > HUGE {
+            return;
+        }
+        conditions.push(*keep);
+        fill = Some(*f);
+    }
+    let Some(f) = fill else { return };
+    for e in &entries[..own] {
+        let Entry::Bias(v) = e else { return };
+        if !order::beside_huge(cx, *v) {
+            return;
+        }
+    }
+    let n = format!("{}.fill", name(cx, conditions[0]));
+    let all = conditions[1..]
+        .iter()
+        .try_fold(conditions[0], |a, &b| cx.graph.add1(Op::Binary(Binary::And), &[a, b], &n, "").ok());
+    let zero = cx.graph.constant(&n, Tensor::scalar(dtype, 0.0));
+    let number = cx.graph.constant(&n, Tensor::scalar(dtype, f));
+    let Some(keep) = all else { return };
+    let Ok(v) = cx.graph.add1(Op::Select, &[keep, zero, number], &n, "") else { return };
+    let what = format!("a fill of {f:?} is added instead: it swallows the score that it replaced");
+    notes.push(applied("fill-is-added", what, Numerics::Domain));
+    let p = cx.values.get(cx.graph, cx.constants, v);
+    let known = p.map(|p| cx.values.certain(&p, &[(0.0, 0.0)]));
+    let (source, fill) = (Source::Added(v), Fill::Add(f));
+    let item = Item { group, source, fill, only_as_infinity: false, and_bias: false, known };
+    entries.splice(own..end, [Entry::Mask(item)]);
 }
 
 /// One mask and one bias from what is left.
@@ -311,6 +330,13 @@ fn terms(cx: &mut Context<'_>, sizes: AttentionSizes, items: Vec<Item>, notes: &
 
 /// The number f for which `a` is (1 − m)·f, whatever 0 or 1 each element of `m` is.
 pub(super) fn inverse(cx: &mut Context<'_>, m: ValueId, a: ValueId) -> Option<f64> {
+    // Not only as numbers: laid out alike.
+    if cx.graph.ty(a).shape != cx.graph.ty(m).shape {
+        return None;
+    }
+    if complements(cx, m, a) {
+        return Some(1.0);
+    }
     let x = cx.graph.operands(a.op);
     if !matches!(cx.graph.op(a.op), Op::Binary(Binary::Mul)) {
         return None;
@@ -321,16 +347,38 @@ pub(super) fn inverse(cx: &mut Context<'_>, m: ValueId, a: ValueId) -> Option<f6
         (Some(f), None) => (x[1], f),
         _ => return None,
     };
+    (cx.graph.ty(of).shape == cx.graph.ty(m).shape && complements(cx, m, of)).then_some(f)
+}
+
+/// Whether one is 1 less the other, and both are 0 or 1: spelled so, or as the two truths of one condition.
+pub(super) fn complements(cx: &mut Context<'_>, m: ValueId, of: ValueId) -> bool {
+    // A condition behind casts, and how often it is negated.
+    let condition = |v: ValueId| {
+        let (mut at, mut negated) = (v, false);
+        while let Op::Cast(_) | Op::Unary(Unary::Not) = cx.graph.op(at.op) {
+            negated ^= matches!(cx.graph.op(at.op), Op::Unary(Unary::Not));
+            let inner = cx.graph.operands(at.op)[0];
+            // A cast to a truth value is a comparison with 0.
+            if matches!(cx.graph.op(at.op), Op::Cast(DType::Bool)) && cx.graph.ty(inner).dtype != DType::Bool
+            {
+                break;
+            }
+            at = inner;
+        }
+        (at, negated)
+    };
+    let ((a, a_negated), (b, b_negated)) = (condition(m), condition(of));
+    if a == b && a_negated != b_negated && cx.graph.ty(a).dtype == DType::Bool {
+        return true;
+    }
     let less = cx.graph.operands(of.op);
     let one_less_m = matches!(cx.graph.op(of.op), Op::Binary(Binary::Sub))
         && less[1] == m
-        && number(cx, less[0]) == Some(1.0);
-    // Not only as numbers: laid out alike.
-    if !one_less_m || cx.graph.ty(a).shape != cx.graph.ty(m).shape {
-        return None;
+        && splat(cx.graph, cx.constants, less[0]) == Some(1.0);
+    one_less_m && {
+        let p = cx.values.get(cx.graph, cx.constants, m);
+        p.is_some_and(|p| cx.values.all(&p, &[(0.0, 0.0), (1.0, 1.0)]))
     }
-    let p = cx.values.get(cx.graph, cx.constants, m)?;
-    cx.values.all(&p, &[(0.0, 0.0), (1.0, 1.0)]).then_some(f)
 }
 
 /// The boolean value that says where an item keeps a score.

@@ -122,7 +122,7 @@ impl Matrix {
     }
 }
 
-/// Evaluates a term, and says of which rows a sum came so near to 0 that it lost digits.
+/// Evaluates a term, and says of which rows a sum left the numbers of its type, or came so near to 0 that it lost digits.
 pub(super) fn meaning(term: &RecExpr<Term>, leaves: &[Matrix]) -> (Matrix, Vec<bool>) {
     let mut values: Vec<Matrix> = Vec::new();
     let mut lost = vec![];
@@ -135,7 +135,7 @@ pub(super) fn meaning(term: &RecExpr<Term>, leaves: &[Matrix]) -> (Matrix, Vec<b
             Term::Qk([q, k]) => scores(x(q), x(k), 1.0),
             Term::Scores([q, k, s]) => scores(&x(q).wide(), x(k), x(s).data[0]),
             Term::Pv([p, v]) => x(p).times(x(v)),
-            Term::Softmax([a]) => x(a).softmax(),
+            Term::Softmax([a]) | Term::Loose([a]) => x(a).softmax(),
             Term::Add([a, b]) => x(a).zip(x(b), |a, b| a + b),
             Term::Bias([a, b]) => x(a).wide().zip(x(b), |a, b| a + b),
             Term::Sub([a, b]) => x(a).zip(x(b), |a, b| a - b),
@@ -170,14 +170,17 @@ pub(super) fn meaning(term: &RecExpr<Term>, leaves: &[Matrix]) -> (Matrix, Vec<b
                 let sums = x(a).rows_by(|r| r.iter().sum());
                 let least = least_sum(sums.dtype);
                 lost.resize(lost.len().max(sums.rows), false);
-                let out = |s: &f64| s.abs() < least;
+                let out = |s: &f64| s.is_infinite() || (*s != 0.0 && s.abs() < least);
                 lost.iter_mut().zip(&sums.data).for_each(|(lost, s)| *lost |= out(s));
                 sums
             }
             Term::ToF64([a]) => x(a).cast(DType::F64),
             Term::ToF32([a]) => x(a).cast(DType::F32),
-            Term::ToF16([a]) => x(a).cast(DType::F16),
-            Term::ToBf16([a]) => x(a).cast(DType::BF16),
+            Term::Narrow([a, n]) => x(a).cast(match x(n).data[0] {
+                8.0 => DType::BF16,
+                11.0 => DType::F16,
+                _ => DType::F32,
+            }),
             Term::Cap([a, c]) => {
                 let c = x(c).data[0];
                 x(a).wide().map(|a| c * (a / c).tanh())
@@ -191,6 +194,7 @@ pub(super) fn meaning(term: &RecExpr<Term>, leaves: &[Matrix]) -> (Matrix, Vec<b
                 let (a, b) = (x(a), x(b));
                 Matrix { sink: (0..a.rows).map(|i| b.at(i, 0)).collect(), ..a.clone() }
             }
+            Term::Only([b, c]) => masked(x(b), x(c), 0.0),
             Term::Keep([a, c]) => masked(x(a), x(c), f64::NEG_INFINITY),
             Term::Replace([a, c, f]) => masked(x(a), x(c), x(f).data[0]),
             Term::ZeroEmpty([a]) => x(a).softmax().map(|p| if p.is_nan() { 0.0 } else { p }),
@@ -198,7 +202,15 @@ pub(super) fn meaning(term: &RecExpr<Term>, leaves: &[Matrix]) -> (Matrix, Vec<b
             Term::AttentionZero([a, v]) => {
                 x(a).softmax().map(|p| if p.is_nan() { 0.0 } else { p }).times(x(v))
             }
-            Term::Unknown(..) => unreachable!("examples use known operations"),
+            Term::Unknown(op, of) => {
+                let (a, b) = (x(&of[0]), x(&of[1]));
+                let truth = |t: bool| f64::from(u8::from(t));
+                match op.0.as_str() {
+                    "gt" => a.zip(b, |a, b| truth(a > b)),
+                    "and" => a.zip(b, |a, b| truth(a != 0.0 && b != 0.0)),
+                    other => unreachable!("examples do not use {other}"),
+                }
+            }
         };
         values.push(new);
     }

@@ -220,18 +220,28 @@ pub struct Found {
 /// A softmax that is no attention (a router's, a classifier's) is neither found nor missed. Complexity: linear in the graph,
 /// beside one e-graph per distinct region.
 pub fn find(graph: &Graph, options: &FindOptions) -> Found {
-    let found = search(graph, options, &HashSet::new());
-    if found.missed.is_empty() || !options.numerics.contains(&Numerics::Reassociation) {
+    let (mut found, missed) = search(graph, options, &HashSet::new());
+    if missed.is_empty() || !options.numerics.contains(&Numerics::Reassociation) {
         return found;
     }
     // Only where something was missed, and only if it helps.
-    let Some(joined) = join::joined(graph) else { return found };
-    let other = search(&joined.graph, options, &joined.products);
-    if other.attentions.len() > found.attentions.len() { other } else { found }
+    let Some(joined) = join::joined(graph, &missed) else { return found };
+    let (other, _) = search(&joined.graph, options, &joined.products);
+    let kept = |a: &FoundAttention| other.attentions.iter().any(|o| o.name == a.name);
+    if other.attentions.len() > found.attentions.len() && found.attentions.iter().all(kept) {
+        return other;
+    }
+    // What stops it when its parts are together says more than that they are parts.
+    for miss in &mut found.missed {
+        if let Some(same) = other.missed.iter().find(|o| o.at == miss.at) {
+            miss.reason.clone_from(&same.reason);
+        }
+    }
+    found
 }
 
-/// One search; `joined` are products that were put together for it.
-fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> Found {
+/// One search, and where it missed; `joined` are products that were put together for it.
+fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> (Found, Vec<OpId>) {
     let mut g = graph.clone();
     let order = Order::new(graph);
     // What the graph is made of never depends on inputs; what its masks are may, if those are bound.
@@ -303,13 +313,14 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> Found
     }
     missed.extend(kin::kin(graph, &order, &explained));
     missed.sort_by_key(|(id, _)| order.place(*id));
-    let missed = missed.into_iter().map(|(_, miss)| miss).collect();
+    let (places, missed) = missed.into_iter().unzip();
     if !changed {
-        return Found { graph: graph.clone(), attentions, missed, guards: vec![], work: solver.work };
+        let found = Found { graph: graph.clone(), attentions, missed, guards: vec![], work: solver.work };
+        return (found, places);
     }
     g.remove_dead();
     debug_assert_eq!(crate::ir::verify::verify(&g), Ok(()), "find breaks the graph");
-    Found { graph: g, attentions, missed, guards, work: solver.work }
+    (Found { graph: g, attentions, missed, guards, work: solver.work }, places)
 }
 
 /// What positions say of an attention's bias, if that is a mask.
@@ -379,6 +390,9 @@ fn leaf_facts(cx: &mut Context<'_>, region: &Region) -> Vec<LeafFacts> {
             let place = region.leaves.iter().position(laid);
             fact.truth =
                 place.filter(|_| cx.graph.ty(of).dtype == DType::Bool).map(|n| Leaf(region::V.0 + 1 + n));
+        }
+        if cx.graph.ty(leaf.value).dtype.is_float() {
+            (fact.size, fact.finite) = order::size(cx, leaf.value);
         }
         fact.row = !axes.iter().flatten().any(|d| keys.contains(d));
         if masks.is_empty() {

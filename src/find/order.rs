@@ -4,19 +4,25 @@
 //! replaces scores after it added −∞, says the same only if the numbers that are added allow it: −1e9 swallows the digits
 //! of what it meets first, and decides a row that has no other key.
 
+use super::added::swallows_or_nothing;
 use super::cells::Pass;
 use super::fills::no_row_is_empty;
-use super::items::{HUGE, Item, Source, applied, huge_bound, name};
+use super::items::{HUGE, Item, SMALL_BIAS, Source, applied, huge_bound, name};
+use super::lang::Size;
 use super::masks::Context;
-use super::trace::splat;
+use super::trace::{CONSTANT_LIMIT, splat};
 use super::{Applied, Numerics};
-use crate::ir::{AttentionSizes, Binary, DType, Op, ValueId};
+use crate::ir::{AttentionSizes, Binary, DType, Op, Reduction, Unary, ValueId};
 use crate::mask::Fill;
 
 /// Most values that are looked at to tell what one is made of.
 const LIKE_SCORES_LIMIT: usize = 64;
 /// Up to here an addend's rounding in f32, 2⁻²⁴ of it, is that of a score.
 const SMALL_SUM: f64 = 1e3;
+/// A huge number swallows one of this size whole.
+const SWALLOWED: f64 = 1e20;
+/// Up to here, where −10000 stands for masked keys, a row of nothing else keeps three digits of its probabilities.
+const MODERATE: f64 = 2e4;
 /// The same of f16, whose rounding is 2⁻¹¹ of a number.
 const SMALL_SUM_F16: f64 = 16.0;
 /// The same of bf16, whose rounding is 2⁻⁹ of a number.
@@ -90,7 +96,10 @@ fn like_scores(cx: &mut Context<'_>, v: ValueId) -> bool {
             splat(cx.graph, cx.constants, v).is_some_and(|f| f.is_finite() && f.abs() <= SMALL_SUM)
         };
         match cx.graph.op(v.op).clone() {
-            Op::Contract(_) => {}
+            Op::Contract(_) if x.iter().all(|&o| moderate(cx, o)) => {}
+            // Of products, as the square of a norm is.
+            Op::Reduce { kind: Reduction::Sum | Reduction::Mean, .. } if is_product(cx, x[0]) => {}
+            Op::Unary(Unary::Neg) => at.push(x[0]),
             Op::Reshape(_) | Op::Permute(_) | Op::Broadcast(_) | Op::Slice { .. } | Op::Cast(_) => {
                 at.push(x[0])
             }
@@ -102,6 +111,45 @@ fn like_scores(cx: &mut Context<'_>, v: ValueId) -> bool {
         }
     }
     false
+}
+
+/// How large a value that is added to scores may be, and whether it is finite while Q and K are.
+pub(super) fn size(cx: &mut Context<'_>, v: ValueId) -> (Size, bool) {
+    const NOTHING: (f64, f64) = (f64::NEG_INFINITY, f64::NEG_INFINITY);
+    let scores = like_scores(cx, v);
+    let finite = scores || all(cx, v, &[(f64::from(f32::MIN), f64::from(f32::MAX))]);
+    let size = if all(cx, v, &[(-SMALL_SUM_BF16, SMALL_SUM_BF16), NOTHING]) {
+        Size::Tame
+    } else if scores || all(cx, v, &[(-MODERATE, MODERATE), NOTHING]) {
+        Size::Moderate
+    } else if swallows_or_nothing(cx, v) || all(cx, v, &[(-SMALL_SUM, SMALL_SUM), (f64::NEG_INFINITY, HUGE)])
+    {
+        Size::Swallowing
+    } else {
+        Size::Unknown
+    };
+    (size, finite)
+}
+
+/// Whether a huge fill swallows a value with the scores to which it was added.
+pub(super) fn beside_huge(cx: &mut Context<'_>, v: ValueId) -> bool {
+    like_scores(cx, v) || all(cx, v, &[(-SMALL_BIAS, SMALL_BIAS)])
+}
+
+/// Whether a value is a product of floating numbers element by element, or a square.
+fn is_product(cx: &mut Context<'_>, v: ValueId) -> bool {
+    let x = cx.graph.operands(v.op);
+    match cx.graph.op(v.op) {
+        Op::Binary(Binary::Mul) => x.iter().all(|&o| moderate(cx, o)),
+        Op::Binary(Binary::Pow) => splat(cx.graph, cx.constants, x[1]) == Some(2.0),
+        _ => false,
+    }
+}
+
+/// Whether a value depends on inputs, or holds no large number.
+fn moderate(cx: &mut Context<'_>, v: ValueId) -> bool {
+    let constant = cx.constants.value(cx.graph, v, CONSTANT_LIMIT);
+    constant.is_none_or(|t| t.to_f64().iter().all(|x| x.abs() <= SMALL_SUM))
 }
 
 /// Whether the biases and the fill may be added in any order: no addend is large or larger than scores are, or every row has a key
@@ -130,16 +178,41 @@ pub(super) fn reorderable(
     if biases.len() == 1 && huge > 0 && swallowed {
         return Ok(note("a huge fill swallows scores, whether they meet it or the other addend first"));
     }
+    // Of two addends one that is 0 or huge leaves the other alone, or swallows both it and scores: unless the other is as large.
+    let added: Vec<f64> =
+        items.iter().filter_map(|i| if let Fill::Add(f) = i.fill { Some(f) } else { None }).collect();
+    if biases.len() + added.len() == 2
+        && matches!(dtype, DType::F32 | DType::F64)
+        && cx.admitted.contains(&Numerics::Domain)
+    {
+        let (masks, others): (Vec<&Addend>, Vec<&Addend>) =
+            biases.iter().partition(|b| swallows_or_nothing(cx, b.value));
+        let low = (-SWALLOWED, SWALLOWED);
+        let small = added.iter().all(|f| f.abs() <= SWALLOWED)
+            && others.iter().all(|b| like_scores(cx, b.value) || all(cx, b.value, &[low]));
+        if masks.len() == 1 && small {
+            return Ok(note(
+                "a huge addend swallows scores and what else is added, in whatever order they meet",
+            ));
+        }
+    }
     let fills = items.iter().all(|i| !matches!(i.fill, Fill::Add(f) if f.is_nan() || f.abs() > bound));
     let mut small = fills;
+    // Two of which may cancel each other, and leave what one of them swallowed.
+    let mut either_sign = false;
     for b in biases {
         let unknown = |cx: &Context<'_>| {
             let n = name(cx, b.value);
             format!("{n} is not known to be small, and another order of additions rounds it otherwise")
         };
         let plain = matches!(dtype, DType::F16 | DType::BF16) || all(cx, b.value, &[(-bound, bound)]);
+        // Of the size of scores, whatever that is: what swallows those swallows it.
         if !plain && like_scores(cx, b.value) {
-            swallowed = false;
+            continue;
+        }
+        if !plain && swallows_or_nothing(cx, b.value) {
+            (small, either_sign) = (false, true);
+            huge += 1;
             continue;
         }
         let Some(p) = cx.values.get(cx.graph, cx.constants, b.value) else { return Err(unknown(cx)) };
@@ -159,10 +232,10 @@ pub(super) fn reorderable(
             known: Some(known),
         });
     }
-    if small || no_row_is_empty(sizes, &guards.iter().collect::<Vec<_>>()) {
+    if !either_sign && (small || no_row_is_empty(sizes, &guards.iter().collect::<Vec<_>>())) {
         return Ok(None);
     }
-    if swallowed && huge <= 2 {
+    if swallowed && huge <= if either_sign { 1 } else { 2 } {
         return Ok(note("a huge addend swallows scores and what else is added, in whatever order they meet"));
     }
     Err("a large negative bias decides a row without a key, and another order of additions rounds it otherwise".into())

@@ -31,9 +31,23 @@ impl Said {
         self.more.extend(new);
     }
 
-    /// As terms of a mask over `q_len` × `kv_len`.
+    /// As terms of a mask over `q_len` × `kv_len`, the keys that are none as one.
     pub(super) fn terms(&self, q_len: usize, kv_len: usize) -> Vec<Term> {
-        [self.band.terms(q_len, kv_len), self.more.clone()].concat()
+        let mut terms = self.band.terms(q_len, kv_len);
+        for term in &self.more {
+            let keys = terms.iter_mut().find_map(|t| match t {
+                Term::Keys { start, end } => Some((start, end)),
+                _ => None,
+            });
+            match (keys, term) {
+                (Some((start, end)), Term::Keys { start: a, end: b }) => {
+                    *start = *a.max(start);
+                    *end = *b.min(end).max(start);
+                }
+                _ => terms.push(term.clone()),
+            }
+        }
+        terms
     }
 
     /// What is all that the rows of each batch entry keep of `keys` keys; one entry if all are the same.

@@ -59,6 +59,8 @@ pub(super) struct Region {
     pub(super) free: Axes,
     /// A half type in which something is added to or chosen for the scores.
     pub(super) narrow: Option<DType>,
+    /// The narrowest type of an exponential.
+    pub(super) exponentials: Option<DType>,
     /// The widest type in which a number is added to a sum of exponentials.
     pub(super) sums: Option<DType>,
 }
@@ -186,13 +188,25 @@ fn summed(graph: &Graph, v: ValueId, limit: usize) -> bool {
     }
 }
 
+/// Whether it is a constant of this number everywhere.
+fn is_number(graph: &Graph, v: ValueId, number: f64) -> bool {
+    let c = graph.as_constant(plain(graph, v)).and_then(|c| c.data.as_deref());
+    c.is_some_and(|t| t.to_f64().iter().all(|&n| n == number))
+}
+
 /// What a sum of exponentials divides.
 fn dividend(graph: &Graph, id: OpId) -> Option<ValueId> {
     let x = graph.operands(id);
     let sum = |v: ValueId| summed(graph, v, SPELLING_LIMIT);
     let inverse = |v: ValueId| {
         let op = plain(graph, v).op;
-        matches!(graph.op(op), Op::Unary(Unary::Reciprocal)) && sum(graph.operands(op)[0])
+        match graph.op(op) {
+            Op::Unary(Unary::Reciprocal) => sum(graph.operands(op)[0]),
+            Op::Binary(Binary::Div) => {
+                is_number(graph, graph.operands(op)[0], 1.0) && sum(graph.operands(op)[1])
+            }
+            _ => false,
+        }
     };
     match graph.op(id) {
         Op::Binary(Binary::Div) if sum(x[1]) => Some(x[0]),
@@ -225,10 +239,7 @@ fn log_sum(graph: &Graph, v: ValueId) -> bool {
 fn negated(graph: &Graph, v: ValueId) -> Option<ValueId> {
     let op = plain(graph, v).op;
     let x = graph.operands(op);
-    let less_one = |v: ValueId| {
-        let c = graph.as_constant(plain(graph, v)).and_then(|c| c.data.as_deref());
-        c.is_some_and(|t| t.to_f64().iter().all(|&n| n == -1.0))
-    };
+    let less_one = |v: ValueId| is_number(graph, v, -1.0);
     match graph.op(op) {
         Op::Unary(Unary::Neg) => Some(x[0]),
         Op::Binary(Binary::Mul) if less_one(x[1]) => Some(x[0]),
@@ -276,6 +287,11 @@ pub(super) fn passes(op: &Op) -> bool {
             | Op::Slice { .. }
             | Op::Softmax { .. }
     )
+}
+
+/// The same, or a product.
+pub(super) fn passes_or_multiplies(op: &Op) -> bool {
+    passes(op) || matches!(op, Op::Contract(_))
 }
 
 /// Contractions behind a value through operations that a region may hold, nearest first.

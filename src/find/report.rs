@@ -154,6 +154,13 @@ fn mask_text(graph: &Graph, found: &FoundAttention, a: &Attention, mask: &Mask) 
     if let (Some(bias), Some(_)) = (a.bias, &found.added) {
         parts.push(format!("added({})", name(bias)));
     }
+    let mut seen: Vec<String> = vec![];
+    parts.retain(|p| {
+        !seen.contains(p) && {
+            seen.push(p.clone());
+            true
+        }
+    });
     if parts.is_empty() {
         parts.push("none".into());
     }

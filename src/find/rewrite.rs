@@ -15,7 +15,8 @@ use crate::ir::{Attention, Binary, DType, EmptyRow, Graph, Op, OpId, Tensor, Typ
 use crate::mask::Fill;
 
 /// Rules of a softmax that adds the logarithm of a sum to the scores' maximum.
-const BY_LSE: [&str; 2] = ["exp-less-lse", "exp-less-sum"];
+pub(super) const BY_LSE: [&str; 4] =
+    ["exp-less-lse", "exp-less-sum", "exp-less-lse-of-max", "exp-less-sum-of-max"];
 
 /// Which factors make up the axes of an attention.
 pub(super) struct Roles {
@@ -89,7 +90,12 @@ pub(super) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
     let [mut q, mut k, mut v] = operands(cx, region, &roles)?;
     // One type for all three: the widest, in which nothing is lost.
     let types = [q, k, v].map(|x| cx.graph.ty(x).dtype);
-    let wide = widest(types);
+    // A factor of a wider type may be beyond that of Q, though the scores times it are not.
+    let mut wide = widest(types);
+    for l in &normal.on_q {
+        let factor = region.leaves.get(l.leaf.0 - V.0 - 1).map(|l| cx.graph.ty(l.value).dtype);
+        wide = factor.filter(|&f| super::trace::widens(wide, f)).unwrap_or(wide);
+    }
     for x in [&mut q, &mut k, &mut v] {
         if cx.graph.ty(*x).dtype != wide {
             let name = cx.graph.value(*x).name.clone();
@@ -107,6 +113,10 @@ pub(super) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
         .map(|step| piece(cx, region, &scores, step))
         .collect::<Result<Vec<_>, String>>()?;
     let plan = plan(cx, sizes, region.narrow.unwrap_or(acc), &pieces)?;
+    let without_max = normal.applied.iter().any(|a| a.rule == "softmax-without-max");
+    if without_max && region.exponentials == Some(DType::F16) {
+        return Err("exponentials of f16 overflow above 11: without their maximum scores make zeros there, which a softmax does not".into());
+    }
     let by_lse = normal.applied.iter().any(|a| BY_LSE.contains(&a.rule));
     let bias = plan.bias.and_then(|b| plan.leaves.get(b - 3)).copied();
     if by_lse && (plan.mask.fill != Fill::NegInf || !bias.is_none_or(|b| order::keeps_logarithms(cx, b))) {
@@ -268,7 +278,14 @@ fn leaf(cx: &mut Context<'_>, region: &Region, scores: &Axes, l: &LeafRef) -> Re
             LeafOp::Not => cx.graph.add1(Op::Unary(Unary::Not), &[v], &name, ""),
             LeafOp::Neg => cx.graph.add1(Op::Unary(Unary::Neg), &[v], &name, ""),
             LeafOp::Reciprocal => cx.graph.add1(Op::Unary(Unary::Reciprocal), &[v], &name, ""),
+            LeafOp::Only(condition) => {
+                let condition = truth(cx, region, scores, condition)?;
+                let zero = Tensor::scalar(cx.graph.ty(v).dtype, 0.0);
+                let zero = cx.graph.constant(&format!("{name}.zero"), zero);
+                cx.graph.add1(Op::Select, &[condition, v, zero], &name, "")
+            }
             LeafOp::Times(n) => {
+                v = widened(cx, region, v, &name)?;
                 let n = Tensor::scalar(cx.graph.ty(v).dtype, *n);
                 let n = cx.graph.constant(&format!("{name}.factor"), n);
                 cx.graph.add1(Op::Binary(Binary::Mul), &[v, n], &name, "")
@@ -281,6 +298,16 @@ fn leaf(cx: &mut Context<'_>, region: &Region, scores: &Axes, l: &LeafRef) -> Re
             }
         }
         .map_err(|e| e.to_string())?;
+    }
+    Ok(v)
+}
+
+/// A value in the type in which the region's sums are, should that be wider: there it was added or multiplied.
+fn widened(cx: &mut Context<'_>, region: &Region, v: ValueId, name: &str) -> Result<ValueId, String> {
+    let all = region.nodes.map(|id| cx.graph.ty(cx.graph.result(id)).dtype);
+    let wide = widest(all).accumulator();
+    if super::trace::widens(cx.graph.ty(v).dtype, wide) {
+        return cx.graph.add1(Op::Cast(wide), &[v], name, "").map_err(|e| e.to_string());
     }
     Ok(v)
 }

@@ -114,6 +114,25 @@ impl View<'_> {
         self.is_peak(&under, Least::Scores, id(m), 0).then_some(0.0)
     }
 
+    /// Whether `m` is the maximum of `x`, or 0 where there is none: a sum of exponentials of x − m is 1 or more, or NaN.
+    pub(super) fn top(&self, x: &str, m: &str) -> Option<f64> {
+        let id = |name: &str| self.subst[name.parse::<Var>().expect("names of variables begin with ?")];
+        let x = self.egraph.find(id(x));
+        let is =
+            |n: &Term| matches!(n, Term::RowMax([y]) | Term::RowMaxOrZero([y]) if self.egraph.find(*y) == x);
+        (self.egraph[x].data.score && self.egraph[id(m)].nodes.iter().any(is)).then_some(0.0)
+    }
+
+    /// [`View::crest`], but not the maximum itself.
+    pub(super) fn crest_alone(&self, x: &str, m: &str) -> Option<f64> {
+        self.crest(x, m).filter(|_| self.top(x, m).is_none())
+    }
+
+    /// [`View::peak`], but not the maximum itself.
+    pub(super) fn peak_alone(&self, x: &str, m: &str) -> Option<f64> {
+        self.peak(x, m).filter(|_| self.top(x, m).is_none())
+    }
+
     /// The classes of the scores `x` before masks and biases.
     fn unmasked(&self, x: Id) -> Vec<Id> {
         let mut all = vec![self.egraph.find(x)];
@@ -127,7 +146,7 @@ impl View<'_> {
                         vec![*y]
                     }
                     Term::Add([a, b]) | Term::Max([a, b]) | Term::Where([_, a, b]) => vec![*a, *b],
-                    Term::Sub([y, _]) | Term::ToF16([y]) | Term::ToBf16([y]) => vec![*y],
+                    Term::Sub([y, _]) | Term::Narrow([y, _]) => vec![*y],
                     Term::ToF32([y]) | Term::ToF64([y]) => vec![*y],
                     _ => vec![],
                 };
@@ -161,9 +180,64 @@ impl View<'_> {
                 let below = |y: &Id| self.egraph[*y].data.number.is_some_and(|n| n.get() <= 1e4);
                 (peak(a) && (below(b) || peak(b))) || (below(a) && peak(b))
             }
-            Term::ToF16([y]) | Term::ToBf16([y]) | Term::ToF32([y]) | Term::ToF64([y]) => peak(y),
+            Term::Narrow([y, _]) | Term::ToF32([y]) | Term::ToF64([y]) => peak(y),
             _ => false,
         })
+    }
+
+    /// Scores as finite as Q and K are.
+    pub(super) fn finite(&self, name: &str) -> Option<f64> {
+        self.fact(name).finite.then_some(0.0)
+    }
+
+    /// Scores of which none is as low as a huge fill.
+    pub(super) fn above_fills(&self, name: &str) -> Option<f64> {
+        (self.fact(name).sizes?.large() == 0).then_some(0.0)
+    }
+
+    /// Scores of which no finite one is so far from another that an exponential is 0, but by Q and K themselves.
+    pub(super) fn close(&self, name: &str) -> Option<f64> {
+        (self.fact(name).sizes? == super::lang::Sizes::default()).then_some(0.0)
+    }
+
+    /// One number a row that is not −∞.
+    pub(super) fn above_infinity(&self, m: &str) -> Option<f64> {
+        self.of_rows(m)?;
+        let id = self.subst[m.parse::<Var>().expect("names of variables begin with ?")];
+        let is = |node: &Term| match node {
+            Term::RowMaxOrZero(_) => true,
+            Term::RowMax([x]) | Term::RowMin([x]) | Term::RowMean([x]) => {
+                self.egraph[*x].data.finite || self.egraph[*x].data.plainly
+            }
+            Term::Max([_, c]) => self.egraph[*c].data.number.is_some_and(|c| c.get().is_finite()),
+            _ => false,
+        };
+        self.egraph[id].nodes.iter().any(is).then_some(0.0)
+    }
+
+    /// A number by which scores and what was added to them may be multiplied apart: nothing of what one swallowed comes back,
+    /// and a sum of two that overflowed still does.
+    pub(super) fn factor_of_both(&self, x: &str, b: &str, c: &str) -> Option<f64> {
+        let c = self.number(c).filter(|&c| c != 1.0)?;
+        let (x, b) = (self.fact(x).sizes?, self.fact(b).sizes?);
+        let large = x.large().saturating_add(b.large());
+        let known = x.unknown == 0 && b.unknown == 0;
+        ((known && (c.abs() >= 1.0 || large <= 1)) || (power_of_two(c.abs()) && large <= 1)).then_some(0.0)
+    }
+
+    /// A number by which scores and what is subtracted from them may be multiplied apart: neither overflows.
+    pub(super) fn factor_of_shifted(&self, x: &str, c: &str) -> Option<f64> {
+        let (f, c) = (self.fact(x), self.number(c)?);
+        let small = f.plainly || f.sizes.is_some_and(|s| s.large() == 0);
+        (c.abs() <= 1.0 || (small && c.abs() <= 1e3)).then_some(0.0)
+    }
+
+    /// Scores that a type of so many digits holds, or what comes of exponentials.
+    pub(super) fn holds(&self, x: &str, digits: &str) -> Option<f64> {
+        let digits = self.number(digits)?;
+        let f = self.fact(x);
+        let fits = |s: super::lang::Sizes| s.large() == 0 && (digits > 11.0 || s.moderate == 0);
+        (f.real && (f.plainly || f.weights || (f.normal && f.sizes.is_some_and(fits)))).then_some(0.0)
     }
 
     /// Neither scores nor a number.
@@ -245,6 +319,21 @@ pub(super) fn swallowed(v: &View<'_>) -> Option<f64> {
 /// Whether the number `?c` is above 0, and not above 1.
 pub(super) fn at_most_one(v: &View<'_>) -> Option<f64> {
     v.number("?c").filter(|&c| c > 0.0 && c <= 1.0)
+}
+
+/// Whether `?m` and `?k` are leaves of 0 and 1, and one is 1 less the other.
+pub(super) fn complementary(v: &View<'_>) -> Option<f64> {
+    let facts = &v.egraph.analysis;
+    let (m, k) = (v.fact("?m"), v.fact("?k"));
+    let (one, other) = (facts.leaf(m)?, facts.leaf(k)?);
+    let numbers = || {
+        let ((axes, a), (others, b)) = (one.constant.as_ref()?, other.constant.as_ref()?);
+        let truth = |x: f64| x == 0.0 || x == 1.0;
+        let all = a.len() == b.len() && a.iter().zip(b).all(|(&a, &b)| truth(a) && a + b == 1.0);
+        (axes == others && all).then_some(())
+    };
+    let spelled = one.inverse == Some((k.leaf?, 1.0)) || other.inverse == Some((m.leaf?, 1.0));
+    (spelled || numbers().is_some()).then_some(0.0)
 }
 
 /// The fill of a multiplied mask: `m` is 0 or 1, and `a` (negated if `sign` is −1) is 0 where m is 1 and one number

@@ -4,7 +4,9 @@
 //! Each carries a generator of random examples; a test evaluates both sides of every example.
 
 use super::items::HUGE;
-use super::rule::{ALWAYS, Rule, at_most_one, binary, multiplied, power_of_two, rules, swallowed};
+use super::rule::{
+    ALWAYS, Rule, at_most_one, binary, complementary, multiplied, power_of_two, rules, swallowed,
+};
 
 rules! {
     /// Every rule, in the order in which they run.
@@ -67,13 +69,9 @@ rules! {
     "scores and probabilities stay in the type of accumulation";
     |d| d.scores("(to-f32 (softmax (qk $0 $1)))").rough();
 
-    "no-cast-to-f16" MorePrecision "(to-f16 ?x)" => "?x" if |v| v.fact("?x").real.then_some(0.0);
+    "no-narrowing" MorePrecision "(narrow ?x ?d)" => "?x" if |v| v.holds("?x", "?d");
     "scores and probabilities stay in the type of accumulation";
-    |d| d.scores("(to-f16 (softmax (qk $0 $1)))").rough();
-
-    "no-cast-to-bf16" MorePrecision "(to-bf16 ?x)" => "?x" if |v| v.fact("?x").real.then_some(0.0);
-    "scores and probabilities stay in the type of accumulation";
-    |d| d.scores("(to-bf16 (softmax (qk $0 $1)))").rough();
+    |d| { let n = d.pick(&[24.0, 11.0, 8.0]); d.scores(&format!("(narrow (softmax (qk $0 $1)) {n})")).rough() };
 
     "softcap" Reassociation "(mul (tanh (scores ?q ?k ?s)) ?c)" => "(cap (scores ?q ?k ?n) ?c)"
         if |v| Some(v.number("?c").filter(|&c| c > 0.0)? * v.number("?s")?);
@@ -127,14 +125,29 @@ rules! {
     |d| d.scores("(max (bias (scores $0 $1 0.5) $8) -1e35)");
 
     "multiplied-mask" Domain "(add (mul ?x ?m) ?a)" => "(replace ?x (nonzero ?m) ?n)"
-        if |v| multiplied(v, 1.0);
+        if |v| v.finite("?x").and(multiplied(v, 1.0));
     "s·m + (1−m)·f with m of 0 and 1 replaces finite scores by f";
     |d| d.scores("(add (mul (scores $0 $1 0.5) $4) $5)");
 
     "multiplied-mask-sub" Domain "(sub (mul ?x ?m) ?a)" => "(replace ?x (nonzero ?m) ?n)"
-        if |v| multiplied(v, -1.0);
+        if |v| v.finite("?x").and(multiplied(v, -1.0));
     "s·m − (1−m)·f with m of 0 and 1 replaces finite scores by −f";
     |d| d.scores("(sub (mul (scores $0 $1 0.5) $4) $5)");
+
+    "multiplied-choice" Domain "(add (mul ?x ?m) (mul ?y ?k))" => "(where (nonzero ?m) ?x ?y)"
+        if |v| v.finite("?x").and(v.finite("?y")).and(complementary(v));
+    "x·m + y·(1−m) with m of 0 and 1 chooses between finite numbers";
+    |d| d.scores("(add (mul (bias (scores $0 $1 0.5) $9) $4) (mul (scores $0 $1 0.5) $11))");
+
+    "bias-where" Exact "(where ?c (bias ?x ?b) ?x)" => "(bias ?x (only ?b ?c))"
+        if |v| v.normal("?x").and(v.outside("?c"));
+    "an addend for some scores is 0 for the others";
+    |d| d.scores("(where $3 (bias (scores $0 $1 0.5) $2) (scores $0 $1 0.5))");
+
+    "bias-unless" Exact "(where ?c ?x (bias ?x ?b))" => "(bias ?x (only ?b (not ?c)))"
+        if |v| v.normal("?x").and(v.outside("?c"));
+    "an addend for some scores is 0 for the others";
+    |d| d.scores("(where $3 (scores $0 $1 0.5) (bias (scores $0 $1 0.5) $2))");
 
     "factor-on-q" Reassociation "(mul (scores ?q ?k ?s) ?m)" => "(scores (scaled ?q ?m) ?k ?s)"
         if |v| v.row_leaf("?m");
@@ -147,7 +160,7 @@ rules! {
     |d| d.scores("(div (scores $0 $1 0.5) $9)");
 
     "scale-of-biased" Reassociation "(mul (bias ?x ?b) ?c)" => "(bias (mul ?x ?c) (times ?b ?c))"
-        if |v| v.number("?c").and(v.outside("?b"));
+        if |v| v.outside("?b").and(v.factor_of_both("?x", "?b", "?c"));
     "a factor on scores and bias is one on each";
     |d| { let c = d.number(); d.scores(&format!("(mul (bias (scores $0 $1 0.5) $2) {c})")) };
 
@@ -156,7 +169,7 @@ rules! {
     |d| d.scores("(mul (keep (scores $0 $1 0.5) $3) 0.25)");
 
     "scale-of-joined" Reassociation "(mul (join ?x ?b) ?c)" => "(join (mul ?x ?c) (times ?b ?c))"
-        if |v| v.number("?c").and(v.outside("?b"));
+        if |v| v.number("?c").filter(|&c| c != 1.0).and(v.outside("?b"));
     "a factor on scores and a column beside them is one on each";
     |d| { let c = d.number(); d.scores(&format!("(mul (join (scores $0 $1 0.5) $7) {c})")) };
 
@@ -204,12 +217,12 @@ rules! {
     |d| d.scores("(where $3 0 (softmax (keep (scores $0 $1 0.5) (not $3))))");
 
     "zero-where-filled" Domain "(where ?c (softmax (replace ?x ?c ?f)) 0)" => "(zero-empty (keep ?x ?c))"
-        if |v| v.normal("?x").and(v.number("?f").filter(|&f| f <= HUGE));
+        if |v| v.above_fills("?x").and(v.number("?f").filter(|&f| f <= HUGE));
     "zeros for keys whose fill leaves nothing of them make that fill −∞";
     |d| d.scores("(where $3 (softmax (replace (scores $0 $1 0.5) $3 -1e35)) 0)");
 
     "zero-where-refilled" Domain "(where ?c 0 (softmax (replace ?x (not ?c) ?f)))" => "(zero-empty (keep ?x (not ?c)))"
-        if |v| v.normal("?x").and(v.number("?f").filter(|&f| f <= HUGE));
+        if |v| v.above_fills("?x").and(v.number("?f").filter(|&f| f <= HUGE));
     "zeros for keys whose fill leaves nothing of them make that fill −∞";
     |d| d.scores("(where $3 0 (softmax (replace (scores $0 $1 0.5) (not $3) -1e35)))");
 
@@ -217,6 +230,31 @@ rules! {
         if |v| v.ready_or_joined("?x");
     "zeros instead of NaN make a row without a key zero";
     |d| d.scores("(where (isnan (softmax (scores $0 $1 0.5))) 0 (softmax (scores $0 $1 0.5)))");
+
+    "zero-empty-of-loose" Domain "(where (isnan (loose ?x)) 0 (loose ?x))" => "(zero-empty ?x)"
+        if |v| v.close("?x");
+    "zeros instead of NaN make a row without a key zero, where nothing else makes a sum 0";
+    |d| d.scores("(where (isnan (loose (keep (scores $0 $1 0.5) $3))) 0 (loose (keep (scores $0 $1 0.5) $3)))");
+
+    "no-infinite-probability" Exact "(where (eq ?p inf) ?c ?y)" => "?y"
+        if |v| v.fact("?p").probabilities.then_some(0.0);
+    "no probability is infinite";
+    |d| d.scores("(where (eq (softmax (scores $0 $1 0.5)) inf) 1 (softmax (scores $0 $1 0.5)))");
+
+    "no-probability-below" Exact "(where (eq ?p -inf) ?c ?y)" => "?y"
+        if |v| v.fact("?p").probabilities.then_some(0.0);
+    "no probability is infinite";
+    |d| d.scores("(where (eq (softmax (scores $0 $1 0.5)) -inf) 1 (softmax (scores $0 $1 0.5)))");
+
+    "no-infinite-probability-of-sign" Exact "(where (op:and (isinf ?p) ?g) ?c ?y)" => "?y"
+        if |v| v.fact("?p").probabilities.then_some(0.0);
+    "no probability is infinite";
+    |d| d.scores("(where (op:and (isinf (softmax (scores $0 $1 0.5))) (op:gt (softmax (scores $0 $1 0.5)) 0)) 1 (softmax (scores $0 $1 0.5)))");
+
+    "masked-afterwards" Domain "(div (mul (softmax ?x) ?k) (rsum (mul (softmax ?x) ?k)))" => "(loose (keep ?x (nonzero ?k)))"
+        if |v| v.normal("?x").and(binary(v));
+    "what a mask leaves of the probabilities, over its sum, is the softmax of what it leaves of the scores";
+    |d| d.scores("(div (mul (softmax (scores $0 $1 0.5)) $10) (rsum (mul (softmax (scores $0 $1 0.5)) $10)))");
 
     "zero-empty-twice" Domain "(where (isnan (zero-empty ?x)) 0 (zero-empty ?x))" => "(zero-empty ?x)" if ALWAYS;
     "rows without a key are zeros already";
@@ -237,6 +275,11 @@ rules! {
     "a column that joins the softmax and is dropped after it is a sink";
     |d| d.scores("(drop (zero-empty (join (keep (scores $0 $1 0.5) $3) $7)))");
 
+    "sinks-loose" Reassociation "(drop (loose (join ?x ?b)))" => "(loose (sink ?x ?b))"
+        if |v| v.normal("?x").and(v.outside("?b"));
+    "a column that joins the softmax and is dropped after it is a sink";
+    |d| d.scores("(drop (loose (join (scores $0 $1 0.5) $7)))");
+
     "dropped-column" Exact "(drop (join ?x ?b))" => "?x" if ALWAYS;
     "a column that is added and dropped again";
     |d| d.scores("(drop (join (softmax (qk $0 $1)) $7))");
@@ -246,7 +289,7 @@ rules! {
     "exp(x − max) over its sum is softmax";
     |d| d.scores("(div (exp (sub (qk $0 $1) (rmax (qk $0 $1)))) (rsum (exp (sub (qk $0 $1) (rmax (qk $0 $1))))))");
 
-    "softmax-without-max" Domain "(div (exp ?x) (rsum (exp ?x)))" => "(softmax ?x)" if |v| v.normal("?x");
+    "softmax-without-max" Domain "(div (exp ?x) (rsum (exp ?x)))" => "(loose ?x)" if |v| v.normal("?x");
     "exp(x) over its sum is softmax, where it does not overflow";
     |d| d.scores("(div (exp (scores $0 $1 0.5)) (rsum (exp (scores $0 $1 0.5))))");
 
@@ -254,6 +297,10 @@ rules! {
         if |v| v.fact("?y").score.then_some(0.0);
     "a product with a reciprocal is a quotient";
     |d| d.scores("(mul (qk $0 $1) (reciprocal (rsum (exp (qk $0 $1)))))");
+
+    "one-over" Exact "(div 1 ?y)" => "(reciprocal ?y)" if |v| v.fact("?y").score.then_some(0.0);
+    "1 over a number is its reciprocal";
+    |d| d.scores("(div 1 (rsum (exp (qk $0 $1))))");
 
     "shifted-softmax" Rounding "(softmax (sub ?x (rmax ?x)))" => "(softmax ?x)"
         if |v| v.fact("?x").score.then_some(0.0);
@@ -265,35 +312,55 @@ rules! {
     "what all scores of a row lose alike the softmax does not see, while it is finite";
     |d| { let (x, m) = d.shift(true); d.scores(&format!("(softmax (sub {x} {m}))")) };
 
-    "shifted-quotient" Domain "(div (exp (sub ?x ?m)) (rsum (exp (sub ?x ?m))))" => "(softmax ?x)"
-        if |v| v.peak("?x", "?m");
+    "shifted-quotient" Domain "(div (exp (sub ?x ?m)) (rsum (exp (sub ?x ?m))))" => "(loose ?x)"
+        if |v| v.peak_alone("?x", "?m");
     "exp(x − m) over its sum is softmax, whatever finite number m is for a row";
     |d| { let (x, m) = d.shift(true); d.scores(&format!("(div (exp (sub {x} {m})) (rsum (exp (sub {x} {m}))))")) };
 
+    "quotient-of-max" Rounding "(div (exp (sub ?x ?m)) (rsum (exp (sub ?x ?m))))" => "(softmax ?x)"
+        if |v| v.top("?x", "?m");
+    "exp(x − m) over its sum is softmax, whatever finite number m is for a row";
+    |d| { let (x, m) = d.top(true); d.scores(&format!("(div (exp (sub {x} {m})) (rsum (exp (sub {x} {m}))))")) };
+
     // Where the sum overflows, its logarithm makes a finite 0: the shift must not be below any score.
-    "exp-of-log-softmax" Domain "(exp (sub (sub ?x ?m) (log (rsum (exp (sub ?x ?m))))))" => "(softmax ?x)"
-        if |v| v.crest("?x", "?m");
+    "exp-of-log-softmax" Domain "(exp (sub (sub ?x ?m) (log (rsum (exp (sub ?x ?m))))))" => "(loose ?x)"
+        if |v| v.crest_alone("?x", "?m");
     "exp(x − ln Σ exp(x)) is exp(x) over its sum";
     |d| { let (x, m) = d.shift(false); d.scores(&format!("(exp (sub (sub {x} {m}) (log (rsum (exp (sub {x} {m}))))))")) };
 
+    "exp-of-log-softmax-of-max" Rounding "(exp (sub (sub ?x ?m) (log (rsum (exp (sub ?x ?m))))))" => "(softmax ?x)"
+        if |v| v.top("?x", "?m");
+    "exp(x − ln Σ exp(x)) is exp(x) over its sum";
+    |d| { let (x, m) = d.top(false); d.scores(&format!("(exp (sub (sub {x} {m}) (log (rsum (exp (sub {x} {m}))))))")) };
+
     // Not beside a finite fill, which loses the logarithm: that is asked where the fill is known.
-    "exp-less-lse" Domain "(exp (sub ?x (add ?m (log (rsum (exp (sub ?x ?m)))))))" => "(softmax ?x)"
-        if |v| v.crest("?x", "?m");
+    "exp-less-lse" Domain "(exp (sub ?x (add ?m (log (rsum (exp (sub ?x ?m)))))))" => "(loose ?x)"
+        if |v| v.crest_alone("?x", "?m");
     "exp(x − lse) is softmax";
     |d| { let (x, m) = d.shift(false); d.scores(&format!("(exp (sub {x} (add {m} (log (rsum (exp (sub {x} {m})))))))")) };
 
-    "exp-less-sum" Domain "(exp (sub ?x (add (log (rsum (exp (sub ?x ?m)))) ?m)))" => "(softmax ?x)"
-        if |v| v.crest("?x", "?m");
+    "exp-less-lse-of-max" Rounding "(exp (sub ?x (add ?m (log (rsum (exp (sub ?x ?m)))))))" => "(softmax ?x)"
+        if |v| v.top("?x", "?m");
+    "exp(x − lse) is softmax";
+    |d| { let (x, m) = d.top(false); d.scores(&format!("(exp (sub {x} (add {m} (log (rsum (exp (sub {x} {m})))))))")) };
+
+    "exp-less-sum" Domain "(exp (sub ?x (add (log (rsum (exp (sub ?x ?m)))) ?m)))" => "(loose ?x)"
+        if |v| v.crest_alone("?x", "?m");
     "exp(x − lse) is softmax";
     |d| { let (x, m) = d.shift(false); d.scores(&format!("(exp (sub {x} (add (log (rsum (exp (sub {x} {m})))) {m})))")) };
 
+    "exp-less-sum-of-max" Rounding "(exp (sub ?x (add (log (rsum (exp (sub ?x ?m)))) ?m)))" => "(softmax ?x)"
+        if |v| v.top("?x", "?m");
+    "exp(x − lse) is softmax";
+    |d| { let (x, m) = d.top(false); d.scores(&format!("(exp (sub {x} (add (log (rsum (exp (sub {x} {m})))) {m})))")) };
+
     "power" Rounding "(pow ?c ?x)" => "(exp (mul ?x ?n))"
-        if |v| v.fact("?x").score.then_some(0.0).and(v.number("?c")).filter(|&c| c > 0.0).map(f64::ln);
+        if |v| v.fact("?x").score.then_some(0.0).and(v.number("?c")).filter(|&c| c > 0.0 && c != 1.0).map(f64::ln);
     "c to the power of x is exp(x·ln c)";
     |d| d.scores("(pow 2 (sub (qk $0 $1) (rmax (qk $0 $1))))");
 
     "scale-of-shifted" Reassociation "(mul (sub ?x ?m) ?c)" => "(sub (mul ?x ?c) (mul ?m ?c))"
-        if |v| v.fact("?x").score.then_some(0.0).and(v.of_rows("?m")).and(v.number("?c"));
+        if |v| v.fact("?x").score.then_some(0.0).and(v.of_rows("?m")).and(v.factor_of_shifted("?x", "?c"));
     "a factor on a difference is one on both";
     |d| { let c = d.number(); d.scores(&format!("(mul (sub (qk $0 $1) (rmax (qk $0 $1))) {c})")) };
 
@@ -322,12 +389,12 @@ rules! {
     |d| d.scores("(mul (exp (scores $0 $1 0.5)) $10)");
 
     "kept-exp" Domain "(where ?c (exp (sub ?x ?m)) 0)" => "(exp (sub (keep ?x ?c) ?m))"
-        if |v| v.normal("?x").and(v.of_rows("?m")).and(v.outside("?c"));
+        if |v| v.normal("?x").and(v.above_infinity("?m")).and(v.outside("?c"));
     "0 is exp(−∞)";
     |d| d.scores("(where $3 (exp (sub (scores $0 $1 0.5) (rmax (scores $0 $1 0.5)))) 0)");
 
     "dropped-exp" Domain "(where ?c 0 (exp (sub ?x ?m)))" => "(exp (sub (keep ?x (not ?c)) ?m))"
-        if |v| v.normal("?x").and(v.of_rows("?m")).and(v.outside("?c"));
+        if |v| v.normal("?x").and(v.above_infinity("?m")).and(v.outside("?c"));
     "0 is exp(−∞)";
     |d| d.scores("(where $3 0 (exp (sub (scores $0 $1 0.5) (rmax (scores $0 $1 0.5)))))");
 
@@ -393,13 +460,13 @@ rules! {
         (where (eq (rsum (exp (sub (keep (scores $0 $1 0.5) $3) (rmax-or-zero (keep (scores $0 $1 0.5) $3))))) 0) 1 \
         (rsum (exp (sub (keep (scores $0 $1 0.5) $3) (rmax-or-zero (keep (scores $0 $1 0.5) $3)))))))");
 
-    "one-more-in-sum" Domain "(div (exp ?x) (add (rsum (exp ?x)) ?c))" => "(softmax (sink ?x ?n))"
+    "one-more-in-sum" Domain "(div (exp ?x) (add (rsum (exp ?x)) ?c))" => "(loose (sink ?x ?n))"
         if |v| v.normal("?x").and(v.number("?c")).filter(|&c| c > 0.0).map(f64::ln);
     "a number beside the sum of exp is a sink, of its logarithm";
     |d| d.scores("(div (exp (scores $0 $1 0.5)) (add (rsum (exp (scores $0 $1 0.5))) 2))");
 
     "one-more-in-shifted-sum" Domain
-        "(div (exp (sub ?x ?m)) (add (rsum (exp (sub ?x ?m))) (exp (mul ?m -1))))" => "(softmax (sink ?x ?n))"
+        "(div (exp (sub ?x ?m)) (add (rsum (exp (sub ?x ?m))) (exp (mul ?m -1))))" => "(loose (sink ?x ?n))"
         if |v| v.normal("?x").and(v.peak("?x", "?m"));
     "exp(−m) beside the sum of exp(x − m) is a sink of 0";
     |d| d.scores("(div (exp (sub (scores $0 $1 0.5) (rmax (scores $0 $1 0.5)))) \
@@ -427,6 +494,10 @@ rules! {
     "attention" Reassociation "(pv (softmax ?x) ?v)" => "(attention ?x ?v)" if |v| v.ready("?x");
     "softmax of scores in normal form, times V";
     |d| d.output("(pv (softmax (scores $0 $1 0.5)) $6)");
+
+    "attention-loose" Domain "(pv (loose ?x) ?v)" => "(attention ?x ?v)" if |v| v.ready("?x");
+    "softmax of scores in normal form, times V";
+    |d| d.output("(pv (loose (scores $0 $1 0.5)) $6)");
 
     "attention-zero" Reassociation "(pv (zero-empty ?x) ?v)" => "(attention-zero ?x ?v)" if |v| v.ready("?x");
     "the same with zeros for a row without a key";

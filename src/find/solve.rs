@@ -31,7 +31,7 @@ pub(super) struct LeafRef {
 }
 
 /// An operation on a leaf that a rule asked for.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum LeafOp {
     /// Logical negation.
     Not,
@@ -43,6 +43,8 @@ pub(super) enum LeafOp {
     Reciprocal,
     /// So many times it.
     Times(f64),
+    /// Only where another one is true, elsewhere 0.
+    Only(Box<LeafRef>),
 }
 
 /// A number, or one for each row.
@@ -185,7 +187,7 @@ fn solve(
 }
 
 /// Prefers terms of the normal form; what is left of the others shows what stood in the way.
-struct Cost<'a>(&'a EGraph<Term, Facts>);
+pub(super) struct Cost<'a>(pub(super) &'a EGraph<Term, Facts>);
 
 impl CostFunction<Term> for Cost<'_> {
     type Cost = u64;
@@ -213,9 +215,10 @@ impl CostFunction<Term> for Cost<'_> {
             | Term::Leaf(_)
             | Term::Not(_)
             | Term::Neg(_)
-            | Term::Nonzero(_) => 1,
+            | Term::Nonzero(_)
+            | Term::Only(_) => 1,
             Term::Reciprocal(_) => 20,
-            Term::Softmax(_) => 10,
+            Term::Softmax(_) | Term::Loose(_) => 10,
             _ => 1000,
         };
         node.fold(own, |sum: u64, id| sum.saturating_add(costs(id)))
@@ -307,7 +310,7 @@ fn name_of(t: &Term) -> String {
 
 /// The innermost operation that is not of the normal form although what it reads is.
 fn obstacle(best: &RecExpr<Term>) -> String {
-    let done = |t: &Term| matches!(t, Term::Softmax(_) | Term::ZeroEmpty(_));
+    let done = |t: &Term| matches!(t, Term::Softmax(_) | Term::Loose(_) | Term::ZeroEmpty(_));
     for node in best.as_ref() {
         let child = |id: &Id| &best[*id];
         match node {
@@ -319,8 +322,8 @@ fn obstacle(best: &RecExpr<Term>) -> String {
                 );
             }
             Term::Log([a]) if matches!(child(a), Term::RowSum([e]) if matches!(child(e), Term::Exp(_))) => {
-                return "the logarithm of a sum of exp is subtracted, from which no maximum was taken before: where the sum overflows \
-                        that makes zeros, not a softmax"
+                return "the logarithm of a sum of exp is subtracted, and the largest score is not known to have been taken from all before: \
+                        where the sum overflows that makes zeros, not a softmax"
                     .into();
             }
             Term::Mul([a, b]) if matches!((child(a), child(b)), (Term::Exp(_), Term::Leaf(_))) => {
@@ -378,6 +381,10 @@ fn leaf_ref(best: &RecExpr<Term>, id: Id) -> Result<LeafRef, String> {
             }
             Term::Reciprocal([x]) => {
                 ops.push(LeafOp::Reciprocal);
+                at = *x;
+            }
+            Term::Only([x, c]) => {
+                ops.push(LeafOp::Only(Box::new(leaf_ref(best, *c)?)));
                 at = *x;
             }
             Term::Times([x, n]) if matches!(best[*n], Term::Number(_)) => {

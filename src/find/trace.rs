@@ -47,7 +47,8 @@ pub(super) fn splat(graph: &Graph, constants: &mut Constants, v: ValueId) -> Opt
     values.iter().all(|x| x.to_bits() == first.to_bits()).then_some(first)
 }
 
-fn widens(from: DType, to: DType) -> bool {
+/// Whether a conversion loses nothing.
+pub(super) fn widens(from: DType, to: DType) -> bool {
     let half = matches!(from, DType::F16 | DType::BF16);
     (half && matches!(to, DType::F32 | DType::F64)) || (from == DType::F32 && to == DType::F64)
 }

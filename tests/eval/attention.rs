@@ -104,6 +104,24 @@ fn sink() -> impl Strategy<Value = Sink> {
     ]
 }
 
+/// A term of positions that is neither causal nor a window.
+fn term() -> impl Strategy<Value = Term> {
+    let segments = (proptest::collection::btree_set(1usize..9, 0..3), -3i64..4)
+        .prop_map(|(starts, offset)| Term::Segments { starts: starts.into_iter().collect(), offset });
+    prop_oneof![
+        segments,
+        (0usize..6, -3i64..4).prop_map(|(length, offset)| Term::Prefix { length, offset }),
+        (0usize..6, 0usize..8).prop_map(|(start, n)| Term::Keys { start, end: start + n }),
+        (-3i64..5).prop_map(|offset| Term::Causal { offset }),
+    ]
+}
+
+/// Terms of positions, and lists of such for each of two batch entries.
+fn more() -> impl Strategy<Value = (Vec<Term>, Vec<Vec<Vec<Term>>>)> {
+    use proptest::collection::vec;
+    (vec(term(), 0..2), vec(vec(vec(term(), 0..2), 2), 0..3))
+}
+
 /// Any attention: sizes with awkward lengths, every kind of mask, fill, bias and softcap.
 pub(crate) fn cases(dtype: impl Strategy<Value = DType> + 'static) -> impl Strategy<Value = Case> {
     let sizes = (1usize..3, 1usize..3, 1usize..3, 1usize..9, 0usize..10, 1usize..4, 1usize..4);
@@ -111,6 +129,7 @@ pub(crate) fn cases(dtype: impl Strategy<Value = DType> + 'static) -> impl Strat
         proptest::option::of(-4i64..5),
         proptest::option::of((proptest::option::of(0u64..5), proptest::option::of(0u64..5), -3i64..4)),
         proptest::option::of(0u8..16),
+        proptest::option::weighted(0.4, more()),
     );
     let fill = prop_oneof![
         3 => Just(Fill::NegInf),
@@ -124,7 +143,7 @@ pub(crate) fn cases(dtype: impl Strategy<Value = DType> + 'static) -> impl Strat
         |(
             dtype,
             (b, g, hkv, sq, sk, dk, dv),
-            (causal, window, allow),
+            (causal, window, allow, more),
             fill,
             (bias, sinks),
             (softcap, nan, size),
@@ -143,6 +162,10 @@ pub(crate) fn cases(dtype: impl Strategy<Value = DType> + 'static) -> impl Strat
             let mut mask = Mask { terms: vec![], fill };
             mask.terms.extend(causal.map(|offset| Term::Causal { offset }));
             mask.terms.extend(window.map(|(left, right, offset)| Term::Window { left, right, offset }));
+            if let Some((terms, entries)) = more {
+                mask.terms.extend(terms);
+                mask.terms.extend(entries.into_iter().map(|e| Term::Batch { entries: e[..b].into() }));
+            }
             if let Some(bits) = allow {
                 let shape = leaf(bits);
                 let v: Vec<f64> =

@@ -77,6 +77,29 @@ fn long_chains_end() {
     }
 }
 
+/// Keys in two parts, behind more layout operations than any stack holds.
+#[test]
+fn parts_behind_long_chains_end() {
+    let mut g = Graph::new("parts");
+    let q = g.input("q", Type::new(DType::F32, [1, 1, 2, 4]));
+    let v = g.input("v", Type::new(DType::F32, [1, 1, 7, 3]));
+    let parts: Vec<ValueId> = [3, 4]
+        .into_iter()
+        .map(|keys| {
+            let k = g.input("k", Type::new(DType::F32, [1, 1, keys, 4]));
+            (0..50_000).fold(k, |k, _| add(&mut g, Op::Permute(vec![0, 2, 1, 3]), &[k]))
+        })
+        .collect();
+    let s: Vec<ValueId> =
+        parts.iter().map(|&k| add(&mut g, contract("bhid", "bhjd", "bhij"), &[q, k])).collect();
+    let s = add(&mut g, Op::Concat { axis: 3 }, &s);
+    let p = add(&mut g, Op::Softmax { axis: 3 }, &[s]);
+    let o = add(&mut g, contract("bhij", "bhje", "bhie"), &[p, v]);
+    g.output("o", o);
+    let found = find(&g, &FindOptions::default());
+    assert_eq!(found.attentions.len(), 1, "{:?}", found.missed);
+}
+
 /// Rows of length 1, heads of size 1, no keys at all, an empty batch.
 #[test]
 fn awkward_sizes_stay_what_they_were() {

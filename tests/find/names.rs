@@ -26,15 +26,20 @@ impl Band {
 /// What is said of a mask.
 type Figures = (bool, i64, Option<[i64; 2]>);
 
-/// Attention that is masked by comparisons of positions.
+/// Attention that is masked by comparisons of keys with rows.
 fn masked(band: Band, rows: i64, keys: i64) -> AttentionRecord {
+    compared("sub %j, %i", band, rows, keys)
+}
+
+/// Attention whose kept pairs are those of which an expression of row `%i` and key `%j` lies within the bounds.
+fn compared(what: &str, band: Band, rows: i64, keys: i64) -> AttentionRecord {
     let mut text = format!(
         "graph \"masked\" {{
   input %q: f32[1,1,{rows},2]
   input %k: f32[1,1,{keys},2]
   %i: i64[{rows},{keys}] = iota {{axis=0}}
   %j: i64[{rows},{keys}] = iota {{axis=1}}
-  %d: i64[{rows},{keys}] = sub %j, %i
+  %d: i64[{rows},{keys}] = {what}
   const %inf: f32[] = -inf
   %s0: f32[1,1,{rows},{keys}] = contract %q, %k {{bhid,bhjd->bhij}}\n"
     );
@@ -127,6 +132,19 @@ fn two_keys_behind_and_two_ahead_are_a_window_wherever_they_show() {
                 "{rows}×{keys}: {}",
                 r.mask
             );
+        }
+    }
+}
+
+#[test]
+fn a_bound_that_no_row_moves_is_one_of_keys() {
+    for (rows, keys) in (1..=4).flat_map(|rows| (1..=5).map(move |keys| (rows, keys))) {
+        for (first, end) in (0..keys).flat_map(|first| (first + 1..=keys).map(move |end| (first, end))) {
+            let r = compared("abs %j", Band { low: Some(first), high: Some(end - 1) }, rows, keys);
+            let all = (first, end) == (0, keys);
+            let want = if all { "none".to_owned() } else { format!("keys({first},{end})") };
+            assert_eq!(r.mask, want, "{rows}×{keys}");
+            assert_eq!((r.causal, r.query_offset, r.window), (false, Offset::All(0), None), "{rows}×{keys}");
         }
     }
 }

@@ -47,6 +47,11 @@ fn must_be_found(s: &Spelling) -> bool {
     if s.is_across() || multiplied && (s.late || s.quotient.base_two) {
         return false;
     }
+    // Nor a factor on what large numbers were added to: those of an input may be so, and two least numbers overflow.
+    let large = |m: &How| matches!(m, How::Bias | How::Add(Fill::Least));
+    if masks.iter().any(large) && (s.late || s.quotient.base_two) {
+        return false;
+    }
     // In halves, a number that is added rounds the scores of a row without a key.
     let in_halves = s.is_half() && s.widened != Widened::BeforeMasks;
     let lossless = |m: &How| matches!(m, How::AfterExp { .. }) || m.fill() == Some(Fill::Infinity);

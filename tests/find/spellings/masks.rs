@@ -87,18 +87,6 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    /// Whether a constant says that other keys are kept in one batch entry than in another.
-    pub(super) fn tells_entries_apart(&self) -> bool {
-        self.keep == Keep::Lengths || self.with.is_some_and(|(k, _)| k == Keep::Lengths)
-    }
-
-    /// The same with causality in the place of lengths.
-    pub(super) fn tells_no_entries_apart(&mut self) {
-        for keep in std::iter::once(&mut self.keep).chain(self.with.as_mut().map(|(k, _)| k)) {
-            *keep = if *keep == Keep::Lengths { Keep::Causal } else { *keep };
-        }
-    }
-
     /// Whether it keeps a key of some row, if inputs keep all.
     pub(super) fn keeps_any(&self, s: &Spelling) -> bool {
         let all = (0..s.batch).flat_map(|b| (0..s.q_len).map(move |i| (b, i)));

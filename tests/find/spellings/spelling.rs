@@ -12,7 +12,7 @@ pub(super) enum Softmax {
     /// exp(x − (max + ln Σ exp(x − max))).
     LogSumExp,
     /// exp((x − max) − ln Σ exp(x − max)).
-    LogSoftmax,
+    Logarithm,
 }
 
 /// How the quotient of exp and its sum is written.
@@ -59,7 +59,7 @@ pub(super) enum Rows {
     /// Without its last axis, which is put back.
     Squeezed,
     /// As (batch, row, head), and back.
-    RowsFirst,
+    BeforeHeads,
     /// As (batch, head, 1, row), and back.
     Back,
     /// As (batch, head, 1, row), where it meets the keys: a number for each key, not row. Only where there are as many.
@@ -153,7 +153,7 @@ pub(super) fn spelling() -> impl Strategy<Value = Spelling> {
         2 => Just(Softmax::Operator),
         3 => Just(Softmax::Quotient),
         1 => Just(Softmax::LogSumExp),
-        1 => Just(Softmax::LogSoftmax),
+        1 => Just(Softmax::Logarithm),
     ];
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), softmax);
     let dtype = prop_oneof![
@@ -181,7 +181,7 @@ pub(super) fn spelling() -> impl Strategy<Value = Spelling> {
         prop_oneof![
             4 => Just(Rows::AsIs),
             1 => Just(Rows::Squeezed),
-            1 => Just(Rows::RowsFirst),
+            1 => Just(Rows::BeforeHeads),
             1 => Just(Rows::Back),
             1 => Just(Rows::Across),
         ]
@@ -250,12 +250,6 @@ impl Spelling {
             let [q, k, ..] = self.scales.map(|f| f.map(|f| if f == 2.0 { 0.5 } else { f }));
             (self.scales, self.row_factor) = ([q, k, None, None], false);
         }
-        // Only one mask tells batch entries apart: of two such terms eval reads the last.
-        if let [Some(a), Some(b)] = &mut self.masks
-            && a.tells_entries_apart()
-        {
-            b.tells_no_entries_apart();
-        }
         // A product with 0 everywhere is no mask either, nor is one of −∞ with 0.
         let infinite = self.masks[0].is_some_and(|m| m.how.fill() == Some(Fill::Infinity));
         for n in 0..self.masks.len() {
@@ -278,7 +272,7 @@ impl Spelling {
         // ln Σ is lost beside a large finite number, so that this is no softmax then.
         let lossy = |m: Layer| m.how.fill().is_some_and(|f| f != Fill::Infinity) || m.how == How::Bias;
         if matches!(self.softmax, Softmax::LogSumExp) && (self.is_half() || self.masks().any(lossy)) {
-            self.softmax = Softmax::LogSoftmax;
+            self.softmax = Softmax::Logarithm;
         }
         self
     }

@@ -104,7 +104,7 @@ impl Writer {
                 let flat = if shape.len() == 3 { v } else { self.op(Op::Reshape(vec![b, h, n]), &[v]) };
                 self.op(Op::Reshape(vec![b, h, n, 1]), &[flat])
             }
-            Rows::RowsFirst => {
+            Rows::BeforeHeads => {
                 let flat = self.op(Op::Reshape(vec![b, h, n]), &[v]);
                 let first = self.op(Op::Permute(vec![0, 2, 1]), &[flat]);
                 let back = self.op(Op::Permute(vec![0, 2, 1]), &[first]);
