@@ -104,7 +104,7 @@ pub(crate) struct Data {
 #[derive(Debug, Args)]
 pub(crate) struct Admit {
     /// Classes of rewriting that are admitted, separated by commas: exact, reassociation, rounding, precision, domain.
-    /// By default all of them; none changes a finite result beyond rounding
+    /// By default all of them; none changes a finite result beyond rounding, where no sum of exponentials over- or underflows
     #[arg(long, value_name = "C,...", value_delimiter = ',', value_parser = numerics)]
     pub(crate) numerics: Vec<Numerics>,
     /// Let the stored value of this input shape what is found, as an attention mask that is the same in every run; may be repeated.

@@ -12,7 +12,7 @@ use egg::{AstSize, Extractor, Id, Language, RecExpr, Runner};
 
 /// A term with its leaves: 0 q, 1 k, 2 bias, 3 condition (and 10, as a number), 4 a mask of 0 and 1, 5 zeros and a fill by that
 /// mask, 6 v, 7 sinks, 8 a bias with −∞, 9 one number a row, 11 one less the mask of 0 and 1, 12 zeros
-/// and −1e35, 13 zeros and −1e9.
+/// and −1e35, 13 zeros and −1e9, 14 one number a key.
 pub(super) struct Example {
     text: String,
     leaves: Vec<Matrix>,
@@ -121,9 +121,10 @@ impl Dice {
         let number = keep.clone();
         let others = ones.map(|m| 1.0 - m);
         let swallowing = self.truths(s, t).map(|m| -1e35 * m).cast(self.dtype);
+        let key = self.matrix(1, t);
         let low = self.truths(s, t).map(|m| -1e9 * m).cast(self.dtype);
         let leaves =
-            vec![q, k, bias, keep, ones, fill, v, sinks, holes, column, number, others, swallowing, low];
+            vec![q, k, bias, keep, ones, fill, v, sinks, holes, column, number, others, swallowing, low, key];
         Example { text: term.into(), leaves, size, rough: false }
     }
 
@@ -171,6 +172,7 @@ fn facts(leaves: &[Matrix], spelled: bool) -> Facts {
     let of = |(n, m): (usize, &Matrix)| LeafFacts {
         constant: (!spelled || n != 5).then(|| (vec![vec![Dim(m.rows)], vec![Dim(m.cols)]], m.data.clone())),
         row: m.cols == 1,
+        column: m.rows == 1,
         truth: (n == 10).then_some(Leaf(3)),
         binary: n == 10,
         size: match () {
@@ -186,7 +188,12 @@ fn facts(leaves: &[Matrix], spelled: bool) -> Facts {
             _ => None,
         },
     };
-    Facts { leaves: leaves.iter().enumerate().map(of).collect(), swallowed: 1e-17, conflict: None }
+    Facts {
+        leaves: leaves.iter().enumerate().map(of).collect(),
+        swallowed: 1e-17,
+        small: 1e4,
+        conflict: None,
+    }
 }
 
 /// A term with something else in it: scores that were masked or biased, another number, another leaf.

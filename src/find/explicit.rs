@@ -17,6 +17,7 @@ use crate::mask::Term;
 pub(super) fn normalise(cx: &mut Context<'_>, id: OpId) -> Result<Rewritten, String> {
     let Op::Attention(a) = cx.graph.op(id).clone() else { return Err("no attention".into()) };
     let x = cx.graph.operands(id);
+    cx.scores = x[..2].to_vec();
     let (k, v, mut applied) = unrepeat(cx, &x)?;
     let sizes = attention_sizes(cx.graph.ty(x[0]), cx.graph.ty(k), cx.graph.ty(v))?;
     let pieces = pieces(&a, &x);

@@ -331,7 +331,9 @@ impl Parts {
             let x = self.graph.operands(v.op);
             if *self.graph.op(v.op) == Op::Binary(Binary::Add) {
                 // What has all axes and comes of a product is the scores.
-                let of = |i: usize| self.graph.ty(x[i]) == self.graph.ty(*v) && self.is_product(x[i]);
+                let of = |i: usize| {
+                    self.graph.ty(x[i]) == self.graph.ty(*v) && self.product_behind(x[i]).is_some()
+                };
                 let scores = (0..2).find(|&i| of(i))?;
                 behind.push(x[scores]);
                 addends.push(x[1 - scores]);
@@ -383,23 +385,20 @@ impl Parts {
         self.graph.add1(Op::Select, &operands, name, "").ok()
     }
 
-    /// Whether a value comes of a product of two values that are not constant, through what [`Parts::alike`] knows.
-    fn is_product(&self, v: ValueId) -> bool {
+    /// The product that a value comes of, through what [`Parts::alike`] knows.
+    fn product_behind(&self, v: ValueId) -> Option<ValueId> {
         let mut at = v;
-        for _ in 0..DEEPEST {
+        for _ in 0..=DEEPEST {
             let x = self.graph.operands(at.op);
-            match self.graph.op(at.op) {
-                Op::Contract(_) => return true,
-                Op::Select => {
-                    let inner = x[1..].iter().find(|o| self.graph.ty(**o) == self.graph.ty(at));
-                    let Some(&inner) = inner else { return false };
-                    at = inner;
-                }
-                Op::Unary(_) | Op::Cast(_) | Op::Binary(_) => at = x[0],
-                _ => return false,
-            }
+            let whole = |o: &&ValueId| self.graph.ty(**o).shape == self.graph.ty(at).shape;
+            at = match self.graph.op(at.op) {
+                Op::Contract(_) => return Some(at),
+                Op::Select => *x[1..].iter().find(whole)?,
+                Op::Unary(_) | Op::Cast(_) | Op::Binary(_) => *x.iter().find(whole)?,
+                _ => return None,
+            };
         }
-        false
+        None
     }
 
     /// What broadcasts to each of the pieces, beside each other: with all of their axes, of extent 1 where none needs more.
@@ -446,7 +445,7 @@ impl Parts {
         }
         let mut pieces: Vec<ValueId> = x.iter().map(|v| g.operands(v.op)[0]).collect();
         // In one order here and in a sum of products, which need not be that of the graph.
-        pieces.sort_unstable();
+        pieces.sort_by_key(|&v| self.product_behind(v));
         let name = g.value(g.result(id)).name.clone();
         let whole = self.together(&pieces, axis, &name, 0)?;
         self.graph.add1(op, &[whole], &name, "").ok()
@@ -501,7 +500,7 @@ impl Parts {
         let [Some(left), Some(right)] = along else { return None };
         for side in [0, 1] {
             let (own, other) = if side == 0 { (left, right) } else { (right, left) };
-            parts.sort_unstable_by_key(|(_, x)| x[side]);
+            parts.sort_by_key(|(_, x)| self.product_behind(x[side]));
             let scores = [parts[0].1[side], parts[1].1[side]];
             // Products of products are no parts of one.
             if scores.iter().any(|v| matches!(self.graph.op(v.op), Op::Contract(_))) {

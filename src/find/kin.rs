@@ -20,11 +20,17 @@ pub(super) fn kin(graph: &Graph, order: &Order, explained: &HashSet<OpId>) -> Ve
         }
         let weights = graph.operands(pv).into_iter().find_map(|p| weights(graph, order, explained, pv, p));
         if let Some((qk, between)) = weights {
-            let reason = reason(graph, qk, &between);
-            all.push((pv, Miss { at: label(graph, pv), reason }));
+            all.push((qk, pv, between));
         }
     }
-    all
+    // In a chain of products each would be both.
+    let firsts: HashSet<OpId> = all.iter().map(|(qk, ..)| *qk).collect();
+    let seconds: HashSet<OpId> = all.iter().map(|(_, pv, _)| *pv).collect();
+    all.retain(|(qk, pv, _)| !seconds.contains(qk) && !firsts.contains(pv));
+    let miss = |(qk, pv, between): (OpId, OpId, BTreeSet<&'static str>)| {
+        (pv, Miss { at: label(graph, pv), reason: reason(graph, qk, &between) })
+    };
+    all.into_iter().map(miss).collect()
 }
 
 /// Whether it is a product of floating numbers that both come of inputs, not of weights.
@@ -66,9 +72,10 @@ fn weights(
 ) -> Option<(OpId, BTreeSet<&'static str>)> {
     let mut found = None;
     let mut seen: Vec<ValueId> = vec![];
+    let mut known = HashSet::new();
     let mut queue = VecDeque::from([p]);
     while let Some(v) = queue.pop_front() {
-        if seen.contains(&v) {
+        if !known.insert(v) {
             continue;
         }
         if seen.len() == SEARCH_LIMIT {
@@ -89,7 +96,7 @@ fn weights(
         letters.chars().zip(&graph.ty(v).shape).filter(|(l, _)| pick(*l)).map(|(_, &e)| e).collect()
     };
     let common = |c: &Contract, v: ValueId| {
-        extents(&c.lhs, v, &|l| c.rhs.contains(l) && c.out.contains(l)).iter().product::<usize>() > 1
+        !extents(&c.lhs, v, &|l| c.rhs.contains(l) && c.out.contains(l)).is_empty()
     };
     let whole = graph.ty(graph.result(qk)).elements() == graph.ty(p).elements();
     let keys = [
@@ -131,7 +138,7 @@ fn reason(graph: &Graph, qk: OpId, between: &BTreeSet<&'static str>) -> String {
     if between.contains("exp") {
         return format!(
             "exponentials of {qk} are multiplied by values, and how they are divided by their sum over all keys is not understood; \
-             parts of them that are rescaled apart are not put together"
+             parts are put together only where each is masked, biased and shifted in the same way"
         );
     }
     if between.is_empty() {

@@ -135,6 +135,8 @@ define_language! {
         "attention-zero" = AttentionZero([Id; 2]),
         // (scaled q b): Q times b, which is the same for all of a row
         "scaled" = Scaled([Id; 2]),
+        // (weighted v b): each key's row of V times b, which is the same for all queries
+        "weighted" = Weighted([Id; 2]),
         // (times attention b): the result times b, which is the same for all of a row; (times b n): a leaf times a number
         "times" = Times([Id; 2]),
         // (only b c): b where c is true, 0 elsewhere
@@ -197,6 +199,8 @@ pub(super) struct LeafFacts {
     pub(super) constant: Option<(Axes, Vec<f64>)>,
     /// Whether it is the same for all keys of a row.
     pub(super) row: bool,
+    /// Whether it is the same for all rows of Q.
+    pub(super) column: bool,
     /// The condition of which it is 1 where that is true, and 0 elsewhere.
     pub(super) truth: Option<Leaf>,
     /// Whether each of its elements is 0 or 1.
@@ -295,6 +299,8 @@ pub(super) struct Facts {
     pub(super) leaves: Vec<LeafFacts>,
     /// A sum of at least 1 does not change if so much is added to it.
     pub(super) swallowed: f64,
+    /// Up to here a number rounds away nothing of scores from which it is subtracted.
+    pub(super) small: f64,
     /// Two numbers or two leaves that rules have made one: then a rule is wrong, and so is whatever is read off the graph.
     pub(super) conflict: Option<String>,
 }

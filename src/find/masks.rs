@@ -58,6 +58,8 @@ pub(super) struct Context<'a> {
     pub(super) values: &'a mut Values,
     /// Admitted classes.
     pub(super) admitted: &'a [Numerics],
+    /// What Q and K of the scores are made of.
+    pub(super) scores: Vec<ValueId>,
 }
 
 /// Turns pieces into a mask and a bias. `dtype` is the type in which the pieces act.

@@ -194,6 +194,10 @@ pub(super) fn meaning(term: &RecExpr<Term>, leaves: &[Matrix]) -> (Matrix, Vec<b
                 let (a, b) = (x(a), x(b));
                 Matrix { sink: (0..a.rows).map(|i| b.at(i, 0)).collect(), ..a.clone() }
             }
+            Term::Weighted([v, m]) => {
+                let (v, m) = (x(v), x(m));
+                Matrix::make(wider(v.dtype, m.dtype), v.rows, v.cols, |j, e| v.at(j, e) * m.at(0, j))
+            }
             Term::Only([b, c]) => masked(x(b), x(c), 0.0),
             Term::Keep([a, c]) => masked(x(a), x(c), f64::NEG_INFINITY),
             Term::Replace([a, c, f]) => masked(x(a), x(c), x(f).data[0]),

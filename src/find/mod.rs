@@ -67,12 +67,12 @@ use region::{Fail, Order, Region, label};
 use rewrite::Rewritten;
 use rows::Kin;
 use solve::Solver;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// How far a rewriting may change numbers. Ordered: a later class changes more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Numerics {
-    /// Same bits.
+    /// Same bits, where Q, K and V are finite.
     Exact,
     /// Sums and products in another order.
     Reassociation,
@@ -80,7 +80,8 @@ pub enum Numerics {
     Rounding,
     /// A more precise type on the way.
     MorePrecision,
-    /// Different only where a value is not finite or a sum of exponentials underflows, or where no row can be empty.
+    /// Different only where a value is not finite or a sum of exponentials leaves the numbers of its type, or where no row
+    /// can be empty.
     Domain,
 }
 
@@ -227,14 +228,16 @@ pub fn find(graph: &Graph, options: &FindOptions) -> Found {
     // Only where something was missed, and only if it helps.
     let Some(joined) = join::joined(graph, &missed) else { return found };
     let (other, _) = search(&joined.graph, options, &joined.products);
-    let kept = |a: &FoundAttention| other.attentions.iter().any(|o| o.name == a.name);
+    let names: HashSet<&str> = other.attentions.iter().map(|a| a.name.as_str()).collect();
+    let kept = |a: &FoundAttention| names.contains(a.name.as_str());
     if other.attentions.len() > found.attentions.len() && found.attentions.iter().all(kept) {
         return other;
     }
     // What stops it when its parts are together says more than that they are parts.
+    let reasons: HashMap<&str, &String> = other.missed.iter().map(|o| (o.at.as_str(), &o.reason)).collect();
     for miss in &mut found.missed {
-        if let Some(same) = other.missed.iter().find(|o| o.at == miss.at) {
-            miss.reason.clone_from(&same.reason);
+        if let Some(reason) = reasons.get(miss.at.as_str()) {
+            miss.reason.clone_from(reason);
         }
     }
     found
@@ -263,6 +266,7 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> (Foun
             constants: &mut bound,
             values: &mut values,
             admitted: &options.numerics,
+            scores: vec![],
         };
         let (done, nodes, name) = if explicit {
             // What cannot be brought to normal form is attention all the same.
@@ -351,12 +355,14 @@ fn written_out(
     id: OpId,
 ) -> Result<(Rewritten, Region), Fail> {
     let region = region::region(cx.graph, order, constants, id)?;
+    cx.scores = region.operands[..2].iter().map(|t| t.base).collect();
     // Half the distance from 1 to the next number.
     let swallowed = match region.sums {
         Some(DType::F64) => f64::EPSILON / 2.0,
         _ => f64::from(f32::EPSILON) / 2.0,
     };
-    let facts = Facts { leaves: leaf_facts(cx, &region), swallowed, conflict: None };
+    let small = region.narrow.map_or(1e4, order::small_sum);
+    let facts = Facts { leaves: leaf_facts(cx, &region), swallowed, small, conflict: None };
     let normal = solver
         .solve(&region.term, &facts, cx.admitted)
         .map_err(|why| Fail::Miss(region.with_names(cx.graph, &why)))?;
@@ -380,6 +386,7 @@ fn leaf_facts(cx: &mut Context<'_>, region: &Region) -> Vec<LeafFacts> {
     };
     let masks: Vec<Leaf> = terms.iter().filter_map(multiplied).collect();
     let keys = region.space.resolve(&region.keys);
+    let of_queries = region.space.resolve(&region.free.concat());
     for (leaf, fact) in region.leaves.iter().zip(&mut facts[region::V.0 + 1..]) {
         let axes = region.space.resolve_all(&leaf.axes);
         if let Op::Cast(to) = cx.graph.op(leaf.value.op)
@@ -395,6 +402,7 @@ fn leaf_facts(cx: &mut Context<'_>, region: &Region) -> Vec<LeafFacts> {
             (fact.size, fact.finite) = order::size(cx, leaf.value);
         }
         fact.row = !axes.iter().flatten().any(|d| keys.contains(d));
+        fact.column = !axes.iter().flatten().any(|d| of_queries.contains(d));
         if masks.is_empty() {
             continue;
         }

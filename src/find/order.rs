@@ -38,7 +38,8 @@ pub(super) struct Addend {
     pub(super) masked: bool,
 }
 
-fn small_sum(dtype: DType) -> f64 {
+/// Up to here an addend's rounding is that of a score.
+pub(super) fn small_sum(dtype: DType) -> f64 {
     match dtype {
         DType::F16 => SMALL_SUM_F16,
         DType::BF16 => SMALL_SUM_BF16,
@@ -96,7 +97,7 @@ fn like_scores(cx: &mut Context<'_>, v: ValueId) -> bool {
             splat(cx.graph, cx.constants, v).is_some_and(|f| f.is_finite() && f.abs() <= SMALL_SUM)
         };
         match cx.graph.op(v.op).clone() {
-            Op::Contract(_) if x.iter().all(|&o| moderate(cx, o)) => {}
+            Op::Contract(_) if x.iter().all(|&o| moderate(cx, o)) && x.iter().any(|&o| of_scores(cx, o)) => {}
             // Of products, as the square of a norm is.
             Op::Reduce { kind: Reduction::Sum | Reduction::Mean, .. } if is_product(cx, x[0]) => {}
             Op::Unary(Unary::Neg) => at.push(x[0]),
@@ -140,10 +141,35 @@ pub(super) fn beside_huge(cx: &mut Context<'_>, v: ValueId) -> bool {
 fn is_product(cx: &mut Context<'_>, v: ValueId) -> bool {
     let x = cx.graph.operands(v.op);
     match cx.graph.op(v.op) {
-        Op::Binary(Binary::Mul) => x.iter().all(|&o| moderate(cx, o)),
-        Op::Binary(Binary::Pow) => splat(cx.graph, cx.constants, x[1]) == Some(2.0),
+        Op::Binary(Binary::Mul) => x.iter().all(|&o| moderate(cx, o)) && x.iter().any(|&o| of_scores(cx, o)),
+        Op::Binary(Binary::Pow) => splat(cx.graph, cx.constants, x[1]) == Some(2.0) && of_scores(cx, x[0]),
         _ => false,
     }
+}
+
+/// Whether a value is made of what Q or K is made of, and is as large: a mask that is multiplied by ones is not.
+fn of_scores(cx: &Context<'_>, v: ValueId) -> bool {
+    // Of both as far back as layout, sums and factors lead.
+    let behind = |from: Vec<ValueId>| {
+        let mut all = from;
+        let mut next = 0;
+        while let Some(&at) = all.get(next).filter(|_| all.len() < LIKE_SCORES_LIMIT) {
+            next += 1;
+            let x = cx.graph.operands(at.op);
+            let more: Vec<ValueId> = match cx.graph.op(at.op) {
+                Op::Reshape(_) | Op::Permute(_) | Op::Broadcast(_) | Op::Slice { .. } | Op::Cast(_) => {
+                    vec![x[0]]
+                }
+                Op::Unary(Unary::Neg) => vec![x[0]],
+                Op::Binary(Binary::Add | Binary::Sub | Binary::Mul | Binary::Div) => x,
+                _ => vec![],
+            };
+            all.extend(more);
+        }
+        all
+    };
+    let scores = behind(cx.scores.clone());
+    behind(vec![v]).iter().any(|v| scores.contains(v) && cx.graph.as_constant(*v).is_none())
 }
 
 /// Whether a value depends on inputs, or holds no large number.

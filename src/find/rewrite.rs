@@ -90,9 +90,12 @@ pub(super) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
     let [mut q, mut k, mut v] = operands(cx, region, &roles)?;
     // One type for all three: the widest, in which nothing is lost.
     let types = [q, k, v].map(|x| cx.graph.ty(x).dtype);
-    // A factor of a wider type may be beyond that of Q, though the scores times it are not.
+    // A factor may be beyond the type of Q, or Q times it, though the scores times it are not: f16 has a small range.
     let mut wide = widest(types);
-    for l in &normal.on_q {
+    if wide == DType::F16 && !normal.on_q.is_empty() {
+        wide = DType::F32;
+    }
+    for l in normal.on_q.iter().chain(&normal.on_v) {
         let factor = region.leaves.get(l.leaf.0 - V.0 - 1).map(|l| cx.graph.ty(l.value).dtype);
         wide = factor.filter(|&f| super::trace::widens(wide, f)).unwrap_or(wide);
     }
@@ -104,6 +107,9 @@ pub(super) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
     }
     for l in &normal.on_q {
         q = times(cx, region, &scores, q, &Factor::Leaf(l.clone()))?;
+    }
+    for l in &normal.on_v {
+        v = weighted(cx, region, &roles, &scores, v, l)?;
     }
     let sizes = attention_sizes(cx.graph.ty(q), cx.graph.ty(k), cx.graph.ty(v))?;
     let acc = wide.accumulator();
@@ -210,6 +216,38 @@ fn times(
     let y = cx.graph.add1(Op::Binary(Binary::Mul), &[x, by], &name, "").map_err(|e| e.to_string())?;
     if *cx.graph.ty(y) != ty {
         return Err(format!("a factor of {} does not fit", cx.graph.ty(by)));
+    }
+    Ok(y)
+}
+
+/// V laid out as (batch, heads, keys, size), each key's row times a factor.
+fn weighted(
+    cx: &mut Context<'_>,
+    region: &Region,
+    roles: &Roles,
+    scores: &Axes,
+    v: ValueId,
+    by: &LeafRef,
+) -> Result<ValueId, String> {
+    let name = cx.graph.value(v).name.clone();
+    let ty = cx.graph.ty(v).clone();
+    if ty.dtype == DType::F16 {
+        return Err("a factor of each key on V in f16 may be beyond what f16 holds".into());
+    }
+    let mut by = leaf(cx, region, scores, by)?;
+    let shape = cx.graph.ty(by).shape.clone();
+    let mut full = vec![1; 4 - shape.len()];
+    full.extend(&shape);
+    if full[1] != 1 && roles.kv_heads.len() < roles.heads.len() {
+        return Err("a factor of each key and query head does not go on V, which query heads share".into());
+    }
+    let cast = (cx.graph.ty(by).dtype != ty.dtype).then_some(Op::Cast(ty.dtype));
+    for op in [Op::Reshape(full), Op::Permute(vec![0, 1, 3, 2])].into_iter().chain(cast) {
+        by = cx.graph.add1(op, &[by], &name, "").map_err(|e| e.to_string())?;
+    }
+    let y = cx.graph.add1(Op::Binary(Binary::Mul), &[v, by], &name, "").map_err(|e| e.to_string())?;
+    if *cx.graph.ty(y) != ty {
+        return Err(format!("a factor of {} does not fit V", cx.graph.ty(by)));
     }
     Ok(y)
 }

@@ -78,6 +78,13 @@ impl View<'_> {
         (f.row && f.leaf.is_some()).then_some(0.0)
     }
 
+    /// A leaf that is the same for all rows of Q, but not for all keys.
+    pub(super) fn column_leaf(&self, name: &str) -> Option<f64> {
+        let f = self.fact(name);
+        let column = self.egraph.analysis.leaf(f)?.column;
+        (column && !f.row).then_some(0.0)
+    }
+
     /// Made of scores, and the same for all keys of a row.
     pub(super) fn of_rows(&self, name: &str) -> Option<f64> {
         let f = self.fact(name);
@@ -164,7 +171,8 @@ impl View<'_> {
     fn is_peak(&self, under: &[Id], least: Least, m: Id, depth: usize) -> bool {
         // Guards in guards; classes may hold themselves.
         const DEEPEST: usize = 4;
-        let small = |y: &Id| self.egraph[*y].data.number.is_some_and(|n| n.get().abs() <= 1e4);
+        let small =
+            |y: &Id| self.egraph[*y].data.number.is_some_and(|n| n.get().abs() <= self.egraph.analysis.small);
         let peak = |y: &Id| depth < DEEPEST && self.is_peak(under, least, *y, depth + 1);
         let of = |y: &Id| under.contains(&self.egraph.find(*y));
         self.egraph[m].nodes.iter().any(|node| match node {
@@ -177,7 +185,9 @@ impl View<'_> {
                 (small(a) || peak(a)) && (small(b) || peak(b)) && !(small(a) && small(b))
             }
             Term::Max([a, b]) => {
-                let below = |y: &Id| self.egraph[*y].data.number.is_some_and(|n| n.get() <= 1e4);
+                let below = |y: &Id| {
+                    self.egraph[*y].data.number.is_some_and(|n| n.get() <= self.egraph.analysis.small)
+                };
                 (peak(a) && (below(b) || peak(b))) || (below(a) && peak(b))
             }
             Term::Narrow([y, _]) | Term::ToF32([y]) | Term::ToF64([y]) => peak(y),
@@ -193,11 +203,6 @@ impl View<'_> {
     /// Scores of which none is as low as a huge fill.
     pub(super) fn above_fills(&self, name: &str) -> Option<f64> {
         (self.fact(name).sizes?.large() == 0).then_some(0.0)
-    }
-
-    /// Scores of which no finite one is so far from another that an exponential is 0, but by Q and K themselves.
-    pub(super) fn close(&self, name: &str) -> Option<f64> {
-        (self.fact(name).sizes? == super::lang::Sizes::default()).then_some(0.0)
     }
 
     /// One number a row that is not −∞.

@@ -231,11 +231,6 @@ rules! {
     "zeros instead of NaN make a row without a key zero";
     |d| d.scores("(where (isnan (softmax (scores $0 $1 0.5))) 0 (softmax (scores $0 $1 0.5)))");
 
-    "zero-empty-of-loose" Domain "(where (isnan (loose ?x)) 0 (loose ?x))" => "(zero-empty ?x)"
-        if |v| v.close("?x");
-    "zeros instead of NaN make a row without a key zero, where nothing else makes a sum 0";
-    |d| d.scores("(where (isnan (loose (keep (scores $0 $1 0.5) $3))) 0 (loose (keep (scores $0 $1 0.5) $3)))");
-
     "no-infinite-probability" Exact "(where (eq ?p inf) ?c ?y)" => "?y"
         if |v| v.fact("?p").probabilities.then_some(0.0);
     "no probability is infinite";
@@ -490,6 +485,11 @@ rules! {
         if |v| v.fact("?p").score.then_some(0.0).and(v.number("?m").or(v.row_leaf("?m")));
     "a factor that all probabilities of a row share goes on the result";
     |d| { let m = d.pick_term(&["0.75", "$9"]); d.output(&format!("(pv (mul (softmax (qk $0 $1)) {m}) $6)")) };
+
+    "factor-of-keys" Reassociation "(pv (mul ?p ?m) ?v)" => "(pv ?p (weighted ?v ?m))"
+        if |v| v.fact("?p").weights.then_some(0.0).and(v.column_leaf("?m"));
+    "a factor that all probabilities of a key share goes on its row of V";
+    |d| d.output("(pv (mul (softmax (qk $0 $1)) $14) $6)");
 
     "attention" Reassociation "(pv (softmax ?x) ?v)" => "(attention ?x ?v)" if |v| v.ready("?x");
     "softmax of scores in normal form, times V";

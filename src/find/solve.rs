@@ -84,6 +84,8 @@ pub(super) struct Normal {
     pub(super) zero_empty: bool,
     /// Factors on Q, beside the scale.
     pub(super) on_q: Vec<LeafRef>,
+    /// Factors on the rows of V.
+    pub(super) on_v: Vec<LeafRef>,
     /// Factors on the result.
     pub(super) on_result: Vec<Factor>,
     /// The rules, in the order of the explanation.
@@ -102,7 +104,7 @@ pub(super) struct Solver {
 type Solved = (Vec<LeafFacts>, Result<Normal, String>);
 
 /// Equal structure: the same nodes in the same order.
-type Key = (Vec<Term>, Vec<Numerics>, u64);
+type Key = (Vec<Term>, Vec<Numerics>, [u64; 2]);
 
 impl Solver {
     /// The normal form, or the operation that stands in its way.
@@ -113,7 +115,8 @@ impl Solver {
         admitted: &[Numerics],
     ) -> Result<Normal, String> {
         let leaves = &facts.leaves;
-        let key = (term.as_ref().to_vec(), admitted.to_vec(), facts.swallowed.to_bits());
+        let key =
+            (term.as_ref().to_vec(), admitted.to_vec(), [facts.swallowed, facts.small].map(f64::to_bits));
         let known = self.known.entry(key).or_default();
         if let Some((_, r)) = known.iter().find(|(l, _)| l == leaves) {
             return r.clone();
@@ -210,6 +213,7 @@ impl CostFunction<Term> for Cost<'_> {
             | Term::Attention(_)
             | Term::AttentionZero(_)
             | Term::Scaled(_)
+            | Term::Weighted(_)
             | Term::Times(_)
             | Term::Number(_)
             | Term::Leaf(_)
@@ -243,6 +247,11 @@ fn read(best: &RecExpr<Term>) -> Result<Normal, String> {
         Term::AttentionZero([s, v]) => (s, v, true),
         _ => return Err(obstacle(best)),
     };
+    let (mut v, mut on_v) = (v, vec![]);
+    while let Term::Weighted([of, m]) = node(v) {
+        on_v.push(leaf_ref(best, *m)?);
+        v = of;
+    }
     if *node(v) != Term::Leaf(region::V) {
         return Err("V is changed after it was traced".into());
     }
@@ -253,6 +262,7 @@ fn read(best: &RecExpr<Term>) -> Result<Normal, String> {
         sinks: None,
         zero_empty,
         on_q: vec![],
+        on_v,
         on_result,
         applied: vec![],
     };
@@ -353,6 +363,21 @@ fn obstacle(best: &RecExpr<Term>) -> String {
             let plain = over(&|t| matches!(t, Term::Scores(_) | Term::Cap(_)));
             let what = if plain { "scores" } else { "masked scores" };
             return format!("{} of the {what} is not understood", name_of(node));
+        }
+        match node {
+            Term::Mul([a, b]) if done(&best[*a]) && by_leaf(b).is_some() => {
+                return format!(
+                    "the probabilities are multiplied by {}, one number for each query and key: they would have to be held whole",
+                    best[*b]
+                );
+            }
+            Term::Where([c, ..]) if over(&done) && by_leaf(c).is_some() => {
+                return format!(
+                    "the probabilities are chosen by {}, which is not known to be their mask: they would have to be held whole",
+                    best[*c]
+                );
+            }
+            _ => {}
         }
         if !matches!(node, Term::Pv(_)) && over(&done) {
             return format!("{} of the probabilities is not understood", name_of(node));

@@ -426,7 +426,10 @@ fn input_type(
         if let Some(given) = given
             && given != extent
         {
-            return malformed(format!("axis {i} of input {name} is {extent}, and {given} in its value"));
+            return malformed(format!(
+                "axis {i} of input {name} is {extent}, and {given} in its value: give inputs of that size, or the model's file \
+                 instead of its folder, which has none"
+            ));
         }
         extents.push(extent);
     }
