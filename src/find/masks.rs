@@ -256,8 +256,9 @@ fn arrange(
         order::replaceable(cx, &biases)?;
     }
     let small = matches!(dtype, DType::F16 | DType::BF16);
-    let finite = items.iter().any(|i| i.fill != Fill::NegInf);
-    if small && finite {
+    // What replaces a score is not rounded with it, and bf16 loses a score beside a huge number as f32 does.
+    let rounded = |i: &Item| matches!(i.fill, Fill::Add(f) if dtype != DType::BF16 || f > HUGE);
+    if small && items.iter().any(rounded) {
         return Err(format!(
             "a finite fill is added in {dtype}, and a row may have no key: it is then decided by what {dtype} rounds, which sums \
              in f32 do not; mask with −∞ or in f32"

@@ -70,7 +70,7 @@ fn all(cx: &mut Context<'_>, v: ValueId, pass: Pass<'_>) -> bool {
 
 /// Whether a bias of a half type may be added in a wider one: its rounding is that of a score.
 pub(super) fn survives_rounding(cx: &mut Context<'_>, b: &Addend, dtype: DType) -> bool {
-    all(cx, b.value, &harmless(b, dtype))
+    all(cx, b.value, &harmless(b, dtype)) || (dtype == DType::BF16 && swallows_or_nothing(cx, b.value))
 }
 
 /// Whether a bias leaves scores so small that the logarithm of a sum is not lost beside them.
@@ -82,7 +82,12 @@ pub(super) fn keeps_logarithms(cx: &mut Context<'_>, v: ValueId) -> bool {
 fn harmless(b: &Addend, dtype: DType) -> [(f64, f64); 2] {
     let bound = small_sum(dtype);
     // −∞ is as exact as a number; only what is proved −∞ for the mask may be huge.
-    let huge = if b.masked { huge_bound(dtype) } else { f64::NEG_INFINITY };
+    let huge = match dtype {
+        _ if b.masked => huge_bound(dtype),
+        // Which swallows scores in bf16 as it does in f32.
+        DType::BF16 => HUGE,
+        _ => f64::NEG_INFINITY,
+    };
     [(-bound, bound), (f64::NEG_INFINITY, huge)]
 }
 

@@ -149,6 +149,16 @@ fn every_form_has_its_case() {
     }
 }
 
+/// A graph in halves rounds scores and probabilities, which an attention keeps in f32: a few units in the last place of 1.
+fn tolerance(graph: &Graph) -> f64 {
+    let types: Vec<DType> = graph.ops().iter().map(|&id| graph.ty(graph.result(id)).dtype).collect();
+    match () {
+        () if types.contains(&DType::BF16) => 4.0 / 256.0,
+        () if types.contains(&DType::F16) => 4e-3,
+        () => 0.0,
+    }
+}
+
 #[test]
 fn every_case_computes_what_it_did() {
     for path in cases() {
@@ -158,9 +168,9 @@ fn every_case_computes_what_it_did() {
             assert_eq!(found.graph, before, "{}", path.display());
             assert_eq!(found.graph.to_string(), before.to_string());
         }
-        let half = before.to_string().contains("f16");
+        let tolerance = tolerance(&before).max(2e-6);
         for seed in 1..6 {
-            same(&before, &found.graph, seed, if half { 4e-3 } else { 2e-6 })
+            same(&before, &found.graph, seed, tolerance)
                 .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         }
     }
@@ -217,7 +227,8 @@ fn classes_that_are_not_admitted_are_not_used() {
             for a in &found.attentions {
                 assert!(a.applied.iter().all(|s| s.numerics != class), "{}: {}", path.display(), a.name);
             }
-            same(&before, &found.graph, 7, 4e-3).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            same(&before, &found.graph, 7, tolerance(&before).max(4e-3))
+                .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         }
     }
 }
