@@ -7,7 +7,6 @@
 pub mod check;
 pub mod device;
 pub mod dump;
-pub mod error;
 pub mod eval;
 pub mod exec;
 pub mod find;
@@ -16,16 +15,14 @@ pub mod ir;
 pub mod layout;
 pub mod lower;
 pub mod mask;
+mod pass;
 pub mod ring;
 pub mod schedule;
+pub mod search;
 pub mod shard;
 
-mod driver;
-mod pass;
-
-pub use driver::{Rejected, TIE, label};
-pub use error::Error;
-pub use pass::{Compiled, Island, Options, compile, find_attentions, run, run_watched};
+pub use pass::{Compiled, Error, Island, Options, compile, find_attentions, run, run_watched};
+pub use search::{Rejected, TIE, label};
 
 /// The examples of the README are run as tests.
 #[cfg(doctest)]

@@ -1,11 +1,12 @@
 //! Attention that is one operator already: keys un-repeated, masks named.
 
-use super::emit::emit_trace;
-use super::masks::{Condition, Context, Piece, plan};
-use super::rewrite::Rewritten;
-use super::space::{Dim, Space};
-use super::trace::{Trace, trace};
-use super::{Applied, Numerics};
+use crate::find::axes::factors::{Dim, Space};
+use crate::find::axes::relayout::emit_trace;
+use crate::find::axes::trace::{Trace, trace};
+use crate::find::masks::plan::plan;
+use crate::find::masks::types::{Condition, Context, Piece};
+use crate::find::rewrite::Rewritten;
+use crate::find::types::{Applied, Numerics};
 use crate::ir::infer::attention_sizes;
 use crate::ir::{Attention, Op, OpId, ValueId};
 use crate::mask::Term;
@@ -14,7 +15,7 @@ use crate::mask::Term;
 ///
 /// # Errors
 /// The condition that failed; the operator then stays as it is.
-pub(super) fn normalise(cx: &mut Context<'_>, id: OpId) -> Result<Rewritten, String> {
+pub(crate) fn normalise(cx: &mut Context<'_>, id: OpId) -> Result<Rewritten, String> {
     let Op::Attention(a) = cx.graph.op(id).clone() else { return Err("no attention".into()) };
     let x = cx.graph.operands(id);
     cx.scores = x[..2].to_vec();

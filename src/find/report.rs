@@ -1,6 +1,6 @@
 //! The figures of a found attention, as the command line prints them.
 
-use super::{FoundAttention, Numerics};
+use crate::find::types::{FoundAttention, Numerics};
 use crate::ir::infer::attention_sizes;
 use crate::ir::{Attention, DType, Graph, Op};
 use crate::mask::{Fill, Mask, Term};
@@ -129,7 +129,7 @@ pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
         query_offset,
         window,
         softcap: attention.softcap,
-        bias: bias.filter(|_| found.added.is_none()).map(|b| super::bias::kind(graph, b)),
+        bias: bias.filter(|_| found.added.is_none()).map(|b| crate::find::masks::bias_kind::kind(graph, b)),
         mask: mask_text(graph, found, attention, mask),
         sinks: attention.sinks.is_some(),
         nodes: found.nodes.clone(),

@@ -3,23 +3,25 @@
 //! In: a region and its normal form. Out: the attention operation, with its operands laid out as (batch, heads, rows, size)
 //! and its result laid out as PV's was, or the condition that failed. The graph only grows until PV's result is replaced.
 
-use super::emit::{emit, emit_trace};
-use super::masks::{Condition, Context, Piece, plan};
-use super::order;
-use super::region::{LeafValue, Region, V, label};
-use super::solve::{Factor, LeafOp, LeafRef, Normal, Step};
-use super::space::{Axes, Dim};
-use super::{Applied, Numerics};
+use super::masks::reorder::keeps_logarithms;
+use crate::find::algebra::normal_form::{Factor, LeafOp, LeafRef, Normal, Step};
+use crate::find::algebra::term::V;
+use crate::find::axes::factors::{Axes, Dim};
+use crate::find::axes::relayout::{emit, emit_trace};
+use crate::find::masks::plan::plan;
+use crate::find::masks::types::{Condition, Context, Piece};
+use crate::find::region::types::{LeafValue, Region, label};
+use crate::find::types::{Applied, Numerics};
 use crate::ir::infer::attention_sizes;
 use crate::ir::{Attention, Binary, DType, EmptyRow, Graph, Op, OpId, Tensor, Type, Unary, ValueId};
 use crate::mask::Fill;
 
 /// Rules of a softmax that adds the logarithm of a sum to the scores' maximum.
-pub(super) const BY_LSE: [&str; 4] =
+pub(crate) const BY_LSE: [&str; 4] =
     ["exp-less-lse", "exp-less-sum", "exp-less-lse-of-max", "exp-less-sum-of-max"];
 
 /// Which factors make up the axes of an attention.
-pub(super) struct Roles {
+pub(crate) struct Roles {
     batch: Vec<Dim>,
     heads: Vec<Dim>,
     kv_heads: Vec<Dim>,
@@ -31,7 +33,7 @@ pub(super) struct Roles {
 /// Any sorting gives the right result, for attention treats batch, heads and rows alike; this one finds the names that a
 /// reader expects. A factor that was cut from the same axis as the head size is a head. Of several shared axes the first
 /// is the batch; of several axes of Q alone, the one as long as the keys, or the last, holds the rows.
-pub(super) fn roles(r: &Region) -> Roles {
+pub(crate) fn roles(r: &Region) -> Roles {
     let s = &r.space;
     let base = s.resolve_all(&r.operands[0].base_axes);
     let beside_depth = |d: &Dim| base.iter().any(|a| a.contains(d) && a.iter().any(|x| r.depth.contains(x)));
@@ -66,24 +68,25 @@ pub(super) fn roles(r: &Region) -> Roles {
 /// The heads that K and V really have. Query heads that share one are brought side by side, should they not be: then K and V
 /// need not be repeated.
 fn kv_heads(r: &Region, heads: &mut [Dim]) -> Vec<Dim> {
-    let has =
-        |t: &super::trace::Trace, d: &Dim| r.space.resolve_all(&t.base_axes).iter().any(|a| a.contains(d));
+    let has = |t: &crate::find::axes::trace::Trace, d: &Dim| {
+        r.space.resolve_all(&t.base_axes).iter().any(|a| a.contains(d))
+    };
     let own = |d: &Dim| has(&r.operands[1], d) || has(&r.operands[2], d);
     heads.sort_by_key(|d| !own(d));
     heads.iter().copied().filter(own).collect()
 }
 
 /// What an attention came from and where it stands now.
-pub(super) struct Rewritten {
-    pub(super) op: OpId,
-    pub(super) applied: Vec<Applied>,
+pub(crate) struct Rewritten {
+    pub(crate) op: OpId,
+    pub(crate) applied: Vec<Applied>,
 }
 
 /// Puts the attention into the graph and lets every reader of PV read it.
 ///
 /// # Errors
 /// The condition that failed. What was added to the graph by then is read by nothing.
-pub(super) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) -> Result<Rewritten, String> {
+pub(crate) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) -> Result<Rewritten, String> {
     let roles = roles(region);
     let s = &region.space;
     let scores = vec![roles.batch.clone(), roles.heads.clone(), roles.rows.clone(), region.keys.clone()];
@@ -97,7 +100,7 @@ pub(super) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
     }
     for l in normal.on_q.iter().chain(&normal.on_v) {
         let factor = region.leaves.get(l.leaf.0 - V.0 - 1).map(|l| cx.graph.ty(l.value).dtype);
-        wide = factor.filter(|&f| super::trace::widens(wide, f)).unwrap_or(wide);
+        wide = factor.filter(|&f| crate::find::axes::trace::widens(wide, f)).unwrap_or(wide);
     }
     for x in [&mut q, &mut k, &mut v] {
         if cx.graph.ty(*x).dtype != wide {
@@ -125,7 +128,7 @@ pub(super) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
     }
     let by_lse = normal.applied.iter().any(|a| BY_LSE.contains(&a.rule));
     let bias = plan.bias.and_then(|b| plan.leaves.get(b - 3)).copied();
-    if by_lse && (plan.mask.fill != Fill::NegInf || !bias.is_none_or(|b| order::keeps_logarithms(cx, b))) {
+    if by_lse && (plan.mask.fill != Fill::NegInf || !bias.is_none_or(|b| keeps_logarithms(cx, b))) {
         return Err("ln of a sum is added to scores that may be large, beside which it is lost".into());
     }
     let mut applied = normal.applied.clone();
@@ -344,7 +347,7 @@ fn leaf(cx: &mut Context<'_>, region: &Region, scores: &Axes, l: &LeafRef) -> Re
 fn widened(cx: &mut Context<'_>, region: &Region, v: ValueId, name: &str) -> Result<ValueId, String> {
     let all = region.nodes.map(|id| cx.graph.ty(cx.graph.result(id)).dtype);
     let wide = widest(all).accumulator();
-    if super::trace::widens(cx.graph.ty(v).dtype, wide) {
+    if crate::find::axes::trace::widens(cx.graph.ty(v).dtype, wide) {
         return cx.graph.add1(Op::Cast(wide), &[v], name, "").map_err(|e| e.to_string());
     }
     Ok(v)
@@ -370,6 +373,6 @@ fn arrange(cx: &mut Context<'_>, region: &Region, scores: &Axes, of: &LeafValue)
 }
 
 /// Source names of QKᵀ, softmax and PV.
-pub(super) fn sources(graph: &Graph, region: &Region) -> Vec<String> {
+pub(crate) fn sources(graph: &Graph, region: &Region) -> Vec<String> {
     region.nodes.iter().map(|&id| label(graph, id)).collect()
 }

@@ -1,0 +1,178 @@
+//! Saturates the e-graph of a region and reads the normal form off it, with the rules that led there.
+//!
+//! One e-graph per region, and equal regions are solved once: layer 80 costs nothing after layer 1. Limits count iterations
+//! and nodes, never time, so that every rank reaches the same answer.
+
+use super::normal_form::Normal;
+use super::normal_form::read;
+use super::rule::Rule;
+use super::rules::RULES;
+use super::term::{Facts, LeafFacts, Term};
+use crate::find::types::{Applied, ITERATION_LIMIT, NODE_LIMIT, Numerics, Work};
+use egg::{CostFunction, EGraph, Extractor, FlatTerm, Id, Language, RecExpr, Runner, StopReason};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// Most nodes of a region's term written as a tree: an explanation is one, so that values read over and over would make it
+/// grow without bound.
+const TREE_LIMIT: usize = 4096;
+/// egg's clock, out of the way: the limits above end a run long before.
+const NO_CLOCK: Duration = Duration::from_secs(24 * 3600);
+
+/// Solved regions by their terms and facts.
+#[derive(Default)]
+pub(crate) struct Solver {
+    known: HashMap<Key, Vec<Solved>>,
+    /// What it took so far.
+    pub(crate) work: Work,
+}
+
+/// What came of one set of facts.
+type Solved = (Vec<LeafFacts>, Result<Normal, String>);
+
+/// Equal structure: the same nodes in the same order.
+type Key = (Vec<Term>, Vec<Numerics>, [u64; 2]);
+
+impl Solver {
+    /// The normal form, or the operation that stands in its way.
+    pub(crate) fn solve(
+        &mut self,
+        term: &RecExpr<Term>,
+        facts: &Facts,
+        admitted: &[Numerics],
+    ) -> Result<Normal, String> {
+        let leaves = &facts.leaves;
+        let key =
+            (term.as_ref().to_vec(), admitted.to_vec(), [facts.swallowed, facts.small].map(f64::to_bits));
+        let known = self.known.entry(key).or_default();
+        if let Some((_, r)) = known.iter().find(|(l, _)| l == leaves) {
+            return r.clone();
+        }
+        self.work.regions += 1;
+        let work = &mut self.work;
+        let result = solve(term, facts, admitted, work);
+        let result = result.map_err(|why| {
+            let all = solve(term, facts, &Numerics::ALL, work);
+            let missing = |n: &Normal| {
+                let m: Vec<&str> = Numerics::ALL
+                    .iter()
+                    .filter(|c| !admitted.contains(c) && n.applied.iter().any(|a| a.numerics == **c))
+                    .map(|c| c.name())
+                    .collect();
+                m.join(", ")
+            };
+            match all {
+                Ok(n) => format!("it needs rules of class {}, which are not admitted", missing(&n)),
+                Err(_) => why,
+            }
+        });
+        known.push((leaves.to_vec(), result.clone()));
+        result
+    }
+}
+
+fn tree_size(term: &RecExpr<Term>) -> usize {
+    let mut sizes: Vec<usize> = Vec::with_capacity(term.as_ref().len());
+    for node in term.as_ref() {
+        sizes.push(node.fold(1, |n: usize, id| n.saturating_add(sizes[usize::from(id)])));
+    }
+    sizes.last().copied().unwrap_or(0)
+}
+
+fn solve(
+    term: &RecExpr<Term>,
+    facts: &Facts,
+    admitted: &[Numerics],
+    work: &mut Work,
+) -> Result<Normal, String> {
+    if tree_size(term) > TREE_LIMIT {
+        return Err(format!(
+            "values between QKᵀ and PV are read too often: a tree of more than {TREE_LIMIT} nodes"
+        ));
+    }
+    let rules: Vec<_> = RULES.iter().filter(|r| admitted.contains(&r.numerics)).map(Rule::rewrite).collect();
+    let mut runner = Runner::<Term, Facts>::new(facts.clone())
+        .with_explanations_enabled()
+        .without_explanation_length_optimization()
+        .with_iter_limit(ITERATION_LIMIT)
+        .with_node_limit(NODE_LIMIT)
+        .with_time_limit(NO_CLOCK)
+        .with_expr(term)
+        .run(&rules);
+    work.nodes = work.nodes.max(runner.egraph.total_number_of_nodes());
+    work.rounds = work.rounds.max(runner.iterations.len());
+    if !matches!(runner.stop_reason, Some(StopReason::Saturated)) {
+        return Err(format!(
+            "the rules did not settle within {ITERATION_LIMIT} rounds and {NODE_LIMIT} nodes"
+        ));
+    }
+    if let Some(two) = &runner.egraph.analysis.conflict {
+        return Err(format!("rules made {two} one, which is a fault of theirs"));
+    }
+    let root = runner.roots[0];
+    let (_, best) = Extractor::new(&runner.egraph, Cost(&runner.egraph)).find_best(root);
+    let mut normal = read(&best)?;
+    normal.applied = explain(&mut runner, term, &best);
+    Ok(normal)
+}
+
+/// Prefers terms of the normal form; what is left of the others shows what stood in the way.
+pub(crate) struct Cost<'a>(pub(crate) &'a EGraph<Term, Facts>);
+
+impl CostFunction<Term> for Cost<'_> {
+    type Cost = u64;
+
+    fn cost<C: FnMut(Id) -> u64>(&mut self, node: &Term, mut costs: C) -> u64 {
+        let of_scores = |x: &Id| self.0[*x].data.score;
+        let own = match node {
+            // Of a mask or a bias they are of the normal form.
+            Term::Not([x]) | Term::Neg([x]) | Term::Nonzero([x]) | Term::Reciprocal([x]) if of_scores(x) => {
+                1000
+            }
+            Term::Scores(_)
+            | Term::Cap(_)
+            | Term::Bias(_)
+            | Term::Keep(_)
+            | Term::Replace(_)
+            | Term::Floor(_)
+            | Term::Sink(_)
+            | Term::ZeroEmpty(_)
+            | Term::Attention(_)
+            | Term::AttentionZero(_)
+            | Term::Scaled(_)
+            | Term::Weighted(_)
+            | Term::Times(_)
+            | Term::Number(_)
+            | Term::Leaf(_)
+            | Term::Not(_)
+            | Term::Neg(_)
+            | Term::Nonzero(_)
+            | Term::Only(_) => 1,
+            Term::Reciprocal(_) => 20,
+            Term::Softmax(_) | Term::Loose(_) => 10,
+            _ => 1000,
+        };
+        node.fold(own, |sum: u64, id| sum.saturating_add(costs(id)))
+    }
+}
+
+/// The rules on the way from the region's term to its normal form, each once, with how often it was used.
+fn explain(runner: &mut Runner<Term, Facts>, from: &RecExpr<Term>, to: &RecExpr<Term>) -> Vec<Applied> {
+    let mut explanation = runner.explain_equivalence(from, to);
+    let mut names: Vec<String> = vec![];
+    for flat in explanation.make_flat_explanation() {
+        let mut stack: Vec<&FlatTerm<Term>> = vec![flat];
+        while let Some(t) = stack.pop() {
+            names.extend([&t.forward_rule, &t.backward_rule].into_iter().flatten().map(|s| s.to_string()));
+            stack.extend(t.children.iter().rev());
+        }
+    }
+    let mut applied: Vec<Applied> = vec![];
+    for name in names {
+        let Some(rule) = RULES.iter().find(|r| r.name == name) else { continue };
+        if !applied.iter().any(|a| a.rule == rule.name) {
+            applied.push(Applied { rule: rule.name, what: rule.what.to_owned(), numerics: rule.numerics });
+        }
+    }
+    applied
+}

@@ -1,0 +1,399 @@
+//! Writes a region as a term: each operation between QKᵀ and PV becomes a node, its layout becomes factors of axes.
+//!
+//! In: QKᵀ, a softmax and PV. Out: the [`Region`], or the condition that failed.
+
+use super::builder::{Builder, axis_of, by_letter};
+use super::order::Order;
+use super::types::{Fail, LeafValue, Region, label, miss};
+use crate::eval::Constants;
+use crate::find::algebra::term::{K, Leaf, Number, Q, Term, Unknown, V};
+use crate::find::axes::factors::{Axes, Dim, Space};
+use crate::find::axes::trace::{Scalar, layout, splat, trace, widens};
+use crate::ir::{Binary, Contract, DType, Graph, Op, OpId, Reduction, Unary, ValueId};
+use egg::{Id, RecExpr};
+use std::collections::{HashMap, HashSet};
+
+impl<'a> Builder<'a> {
+    /// QKᵀ, softmax and PV, the region's end; the keys on the left of QKᵀ if `swap`.
+    pub(crate) fn new(
+        graph: &'a Graph,
+        order: &'a Order,
+        constants: &'a mut Constants,
+        nodes: [OpId; 3],
+        last: OpId,
+        swap: bool,
+    ) -> Result<Builder<'a>, Fail> {
+        let mut space = Space::default();
+        let x = graph.operands(nodes[0]);
+        let Op::Contract(c) = graph.op(nodes[0]) else { return miss("QKᵀ is no contraction") };
+        let l = trace(graph, constants, &mut space, x[0], true);
+        let r = trace(graph, constants, &mut space, x[1], true);
+        let (ql, kl) = if swap { (&c.rhs, &c.lhs) } else { (&c.lhs, &c.rhs) };
+        let (q, k) = if swap { (r, l) } else { (l, r) };
+        let (qa, ka) = (by_letter(ql, &q.axes), by_letter(kl, &k.axes));
+        for (l, a) in &qa {
+            if let Some(b) = axis_of(&ka, *l)
+                && !space.unify(a, b)
+            {
+                return miss("the axes that Q and K share are cut differently");
+            }
+        }
+        let mut b = Builder {
+            graph,
+            constants,
+            order,
+            space,
+            term: RecExpr::default(),
+            leaves: vec![],
+            leaf_ids: vec![],
+            inside: HashMap::new(),
+            nodes,
+            last,
+            q,
+            k,
+            swap,
+            keys: None,
+            shared: vec![],
+            free: vec![],
+            key_axes: vec![],
+            score_axes: vec![],
+            joined: None,
+            depth: vec![],
+            v: None,
+            narrow: None,
+            exponentials: None,
+            sums: None,
+            truths: HashSet::new(),
+        };
+        b.roles(c, &qa, &ka);
+        if b.depth.is_empty() && !c.lhs.chars().any(|l| c.rhs.contains(l) && !c.out.contains(l)) {
+            return Err(Fail::NotAttention);
+        }
+        Ok(b)
+    }
+
+    /// Which axes Q and K share, which they have alone, and which are contracted; the term and axes of QKᵀ.
+    fn roles(&mut self, c: &Contract, qa: &[(char, Vec<Dim>)], ka: &[(char, Vec<Dim>)]) {
+        let mut axes = vec![];
+        for l in c.out.chars() {
+            let (a, b) = (axis_of(qa, l), axis_of(ka, l));
+            axes.push(a.or(b).cloned().unwrap_or_default());
+            match (a, b) {
+                (Some(a), Some(_)) => self.shared.push(a.clone()),
+                (Some(a), None) => self.free.push(a.clone()),
+                (None, Some(b)) => self.key_axes.push(b.clone()),
+                (None, None) => {}
+            }
+        }
+        for (l, a) in qa {
+            if !c.out.contains(*l) {
+                self.depth.extend(a);
+            }
+        }
+        let q = self.term.add(Term::Leaf(Q));
+        let q = self.scalars(q, &self.q.scalars.clone());
+        let k = self.term.add(Term::Leaf(K));
+        let k = self.scalars(k, &self.k.scalars.clone());
+        let qk = self.term.add(Term::Qk([q, k]));
+        self.score_axes.clone_from(&axes);
+        self.inside.insert(self.graph.result(self.nodes[0]), (qk, axes));
+    }
+
+    pub(super) fn scalars(&mut self, mut at: Id, scalars: &[Scalar]) -> Id {
+        for s in scalars {
+            at = match *s {
+                Scalar::Mul(x) => {
+                    let n = self.term.add(Term::Number(Number::new(x)));
+                    self.term.add(Term::Mul([at, n]))
+                }
+                Scalar::Div(x) => {
+                    let n = self.term.add(Term::Number(Number::new(x)));
+                    self.term.add(Term::Div([at, n]))
+                }
+                Scalar::Widen(DType::F64) => self.term.add(Term::ToF64([at])),
+                Scalar::Widen(_) => self.term.add(Term::ToF32([at])),
+            };
+        }
+        at
+    }
+
+    /// A conversion: to a wider type, or to so many digits.
+    pub(super) fn cast(&mut self, from: DType, to: DType, x: Id) -> Id {
+        let digits = match to {
+            DType::F32 => 24.0,
+            DType::F16 => 11.0,
+            DType::BF16 => 8.0,
+            _ => 53.0,
+        };
+        if !to.is_float() {
+            return self.term.add(Term::Unknown(Unknown(format!("cast to {to}")), vec![x]));
+        }
+        if widens(from, to) {
+            return self.term.add(if to == DType::F64 { Term::ToF64([x]) } else { Term::ToF32([x]) });
+        }
+        let digits = self.term.add(Term::Number(Number::new(digits)));
+        self.term.add(Term::Narrow([x, digits]))
+    }
+
+    /// Writes the term.
+    pub(crate) fn build(mut self) -> Result<Region, Fail> {
+        let [qk, softmax, pv] = self.nodes;
+        let last = self.last;
+        let mut interior = self.interior(qk, last)?;
+        self.nothing_escapes(&interior, last)?;
+        interior.push(last);
+        if !interior.contains(&softmax) || !interior.contains(&pv) {
+            return miss("the softmax does not lie between QKᵀ and PV");
+        }
+        // The sums by which PV is divided are told which axis the keys are before it is.
+        let after = self.after(pv);
+        interior.sort_by_key(|id| *id == pv || after.contains(id));
+        for id in interior {
+            match id {
+                _ if id == qk => {}
+                _ if id == pv => self.values(pv)?,
+                _ => self.encode(id)?,
+            }
+        }
+        self.close()
+    }
+
+    /// Adds the term of one operation inside.
+    pub(super) fn encode(&mut self, id: OpId) -> Result<(), Fail> {
+        let graph = self.graph;
+        let x = graph.operands(id);
+        let v = graph.result(id);
+        let (term, axes) = match graph.op(id) {
+            Op::Reshape(_) | Op::Permute(_) | Op::Broadcast(_) => {
+                let (term, axes) = self.inside[&x[0]].clone();
+                match layout(graph, self.constants, &mut self.space, v, &axes) {
+                    Some((axes, new)) if new.is_empty() => (term, axes),
+                    // Of what is one number a row: whatever reads it repeats it anyway.
+                    Some(_)
+                        if axes.iter().any(|a| self.space.product(a) == 1) && self.only_rows(&axes, id) =>
+                    {
+                        (term, axes)
+                    }
+                    Some(_) => return miss(format!("{} repeats the scores", label(graph, id))),
+                    None => return miss(format!("{} mixes the axes of the scores", label(graph, id))),
+                }
+            }
+            Op::Cast(to) => {
+                let (term, axes) = self.inside[&x[0]].clone();
+                // A truth value is 0 or 1 in every type.
+                let same = graph.ty(x[0]).dtype == *to || self.truths.contains(&term);
+                if same { (term, axes) } else { (self.cast(graph.ty(x[0]).dtype, *to, term), axes) }
+            }
+            Op::Unary(u) => {
+                let (a, axes) = self.inside[&x[0]].clone();
+                if *u == Unary::Exp {
+                    // Of half types f16 alone has a small range.
+                    let wide = |t: &DType| *t != DType::F16;
+                    self.exponentials =
+                        self.exponentials.into_iter().chain([graph.ty(v).dtype]).min_by_key(wide);
+                }
+                let node = match u {
+                    Unary::Neg => Term::Neg([a]),
+                    Unary::Tanh => Term::Tanh([a]),
+                    Unary::Exp => Term::Exp([a]),
+                    Unary::Reciprocal => Term::Reciprocal([a]),
+                    Unary::Log => Term::Log([a]),
+                    Unary::IsNan => Term::IsNan([a]),
+                    Unary::IsInf => Term::IsInf([a]),
+                    Unary::Not => Term::Not([a]),
+                    other => Term::Unknown(Unknown(other.name().into()), vec![a]),
+                };
+                let truth = matches!(node, Term::IsNan(_) | Term::IsInf(_) | Term::Not(_));
+                let id = self.term.add(node);
+                if truth {
+                    self.truths.insert(id);
+                }
+                (id, axes)
+            }
+            Op::Binary(b) => {
+                let axes = self.broadcast(id, &x)?;
+                // What is added to a sum is none of the biases.
+                let is_sum = |i: &(Id, Axes)| matches!(self.term[i.0], Term::RowSum(_));
+                let row = x.iter().any(|o| self.inside.get(o).is_some_and(is_sum));
+                let fold = row || !matches!(b, Binary::Add | Binary::Sub);
+                if row && *b == Binary::Add {
+                    let bits = |t: &DType| t.bytes();
+                    self.sums = self.sums.into_iter().chain([graph.ty(v).dtype]).max_by_key(bits);
+                }
+                let terms: Vec<Id> =
+                    x.iter().map(|&o| self.operand(v, o, &axes, fold)).collect::<Result<_, _>>()?;
+                let swap = !self.inside.contains_key(&x[0]);
+                let (a, c) = if swap { (terms[1], terms[0]) } else { (terms[0], terms[1]) };
+                let node = match b {
+                    Binary::Add => Term::Add([a, c]),
+                    Binary::Mul => Term::Mul([a, c]),
+                    Binary::Sub => Term::Sub([terms[0], terms[1]]),
+                    Binary::Div => Term::Div([terms[0], terms[1]]),
+                    Binary::Eq => Term::Eq([a, c]),
+                    Binary::Max => Term::Max([a, c]),
+                    Binary::Pow => Term::Pow([terms[0], terms[1]]),
+                    other => Term::Unknown(Unknown(other.name().into()), terms),
+                };
+                self.note_narrow(v, !fold);
+                let id = self.term.add(node);
+                if *b == Binary::Eq {
+                    self.truths.insert(id);
+                }
+                (id, axes)
+            }
+            Op::Select => {
+                let axes = self.broadcast(id, &x)?;
+                // A condition that is the same everywhere chooses nothing.
+                let always = splat(graph, self.constants, x[0]).filter(|_| !self.inside.contains_key(&x[0]));
+                if let Some(c) = always
+                    && let arm = x[if c == 0.0 { 2 } else { 1 }]
+                    && let Some((term, own)) = self.inside.get(&arm)
+                    && self.space.resolve_all(own) == self.space.resolve_all(&axes)
+                {
+                    self.inside.insert(v, (*term, axes));
+                    return Ok(());
+                }
+                let mut terms: Vec<Id> = vec![];
+                for &o in &x {
+                    let row = if terms.is_empty() { self.empty_row(v, o, &axes) } else { None };
+                    terms.push(match row {
+                        Some(row) => row,
+                        None => self.operand(v, o, &axes, true)?,
+                    });
+                }
+                self.note_narrow(v, !self.after_softmax());
+                (self.term.add(Term::Where([terms[0], terms[1], terms[2]])), axes)
+            }
+            Op::Reduce { kind, axes: reduced, keep } => {
+                let (term, axes) = self.inside[&x[0]].clone();
+                let over: Vec<Dim> = reduced.iter().flat_map(|&a| axes[a].clone()).collect();
+                self.over_keys(&over, id)?;
+                let left = (0..axes.len())
+                    .filter(|a| *keep || !reduced.contains(a))
+                    .map(|a| if reduced.contains(&a) { vec![] } else { axes[a].clone() })
+                    .collect();
+                let node = match kind {
+                    Reduction::Max => Term::RowMax([term]),
+                    Reduction::Min => Term::RowMin([term]),
+                    Reduction::Mean => Term::RowMean([term]),
+                    Reduction::Sum => Term::RowSum([term]),
+                    other => Term::Unknown(Unknown(format!("reduce {}", other.name())), vec![term]),
+                };
+                let truth = matches!(node, Term::RowMax(_) | Term::RowMin(_)) && self.truths.contains(&term);
+                let id = self.term.add(node);
+                if truth {
+                    self.truths.insert(id);
+                }
+                (id, left)
+            }
+            Op::Concat { axis } => self.join(id, *axis, &x)?,
+            Op::Slice { axis, start, len, step: 1 } => self.drop(id, *axis, *start, *len)?,
+            Op::Softmax { axis } => {
+                let (term, axes) = self.inside[&x[0]].clone();
+                self.over_keys(&axes[*axis].clone(), id)?;
+                (self.term.add(Term::Softmax([term])), axes)
+            }
+            _ => return self.not_understood(id),
+        };
+        self.inside.insert(v, (term, axes));
+        Ok(())
+    }
+
+    pub(super) fn not_understood<T>(&self, id: OpId) -> Result<T, Fail> {
+        let (name, op) = (label(self.graph, id), self.graph.op(id).name());
+        miss(format!("{name} ({op}) between QKᵀ and PV is not understood"))
+    }
+
+    /// A condition that says of each row of a leaf whether all of it is −∞: its maximum over the keys is.
+    pub(super) fn empty_row(&mut self, result: ValueId, v: ValueId, axes: &Axes) -> Option<Id> {
+        let graph = self.graph;
+        let Op::Binary(Binary::Eq) = graph.op(v.op) else { return None };
+        let x = graph.operands(v.op);
+        let infinite = |b: &mut Self, v| splat(graph, b.constants, v) == Some(f64::NEG_INFINITY);
+        let max = match (infinite(self, x[0]), infinite(self, x[1])) {
+            (false, true) => x[0],
+            (true, false) => x[1],
+            _ => return None,
+        };
+        let Op::Reduce { kind: Reduction::Max, axes: over, keep: true } = graph.op(max.op) else {
+            return None;
+        };
+        let of = graph.operands(max.op)[0];
+        let shape = &graph.ty(of).shape;
+        // Compared with one number, so that the condition has the shape of the maximum.
+        if over[..] != [shape.len() - 1] || graph.ty(v).shape != graph.ty(max).shape {
+            return None;
+        }
+        let keys = self.space.resolve(self.keys.as_ref()?);
+        let lead = graph.ty(result).shape.len().checked_sub(shape.len())?;
+        let own: Axes = shape
+            .iter()
+            .zip(&axes[lead..])
+            .map(|(&e, a)| if e == 1 { vec![] } else { self.space.resolve(a) })
+            .collect();
+        let last = self.space.resolve(axes.last()?);
+        let same = |l: &LeafValue| l.value == of && self.space.resolve_all(&l.axes) == own;
+        let at = self.leaves.iter().position(same).filter(|_| last == keys)?;
+        Some(self.term.add(Term::RowEmpty([self.leaf_ids[at]])))
+    }
+
+    pub(super) fn leaf(&mut self, leaf: LeafValue) -> Id {
+        // Exporters write a constant anew wherever it is read.
+        let graph = self.graph;
+        let equal = |l: &LeafValue| {
+            let data = |v: ValueId| graph.as_constant(v).and_then(|c| c.data.as_deref());
+            l.axes == leaf.axes
+                && (l.value == leaf.value
+                    || (data(l.value).is_some()
+                        && graph.ty(l.value) == graph.ty(leaf.value)
+                        && data(l.value) == data(leaf.value)))
+        };
+        if let Some(i) = self.leaves.iter().position(equal) {
+            return self.leaf_ids[i];
+        }
+        let id = self.term.add(Term::Leaf(Leaf(V.0 + 1 + self.leaves.len())));
+        self.leaves.push(leaf);
+        self.leaf_ids.push(id);
+        id
+    }
+
+    pub(super) fn after_softmax(&self) -> bool {
+        self.inside.contains_key(&self.graph.result(self.nodes[1]))
+    }
+
+    pub(super) fn note_narrow(&mut self, v: ValueId, adds: bool) {
+        let dtype = self.graph.ty(v).dtype;
+        if adds && !self.after_softmax() && matches!(dtype, DType::F16 | DType::BF16) {
+            self.narrow = Some(dtype);
+        }
+    }
+
+    /// The term of an operand: inside, a number, or a leaf.
+    pub(super) fn operand(
+        &mut self,
+        result: ValueId,
+        v: ValueId,
+        axes: &Axes,
+        fold: bool,
+    ) -> Result<Id, Fail> {
+        if let Some((id, _)) = self.inside.get(&v) {
+            return Ok(*id);
+        }
+        if fold && let Some(x) = splat(self.graph, self.constants, v) {
+            let float = self.graph.ty(v).dtype.is_float();
+            if float {
+                // −0 is 0 to every rule.
+                return Ok(self.term.add(Term::Number(Number::new(if x == 0.0 { 0.0 } else { x }))));
+            }
+        }
+        let shape = &self.graph.ty(v).shape;
+        let lead = self.graph.ty(result).shape.len() - shape.len();
+        let aligned: Axes = shape
+            .iter()
+            .enumerate()
+            .map(|(i, &e)| if e == 1 { vec![] } else { axes[lead + i].clone() })
+            .collect();
+        let leaf = LeafValue { value: v, axes: aligned };
+        Ok(self.leaf(leaf))
+    }
+}

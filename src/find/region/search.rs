@@ -1,0 +1,133 @@
+//! Regions: from a softmax back to QKᵀ and forward to PV, and the term that stands between them.
+//!
+//! In: a graph and a softmax in it. Out: a [`Region`], or that this softmax is no attention, or the condition that failed.
+//! A region holds the operations whose result depends on QKᵀ and on which PV depends; everything else that they read is a
+//! leaf. Nothing in it may be read from outside, for the scores never exist as a whole once they are split.
+
+use super::anchor::{divided_after, dividend};
+use super::builder::Builder;
+use super::order::Order;
+use super::types::{Fail, Region, label, passes};
+use crate::eval::Constants;
+use crate::ir::{Graph, Op, OpId, ValueId};
+use std::collections::{HashSet, VecDeque};
+
+/// Most operations that are looked at in the search for QKᵀ or PV.
+const SEARCH_LIMIT: usize = 128;
+
+/// Contractions behind a value through operations that a region may hold, nearest first.
+fn contractions_behind(graph: &Graph, v: ValueId) -> Vec<OpId> {
+    let mut found = vec![];
+    let mut seen: HashSet<OpId> = HashSet::new();
+    let mut queue = VecDeque::from([v.op]);
+    while let Some(id) = queue.pop_front() {
+        if !seen.insert(id) || seen.len() > SEARCH_LIMIT {
+            continue;
+        }
+        match graph.op(id) {
+            Op::Contract(_) => found.push(id),
+            op if passes(op) => queue.extend(graph.operands(id).iter().map(|x| x.op)),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Whether a product with weights is one of scores, whose keys it keeps apart: of what comes of a product of values that both
+/// depend on inputs.
+fn mixes_scores(graph: &Graph, order: &Order, id: OpId) -> bool {
+    let Op::Contract(c) = graph.op(id) else { return false };
+    let x = graph.operands(id);
+    let (letters, from) = if order.is_dynamic(x[0]) { (&c.lhs, x[0]) } else { (&c.rhs, x[1]) };
+    let keeps = c.out.chars().last().is_some_and(|l| letters.contains(l));
+    let both = |id: &OpId| graph.operands(*id).iter().all(|v| order.is_dynamic(*v));
+    keeps && contractions_behind(graph, from).iter().any(both)
+}
+
+/// The first contraction that reads what comes of a value.
+fn contraction_ahead(graph: &Graph, order: &Order, id: OpId) -> Option<OpId> {
+    let mut seen: HashSet<OpId> = HashSet::new();
+    let mut queue = VecDeque::from([id]);
+    while let Some(id) = queue.pop_front() {
+        if !seen.insert(id) || seen.len() > SEARCH_LIMIT {
+            continue;
+        }
+        for (user, _) in graph.uses(graph.result(id)) {
+            match graph.op(user) {
+                _ if !order.is_live(user) => {}
+                Op::Contract(_) => return Some(user),
+                op if passes(op) => queue.push_back(user),
+                _ => {}
+            }
+        }
+    }
+    None
+}
+
+/// PV, where the region ends, and the value behind which QKᵀ is. Where the sum divides after PV, the region ends there.
+fn around(graph: &Graph, order: &Order, anchor: OpId) -> Option<(OpId, OpId, ValueId)> {
+    if let Some((pv, exponentials)) = divided_after(graph, anchor) {
+        return Some((pv, anchor, exponentials));
+    }
+    let pv = contraction_ahead(graph, order, anchor)?;
+    Some((pv, pv, dividend(graph, anchor).unwrap_or(graph.operands(anchor)[0])))
+}
+
+/// The products before and behind a softmax, whether or not they are those of an attention.
+pub(crate) fn products(graph: &Graph, order: &Order, anchor: OpId) -> Vec<OpId> {
+    let Some((pv, _, from)) = around(graph, order, anchor) else { return vec![] };
+    [vec![pv], contractions_behind(graph, from)].concat()
+}
+
+/// The region around a softmax.
+pub(crate) fn region(
+    graph: &Graph,
+    order: &Order,
+    constants: &mut Constants,
+    anchor: OpId,
+) -> Result<Region, Fail> {
+    if !order.is_live(anchor) {
+        return Err(Fail::NotAttention);
+    }
+    let Some((pv, last, from)) = around(graph, order, anchor) else { return Err(Fail::NotAttention) };
+    let mut first = None;
+    for qk in contractions_behind(graph, from) {
+        let x = graph.operands(qk);
+        let [left, right] = [x[0], x[1]].map(|v| order.is_dynamic(v));
+        if !(left || right) || !graph.ty(x[0]).dtype.is_float() {
+            continue;
+        }
+        if !(left && right) && mixes_scores(graph, order, qk) {
+            first.get_or_insert(Fail::Miss(format!("{} mixes heads of the scores", label(graph, qk))));
+            continue;
+        }
+        let attempt = |swap, constants: &mut Constants| {
+            Builder::new(graph, order, constants, [qk, anchor, pv], last, swap).and_then(Builder::build)
+        };
+        let result = match (left, right) {
+            (true, true) => match attempt(false, constants) {
+                Err(Fail::Swapped) => attempt(true, constants),
+                other => other,
+            },
+            // Queries may be weights, as a model learns them that looks up a sequence; keys that are, are a router's. What is no
+            // attention then is no near miss either.
+            _ => {
+                let found = attempt(left, constants).map_err(|_| Fail::NotAttention);
+                found.and_then(|r| {
+                    if order.is_dynamic(r.operands[2].base) { Ok(r) } else { Err(Fail::NotAttention) }
+                })
+            }
+        };
+        match result {
+            Ok(r) => return Ok(r),
+            Err(e) => {
+                first.get_or_insert(e);
+            }
+        }
+    }
+    Err(match first {
+        Some(Fail::Swapped) => Fail::Miss("the softmax is over neither side's free axes of QKᵀ".into()),
+        Some(e) => e,
+        None => Fail::NotAttention,
+    })
+}

@@ -1,0 +1,162 @@
+//! What `find` is asked and what it answers: options, attentions with their reasons, near misses, and the work that it took.
+
+use crate::ir::{Graph, OpId, Tensor, ValueId};
+use crate::mask;
+
+/// How far a rewriting may change numbers. Ordered: a later class changes more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Numerics {
+    /// Same bits, where Q, K and V are finite.
+    Exact,
+    /// Sums and products in another order.
+    Reassociation,
+    /// Roundings left out or added.
+    Rounding,
+    /// A more precise type on the way.
+    MorePrecision,
+    /// Different only where a value is not finite or a sum of exponentials leaves the numbers of its type, or where no row
+    /// can be empty.
+    Domain,
+}
+
+impl Numerics {
+    /// Every class, in order.
+    pub const ALL: [Numerics; 5] = [
+        Numerics::Exact,
+        Numerics::Reassociation,
+        Numerics::Rounding,
+        Numerics::MorePrecision,
+        Numerics::Domain,
+    ];
+
+    /// The name on the command line: `exact`, `reassociation`, `rounding`, `precision`, `domain`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Numerics::Exact => "exact",
+            Numerics::Reassociation => "reassociation",
+            Numerics::Rounding => "rounding",
+            Numerics::MorePrecision => "precision",
+            Numerics::Domain => "domain",
+        }
+    }
+}
+
+/// What is admitted.
+#[derive(Clone, Debug)]
+pub struct FindOptions {
+    /// Classes of rewriting that may be used.
+    pub numerics: Vec<Numerics>,
+    /// Inputs whose values may shape what is found, each with its value; what comes of it is right for these values alone,
+    /// and [`Found::guards`] says so. One that is no input of the graph, or of another type, is not used
+    /// ([`crate::find_attentions`] refuses it).
+    pub bound: Vec<Bound>,
+}
+
+/// An input and the value that it is bound to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bound {
+    /// Name of the input.
+    pub input: String,
+    /// Its value.
+    pub value: Tensor,
+}
+
+impl Bound {
+    /// The input of that name and type.
+    pub fn of(&self, graph: &Graph) -> Option<ValueId> {
+        let fits = |v: &ValueId| graph.value(*v).name == self.input && *graph.ty(*v) == self.value.ty();
+        graph.inputs().into_iter().find(fits)
+    }
+}
+
+impl Default for FindOptions {
+    fn default() -> FindOptions {
+        FindOptions { numerics: Numerics::ALL.to_vec(), bound: vec![] }
+    }
+}
+
+/// One step of an explanation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// Name of the rule.
+    pub rule: &'static str,
+    /// What it did here, for the reader.
+    pub what: String,
+    /// Its class.
+    pub numerics: Numerics,
+}
+
+impl Applied {
+    /// A note for the reader.
+    pub(crate) fn new(rule: &'static str, what: String, numerics: Numerics) -> Applied {
+        Applied { rule, what, numerics }
+    }
+}
+
+/// One attention that was found.
+#[derive(Clone, Debug)]
+pub struct FoundAttention {
+    /// The attention operation in [`Found::graph`].
+    pub op: OpId,
+    /// A name for people: the source node that computes its result.
+    pub name: String,
+    /// Whether the rows of q, k and v come from one sequence axis.
+    pub is_self: bool,
+    /// Whether it is a step of decoding: self-attention of a single row, all others of whose sequence are past keys.
+    pub is_step: bool,
+    /// If its bias is no bias but a mask, of numbers that are added: what positions say of it.
+    pub added: Option<Vec<mask::Term>>,
+    /// Whether it was one operator in the source, not written out.
+    pub explicit: bool,
+    /// Source nodes of the region: QKᵀ, softmax, PV, or the one operator.
+    pub nodes: Vec<String>,
+    /// The rules that led here, in order.
+    pub applied: Vec<Applied>,
+    /// Why the ring cannot split it; `None` if it can.
+    pub refused: Option<String>,
+}
+
+/// A region that looks like attention and is not, as far as can be proved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Miss {
+    /// The node at which it was given up.
+    pub at: String,
+    /// The condition that failed.
+    pub reason: String,
+}
+
+/// Most rounds of the rules over one region.
+pub(crate) const ITERATION_LIMIT: usize = 96;
+/// Most nodes of one e-graph.
+pub(crate) const NODE_LIMIT: usize = 8192;
+
+/// What the algebra took. Limits count the same, never time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Distinct regions, each saturated once.
+    pub regions: usize,
+    /// Nodes of the largest e-graph.
+    pub nodes: usize,
+    /// Rounds of the rules over the region that took the most.
+    pub rounds: usize,
+}
+
+impl Work {
+    /// Beyond these nodes or rounds a region is given up.
+    pub const LIMIT: Work = Work { regions: usize::MAX, nodes: NODE_LIMIT, rounds: ITERATION_LIMIT };
+}
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The graph with attention nodes. Byte-identical in text if nothing was found.
+    pub graph: Graph,
+    /// In topological order.
+    pub attentions: Vec<FoundAttention>,
+    /// Near misses, in topological order.
+    pub missed: Vec<Miss>,
+    /// The values of inputs for which the graph computes what it did. Empty if it does for all.
+    pub guards: Vec<Bound>,
+    /// What the algebra took.
+    pub work: Work,
+}

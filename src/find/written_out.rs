@@ -1,0 +1,89 @@
+//! One attention that is written out: its region, the facts of its leaves, its normal form, and the attention in its place.
+
+use super::masks::types::Context;
+use super::region::order::Order;
+use crate::eval::Constants;
+use crate::find::algebra::saturate::Solver;
+use crate::find::algebra::term::{Facts, Leaf, LeafFacts, Term, V};
+use crate::find::axes::trace::CONSTANT_LIMIT;
+use crate::find::magnitude::{SMALL_SHIFT, small_sum};
+use crate::find::masks::conditions::inverse;
+use crate::find::masks::reorder::size;
+use crate::find::region::search::region;
+use crate::find::region::types::{Fail, LeafValue, Region};
+use crate::find::rewrite::{Rewritten, rewrite};
+use crate::ir::{DType, Op, OpId};
+
+/// One attention that is written out.
+pub(crate) fn written_out(
+    cx: &mut Context<'_>,
+    order: &Order,
+    constants: &mut Constants,
+    solver: &mut Solver,
+    id: OpId,
+) -> Result<(Rewritten, Region), Fail> {
+    let region = region(cx.graph, order, constants, id)?;
+    cx.scores = region.operands[..2].iter().map(|t| t.base).collect();
+    // Half the distance from 1 to the next number.
+    let swallowed = match region.sums {
+        Some(DType::F64) => f64::EPSILON / 2.0,
+        _ => f64::from(f32::EPSILON) / 2.0,
+    };
+    let small = region.narrow.map_or(SMALL_SHIFT, small_sum);
+    let facts = Facts { leaves: leaf_facts(cx, &region), swallowed, small, conflict: None };
+    let normal = solver
+        .solve(&region.term, &facts, cx.admitted)
+        .map_err(|why| Fail::Miss(region.with_names(cx.graph, &why)))?;
+    let done = rewrite(cx, &region, &normal).map_err(Fail::Miss)?;
+    Ok((done, region))
+}
+
+/// What rules may ask of the leaves. Constants only where one is multiplied by or added to a product with one.
+fn leaf_facts(cx: &mut Context<'_>, region: &Region) -> Vec<LeafFacts> {
+    let mut facts = vec![LeafFacts::default(); region.leaves.len() + V.0 + 1];
+    let terms = region.term.as_ref();
+    let multiplied = |t: &Term| match t {
+        Term::Mul([_, b]) => {
+            if let Term::Leaf(l) = region.term[*b] {
+                Some(l)
+            } else {
+                None
+            }
+        }
+        _ => None,
+    };
+    let masks: Vec<Leaf> = terms.iter().filter_map(multiplied).collect();
+    let keys = region.space.resolve(&region.keys);
+    let of_queries = region.space.resolve(&region.free.concat());
+    for (leaf, fact) in region.leaves.iter().zip(&mut facts[V.0 + 1..]) {
+        let axes = region.space.resolve_all(&leaf.axes);
+        if let Op::Cast(to) = cx.graph.op(leaf.value.op)
+            && to.is_float()
+        {
+            let of = cx.graph.operands(leaf.value.op)[0];
+            let laid = |l: &LeafValue| l.value == of && region.space.resolve_all(&l.axes) == axes;
+            let place = region.leaves.iter().position(laid);
+            fact.truth = place.filter(|_| cx.graph.ty(of).dtype == DType::Bool).map(|n| Leaf(V.0 + 1 + n));
+        }
+        if cx.graph.ty(leaf.value).dtype.is_float() {
+            (fact.size, fact.finite) = size(cx, leaf.value);
+        }
+        fact.row = !axes.iter().flatten().any(|d| keys.contains(d));
+        fact.column = !axes.iter().flatten().any(|d| of_queries.contains(d));
+        if masks.is_empty() {
+            continue;
+        }
+        let known = cx.values.get(cx.graph, cx.constants, leaf.value);
+        fact.binary = known.is_some_and(|p| cx.values.all(&p, &[(0.0, 0.0), (1.0, 1.0)]));
+        // Laid out on the axes of the scores as the mask is.
+        let laid = |l: &Leaf| {
+            let mask = region.leaves.get(l.0.checked_sub(V.0 + 1)?)?;
+            (region.space.resolve_all(&mask.axes) == axes).then_some(mask.value)
+        };
+        let of = |l: &Leaf| Some((*l, inverse(cx, laid(l)?, leaf.value)?));
+        fact.inverse = masks.iter().find_map(of);
+        let constant = cx.constants.value(cx.graph, leaf.value, CONSTANT_LIMIT);
+        fact.constant = constant.map(|t| (axes, t.to_f64()));
+    }
+    facts
+}

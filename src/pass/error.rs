@@ -1,0 +1,89 @@
+//! One error for the whole pass; each room's own error is its source.
+
+use crate::{check, eval, exec, import, ir, ring, search, shard};
+
+/// Why the pass stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The model could not be read.
+    #[error(transparent)]
+    Import(#[from] import::ImportError),
+    /// A graph is not well formed after a stage. After any stage but the import it is a fault of annulus.
+    #[error("the graph is not well formed after {stage}: {}", list(.errors))]
+    Verify {
+        /// The stage.
+        stage: &'static str,
+        /// Every broken invariant.
+        errors: Vec<ir::verify::VerifyError>,
+    },
+    /// A value is bound to what is no input, or to one of another type.
+    #[error("{input} cannot be bound to a {value}: {}", match .is { Some(ty) => format!("it is {ty}"), None => "there is no such input".into() })]
+    Bind {
+        /// The name.
+        input: String,
+        /// Type of the value.
+        value: ir::Type,
+        /// Type of the input, if there is one.
+        is: Option<ir::Type>,
+    },
+    /// An input has another value than what was compiled is bound to.
+    #[error(
+        "input {input} has another value than the one it was bound to: what was found holds for that value alone; compile again"
+    )]
+    Guard {
+        /// The input.
+        input: String,
+    },
+    /// The graph could not be split.
+    #[error(transparent)]
+    Shard(#[from] shard::ShardError),
+    /// The island graph of an attention cannot be made.
+    #[error(transparent)]
+    Ring(#[from] ring::RingError),
+    /// No schedule can be chosen for an attention.
+    #[error(transparent)]
+    Search(#[from] search::SearchError),
+    /// A schedule did not pass the proof.
+    #[error("the schedule of {island} is wrong, and is not used: {}", failures(.report))]
+    Check {
+        /// Name of the island.
+        island: String,
+        /// What is wrong.
+        report: check::Report,
+    },
+    /// The device has fewer ranks than are asked for.
+    #[error(
+        "{wanted} ranks, and {device} has {has}: name another device (a description of your own, or cpu, which has any number)"
+    )]
+    Device {
+        /// The device.
+        device: String,
+        /// How many it has.
+        has: usize,
+        /// How many are asked for.
+        wanted: usize,
+    },
+    /// A run failed.
+    #[error(transparent)]
+    Exec(#[from] exec::cpu::ExecError),
+    /// An evaluation failed.
+    #[error(transparent)]
+    Eval(#[from] eval::EvalError),
+}
+
+fn list(errors: &[ir::verify::VerifyError]) -> String {
+    let all: Vec<String> = errors.iter().take(5).map(ToString::to_string).collect();
+    let more = errors.len().saturating_sub(all.len());
+    let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
+    format!("{}{rest}", all.join("; "))
+}
+
+fn failures(report: &check::Report) -> String {
+    let all: Vec<String> = report
+        .failed
+        .iter()
+        .take(5)
+        .map(|f| format!("{}: rank {}, step {} ({}): {}", f.check, f.rank, f.step, f.op, f.message))
+        .collect();
+    all.join("; ")
+}

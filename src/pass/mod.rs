@@ -1,0 +1,18 @@
+//! pass: the whole way as one function, a line a stage, and each stage's result verified.
+//!
+//! In: a graph, and what is asked. Out: the graph split over the ranks with a proved schedule for each distinct island, or why not;
+//! the graph is left as it was.
+//!
+//! Invariants: the pass only calls the rooms, in their order, and decides nothing itself. What a stage gives is verified before the
+//! next one reads it.
+
+mod compiled;
+mod error;
+mod options;
+mod path;
+mod verified;
+
+pub use compiled::{Compiled, Island};
+pub use error::Error;
+pub use options::Options;
+pub use path::{compile, find_attentions, run, run_watched};

@@ -1,0 +1,67 @@
+//! The path through the house.
+
+use super::compiled::{Compiled, Island};
+use super::error::Error;
+use super::options::Options;
+use super::verified::{bound, device, split, verified};
+use crate::exec::cpu::{self, Run};
+use crate::find::{FindOptions, Found, find};
+use crate::ir::{Graph, Tensor};
+use crate::search::{kinds, search};
+use crate::shard::shard_with;
+use std::sync::Arc;
+
+/// The whole pass: finds the attentions, splits the sequence, rewrites, schedules and proves.
+///
+/// # Errors
+/// See [`Error`]. The graph is left as it was.
+pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, Error> {
+    let found = find_attentions(graph, &options.find)?;
+    let device = device(options)?;
+    let kinds = kinds(options.layout, options.ranks);
+    let (program, others) = split(shard_with(Arc::new(found.graph), &options.shard(), kinds)?)?;
+    let (program, chosen) = search(program, others, &options.search(), &device)?;
+    let islands = Island::proved(chosen)?;
+    let (attentions, missed, guards) = (found.attentions, found.missed, found.guards);
+    Ok(Compiled { attentions, missed, guards, program, islands, device })
+}
+
+/// The first stage alone: every attention in normal form, in a graph that is verified.
+///
+/// # Errors
+/// [`Error::Verify`] if the graph is not well formed, before or after; [`Error::Bind`] if a bound input does not fit.
+pub fn find_attentions(graph: &Graph, options: &FindOptions) -> Result<Found, Error> {
+    verified(graph, "import")?;
+    bound(graph, options)?;
+    let found = find(graph, options);
+    verified(&found.graph, "find")?;
+    Ok(found)
+}
+
+/// Runs a compiled graph on the CPU, every rank in this process, on whole inputs; `seed` picks another legal order.
+///
+/// # Errors
+/// If an operation fails on a rank, or an input has another value than the one it is bound to.
+pub fn run(compiled: &Compiled, inputs: &[Tensor], seed: u64) -> Result<Run, Error> {
+    run_watched(compiled, inputs, seed, &mut |_| {})
+}
+
+/// [`run`]; `watch` is told again and again how far it has come.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_watched(
+    compiled: &Compiled,
+    inputs: &[Tensor],
+    seed: u64,
+    watch: &mut dyn FnMut(cpu::Progress),
+) -> Result<Run, Error> {
+    let graph = &compiled.program.graph;
+    for guard in &compiled.guards {
+        let at = graph.inputs().into_iter().position(|v| graph.value(v).name == guard.input);
+        if at.and_then(|i| inputs.get(i)).is_some_and(|x| *x != guard.value) {
+            return Err(Error::Guard { input: guard.input.clone() });
+        }
+    }
+    Ok(cpu::run_watched(&compiled.program, &compiled.schedules(), inputs, seed, watch)?)
+}

@@ -1,0 +1,38 @@
+//! What the pass asks of each stage before the next one reads its result.
+
+use super::error::Error;
+use super::options::Options;
+use crate::device::Device;
+use crate::find::FindOptions;
+use crate::ir::{Graph, verify::verify};
+use crate::layout::Layout;
+use crate::shard::Program;
+
+/// The device that is asked for, which holds the ranks.
+pub(super) fn device(options: &Options) -> Result<Device, Error> {
+    let device = options.device.clone().unwrap_or_else(|| Device::default_for(options.ranks));
+    if device.holds(options.ranks) {
+        return Ok(device);
+    }
+    let (has, device) = (device.ranks().unwrap_or(0), device.name);
+    Err(Error::Device { device, has, wanted: options.ranks })
+}
+
+/// Every input that is bound is one of the graph, and of the value's type.
+pub(super) fn bound(graph: &Graph, options: &FindOptions) -> Result<(), Error> {
+    let Some(b) = options.bound.iter().find(|b| b.of(graph).is_none()) else { return Ok(()) };
+    let named = graph.inputs().into_iter().find(|&v| graph.value(v).name == b.input);
+    let is = named.map(|v| graph.ty(v).clone());
+    Err(Error::Bind { input: b.input.clone(), value: b.value.ty(), is })
+}
+
+/// A graph that is well formed after a stage.
+pub(super) fn verified(graph: &Graph, stage: &'static str) -> Result<(), Error> {
+    verify(graph).map_err(|errors| Error::Verify { stage, errors })
+}
+
+/// A program whose graph is still well formed.
+pub(super) fn split(made: (Program, Vec<Vec<Layout>>)) -> Result<(Program, Vec<Vec<Layout>>), Error> {
+    verified(&made.0.graph, "shard")?;
+    Ok(made)
+}

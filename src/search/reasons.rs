@@ -1,0 +1,35 @@
+//! Choices and the reasons against them, in words.
+
+use super::types::TIE;
+use crate::layout::LayoutKind;
+use crate::ring::Strategy;
+
+/// Two makespans nearer than this are equal.
+const NEAR: f64 = 1e-9;
+
+/// Why a choice of this makespan was not taken.
+pub(super) fn compared(us: f64, taken: f64) -> String {
+    match us {
+        us if us < taken * (1.0 - TIE) => "faster here, slower over all attentions of the sequence".into(),
+        us if us < taken * (1.0 - NEAR) => {
+            "less than 0.1 % faster, which is a tie: the order of choices decides".into()
+        }
+        us if us <= taken * (1.0 + NEAR) => "no faster".into(),
+        us => longer(us / taken.max(f64::MIN_POSITIVE)),
+    }
+}
+
+/// A ratio of times, above 1, in words.
+pub(super) fn longer(ratio: f64) -> String {
+    match ratio {
+        r if r < 1.001 => "less than 0.1 % longer".into(),
+        r if r < 2.0 => format!("{:.1} % longer", (r - 1.0) * 100.0),
+        r => format!("{r:.1} times as long"),
+    }
+}
+
+/// A choice in words: `ring, zigzag`.
+pub fn label(strategy: Strategy, layouts: [LayoutKind; 2]) -> String {
+    let [q, kv] = layouts;
+    if q == kv { format!("{}, {q}", strategy.name()) } else { format!("{}, {q} × {kv}", strategy.name()) }
+}

@@ -1,0 +1,289 @@
+//! The space of choices, and the way through it.
+
+use super::candidate::{Tried, Verdict, scheduled};
+use super::class::{Class, classes};
+use super::error::SearchError;
+use super::reasons::{compared, label, longer};
+use super::types::{Chosen, Rejected, SearchOptions, TIE};
+use crate::device::Device;
+use crate::ir::OpId;
+use crate::layout::{Layout, LayoutKind};
+use crate::ring::Strategy;
+use crate::schedule::cost;
+use crate::shard::Program;
+
+/// On more ranks a candidate is left as soon as it is known to be no better than another.
+const THOROUGH: usize = 64;
+
+/// On more ranks a candidate takes seconds, and only the layouts of [`shard`](crate::shard) by itself are tried.
+const MANY: usize = 256;
+
+/// Whether a time is as good as the least: the layout is chosen so, and then the strategy, and both together are within [`TIE`].
+fn as_good(us: f64, least: f64) -> bool {
+    us <= least * (1.0 + TIE).sqrt()
+}
+
+/// The kinds of layouts that a search wants to try, beside the one that a program has by itself.
+pub fn kinds(asked: Option<LayoutKind>, ranks: usize) -> &'static [LayoutKind] {
+    if asked.is_none() && ranks <= MANY { &LayoutKind::ALL } else { &[] }
+}
+
+/// Chooses a layout for each sequence and a strategy for each distinct island. `others` holds, for each further candidate, the
+/// layouts of all sequences of the program.
+///
+/// Complexity: for each distinct island and each distinct candidate one schedule for each strategy.
+///
+/// # Errors
+/// If an attention has no strategy that can be used: why the first cannot, or the least memory that any needs.
+pub fn search(
+    mut program: Program,
+    others: Vec<Vec<Layout>>,
+    options: &SearchOptions,
+    device: &Device,
+) -> Result<(Program, Vec<Chosen>), SearchError> {
+    let mut candidates: Vec<Vec<Layout>> = Vec::new();
+    for layouts in others {
+        let same = |c: &Vec<Layout>| c.iter().zip(&layouts).all(|(a, b)| a.rows == b.rows);
+        if !candidates.iter().any(same) {
+            candidates.push(layouts);
+        }
+    }
+    let hasty = program.ranks > THOROUGH && program.layouts.len() == 1;
+    let mut search = Search { options, device, hasty, classes: classes(&program), tried: vec![] };
+    search.choose_layouts(&mut program, &candidates);
+    let islands = search.islands(&program)?;
+    Ok((program, islands))
+}
+
+/// A search under way.
+struct Search<'a> {
+    options: &'a SearchOptions,
+    device: &'a Device,
+    /// Whether candidates are left early. Only of one sequence: of several, a layout that is bad for all may be good for one.
+    hasty: bool,
+    classes: Vec<Class>,
+    tried: Vec<Tried>,
+}
+
+impl Search<'_> {
+    /// Gives each sequence its layout. Each candidate has a layout for every sequence.
+    fn choose_layouts(&mut self, program: &mut Program, candidates: &[Vec<Layout>]) {
+        if candidates.is_empty() {
+            return;
+        }
+        // The most promising first, so that the others can be left early.
+        let mut order: Vec<(f64, usize)> = Vec::new();
+        for (i, layouts) in candidates.iter().enumerate() {
+            self.give(program, layouts.clone());
+            let bound = self.least_sum(program);
+            order.push((bound, i));
+        }
+        order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let mut sums = vec![f64::INFINITY; candidates.len()];
+        let mut least = f64::INFINITY;
+        for (_, i) in order {
+            self.give(program, candidates[i].clone());
+            sums[i] = self.sum(program, least).unwrap_or(f64::INFINITY);
+            least = least.min(sums[i]);
+        }
+        // Of those that are as good as the best the first; none if none can be used.
+        let first = sums.iter().position(|&s| s.is_finite() && as_good(s, least));
+        let mut best = (first.map_or(f64::INFINITY, |i| sums[i]), candidates[first.unwrap_or(0)].clone());
+        // Each round makes the sum less, or is the last; a bound all the same.
+        let mut changed = program.layouts.len() > 1;
+        for _ in 0..8 {
+            if !std::mem::take(&mut changed) {
+                break;
+            }
+            for sequence in 0..program.layouts.len() {
+                for layouts in candidates {
+                    let mut mixed = best.1.clone();
+                    mixed[sequence] = layouts[sequence].clone();
+                    self.give(program, mixed.clone());
+                    let sum = self.sum(program, best.0).unwrap_or(f64::INFINITY);
+                    if sum < best.0 * (1.0 - TIE) {
+                        best = (sum, mixed);
+                        changed = true;
+                    }
+                }
+            }
+        }
+        self.give(program, best.1);
+    }
+
+    fn give(&self, program: &mut Program, layouts: Vec<Layout>) {
+        program.layouts = layouts;
+        program.rejoin();
+    }
+
+    /// What the makespans of all attentions together are not below, whatever the strategies.
+    fn least_sum(&self, program: &Program) -> f64 {
+        self.classes.iter().map(|c| self.least(program, c) * c.uses.len() as f64).sum()
+    }
+
+    /// What no strategy for a class is below; 0 where nobody asks, or where the ring cannot split it.
+    fn least(&self, program: &Program, class: &Class) -> f64 {
+        let [q, kv] = [&program.layouts[class.held.q_layout], &program.layouts[class.held.kv_layout]];
+        if self.hasty { cost::least(&class.attention, &class.operands, [q, kv], self.device) } else { 0.0 }
+    }
+
+    /// The makespans of all attentions together, each by its fastest strategy; `None` if one has none, or if the sum is above
+    /// `most` by more than a tie.
+    fn sum(&mut self, program: &Program, most: f64) -> Option<f64> {
+        let mut rest = self.least_sum(program);
+        let mut sum = 0.0;
+        for class in 0..self.classes.len() {
+            let uses = self.classes[class].uses.len() as f64;
+            rest -= self.least(program, &self.classes[class]) * uses;
+            // What the others leave.
+            self.try_all(program, class, (most * (1.0 + TIE) - sum - rest.max(0.0)) / uses);
+            // Once it is too long it stays so, and the others are told that at once.
+            sum += self.fastest(class, self.layouts(program, class)) * uses;
+        }
+        sum.is_finite().then_some(sum)
+    }
+
+    fn layouts(&self, program: &Program, class: usize) -> [LayoutKind; 2] {
+        let held = &self.classes[class].held;
+        [program.layouts[held.q_layout].kind, program.layouts[held.kv_layout].kind]
+    }
+
+    /// Tries the strategies for a class under the program's layouts, once. What takes longer than `most` may be left early.
+    fn try_all(&mut self, program: &Program, class: usize, mut most: f64) {
+        let layouts = self.layouts(program, class);
+        if self.of(class, layouts).next().is_some() {
+            return;
+        }
+        let bound = self.least(program, &self.classes[class]);
+        for strategy in Strategy::ALL {
+            if self.options.strategy.is_some_and(|s| s != strategy) {
+                continue;
+            }
+            let verdict = match self.hasty && bound > most {
+                true => Verdict::AtLeast(bound),
+                false => self.verdict(program, self.classes[class].uses[0], strategy, most),
+            };
+            if let Verdict::Takes { us, .. } = &verdict {
+                most = most.min(us * (1.0 + TIE));
+            }
+            self.tried.push(Tried { class, layouts, strategy, verdict });
+        }
+    }
+
+    /// The least makespan of what was tried.
+    fn fastest(&self, class: usize, layouts: [LayoutKind; 2]) -> f64 {
+        self.of(class, layouts).filter_map(|(_, t)| t.makespan()).fold(f64::INFINITY, f64::min)
+    }
+
+    /// The strategy that is taken for a class under the program's layouts, as an index of what was tried.
+    fn best(&mut self, program: &Program, class: usize) -> Option<usize> {
+        self.try_all(program, class, f64::INFINITY);
+        let layouts = self.layouts(program, class);
+        let least = self.fastest(class, layouts);
+        let good = |(_, t): &(usize, &Tried)| t.makespan().is_some_and(|us| as_good(us, least));
+        self.of(class, layouts).find(good).map(|(i, _)| i)
+    }
+
+    /// What was tried for a class under these layouts.
+    fn of(&self, class: usize, layouts: [LayoutKind; 2]) -> impl Iterator<Item = (usize, &Tried)> {
+        self.tried.iter().enumerate().filter(move |(_, t)| t.class == class && t.layouts == layouts)
+    }
+
+    /// What becomes of a candidate.
+    fn verdict(&self, program: &Program, op: OpId, strategy: Strategy, most: f64) -> Verdict {
+        let schedule = match scheduled(program, op, strategy, self.options.slots) {
+            Ok(schedule) => schedule,
+            Err(why) => return Verdict::Impossible(why),
+        };
+        let bytes = schedule.ranks.iter().map(|r| r.arena_bytes).max().unwrap_or(0);
+        let too_large = self.options.memory.is_some_and(|cap| bytes > cap);
+        let run = cost::Run::of(&schedule, self.device);
+        if self.hasty {
+            if too_large {
+                return Verdict::TooLarge { us: None, bytes };
+            }
+            let least = run.least();
+            if least > most {
+                return Verdict::AtLeast(least);
+            }
+        }
+        let us = run.makespan();
+        if too_large { Verdict::TooLarge { us: Some(us), bytes } } else { Verdict::Takes { us, bytes } }
+    }
+
+    /// The islands under the chosen layouts.
+    fn islands(mut self, program: &Program) -> Result<Vec<Chosen>, SearchError> {
+        let mut islands = Vec::new();
+        for class in 0..self.classes.len() {
+            let Some(best) = self.best(program, class) else {
+                return Err(self.impossible(program, class));
+            };
+            let op = self.classes[class].uses[0];
+            let strategy = self.tried[best].strategy;
+            let schedule = scheduled(program, op, strategy, self.options.slots)?;
+            islands.push(Chosen {
+                estimate: cost::estimate(&schedule, self.device),
+                schedule,
+                strategy,
+                rejected: self.rejected(class, best),
+                uses: self.classes[class].uses.clone(),
+            });
+        }
+        Ok(islands)
+    }
+
+    /// The other candidates of a class, the best first.
+    fn rejected(&self, class: usize, best: usize) -> Vec<Rejected> {
+        let taken = &self.tried[best];
+        let least = taken.makespan().unwrap_or(0.0);
+        let mut out: Vec<Rejected> = Vec::new();
+        for (_, t) in self.tried.iter().enumerate().filter(|(i, t)| t.class == class && *i != best) {
+            let (makespan_us, reason) = match &t.verdict {
+                Verdict::Impossible(why) => (None, why.to_string()),
+                Verdict::AtLeast(us) => {
+                    (None, format!("at least {}", longer(us / least.max(f64::MIN_POSITIVE))))
+                }
+                Verdict::TooLarge { us, bytes } => {
+                    let cap = self.options.memory.unwrap_or(0);
+                    (*us, format!("needs {bytes} bytes on a rank, and {cap} are allowed"))
+                }
+                Verdict::Takes { us, .. } => (Some(*us), compared(*us, least)),
+            };
+            out.push(Rejected { strategy: t.strategy, layouts: t.layouts, makespan_us, reason });
+        }
+        let time = |r: &Rejected| r.makespan_us.unwrap_or(f64::INFINITY);
+        out.sort_by(|a, b| time(a).total_cmp(&time(b)));
+        out
+    }
+
+    /// Why no candidate of a class can be used.
+    fn impossible(&mut self, program: &Program, class: usize) -> SearchError {
+        let mut least: Option<(usize, String)> = None;
+        let mut error = None;
+        for t in std::mem::take(&mut self.tried).into_iter().filter(|t| t.class == class) {
+            match t.verdict {
+                Verdict::TooLarge { bytes, .. } | Verdict::Takes { bytes, .. } => {
+                    if least.as_ref().is_none_or(|(m, _)| bytes < *m) {
+                        least = Some((bytes, label(t.strategy, t.layouts)));
+                    }
+                }
+                Verdict::Impossible(e) => {
+                    error.get_or_insert(e);
+                }
+                Verdict::AtLeast(_) => {}
+            }
+        }
+        let op = self.classes[class].uses[0];
+        let graph = &program.graph;
+        match (least, error) {
+            (Some((needed, choice)), _) => SearchError::Memory {
+                island: graph.value(graph.result(op)).name.clone(),
+                allowed: self.options.memory.unwrap_or(0),
+                needed,
+                choice,
+            },
+            (None, Some(error)) => error.into(),
+            (None, None) => unreachable!("there is a strategy"),
+        }
+    }
+}
