@@ -3,6 +3,7 @@
 //! In: a region and its normal form. Out: the attention operation, with its operands laid out as (batch, heads, rows, size)
 //! and its result laid out as PV's was, or the condition that failed. The graph only grows until PV's result is replaced.
 
+use super::algebra::rule::Guard;
 use super::masks::reorder::keeps_logarithms;
 use crate::find::algebra::normal_form::{Factor, LeafOp, LeafRef, Normal, Step};
 use crate::find::algebra::term::V;
@@ -15,10 +16,6 @@ use crate::find::types::{Applied, Numerics};
 use crate::ir::infer::attention_sizes;
 use crate::ir::{Attention, Binary, DType, EmptyRow, Graph, Op, OpId, Tensor, Type, Unary, ValueId};
 use crate::mask::Fill;
-
-/// Rules of a softmax that adds the logarithm of a sum to the scores' maximum.
-pub(crate) const BY_LSE: [&str; 4] =
-    ["exp-less-lse", "exp-less-sum", "exp-less-lse-of-max", "exp-less-sum-of-max"];
 
 /// Which factors make up the axes of an attention.
 pub(crate) struct Roles {
@@ -122,13 +119,13 @@ pub(crate) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
         .map(|step| piece(cx, region, &scores, step))
         .collect::<Result<Vec<_>, String>>()?;
     let plan = plan(cx, sizes, region.narrow.unwrap_or(acc), &pieces)?;
-    let without_max = normal.applied.iter().any(|a| a.rule == "softmax-without-max");
-    if without_max && region.exponentials == Some(DType::F16) {
+    if normal.guards.contains(&Guard::ExponentialsInRange) && region.exponentials == Some(DType::F16) {
         return Err("exponentials of f16 overflow above 11: without their maximum scores make zeros there, which a softmax does not".into());
     }
-    let by_lse = normal.applied.iter().any(|a| BY_LSE.contains(&a.rule));
     let bias = plan.bias.and_then(|b| plan.leaves.get(b - 3)).copied();
-    if by_lse && (plan.mask.fill != Fill::NegInf || !bias.is_none_or(|b| keeps_logarithms(cx, b))) {
+    if normal.guards.contains(&Guard::KeepsLogarithm)
+        && (plan.mask.fill != Fill::NegInf || !bias.is_none_or(|b| keeps_logarithms(cx, b)))
+    {
         return Err("ln of a sum is added to scores that may be large, beside which it is lost".into());
     }
     let mut applied = normal.applied.clone();

@@ -6,6 +6,7 @@
 //! Invariants: each rule states its numerics class, and an example generator tries it. Limits count nodes and rounds, never
 //! time, so that every rank reaches the same answer.
 
+mod condition;
 #[cfg(test)]
 mod examples;
 pub(crate) mod normal_form;

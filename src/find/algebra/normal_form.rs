@@ -1,5 +1,6 @@
 //! The normal form of a region, read off the cheapest term that the rules reach, or the operation that stands in its way.
 
+use super::rule::Guard;
 use super::term::Term;
 use super::term::{K, Leaf, Q, V};
 use crate::find::types::Applied;
@@ -72,6 +73,8 @@ pub(crate) struct Normal {
     pub(crate) on_v: Vec<LeafRef>,
     /// Factors on the result.
     pub(crate) on_result: Vec<Factor>,
+    /// What the rules ask of the region besides.
+    pub(crate) guards: Vec<Guard>,
     /// The rules, in the order of the explanation.
     pub(crate) applied: Vec<Applied>,
 }
@@ -115,6 +118,7 @@ pub(super) fn read(best: &RecExpr<Term>) -> Result<Normal, String> {
         on_q: vec![],
         on_v,
         on_result,
+        guards: vec![],
         applied: vec![],
     };
     if let Term::Sink([s, b]) = node(at) {

@@ -3,10 +3,9 @@
 //! One e-graph per region, and equal regions are solved once: layer 80 costs nothing after layer 1. Limits count iterations
 //! and nodes, never time, so that every rank reaches the same answer.
 
-use super::normal_form::Normal;
-use super::normal_form::read;
+use super::normal_form::{Normal, read};
 use super::rule::Rule;
-use super::rules::RULES;
+use super::rules;
 use super::term::{Facts, LeafFacts, Term};
 use crate::find::types::{Applied, ITERATION_LIMIT, NODE_LIMIT, Numerics, Work};
 use egg::{CostFunction, EGraph, Extractor, FlatTerm, Id, Language, RecExpr, Runner, StopReason};
@@ -90,7 +89,8 @@ fn solve(
             "values between QKᵀ and PV are read too often: a tree of more than {TREE_LIMIT} nodes"
         ));
     }
-    let rules: Vec<_> = RULES.iter().filter(|r| admitted.contains(&r.numerics)).map(Rule::rewrite).collect();
+    let rules = rules::all().zip(rules::REWRITES.iter()).filter(|(r, _)| admitted.contains(&r.numerics));
+    let rules: Vec<_> = rules.map(|(_, rewrite)| rewrite).collect();
     let mut runner = Runner::<Term, Facts>::new(facts.clone())
         .with_explanations_enabled()
         .without_explanation_length_optimization()
@@ -98,7 +98,7 @@ fn solve(
         .with_node_limit(NODE_LIMIT)
         .with_time_limit(NO_CLOCK)
         .with_expr(term)
-        .run(&rules);
+        .run(rules);
     work.nodes = work.nodes.max(runner.egraph.total_number_of_nodes());
     work.rounds = work.rounds.max(runner.iterations.len());
     if !matches!(runner.stop_reason, Some(StopReason::Saturated)) {
@@ -112,7 +112,10 @@ fn solve(
     let root = runner.roots[0];
     let (_, best) = Extractor::new(&runner.egraph, Cost(&runner.egraph)).find_best(root);
     let mut normal = read(&best)?;
-    normal.applied = explain(&mut runner, term, &best);
+    let used = explain(&mut runner, term, &best);
+    normal.guards = used.iter().filter_map(|r| r.guard).collect();
+    let applied = |r: &Rule| Applied::new(r.name, r.what.to_owned(), r.numerics);
+    normal.applied = used.into_iter().map(applied).collect();
     Ok(normal)
 }
 
@@ -156,23 +159,19 @@ impl CostFunction<Term> for Cost<'_> {
     }
 }
 
-/// The rules on the way from the region's term to its normal form, each once, with how often it was used.
-fn explain(runner: &mut Runner<Term, Facts>, from: &RecExpr<Term>, to: &RecExpr<Term>) -> Vec<Applied> {
+/// The rules on the way from the region's term to its normal form, each once, in the order of the explanation.
+fn explain(runner: &mut Runner<Term, Facts>, from: &RecExpr<Term>, to: &RecExpr<Term>) -> Vec<&'static Rule> {
     let mut explanation = runner.explain_equivalence(from, to);
-    let mut names: Vec<String> = vec![];
+    let mut used: Vec<&'static Rule> = vec![];
     for flat in explanation.make_flat_explanation() {
         let mut stack: Vec<&FlatTerm<Term>> = vec![flat];
         while let Some(t) = stack.pop() {
-            names.extend([&t.forward_rule, &t.backward_rule].into_iter().flatten().map(|s| s.to_string()));
+            for name in [&t.forward_rule, &t.backward_rule].into_iter().flatten() {
+                let rule = rules::all().find(|r| r.name == name.as_str());
+                used.extend(rule.filter(|r| !used.iter().any(|u| u.name == r.name)));
+            }
             stack.extend(t.children.iter().rev());
         }
     }
-    let mut applied: Vec<Applied> = vec![];
-    for name in names {
-        let Some(rule) = RULES.iter().find(|r| r.name == name) else { continue };
-        if !applied.iter().any(|a| a.rule == rule.name) {
-            applied.push(Applied { rule: rule.name, what: rule.what.to_owned(), numerics: rule.numerics });
-        }
-    }
-    applied
+    used
 }

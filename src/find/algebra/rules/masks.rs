@@ -1,0 +1,126 @@
+//! What is added to scores, chosen for them or left of them, before the softmax and after it.
+
+use crate::find::algebra::condition::{binary, complementary, multiplied};
+use crate::find::algebra::rule::rules;
+
+rules! {
+    /// The rules of this topic.
+    RULES:
+
+    "add-bias" Exact "(add ?x ?b)" => "(bias ?x ?b)",
+        if |v| v.normal("?x") && v.outside("?b");
+    "an addend that does not depend on the scores is a bias or a mask";
+    |d| d.scores("(add (scores $0 $1 0.5) $2)");
+
+    "sub-bias" Exact "(sub ?x ?b)" => "(bias ?x (neg ?b))",
+        if |v| v.normal("?x") && v.outside("?b");
+    "subtracting a bias adds its negation";
+    |d| d.scores("(sub (scores $0 $1 0.5) $2)");
+
+    "sub-from-bias" Exact "(sub ?b ?x)" => "(bias (mul ?x -1) ?b)",
+        if |v| v.normal("?x") && v.outside("?b");
+    "scores subtracted from a bias are its addend, negated";
+    |d| d.scores("(sub $2 (scores $0 $1 0.5))");
+
+    "where-keep" Domain "(where ?c ?x -inf)" => "(keep ?x ?c)",
+        if |v| v.normal("?x") && v.outside("?c");
+    "a score replaced by −∞ takes no part";
+    |d| d.scores("(where $3 (scores $0 $1 0.5) -inf)");
+
+    "where-drop" Domain "(where ?c -inf ?x)" => "(keep ?x (not ?c))",
+        if |v| v.normal("?x") && v.outside("?c");
+    "a score replaced by −∞ takes no part";
+    |d| d.scores("(where $3 -inf (scores $0 $1 0.5))");
+
+    "where-else-fill" Exact "(where ?c ?x ?f)" => "(replace ?x ?c ?f)",
+        if |v| v.normal("?x") && v.outside("?c") && v.is_number("?f");
+    "a score replaced by a finite number";
+    |d| d.scores("(where $3 (scores $0 $1 0.5) -10000)");
+
+    "where-fill" Exact "(where ?c ?f ?x)" => "(replace ?x (not ?c) ?f)",
+        if |v| v.normal("?x") && v.outside("?c") && v.is_number("?f");
+    "a score replaced by a finite number";
+    |d| d.scores("(where $3 -10000 (scores $0 $1 0.5))");
+
+    "least-score" Exact "(max ?x ?c)" => "(floor ?x ?c)",
+        if |v| v.normal("?x") && v.huge("?c");
+    "the least number that masked scores may fall to";
+    |d| d.scores("(max (bias (scores $0 $1 0.5) $8) -1e35)");
+
+    "multiplied-mask" Domain "(add (mul ?x ?m) ?a)" => "(replace ?x (nonzero ?m) ?n)",
+        n = |v| multiplied(v, 1.0),
+        if |v| v.finite("?x");
+    "s·m + (1−m)·f with m of 0 and 1 replaces finite scores by f";
+    |d| d.scores("(add (mul (scores $0 $1 0.5) $4) $5)");
+
+    "multiplied-mask-sub" Domain "(sub (mul ?x ?m) ?a)" => "(replace ?x (nonzero ?m) ?n)",
+        n = |v| multiplied(v, -1.0),
+        if |v| v.finite("?x");
+    "s·m − (1−m)·f with m of 0 and 1 replaces finite scores by −f";
+    |d| d.scores("(sub (mul (scores $0 $1 0.5) $4) $5)");
+
+    "multiplied-choice" Domain "(add (mul ?x ?m) (mul ?y ?k))" => "(where (nonzero ?m) ?x ?y)",
+        if |v| v.finite("?x") && v.finite("?y") && complementary(v);
+    "x·m + y·(1−m) with m of 0 and 1 chooses between finite numbers";
+    |d| d.scores("(add (mul (bias (scores $0 $1 0.5) $9) $4) (mul (scores $0 $1 0.5) $11))");
+
+    "bias-where" Exact "(where ?c (bias ?x ?b) ?x)" => "(bias ?x (only ?b ?c))",
+        if |v| v.normal("?x") && v.outside("?c");
+    "an addend for some scores is 0 for the others";
+    |d| d.scores("(where $3 (bias (scores $0 $1 0.5) $2) (scores $0 $1 0.5))");
+
+    "bias-unless" Exact "(where ?c ?x (bias ?x ?b))" => "(bias ?x (only ?b (not ?c)))",
+        if |v| v.normal("?x") && v.outside("?c");
+    "an addend for some scores is 0 for the others";
+    |d| d.scores("(where $3 (scores $0 $1 0.5) (bias (scores $0 $1 0.5) $2))");
+
+    "multiplied-by-its-mask" Exact "(mul (softmax (keep ?x ?c)) ?m)" => "(softmax (keep ?x ?c))",
+        if |v| v.truth_of("?m", "?c");
+    "masked keys are 0 after the softmax, and stay 0";
+    |d| d.scores("(mul (softmax (keep (scores $0 $1 0.5) $3)) $10)");
+
+    "masked-afterwards" Domain "(div (mul (softmax ?x) ?k) (rsum (mul (softmax ?x) ?k)))" => "(loose (keep ?x (nonzero ?k)))",
+        if |v| v.normal("?x") && binary(v);
+    "what a mask leaves of the probabilities, over its sum, is the softmax of what it leaves of the scores";
+    |d| d.scores("(div (mul (softmax (scores $0 $1 0.5)) $10) (rsum (mul (softmax (scores $0 $1 0.5)) $10)))");
+
+    "masked-exp" Domain "(mul (exp (sub ?x ?m)) ?k)" => "(exp (sub (keep ?x (nonzero ?k)) ?m))",
+        if |v| v.normal("?x") && v.of_rows("?m") && binary(v);
+    "exp times 0 is exp(−∞), times 1 it stays";
+    |d| d.scores("(mul (exp (sub (scores $0 $1 0.5) (rmax (scores $0 $1 0.5)))) $10)");
+
+    "masked-plain-exp" Domain "(mul (exp ?x) ?k)" => "(exp (keep ?x (nonzero ?k)))",
+        if |v| v.normal("?x") && binary(v);
+    "exp times 0 is exp(−∞), times 1 it stays";
+    |d| d.scores("(mul (exp (scores $0 $1 0.5)) $10)");
+
+    "kept-exp" Domain "(where ?c (exp (sub ?x ?m)) 0)" => "(exp (sub (keep ?x ?c) ?m))",
+        if |v| v.normal("?x") && v.above_infinity("?m") && v.outside("?c");
+    "0 is exp(−∞)";
+    |d| d.scores("(where $3 (exp (sub (scores $0 $1 0.5) (rmax (scores $0 $1 0.5)))) 0)");
+
+    "dropped-exp" Domain "(where ?c 0 (exp (sub ?x ?m)))" => "(exp (sub (keep ?x (not ?c)) ?m))",
+        if |v| v.normal("?x") && v.above_infinity("?m") && v.outside("?c");
+    "0 is exp(−∞)";
+    |d| d.scores("(where $3 0 (exp (sub (scores $0 $1 0.5) (rmax (scores $0 $1 0.5)))))");
+
+    "kept-plain-exp" Domain "(where ?c (exp ?x) 0)" => "(exp (keep ?x ?c))",
+        if |v| v.normal("?x") && v.outside("?c");
+    "0 is exp(−∞)";
+    |d| d.scores("(where $3 (exp (scores $0 $1 0.5)) 0)");
+
+    "dropped-plain-exp" Domain "(where ?c 0 (exp ?x))" => "(exp (keep ?x (not ?c)))",
+        if |v| v.normal("?x") && v.outside("?c");
+    "0 is exp(−∞)";
+    |d| d.scores("(where $3 0 (exp (scores $0 $1 0.5)))");
+
+    "masked-twice" Exact "(keep (keep ?x ?c) (nonzero ?k))" => "(keep ?x ?c)",
+        if |v| v.truth_of("?k", "?c");
+    "a mask once more masks nothing more";
+    |d| d.scores("(keep (keep (scores $0 $1 0.5) $3) (nonzero $10))");
+
+    "kept-twice" Exact "(keep (keep ?x ?c) ?c)" => "(keep ?x ?c)",
+        if |v| v.normal("?x");
+    "a mask once more masks nothing more";
+    |d| d.scores("(keep (keep (scores $0 $1 0.5) $3) $3)");
+}

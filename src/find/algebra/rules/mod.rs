@@ -1,0 +1,28 @@
+//! rules: what leads a written-out attention to its normal form, one topic a file.
+//!
+//! Each rule rewrites in one direction, towards the normal form of [`term`](super::term), and says how far it changes numbers.
+//! Each carries a generator of random examples; a test evaluates both sides of every example. README.md in this folder says how a
+//! rule is added.
+
+mod casts;
+mod empty_rows;
+mod masks;
+mod scale;
+mod sinks;
+mod softmax;
+
+use super::rule::Rule;
+use super::term::{Facts, Term};
+use egg::Rewrite;
+use std::sync::LazyLock;
+
+/// Every rule, in the order in which they run.
+pub(crate) fn all() -> impl Iterator<Item = &'static Rule> {
+    [scale::RULES, casts::RULES, masks::RULES, empty_rows::RULES, sinks::RULES, softmax::RULES]
+        .into_iter()
+        .flatten()
+}
+
+/// The rules as egg runs them, in the order of [`all`]: parsed once.
+pub(super) static REWRITES: LazyLock<Vec<Rewrite<Term, Facts>>> =
+    LazyLock::new(|| all().map(Rule::rewrite).collect());
