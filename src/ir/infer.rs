@@ -6,7 +6,7 @@ mod rows;
 pub use attention::attention_sizes;
 pub use rows::{offset_in, union};
 
-use super::graph::ValueId;
+use super::ids::ValueId;
 use super::op::{Collective, Contract, Op, Reduction, Windows};
 use super::types::{DType, MAX_ELEMENTS, MAX_RANK, Type, broadcast};
 use attention::{attention, partial, partial_rows, sinks};

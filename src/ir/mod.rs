@@ -6,8 +6,10 @@
 //! Invariants are listed in [`verify`](mod@verify). Shapes are concrete. Weights are shared, never copied, and may be
 //! shapes without data. One small set of operations ([`Op`]); what each takes and gives stands in [`infer`](mod@infer).
 
+mod dag;
 pub mod flops;
 pub mod graph;
+mod ids;
 pub mod infer;
 pub(crate) mod narrow;
 pub mod op;
@@ -16,8 +18,10 @@ pub mod text;
 pub mod types;
 pub mod verify;
 
+pub use dag::{Dag, Output, Value};
 pub use flops::{flops, graph_flops};
-pub use graph::{Graph, OpId, Output, Value, ValueId};
+pub use graph::Graph;
+pub use ids::{OpId, ValueId};
 pub use infer::InferError;
 pub use op::{
     Attention, AttentionSizes, Binary, Collective, Constant, Contract, EmptyRow, Op, Partial, Reduction,

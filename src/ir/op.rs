@@ -1,6 +1,7 @@
 //! The operations of the graph. Importers lower into these few; every later room knows only these.
 
 use super::Tensor;
+use super::dag::Dag;
 use super::types::{DType, Type};
 use crate::layout::{LayoutKind, Progression};
 use crate::mask::{Mask, Tile};
@@ -526,7 +527,7 @@ pub enum Op {
 
     // Of a rank's printed program.
     /// A graph of its own, whose inputs are the operands and whose outputs are the results.
-    Region(RegionKind, Arc<super::Graph>),
+    Region(RegionKind, Arc<Dag<Op>>),
     /// Puts a sharded value together on every rank. Operand: the rank's rows. Result: all rows, in global order.
     Unshard {
         /// The axis, taken as (outer, length, inner) as in [`Op::Rows`].
