@@ -55,6 +55,13 @@ pub struct Dag<O> {
     suffix: HashMap<String, usize>,
 }
 
+/// An empty graph without a name.
+impl<O> Default for Dag<O> {
+    fn default() -> Dag<O> {
+        Dag::new("")
+    }
+}
+
 impl<O> Dag<O> {
     /// An empty graph.
     pub fn new(name: impl Into<String>) -> Dag<O> {

@@ -13,6 +13,7 @@ mod ids;
 pub mod infer;
 pub(crate) mod narrow;
 pub mod op;
+mod quote;
 pub mod tensor;
 pub mod text;
 pub mod types;

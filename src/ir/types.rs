@@ -8,6 +8,9 @@ pub const MAX_ELEMENTS: usize = 1 << 40;
 /// The largest number of axes that one value may have.
 pub const MAX_RANK: usize = 64;
 
+/// How deep graphs may nest: a graph with a region nests one deep.
+pub const MAX_NESTING: usize = 32;
+
 /// An element type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DType {
