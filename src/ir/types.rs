@@ -68,6 +68,16 @@ impl DType {
         matches!(self, DType::F64 | DType::F32 | DType::F16 | DType::BF16)
     }
 
+    /// Whether every number of this floating type is one of floating type `to`: a conversion loses nothing. A type is exact
+    /// in itself; integers and truth values are exact in nothing here.
+    pub fn is_exact_in(self, to: DType) -> bool {
+        self == to && self.is_float()
+            || matches!(
+                (self, to),
+                (DType::F16 | DType::BF16, DType::F32 | DType::F64) | (DType::F32, DType::F64)
+            )
+    }
+
     /// The type in which partial attention results of this input type are kept
     /// (f64 for f64, f32 for every other floating type).
     pub fn accumulator(self) -> DType {
