@@ -4,7 +4,7 @@ use super::compute::results;
 use super::error::EvalError;
 use super::precision::{Precision, held, hold};
 use crate::ir::types::MAX_NESTING;
-use crate::ir::{Graph, Op, OpId, RegionKind, Tensor, ValueId};
+use crate::ir::{Graph, Op, OpId, RegionKind, Tensor, Topology, ValueId};
 use std::collections::HashMap;
 
 /// Evaluates a graph. `inputs` stand in the order of the graph's inputs, in their declared types. What no output needs is
@@ -54,7 +54,7 @@ pub fn eval_watched(
         }
     }
     let inputs: Vec<Tensor> = inputs.iter().map(|x| hold(x, precision)).collect();
-    self::graph(graph, &inputs, precision, 0, watch)
+    run(graph, &inputs, precision, 0, watch)
 }
 
 /// Applies one operation to its operands. Under [`Precision::F64`] floating operands of any type are taken as f64.
@@ -100,23 +100,7 @@ fn segment(graph: &Graph, x: &[Tensor], precision: Precision, depth: usize) -> R
     if !fits {
         return Err(format!("the inputs of {} are not the operands", graph.name()));
     }
-    self::graph(graph, x, precision, depth + 1, &mut |_| {}).map_err(|e| e.to_string())
-}
-
-/// Which operations the outputs need, by [`OpId::index`], and all operations in order.
-fn needed(graph: &Graph) -> Result<(Vec<OpId>, Vec<bool>), EvalError> {
-    let order = graph.ops();
-    if order.len() != graph.len() {
-        return Err(EvalError::Inputs(format!("graph {} has a cycle", graph.name())));
-    }
-    let mut live = vec![false; order.iter().map(|id| id.index() + 1).max().unwrap_or(0)];
-    graph.outputs().iter().for_each(|o| live[o.value.op.index()] = true);
-    for &id in order.iter().rev() {
-        if live[id.index()] {
-            graph.operands(id).iter().for_each(|v| live[v.op.index()] = true);
-        }
-    }
-    Ok((order, live))
+    run(graph, x, precision, depth + 1, &mut |_| {}).map_err(|e| e.to_string())
 }
 
 /// Values in flight, each with the number of uses to come.
@@ -147,28 +131,33 @@ impl Store {
     }
 }
 
-/// Evaluates a graph on inputs whose types have been checked, `depth` regions down; under [`Precision::F64`] they are f64 where the graph
-/// declares a floating type.
-pub(super) fn graph(
+/// Evaluates a graph on inputs whose types have been checked, `depth` regions down; under [`Precision::F64`] they are f64
+/// where the graph declares a floating type.
+fn run(
     graph: &Graph,
     inputs: &[Tensor],
     precision: Precision,
     depth: usize,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Tensor>, EvalError> {
-    let (order, live) = needed(graph)?;
-    let mut store = Store { values: vec![Vec::new(); live.len()] };
+    let topology = Topology::new(graph);
+    let order = topology.order();
+    if order.len() != graph.len() {
+        return Err(EvalError::Inputs(format!("graph {} has a cycle", graph.name())));
+    }
+    let bound = order.iter().map(|id| id.index() + 1).max().unwrap_or(0);
+    let mut store = Store { values: vec![Vec::new(); bound] };
     let mut as_output: HashMap<ValueId, usize> = HashMap::new();
     graph.outputs().iter().for_each(|o| *as_output.entry(o.value).or_default() += 1);
     let uses = |v: ValueId| {
-        let inside = graph.uses(v).iter().filter(|(user, _)| live[user.index()]).count();
+        let inside = graph.uses(v).iter().filter(|(user, _)| topology.is_live(*user)).count();
         inside + as_output.get(&v).copied().unwrap_or(0)
     };
     for (v, x) in graph.inputs().into_iter().zip(inputs) {
         store.put(v, x.clone(), uses(v));
     }
-    let work = |id: &OpId| live[id.index()] && !matches!(graph.op(*id), Op::Input(_));
-    let todo: Vec<OpId> = order.into_iter().filter(work).collect();
+    let work = |id: &OpId| topology.is_live(*id) && !matches!(graph.op(*id), Op::Input(_));
+    let todo: Vec<OpId> = order.iter().copied().filter(work).collect();
     for (done, &id) in todo.iter().enumerate() {
         watch(Progress { op: id, done, of: todo.len() });
         let results = step(graph, id, &mut store, precision, depth).map_err(|why| EvalError::Op {

@@ -16,6 +16,7 @@ pub mod op;
 mod quote;
 pub mod tensor;
 pub mod text;
+pub mod topology;
 pub mod types;
 pub mod verify;
 
@@ -30,5 +31,6 @@ pub use op::{
 };
 pub use tensor::{Data, Tensor};
 pub use text::{Form, ParseError, parse, print};
+pub use topology::Topology;
 pub use types::{DType, MAX_ELEMENTS, MAX_RANK, Type};
 pub use verify::{VerifyError, verify};

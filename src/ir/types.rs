@@ -171,3 +171,25 @@ pub fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::DType;
+
+    #[test]
+    fn a_type_is_exact_in_one_of_no_fewer_bits_of_exponent_and_fraction() {
+        let bits = |t: DType| match t {
+            DType::F64 => Some((11, 52)),
+            DType::F32 => Some((8, 23)),
+            DType::F16 => Some((5, 10)),
+            DType::BF16 => Some((8, 7)),
+            DType::I64 | DType::I32 | DType::Bool => None,
+        };
+        for from in DType::ALL {
+            for to in DType::ALL {
+                let want = bits(from).zip(bits(to)).is_some_and(|((e, f), (e2, f2))| e <= e2 && f <= f2);
+                assert_eq!(from.is_exact_in(to), want, "{from} in {to}");
+            }
+        }
+    }
+}
