@@ -1,6 +1,6 @@
-//! Operations steered by index tensors.
+//! Operations steered by index tensors, and the k largest.
 
-use super::check::{axis_of, count};
+use super::check::{axis_of, count, with_axis};
 use crate::ir::op::Binary;
 use crate::ir::types::{DType, Type};
 
@@ -40,6 +40,17 @@ pub(super) fn scatter_nd(how: Option<Binary>, x: &[&Type]) -> Result<Vec<Type>, 
         return Err(format!("updates are {}, not {}", x[2], Type::new(x[0].dtype, shape)));
     }
     Ok(vec![x[0].clone()])
+}
+
+pub(super) fn topk(axis: usize, k: usize, x: &[&Type]) -> Result<Vec<Type>, String> {
+    count(x, 1)?;
+    axis_of(axis, x[0])?;
+    if k > x[0].shape[axis] {
+        return Err(format!("{k} of axis {axis} of {}", x[0]));
+    }
+    let t = with_axis(x[0], axis, k);
+    let i = Type::new(DType::I64, t.shape.clone());
+    Ok(vec![t, i])
 }
 
 /// Checks that a type is one of indices.

@@ -5,9 +5,9 @@
 //! | `elementwise` | iota, unary, binary, select |
 //! | `contract` | contractions |
 //! | `window` | convolutions, pooling |
-//! | `reduce` | reductions, softmax, running sums, top-k |
+//! | `reduce` | reductions, softmax, running sums |
 //! | `shape` | reshape, permute, broadcast, slice, rows, concat, pad |
-//! | `index` | gather, scatter |
+//! | `index` | gather, scatter, top-k |
 //! | `attention` | attention, its partial results |
 //! | `island` | chunk, transfers, merge, finish, regions, unshard |
 

@@ -1,6 +1,6 @@
-//! Folds along axes: reductions, softmax, running sums, and the k best.
+//! Folds along axes: reductions, softmax and running sums.
 
-use super::check::{axis_of, count, with_axis};
+use super::check::{axis_of, count};
 use crate::ir::types::{DType, Type};
 
 pub(super) fn reduce(axes: &[usize], keep: bool, x: &[&Type]) -> Result<Vec<Type>, String> {
@@ -38,15 +38,4 @@ pub(super) fn cumsum(axis: usize, x: &[&Type]) -> Result<Vec<Type>, String> {
         return Err("does not take bool".into());
     }
     Ok(vec![x[0].clone()])
-}
-
-pub(super) fn topk(axis: usize, k: usize, x: &[&Type]) -> Result<Vec<Type>, String> {
-    count(x, 1)?;
-    axis_of(axis, x[0])?;
-    if k > x[0].shape[axis] {
-        return Err(format!("{k} of axis {axis} of {}", x[0]));
-    }
-    let t = with_axis(x[0], axis, k);
-    let i = Type::new(DType::I64, t.shape.clone());
-    Ok(vec![t, i])
 }

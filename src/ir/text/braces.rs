@@ -3,7 +3,7 @@
 use super::cursor::Cursor;
 use crate::ir::quote::push_string;
 use crate::ir::{Attention, Collective, Op, RegionKind, Windows};
-use crate::layout::Progression;
+use crate::layout::{LayoutKind, Progression};
 use crate::mask::Fill;
 use std::fmt::{Display, Write};
 
@@ -79,6 +79,33 @@ impl Braces<'_> {
         self.set("empty", a.empty_row.name());
         self.flag("lse", a.lse);
     }
+
+    fn collective(&mut self, c: &Collective) {
+        match c {
+            Collective::SendRecv { group, to, from, rows } => {
+                self.set("group", group);
+                for (key, peer) in [("to", to), ("from", from)] {
+                    if let Some(peer) = peer {
+                        self.set(key, peer);
+                    }
+                }
+                self.list("rows", rows);
+            }
+            Collective::AllGather { group, rows } => {
+                self.set("group", group);
+                self.lists("rows", rows);
+            }
+        }
+    }
+
+    fn island(&mut self, strategy: &str, layout: LayoutKind) {
+        let mut quoted = String::new();
+        push_string(&mut quoted, strategy);
+        let bare = &quoted[1..quoted.len() - 1];
+        let is_word = !bare.is_empty() && Cursor::new(bare).eat_word(bare);
+        self.set("strategy", if is_word { bare } else { &quoted });
+        self.set("layout", layout);
+    }
 }
 
 fn push_list<T: Display>(out: &mut String, items: &[T]) {
@@ -149,21 +176,7 @@ pub(super) fn push_attributes(out: &mut String, op: &Op) {
             a.list("of", of);
             a.list("rows", rows);
         }
-        Op::Start(c, _) => match &**c {
-            Collective::SendRecv { group, to, from, rows } => {
-                a.set("group", group);
-                for (key, peer) in [("to", to), ("from", from)] {
-                    if let Some(peer) = peer {
-                        a.set(key, peer);
-                    }
-                }
-                a.list("rows", rows);
-            }
-            Collective::AllGather { group, rows } => {
-                a.set("group", group);
-                a.lists("rows", rows);
-            }
-        },
+        Op::Start(c, _) => a.collective(c),
         Op::Partial(p) => {
             a.list("q", &p.q_rows);
             a.list("k", &p.k_rows);
@@ -182,14 +195,7 @@ pub(super) fn push_attributes(out: &mut String, op: &Op) {
             a.flag("lse", *lse);
         }
         Op::Region(RegionKind::Segment, _) => {}
-        Op::Region(RegionKind::Island { strategy, layout }, _) => {
-            let mut quoted = String::new();
-            push_string(&mut quoted, strategy);
-            let bare = &quoted[1..quoted.len() - 1];
-            let is_word = !bare.is_empty() && Cursor::new(bare).eat_word(bare);
-            a.set("strategy", if is_word { bare } else { &quoted });
-            a.set("layout", layout);
-        }
+        Op::Region(RegionKind::Island { strategy, layout }, _) => a.island(strategy, *layout),
         Op::Call { number, results: _, workspace } => {
             a.set("number", number);
             a.set("workspace", workspace);
