@@ -1,6 +1,6 @@
 //! Reads a device description. Every fault is told by its line and field.
 
-use super::{Device, DeviceKind, Link};
+use super::description::{Device, DeviceKind, Link};
 use crate::ir::DType;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -59,8 +59,17 @@ const MOST: f64 = 1e9;
 /// The smallest rate or bandwidth.
 const LEAST: f64 = 1e-6;
 
-/// Reads a description.
-pub(super) fn device(text: &str, file: &str) -> Result<Device, DeviceError> {
+impl Device {
+    /// Reads a description; `name` is that of the file, for errors.
+    ///
+    /// # Errors
+    /// Names the line and the field.
+    pub fn parse(text: &str, name: &str) -> Result<Device, DeviceError> {
+        device(text, name)
+    }
+}
+
+fn device(text: &str, file: &str) -> Result<Device, DeviceError> {
     let source = Source { text, file };
     let parsed: File = toml::from_str(text).map_err(|e| {
         let at = e.span().map_or(0, |s| s.start);

@@ -1,6 +1,7 @@
 //! Bundled descriptions are right, and faults are told by line and field.
 
-use super::*;
+use super::Device;
+use crate::ir::DType;
 
 #[test]
 fn every_bundled_description_is_read() {

@@ -4,10 +4,12 @@
 //! two passes over whole rows, nothing online. A score of −∞ is a key that takes no part: masked with −∞, biased with
 //! −∞, or beyond the range of the type; a row without any other is the neutral partial result (0, −∞, 0).
 
-use super::contract::Matrix;
 use super::elementwise::cast;
-use super::number::{Real, same, wrap};
+use super::leaf::{Leaves, elements};
+use super::matrix::Matrix;
+use super::number::wrap;
 use super::partial::{finish, sink};
+use super::real::Real;
 use super::reduce::sum;
 use crate::ir::infer::attention_sizes;
 use crate::ir::{Attention, AttentionSizes, DType, Data, Partial, Tensor};
@@ -85,11 +87,6 @@ pub(super) fn partial(p: &Partial, x: &[Tensor], acc: DType) -> Result<Vec<Data>
     if acc == DType::F64 { run::<f64>(p, x) } else { run::<f32>(p, x) }
 }
 
-/// The elements in the type of accumulation.
-pub(super) fn elements<A: Real>(x: &Tensor) -> Result<Vec<A>, String> {
-    same::<A>(&cast(x.data(), A::DTYPE)).map(<[A]>::to_vec)
-}
-
 /// A (batch, head, row) array of which each row holds `width` wanted elements from `first` on, `stride` apart.
 struct Packed<'a, A> {
     data: &'a [A],
@@ -104,65 +101,6 @@ impl<'a, A> Packed<'a, A> {
         let data = &self.data[head * rows * self.stride..];
         let data = if data.len() < self.first { data } else { &data[self.first..] };
         Matrix { data, rows, cols: self.width, row_stride: self.stride, col_stride: 1 }
-    }
-}
-
-/// Bias and truth tensors, broadcast to (batch, query head, query row, global key row).
-struct Leaves<A> {
-    bias: Option<Leaf<A>>,
-    allow: Vec<Leaf<bool>>,
-}
-
-pub(super) struct Leaf<T> {
-    data: Vec<T>,
-    strides: [usize; 4],
-}
-
-impl<A: Real> Leaves<A> {
-    /// Operand numbers count q, k and v; the operands at hand have `before` in their place. Keys reach up to `keys`.
-    fn new(a: &Attention, x: &[Tensor], before: usize, keys: usize) -> Result<Leaves<A>, String> {
-        let operand = |n: usize| {
-            let t = (n + before).checked_sub(3).and_then(|n| x.get(n));
-            let t = t.ok_or_else(|| format!("there is no operand {n}"))?;
-            match t.shape().last() {
-                Some(&e) if e != 1 && e < keys => {
-                    Err(format!("operand {n}, {}, has no key {}", t.ty(), keys - 1))
-                }
-                _ => Ok(t),
-            }
-        };
-        let mut allow = Vec::new();
-        for term in &a.mask.terms {
-            if let Term::Tensor { operand: n } = term {
-                let t = operand(*n)?;
-                allow.push(Leaf::new(same::<bool>(t.data())?.to_vec(), t));
-            }
-        }
-        let bias = match a.bias {
-            None => None,
-            Some(n) => {
-                let t = operand(n)?;
-                Some(Leaf::new(elements::<A>(t)?, t))
-            }
-        };
-        Ok(Leaves { bias, allow })
-    }
-}
-
-impl<T: Copy> Leaf<T> {
-    /// The elements of `t`, which has at most four axes.
-    pub(super) fn new(data: Vec<T>, t: &Tensor) -> Leaf<T> {
-        let own = crate::ir::types::strides(t.shape());
-        let (missing, mut strides) = (4 - t.shape().len(), [0; 4]);
-        for (i, &e) in t.shape().iter().enumerate() {
-            strides[missing + i] = if e == 1 { 0 } else { own[i] };
-        }
-        Leaf { data, strides }
-    }
-
-    pub(super) fn at(&self, [b, h, i, j]: [usize; 4]) -> T {
-        let s = &self.strides;
-        self.data[b * s[0] + h * s[1] + i * s[2] + j * s[3]]
     }
 }
 

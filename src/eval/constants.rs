@@ -1,6 +1,7 @@
 //! Values known without inputs: what shape arithmetic and masks come to.
 
-use super::{Precision, apply};
+use super::precision::Precision;
+use super::run::apply;
 use crate::ir::{Graph, Op, OpId, RegionKind, Tensor, Type, ValueId};
 use std::collections::{HashMap, HashSet};
 

@@ -1,6 +1,7 @@
 //! Functions of one, two and three elements, and conversions.
 
-use super::number::{Element, Real, Scalar, same, with_real, with_scalar, wrap};
+use super::number::{Element, Scalar, same, with_scalar, wrap};
+use super::real::{Real, with_real};
 use super::walk::{Walk, broadcast_strides};
 use crate::ir::narrow::{bf16_from_f64, f16_from_f64};
 use crate::ir::{Binary, DType, Data, Type, Unary};

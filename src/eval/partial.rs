@@ -2,9 +2,10 @@
 //!
 //! Rows are found by their global numbers, not by how progressions happen to be cut.
 
-use super::attention::{Leaf, elements};
 use super::elementwise::cast;
-use super::number::{Real, same, wrap};
+use super::leaf::{Leaf, elements};
+use super::number::{same, wrap};
+use super::real::Real;
 use super::shape::pick;
 use super::walk::around;
 use crate::ir::infer::union;

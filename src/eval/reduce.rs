@@ -2,7 +2,8 @@
 //!
 //! Sums are pairwise, in an order that depends on the length alone.
 
-use super::number::{Real, Scalar, with_real, with_scalar, wrap};
+use super::number::{Scalar, with_scalar, wrap};
+use super::real::{Real, with_real};
 use super::walk::{around, copy, strides};
 use crate::ir::{Data, Reduction, Tensor};
 use std::borrow::Cow;

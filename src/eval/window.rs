@@ -3,7 +3,7 @@
 //! A convolution becomes matrix products, kernels × windows: the windows are written out for a block of positions at a
 //! time, so that memory is bounded whatever the sizes. How it is cut depends on the sizes alone.
 
-use super::contract::{Matrix, Product};
+use super::matrix::{Matrix, Product};
 use super::number::{Scalar, same, with_scalar, wrap};
 use crate::ir::{Data, Reduction, Tensor, Windows};
 use rayon::prelude::*;

@@ -4,7 +4,11 @@
 //! [`Case`]. Tensors that a model keeps in other files are read from its own folder or one that is named, nowhere else. No
 //! other part of the library touches the file system; every error names the file.
 
-use super::{ImportError, ImportOptions, decode, external, graph, lower};
+use super::error::ImportError;
+use super::external;
+use super::inputs::{graph_of, inputs_of};
+use super::options::ImportOptions;
+use super::read::{decode, graph, tensor};
 use crate::ir::text::{self, ParseError};
 use crate::ir::{DType, Graph, Tensor, Type};
 use serde_json::Value;
@@ -173,7 +177,7 @@ pub fn tensors(dir: &Path, prefix: &str, values: &[String]) -> Result<Vec<(Strin
         }
         let bytes = read(&path)?;
         let (name, tensor) =
-            super::tensor(&bytes).map_err(|source| CaseError::Import { path: path.clone(), source })?;
+            tensor(&bytes).map_err(|source| CaseError::Import { path: path.clone(), source })?;
         let place = values.iter().position(|v| *v == name).or((n < values.len()).then_some(n));
         match place.and_then(|i| found.get_mut(i)) {
             Some(slot @ None) => *slot = Some(tensor),
@@ -195,8 +199,8 @@ fn load_model(path: &Path, data: &Stored, options: &ImportOptions) -> Result<Cas
     let folder = path.parent().map(Path::to_owned).unwrap_or_default();
     let external = data.external.as_deref().unwrap_or(&folder);
     external::load(&mut model, external).map_err(import)?;
-    let proto = lower::graph_of(&model).map_err(import)?;
-    let input_names: Vec<String> = lower::inputs_of(proto).iter().map(|i| i.name.clone()).collect();
+    let proto = graph_of(&model).map_err(import)?;
+    let input_names: Vec<String> = inputs_of(proto).iter().map(|i| i.name.clone()).collect();
     let output_names: Vec<String> = proto.output.iter().map(|o| o.name.clone()).collect();
     let inputs = stored_tensors(data.inputs.as_deref(), "input", &input_names)?;
     let expected = stored_tensors(data.expected.as_deref(), "output", &output_names)?;

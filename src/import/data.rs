@@ -1,6 +1,6 @@
 //! Tensors of the wire format become tensors of the graph.
 
-use super::ImportError;
+use super::error::ImportError;
 use super::proto::{TensorProto, data_type};
 use crate::ir::{DType, Data, Tensor, Type};
 use half::{bf16, f16};

@@ -4,7 +4,7 @@
 //! A model is untrusted, so that a place may be anything: only a regular file with one name, which the kernel finds beneath
 //! the folder without following any link, is read, and never beyond its end. Where the kernel cannot promise that, nothing is.
 
-use super::ImportError;
+use super::error::ImportError;
 use super::flat::MAX_DEPTH;
 use super::proto::{AttributeProto, GraphProto, ModelProto, StringStringEntryProto, TensorProto};
 use prost::Message;

@@ -6,7 +6,7 @@
 //! Invariants: nesting is at most [`MAX_DEPTH`] deep, and what is written out is bounded by the size of the file, however
 //! functions call each other.
 
-use super::ImportError;
+use super::error::{ImportError, malformed};
 use super::proto::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, attribute_type,
 };
@@ -45,10 +45,6 @@ pub(super) struct Flat<'a> {
 /// `ai.onnx` is the default domain.
 pub(super) fn domain(name: &str) -> &str {
     if name == "ai.onnx" { "" } else { name }
-}
-
-fn malformed<T>(why: impl Into<String>) -> Result<T, ImportError> {
-    Err(ImportError::Malformed(why.into()))
 }
 
 /// Writes out what a model's nodes stand for. `sources` names the nodes, `opsets` are the model's.

@@ -1,11 +1,12 @@
 //! One node on its way into the graph: its operands, its attributes, and the operations that it becomes.
 
 use super::data;
-use super::lower::Lowered;
+use super::error::ImportError;
+use super::outcome::{Lowered, Refusal, malformed, unsupported};
 use super::proto::{AttributeProto, NodeProto, attribute_type};
 use crate::eval::Constants;
 use crate::ir::types::broadcast;
-use crate::ir::{Binary, DType, Data, Graph, InferError, Op, Reduction, Tensor, Type, Unary, ValueId};
+use crate::ir::{Binary, DType, Data, Graph, Op, Reduction, Tensor, Type, Unary, ValueId};
 use std::collections::HashSet;
 
 /// The most elements that a value may have whose contents shape the graph.
@@ -16,34 +17,6 @@ pub(super) const MAX_RANK: usize = 32;
 
 /// The most parts into which a value is split.
 pub(super) const MAX_PARTS: usize = 1 << 12;
-
-/// Why a node is not lowered. [`super::model`] adds which node it is.
-#[derive(Debug)]
-pub(super) enum Refusal {
-    /// Valid, but not known here.
-    Unsupported(String),
-    /// Not valid.
-    Malformed(String),
-}
-
-impl From<InferError> for Refusal {
-    fn from(e: InferError) -> Refusal {
-        Refusal::Malformed(e.to_string())
-    }
-}
-
-/// A refusal of something valid.
-pub(super) fn unsupported<T>(why: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal::Unsupported(why.into()))
-}
-
-/// A refusal of something invalid.
-pub(super) fn malformed<T>(why: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal::Malformed(why.into()))
-}
-
-/// What a node becomes: one entry for each of its outputs.
-pub(super) type Outcome = Result<Vec<Lowered>, Refusal>;
 
 /// A node being lowered.
 pub(super) struct Cx<'a> {
@@ -206,7 +179,7 @@ impl Cx<'_> {
         let Some(t) = &a.t else { return malformed(format!("attribute {name} is empty")) };
         match data::tensor(t, "attribute") {
             Ok(t) => Ok(Some(t)),
-            Err(super::ImportError::Refused(why)) => unsupported(why),
+            Err(ImportError::Refused(why)) => unsupported(why),
             Err(e) => malformed(format!("attribute {name}: {e}")),
         }
     }
@@ -402,9 +375,4 @@ pub(super) fn normal_axis(axis: i64, rank: usize) -> Result<usize, Refusal> {
         Ok(a) if a < rank => Ok(a),
         _ => malformed(format!("axis {axis} of {rank} axes")),
     }
-}
-
-/// A single result.
-pub(super) fn one(v: ValueId) -> Outcome {
-    Ok(vec![Lowered::Value(v)])
 }

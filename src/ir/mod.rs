@@ -6,18 +6,24 @@
 //! Invariants are listed in [`verify`](mod@verify). Shapes are concrete. Weights are shared, never copied, and may be
 //! shapes without data. One small set of operations ([`Op`]); what each takes and gives stands in [`infer`](mod@infer).
 
+mod dag;
 pub mod flops;
 pub mod graph;
+mod ids;
 pub mod infer;
 pub(crate) mod narrow;
 pub mod op;
+mod quote;
 pub mod tensor;
 pub mod text;
+pub mod topology;
 pub mod types;
 pub mod verify;
 
+pub use dag::{Dag, Output, Value};
 pub use flops::{flops, graph_flops};
-pub use graph::{Graph, OpId, Output, Value, ValueId};
+pub use graph::Graph;
+pub use ids::{OpId, ValueId};
 pub use infer::InferError;
 pub use op::{
     Attention, AttentionSizes, Binary, Collective, Constant, Contract, EmptyRow, Op, Partial, Reduction,
@@ -25,5 +31,6 @@ pub use op::{
 };
 pub use tensor::{Data, Tensor};
 pub use text::{Form, ParseError, parse, print};
+pub use topology::Topology;
 pub use types::{DType, MAX_ELEMENTS, MAX_RANK, Type};
 pub use verify::{VerifyError, verify};

@@ -8,6 +8,9 @@ pub const MAX_ELEMENTS: usize = 1 << 40;
 /// The largest number of axes that one value may have.
 pub const MAX_RANK: usize = 64;
 
+/// How deep graphs may nest: a graph with a region nests one deep.
+pub const MAX_NESTING: usize = 32;
+
 /// An element type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DType {
@@ -63,6 +66,16 @@ impl DType {
     /// Whether it is one of the four floating types.
     pub fn is_float(self) -> bool {
         matches!(self, DType::F64 | DType::F32 | DType::F16 | DType::BF16)
+    }
+
+    /// Whether every number of this floating type is one of floating type `to`: a conversion loses nothing. A type is exact
+    /// in itself; integers and truth values are exact in nothing here.
+    pub fn is_exact_in(self, to: DType) -> bool {
+        self == to && self.is_float()
+            || matches!(
+                (self, to),
+                (DType::F16 | DType::BF16, DType::F32 | DType::F64) | (DType::F32, DType::F64)
+            )
     }
 
     /// The type in which partial attention results of this input type are kept
@@ -157,4 +170,26 @@ pub fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
             _ => None,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DType;
+
+    #[test]
+    fn a_type_is_exact_in_one_of_no_fewer_bits_of_exponent_and_fraction() {
+        let bits = |t: DType| match t {
+            DType::F64 => Some((11, 52)),
+            DType::F32 => Some((8, 23)),
+            DType::F16 => Some((5, 10)),
+            DType::BF16 => Some((8, 7)),
+            DType::I64 | DType::I32 | DType::Bool => None,
+        };
+        for from in DType::ALL {
+            for to in DType::ALL {
+                let want = bits(from).zip(bits(to)).is_some_and(|((e, f), (e2, f2))| e <= e2 && f <= f2);
+                assert_eq!(from.is_exact_in(to), want, "{from} in {to}");
+            }
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! How many pairs a mask keeps: what work is balanced by.
 
 use super::entry::{Entry, document};
-use super::{Mask, Term};
+use super::term::Term;
+use super::whole::Mask;
 
 impl Mask {
     /// How many pairs of a query row in `first..end` and a key in `0..k_len` the terms keep, as the mean over the batch entries,
@@ -18,24 +19,6 @@ impl Entry<'_> {
     /// See [`Mask::area`].
     fn area(self, first: usize, end: usize, k_len: usize) -> u128 {
         self.pieces(first, end).map(|(first, end)| self.piece_area(first, end, k_len)).sum()
-    }
-
-    /// Runs of query rows within which no document begins, as (first, end), ascending.
-    pub(super) fn pieces(self, first: usize, end: usize) -> impl Iterator<Item = (usize, usize)> {
-        let mut at = first;
-        std::iter::from_fn(move || {
-            let from = at;
-            let ends = self.terms().filter_map(|t| match t {
-                Term::Segments { starts, offset } => {
-                    let last = document(starts, from as i128 + i128::from(*offset)).1;
-                    // The row after the last one whose position is in the document.
-                    usize::try_from(last.checked_sub(i128::from(*offset))?.checked_add(1)?).ok()
-                }
-                _ => None,
-            });
-            at = ends.fold(end, usize::min);
-            (from < end).then_some((from, at))
-        })
     }
 
     /// Within a piece the first key of a row is the greatest of numbers that stand still or move with the row, and the last

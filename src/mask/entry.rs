@@ -1,6 +1,7 @@
 //! What a mask says of one batch entry: interval arithmetic over the rows of a block.
 
-use super::{Term, Tile};
+use super::term::Term;
+use super::tile::Tile;
 
 /// The terms of one batch entry.
 #[derive(Clone, Copy)]
@@ -145,6 +146,24 @@ impl<'a> Entry<'a> {
             }
         }
         tile
+    }
+
+    /// Runs of query rows within which no document begins, as (first, end), ascending.
+    pub(super) fn pieces(self, first: usize, end: usize) -> impl Iterator<Item = (usize, usize)> {
+        let mut at = first;
+        std::iter::from_fn(move || {
+            let from = at;
+            let ends = self.terms().filter_map(|t| match t {
+                Term::Segments { starts, offset } => {
+                    let last = document(starts, from as i128 + i128::from(*offset)).1;
+                    // The row after the last one whose position is in the document.
+                    usize::try_from(last.checked_sub(i128::from(*offset))?.checked_add(1)?).ok()
+                }
+                _ => None,
+            });
+            at = ends.fold(end, usize::min);
+            (from < end).then_some((from, at))
+        })
     }
 
     /// See [`Mask::no_row_is_empty`](super::Mask::no_row_is_empty).

@@ -1,6 +1,7 @@
 //! Tiles and emptiness against enumeration, and the text form.
 
-use super::*;
+use super::{Fill, Mask, Term, Tile};
+use crate::layout::Progression;
 use proptest::prelude::*;
 
 fn term() -> impl Strategy<Value = Term> {

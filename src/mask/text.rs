@@ -1,6 +1,7 @@
 //! Masks as text.
 
-use super::{Fill, Mask, Term};
+use super::term::Term;
+use super::whole::{Fill, Mask};
 use std::fmt;
 
 impl fmt::Display for Fill {

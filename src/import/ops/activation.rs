@@ -1,6 +1,7 @@
 //! Activations: composites of elementwise functions, and softmax.
 
-use super::super::node::{Cx, Outcome, Refusal, malformed, one, unsupported};
+use super::super::node::Cx;
+use super::super::outcome::{Outcome, Refusal, malformed, one, unsupported};
 use crate::ir::{Binary, Op, Reduction, Unary, ValueId};
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI};
 

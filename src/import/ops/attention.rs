@@ -5,8 +5,8 @@
 //! mask shorter than the keys is padded with −∞. A row without a live key gives zeros. Query heads share a key head with
 //! their neighbours.
 
-use super::super::lower::Lowered;
-use super::super::node::{Cx, Outcome, Refusal, malformed, one, unsupported};
+use super::super::node::Cx;
+use super::super::outcome::{Lowered, Outcome, Refusal, malformed, one, unsupported};
 use crate::ir::infer::attention_sizes;
 use crate::ir::{
     Attention, AttentionSizes, Binary, Contract, DType, Op, Reduction, Tensor, Type, Unary, ValueId,

@@ -1,6 +1,7 @@
 //! Matrix products become contractions over named axes: a transposition is an order of letters, never an operation.
 
-use super::super::node::{Cx, Outcome, Refusal, malformed, one, unsupported};
+use super::super::node::Cx;
+use super::super::outcome::{Outcome, Refusal, malformed, one, unsupported};
 use crate::ir::{Binary, Contract, Op, ValueId};
 
 /// Letters of batch axes, outermost first; rows, sum and columns are m, k and n.

@@ -4,8 +4,8 @@
 //! `mask_filter_value`, a finite number, and so still takes part; a key after the row of a unidirectional operator takes no
 //! part. All heads have keys of their own. Past rows come before new ones.
 
-use super::super::lower::Lowered;
-use super::super::node::{Cx, Outcome, Refusal, malformed, unsupported};
+use super::super::node::Cx;
+use super::super::outcome::{Lowered, Outcome, Refusal, malformed, unsupported};
 use crate::ir::infer::attention_sizes;
 use crate::ir::{Attention, AttentionSizes, Binary, Contract, DType, EmptyRow, Op, Type, ValueId};
 use crate::mask::{Fill, Term};

@@ -3,7 +3,8 @@
 //! A convolution whose windows lie side by side, as patch embeddings do, becomes a reshape and a contraction, which keep
 //! rows apart; any other becomes [`Op::Conv`].
 
-use super::super::node::{Cx, Outcome, Refusal, malformed, one, unsupported};
+use super::super::node::Cx;
+use super::super::outcome::{Outcome, Refusal, malformed, one, unsupported};
 use super::reduce::instance;
 use crate::ir::{Binary, Contract, Op, Reduction, ValueId, Windows};
 

@@ -3,7 +3,8 @@
 //! A diagonal is every (n+1)th element of two axes joined; an axis that only one operand has and nobody asks for is summed
 //! first; an axis of extent 1 that broadcasts is dropped.
 
-use super::super::node::{Cx, Outcome, Refusal, malformed, one, unsupported};
+use super::super::node::Cx;
+use super::super::outcome::{Outcome, Refusal, malformed, one, unsupported};
 use crate::ir::{Contract, Op, Reduction, ValueId};
 
 /// Letters of the operands and of the result; an ellipsis has got letters of its own.

@@ -1,6 +1,7 @@
 //! Operators that work element by element.
 
-use super::super::node::{Cx, Outcome, malformed, one, unsupported};
+use super::super::node::Cx;
+use super::super::outcome::{Outcome, malformed, one, unsupported};
 use crate::ir::{Binary, DType, Data, Op, Tensor, Unary};
 
 /// A function of one element.

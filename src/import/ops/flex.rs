@@ -3,7 +3,8 @@
 //! The graphs see scores and probabilities in `softmax_precision`, by default f32, of f64 operands f64. What they spell,
 //! a mask, a softcap, may be recognised later like any other attention that is written out.
 
-use super::super::node::{Cx, Outcome, Refusal, malformed, one};
+use super::super::node::Cx;
+use super::super::outcome::{Outcome, Refusal, malformed, one};
 use crate::ir::{Binary, Contract, DType, Op, ValueId};
 
 /// A value (batch, heads, rows, size) whose heads are grouped by the key head that they share.

@@ -1,7 +1,7 @@
 //! Operators that pick, place or order elements by position.
 
-use super::super::lower::Lowered;
-use super::super::node::{Cx, MAX_PARTS, Outcome, Refusal, malformed, one, unsupported};
+use super::super::node::{Cx, MAX_PARTS};
+use super::super::outcome::{Lowered, Outcome, Refusal, malformed, one, unsupported};
 use super::shape::concatenate;
 use crate::ir::{Binary, DType, Op, Tensor, Type, ValueId};
 use std::rc::Rc;

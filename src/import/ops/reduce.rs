@@ -1,7 +1,7 @@
 //! Reductions, and the normalisations built from them.
 
-use super::super::lower::Lowered;
-use super::super::node::{Cx, Outcome, Refusal, malformed, one, unsupported};
+use super::super::node::Cx;
+use super::super::outcome::{Lowered, Outcome, Refusal, malformed, one, unsupported};
 use crate::ir::{Binary, DType, Op, Reduction, Unary, ValueId};
 
 /// What a reduction works on.

@@ -1,6 +1,7 @@
 //! RotaryEmbedding, in the layout of its operand: each pair of a row turns by the angle of its position.
 
-use super::super::node::{Cx, Outcome, Refusal, malformed, one, unsupported};
+use super::super::node::Cx;
+use super::super::outcome::{Outcome, Refusal, malformed, one, unsupported};
 use crate::ir::{Binary, DType, Op, Type, ValueId};
 
 /// Where the rows of an operand stand, (batch, head, row, size) or (batch, row, head, size).

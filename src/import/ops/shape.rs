@@ -1,6 +1,7 @@
 //! Operators that make shapes, or give elements another shape.
 
-use super::super::node::{Cx, MAX_RANK, Outcome, Refusal, malformed, one, unsupported};
+use super::super::node::{Cx, MAX_RANK};
+use super::super::outcome::{Outcome, Refusal, malformed, one, unsupported};
 use crate::ir::{Binary, DType, Data, Op, Tensor, Type, ValueId};
 use std::sync::Arc;
 

@@ -1,16 +1,12 @@
 //! A place in a text, and the words, names, strings, numbers and types that are read from it.
 
 use super::fault::Fault;
+use crate::ir::quote::is_plain;
 use crate::ir::types::{DType, MAX_RANK, Type};
 use crate::layout::Progression;
 use std::borrow::Cow;
 use std::ops::Range;
 use std::str::FromStr;
-
-/// Whether a byte may stand in a name without quotes.
-pub(super) fn is_plain(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b"_./:-$".contains(&b)
-}
 
 fn is_word(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b == b'_' || b == b'-'

@@ -2,7 +2,7 @@
 
 use super::cursor::Cursor;
 use super::fault::Fault;
-use super::{Form, INLINE};
+use super::form::{Form, INLINE};
 use crate::ir::{Constant, DType, Data, Tensor, Type};
 use crate::with_data;
 use half::{bf16, f16};

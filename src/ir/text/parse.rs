@@ -1,16 +1,34 @@
 //! Parsing: lines into graphs. Regions are kept on a stack of their own, so that nesting costs no call stack.
 
+use super::attributes::Attributes;
 use super::cursor::Cursor;
 use super::fault::Fault;
-use super::op::Attributes;
-use super::{literal, print};
+use super::literal;
 use crate::ir::infer::infer;
-use crate::ir::verify::{MAX_NESTING, Place, faults};
+use crate::ir::quote::quoted_name;
+use crate::ir::types::MAX_NESTING;
+use crate::ir::verify::{Place, faults};
 use crate::ir::{Graph, Op, Type, Value, ValueId};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
+
+/// Why a text is no graph.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{rendered}")]
+pub struct ParseError {
+    /// The message with the line and a caret.
+    pub rendered: String,
+}
+
+/// Parses what [`print()`](super::print()) prints, in either form. The result is verified.
+///
+/// # Errors
+/// With the line and a caret.
+pub fn parse(text: &str) -> Result<Graph, ParseError> {
+    graph(text).map_err(|fault| ParseError { rendered: fault.render(text) })
+}
 
 /// A graph whose lines are being read.
 struct Open<'a> {
@@ -41,7 +59,7 @@ struct Line<'a> {
 }
 
 /// Parses a text.
-pub(super) fn parse(text: &str) -> Result<Graph, Fault> {
+fn graph(text: &str) -> Result<Graph, Fault> {
     let mut c = Cursor::new(text);
     c.blank();
     let mut open = vec![begin(&mut c, None)?];
@@ -254,7 +272,7 @@ impl<'a> Open<'a> {
             Some(&v) => Ok((v, at)),
             None => {
                 let title = "expected a value that a line above in this graph defines";
-                Err(Fault::new(at, title, format!("there is no {}", print::quoted_name(&name))))
+                Err(Fault::new(at, title, format!("there is no {}", quoted_name(&name))))
             }
         }
     }
@@ -277,7 +295,7 @@ impl<'a> Open<'a> {
 }
 
 fn taken(name: Name<'_>) -> Fault {
-    let label = format!("{} stands above already", print::quoted_name(&name.text));
+    let label = format!("{} stands above already", quoted_name(&name.text));
     Fault::new(name.at, "expected a new name", label)
 }
 

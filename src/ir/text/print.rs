@@ -1,8 +1,11 @@
 //! Printing.
 
-use super::{Form, literal, op};
+use super::braces::push_attributes;
+use super::form::Form;
+use super::literal::push_constant;
+use crate::ir::quote::{push_name, push_string};
 use crate::ir::{Graph, Op, OpId, ValueId};
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 /// A graph whose lines are being printed; regions nest.
 struct Open<'g> {
@@ -10,9 +13,10 @@ struct Open<'g> {
     ops: std::vec::IntoIter<OpId>,
 }
 
-/// Prints a graph. Regions are kept on a stack of their own, so that nesting costs no call stack.
-pub(super) fn print(graph: &Graph, form: Form) -> String {
+/// Prints a graph.
+pub fn print(graph: &Graph, form: Form) -> String {
     let mut out = String::new();
+    // Regions are kept on a stack of their own, so that nesting costs no call stack.
     let mut open = vec![begin(&mut out, graph)];
     while let Some(top) = open.last_mut() {
         let graph = top.graph;
@@ -32,13 +36,6 @@ pub(super) fn print(graph: &Graph, form: Form) -> String {
             }
         }
     }
-    out
-}
-
-/// A name as it stands behind `%`: plain, or quoted.
-pub(in crate::ir) fn quoted_name(name: &str) -> String {
-    let mut out = String::from("%");
-    push_name(&mut out, name);
     out
 }
 
@@ -78,7 +75,7 @@ fn line<'g>(out: &mut String, graph: &'g Graph, id: OpId, form: Form) -> Option<
         Op::Input(_) => {}
         Op::Constant(c) => {
             out.push_str(" = ");
-            literal::push_constant(out, c, form);
+            push_constant(out, c, form);
         }
         _ => {
             if !results.is_empty() {
@@ -90,7 +87,7 @@ fn line<'g>(out: &mut String, graph: &'g Graph, id: OpId, form: Form) -> Option<
                 out.push(' ');
                 push_values(out, graph, &operands);
             }
-            op::push_attributes(out, op);
+            push_attributes(out, op);
         }
     }
     let source = graph.source(id);
@@ -116,29 +113,15 @@ fn push_values(out: &mut String, graph: &Graph, values: &[ValueId]) {
     }
 }
 
-fn push_name(out: &mut String, name: &str) {
-    // A colon ends a list of results, so that a name cannot end in one.
-    if !name.is_empty() && name.bytes().all(super::cursor::is_plain) && !name.ends_with(':') {
-        out.push_str(name);
-    } else {
-        push_string(out, name);
-    }
-}
-
-/// A string in quotes; what is not printable is escaped, bidirectional controls included.
-pub(super) fn push_string(out: &mut String, text: &str) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '\'' => out.push(c),
-            _ => out.extend(c.escape_debug()),
-        }
-    }
-    out.push('"');
-}
-
 fn indent(out: &mut String, depth: usize) {
     for _ in 0..depth {
         out.push_str("  ");
+    }
+}
+
+/// The form for people.
+impl fmt::Display for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&print(self, Form::People))
     }
 }

@@ -1,9 +1,7 @@
 //! The invariants that a graph may break, each with what is found instead.
 
-use super::super::types::MAX_RANK;
-use super::MAX_NESTING;
-use crate::ir::Type;
-use crate::ir::text::quoted_name;
+use crate::ir::quote::quoted_name;
+use crate::ir::types::{MAX_NESTING, MAX_RANK, Type};
 use crate::layout::Progression;
 use crate::mask::Mask;
 

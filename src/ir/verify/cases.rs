@@ -20,10 +20,12 @@
 //! // fault in %r: …                in the graph of a region
 //! ```
 
-use super::*;
-use crate::ir::{Collective, DType, RegionKind, ValueId, parse};
+use super::{Broken, verify};
+use crate::ir::{Collective, Constant, DType, Graph, Op, Partial, RegionKind, Type, ValueId, parse};
 use crate::layout::Progression;
+use crate::mask::Tile;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// The value of that name; behind a colon, another result of its operation, there or not.
 fn value(g: &Graph, word: &str) -> ValueId {

@@ -3,12 +3,12 @@
 #[path = "../../../tests/fuzz/driver.rs"]
 mod driver;
 
-use super::*;
+use super::verify;
 use crate::eval::{Precision, eval};
 use crate::find::{FindOptions, find};
-use crate::ir::{DType, Form, RegionKind, Tensor, Value, ValueId, parse, print};
+use crate::ir::{DType, Form, Graph, Op, OpId, RegionKind, Tensor, Value, ValueId, parse, print};
 use driver::{Rng, Target, fuzz, kind};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// The graphs of the case files, those of regions too.
 fn graphs() -> &'static [Graph] {

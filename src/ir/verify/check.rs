@@ -1,41 +1,13 @@
-//! The verifier: what every other room takes for granted of a graph.
-//!
-//! In: any [`Graph`]. Out: nothing, or every broken invariant with its place. It runs after every pass and on every text
-//! that is parsed; an error after a pass is a bug of that pass.
-//!
-//! Invariants:
-//!
-//! * **Acyclic.** No operation needs its own result; [`Graph::ops`] therefore lists every operation.
-//! * **Operands.** The operands of an operation with n operands fill the slots 0 to n − 1, each once, and each is a result
-//!   that exists.
-//! * **Types.** The results of an operation have the types that [`infer`](super::infer) gives for its operands: every rule
-//!   about what an operation takes, the attributes of attention and of its parts included, holds. A value has at most 2^40
-//!   elements and 64 axes.
-//! * **Names.** A value has a name that is not empty and that no other value of the graph has.
-//! * **Inputs.** The list of inputs holds every input operation of the graph once, and nothing else.
-//! * **Outputs.** An output is a value that exists; no two outputs have one name.
-//! * **Constants.** Data, where it is there, has the type and the content hash that the constant claims. (The hash of data
-//!   above 64 KiB is compared in debug builds only, and whenever a text is parsed: hashing all weights after every pass
-//!   would cost more than the pass.)
-//! * **Transfers.** The result of a started transfer is read by exactly one `wait` and by nothing else, is no output, and a
-//!   `wait` reads nothing but such a result. Groups count from 1, and a group is started once.
-//! * **Tiles.** An `attn_partial` that claims `full` has no pair of rows that its mask takes out.
-//! * **Regions.** The graph of a region keeps all of this; graphs nest at most [`MAX_NESTING`] deep.
+//! The check: walks a graph and those of its regions, and collects what is broken.
 
-mod broken;
-
-pub use broken::Broken;
-
-use super::infer::infer;
-use super::text::quoted_name;
-use super::types::MAX_RANK;
-use super::{Constant, Graph, Op, OpId, Partial, Type};
+use super::broken::Broken;
+use crate::ir::infer::infer;
+use crate::ir::quote::quoted_name;
+use crate::ir::types::{MAX_NESTING, MAX_RANK};
+use crate::ir::{Constant, Graph, Op, OpId, Partial, Type};
 use crate::mask::{Fill, Mask, Tile};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
-
-/// How deep graphs may nest: a graph with a region nests one deep.
-pub const MAX_NESTING: usize = 32;
 
 /// Largest data whose hash is compared in every build.
 const HASHED_BYTES: usize = 64 << 10;
@@ -55,7 +27,7 @@ pub struct VerifyError {
 
 /// What an error is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(in crate::ir) enum Place {
     Op(OpId),
     Output(usize),
     Graph,
@@ -105,7 +77,7 @@ fn show(graph: &Graph, place: Place) -> String {
 }
 
 /// Every broken invariant of this graph, regions' own graphs left out.
-pub(super) fn faults(graph: &Graph) -> Vec<(Place, Broken)> {
+pub(in crate::ir) fn faults(graph: &Graph) -> Vec<(Place, Broken)> {
     let mut out = Vec::new();
     let order = graph.ops();
     let mut names: HashSet<&str> = HashSet::new();
@@ -227,8 +199,3 @@ fn not_full(p: &Partial) -> Option<Broken> {
         p.q_rows.iter().find_map(|q| p.k_rows.iter().find(|k| mask.tile(q, k) != Tile::Full).map(|k| (q, k)));
     masked.map(|(q, k)| Broken::NotFull { mask: Box::new(mask.clone()), q: *q, k: *k })
 }
-
-#[cfg(test)]
-mod cases;
-#[cfg(test)]
-mod fuzz;

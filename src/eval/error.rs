@@ -1,0 +1,21 @@
+//! Why a graph could not be evaluated.
+
+/// Why a graph could not be evaluated.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum EvalError {
+    /// One operation failed.
+    #[error("{op} {name}{}: {why}", if source_node.is_empty() { String::new() } else { format!(" (node {source_node})") })]
+    Op {
+        /// Mnemonic.
+        op: &'static str,
+        /// Name of its first result.
+        name: String,
+        /// Node of the imported model.
+        source_node: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The inputs are not those of the graph.
+    #[error("{0}")]
+    Inputs(String),
+}

@@ -1,0 +1,76 @@
+//! Operands that enter an attention beside q, k and v: biases, masks, sinks.
+
+use super::elementwise::cast;
+use super::number::same;
+use super::real::Real;
+use crate::ir::types::strides;
+use crate::ir::{Attention, Tensor};
+use crate::mask::Term;
+
+/// The elements in the type of accumulation.
+pub(super) fn elements<A: Real>(x: &Tensor) -> Result<Vec<A>, String> {
+    same::<A>(&cast(x.data(), A::DTYPE)).map(<[A]>::to_vec)
+}
+
+/// Bias and truth tensors, broadcast to (batch, query head, query row, global key row).
+pub(super) struct Leaves<A> {
+    /// What is added to the scores.
+    pub(super) bias: Option<Leaf<A>>,
+    /// Where each is false, the key is masked.
+    pub(super) allow: Vec<Leaf<bool>>,
+}
+
+/// A tensor read by (batch, query head, query row, key row).
+pub(super) struct Leaf<T> {
+    data: Vec<T>,
+    strides: [usize; 4],
+}
+
+impl<A: Real> Leaves<A> {
+    /// Operand numbers count q, k and v; the operands at hand have `before` in their place. Keys reach up to `keys`.
+    pub(super) fn new(a: &Attention, x: &[Tensor], before: usize, keys: usize) -> Result<Leaves<A>, String> {
+        let operand = |n: usize| {
+            let t = (n + before).checked_sub(3).and_then(|n| x.get(n));
+            let t = t.ok_or_else(|| format!("there is no operand {n}"))?;
+            match t.shape().last() {
+                Some(&e) if e != 1 && e < keys => {
+                    Err(format!("operand {n}, {}, has no key {}", t.ty(), keys - 1))
+                }
+                _ => Ok(t),
+            }
+        };
+        let mut allow = Vec::new();
+        for term in &a.mask.terms {
+            if let Term::Tensor { operand: n } = term {
+                let t = operand(*n)?;
+                allow.push(Leaf::new(same::<bool>(t.data())?.to_vec(), t));
+            }
+        }
+        let bias = match a.bias {
+            None => None,
+            Some(n) => {
+                let t = operand(n)?;
+                Some(Leaf::new(elements::<A>(t)?, t))
+            }
+        };
+        Ok(Leaves { bias, allow })
+    }
+}
+
+impl<T: Copy> Leaf<T> {
+    /// The elements of `t`, which has at most four axes.
+    pub(super) fn new(data: Vec<T>, t: &Tensor) -> Leaf<T> {
+        let own = strides(t.shape());
+        let (missing, mut strides) = (4 - t.shape().len(), [0; 4]);
+        for (i, &e) in t.shape().iter().enumerate() {
+            strides[missing + i] = if e == 1 { 0 } else { own[i] };
+        }
+        Leaf { data, strides }
+    }
+
+    /// The element there.
+    pub(super) fn at(&self, [b, h, i, j]: [usize; 4]) -> T {
+        let s = &self.strides;
+        self.data[b * s[0] + h * s[1] + i * s[2] + j * s[3]]
+    }
+}

@@ -1,0 +1,46 @@
+//! What a node becomes, or why it becomes nothing.
+
+use crate::ir::{InferError, ValueId};
+use std::rc::Rc;
+
+/// What a value of the model has become.
+#[derive(Clone, Debug)]
+pub(super) enum Lowered {
+    /// One value.
+    Value(ValueId),
+    /// A sequence of known length.
+    Sequence(Rc<[ValueId]>),
+}
+
+/// Why a node is not lowered. [`lower`](super::lower) adds which node it is.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// Valid, but not known here.
+    Unsupported(String),
+    /// Not valid.
+    Malformed(String),
+}
+
+impl From<InferError> for Refusal {
+    fn from(e: InferError) -> Refusal {
+        Refusal::Malformed(e.to_string())
+    }
+}
+
+/// A refusal of something valid.
+pub(super) fn unsupported<T>(why: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal::Unsupported(why.into()))
+}
+
+/// A refusal of something invalid.
+pub(super) fn malformed<T>(why: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal::Malformed(why.into()))
+}
+
+/// What a node becomes: one entry for each of its outputs.
+pub(super) type Outcome = Result<Vec<Lowered>, Refusal>;
+
+/// A single result.
+pub(super) fn one(v: ValueId) -> Outcome {
+    Ok(vec![Lowered::Value(v)])
+}

@@ -1,0 +1,28 @@
+//! Result types of an operation from its operands' types. Every rule about what an operation takes stands here, once.
+//!
+//! | file | operations |
+//! |---|---|
+//! | `elementwise` | iota, unary, binary, select |
+//! | `contract` | contractions |
+//! | `window` | convolutions, pooling |
+//! | `reduce` | reductions, softmax, running sums |
+//! | `shape` | reshape, permute, broadcast, slice, rows, concat, pad |
+//! | `index` | gather, scatter, top-k |
+//! | `attention` | attention, its partial results |
+//! | `island` | chunk, transfers, merge, finish, regions, unshard |
+
+mod attention;
+mod check;
+mod contract;
+mod elementwise;
+mod index;
+mod island;
+mod reduce;
+mod rows;
+mod rule;
+mod shape;
+mod window;
+
+pub use attention::attention_sizes;
+pub use rows::{offset_in, union};
+pub use rule::{InferError, infer};

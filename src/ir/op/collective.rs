@@ -1,0 +1,43 @@
+//! Transfers between ranks.
+
+use crate::layout::Progression;
+
+/// A transfer between ranks that is started here and waited for elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Collective {
+    /// One hop: the operand, if there is one, goes to `to`; the result comes from `from`. Both in one group.
+    SendRecv {
+        /// Number of the hop in its island, from 1; the same on every rank.
+        group: usize,
+        /// Who gets the operand; `None` if nothing is sent (there is no operand then).
+        to: Option<usize>,
+        /// Whose message is received; `None` if nothing is (the result has no rows then).
+        from: Option<usize>,
+        /// Global rows of the result.
+        rows: Vec<Progression>,
+    },
+    /// Everyone's operand, rank after rank, in the result's row order. A rank without rows has no operand.
+    AllGather {
+        /// Number of the stage in its island, from 1; the same on every rank.
+        group: usize,
+        /// Global rows that each rank contributes.
+        rows: Vec<Vec<Progression>>,
+    },
+}
+
+impl Collective {
+    /// Number of the group in its island.
+    pub fn group(&self) -> usize {
+        match self {
+            Collective::SendRecv { group, .. } | Collective::AllGather { group, .. } => *group,
+        }
+    }
+
+    /// Global rows of the result, in order.
+    pub fn result_rows(&self) -> Vec<Progression> {
+        match self {
+            Collective::SendRecv { rows, .. } => rows.clone(),
+            Collective::AllGather { rows, .. } => rows.concat(),
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The operations of the graph. Importers lower into these few; every later room knows only these.
+
+mod attention;
+mod axes;
+mod collective;
+mod constant;
+mod function;
+mod list;
+
+pub use attention::{Attention, AttentionSizes, EmptyRow, Partial};
+pub use axes::{Contract, Windows};
+pub use collective::Collective;
+pub use constant::Constant;
+pub use function::{Binary, Reduction, Unary};
+pub use list::{Op, RegionKind};
