@@ -8,7 +8,7 @@
 //!
 //! A strategy of another name has no bound, and is refused.
 
-use super::form::{carry_bytes, kv_bytes};
+use super::bytes::{carry_bytes, kv_bytes};
 use super::log::Log;
 use crate::layout::Progression;
 use crate::schedule::Schedule;
