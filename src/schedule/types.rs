@@ -4,6 +4,9 @@ use crate::ir::{AttentionSizes, DType, EmptyRow};
 use crate::layout::{Layout, Progression};
 use crate::mask::{Mask, Tile};
 
+/// Receive slots of a ring where nobody says otherwise: one is computed on and sent on while the next arrives.
+pub const SLOTS: usize = 2;
+
 /// The program of all ranks for one attention, with the attention and the ownership of rows that it claims to compute.
 /// Whatever runs, proves, draws or estimates reads this type and nothing else.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,7 +15,7 @@ pub struct Schedule {
     pub name: String,
     /// `ring`, `all-gather`.
     pub strategy: String,
-    /// How many receive slots each rank of a ring has; [`super::SLOTS`] where no hop goes round.
+    /// How many receive slots each rank of a ring has; [`SLOTS`] where no hop goes round.
     pub slots: usize,
     /// What is computed.
     pub attention: AttentionFacts,

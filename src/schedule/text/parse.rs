@@ -1,13 +1,14 @@
 //! Parses schedules: by hand, without recursion, and with memory in proportion to the text.
 
-use super::bare;
+use super::chars::bare;
 use super::cursor::{Parsed, Parser, render};
+use super::error::ParseScheduleError;
 use crate::ir::{AttentionSizes, DType, EmptyRow};
 use crate::layout::{Layout, LayoutKind, Progression};
 use crate::mask::{Mask, Tile};
 use crate::schedule::{
-    AttentionFacts, ExchangeKind, KvPiece, Leaf, ParseScheduleError, QPiece, RankProgram, SLOTS, Schedule,
-    Slot, Step, StepOp, Stream, Transfer, View,
+    AttentionFacts, ExchangeKind, KvPiece, Leaf, QPiece, RankProgram, SLOTS, Schedule, Slot, Step, StepOp,
+    Stream, Transfer, View,
 };
 use std::collections::HashMap;
 

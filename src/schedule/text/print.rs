@@ -1,6 +1,6 @@
 //! Prints a schedule.
 
-use super::{bare, unsafe_to_show};
+use super::chars::{bare, unsafe_to_show};
 use crate::layout::{Layout, Progression};
 use crate::schedule::{
     AttentionFacts, KvPiece, RankProgram, SLOTS, Schedule, Slot, Step, StepOp, Stream, Transfer, View,

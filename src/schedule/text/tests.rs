@@ -1,13 +1,13 @@
 //! Round trips of random schedules, and texts that are cut or changed at random.
 
+use super::chars::unsafe_to_show;
 use super::parse;
 use crate::ir::{AttentionSizes, DType, EmptyRow};
 use crate::layout::{Layout, LayoutKind, Progression};
 use crate::mask::{Fill, Mask, Term, Tile};
-use crate::schedule::SLOTS;
 use crate::schedule::{
-    AttentionFacts, ExchangeKind, KvPiece, Leaf, QPiece, RankProgram, Schedule, Slot, Step, StepOp, Stream,
-    Transfer, View,
+    AttentionFacts, ExchangeKind, KvPiece, Leaf, QPiece, RankProgram, SLOTS, Schedule, Slot, Step, StepOp,
+    Stream, Transfer, View,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -148,7 +148,7 @@ fn schedule() -> impl Strategy<Value = Schedule> {
 
 /// Nothing in it moves a cursor or hides.
 fn tame(text: &str) -> bool {
-    text.chars().all(|c| c == '\n' || !super::unsafe_to_show(c))
+    text.chars().all(|c| c == '\n' || !unsafe_to_show(c))
 }
 
 proptest! {
