@@ -11,6 +11,7 @@ pub mod error;
 pub mod eval;
 pub mod exec;
 pub mod find;
+pub mod host;
 pub mod import;
 pub mod ir;
 pub mod layout;

@@ -6,6 +6,7 @@ use crate::device::Device;
 use crate::driver::{self, Rejected};
 use crate::exec::cpu::{self, Run};
 use crate::find::{self, Bound, Found, FoundAttention, Miss};
+use crate::host;
 use crate::ir::{Graph, OpId, Tensor, verify::verify};
 use crate::layout::LayoutKind;
 use crate::ring::{self, Strategy};
@@ -160,10 +161,10 @@ impl Compiled {
     ///
     /// # Panics
     /// If there is no such rank.
-    pub fn hand_back(&self, rank: usize) -> Result<shard::HandBack, Error> {
+    pub fn hand_back(&self, rank: usize) -> Result<host::HandBack, Error> {
         let arena = |s: &Schedule| s.ranks[rank].arena_bytes;
         let workspace = self.schedules().into_iter().map(|(op, s)| (op, arena(&s))).collect();
-        let back = shard::hand_back(&self.program, rank, &workspace)?;
+        let back = host::hand_back(&self.program, rank, &workspace)?;
         verified(&back.graph, "hand back")?;
         Ok(back)
     }

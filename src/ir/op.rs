@@ -538,7 +538,7 @@ pub enum Op {
         /// For each rank its rows.
         rows: Vec<Vec<Progression>>,
     },
-    /// What the host of a rank's graph asks annulus to do here, with the other ranks; see [`crate::shard::hand_back`].
+    /// What the host of a rank's graph asks annulus to do here, with the other ranks; see [`crate::host::hand_back`].
     Call {
         /// Its number in the graph, from 0; the same on every rank.
         number: usize,

@@ -3,8 +3,10 @@
 //! In: a [`Program`], a rank, and the island graphs that a later room made. Out: a graph whose inputs are the whole inputs of
 //! the model and whose outputs are what the rank holds of the model's outputs.
 
-use super::local::{RankOps, local_graph};
-use super::{Placement, Program, Segment, ShardError};
+use super::error::ShardError;
+use super::local::local_graph;
+use super::rank_ops::RankOps;
+use super::types::{Placement, Program, Segment};
 use crate::ir::{Graph, Op, OpId, RegionKind, ValueId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
