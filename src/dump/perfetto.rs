@@ -7,7 +7,7 @@
 //! times are whole ns here. Process 0 is the kernel's to it, and threads are told apart by their number alone: ranks count from
 //! 1, and no two threads have one number.
 
-use super::svg::words::{Owners, kv_rows, rows_of};
+use super::words::{Owners, kv_rows, rows_of};
 use crate::device::Device;
 use crate::layout::Progression;
 use crate::mask::Tile;
