@@ -180,7 +180,7 @@ impl Compiled {
                 let plan = ring::Plan::new(&self.program, op, island.strategy)?;
                 let graph = plan.island(rank)?;
                 verified(&graph, "ring")?;
-                graphs.insert(op, (island.strategy.name().to_owned(), Arc::new(graph)));
+                graphs.insert(op, (island.strategy, Arc::new(graph)));
             }
         }
         let graph = shard::rank_graph(&self.program, rank, &graphs)?;

@@ -1,4 +1,4 @@
-//! check: the proof. Reads a [`Schedule`] and nothing else.
+//! check: the proof. Reads a [`Schedule`](crate::schedule::Schedule) and nothing else.
 //!
 //! In: a schedule of all ranks, from this pass or from a file that anyone wrote. Out: a [`Report`]: which checks hold and
 //! how many facts each proved, or what is wrong and where.

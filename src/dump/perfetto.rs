@@ -63,7 +63,8 @@ pub fn perfetto(schedule: &Schedule, device: &Device) -> String {
     }
     // One event a line, so that a text diff is readable.
     let lines: Vec<String> = events.iter().map(Value::to_string).collect();
-    let about = json!({"schedule": schedule.name, "strategy": schedule.strategy, "device": device.name});
+    let about =
+        json!({"schedule": schedule.name, "strategy": schedule.strategy.name(), "device": device.name});
     format!(
         "{{\"displayTimeUnit\": \"ns\", \"otherData\": {about}, \"traceEvents\": [\n{}\n]}}\n",
         lines.join(",\n")

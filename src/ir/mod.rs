@@ -11,6 +11,7 @@ pub mod graph;
 pub mod infer;
 pub(crate) mod narrow;
 pub mod op;
+pub mod strategy;
 pub mod tensor;
 pub mod text;
 pub mod types;
@@ -23,6 +24,7 @@ pub use op::{
     Attention, AttentionSizes, Binary, Collective, Constant, Contract, EmptyRow, Op, Partial, Reduction,
     RegionKind, Unary, Windows,
 };
+pub use strategy::Strategy;
 pub use tensor::{Data, Tensor};
 pub use text::{Form, ParseError, parse, print};
 pub use types::{DType, MAX_ELEMENTS, MAX_RANK, Type};

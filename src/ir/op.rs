@@ -1,6 +1,7 @@
 //! The operations of the graph. Importers lower into these few; every later room knows only these.
 
 use super::Tensor;
+use super::strategy::Strategy;
 use super::types::{DType, Type};
 use crate::layout::{LayoutKind, Progression};
 use crate::mask::{Mask, Tile};
@@ -342,8 +343,8 @@ pub enum RegionKind {
     Segment,
     /// One attention, split over the ranks by `strategy`.
     Island {
-        /// Name of the strategy: `ring`, `all-gather`.
-        strategy: String,
+        /// How keys and queries meet.
+        strategy: Strategy,
         /// Layout of the query rows.
         layout: LayoutKind,
     },

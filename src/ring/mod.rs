@@ -19,9 +19,8 @@ pub(crate) mod outline;
 mod plan;
 mod route;
 pub(crate) mod site;
-mod strategy;
 
+pub use crate::ir::Strategy;
 pub use error::RingError;
 pub use graph::island;
 pub use plan::Plan;
-pub use strategy::Strategy;

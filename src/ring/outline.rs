@@ -5,7 +5,7 @@
 
 use super::plan::Plan;
 use super::route::Route;
-use super::strategy::Strategy;
+use crate::ir::Strategy;
 use crate::layout::Progression;
 use crate::mask::Tile;
 use std::ops::Range;

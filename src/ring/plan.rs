@@ -4,9 +4,8 @@
 //! each stage of an all-gather sends.
 
 use super::error::RingError;
-use super::strategy::Strategy;
 use super::{route, site};
-use crate::ir::OpId;
+use crate::ir::{OpId, Strategy};
 use crate::layout::{Progression, row_count};
 use crate::shard::Program;
 

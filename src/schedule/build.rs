@@ -8,9 +8,10 @@ use super::slots::{Name, Slots, views};
 use super::types::{
     AttentionFacts, ExchangeKind, KvPiece, QPiece, RankProgram, Step, StepOp, Stream, Transfer, View,
 };
+use crate::ir::Strategy;
 use crate::layout::Progression;
+use crate::ring::Plan;
 use crate::ring::outline::{Act, Outline, Queries, Source};
-use crate::ring::{Plan, Strategy};
 use std::ops::Range;
 
 /// The program of `rank`.

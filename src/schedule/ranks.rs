@@ -2,14 +2,14 @@
 
 use super::build;
 use super::types::{AttentionFacts, Leaf, SLOTS, Schedule};
+use crate::ring::Plan;
 use crate::ring::site::{LeafSite, Site};
-use crate::ring::{Plan, Strategy};
 use rayon::prelude::*;
 
 /// Schedules a plan. What a ring receives goes into `slots` slots in turn, which are at least [`SLOTS`]: with one, a rank could
 /// not send on what it holds while the next hop arrives.
 pub fn schedule(plan: &Plan<'_>, slots: usize) -> Schedule {
-    let ring = matches!(plan.strategy, Strategy::Ring | Strategy::RingReverse);
+    let ring = plan.strategy.is_ring();
     let slots = if ring { slots.max(SLOTS) } else { SLOTS };
     let (site, attention) = (&plan.site, facts(&plan.site));
     // The ranks apart, on all cores; each has its own place in the result.
@@ -17,7 +17,7 @@ pub fn schedule(plan: &Plan<'_>, slots: usize) -> Schedule {
     let ranks = (0..site.ranks()).into_par_iter().map(of).collect();
     Schedule {
         name: site.name.clone(),
-        strategy: plan.strategy.name().to_owned(),
+        strategy: plan.strategy,
         slots,
         attention,
         q_layout: site.q_layout.clone(),

@@ -1,6 +1,6 @@
 //! The Schedule as plain data: the program of all ranks for one island.
 
-use crate::ir::{AttentionSizes, DType, EmptyRow};
+use crate::ir::{AttentionSizes, DType, EmptyRow, Strategy};
 use crate::layout::{Layout, Progression};
 use crate::mask::{Mask, Tile};
 
@@ -13,8 +13,8 @@ pub const SLOTS: usize = 2;
 pub struct Schedule {
     /// Name of the island.
     pub name: String,
-    /// `ring`, `all-gather`.
-    pub strategy: String,
+    /// How keys and queries meet.
+    pub strategy: Strategy,
     /// How many receive slots each rank of a ring has; [`SLOTS`] where no hop goes round.
     pub slots: usize,
     /// What is computed.
@@ -224,13 +224,6 @@ pub struct QPiece {
     /// o (B, Hq, rows, Dv), then m (B, Hq, rows), then l (B, Hq, rows), in the accumulation type. `None` if the step
     /// neither reads nor writes a carry.
     pub carry: Option<View>,
-}
-
-impl Schedule {
-    /// Whether hops go round a ring.
-    pub fn is_ring(&self) -> bool {
-        matches!(self.strategy.as_str(), "ring" | "ring-reverse")
-    }
 }
 
 impl AttentionFacts {

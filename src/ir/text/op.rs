@@ -2,10 +2,9 @@
 
 use super::cursor::Cursor;
 use super::fault::Fault;
-use super::print::push_string;
 use crate::ir::{
     Attention, Binary, Collective, Contract, DType, EmptyRow, Graph, Op, Partial, Reduction, RegionKind,
-    Type, Unary, Windows,
+    Strategy, Type, Unary, Windows,
 };
 use crate::layout::{LayoutKind, Progression};
 use crate::mask::{Fill, Mask, Tile};
@@ -194,11 +193,7 @@ pub(super) fn push_attributes(out: &mut String, op: &Op) {
         }
         Op::Region(RegionKind::Segment, _) => {}
         Op::Region(RegionKind::Island { strategy, layout }, _) => {
-            let mut quoted = String::new();
-            push_string(&mut quoted, strategy);
-            let bare = &quoted[1..quoted.len() - 1];
-            let is_word = !bare.is_empty() && Cursor::new(bare).eat_word(bare);
-            a.set("strategy", if is_word { bare } else { &quoted });
+            a.set("strategy", strategy);
             a.set("layout", layout);
         }
         Op::Call { number, results: _, workspace } => {
@@ -502,7 +497,7 @@ impl<'a> Attributes<'a> {
                     RegionKind::Segment
                 } else {
                     RegionKind::Island {
-                        strategy: self.required("strategy", word_or_string)?,
+                        strategy: self.word("strategy", &Strategy::ALL, |s| s.name())?,
                         layout: self.word("layout", &LayoutKind::NAMED, |k| k.name())?,
                     }
                 };
@@ -575,15 +570,4 @@ fn mask(c: &mut Cursor<'_>) -> Result<Mask, Fault> {
         .map_err(|_| Fault::new(c.pos..c.pos + text.len(), format!("expected {wanted}"), "found this"))?;
     c.pos += text.len();
     Ok(mask)
-}
-
-fn word_or_string(c: &mut Cursor<'_>) -> Result<String, Fault> {
-    c.spaces();
-    if c.peek() == Some(b'"') {
-        return c.string("a word").map(|s| s.into_owned());
-    }
-    match c.word() {
-        "" => Err(c.expected("a word, or a string in quotes")),
-        word => Ok(word.to_owned()),
-    }
 }

@@ -1,7 +1,8 @@
 //! What a schedule costs on a device: when each step runs, how long all of it takes, and the least that any schedule of
 //! the same work could take.
 //!
-//! In: a [`Schedule`] and a [`Device`], and nothing else. Out: an [`Estimate`]; a [`Timeline`] for pictures.
+//! In: a [`Schedule`](super::Schedule) and a [`Device`](crate::device::Device), and nothing else. Out: an [`Estimate`]; a
+//! [`Timeline`] for pictures.
 //!
 //! The model: `work` says how long a step takes alone; `simulate` runs all ranks, with a rank's kernels slowed while its
 //! transfers are under way; `bound` is the lower bound. It never exceeds the

@@ -1,4 +1,4 @@
-//! text: the form of a [`Schedule`] that people read and files hold.
+//! text: the form of a [`Schedule`](super::Schedule) that people read and files hold.
 //!
 //! In: a schedule, or text. Out: text, or schedules with an error that shows the line and a caret.
 //!

@@ -3,7 +3,7 @@
 use super::chars::bare;
 use super::cursor::{Parsed, Parser, render};
 use super::error::ParseScheduleError;
-use crate::ir::{AttentionSizes, DType, EmptyRow};
+use crate::ir::{AttentionSizes, DType, EmptyRow, Strategy};
 use crate::layout::{Layout, LayoutKind, Progression};
 use crate::mask::{Mask, Tile};
 use crate::schedule::{
@@ -35,7 +35,7 @@ impl Parser<'_> {
     fn schedule(&mut self) -> Parsed<Schedule> {
         self.word("schedule")?;
         let name = self.quoted()?;
-        let strategy = self.name("a strategy")?;
+        let strategy = self.named(&format!("one of {}", Strategy::names()), Strategy::from_name)?;
         let slots = if self.eat_word("slots") { self.number()? } else { SLOTS };
         self.sign("{")?;
         self.space();

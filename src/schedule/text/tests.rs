@@ -131,7 +131,7 @@ fn schedule() -> impl Strategy<Value = Schedule> {
             leaves,
         },
     );
-    let strategy = prop_oneof![1 => Just("ring".to_owned()), 2 => name()];
+    let strategy = select(crate::ir::Strategy::ALL.to_vec());
     let slots = prop_oneof![1 => Just(SLOTS), 1 => number()];
     (name(), strategy, slots, attention, layout(), layout(), vec(program(), 0..4)).prop_map(
         |(name, strategy, slots, attention, q_layout, kv_layout, ranks)| Schedule {
@@ -224,6 +224,7 @@ fn errors() {
         ("\"s\"", "\"s"),
         ("\"s\"", "\"a\\qb\""),
         ("\"s\"", "\"\u{202e}\""),
+        ("\"s\" ring", "\"s\" torus"),
         ("k f32[1,1,2,1]", "k f32[1,1,2,7]"),
         ("v f32[1,1,2,1]", "v f16[1,1,2,1]"),
         ("q f32[1,1,2,1]", "q f32[1,2,1]"),

@@ -1,16 +1,18 @@
-//! The strategies.
+//! The strategies: a word that texts, options and reports share. What each means is the work of [`ring`](crate::ring).
+
+use std::fmt;
 
 /// How keys and queries meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Strategy {
     /// Keys and values travel round the ring, one hop a step, to the next rank.
     Ring,
-    /// The same to the rank before: under a causal zigzag the ranks that need the second half of a rank's keys come first, so
-    /// that only three quarters travel, whatever the number of ranks.
+    /// Keys and values travel to the rank before: under a causal zigzag the ranks that need the second half of a rank's keys
+    /// come first, so that only three quarters travel, whatever the number of ranks.
     RingReverse,
     /// Every rank gets all keys and values at once.
     AllGather,
-    /// The same in stages: the keys of one are computed on while the next arrives.
+    /// Every rank gets all keys and values in stages: the keys of one are computed on while the next arrives.
     AllGatherStaged,
 }
 
@@ -32,5 +34,21 @@ impl Strategy {
     /// The strategy of that name, if there is one.
     pub fn from_name(name: &str) -> Option<Strategy> {
         Strategy::ALL.into_iter().find(|s| s.name() == name)
+    }
+
+    /// The names of all, in order, as a message lists them.
+    pub fn names() -> String {
+        Strategy::ALL.map(Strategy::name).join(", ")
+    }
+
+    /// Whether hops go round a ring.
+    pub fn is_ring(self) -> bool {
+        matches!(self, Strategy::Ring | Strategy::RingReverse)
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
