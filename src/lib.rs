@@ -10,6 +10,7 @@ pub mod dump;
 pub mod eval;
 pub mod exec;
 pub mod find;
+pub mod host;
 pub mod import;
 pub mod ir;
 pub mod layout;

@@ -86,7 +86,7 @@ fn program_as_dot() {
     let islands = program
         .islands
         .keys()
-        .map(|&op| (op, ("ring".to_owned(), Arc::new(island(&program, op, Strategy::Ring, 0).unwrap()))));
+        .map(|&op| (op, (Strategy::Ring, Arc::new(island(&program, op, Strategy::Ring, 0).unwrap()))));
     snapshot("program-p2-rank0.dot", &dot(&rank_graph(&program, 0, &islands.collect()).unwrap()));
 }
 

@@ -5,11 +5,12 @@
 use annulus::eval::compare::compare;
 use annulus::eval::{Precision, apply};
 use annulus::exec::cpu::run_island;
+use annulus::host::{CallKind, HandBack};
 use annulus::import::case;
 use annulus::ir::text::{Form, parse, print};
 use annulus::ir::{Data, Op, Tensor, ValueId};
 use annulus::layout::LayoutKind;
-use annulus::shard::{CallKind, HandBack, Placement, Sharding};
+use annulus::shard::{Placement, Sharding};
 use annulus::{Compiled, Options, compile};
 use std::collections::HashMap;
 use std::path::Path;

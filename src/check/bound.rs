@@ -6,10 +6,11 @@
 //! | `ring`, `ring-reverse` | own keys and values, receive slots as large as the largest share, o, m and l of its rows |
 //! | `all-gather`, `all-gather-staged` | own keys and values, those of all ranks, o, m and l of its rows |
 //!
-//! A strategy of another name has no bound, and is refused.
+//! The text of a schedule names no other strategy.
 
-use super::form::{carry_bytes, kv_bytes};
+use super::bytes::{carry_bytes, kv_bytes};
 use super::log::Log;
+use crate::ir::Strategy;
 use crate::layout::Progression;
 use crate::schedule::Schedule;
 
@@ -26,13 +27,13 @@ pub(super) fn memory(schedule: &Schedule, log: &mut Log<'_>) {
         .map(|own| kv_bytes(a, rows(own)).unwrap_or(usize::MAX) as u128)
         .collect();
     let share = keys.iter().copied().max().unwrap_or(0);
-    let others = match schedule.strategy.as_str() {
+    let (others, what) = match schedule.strategy {
         // One share is computed on and sent on while the next arrives, in as many slots as the schedule says.
-        "ring" | "ring-reverse" => (schedule.slots as u128).saturating_mul(share),
-        "all-gather" | "all-gather-staged" => keys.iter().fold(0u128, |sum, k| sum.saturating_add(*k)),
-        other => {
-            let message = || format!("nothing is known of what the strategy {other:?} needs");
-            return log.fail_at(0, 0, "strategy".to_owned(), message);
+        Strategy::Ring | Strategy::RingReverse => {
+            ((schedule.slots as u128).saturating_mul(share), format!("{} receive slots", schedule.slots))
+        }
+        Strategy::AllGather | Strategy::AllGatherStaged => {
+            (keys.iter().fold(0u128, |sum, k| sum.saturating_add(*k)), "those of all ranks".to_owned())
         }
     };
     for (r, program) in schedule.ranks.iter().enumerate() {
@@ -45,10 +46,6 @@ pub(super) fn memory(schedule: &Schedule, log: &mut Log<'_>) {
             continue;
         }
         log.fail_at(r, 0, "arena".to_owned(), || {
-            let what = match schedule.strategy.as_str() {
-                "ring" | "ring-reverse" => format!("{} receive slots", schedule.slots),
-                _ => "those of all ranks".to_owned(),
-            };
             format!(
                 "it has {} bytes; the {} strategy needs {most} at most: {} for its keys and values, {others} for {what}, \
                  {carry} for partial results, the rest to align slots",

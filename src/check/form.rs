@@ -1,5 +1,6 @@
 //! form: every number of a schedule is in range, so that the other checks may use it.
 
+use super::bytes::{carry_bytes, kv_bytes};
 use super::log::{Log, rows_name};
 use super::rows::{Owned, Run, sweep};
 use crate::ir::DType;
@@ -302,18 +303,4 @@ impl Rank<'_, '_, '_> {
             None => format!("{} take more bytes than can be counted", what()),
         });
     }
-}
-
-/// Bytes of packed keys and values: K and V, all key heads.
-pub(super) fn kv_bytes(a: &AttentionFacts, rows: usize) -> Option<usize> {
-    let s = &a.sizes;
-    let per_row = s.head_dim.checked_add(s.v_head_dim)?.checked_mul(a.dtype.bytes())?;
-    s.batch.checked_mul(s.kv_heads)?.checked_mul(rows)?.checked_mul(per_row)
-}
-
-/// Bytes of a carry: o, m and l, all query heads.
-pub(super) fn carry_bytes(a: &AttentionFacts, rows: usize) -> Option<usize> {
-    let s = &a.sizes;
-    let per_row = s.v_head_dim.checked_add(2)?.checked_mul(a.acc.bytes())?;
-    s.batch.checked_mul(s.q_heads)?.checked_mul(rows)?.checked_mul(per_row)
 }

@@ -1,7 +1,7 @@
 //! What one check found.
 
+use super::report::{Failure, MOST_FAILURES, Passed, Report};
 use super::rows::Run;
-use super::{Failure, MOST_FAILURES, Passed, Report};
 use crate::layout::Progression;
 use crate::schedule::{Schedule, StepOp};
 use rayon::prelude::*;

@@ -1,6 +1,6 @@
 //! A graph as DOT: a box an operation, an arrow a use. Regions of a rank's program are clusters.
 
-use super::is_unsafe;
+use super::escape::is_unsafe;
 use crate::ir::narrow::{bf16_from_f64, f16_from_f64};
 use crate::ir::{Collective, Constant, Data, Graph, Op, OpId, ValueId};
 use crate::layout::Progression;

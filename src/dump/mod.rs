@@ -4,18 +4,15 @@
 //! text is escaped. A schedule that cannot run is drawn as far as it gets, and the picture says so.
 
 mod dot;
+mod escape;
 mod perfetto;
 pub mod program;
 pub mod report;
 pub mod stages;
 pub mod support;
 mod svg;
+mod words;
 
 pub use dot::dot;
 pub use perfetto::perfetto;
 pub use svg::timeline_svg;
-
-/// Whether a character is shown rather than passed on: it would break the text, or reorder it for the eye.
-fn is_unsafe(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fffe}' | '\u{ffff}')
-}

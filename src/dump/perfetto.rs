@@ -7,7 +7,7 @@
 //! times are whole ns here. Process 0 is the kernel's to it, and threads are told apart by their number alone: ranks count from
 //! 1, and no two threads have one number.
 
-use super::svg::words::{Owners, kv_rows, rows_of};
+use super::words::{Owners, kv_rows, rows_of};
 use crate::device::Device;
 use crate::layout::Progression;
 use crate::mask::Tile;
@@ -63,7 +63,8 @@ pub fn perfetto(schedule: &Schedule, device: &Device) -> String {
     }
     // One event a line, so that a text diff is readable.
     let lines: Vec<String> = events.iter().map(Value::to_string).collect();
-    let about = json!({"schedule": schedule.name, "strategy": schedule.strategy, "device": device.name});
+    let about =
+        json!({"schedule": schedule.name, "strategy": schedule.strategy.name(), "device": device.name});
     format!(
         "{{\"displayTimeUnit\": \"ns\", \"otherData\": {about}, \"traceEvents\": [\n{}\n]}}\n",
         lines.join(",\n")

@@ -212,7 +212,7 @@ pub fn report(compiled: &Compiled) -> Report {
             strategy: i.strategy.name(),
             layout: i.schedule.q_layout.kind.name(),
             kv_layout: i.schedule.kv_layout.kind.name(),
-            slots: i.schedule.is_ring().then_some(i.schedule.slots),
+            slots: i.schedule.strategy.is_ring().then_some(i.schedule.slots),
             bytes_sent: i.schedule.ranks.iter().map(|r| r.bytes_sent()).collect(),
             messages: i.schedule.ranks.iter().map(|r| r.messages()).collect(),
             figures: figures(&i.estimate),

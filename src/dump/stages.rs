@@ -75,9 +75,9 @@ impl Request {
                 ("ranks", _) => request.options.ranks = number()?,
                 ("rank", _) => request.rank = number()?,
                 ("strategy", _) => {
-                    let names = Strategy::ALL.map(Strategy::name).join(", ");
                     let strategy = Strategy::from_name(value);
-                    request.options.strategy = Some(strategy.ok_or_else(|| bad(&format!("auto, {names}")))?);
+                    request.options.strategy =
+                        Some(strategy.ok_or_else(|| bad(&format!("auto, {}", Strategy::names())))?);
                 }
                 ("layout", _) => {
                     let names = LayoutKind::ALL.map(LayoutKind::name).join(", ");

@@ -7,9 +7,9 @@
 
 mod arrows;
 mod boxes;
-pub(super) mod words;
 
 use super::report::{figures, figures_line, time};
+use super::words::{Owners, escape, exchange_name, fit, kv_rows, peers, rows_of, short, width};
 use crate::device::Device;
 use crate::layout::Progression;
 use crate::mask::Tile;
@@ -17,7 +17,6 @@ use crate::schedule::cost::{Estimate, Flight, Span, Timeline, estimate, flights,
 use crate::schedule::{ExchangeKind, Schedule, Step, StepOp, Stream, Transfer};
 use boxes::{Bar, Class, Kind, Line};
 use std::fmt::Write;
-use words::{Owners, escape, exchange_name, fit, kv_rows, peers, rows_of, short, width};
 
 /// At most so many ranks are drawn,
 const RANKS: usize = 64;

@@ -14,6 +14,7 @@ pub mod infer;
 pub(crate) mod narrow;
 pub mod op;
 mod quote;
+pub mod strategy;
 pub mod tensor;
 pub mod text;
 pub mod topology;
@@ -29,6 +30,7 @@ pub use op::{
     Attention, AttentionSizes, Binary, Collective, Constant, Contract, EmptyRow, Op, Partial, Reduction,
     RegionKind, Unary, Windows,
 };
+pub use strategy::Strategy;
 pub use tensor::{Data, Tensor};
 pub use text::{Form, ParseError, parse, print};
 pub use topology::Topology;

@@ -1,7 +1,8 @@
 //! Which kernel computes a step, or why none does.
 
 use super::arch::Arch;
-use super::key::{Element, Fill, KernelKey, Operand};
+use super::element::Element;
+use super::key::{Fill, KernelKey, Operand};
 use super::params::FAR;
 use crate::ir::DType;
 use crate::mask::{self, Mask, Term, Tile};

@@ -1,6 +1,7 @@
 //! The kernels around `attn_partial`: merges of partials that arrive by themselves, packing, casts.
 
-use super::key::{Element, Operand};
+use super::element::Element;
+use super::key::Operand;
 use super::layout::{Layout, assertions, layout};
 use super::params::{Leaf, QPiece};
 use super::text::{CONTRACT, PTX, TYPES};

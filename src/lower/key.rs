@@ -1,6 +1,7 @@
 //! What a kernel is made from: integers and enums, nothing else.
 
 use super::arch::Arch;
+use super::element::Element;
 use super::tile::{
     HopperTiling, LONG, LONG_FROM, PortableTiling, head_class, hopper_tiling, portable_tiling,
 };
@@ -44,17 +45,6 @@ pub enum Tiling {
     Hopper(HopperTiling),
     /// For sm_80 and later.
     Portable(PortableTiling),
-}
-
-/// Element type of a kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Element {
-    /// IEEE half.
-    F16,
-    /// bfloat16.
-    Bf16,
-    /// IEEE single.
-    F32,
 }
 
 /// A tensor beyond q, k and v.
@@ -120,16 +110,6 @@ impl fmt::Display for KernelKey {
             operand("sinks", self.sinks),
         ];
         parts.iter().filter(|p| !p.is_empty()).try_for_each(|part| write!(f, ", {part}"))
-    }
-}
-
-impl Element {
-    /// Size in bytes.
-    pub fn bytes(self) -> usize {
-        match self {
-            Element::F16 | Element::Bf16 => 2,
-            Element::F32 => 4,
-        }
     }
 }
 

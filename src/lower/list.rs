@@ -4,7 +4,8 @@
 //! covers most pairs, the first of equals (the idea of Cohen and others, The AETG system, 1997).
 
 use super::arch::Arch;
-use super::key::{Element, Fill, KernelKey, Operand};
+use super::element::Element;
+use super::key::{Fill, KernelKey, Operand};
 use super::tile::{F32_HEADS, HOPPER_HEADS, PORTABLE_HEADS};
 
 /// The listed kernels of an architecture.

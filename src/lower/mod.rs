@@ -6,6 +6,7 @@
 
 mod arch;
 mod choose;
+mod element;
 mod helper;
 mod key;
 mod layout;
@@ -16,8 +17,9 @@ mod tile;
 
 pub use arch::Arch;
 pub use choose::{Launch, Refusal, Sight, kernel, sight};
+pub use element::Element;
 pub use helper::{Copy as PackCopy, Finish, Helper, MAX_COPIES, Merge, Pack};
-pub use key::{Element, Fill, KernelKey, Operand, Tiling};
+pub use key::{Fill, KernelKey, Operand, Tiling};
 pub use list::listed;
 pub use params::{FAR, KvPiece, Leaf, MAX_PIECES, Params, QPiece, Rows};
 pub use text::{CONTRACT, PTX, PTX_HOPPER, TYPES, body, options, prelude, text};

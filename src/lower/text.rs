@@ -3,7 +3,8 @@
 //! The parts are handed out one by one, so that a test can put a C++ twin in the place of the instructions.
 
 use super::arch::Arch;
-use super::key::{Element, Fill, KernelKey, Operand, Tiling};
+use super::element::Element;
+use super::key::{Fill, KernelKey, Operand, Tiling};
 use super::params::layout_checks;
 use std::fmt::Write;
 

@@ -4,7 +4,7 @@
 //! and change nothing.
 
 use super::arch::Arch;
-use super::key::Element;
+use super::element::Element;
 
 /// Elements of 16 bits in a row of the copy engine's widest swizzle: 128 bytes. Hopper kernels take heads in such panels.
 pub const PANEL: usize = 64;

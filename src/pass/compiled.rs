@@ -5,6 +5,7 @@ use super::verified::verified;
 use crate::check::{Report, check};
 use crate::device::Device;
 use crate::find::{Bound, FoundAttention, Miss};
+use crate::host;
 use crate::ir::{Graph, OpId};
 use crate::ring::{self, Strategy};
 use crate::schedule::Schedule;
@@ -80,10 +81,10 @@ impl Compiled {
     ///
     /// # Panics
     /// If there is no such rank.
-    pub fn hand_back(&self, rank: usize) -> Result<shard::HandBack, Error> {
+    pub fn hand_back(&self, rank: usize) -> Result<host::HandBack, Error> {
         let arena = |s: &Schedule| s.ranks[rank].arena_bytes;
         let workspace = self.schedules().into_iter().map(|(op, s)| (op, arena(&s))).collect();
-        let back = shard::hand_back(&self.program, rank, &workspace)?;
+        let back = host::hand_back(&self.program, rank, &workspace)?;
         verified(&back.graph, "hand back")?;
         Ok(back)
     }
@@ -99,7 +100,7 @@ impl Compiled {
                 let plan = ring::Plan::new(&self.program, op, island.strategy)?;
                 let graph = plan.island(rank)?;
                 verified(&graph, "ring")?;
-                graphs.insert(op, (island.strategy.name().to_owned(), Arc::new(graph)));
+                graphs.insert(op, (island.strategy, Arc::new(graph)));
             }
         }
         let graph = shard::rank_graph(&self.program, rank, &graphs)?;

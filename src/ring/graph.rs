@@ -1,17 +1,40 @@
 //! Writes the island graph of one rank.
 
+use super::error::RingError;
 use super::outline::{Act, Outline, Source};
+use super::plan::Plan;
 use super::site::Site;
-use super::{Plan, RingError, Strategy};
 use crate::ir::infer::{infer, union};
-use crate::ir::{Attention, Collective, Graph, Op, OpId, Partial, Type, Value, ValueId};
+use crate::ir::{Attention, Collective, Graph, Op, OpId, Partial, Strategy, Type, Value, ValueId};
 use crate::layout::{Progression, row_count};
 use crate::mask::Tile;
+use crate::shard::Program;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// The island graph of `rank` for the attention `op` of the program.
+///
+/// # Errors
+/// If the ring cannot compute this attention.
+pub fn island(program: &Program, op: OpId, strategy: Strategy, rank: usize) -> Result<Graph, RingError> {
+    Plan::new(program, op, strategy)?.island(rank)
+}
+
+impl Plan<'_> {
+    /// The island graph of a rank.
+    ///
+    /// # Errors
+    /// If there is no such rank.
+    pub fn island(&self, rank: usize) -> Result<Graph, RingError> {
+        if rank >= self.site.ranks() {
+            return Err(self.site.refuse(format!("there is no rank {rank} of {}", self.site.ranks())));
+        }
+        graph(self, rank)
+    }
+}
+
 /// The island graph of `rank`.
-pub(super) fn graph(plan: &Plan<'_>, rank: usize) -> Result<Graph, RingError> {
+fn graph(plan: &Plan<'_>, rank: usize) -> Result<Graph, RingError> {
     let outline = plan.outline(rank);
     let mut b = Builder::new(&plan.site, rank);
     for (i, act) in outline.acts.iter().enumerate() {

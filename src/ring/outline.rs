@@ -3,8 +3,9 @@
 //! In: a plan and a rank. Out: an [`Outline`]. Which partial results a rank computes on the keys that it holds at each stage is
 //! decided here, by asking the mask of every pair of pieces.
 
+use super::plan::Plan;
 use super::route::Route;
-use super::{Plan, Strategy};
+use crate::ir::Strategy;
 use crate::layout::Progression;
 use crate::mask::Tile;
 use std::ops::Range;
@@ -98,20 +99,22 @@ impl Outline {
         &self.queries[queries.from..queries.to]
     }
 
-    /// The acts of a rank.
-    pub(super) fn of(plan: &Plan<'_>, rank: usize) -> Outline {
-        let mut w = Writer { plan, rank, out: Outline::default() };
-        match plan.strategy {
-            Strategy::Ring | Strategy::RingReverse => w.ring(&plan.route),
-            Strategy::AllGather | Strategy::AllGatherStaged => w.all_gather(),
-        }
-        w.out
-    }
-
     fn add_rows<'p>(&mut self, rows: impl IntoIterator<Item = &'p Progression>) -> Rows {
         let from = self.rows.len();
         self.rows.extend(rows);
         Rows { from, to: self.rows.len() }
+    }
+}
+
+impl Plan<'_> {
+    /// What a rank does, in order.
+    pub(crate) fn outline(&self, rank: usize) -> Outline {
+        let mut w = Writer { plan: self, rank, out: Outline::default() };
+        match self.strategy {
+            Strategy::Ring | Strategy::RingReverse => w.ring(&self.route),
+            Strategy::AllGather | Strategy::AllGatherStaged => w.all_gather(),
+        }
+        w.out
     }
 }
 

@@ -1,6 +1,6 @@
 //! The site of an island: what the program says about one attention, checked once.
 
-use super::RingError;
+use super::error::RingError;
 use crate::ir::infer::attention_sizes;
 use crate::ir::{Attention, AttentionSizes, DType, MAX_ELEMENTS, Op, OpId, Type};
 use crate::layout::Layout;

@@ -5,10 +5,13 @@
 //! the first partial of a row starts afresh, each other goes on from the carry, and the last one writes the output.
 
 use super::slots::{Name, Slots, views};
-use super::types::*;
+use super::types::{
+    AttentionFacts, ExchangeKind, KvPiece, QPiece, RankProgram, Step, StepOp, Stream, Transfer, View,
+};
+use crate::ir::Strategy;
 use crate::layout::Progression;
+use crate::ring::Plan;
 use crate::ring::outline::{Act, Outline, Queries, Source};
-use crate::ring::{Plan, Strategy};
 use std::ops::Range;
 
 /// The program of `rank`.

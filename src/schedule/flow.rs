@@ -2,7 +2,7 @@
 //!
 //! In: the program of a rank, its steps in order of issue. Out: a [`Flow`]. It follows bytes of the arena, not slots or rows.
 
-use super::types::*;
+use super::types::{RankProgram, StepOp, View};
 use std::collections::BTreeMap;
 use std::ops::Range;
 

@@ -1,8 +1,11 @@
 //! The Schedule as plain data: the program of all ranks for one island.
 
-use crate::ir::{AttentionSizes, DType, EmptyRow};
+use crate::ir::{AttentionSizes, DType, EmptyRow, Strategy};
 use crate::layout::{Layout, Progression};
 use crate::mask::{Mask, Tile};
+
+/// Receive slots of a ring where nobody says otherwise: one is computed on and sent on while the next arrives.
+pub const SLOTS: usize = 2;
 
 /// The program of all ranks for one attention, with the attention and the ownership of rows that it claims to compute.
 /// Whatever runs, proves, draws or estimates reads this type and nothing else.
@@ -10,9 +13,9 @@ use crate::mask::{Mask, Tile};
 pub struct Schedule {
     /// Name of the island.
     pub name: String,
-    /// `ring`, `all-gather`.
-    pub strategy: String,
-    /// How many receive slots each rank of a ring has; [`super::SLOTS`] where no hop goes round.
+    /// How keys and queries meet.
+    pub strategy: Strategy,
+    /// How many receive slots each rank of a ring has; [`SLOTS`] where no hop goes round.
     pub slots: usize,
     /// What is computed.
     pub attention: AttentionFacts,
@@ -221,13 +224,6 @@ pub struct QPiece {
     /// o (B, Hq, rows, Dv), then m (B, Hq, rows), then l (B, Hq, rows), in the accumulation type. `None` if the step
     /// neither reads nor writes a carry.
     pub carry: Option<View>,
-}
-
-impl Schedule {
-    /// Whether hops go round a ring.
-    pub fn is_ring(&self) -> bool {
-        matches!(self.strategy.as_str(), "ring" | "ring-reverse")
-    }
 }
 
 impl AttentionFacts {

@@ -4,59 +4,10 @@
 //! operands; the other direction is looked up in it, so that the two cannot disagree. An operation that has no map for a
 //! factor *mixes rows*: no rank can compute its rows of the result from its rows of the operands.
 
+pub use super::factor::Factor;
+
+use super::factor::product;
 use crate::ir::{Op, Type, Windows};
-use crate::shard::Sharding;
-
-/// A sequence within a shape: `axis` is (outer, length, inner), row-major, and `length` counts the rows of the sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Factor {
-    /// The axis.
-    pub axis: usize,
-    /// Extent outside the rows.
-    pub outer: usize,
-    /// Number of rows.
-    pub length: usize,
-    /// Extent inside the rows.
-    pub inner: usize,
-}
-
-impl Factor {
-    /// A whole axis of `length` rows.
-    pub fn axis(axis: usize, length: usize) -> Factor {
-        Factor { axis, outer: 1, length, inner: 1 }
-    }
-
-    /// The factor that a sharding states, of a sequence of `length` rows.
-    pub fn of(sharding: &Sharding, length: usize) -> Factor {
-        Factor { axis: sharding.axis, outer: sharding.outer, length, inner: sharding.inner }
-    }
-
-    /// Extent of the axis where `rows` rows of the sequence are held.
-    pub fn extent(&self, rows: usize) -> usize {
-        self.outer.saturating_mul(rows).saturating_mul(self.inner)
-    }
-
-    /// `shape` where only `rows` rows of the sequence are held.
-    pub fn local(&self, shape: &[usize], rows: usize) -> Vec<usize> {
-        let mut shape = shape.to_vec();
-        if let Some(e) = shape.get_mut(self.axis) {
-            *e = self.extent(rows);
-        }
-        shape
-    }
-
-    fn at(self, axis: usize) -> Factor {
-        Factor { axis, ..self }
-    }
-
-    /// Elements before and after the rows in the flat order, over all axes; `None` where one of them is 0, for then
-    /// nothing tells the rows apart.
-    fn around(&self, shape: &[usize]) -> Option<(usize, usize)> {
-        let before = product(&shape[..self.axis])?.checked_mul(self.outer)?;
-        let after = product(&shape[self.axis + 1..])?.checked_mul(self.inner)?;
-        (before > 0 && after > 0).then_some((before, after))
-    }
-}
 
 /// Which factor of each operand `op` needs for the rows `f` of its results: `None` for an operand that it needs whole.
 /// `held` tells which factor each operand is known to carry; it decides only where a reshape leaves a choice.
@@ -92,20 +43,19 @@ pub fn operands(
             }
         }
         // A kernel belongs to one channel of the result; in groups, which channels of x it reads depends on that one.
-        Op::Conv { groups, .. } if a == 1 => match groups {
-            1 => vec![None, same(0)],
-            _ => return Err("its groups split the rows".into()),
-        },
+        Op::Conv { groups, .. } if a == 1 => {
+            refuse(*groups != 1, "its groups split the rows")?;
+            vec![None, same(0)]
+        }
         Op::Conv { windows, .. } => {
-            if a > 1 && !is_pointwise(windows, &x[1].shape[2..], a - 2) {
-                return Err("its windows lie over the rows".into());
-            }
+            refuse(
+                a > 1 && !is_pointwise(windows, &x[1].shape[2..], a - 2),
+                "its windows lie over the rows",
+            )?;
             vec![Some(f), None]
         }
         Op::Pool { kernel, windows, .. } => {
-            if a > 1 && !is_pointwise(windows, kernel, a - 2) {
-                return Err("its windows lie over the rows".into());
-            }
+            refuse(a > 1 && !is_pointwise(windows, kernel, a - 2), "its windows lie over the rows")?;
             vec![Some(f)]
         }
         Op::Softmax { axis } | Op::CumSum { axis, .. } | Op::TopK { axis, .. } => {
@@ -118,54 +68,26 @@ pub fn operands(
         Op::Permute(perm) => vec![same(perm[a])],
         Op::Slice { axis, start, len, step } => {
             let all = *start == 0 && *step == 1 && *len == x[0].shape[*axis];
-            if *axis == a && !all {
-                return Err("it slices along the rows".into());
-            }
+            refuse(*axis == a && !all, "it slices along the rows")?;
             vec![Some(f)]
         }
         Op::Concat { axis } => {
-            if *axis == a && x.len() != 1 {
-                return Err("it joins along the rows".into());
-            }
+            refuse(*axis == a && x.len() != 1, "it joins along the rows")?;
             vec![Some(f); x.len()]
         }
         Op::Pad { low, high } => {
-            if low[a] != 0 || high[a] != 0 {
-                return Err("it pads along the rows".into());
-            }
+            refuse(low[a] != 0 || high[a] != 0, "it pads along the rows")?;
             vec![Some(f), None]
         }
-        Op::Gather { axis } => {
-            let picked = x[1].rank();
-            if a < *axis {
-                vec![same(a), None]
-            } else if a < axis + picked {
-                vec![None, same(a - axis)]
-            } else {
-                vec![same(a - picked + 1), None]
-            }
-        }
-        Op::GatherNd { batch } => {
-            let tuples = x[1].rank() - 1;
-            if a < *batch {
-                vec![same(a), same(a)]
-            } else if a < tuples {
-                vec![None, same(a)]
-            } else {
-                vec![same(a - tuples + batch + depth(x[1])), None]
-            }
-        }
+        Op::Gather { axis } => gathered(f, *axis, x[1].rank()),
+        Op::GatherNd { batch } => gathered_by_tuples(f, *batch, x[1]),
         Op::ScatterNd { .. } => {
             let d = depth(x[1]);
-            if a < d {
-                return Err("its indices name rows".into());
-            }
+            refuse(a < d, "its indices name rows")?;
             vec![same(a), None, same(x[1].rank() - 1 + a - d)]
         }
         Op::Attention(_) => {
-            if a != 0 {
-                return Err("attention reads every row".into());
-            }
+            refuse(a != 0, "attention reads every row")?;
             let batch = |t: &&Type| (t.rank() == 4 && t.shape[0] == out.shape[0]).then_some(f);
             x.iter().map(batch).collect()
         }
@@ -199,6 +121,35 @@ pub fn result(op: &Op, slot: usize, f: Factor, x: &[&Type], out: &Type) -> Resul
         operands(op, f.at(*axis), x, out, &[]).is_ok_and(|maps| maps.get(slot) == Some(&Some(f)))
     };
     (0..out.rank()).find(leads_here).map(|axis| f.at(axis)).ok_or_else(|| mixes(op, slot))
+}
+
+/// Why an operation mixes the rows, if it does.
+fn refuse(mixes: bool, why: &str) -> Result<(), String> {
+    if mixes { Err(why.to_owned()) } else { Ok(()) }
+}
+
+/// A gather along `axis` by indices of so many axes: the data, then the indices.
+fn gathered(f: Factor, axis: usize, picked: usize) -> Vec<Option<Factor>> {
+    let a = f.axis;
+    if a < axis {
+        vec![Some(f), None]
+    } else if a < axis + picked {
+        vec![None, Some(f.at(a - axis))]
+    } else {
+        vec![Some(f.at(a - picked + 1)), None]
+    }
+}
+
+/// A gather by tuples of indices behind `batch` axes that both have: the data, then the indices.
+fn gathered_by_tuples(f: Factor, batch: usize, indices: &Type) -> Vec<Option<Factor>> {
+    let (a, tuples) = (f.axis, indices.rank() - 1);
+    if a < batch {
+        vec![Some(f), Some(f)]
+    } else if a < tuples {
+        vec![None, Some(f)]
+    } else {
+        vec![Some(f.at(a - tuples + batch + depth(indices))), None]
+    }
 }
 
 /// Whether each window along an axis is the element at its own place.
@@ -264,11 +215,6 @@ fn reshaped(f: Factor, from: &[usize], to: &[usize], prefer: Option<Factor>) -> 
         }
     }
     best.map(|(_, _, g)| g).ok_or_else(hidden)
-}
-
-/// `None` where it overflows: beside an extent of 0 the others of a verified shape may be anything.
-fn product(extents: &[usize]) -> Option<usize> {
-    extents.iter().try_fold(1usize, |n, &e| n.checked_mul(e))
 }
 
 fn depth(indices: &Type) -> usize {

@@ -1,6 +1,7 @@
 //! Work outside islands.
 
-use super::{Program, Segment, local_graph};
+use super::local::local_graph;
+use super::types::{Program, Segment};
 use crate::ir::flops::{attention_flops, graph_flops};
 use crate::ir::{Graph, OpId};
 use std::collections::BTreeSet;

@@ -6,10 +6,12 @@
 //! value that a split operation reads is split in the same way, or whole and sliced there; a value that a whole operation
 //! reads is whole, or gathered in an earlier segment. Segments alternate as seldom as the dependences allow.
 
-use super::axes::Factor;
+use super::error::ShardError;
+use super::factor::Factor;
+use super::options::{Handed, ShardOptions};
 use super::propagate::{Live, Sequence, Wish, Wishes, query_axis};
 use super::sequences::{Sequences, sequences};
-use super::{Handed, Island, Placement, Program, Segment, ShardError, ShardOptions, Sharding};
+use super::types::{Island, Placement, Program, Segment, Sharding};
 use crate::ir::{Graph, Op, ValueId};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -9,7 +9,8 @@
 //! asked for, for elsewhere it may be needed whole, and is cheap. A wish is never taken back; where two disagree the first
 //! stays.
 
-use super::axes::{self, Factor};
+use super::axes;
+use super::factor::Factor;
 use crate::ir::{Graph, Op, OpId, Type, ValueId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -3,13 +3,15 @@
 //! In: a [`Program`], a rank, and the island graphs that a later room made. Out: a graph whose inputs are the whole inputs of
 //! the model and whose outputs are what the rank holds of the model's outputs.
 
-use super::local::{RankOps, local_graph};
-use super::{Placement, Program, Segment, ShardError};
-use crate::ir::{Graph, Op, OpId, RegionKind, ValueId};
+use super::error::ShardError;
+use super::local::local_graph;
+use super::rank_ops::RankOps;
+use super::types::{Placement, Program, Segment};
+use crate::ir::{Graph, Op, OpId, RegionKind, Strategy, ValueId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The printed program of a rank; `islands` holds the name of the strategy and the island graph of each split attention.
+/// The printed program of a rank; `islands` holds the strategy and the island graph of each split attention.
 ///
 /// # Errors
 /// If an island's graph is missing, or its inputs and outputs are not what the program hands to it and takes from it.
@@ -19,7 +21,7 @@ use std::sync::Arc;
 pub fn rank_graph(
     program: &Program,
     rank: usize,
-    islands: &BTreeMap<OpId, (String, Arc<Graph>)>,
+    islands: &BTreeMap<OpId, (Strategy, Arc<Graph>)>,
 ) -> Result<Graph, ShardError> {
     let whole = &program.graph;
     let mut out = RankOps::new(program, 0, rank, Graph::new(format!("{}.rank{rank}", whole.name())));
@@ -61,7 +63,7 @@ pub fn rank_graph(
                         Placement::Sharded(s) => out.rows(v, s),
                     });
                 }
-                let kind = RegionKind::Island { strategy: strategy.clone(), layout };
+                let kind = RegionKind::Island { strategy: *strategy, layout };
                 let region = Op::Region(kind, graph.clone());
                 let op = add(&mut out.graph, region, &operands, name, whole.source(*id))?;
                 let results = whole.results(*id);

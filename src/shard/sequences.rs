@@ -3,9 +3,10 @@
 //! In: the attentions that are split and the kind of layout that is asked for. Out: the layouts, and which of them each
 //! sequence has. Where a kind depends on masks, those of all attentions of the sequence count.
 
-use super::axes::Factor;
+use super::error::ShardError;
+use super::factor::Factor;
+use super::options::{Handed, ShardOptions};
 use super::propagate::{Live, Sequence, Split, Wishes};
-use super::{Handed, ShardError, ShardOptions};
 use crate::ir::{Attention, Op, ValueId};
 use crate::layout::{Layout, LayoutKind};
 use crate::mask::{Fill, Mask, Term};

@@ -56,7 +56,7 @@ pub struct Island {
     pub operands: Vec<Placement>,
 }
 
-/// A graph and how it is split. Rank r's graph is made on demand by [`super::rank_graph`], never stored P times.
+/// A graph and how it is split. Rank r's graph is made on demand by [`super::rank_graph()`], never stored P times.
 #[derive(Clone, Debug)]
 pub struct Program {
     /// The graph with attention nodes, whole.

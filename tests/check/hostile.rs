@@ -7,15 +7,18 @@ use annulus::schedule::parse;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-/// No bound is lent to a strategy by another name.
+/// No bound is lent to a strategy by another name: a text that names one is no schedule.
 #[test]
 fn a_strategy_without_a_bound_is_refused() {
-    let mut schedule = example();
-    assert!(check(&schedule).failed.is_empty());
-    schedule.strategy = "foo".to_owned();
-    let report = check(&schedule);
-    let failed: Vec<_> = report.failed.iter().map(|f| (f.check, f.message.as_str())).collect();
-    assert_eq!(failed, [("memory", "nothing is known of what the strategy \"foo\" needs")]);
+    let text = example().to_string();
+    assert!(check(&parse(&text).unwrap()[0]).failed.is_empty());
+    let other = text.replacen(" ring ", " foo ", 1);
+    assert_ne!(other, text);
+    let error = parse(&other).unwrap_err().rendered;
+    assert!(
+        error.contains("want one of ring, ring-reverse, all-gather, all-gather-staged, found `foo`"),
+        "{error}"
+    );
 }
 
 proptest! {

@@ -4,6 +4,7 @@ use crate::edit::{
     at, before, each, each_op, group, key_views, keys, layouts, moved, pairs, queries, recorder, split,
     transfers,
 };
+use annulus::ir::Strategy;
 use annulus::mask::{Term, Tile};
 use annulus::schedule::{ExchangeKind, KvPiece, RankProgram, Schedule, Step, StepOp, Stream};
 
@@ -169,7 +170,7 @@ pub(crate) const KINDS: &[Kind] = &[
         name: "a message is short by a byte at both ends",
         checks: &["filled"],
         plant: |s| {
-            if s.strategy != "ring" {
+            if s.strategy != Strategy::Ring {
                 // An all-gather brings keys to ranks that mask all of them.
                 return vec![];
             }

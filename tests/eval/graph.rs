@@ -128,7 +128,7 @@ fn segments_are_evaluated_and_their_nesting_is_bounded() {
 #[test]
 fn what_needs_other_ranks_is_refused() {
     let ty = Type::new(DType::F32, [1, 1, 2, 4]);
-    let kind = RegionKind::Island { strategy: "ring".into(), layout: LayoutKind::Zigzag };
+    let kind = RegionKind::Island { strategy: Strategy::Ring, layout: LayoutKind::Zigzag };
     let mut inner = Graph::new("island");
     let x = inner.input("x", ty.clone());
     inner.output("x", x);

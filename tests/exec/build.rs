@@ -1,5 +1,6 @@
 //! Schedules by hand, so that the executor is tested without the rooms that make schedules.
 
+use annulus::ir::Strategy;
 use annulus::layout::{Layout, Progression};
 use annulus::mask::Tile;
 use annulus::schedule::*;
@@ -135,7 +136,7 @@ pub(crate) fn build(facts: &AttentionFacts, q_layout: &Layout, kv_layout: &Layou
     let programs = programs.collect();
     Schedule {
         name: "by hand".into(),
-        strategy: if way == Way::Ring { "ring" } else { "all-gather" }.into(),
+        strategy: if way == Way::Ring { Strategy::Ring } else { Strategy::AllGather },
         slots: SLOTS,
         attention: facts.clone(),
         q_layout: q_layout.clone(),

@@ -271,7 +271,10 @@ fn step(g: &Graph, made: &[ValueId], s: &Step, kind: usize) -> (Op, Vec<ValueId>
             let r = inner.add1(Op::Cast(DType::F32), &[a], &s.name, "").expect("a cast takes any type");
             inner.output("r", r);
             inner.output("b", b);
-            let island = RegionKind::Island { strategy: s.name.clone(), layout: LayoutKind::ALL[s.n[0] % 2] };
+            let island = RegionKind::Island {
+                strategy: annulus::ir::Strategy::ALL[s.n[1] % 4],
+                layout: LayoutKind::ALL[s.n[0] % 2],
+            };
             let kind = if kind == 45 { RegionKind::Segment } else { island };
             (Op::Region(kind, Arc::new(inner)), vec![x, y])
         }

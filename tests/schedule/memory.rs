@@ -78,10 +78,10 @@ proptest! {
             let schedule = case.schedule_with(way, slots);
             let failed = check(&schedule).failed;
             prop_assert!(failed.is_empty(), "{failed:?}\n{schedule}");
-            prop_assert_eq!(schedule.slots, if schedule.is_ring() { slots } else { SLOTS });
+            prop_assert_eq!(schedule.slots, if schedule.strategy.is_ring() { slots } else { SLOTS });
             let read = parse(&schedule.to_string()).unwrap().remove(0);
             prop_assert_eq!((read.slots, read.ranks), (schedule.slots, schedule.ranks.clone()));
-            for program in schedule.ranks.iter().filter(|_| schedule.is_ring()) {
+            for program in schedule.ranks.iter().filter(|_| schedule.strategy.is_ring()) {
                 let received = |s: &&Slot| s.name.strip_prefix("kv.").is_some_and(|n| n.parse::<usize>().is_ok());
                 let hops = program.steps.iter().filter(|s| match &s.op {
                     StepOp::Exchange { recvs, .. } => !recvs.is_empty(),

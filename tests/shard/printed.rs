@@ -13,7 +13,7 @@ use std::sync::Arc;
 fn printed(program: &Program, rank: usize) -> Graph {
     let islands = program.islands.keys().map(|&op| {
         let graph = island(program, op, Strategy::Ring, rank).unwrap();
-        (op, ("ring".to_owned(), Arc::new(graph)))
+        (op, (Strategy::Ring, Arc::new(graph)))
     });
     rank_graph(program, rank, &islands.collect()).unwrap()
 }
@@ -86,6 +86,6 @@ fn islands_that_do_not_fit_are_named() {
     let x = b.input("x", DType::F64, &[1, 1, 1, 1]);
     b.out("x", x);
     let other = Arc::new(b.g);
-    let islands = program.islands.keys().map(|&op| (op, ("ring".to_owned(), other.clone()))).collect();
+    let islands = program.islands.keys().map(|&op| (op, (Strategy::Ring, other.clone()))).collect();
     assert!(matches!(rank_graph(&program, 0, &islands), Err(ShardError::Island { .. })));
 }

@@ -1,6 +1,6 @@
 //! The boxes of a timeline: what each kind of them looks like, and how much of its label the picture has room for.
 
-use super::words::width;
+use crate::dump::words::width;
 use crate::schedule::Stream;
 
 /// What a box stands for.

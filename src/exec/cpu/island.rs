@@ -6,10 +6,11 @@
 
 use super::acc::{Acc, decode};
 use super::arena::{Arena, locate};
+use super::error::ExecError;
 use super::kernel::{Carry, Context, Keys, attn_partial, finish, join_sinks};
+use super::outcome::Traffic;
 use super::rows::run_of;
 use super::validate::{Message, op_name, step_name, validate};
-use super::{ExecError, Traffic};
 use crate::ir::{DType, Tensor};
 use crate::layout::row_count;
 use crate::mask::Tile;

@@ -1,8 +1,9 @@
 //! Walks the segments of a program: local graphs by `eval`, gathers, islands.
 
+use super::error::ExecError;
 use super::island::run_island_watched;
+use super::outcome::{Progress, Run, Traffic};
 use super::rows::{bytes, cut, join};
-use super::{ExecError, Progress, Run, Traffic};
 use crate::eval::{Precision, eval};
 use crate::ir::{Op, OpId, Tensor, ValueId};
 use crate::schedule::Schedule;

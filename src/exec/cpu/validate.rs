@@ -1,8 +1,8 @@
 //! What must be true of a schedule and its arguments before a byte is touched. Schedules are parsed from untrusted text:
 //! whatever the event loop relies on is checked here, so that it neither panics nor allocates without bound.
 
-use super::ExecError;
 use super::arena::locate;
+use super::error::ExecError;
 use super::rows::{last_row, run_of};
 use crate::ir::{DType, MAX_ELEMENTS, Tensor};
 use crate::layout::{Layout, Progression};

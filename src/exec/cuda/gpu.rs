@@ -2,13 +2,13 @@
 //!
 //! Everything runs on the one stream, so a buffer that is dropped is freed after the launches that use it.
 
-use super::{Code, CudaError, probe};
+use super::error::{CudaError, driver, foreign};
+use super::nvrtc::Code;
+use super::probe;
 use crate::exec::libraries::CUDA;
 use crate::lower::{Arch, KernelKey};
 use cudarc::driver::sys::{CUdevice_attribute, CUevent_flags, CUfunction_attribute};
-use cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError, result,
-};
+use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, result};
 use cudarc::nvrtc::Ptx;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -40,20 +40,6 @@ pub struct Kernel {
     pub(super) function: CudaFunction,
 }
 
-pub(super) fn driver<T>(what: &'static str, result: Result<T, DriverError>) -> Result<T, CudaError> {
-    result.map_err(|e| CudaError::Driver { what, message: e.to_string() })
-}
-
-/// The newest CUDA that the driver runs: 13000 is 13.0.
-pub(super) fn driver_version() -> Result<i32, CudaError> {
-    probe::driver()?;
-    let mut version = 0;
-    // SAFETY: the pointer is to an int that lives; the call needs no set-up.
-    let status = unsafe { cudarc::driver::sys::cuDriverGetVersion(&mut version) };
-    driver("asking for the version", status.result())?;
-    Ok(version)
-}
-
 /// The first with every function that is called here: of CUDA 12.8.
 const OLDEST_DRIVER: i32 = 12_080;
 
@@ -63,7 +49,7 @@ impl Gpu {
     /// # Errors
     /// There is no driver, or no such GPU.
     pub fn open(ordinal: usize) -> Result<Gpu, CudaError> {
-        let version = driver_version()?;
+        let version = probe::driver_version()?;
         if version < OLDEST_DRIVER {
             // cudarc panics where a function is missing.
             return Err(CudaError::Unavailable {
@@ -227,11 +213,6 @@ impl Gpu {
         driver("waiting for an event", end.synchronize())?;
         driver("reading an event", begin.elapsed_ms(&end))
     }
-}
-
-/// The streams of two GPUs, or of one that was opened twice, know no order.
-pub(super) fn foreign(what: &str) -> CudaError {
-    CudaError::Launch(format!("{what} belongs to another GPU"))
 }
 
 impl Buffer {

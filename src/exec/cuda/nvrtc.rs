@@ -1,6 +1,7 @@
 //! NVRTC: text to machine code, with the compiler's log, whatever comes of it.
 
-use super::{CudaError, gpu, probe};
+use super::error::CudaError;
+use super::probe;
 use crate::exec::cache::{self, Cache};
 use crate::lower::{self, Arch, Helper, KernelKey};
 use cudarc::nvrtc::sys;
@@ -116,7 +117,7 @@ pub fn code<S: Source>(source: &S, arch: Arch, cache: Option<&Cache>) -> Result<
     };
     let Some(cache) = cache else { return fresh() };
     let versions =
-        format!("{:?} {} {:?}", version()?, probe::nvrtc_file(), gpu::driver_version().unwrap_or(0));
+        format!("{:?} {} {:?}", version()?, probe::nvrtc_file(), probe::driver_version().unwrap_or(0));
     let parts = [env!("CARGO_PKG_VERSION"), &text, &options.join("\0"), arch.name(), &versions];
     let name = cache::key(&parts.map(str::as_bytes));
     if let Some(cubin) = cache.get(&name) {

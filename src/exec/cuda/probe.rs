@@ -3,7 +3,7 @@
 //! A library that was loaded by its absolute path satisfies a later search by name, so what lies where the loader does not look
 //! (the packages of Python) is found as well.
 
-use super::CudaError;
+use super::error::{self, CudaError};
 use crate::exec::libraries::{self, CUDA, NCCL, NVRTC, Wanted};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use std::error::Error;
@@ -17,6 +17,16 @@ type Loaded = Result<Library, CudaError>;
 pub(super) fn driver() -> Result<(), CudaError> {
     static LOADED: OnceLock<Loaded> = OnceLock::new();
     once(&LOADED, &CUDA, &["libcuda.so.1", "libcuda.so"]).map(|_| ())
+}
+
+/// The newest CUDA that the driver runs: 13000 is 13.0.
+pub(super) fn driver_version() -> Result<i32, CudaError> {
+    driver()?;
+    let mut version = 0;
+    // SAFETY: the pointer is to an int that lives; the call needs no set-up.
+    let status = unsafe { cudarc::driver::sys::cuDriverGetVersion(&mut version) };
+    error::driver("asking for the version", status.result())?;
+    Ok(version)
 }
 
 /// The compiler, with the library of its own that it opens at the first compilation.

@@ -4,6 +4,7 @@ use super::{
     Attention, Binary, Collective, Constant, Contract, EmptyRow, Partial, Reduction, Unary, Windows,
 };
 use crate::ir::dag::Dag;
+use crate::ir::strategy::Strategy;
 use crate::ir::types::{DType, Type};
 use crate::layout::{LayoutKind, Progression};
 use std::sync::Arc;
@@ -15,8 +16,8 @@ pub enum RegionKind {
     Segment,
     /// One attention, split over the ranks by `strategy`.
     Island {
-        /// Name of the strategy: `ring`, `all-gather`.
-        strategy: String,
+        /// How keys and queries meet.
+        strategy: Strategy,
         /// Layout of the query rows.
         layout: LayoutKind,
     },
@@ -211,7 +212,7 @@ pub enum Op {
         /// For each rank its rows.
         rows: Vec<Vec<Progression>>,
     },
-    /// What the host of a rank's graph asks annulus to do here, with the other ranks; see [`crate::shard::hand_back`].
+    /// What the host of a rank's graph asks annulus to do here, with the other ranks; see [`crate::host::hand_back`].
     Call {
         /// Its number in the graph, from 0; the same on every rank.
         number: usize,

@@ -1,8 +1,6 @@
 //! Prints the attributes of every operation, in the order in which [`op`](super::op) reads them.
 
-use super::cursor::Cursor;
-use crate::ir::quote::push_string;
-use crate::ir::{Attention, Collective, Op, RegionKind, Windows};
+use crate::ir::{Attention, Collective, Op, RegionKind, Strategy, Windows};
 use crate::layout::{LayoutKind, Progression};
 use crate::mask::Fill;
 use std::fmt::{Display, Write};
@@ -98,12 +96,8 @@ impl Braces<'_> {
         }
     }
 
-    fn island(&mut self, strategy: &str, layout: LayoutKind) {
-        let mut quoted = String::new();
-        push_string(&mut quoted, strategy);
-        let bare = &quoted[1..quoted.len() - 1];
-        let is_word = !bare.is_empty() && Cursor::new(bare).eat_word(bare);
-        self.set("strategy", if is_word { bare } else { &quoted });
+    fn island(&mut self, strategy: Strategy, layout: LayoutKind) {
+        self.set("strategy", strategy);
         self.set("layout", layout);
     }
 }
@@ -195,7 +189,7 @@ pub(super) fn push_attributes(out: &mut String, op: &Op) {
             a.flag("lse", *lse);
         }
         Op::Region(RegionKind::Segment, _) => {}
-        Op::Region(RegionKind::Island { strategy, layout }, _) => a.island(strategy, *layout),
+        Op::Region(RegionKind::Island { strategy, layout }, _) => a.island(*strategy, *layout),
         Op::Call { number, results: _, workspace } => {
             a.set("number", number);
             a.set("workspace", workspace);

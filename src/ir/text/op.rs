@@ -5,7 +5,7 @@ use super::cursor::Cursor;
 use super::fault::Fault;
 use crate::ir::{
     Attention, Binary, Collective, Contract, DType, EmptyRow, Graph, Op, Partial, Reduction, RegionKind,
-    Type, Unary, Windows,
+    Strategy, Type, Unary, Windows,
 };
 use crate::layout::LayoutKind;
 use crate::mask::{Mask, Tile};
@@ -142,7 +142,7 @@ impl<'a> Attributes<'a> {
             RegionKind::Segment
         } else {
             RegionKind::Island {
-                strategy: self.required("strategy", word_or_string)?,
+                strategy: self.word("strategy", &Strategy::ALL, |s| s.name())?,
                 layout: self.word("layout", &LayoutKind::NAMED, |k| k.name())?,
             }
         };
@@ -207,15 +207,4 @@ fn mask(c: &mut Cursor<'_>) -> Result<Mask, Fault> {
         .map_err(|_| Fault::new(c.pos..c.pos + text.len(), format!("expected {wanted}"), "found this"))?;
     c.pos += text.len();
     Ok(mask)
-}
-
-fn word_or_string(c: &mut Cursor<'_>) -> Result<String, Fault> {
-    c.spaces();
-    if c.peek() == Some(b'"') {
-        return c.string("a word").map(|s| s.into_owned());
-    }
-    match c.word() {
-        "" => Err(c.expected("a word, or a string in quotes")),
-        word => Ok(word.to_owned()),
-    }
 }

@@ -12,11 +12,11 @@
 //!
 //! The run serves only to order the steps: dependences that it does not keep are left out, which makes the bound lower.
 
-use super::Limiter;
+use super::figures::Limiter;
 use super::simulate::{Span, Timeline};
 use super::work::{Costs, message};
 use crate::schedule::flow::Flow;
-use crate::schedule::types::*;
+use crate::schedule::types::{RankProgram, Schedule, Step, StepOp, Transfer};
 use rayon::prelude::*;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;

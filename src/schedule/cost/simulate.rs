@@ -7,7 +7,7 @@
 //! transfers of a rank are under way its kernels are slowed.
 
 use super::work::{Cost, Costs, message};
-use crate::schedule::types::*;
+use crate::schedule::types::{RankProgram, Schedule, StepOp, Stream};
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 

@@ -12,7 +12,7 @@ use crate::ir::infer::attention_sizes;
 use crate::ir::{Attention, AttentionSizes, DType, Type};
 use crate::layout::{Layout, Progression};
 use crate::mask::{Fill, Mask, Tile};
-use crate::schedule::types::*;
+use crate::schedule::types::{AttentionFacts, KvPiece, QPiece, RankProgram, Schedule, StepOp, Transfer};
 use rayon::prelude::*;
 
 /// Of each progression of query rows at most so many tiles are looked at one by one.
@@ -83,8 +83,11 @@ impl Costs {
 /// Of very long pieces the model looks at a sample of tiles, which may have a little less work than all.
 const SURE: f64 = 0.99;
 
-/// See [`super::least`]. Tiles hold at least the pairs that the mask keeps, and the busiest rank has at least the mean.
-pub(super) fn least(attention: &Attention, operands: &[Type], [q, kv]: [&Layout; 2], device: &Device) -> f64 {
+/// What no schedule of an attention under these layouts (of its query rows and of its key rows) is below, in µs: the pairs that
+/// the mask keeps for the rank that has most of them, at the rate of the device. The operands' types are those of the attention.
+///
+/// Tiles hold at least the pairs that the mask keeps, and the busiest rank has at least the mean.
+pub(crate) fn least(attention: &Attention, operands: &[Type], [q, kv]: [&Layout; 2], device: &Device) -> f64 {
     let [q_type, k_type, v_type, ..] = operands else { return 0.0 };
     let Ok(sizes) = attention_sizes(q_type, k_type, v_type) else { return 0.0 };
     let pairs = |p: &Progression| attention.mask.area(p.start, p.start + p.len, kv.length) as f64;

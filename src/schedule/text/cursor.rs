@@ -1,6 +1,6 @@
 //! The words and numbers of a text, and what is said where it is wrong.
 
-use super::{bare, unsafe_to_show};
+use super::chars::{bare, unsafe_to_show};
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
 /// What is wrong, and where.

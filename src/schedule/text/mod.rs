@@ -1,4 +1,4 @@
-//! text: the form of a [`Schedule`] that people read and files hold.
+//! text: the form of a [`Schedule`](super::Schedule) that people read and files hold.
 //!
 //! In: a schedule, or text. Out: text, or schedules with an error that shows the line and a caret.
 //!
@@ -24,45 +24,16 @@
 //! message of two views; ranks of a layout are parted by `|`, and `-` owns nothing. `%7[0..4]` is the slot of number 7
 //! where a name would not say which.
 
+mod chars;
 mod cursor;
+mod error;
+mod line;
 mod parse;
 mod print;
 
+pub use error::ParseScheduleError;
+pub use line::line_of;
 pub use parse::parse;
-
-/// Where a step stands in a text that holds schedules: the number of its line, from 1, and the line. `nth` counts the schedules
-/// of the text from 0.
-pub fn line_of(text: &str, nth: usize, rank: usize, step: usize) -> Option<(usize, &str)> {
-    let mut lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
-    let mut seen = 0;
-    lines.find(|(_, line)| {
-        seen += usize::from(line.starts_with("schedule "));
-        seen > nth
-    })?;
-    let (rank, step) = (format!("rank {rank} "), format!("#{step} "));
-    lines.find(|(_, line)| line.starts_with(&rank))?;
-    lines.take_while(|(_, line)| *line != "}").find(|(_, line)| line.starts_with(&step))
-}
-
-/// Whether a name is written without quotes: letters, digits and `_.-`, beginning with a letter or `_`.
-fn bare(name: &str) -> bool {
-    let rest = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.chars().all(rest)
-        && name != "none"
-}
-
-/// Whether a character could change how the text around it is shown: controls, line ends, and the marks that are
-/// invisible or turn the direction of writing.
-fn unsafe_to_show(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}')
-        || ('\u{200b}'..='\u{200f}').contains(&c)
-        || ('\u{2028}'..='\u{202e}').contains(&c)
-        || ('\u{2060}'..='\u{206f}').contains(&c)
-        || ('\u{fff9}'..='\u{fffb}').contains(&c)
-        || ('\u{e0000}'..='\u{e007f}').contains(&c)
-}
 
 #[cfg(test)]
 mod tests;

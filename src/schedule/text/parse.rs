@@ -1,13 +1,14 @@
 //! Parses schedules: by hand, without recursion, and with memory in proportion to the text.
 
-use super::bare;
+use super::chars::bare;
 use super::cursor::{Parsed, Parser, render};
-use crate::ir::{AttentionSizes, DType, EmptyRow};
+use super::error::ParseScheduleError;
+use crate::ir::{AttentionSizes, DType, EmptyRow, Strategy};
 use crate::layout::{Layout, LayoutKind, Progression};
 use crate::mask::{Mask, Tile};
 use crate::schedule::{
-    AttentionFacts, ExchangeKind, KvPiece, Leaf, ParseScheduleError, QPiece, RankProgram, SLOTS, Schedule,
-    Slot, Step, StepOp, Stream, Transfer, View,
+    AttentionFacts, ExchangeKind, KvPiece, Leaf, QPiece, RankProgram, SLOTS, Schedule, Slot, Step, StepOp,
+    Stream, Transfer, View,
 };
 use std::collections::HashMap;
 
@@ -34,7 +35,7 @@ impl Parser<'_> {
     fn schedule(&mut self) -> Parsed<Schedule> {
         self.word("schedule")?;
         let name = self.quoted()?;
-        let strategy = self.name("a strategy")?;
+        let strategy = self.named(&format!("one of {}", Strategy::names()), Strategy::from_name)?;
         let slots = if self.eat_word("slots") { self.number()? } else { SLOTS };
         self.sign("{")?;
         self.space();

@@ -1,6 +1,6 @@
 //! Prints a schedule.
 
-use super::{bare, unsafe_to_show};
+use super::chars::{bare, unsafe_to_show};
 use crate::layout::{Layout, Progression};
 use crate::schedule::{
     AttentionFacts, KvPiece, RankProgram, SLOTS, Schedule, Slot, Step, StepOp, Stream, Transfer, View,
@@ -13,8 +13,8 @@ const WIDE: usize = 100;
 
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "schedule {} {}", quoted(&self.name), name(&self.strategy))?;
-        if self.is_ring() || self.slots != SLOTS {
+        write!(f, "schedule {} {}", quoted(&self.name), self.strategy)?;
+        if self.strategy.is_ring() || self.slots != SLOTS {
             write!(f, " slots {}", self.slots)?;
         }
         f.write_str(" {\n")?;

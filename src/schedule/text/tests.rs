@@ -1,13 +1,13 @@
 //! Round trips of random schedules, and texts that are cut or changed at random.
 
+use super::chars::unsafe_to_show;
 use super::parse;
 use crate::ir::{AttentionSizes, DType, EmptyRow};
 use crate::layout::{Layout, LayoutKind, Progression};
 use crate::mask::{Fill, Mask, Term, Tile};
-use crate::schedule::SLOTS;
 use crate::schedule::{
-    AttentionFacts, ExchangeKind, KvPiece, Leaf, QPiece, RankProgram, Schedule, Slot, Step, StepOp, Stream,
-    Transfer, View,
+    AttentionFacts, ExchangeKind, KvPiece, Leaf, QPiece, RankProgram, SLOTS, Schedule, Slot, Step, StepOp,
+    Stream, Transfer, View,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -131,7 +131,7 @@ fn schedule() -> impl Strategy<Value = Schedule> {
             leaves,
         },
     );
-    let strategy = prop_oneof![1 => Just("ring".to_owned()), 2 => name()];
+    let strategy = select(crate::ir::Strategy::ALL.to_vec());
     let slots = prop_oneof![1 => Just(SLOTS), 1 => number()];
     (name(), strategy, slots, attention, layout(), layout(), vec(program(), 0..4)).prop_map(
         |(name, strategy, slots, attention, q_layout, kv_layout, ranks)| Schedule {
@@ -148,7 +148,7 @@ fn schedule() -> impl Strategy<Value = Schedule> {
 
 /// Nothing in it moves a cursor or hides.
 fn tame(text: &str) -> bool {
-    text.chars().all(|c| c == '\n' || !super::unsafe_to_show(c))
+    text.chars().all(|c| c == '\n' || !unsafe_to_show(c))
 }
 
 proptest! {
@@ -224,6 +224,7 @@ fn errors() {
         ("\"s\"", "\"s"),
         ("\"s\"", "\"a\\qb\""),
         ("\"s\"", "\"\u{202e}\""),
+        ("\"s\" ring", "\"s\" torus"),
         ("k f32[1,1,2,1]", "k f32[1,1,2,7]"),
         ("v f32[1,1,2,1]", "v f16[1,1,2,1]"),
         ("q f32[1,1,2,1]", "q f32[1,2,1]"),

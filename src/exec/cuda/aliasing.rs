@@ -1,6 +1,6 @@
 //! What a launch reads and writes, so that nothing is written that another part of it reads or writes too.
 
-use super::CudaError;
+use super::error::CudaError;
 
 /// Ranges of the device's memory.
 #[derive(Debug, Default)]

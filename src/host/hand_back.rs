@@ -1,13 +1,8 @@
-//! What the host gets back: a rank's graph in which every island and every gather is one `call` operation. The rest of the model
-//! is the host's to compile and to run.
-//!
-//! In: a [`Program`] and a rank. Out: the graph, flat, and for each call what it takes and gives. Its inputs are what the
-//! placements say: whole, or the rank's rows; its outputs what the rank holds of the model's outputs. Calls have the same
-//! numbers in the same order on every rank, and each is entered by all ranks.
+//! A rank's graph for the host: ordinary operations stay, islands and gathers become calls.
 
-use super::local::RankOps;
-use super::{Placement, Program, Segment, ShardError};
-use crate::ir::{DType, Graph, Op, OpId, ValueId};
+use super::call::{Call, CallKind, Port};
+use crate::ir::{Graph, Op, OpId, ValueId};
+use crate::shard::{Placement, Program, RankOps, Segment, ShardError, local_type};
 use std::collections::BTreeMap;
 
 /// A rank's graph and its calls.
@@ -19,47 +14,10 @@ pub struct HandBack {
     pub calls: Vec<Call>,
 }
 
-/// What a call does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallKind {
-    /// Runs the island of this attention of the program's graph.
-    Island(OpId),
-    /// Puts this value of the program's graph together.
-    Gather(ValueId),
-}
-
-/// One call.
-#[derive(Clone, Debug)]
-pub struct Call {
-    /// The `call` operation in the rank's graph.
-    pub op: OpId,
-    /// What it does.
-    pub kind: CallKind,
-    /// What is handed over, in order; all of it dense.
-    pub operands: Vec<Port>,
-    /// What comes back, in order; all of it dense.
-    pub results: Vec<Port>,
-    /// Bytes of memory that it needs besides.
-    pub workspace_bytes: usize,
-}
-
-/// A tensor at the border.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Port {
-    /// Name of the value in the rank's graph.
-    pub name: String,
-    /// Element type.
-    pub dtype: DType,
-    /// Extents, of the rank's rows where it is split.
-    pub shape: Vec<usize>,
-    /// Elements from one index of an axis to the next: row-major.
-    pub strides: Vec<usize>,
-}
-
 /// The graph of `rank` for the host; `workspace` tells the bytes that each island needs there.
 ///
 /// # Errors
-/// If an island has no workspace stated, or a call does not fit; it does not for what [`super::shard`] made.
+/// If an island has no workspace stated, or a call does not fit; it does not for what [`shard`](crate::shard::shard) made.
 ///
 /// # Panics
 /// If there is no such rank.
@@ -106,7 +64,7 @@ pub fn hand_back(
             (CallKind::Island(_), Some(p)) => p.clone(),
             _ => Placement::Whole,
         };
-        let types = values.iter().map(|v| super::local::local_type(program, &placed(v), whole.ty(*v), rank));
+        let types = values.iter().map(|v| local_type(program, &placed(v), whole.ty(*v), rank));
         let call = Op::Call { number: calls.len(), results: types.collect(), workspace: bytes };
         let first = &whole.value(values[0]).name;
         let (name, source) = match kind {
@@ -136,16 +94,4 @@ pub fn hand_back(
         out.graph.output(&o.name, here);
     }
     Ok(HandBack { graph: out.graph, calls })
-}
-
-impl Port {
-    fn of(graph: &Graph, v: ValueId) -> Port {
-        let value = graph.value(v);
-        let shape = value.ty.shape.clone();
-        let mut strides = vec![1usize; shape.len()];
-        for axis in (1..shape.len()).rev() {
-            strides[axis - 1] = strides[axis].saturating_mul(shape[axis]);
-        }
-        Port { name: value.name.clone(), dtype: value.ty.dtype, shape, strides }
-    }
 }

@@ -1,9 +1,11 @@
 //! Launches of the kernels around `attn_partial`: merges, packing, casts, the end of a carry.
 
-use super::attention::{check_rows, number, refuse, too_large};
-use super::gpu::{driver, foreign};
-use super::ranges::Ranges;
-use super::{Code, CudaError, Gpu, Place, QRows, Tensor};
+use super::aliasing::Ranges;
+use super::bounds::{all, check_rows, number};
+use super::error::{CudaError, driver, foreign, refuse, too_large};
+use super::gpu::Gpu;
+use super::nvrtc::Code;
+use super::step::{Place, QRows, Tensor};
 use crate::lower::{Element, FAR, Finish, Helper, MAX_COPIES, Merge, Operand, Pack, PackCopy, QPiece};
 use cudarc::driver::{CudaContext, CudaFunction, DeviceRepr, LaunchConfig, PushKernelArg};
 use std::sync::Arc;
@@ -63,10 +65,6 @@ unsafe impl DeviceRepr for Pack {}
 unsafe impl DeviceRepr for Finish {}
 
 const THREADS: u32 = 256;
-
-fn all(factors: &[usize]) -> Option<usize> {
-    factors.iter().try_fold(1usize, |n, f| n.checked_mul(*f))
-}
 
 /// Whether two ranges of bytes share some.
 fn overlap(a: &Place, b: &Place, [a_bytes, b_bytes]: [usize; 2]) -> bool {

@@ -1,6 +1,6 @@
 //! The words of a timeline: what stands in its boxes, and how wide that is.
 
-use crate::dump::is_unsafe;
+use super::escape::is_unsafe;
 use crate::layout::Progression;
 use crate::schedule::{ExchangeKind, KvPiece, Schedule, StepOp, Transfer};
 use std::collections::BTreeMap;
@@ -33,7 +33,7 @@ pub(super) fn peers(transfers: &[Transfer], others: usize) -> String {
 }
 
 /// Finds whose keys a step reads.
-pub(in crate::dump) struct Owners<'a> {
+pub(super) struct Owners<'a> {
     schedule: &'a Schedule,
     /// How many ranks have keys.
     holders: usize,
@@ -42,7 +42,7 @@ pub(in crate::dump) struct Owners<'a> {
 }
 
 impl<'a> Owners<'a> {
-    pub(in crate::dump) fn new(schedule: &'a Schedule) -> Owners<'a> {
+    pub(super) fn new(schedule: &'a Schedule) -> Owners<'a> {
         let holders = schedule.kv_layout.rows.iter().filter(|own| !own.is_empty()).count();
         Owners { schedule, holders, found: BTreeMap::new() }
     }
@@ -57,7 +57,7 @@ impl<'a> Owners<'a> {
     }
 
     /// Whose keys these are, from the longest way to say it to the shortest.
-    pub(in crate::dump) fn name(&mut self, rank: usize, kv: &[KvPiece]) -> [String; 4] {
+    pub(super) fn name(&mut self, rank: usize, kv: &[KvPiece]) -> [String; 4] {
         let mut ranks: Vec<usize> = kv.iter().filter_map(|p| self.of(&p.rows)).collect();
         ranks.sort_unstable();
         ranks.dedup();
@@ -84,11 +84,11 @@ fn last(p: &Progression) -> usize {
     p.start.saturating_add(p.len.saturating_sub(1).saturating_mul(p.step))
 }
 
-pub(in crate::dump) fn kv_rows(kv: &[KvPiece]) -> String {
+pub(super) fn kv_rows(kv: &[KvPiece]) -> String {
     listed(kv.len(), ", ", kv.iter().map(|p| some_rows(&p.rows)))
 }
 
-pub(in crate::dump) fn rows_of(rows: &[Progression]) -> String {
+pub(super) fn rows_of(rows: &[Progression]) -> String {
     listed(rows.len(), ", ", rows.iter().map(some_rows))
 }
 

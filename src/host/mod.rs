@@ -1,0 +1,12 @@
+//! host: what the host gets back: a rank's graph in which every island and every gather is one `call` operation. The rest of the model
+//! is the host's to compile and to run.
+//!
+//! In: a [`Program`](crate::shard::Program) and a rank. Out: the graph, flat, and for each call what it takes and gives. Its inputs are what the
+//! placements say: whole, or the rank's rows; its outputs what the rank holds of the model's outputs. Calls have the same
+//! numbers in the same order on every rank, and each is entered by all ranks.
+
+mod call;
+mod hand_back;
+
+pub use call::{Call, CallKind, Port};
+pub use hand_back::{HandBack, hand_back};

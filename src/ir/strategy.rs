@@ -1,0 +1,54 @@
+//! The strategies: a word that texts, options and reports share. What each means is the work of [`ring`](crate::ring).
+
+use std::fmt;
+
+/// How keys and queries meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Strategy {
+    /// Keys and values travel round the ring, one hop a step, to the next rank.
+    Ring,
+    /// Keys and values travel to the rank before: under a causal zigzag the ranks that need the second half of a rank's keys
+    /// come first, so that only three quarters travel, whatever the number of ranks.
+    RingReverse,
+    /// Every rank gets all keys and values at once.
+    AllGather,
+    /// Every rank gets all keys and values in stages: the keys of one are computed on while the next arrives.
+    AllGatherStaged,
+}
+
+impl Strategy {
+    /// Every strategy, in order.
+    pub const ALL: [Strategy; 4] =
+        [Strategy::Ring, Strategy::RingReverse, Strategy::AllGather, Strategy::AllGatherStaged];
+
+    /// The name on the command line and in text.
+    pub fn name(self) -> &'static str {
+        match self {
+            Strategy::Ring => "ring",
+            Strategy::RingReverse => "ring-reverse",
+            Strategy::AllGather => "all-gather",
+            Strategy::AllGatherStaged => "all-gather-staged",
+        }
+    }
+
+    /// The strategy of that name, if there is one.
+    pub fn from_name(name: &str) -> Option<Strategy> {
+        Strategy::ALL.into_iter().find(|s| s.name() == name)
+    }
+
+    /// The names of all, in order, as a message lists them.
+    pub fn names() -> String {
+        Strategy::ALL.map(Strategy::name).join(", ")
+    }
+
+    /// Whether hops go round a ring.
+    pub fn is_ring(self) -> bool {
+        matches!(self, Strategy::Ring | Strategy::RingReverse)
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,11 @@
+//! The error of the room.
+
+/// Why an attention is not split.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{at}: {reason}")]
+pub struct RingError {
+    /// The attention.
+    pub at: String,
+    /// Why not.
+    pub reason: String,
+}

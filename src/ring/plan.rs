@@ -1,0 +1,71 @@
+//! The plan of one attention under a strategy, for all ranks.
+//!
+//! In: a program, one of its attentions and a strategy. Out: a [`Plan`]: the site, the route of the keys round the ring, and what
+//! each stage of an all-gather sends.
+
+use super::error::RingError;
+use super::{route, site};
+use crate::ir::{OpId, Strategy};
+use crate::layout::{Progression, row_count};
+use crate::shard::Program;
+
+/// Stages of an all-gather in stages: all but the last one's transfer lie under computation on keys that came before, and
+/// what they cost is a launch and a latency each.
+const STAGES: usize = 4;
+
+/// One attention of a program under a strategy: what every rank's part is made from, derived once.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    pub(crate) site: site::Site<'a>,
+    pub(crate) strategy: Strategy,
+    pub(super) route: route::Route<'a>,
+    /// Of each stage of an all-gather the pieces that each rank sends.
+    pub(crate) stages: Vec<Vec<Vec<Progression>>>,
+}
+
+impl<'a> Plan<'a> {
+    /// The plan of the attention `op`.
+    ///
+    /// # Errors
+    /// If the ring cannot compute this attention.
+    pub fn new(program: &'a Program, op: OpId, strategy: Strategy) -> Result<Plan<'a>, RingError> {
+        let site = site::Site::of(program, op)?;
+        let direction = match strategy {
+            Strategy::RingReverse => route::Direction::Back,
+            _ => route::Direction::On,
+        };
+        let route = route::Route::of(&site, direction);
+        let parts = match strategy {
+            Strategy::Ring | Strategy::RingReverse => 0,
+            Strategy::AllGather => 1,
+            Strategy::AllGatherStaged => STAGES,
+        };
+        let mut stages = vec![vec![Vec::new(); site.ranks()]; parts];
+        if parts > 0 {
+            for rank in 0..site.ranks() {
+                for (stage, part) in stages.iter_mut().zip(in_parts(&route.leaves_home(rank), parts)) {
+                    stage[rank] = part;
+                }
+            }
+        }
+        Ok(Plan { site, strategy, route, stages })
+    }
+}
+
+/// The rows of some pieces, in order, in that many parts of nearly equal numbers of rows.
+fn in_parts(pieces: &[Progression], parts: usize) -> Vec<Vec<Progression>> {
+    let rows = row_count(pieces);
+    let mut out = vec![Vec::new(); parts];
+    for (i, part) in out.iter_mut().enumerate() {
+        let (from, to) = (rows * i / parts, rows * (i + 1) / parts);
+        let mut before = 0;
+        for p in pieces {
+            let (first, end) = (from.max(before), to.min(before + p.len));
+            if first < end {
+                part.push(p.part(first - before, end - first));
+            }
+            before += p.len;
+        }
+    }
+    out
+}

@@ -1,0 +1,71 @@
+//! A schedule on a device: what is asked of the model, from one bound to all figures.
+
+use super::figures::Estimate;
+use super::simulate::{self, Flight, Timeline};
+use super::{bound, work};
+use crate::device::Device;
+use crate::schedule::types::{Schedule, StepOp, Stream};
+
+/// A schedule on a device, with the time of each step alone: what more is asked of it is worked out when it is.
+#[derive(Debug)]
+pub(crate) struct Run<'a> {
+    schedule: &'a Schedule,
+    costs: work::Costs,
+}
+
+impl<'a> Run<'a> {
+    pub(crate) fn of(schedule: &'a Schedule, device: &Device) -> Run<'a> {
+        Run { schedule, costs: work::Costs::of(schedule, device) }
+    }
+
+    /// What the makespan is not below, in µs: the load of one rank, of the rank that has most.
+    pub(crate) fn least(&self) -> f64 {
+        self.costs.least()
+    }
+
+    /// End of the last step of any rank, in µs.
+    pub(crate) fn makespan(&self) -> f64 {
+        simulate::run(self.schedule, &self.costs).makespan
+    }
+}
+
+/// Estimates a schedule.
+pub fn estimate(schedule: &Schedule, device: &Device) -> Estimate {
+    let costs = work::Costs::of(schedule, device);
+    let timeline = simulate::run(schedule, &costs);
+    let (lower_bound_us, limiter) = bound::lower_bound(schedule, &costs, &timeline);
+    Estimate {
+        makespan_us: timeline.makespan,
+        lower_bound_us,
+        limiter,
+        exposed_us: timeline.makespan - critical(schedule, &timeline).1,
+        peak_bytes: schedule.ranks.iter().map(|r| r.arena_bytes).collect(),
+    }
+}
+
+/// Runs the model. Nothing is assumed of the schedule: what can never run is left without a span.
+pub fn timeline(schedule: &Schedule, device: &Device) -> Timeline {
+    simulate::run(schedule, &work::Costs::of(schedule, device))
+}
+
+/// Every message that is through in a timeline of [`timeline`], by sender.
+pub fn flights(schedule: &Schedule, device: &Device, timeline: &Timeline) -> Vec<Flight> {
+    simulate::flights(schedule, &work::Costs::of(schedule, device), timeline)
+}
+
+/// The rank that is done last, of such the one that computes most, and how long it computes.
+fn critical(schedule: &Schedule, timeline: &Timeline) -> (usize, f64) {
+    let ranks = schedule.ranks.iter().zip(&timeline.spans).enumerate().map(|(r, (program, spans))| {
+        let (mut end, mut busy) = (0.0f64, 0.0);
+        for (step, span) in program.steps.iter().zip(spans) {
+            let Some(span) = span else { continue };
+            end = end.max(span.end);
+            if step.stream == Stream::Compute && !matches!(step.op, StepOp::Exchange { .. }) {
+                busy += span.end - span.begin;
+            }
+        }
+        (r, end, busy)
+    });
+    let last = ranks.max_by(|a, b| a.1.total_cmp(&b.1).then(a.2.total_cmp(&b.2)).then(b.0.cmp(&a.0)));
+    last.map_or((0, 0.0), |(r, _, busy)| (r, busy))
+}

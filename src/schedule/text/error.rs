@@ -1,0 +1,9 @@
+//! The error of the parser.
+
+/// Why a text is no schedule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{rendered}")]
+pub struct ParseScheduleError {
+    /// The message with the line and a caret.
+    pub rendered: String,
+}

@@ -1,0 +1,37 @@
+//! The error of the room.
+
+use crate::layout::LayoutKind;
+
+/// Why a graph could not be split.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ShardError {
+    /// The options make no sense.
+    #[error("{0}")]
+    Options(String),
+    /// An input cannot be handed out by rows.
+    #[error("input {name} cannot be handed out along axis {axis}: {why}")]
+    Input {
+        /// Its name.
+        name: String,
+        /// The axis that was named.
+        axis: usize,
+        /// Why not.
+        why: String,
+    },
+    /// The layout that was asked for does not apply.
+    #[error("layout {kind} does not apply: {why}")]
+    Layout {
+        /// Its name.
+        kind: LayoutKind,
+        /// Why not.
+        why: String,
+    },
+    /// The graph of an island does not fit the program.
+    #[error("{at}: {why}")]
+    Island {
+        /// The attention.
+        at: String,
+        /// What is wrong.
+        why: String,
+    },
+}
