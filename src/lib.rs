@@ -3,6 +3,9 @@
 //!
 //! The way through the house: [`import`] → [`ir`] → [`find`] → [`shard`] → [`ring`] → [`schedule`] → [`check`] → [`lower`] → [`exec`];
 //! [`eval`], [`mask`], [`layout`] and [`device`] serve them, [`dump`] draws. [`compile`] is the whole path, a line a stage.
+//!
+//! Order of use: `layout`, `mask`, `ir`, `device`, `eval`, `import`, `find`, `shard`, `ring`, `schedule`, `search`, `check`,
+//! `lower`, `exec`, `host`, `pass`, `dump`, `cli`. A room uses none that stands behind it; `tests/rooms.rs` sees to it.
 
 pub mod check;
 pub mod device;
