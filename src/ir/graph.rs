@@ -104,6 +104,7 @@ impl Graph {
     }
 
     /// Number of operands of all operations.
+    #[cfg(feature = "onnx")]
     pub(crate) fn uses_in_all(&self) -> usize {
         self.dag.edge_count()
     }
