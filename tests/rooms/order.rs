@@ -13,9 +13,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 /// The words before the order in the documentation of `lib.rs`.
 const ORDER: &str = "//! Order of use: ";
 
-/// Files beside the rooms that are judged as part of one: the error of the whole pass belongs to it.
-const PART_OF: [(&str, &str); 1] = [("error", "pass")];
-
 /// How many paths of a use are shown.
 const SHOWN: usize = 5;
 
@@ -147,11 +144,7 @@ fn against_order(used: &Uses, library: &str) -> Vec<String> {
     if order.is_empty() {
         return vec![format!("lib.rs has no line that begins with {ORDER:?}")];
     }
-    let room = |path: &Segments| -> Option<String> {
-        let room = path.first()?;
-        let whole = PART_OF.iter().find(|(part, _)| part == room).map(|(_, whole)| *whole);
-        Some(whole.unwrap_or(room).to_owned())
-    };
+    let room = |path: &Segments| path.first().cloned();
     let rooms: BTreeSet<String> = used.files.values().filter_map(room).collect();
     let mut out = vec![];
     for name in &order {

@@ -136,28 +136,6 @@ fn a_room_that_uses_a_later_one() {
 }
 
 #[test]
-fn the_error_of_the_pass_is_part_of_it() {
-    let found = house(
-        &["search", "pass"],
-        &[
-            (
-                "lib.rs",
-                "//! Order of use: `search`,\n//! `pass`.\nmod error;\nmod pass;\nmod search;\npub use error::Error;",
-            ),
-            ("error.rs", "pub enum Error { Search(crate::search::S) }"),
-            ("pass.rs", "use crate::Error;"),
-            ("search.rs", "pub struct S;\nfn s() -> Result<(), crate::Error> {}"),
-        ],
-    );
-    assert_eq!(found.len(), 2, "{found:#?}");
-    one(
-        &found[..1],
-        &["circle between files error.rs, search.rs", "error.rs:1 uses search.rs: crate::search::S"],
-    );
-    one(&found[1..], &["search uses pass, a later room", "search.rs:2 uses error.rs: crate::Error"]);
-}
-
-#[test]
 fn rooms_that_the_order_does_not_name_and_names_without_a_room() {
     let found = house(
         &[],
