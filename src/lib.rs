@@ -3,14 +3,23 @@
 //!
 //! The way through the house: [`import`] → [`ir`] → [`find`] → [`shard`] → [`ring`] → [`schedule`] → [`check`] → [`lower`] → [`exec`];
 //! [`eval`], [`mask`], [`layout`] and [`device`] serve them, [`dump`] draws. [`compile`] is the whole path, a line a stage.
+//!
+//! Order of use: `layout`, `mask`, `ir`, `device`, `eval`, `import`, `find`, `shard`, `ring`, `schedule`, `search`, `check`,
+//! `lower`, `exec`, `host`, `pass`, `dump`, `cli`. A room uses none that stands behind it; `tests/rooms.rs` sees to it.
+//!
+//! # Features
+//! `onnx` reads ONNX models and test cases, `dump` draws, `cli` is what the binary needs, `cuda` compiles and launches kernels; all
+//! are on by default. Without any, the library is the pass, with its text forms, and the executor on the CPU.
 
 pub mod check;
 pub mod device;
+#[cfg(feature = "dump")]
 pub mod dump;
 pub mod eval;
 pub mod exec;
 pub mod find;
 pub mod host;
+#[cfg(feature = "onnx")]
 pub mod import;
 pub mod ir;
 pub mod layout;
@@ -26,6 +35,6 @@ pub use pass::{Compiled, Error, Island, Options, compile, find_attentions, run, 
 pub use search::{Rejected, TIE, label};
 
 /// The examples of the README are run as tests.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "onnx"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

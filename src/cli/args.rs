@@ -1,6 +1,7 @@
 //! The arguments of each command, with the text that `--help` prints.
 
-use super::{Stop, model};
+use super::model;
+use super::stop::Stop;
 use annulus::dump::stages::Stage;
 use annulus::find::{Bound, FindOptions, Numerics};
 use annulus::import::case::Case;

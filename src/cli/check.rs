@@ -2,7 +2,8 @@
 
 use super::args::Check;
 use super::opt::name;
-use super::{Stop, print};
+use super::print;
+use super::stop::Stop;
 use annulus::check;
 use annulus::dump::report::{CheckFailure, Checks};
 use annulus::schedule;

@@ -2,7 +2,8 @@
 
 use super::args::{Admit, Backend, Choice, Compile, Emit, Run, Split};
 use super::progress::Progress;
-use super::{Stop, eval as compared, model, print};
+use super::stop::Stop;
+use super::{eval as compared, model, print};
 use annulus::device::Device;
 use annulus::dump::report::{self, IslandReport, Report, TrafficReport};
 use annulus::dump::{dot, perfetto, stages, timeline_svg};

@@ -3,7 +3,8 @@
 //! Files are looked for, then the libraries are loaded as a run would load them, and it says where it looked.
 
 use super::args::Doctor;
-use super::{Stop, print};
+use super::print;
+use super::stop::Stop;
 #[cfg(target_os = "linux")]
 use annulus::exec::cache;
 #[cfg(all(feature = "cuda", target_os = "linux"))]

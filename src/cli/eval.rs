@@ -1,7 +1,8 @@
 //! `annulus eval`, and the comparison of outputs that `run` shares.
 
 use super::args::{Data, Eval};
-use super::{Stop, model, print};
+use super::stop::Stop;
+use super::{model, print};
 use annulus::dump::report::OutputReport;
 use annulus::eval::compare::compare;
 use annulus::import::case::Case;

@@ -1,7 +1,8 @@
 //! `annulus find`.
 
 use super::args::Find;
-use super::{Stop, model, print};
+use super::stop::Stop;
+use super::{model, print};
 use annulus::find::{Applied, Found, report::AttentionRecord, report::record};
 use serde::Serialize;
 use std::collections::BTreeMap;

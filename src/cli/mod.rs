@@ -12,30 +12,11 @@ mod model;
 mod opt;
 mod print;
 mod progress;
+mod stop;
 
 use clap::Parser;
 use std::process::ExitCode;
-
-/// Why a command did not do what it was asked to.
-#[derive(Debug)]
-enum Stop {
-    /// Exit status 1: the message; what failed may have been printed already, then it is empty.
-    Failed(String),
-    /// Exit status 2.
-    Usage(String),
-}
-
-impl From<annulus::Error> for Stop {
-    fn from(error: annulus::Error) -> Stop {
-        use annulus::Error;
-        match &error {
-            Error::Shard(annulus::shard::ShardError::Input { .. }) => Stop::Usage(error.to_string()),
-            Error::Import(e) if !e.is_refusal() => Stop::Usage(error.to_string()),
-            Error::Eval(annulus::eval::EvalError::Inputs(_)) => Stop::Usage(error.to_string()),
-            _ => Stop::Failed(error.to_string()),
-        }
-    }
-}
+use stop::Stop;
 
 /// Parses the arguments, runs the command, prints, and gives the exit status.
 pub(crate) fn main() -> ExitCode {

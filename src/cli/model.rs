@@ -1,8 +1,8 @@
 //! Reading a model and its test data from what the user names.
 
-use super::Stop;
 use super::args::{Data, Model};
 use super::progress::Progress;
+use super::stop::Stop;
 use annulus::eval::{Precision, eval_watched};
 use annulus::import::ImportOptions;
 use annulus::import::case::{self, Case, CaseError, Stored};

@@ -1,7 +1,8 @@
 //! `annulus opt`: a model through the named passes, text out. Case files of the tests go the same way.
 
 use super::args::Opt;
-use super::{Stop, model, print};
+use super::stop::Stop;
+use super::{model, print};
 use annulus::dump::stages::{Request, Stage, text_after};
 use annulus::import::case::{self, Stored};
 use annulus::ir::Graph;

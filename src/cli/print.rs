@@ -1,7 +1,7 @@
 //! Everything that is printed goes through here: control characters of a model's names never reach a terminal, nor the
 //! marks that turn the text behind them around.
 
-use super::Stop;
+use super::stop::Stop;
 use std::io::Write;
 
 /// Whether a character would change how the text around it is shown: control characters, and the marks that turn text

@@ -1,9 +1,10 @@
 //! exec: runs programs. [`cpu`] runs every rank in one process; [`cuda`] compiles and launches kernels, [`cache`] keeps what was
 //! compiled, [`libraries`] knows where the libraries of CUDA may lie.
 
-#[cfg(target_os = "linux")]
+#[cfg(all(any(feature = "cli", feature = "cuda"), target_os = "linux"))]
 pub mod cache;
 pub mod cpu;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 pub mod cuda;
+#[cfg(any(feature = "cli", feature = "cuda"))]
 pub mod libraries;

@@ -96,6 +96,7 @@ impl<O> Dag<O> {
     }
 
     /// Number of operands of all operations.
+    #[cfg(feature = "onnx")]
     pub(crate) fn uses_in_all(&self) -> usize {
         self.dag.edge_count()
     }

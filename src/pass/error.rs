@@ -1,11 +1,14 @@
 //! One error for the whole pass; each room's own error is its source.
 
-use crate::{check, eval, exec, import, ir, ring, search, shard};
+#[cfg(feature = "onnx")]
+use crate::import;
+use crate::{check, eval, exec, ir, ring, search, shard};
 
 /// Why the pass stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The model could not be read.
+    #[cfg(feature = "onnx")]
     #[error(transparent)]
     Import(#[from] import::ImportError),
     /// A graph is not well formed after a stage. After any stage but the import it is a fault of annulus.
