@@ -1,10 +1,7 @@
 //! The arguments of each command, with the text that `--help` prints.
 
-use super::model;
-use super::stop::Stop;
 use annulus::dump::stages::Stage;
-use annulus::find::{Bound, FindOptions, Numerics};
-use annulus::import::case::Case;
+use annulus::find::Numerics;
 use annulus::layout::{LayoutKind, Progression};
 use annulus::ring::Strategy;
 use annulus::schedule::SLOTS;
@@ -112,20 +109,6 @@ pub(crate) struct Admit {
     /// What comes of it holds for that value alone: run refuses any other
     #[arg(long = "bind", value_name = "INPUT")]
     pub(crate) bind: Vec<String>,
-}
-
-impl Admit {
-    /// With the values that a case stores of the inputs that are bound.
-    pub(crate) fn options(&self, case: &Case) -> Result<FindOptions, Stop> {
-        let mut options = FindOptions::default();
-        if !self.numerics.is_empty() {
-            options.numerics.clone_from(&self.numerics);
-        }
-        for name in &self.bind {
-            options.bound.push(Bound { input: name.clone(), value: model::stored(case, name, "--bind")? });
-        }
-        Ok(options)
-    }
 }
 
 /// How to split.

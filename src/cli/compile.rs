@@ -110,7 +110,7 @@ fn pass(case: &Case, split: &Split, admit: &Admit, verbose: bool) -> Result<(Com
         device: split.device.as_deref().map(device).transpose()?,
         memory: split.memory,
         slots: split.slots as usize,
-        find: admit.options(case)?,
+        find: model::admitted(admit, case)?,
     };
     let start = Instant::now();
     let _progress = Progress::begin(verbose, "finding, splitting, scheduling and proving");

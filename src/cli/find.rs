@@ -26,7 +26,7 @@ struct Missed {
 pub(crate) fn run(args: &Find) -> Result<(), Stop> {
     let case = model::load(&args.model, None)?;
     let start = Instant::now();
-    let found = annulus::find_attentions(&case.graph, &args.admit.options(&case)?)?;
+    let found = annulus::find_attentions(&case.graph, &model::admitted(&args.admit, &case)?)?;
     model::note(args.model.verbose, "searched", start);
     let bound: Vec<String> = found.guards.iter().map(|b| b.input.clone()).collect();
     let records: Vec<AttentionRecord> = found.attentions.iter().map(|a| record(&found.graph, a)).collect();

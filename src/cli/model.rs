@@ -1,9 +1,10 @@
 //! Reading a model and its test data from what the user names.
 
-use super::args::{Data, Model};
+use super::args::{Admit, Data, Model};
 use super::progress::Progress;
 use super::stop::Stop;
 use annulus::eval::{Precision, eval_watched};
+use annulus::find::{Bound, FindOptions};
 use annulus::import::ImportOptions;
 use annulus::import::case::{self, Case, CaseError, Stored};
 use annulus::ir::Tensor;
@@ -77,8 +78,20 @@ fn named_folder(dir: &Path, flag: &str, prefix: &str) -> Result<(), Stop> {
     }
 }
 
+/// Which rewritings are admitted, with the values that a case stores of the inputs that are bound.
+pub(crate) fn admitted(admit: &Admit, case: &Case) -> Result<FindOptions, Stop> {
+    let mut options = FindOptions::default();
+    if !admit.numerics.is_empty() {
+        options.numerics.clone_from(&admit.numerics);
+    }
+    for name in &admit.bind {
+        options.bound.push(Bound { input: name.clone(), value: stored(case, name, "--bind")? });
+    }
+    Ok(options)
+}
+
 /// The stored value of one input that an argument names.
-pub(crate) fn stored(case: &Case, name: &str, flag: &str) -> Result<Tensor, Stop> {
+fn stored(case: &Case, name: &str, flag: &str) -> Result<Tensor, Stop> {
     if let Some((_, value)) = case.inputs.iter().find(|(n, _)| n == name) {
         return Ok(value.clone());
     }

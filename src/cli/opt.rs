@@ -34,7 +34,7 @@ fn read(args: &Opt) -> Result<(Graph, Request), Stop> {
     } else {
         (model::load(&args.model, None)?, Request::from_header("").map_err(usage)?)
     };
-    request.options.find = args.admit.options(&case)?;
+    request.options.find = model::admitted(&args.admit, &case)?;
     Ok((case.graph, request))
 }
 
