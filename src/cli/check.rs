@@ -1,9 +1,9 @@
 //! `annulus check`.
 
 use super::args::Check;
-use super::opt::name;
 use super::print;
 use super::stop::Stop;
+use super::text_file::name;
 use annulus::check;
 use annulus::dump::report::{CheckFailure, Checks};
 use annulus::schedule;
@@ -17,7 +17,7 @@ struct Outcome {
 }
 
 pub(crate) fn run(args: &Check) -> Result<(), Stop> {
-    let text = super::opt::read_text(&args.schedule)?;
+    let text = super::text_file::read_text(&args.schedule)?;
     let schedules = schedule::parse(&text)
         .map_err(|e| Stop::Usage(format!("{} is no schedule\n{e}", name(&args.schedule))))?;
     let mut checks = Checks::default();

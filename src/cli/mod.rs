@@ -13,6 +13,7 @@ mod opt;
 mod print;
 mod progress;
 mod stop;
+mod text_file;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -28,9 +28,10 @@ pub(crate) fn load(model: &Model, data: Option<&Data>) -> Result<Case, Stop> {
         named_folder(dir, "--expect", "output")?;
     }
     let start = Instant::now();
-    let _progress = Progress::begin(model.verbose, &format!("reading {}", super::opt::name(&model.model)));
+    let _progress =
+        Progress::begin(model.verbose, &format!("reading {}", super::text_file::name(&model.model)));
     let case = if model.model.as_os_str() == "-" {
-        let source = super::opt::read_text(&model.model)?;
+        let source = super::text_file::read_text(&model.model)?;
         case::from_text(&source, Path::new("standard input"), &stored)
     } else {
         case::load(&model.model, &stored, &options)

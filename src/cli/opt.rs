@@ -2,12 +2,12 @@
 
 use super::args::Opt;
 use super::stop::Stop;
+use super::text_file::{name, read_text};
 use super::{model, print};
 use annulus::dump::stages::{Request, Stage, text_after};
 use annulus::import::case::{self, Stored};
 use annulus::ir::Graph;
 use annulus::ir::text::Form;
-use std::io::Read;
 use std::path::Path;
 
 pub(crate) fn run(args: &Opt) -> Result<(), Stop> {
@@ -36,21 +36,4 @@ fn read(args: &Opt) -> Result<(Graph, Request), Stop> {
     };
     request.options.find = model::admitted(&args.admit, &case)?;
     Ok((case.graph, request))
-}
-
-/// A path as messages name it.
-pub(crate) fn name(path: &Path) -> String {
-    if path.as_os_str() == "-" { "standard input".into() } else { path.display().to_string() }
-}
-
-/// A text file, or standard input for `-`.
-pub(crate) fn read_text(path: &Path) -> Result<String, Stop> {
-    let fail = |e: std::io::Error| Stop::Usage(format!("{}: {e}", name(path)));
-    if path.as_os_str() == "-" {
-        let mut text = String::new();
-        std::io::stdin().lock().read_to_string(&mut text).map_err(fail)?;
-        Ok(text)
-    } else {
-        std::fs::read_to_string(path).map_err(fail)
-    }
 }
