@@ -3,9 +3,9 @@
 //! In: a graph, and the products that a softmax or its spelling explains. Out: a near miss for each other pair of products that
 //! stand as QKᵀ and PV do: a sigmoid in the softmax's place, linear attention, exponentials that are merged by hand.
 
-use crate::find::region::order::Order;
 use crate::find::region::types::{label, passes};
 use crate::find::types::Miss;
+use crate::ir::Topology;
 use crate::ir::{Binary, Contract, Graph, Op, OpId, Unary, ValueId};
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 const SEARCH_LIMIT: usize = 128;
 
 /// Near misses in topological order, each with the place of its product. `explained`: products on either side of a softmax.
-pub(crate) fn kin(graph: &Graph, order: &Order, explained: &HashSet<OpId>) -> Vec<(OpId, Miss)> {
+pub(crate) fn kin(graph: &Graph, order: &Topology, explained: &HashSet<OpId>) -> Vec<(OpId, Miss)> {
     let mut all = vec![];
     for pv in graph.ops() {
         if !order.is_live(pv) || explained.contains(&pv) || !of_inputs(graph, order, pv) {
@@ -35,23 +35,23 @@ pub(crate) fn kin(graph: &Graph, order: &Order, explained: &HashSet<OpId>) -> Ve
 }
 
 /// Whether it is a product of floating numbers that both come of inputs, not of weights.
-fn of_inputs(graph: &Graph, order: &Order, id: OpId) -> bool {
+fn of_inputs(graph: &Graph, order: &Topology, id: OpId) -> bool {
     let x = graph.operands(id);
     matches!(graph.op(id), Op::Contract(_))
-        && x.iter().all(|&v| order.is_dynamic(v) && !looked_up(graph, order, v))
+        && x.iter().all(|&v| order.depends_on_input(v.op) && !looked_up(graph, order, v))
         && graph.ty(x[0]).dtype.is_float()
 }
 
 /// Whether it is made of weights that an input chooses, as an expert's are.
-fn looked_up(graph: &Graph, order: &Order, v: ValueId) -> bool {
+fn looked_up(graph: &Graph, order: &Topology, v: ValueId) -> bool {
     let mut at = v;
     for _ in 0..SEARCH_LIMIT {
         let x = graph.operands(at.op);
         match graph.op(at.op) {
-            Op::Gather { .. } | Op::GatherNd { .. } if !order.is_dynamic(x[0]) => return true,
+            Op::Gather { .. } | Op::GatherNd { .. } if !order.depends_on_input(x[0].op) => return true,
             Op::Reshape(_) | Op::Permute(_) | Op::Broadcast(_) | Op::Slice { .. } | Op::Cast(_) => at = x[0],
             Op::Unary(_) => at = x[0],
-            Op::Binary(_) => match (order.is_dynamic(x[0]), order.is_dynamic(x[1])) {
+            Op::Binary(_) => match (order.depends_on_input(x[0].op), order.depends_on_input(x[1].op)) {
                 (true, false) => at = x[0],
                 (false, true) => at = x[1],
                 _ => return false,
@@ -66,7 +66,7 @@ fn looked_up(graph: &Graph, order: &Order, v: ValueId) -> bool {
 /// only one operand of that product has. Both products have batch entries or heads in common: weights have none.
 fn weights(
     graph: &Graph,
-    order: &Order,
+    order: &Topology,
     explained: &HashSet<OpId>,
     pv: OpId,
     p: ValueId,

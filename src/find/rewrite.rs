@@ -97,7 +97,7 @@ pub(crate) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
     }
     for l in normal.on_q.iter().chain(&normal.on_v) {
         let factor = region.leaves.get(l.leaf.0 - V.0 - 1).map(|l| cx.graph.ty(l.value).dtype);
-        wide = factor.filter(|&f| crate::find::axes::trace::widens(wide, f)).unwrap_or(wide);
+        wide = factor.filter(|&f| wide.widens_to(f)).unwrap_or(wide);
     }
     for x in [&mut q, &mut k, &mut v] {
         if cx.graph.ty(*x).dtype != wide {
@@ -344,7 +344,7 @@ fn leaf(cx: &mut Context<'_>, region: &Region, scores: &Axes, l: &LeafRef) -> Re
 fn widened(cx: &mut Context<'_>, region: &Region, v: ValueId, name: &str) -> Result<ValueId, String> {
     let all = region.nodes.map(|id| cx.graph.ty(cx.graph.result(id)).dtype);
     let wide = widest(all).accumulator();
-    if crate::find::axes::trace::widens(cx.graph.ty(v).dtype, wide) {
+    if cx.graph.ty(v).dtype.widens_to(wide) {
         return cx.graph.add1(Op::Cast(wide), &[v], name, "").map_err(|e| e.to_string());
     }
     Ok(v)

@@ -6,7 +6,6 @@
 use super::masks::additive;
 use super::masks::types::Context;
 use super::region::anchor::is_anchor;
-use super::region::order::Order;
 use super::region::search::products;
 use super::region::types::{Fail, label};
 use super::rewrite::Rewritten;
@@ -17,6 +16,7 @@ use crate::eval::Constants;
 use crate::find::algebra::saturate::Solver;
 use crate::find::elements::interpret::Values;
 use crate::find::sequence::self_or_cross::{Kin, Origins};
+use crate::ir::Topology;
 use crate::ir::infer::attention_sizes;
 use crate::ir::{Graph, Op, OpId};
 use crate::mask;
@@ -52,7 +52,7 @@ pub fn find(graph: &Graph, options: &FindOptions) -> Found {
 /// One search, and where it missed; `joined` are products that were put together for it.
 fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> (Found, Vec<OpId>) {
     let mut g = graph.clone();
-    let order = Order::new(graph);
+    let order = Topology::new(graph);
     // What the graph is made of never depends on inputs; what its masks are may, if those are bound.
     let mut constants = Constants::default();
     let guards: Vec<Bound> = options.bound.iter().filter(|b| b.of(graph).is_some()).cloned().collect();
@@ -143,7 +143,7 @@ fn added_mask(cx: &mut Context<'_>, attention: OpId) -> Option<Vec<mask::Term>> 
 }
 
 /// Softmax operations and attention operators that an output needs, in topological order.
-fn candidates(graph: &Graph, order: &Order) -> Vec<OpId> {
+fn candidates(graph: &Graph, order: &Topology) -> Vec<OpId> {
     graph
         .ops()
         .into_iter()

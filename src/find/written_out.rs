@@ -1,7 +1,6 @@
 //! One attention that is written out: its region, the facts of its leaves, its normal form, and the attention in its place.
 
 use super::masks::types::Context;
-use super::region::order::Order;
 use crate::eval::Constants;
 use crate::find::algebra::saturate::Solver;
 use crate::find::algebra::term::{Facts, Leaf, LeafFacts, Term, V};
@@ -12,12 +11,13 @@ use crate::find::masks::reorder::size;
 use crate::find::region::search::region;
 use crate::find::region::types::{Fail, LeafValue, Region};
 use crate::find::rewrite::{Rewritten, rewrite};
+use crate::ir::Topology;
 use crate::ir::{DType, Op, OpId};
 
 /// One attention that is written out.
 pub(crate) fn written_out(
     cx: &mut Context<'_>,
-    order: &Order,
+    order: &Topology,
     constants: &mut Constants,
     solver: &mut Solver,
     id: OpId,

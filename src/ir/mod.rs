@@ -14,6 +14,7 @@ pub mod infer;
 pub(crate) mod narrow;
 pub mod op;
 mod quote;
+pub mod stage;
 pub mod strategy;
 pub mod tensor;
 pub mod text;
@@ -30,9 +31,10 @@ pub use op::{
     Attention, AttentionSizes, Binary, Collective, Constant, Contract, EmptyRow, Op, Partial, Reduction,
     RegionKind, Unary, Windows,
 };
+pub use stage::Stage;
 pub use strategy::Strategy;
 pub use tensor::{Data, Tensor};
 pub use text::{Form, ParseError, parse, print};
 pub use topology::Topology;
 pub use types::{DType, MAX_ELEMENTS, MAX_RANK, Type};
-pub use verify::{VerifyError, verify};
+pub use verify::{VerifyError, verify, verify_at};

@@ -98,6 +98,11 @@ impl Topology {
     pub fn depends_on_input(&self, id: OpId) -> bool {
         self.get(id).is_some_and(|k| k.dynamic)
     }
+
+    /// Whether the operation may depend on an input: one that is not known is taken to.
+    pub fn may_depend_on_input(&self, id: OpId) -> bool {
+        self.get(id).is_none_or(|k| k.dynamic)
+    }
 }
 
 #[cfg(test)]

@@ -78,6 +78,11 @@ impl DType {
             )
     }
 
+    /// Whether it is another type that holds every number of this one.
+    pub fn widens_to(self, to: DType) -> bool {
+        self != to && self.is_exact_in(to)
+    }
+
     /// The type in which partial attention results of this input type are kept
     /// (f64 for f64, f32 for every other floating type).
     pub fn accumulator(self) -> DType {

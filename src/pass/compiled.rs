@@ -6,7 +6,7 @@ use crate::check::{Report, check};
 use crate::device::Device;
 use crate::find::{Bound, FoundAttention, Miss};
 use crate::host;
-use crate::ir::{Graph, OpId};
+use crate::ir::{Graph, OpId, Stage};
 use crate::ring::{self, Strategy};
 use crate::schedule::Schedule;
 use crate::schedule::cost::Estimate;
@@ -85,7 +85,7 @@ impl Compiled {
         let arena = |s: &Schedule| s.ranks[rank].arena_bytes;
         let workspace = self.schedules().into_iter().map(|(op, s)| (op, arena(&s))).collect();
         let back = host::hand_back(&self.program, rank, &workspace)?;
-        verified(&back.graph, "hand back")?;
+        verified(&back.graph, Stage::HandBack)?;
         Ok(back)
     }
 
@@ -99,12 +99,12 @@ impl Compiled {
             for &op in &island.uses {
                 let plan = ring::Plan::new(&self.program, op, island.strategy)?;
                 let graph = plan.island(rank)?;
-                verified(&graph, "ring")?;
+                verified(&graph, Stage::Ring)?;
                 graphs.insert(op, (island.strategy, Arc::new(graph)));
             }
         }
         let graph = shard::rank_graph(&self.program, rank, &graphs)?;
-        verified(&graph, "shard")?;
+        verified(&graph, Stage::Rank)?;
         Ok(graph)
     }
 }

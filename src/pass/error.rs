@@ -15,9 +15,15 @@ pub enum Error {
     #[error("the graph is not well formed after {stage}: {}", list(.errors))]
     Verify {
         /// The stage.
-        stage: &'static str,
+        stage: ir::Stage,
         /// Every broken invariant.
         errors: Vec<ir::verify::VerifyError>,
+    },
+    /// The program is not well formed after the graph was split, which is a fault of annulus.
+    #[error("the program is not well formed after shard: {}", .faults.join("; "))]
+    Program {
+        /// Every broken invariant, in words.
+        faults: Vec<String>,
     },
     /// A value is bound to what is no input, or to one of another type.
     #[error("{input} cannot be bound to a {value}: {}", match .is { Some(ty) => format!("it is {ty}"), None => "there is no such input".into() })]

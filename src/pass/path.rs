@@ -6,7 +6,7 @@ use super::options::Options;
 use super::verified::{bound, device, split, verified};
 use crate::exec::cpu::{self, Run};
 use crate::find::{FindOptions, Found, find};
-use crate::ir::{Graph, Tensor};
+use crate::ir::{Graph, Stage, Tensor};
 use crate::search::{kinds, search};
 use crate::shard::shard_with;
 use std::sync::Arc;
@@ -31,10 +31,10 @@ pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, Error> {
 /// # Errors
 /// [`Error::Verify`] if the graph is not well formed, before or after; [`Error::Bind`] if a bound input does not fit.
 pub fn find_attentions(graph: &Graph, options: &FindOptions) -> Result<Found, Error> {
-    verified(graph, "import")?;
+    verified(graph, Stage::Import)?;
     bound(graph, options)?;
     let found = find(graph, options);
-    verified(&found.graph, "find")?;
+    verified(&found.graph, Stage::Find)?;
     Ok(found)
 }
 

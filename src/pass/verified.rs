@@ -4,9 +4,9 @@ use super::error::Error;
 use super::options::Options;
 use crate::device::Device;
 use crate::find::FindOptions;
-use crate::ir::{Graph, verify::verify};
+use crate::ir::{Graph, Stage, verify_at};
 use crate::layout::Layout;
-use crate::shard::Program;
+use crate::shard::{Program, verify_program};
 
 /// The device that is asked for, which holds the ranks.
 pub(super) fn device(options: &Options) -> Result<Device, Error> {
@@ -27,12 +27,13 @@ pub(super) fn bound(graph: &Graph, options: &FindOptions) -> Result<(), Error> {
 }
 
 /// A graph that is well formed after a stage.
-pub(super) fn verified(graph: &Graph, stage: &'static str) -> Result<(), Error> {
-    verify(graph).map_err(|errors| Error::Verify { stage, errors })
+pub(super) fn verified(graph: &Graph, stage: Stage) -> Result<(), Error> {
+    verify_at(graph, stage).map_err(|errors| Error::Verify { stage, errors })
 }
 
-/// A program whose graph is still well formed.
+/// A program that is well formed, as its graph still is, and the other layouts that its sequences may have.
 pub(super) fn split(made: (Program, Vec<Vec<Layout>>)) -> Result<(Program, Vec<Vec<Layout>>), Error> {
-    verified(&made.0.graph, "shard")?;
-    Ok(made)
+    verified(&made.0.graph, Stage::Find)?;
+    let faults = verify_program(&made.0);
+    if faults.is_empty() { Ok(made) } else { Err(Error::Program { faults }) }
 }

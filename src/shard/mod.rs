@@ -20,6 +20,7 @@ mod rank_ops;
 mod sequences;
 mod split;
 mod types;
+mod verify;
 
 pub use error::ShardError;
 pub use flops::{local_flops, whole_flops};
@@ -29,3 +30,4 @@ pub use rank_graph::rank_graph;
 pub(crate) use rank_ops::{RankOps, local_type};
 pub use split::{shard, shard_with};
 pub use types::{Island, Placement, Program, Segment, Sharding};
+pub use verify::verify_program;

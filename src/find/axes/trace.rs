@@ -47,19 +47,13 @@ pub(crate) fn splat(graph: &Graph, constants: &mut Constants, v: ValueId) -> Opt
     values.iter().all(|x| x.to_bits() == first.to_bits()).then_some(first)
 }
 
-/// Whether a conversion loses nothing.
-pub(crate) fn widens(from: DType, to: DType) -> bool {
-    let half = matches!(from, DType::F16 | DType::BF16);
-    (half && matches!(to, DType::F32 | DType::F64)) || (from == DType::F32 && to == DType::F64)
-}
-
 /// One step back, with the scalar that it passes.
 fn step(graph: &Graph, constants: &mut Constants, v: ValueId) -> Option<(ValueId, Option<Scalar>)> {
     let x = graph.operands(v.op);
     match graph.op(v.op) {
         Op::Reshape(_) | Op::Permute(_) | Op::Broadcast(_) => Some((x[0], None)),
         Op::Gather { .. } | Op::Concat { .. } => repetition(graph, constants, v).map(|_| (x[0], None)),
-        Op::Cast(to) => widens(graph.ty(x[0]).dtype, *to).then_some((x[0], Some(Scalar::Widen(*to)))),
+        Op::Cast(to) => graph.ty(x[0]).dtype.widens_to(*to).then_some((x[0], Some(Scalar::Widen(*to)))),
         Op::Binary(b @ (Binary::Mul | Binary::Div)) => {
             let keeps = |i: usize| graph.ty(x[i]).shape == graph.ty(v).shape;
             if keeps(0)

@@ -1,11 +1,11 @@
 //! A region that is being written, and what the writing of each part shares.
 
-use super::order::Order;
 use super::types::LeafValue;
 use crate::eval::Constants;
 use crate::find::algebra::term::Term;
 use crate::find::axes::factors::{Axes, Dim, Space};
 use crate::find::axes::trace::Trace;
+use crate::ir::Topology;
 use crate::ir::{DType, Graph, OpId, ValueId};
 use egg::{Id, RecExpr};
 use std::collections::{HashMap, HashSet};
@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet};
 pub(crate) struct Builder<'a> {
     pub(super) graph: &'a Graph,
     pub(super) constants: &'a mut Constants,
-    pub(super) order: &'a Order,
+    pub(super) order: &'a Topology,
     pub(super) space: Space,
     pub(super) term: RecExpr<Term>,
     pub(super) leaves: Vec<LeafValue>,

@@ -3,12 +3,12 @@
 //! In: QKᵀ, a softmax and PV. Out: the [`Region`], or the condition that failed.
 
 use super::builder::{Builder, axis_of, by_letter};
-use super::order::Order;
 use super::types::{Fail, LeafValue, Region, label, miss};
 use crate::eval::Constants;
 use crate::find::algebra::term::{K, Leaf, Number, Q, Term, Unknown, V};
 use crate::find::axes::factors::{Axes, Dim, Space};
-use crate::find::axes::trace::{Scalar, layout, splat, trace, widens};
+use crate::find::axes::trace::{Scalar, layout, splat, trace};
+use crate::ir::Topology;
 use crate::ir::{Binary, Contract, DType, Graph, Op, OpId, Reduction, Unary, ValueId};
 use egg::{Id, RecExpr};
 use std::collections::{HashMap, HashSet};
@@ -17,7 +17,7 @@ impl<'a> Builder<'a> {
     /// QKᵀ, softmax and PV, the region's end; the keys on the left of QKᵀ if `swap`.
     pub(crate) fn new(
         graph: &'a Graph,
-        order: &'a Order,
+        order: &'a Topology,
         constants: &'a mut Constants,
         nodes: [OpId; 3],
         last: OpId,
@@ -128,7 +128,7 @@ impl<'a> Builder<'a> {
         if !to.is_float() {
             return self.term.add(Term::Unknown(Unknown(format!("cast to {to}")), vec![x]));
         }
-        if widens(from, to) {
+        if from.widens_to(to) {
             return self.term.add(if to == DType::F64 { Term::ToF64([x]) } else { Term::ToF32([x]) });
         }
         let digits = self.term.add(Term::Number(Number::new(digits)));

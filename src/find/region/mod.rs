@@ -11,7 +11,6 @@ mod builder;
 mod encode;
 mod extra_column;
 mod interior;
-pub(crate) mod order;
 mod score_axes;
 pub(crate) mod search;
 pub(crate) mod types;

@@ -6,9 +6,9 @@
 
 use super::anchor::{divided_after, dividend};
 use super::builder::Builder;
-use super::order::Order;
 use super::types::{Fail, Region, label, passes};
 use crate::eval::Constants;
+use crate::ir::Topology;
 use crate::ir::{Graph, Op, OpId, ValueId};
 use std::collections::{HashSet, VecDeque};
 
@@ -35,17 +35,17 @@ fn contractions_behind(graph: &Graph, v: ValueId) -> Vec<OpId> {
 
 /// Whether a product with weights is one of scores, whose keys it keeps apart: of what comes of a product of values that both
 /// depend on inputs.
-fn mixes_scores(graph: &Graph, order: &Order, id: OpId) -> bool {
+fn mixes_scores(graph: &Graph, order: &Topology, id: OpId) -> bool {
     let Op::Contract(c) = graph.op(id) else { return false };
     let x = graph.operands(id);
-    let (letters, from) = if order.is_dynamic(x[0]) { (&c.lhs, x[0]) } else { (&c.rhs, x[1]) };
+    let (letters, from) = if order.depends_on_input(x[0].op) { (&c.lhs, x[0]) } else { (&c.rhs, x[1]) };
     let keeps = c.out.chars().last().is_some_and(|l| letters.contains(l));
-    let both = |id: &OpId| graph.operands(*id).iter().all(|v| order.is_dynamic(*v));
+    let both = |id: &OpId| graph.operands(*id).iter().all(|v| order.depends_on_input(v.op));
     keeps && contractions_behind(graph, from).iter().any(both)
 }
 
 /// The first contraction that reads what comes of a value.
-fn contraction_ahead(graph: &Graph, order: &Order, id: OpId) -> Option<OpId> {
+fn contraction_ahead(graph: &Graph, order: &Topology, id: OpId) -> Option<OpId> {
     let mut seen: HashSet<OpId> = HashSet::new();
     let mut queue = VecDeque::from([id]);
     while let Some(id) = queue.pop_front() {
@@ -65,7 +65,7 @@ fn contraction_ahead(graph: &Graph, order: &Order, id: OpId) -> Option<OpId> {
 }
 
 /// PV, where the region ends, and the value behind which QKᵀ is. Where the sum divides after PV, the region ends there.
-fn around(graph: &Graph, order: &Order, anchor: OpId) -> Option<(OpId, OpId, ValueId)> {
+fn around(graph: &Graph, order: &Topology, anchor: OpId) -> Option<(OpId, OpId, ValueId)> {
     if let Some((pv, exponentials)) = divided_after(graph, anchor) {
         return Some((pv, anchor, exponentials));
     }
@@ -74,7 +74,7 @@ fn around(graph: &Graph, order: &Order, anchor: OpId) -> Option<(OpId, OpId, Val
 }
 
 /// The products before and behind a softmax, whether or not they are those of an attention.
-pub(crate) fn products(graph: &Graph, order: &Order, anchor: OpId) -> Vec<OpId> {
+pub(crate) fn products(graph: &Graph, order: &Topology, anchor: OpId) -> Vec<OpId> {
     let Some((pv, _, from)) = around(graph, order, anchor) else { return vec![] };
     [vec![pv], contractions_behind(graph, from)].concat()
 }
@@ -82,7 +82,7 @@ pub(crate) fn products(graph: &Graph, order: &Order, anchor: OpId) -> Vec<OpId> 
 /// The region around a softmax.
 pub(crate) fn region(
     graph: &Graph,
-    order: &Order,
+    order: &Topology,
     constants: &mut Constants,
     anchor: OpId,
 ) -> Result<Region, Fail> {
@@ -93,7 +93,7 @@ pub(crate) fn region(
     let mut first = None;
     for qk in contractions_behind(graph, from) {
         let x = graph.operands(qk);
-        let [left, right] = [x[0], x[1]].map(|v| order.is_dynamic(v));
+        let [left, right] = [x[0], x[1]].map(|v| order.depends_on_input(v.op));
         if !(left || right) || !graph.ty(x[0]).dtype.is_float() {
             continue;
         }
@@ -114,7 +114,11 @@ pub(crate) fn region(
             _ => {
                 let found = attempt(left, constants).map_err(|_| Fail::NotAttention);
                 found.and_then(|r| {
-                    if order.is_dynamic(r.operands[2].base) { Ok(r) } else { Err(Fail::NotAttention) }
+                    if order.depends_on_input(r.operands[2].base.op) {
+                        Ok(r)
+                    } else {
+                        Err(Fail::NotAttention)
+                    }
                 })
             }
         };

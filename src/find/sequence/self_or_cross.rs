@@ -9,7 +9,7 @@
 //! is in the queries is among it: positions that both sides add, or that one of them adds, make no difference.
 
 use super::step_back::{Row, Source, back, row};
-use crate::find::region::order::Order;
+use crate::ir::Topology;
 use crate::ir::{DType, Graph, Op, OpId, ValueId};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -53,7 +53,7 @@ pub(crate) struct Origins {
 
 impl Origins {
     /// What the rows of q are to those of k and v, all given as axes.
-    pub(crate) fn kin(&mut self, graph: &Graph, order: &Order, axes: [(ValueId, usize); 3]) -> Kin {
+    pub(crate) fn kin(&mut self, graph: &Graph, order: &Topology, axes: [(ValueId, usize); 3]) -> Kin {
         let rows = axes.map(|(v, a)| row(graph, v, a));
         let [q, k, v] = rows.map(|row| self.of(graph, order, row));
         let both = spans(&k).flat_map(|(a, b, k)| {
@@ -77,14 +77,14 @@ impl Origins {
         if several { Kin::Own } else { Kin::Step }
     }
 
-    fn of(&mut self, graph: &Graph, order: &Order, start: Row) -> Runs {
+    fn of(&mut self, graph: &Graph, order: &Topology, start: Row) -> Runs {
         let mut stack = vec![start];
         while let Some(&at) = stack.last() {
             if self.known.contains_key(&at) {
                 stack.pop();
                 continue;
             }
-            let dynamic = order.is_known_dynamic(at.value);
+            let dynamic = order.may_depend_on_input(at.value.op);
             let sources = if dynamic { back(graph, order, at) } else { vec![] };
             let before = stack.len();
             stack.extend(sources.iter().map(|s| s.row).filter(|r| !self.known.contains_key(r)));

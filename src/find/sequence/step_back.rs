@@ -4,7 +4,7 @@
 //! Of what is put together elementwise only those operands are followed that hold most: a factor or a mask of each row says
 //! nothing of where the row comes from, and truth values never do.
 
-use crate::find::region::order::Order;
+use crate::ir::Topology;
 use crate::ir::types::strides;
 use crate::ir::{Binary, DType, Graph, Op, ValueId};
 
@@ -41,11 +41,11 @@ fn whole(value: ValueId) -> Row {
 }
 
 /// The rows of operands from which rows come; none if the operation makes them.
-pub(crate) fn back(graph: &Graph, order: &Order, at: Row) -> Vec<Source> {
+pub(crate) fn back(graph: &Graph, order: &Topology, at: Row) -> Vec<Source> {
     let op = graph.op(at.value.op);
     let single = at.extent == 1;
     let mut all = if single { one_back(graph, at) } else { several_back(graph, at).unwrap_or_default() };
-    let is_dynamic = |s: &Source| order.is_known_dynamic(s.row.value);
+    let is_dynamic = |s: &Source| order.may_depend_on_input(s.row.value.op);
     // What is constant is where rows come from if it stands among others; a factor does not, nor do weights.
     let among = match op {
         Op::Binary(b) => !single && !matches!(b, Binary::Mul | Binary::Div | Binary::Pow),

@@ -88,6 +88,9 @@ pub enum Broken {
     /// A tile that claims to be full has more rows than are looked at.
     #[error("has too many rows to prove that its tile is full")]
     NotProvedFull,
+    /// An operation of another stage: why there is none here.
+    #[error("{0}")]
+    Stage(String),
     /// Graphs within graphs.
     #[error("graphs nest deeper than {MAX_NESTING}")]
     TooDeep,

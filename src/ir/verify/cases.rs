@@ -20,8 +20,8 @@
 //! // fault in %r: …                in the graph of a region
 //! ```
 
-use super::{Broken, verify};
-use crate::ir::{Collective, Constant, DType, Graph, Op, Partial, RegionKind, Type, ValueId, parse};
+use super::{Broken, verify, verify_at};
+use crate::ir::{Collective, Constant, DType, Graph, Op, Partial, RegionKind, Stage, Type, ValueId, parse};
 use crate::layout::Progression;
 use crate::mask::Tile;
 use std::collections::BTreeSet;
@@ -176,6 +176,8 @@ fn number(broken: &Broken) -> usize {
         Broken::NotFull { .. } => 19,
         Broken::NotProvedFull => 20,
         Broken::TooDeep => 21,
+        // Only where the stage is known: the test below.
+        Broken::Stage(_) => 22,
     }
 }
 
@@ -202,4 +204,29 @@ fn every_invariant_is_broken_by_a_case() {
         }
     });
     assert!(seen.into_iter().eq(0..22));
+}
+
+#[test]
+fn an_operation_of_another_stage_is_broken() {
+    let mut out = String::new();
+    for case in ["attention", "island", "all_gather", "call"] {
+        let path = format!("{}/tests/ir/{case}.txt", env!("CARGO_MANIFEST_DIR"));
+        let graph = parse(&std::fs::read_to_string(path).unwrap()).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(verify(&graph), Ok(()), "{case}");
+        for stage in Stage::ALL {
+            let found = match verify_at(&graph, stage) {
+                Ok(()) => "well formed".into(),
+                Err(errors) => {
+                    assert!(errors.iter().all(|e| matches!(e.why, Broken::Stage(_))), "{case}: {errors:?}");
+                    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n    ")
+                }
+            };
+            out += &format!("{case} as {stage:?}\n    {found}\n");
+        }
+    }
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/ir"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!("broken_stages", out));
 }

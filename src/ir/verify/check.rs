@@ -4,7 +4,7 @@ use super::broken::Broken;
 use crate::ir::infer::infer;
 use crate::ir::quote::quoted_name;
 use crate::ir::types::{MAX_NESTING, MAX_RANK};
-use crate::ir::{Constant, Graph, Op, OpId, Partial, Type};
+use crate::ir::{Constant, Graph, Op, OpId, Partial, Stage, Type};
 use crate::mask::{Fill, Mask, Tile};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -38,22 +38,39 @@ pub(in crate::ir) enum Place {
 /// # Errors
 /// Every broken invariant, in order of the operations.
 pub fn verify(graph: &Graph) -> Result<(), Vec<VerifyError>> {
+    walk(graph, None)
+}
+
+/// [`verify`], and that no operation belongs to another stage than the graph, nor in a region to another than the region.
+///
+/// # Errors
+/// Every broken invariant, in order of the operations.
+pub fn verify_at(graph: &Graph, stage: Stage) -> Result<(), Vec<VerifyError>> {
+    walk(graph, Some(stage))
+}
+
+fn walk(graph: &Graph, stage: Option<Stage>) -> Result<(), Vec<VerifyError>> {
     let mut errors = Vec::new();
     // A region that stands in a graph twice, shared, is looked at once per depth.
     let mut seen: HashSet<(*const Graph, usize)> = HashSet::new();
-    let mut open: Vec<(String, &Graph, usize)> = vec![(String::new(), graph, 0)];
-    while let Some((prefix, graph, depth)) = open.pop() {
+    let mut open: Vec<(String, &Graph, Option<Stage>, usize)> = vec![(String::new(), graph, stage, 0)];
+    while let Some((prefix, graph, stage, depth)) = open.pop() {
         for (place, why) in faults(graph) {
             errors.push(VerifyError { at: format!("{prefix}{}", show(graph, place)), why });
         }
         let mut inner = Vec::new();
         for id in graph.ops() {
-            let Op::Region(_, region) = graph.op(id) else { continue };
+            if let Some(stage) = stage.filter(|s| !s.allows(graph.op(id))) {
+                let why = Broken::Stage(stage.refusal(graph.op(id)));
+                errors.push(VerifyError { at: format!("{prefix}{}", show(graph, Place::Op(id))), why });
+            }
+            let Op::Region(kind, region) = graph.op(id) else { continue };
             let at = format!("{prefix}{}", show(graph, Place::Op(id)));
             if depth == MAX_NESTING {
                 errors.push(VerifyError { at, why: Broken::TooDeep });
             } else if seen.insert((Arc::as_ptr(region), depth + 1)) {
-                inner.push((format!("{at} in "), region.as_ref(), depth + 1));
+                let inside = stage.map(|_| Stage::of_region(kind));
+                inner.push((format!("{at} in "), region.as_ref(), inside, depth + 1));
             }
         }
         open.extend(inner.into_iter().rev());

@@ -20,6 +20,8 @@
 //! * **Transfers.** The result of a started transfer is read by exactly one `wait` and by nothing else, is no output, and a
 //!   `wait` reads nothing but such a result. Groups count from 1, and a group is started once.
 //! * **Tiles.** An `attn_partial` that claims `full` has no pair of rows that its mask takes out.
+//! * **Stages.** [`verify_at`] knows where the graph stands: an operation of a later stage is broken; [`Stage`](super::Stage)
+//!   has the table. [`verify`] takes operations of every stage.
 //! * **Regions.** The graph of a region keeps all of this; graphs nest at most [`MAX_NESTING`] deep.
 
 mod broken;
@@ -28,7 +30,7 @@ mod check;
 pub use super::types::MAX_NESTING;
 pub use broken::Broken;
 pub(super) use check::{Place, faults};
-pub use check::{VerifyError, verify};
+pub use check::{VerifyError, verify, verify_at};
 
 #[cfg(test)]
 mod cases;

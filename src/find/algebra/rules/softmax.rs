@@ -99,6 +99,26 @@ rules! {
     "c to the power of x is exp(x·ln c)";
     |d| d.scores("(pow 2 (sub (qk $0 $1) (rmax (qk $0 $1))))");
 
+    "scale-of-shifted" Reassociation "(mul (sub ?x ?m) ?c)" => "(sub (mul ?x ?c) (mul ?m ?c))",
+        if |v| v.scores("?x") && v.of_rows("?m") && v.factor_of_shifted("?x", "?c");
+    "a factor on a difference is one on both";
+    |d| { let c = d.number(); d.scores(&format!("(mul (sub (qk $0 $1) (rmax (qk $0 $1))) {c})")) };
+
+    "scale-of-max" Exact "(mul (rmax ?x) ?c)" => "(rmax (mul ?x ?c))",
+        if |v| v.scores("?x") && v.positive("?c");
+    "a positive factor on a maximum is one on what it is of";
+    |d| d.scores("(mul (rmax (qk $0 $1)) 0.75)");
+
+    "scale-of-max-or-zero" Exact "(mul (rmax-or-zero ?x) ?c)" => "(rmax-or-zero (mul ?x ?c))",
+        if |v| v.scores("?x") && v.positive("?c");
+    "a positive factor on a maximum is one on what it is of";
+    |d| d.scores("(mul (rmax-or-zero (keep (qk $0 $1) $3)) 0.75)");
+
+    "times-one" Exact "(mul ?x 1)" => "?x",
+        if |v| v.scores("?x");
+    "a factor of 1";
+    |d| d.scores("(mul (exp (qk $0 $1)) 1)");
+
     "reciprocal-first" Exact "(mul (reciprocal ?y) ?x)" => "(mul ?x (reciprocal ?y))",
         if |v| v.scores("?y") && v.scores("?x");
     "the factors of a product change places";
