@@ -4,6 +4,10 @@
 //! The way through the house: [`import`] → [`ir`] → [`find`] → [`shard`] → [`ring`] → [`schedule`] → [`check`] → [`lower`] → [`exec`];
 //! [`eval`], [`mask`], [`layout`] and [`device`] serve them, [`dump`] draws. [`compile`] is the whole path, a line a stage.
 
+// Tests name what they test as everybody does.
+#[cfg(test)]
+extern crate self as annulus;
+
 pub mod check;
 pub mod device;
 pub mod dump;
@@ -22,6 +26,10 @@ pub mod shard;
 
 mod driver;
 mod pass;
+
+#[cfg(test)]
+#[path = "../tests/inside/mod.rs"]
+mod inside;
 
 pub use driver::{Rejected, TIE, label};
 pub use error::Error;

@@ -230,5 +230,3 @@ fn not_full(p: &Partial) -> Option<Broken> {
 
 #[cfg(test)]
 mod cases;
-#[cfg(test)]
-mod fuzz;

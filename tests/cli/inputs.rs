@@ -1,14 +1,12 @@
 //! Other values for the stored inputs of every model and case: what is found is the same, and the graph afterwards computes
 //! what the graph before does.
 
-use super::models::folders;
+use super::data;
 use annulus::eval::{Precision, compare, eval};
 use annulus::find::{FindOptions, Found, Numerics, find};
 use annulus::import::ImportOptions;
 use annulus::import::case::{Case, Stored, load};
-use annulus::import::proto::{TensorProto, data_type};
 use annulus::ir::{DType, Graph, Op, Tensor, ValueId};
-use prost::Message;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -97,10 +95,10 @@ fn random(case: &Case, seed: u64) -> Vec<Tensor> {
 /// The bundled models and, where the data are, every model and every case of the operator.
 fn everything() -> Vec<PathBuf> {
     let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models");
-    let mut all = folders(&bundled, &[""]);
+    let mut all = folders(&bundled, "");
     assert_eq!(all.len(), 3);
     for (name, prefix, count) in [("models", "", 69), ("onnx-attention", "test_", 126)] {
-        let more = crate::data::folder(name).map(|root| folders(&root, &[prefix]));
+        let more = data::folder(name).map(|root| folders(&root, prefix));
         assert!(more.as_ref().is_none_or(|m| m.len() >= count), "{more:?}");
         all.extend(more.unwrap_or_default());
     }
@@ -163,6 +161,42 @@ fn answer(model: &Path, more: &[&str]) -> Output {
     command.arg("find").arg(model).arg("--json").args(more).output().unwrap()
 }
 
+/// A number as protobuf writes it: seven bits a byte, the lowest first.
+fn varint(mut n: u64) -> Vec<u8> {
+    let mut out = vec![];
+    while n > 0x7f {
+        out.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    out.push(n as u8);
+    out
+}
+
+/// A tensor as ONNX's `TensorProto`: dims (field 1), data_type (2), name (8), raw_data (9).
+fn tensor_proto(name: &str, t: &Tensor) -> Vec<u8> {
+    let dtype = match t.dtype() {
+        DType::F32 => 1,
+        DType::I32 => 6,
+        DType::I64 => 7,
+        DType::Bool => 9,
+        DType::F16 => 10,
+        DType::F64 => 11,
+        DType::BF16 => 16,
+    };
+    let number = |field: u64, n: u64| [varint(field << 3), varint(n)].concat();
+    let bytes = |field: u64, b: &[u8]| [varint(field << 3 | 2), varint(b.len() as u64), b.to_vec()].concat();
+    let dims = t.shape().iter().flat_map(|&d| number(1, d as u64)).collect();
+    [dims, number(2, dtype), bytes(8, name.as_bytes()), bytes(9, &t.data().to_le_bytes())].concat()
+}
+
+/// Every folder whose name begins so, in order.
+fn folders(root: &Path, prefix: &str) -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> = std::fs::read_dir(root).unwrap().map(|e| e.unwrap().path()).collect();
+    all.retain(|p| p.is_dir() && name(p).starts_with(prefix));
+    all.sort();
+    all
+}
+
 /// A folder with the model of another one, and these inputs.
 fn with_inputs(folder: &Path, case: &Case, inputs: &[Tensor]) -> PathBuf {
     let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join("inputs").join(name(folder));
@@ -171,22 +205,8 @@ fn with_inputs(folder: &Path, case: &Case, inputs: &[Tensor]) -> PathBuf {
     std::fs::create_dir_all(&data).unwrap();
     std::fs::copy(folder.join("model.onnx"), to.join("model.onnx")).unwrap();
     for (i, (t, v)) in inputs.iter().zip(case.graph.inputs()).enumerate() {
-        let proto = TensorProto {
-            name: case.graph.value(v).name.clone(),
-            dims: t.shape().iter().map(|&d| d as i64).collect(),
-            data_type: match t.dtype() {
-                DType::F64 => data_type::DOUBLE,
-                DType::F32 => data_type::FLOAT,
-                DType::F16 => data_type::FLOAT16,
-                DType::BF16 => data_type::BFLOAT16,
-                DType::I64 => data_type::INT64,
-                DType::I32 => data_type::INT32,
-                DType::Bool => data_type::BOOL,
-            },
-            raw_data: Some(t.data().to_le_bytes()),
-            ..TensorProto::default()
-        };
-        std::fs::write(data.join(format!("input_{i}.pb")), proto.encode_to_vec()).unwrap();
+        let name = &case.graph.value(v).name;
+        std::fs::write(data.join(format!("input_{i}.pb")), tensor_proto(name, t)).unwrap();
     }
     to
 }

@@ -1,7 +1,15 @@
 //! The command line as a user meets it: what it prints, where, and its exit status.
 
-#[path = "cli/doctor.rs"]
+#![allow(clippy::unwrap_used)] // helpers of tests, which no lint knows as such
+
 mod doctor;
+mod inputs;
+mod lengths;
+mod names;
+mod readme;
+
+#[path = "../inside/support/data.rs"]
+mod data;
 
 use std::path::Path;
 use std::process::{Command, Output};

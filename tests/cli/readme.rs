@@ -1,5 +1,5 @@
 //! The README says what the program prints: every block that it quotes is compared, and so is its picture.
-//! After a change, `ANNULUS_BLESS=1 cargo test --test readme` writes them anew.
+//! After a change, `ANNULUS_BLESS=1 cargo test --test cli readme` writes them anew.
 
 use annulus::dump::{support, timeline_svg};
 use annulus::import::case;
@@ -20,7 +20,7 @@ fn same(path: &Path, want: &str) {
         std::fs::write(path, want).expect("writes");
     }
     let is = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(is == want, "{} is stale: ANNULUS_BLESS=1 cargo test --test readme", path.display());
+    assert!(is == want, "{} is stale: ANNULUS_BLESS=1 cargo test --test cli readme", path.display());
 }
 
 /// The text between `<!-- name -->` and `<!-- end -->` is replaced.

@@ -1,8 +1,7 @@
 //! The cache of machine code: damage, other people's folders, and races.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used)]
-
+use crate::inside::support::scratch;
 use annulus::exec::cache::{Cache, CacheError, Key, key};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -11,7 +10,7 @@ use std::process::Command;
 
 /// An empty folder of this test.
 fn place(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache").join(name);
+    let folder = scratch().join("cache").join(name);
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).unwrap();
     folder
@@ -184,7 +183,7 @@ fn processes_that_race_never_see_a_part() {
         return race(Path::new(&folder));
     }
     let folder = place("race").join("annulus");
-    let name = "processes_that_race_never_see_a_part";
+    let name = "inside::cache::processes_that_race_never_see_a_part";
     let start = || {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command

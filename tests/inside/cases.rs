@@ -1,6 +1,7 @@
 //! Text case files, one idea each: the text after each stage is a snapshot in `snapshots/<stage>/`, and the program that
 //! comes out computes what the graph computes.
 
+use super::support::cases::{files, snapshot, stem};
 use annulus::dump::stages::{Request, Stage, text_after};
 use annulus::eval::compare::compare;
 use annulus::eval::{Precision, eval};
@@ -18,22 +19,15 @@ const STAGES: [(Stage, &str); 6] = [
 
 #[test]
 fn the_text_of_every_stage_is_as_reviewed() {
-    insta::glob!("cases/*.txt", |path| {
-        let source = std::fs::read_to_string(path).expect("a case");
+    for path in files("cases") {
+        let source = std::fs::read_to_string(&path).expect("a case");
         let request = Request::from_header(&source).expect("a header");
         let graph = text::parse(&source).unwrap_or_else(|e| panic!("{e}"));
         for (stage, folder) in STAGES {
             let out = text_after(&graph, &request, stage, Form::People).unwrap_or_else(|e| panic!("{e}"));
-            let mut settings = insta::Settings::clone_current();
-            settings.set_snapshot_path(format!("{}/snapshots/{folder}", env!("CARGO_MANIFEST_DIR")));
-            settings.set_prepend_module_to_snapshot(false);
-            settings.set_omit_expression(true);
-            settings.remove_input_file();
-            settings.remove_snapshot_suffix();
-            let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-            settings.bind(|| insta::assert_snapshot!(format!("case_{name}"), out));
+            snapshot(folder, &format!("case_{}", stem(&path)), &out);
         }
-    });
+    }
 }
 
 /// Numbers between −1 and 1 that look random and are the same everywhere.
@@ -55,8 +49,8 @@ fn noise(graph: &Graph) -> Vec<Tensor> {
 
 #[test]
 fn every_case_computes_what_its_graph_computes() {
-    insta::glob!("cases/*.txt", |path| {
-        let source = std::fs::read_to_string(path).expect("a case");
+    for path in files("cases") {
+        let source = std::fs::read_to_string(&path).expect("a case");
         let mut request = Request::from_header(&source).expect("a header");
         let graph = text::parse(&source).unwrap_or_else(|e| panic!("{e}"));
         let inputs = noise(&graph);
@@ -72,7 +66,7 @@ fn every_case_computes_what_its_graph_computes() {
                 assert!(c.within, "{} on {ranks} ranks: {c:?}", path.display());
             }
         }
-    });
+    }
 }
 
 /// The first block and the rest of a bundled Llama, as a reviewer sees it at two and four ranks.
@@ -87,14 +81,10 @@ fn the_text_of_a_llama_is_as_reviewed() {
         for (stage, folder) in STAGES {
             let out =
                 text_after(&case.graph, &request, stage, Form::People).unwrap_or_else(|e| panic!("{e}"));
-            let mut settings = insta::Settings::clone_current();
-            settings.set_snapshot_path(format!("{}/snapshots/{folder}", env!("CARGO_MANIFEST_DIR")));
-            settings.set_prepend_module_to_snapshot(false);
-            settings.set_omit_expression(true);
             // What a stage prints does not depend on the rank count before the graph is split.
             let whole = matches!(stage, Stage::Import | Stage::Find);
             let name = if whole { "llama".into() } else { format!("llama_p{ranks}") };
-            settings.bind(|| insta::assert_snapshot!(name, out));
+            snapshot(folder, &name, &out);
         }
     }
 }

@@ -1,7 +1,6 @@
 //! The driver's choice: never worse than what can be asked for by name, and what a person would take where that is known.
 
-#![allow(clippy::unwrap_used)]
-
+use crate::inside::support::cases::snapshot;
 use annulus::device::Device;
 use annulus::ir::Graph;
 use annulus::ir::text::parse;
@@ -134,8 +133,10 @@ fn near_ties_go_to_the_first_in_order() {
 #[test]
 fn bounds_exclude_no_good_choice() {
     let graph = attention(72 * 8192, "causal(0)");
-    let device =
-        Device::parse(&include_str!("../src/device/h200x8x8.toml").replace("nodes = 8", "nodes = 9"), "made");
+    let device = Device::parse(
+        &include_str!("../../src/device/h200x8x8.toml").replace("nodes = 8", "nodes = 9"),
+        "made",
+    );
     let options = Options { device: Some(device.unwrap()), ..Options::new(72) };
     let auto = compile(&graph, &options).unwrap();
     let early: Vec<_> = auto.islands[0].rejected.iter().filter(|r| r.makespan_us.is_none()).collect();
@@ -172,9 +173,5 @@ fn the_choices_are_as_reviewed() {
             out += &line(annulus::label(r.strategy, r.layouts), &format!("{time} · {}", r.reason));
         }
     }
-    let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/schedule"));
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings.bind(|| insta::assert_snapshot!("choices", out));
+    snapshot("schedule", "choices", &out);
 }

@@ -1,7 +1,6 @@
 //! dump: the DOT of graphs and the timeline of schedules, as snapshots and under odd input.
 
-#![allow(clippy::unwrap_used)]
-
+use crate::inside::support::cases::snapshot;
 use annulus::device::Device;
 use annulus::dump::dot;
 use annulus::ir::{Attention, Binary, DType, Graph, Op, Tensor, Type};
@@ -14,14 +13,6 @@ use std::sync::Arc;
 
 fn timeline_svg(schedule: &Schedule) -> String {
     annulus::dump::timeline_svg(schedule, &Device::named("h200x8").unwrap())
-}
-
-fn snapshot(name: &str, text: &str) {
-    let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/dump"));
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings.bind(|| insta::assert_snapshot!(name, text));
 }
 
 /// One attention of `length` rows, and its island graphs and schedule.
@@ -52,7 +43,7 @@ fn split(
 #[test]
 fn island_graph_as_dot() {
     let (graphs, _) = split("attn", Mask::causal(0), 8, 2, LayoutKind::Contiguous, Strategy::Ring);
-    snapshot("ring-p2-rank1.dot", &dot(&graphs[1]));
+    snapshot("dump", "ring-p2-rank1.dot", &dot(&graphs[1]));
 }
 
 #[test]
@@ -65,7 +56,7 @@ fn timelines() {
     ];
     for (name, mask, length, ranks, layout, way) in cases {
         let (_, schedule) = split("attn", mask, length, ranks, layout, way);
-        snapshot(&format!("{name}.svg"), &timeline_svg(&schedule));
+        snapshot("dump", &format!("{name}.svg"), &timeline_svg(&schedule));
     }
 }
 
@@ -87,7 +78,7 @@ fn program_as_dot() {
         .islands
         .keys()
         .map(|&op| (op, ("ring".to_owned(), Arc::new(island(&program, op, Strategy::Ring, 0).unwrap()))));
-    snapshot("program-p2-rank0.dot", &dot(&rank_graph(&program, 0, &islands.collect()).unwrap()));
+    snapshot("dump", "program-p2-rank0.dot", &dot(&rank_graph(&program, 0, &islands.collect()).unwrap()));
 }
 
 /// Floats in their shortest form, of every width; of a long name both ends, and the whole in the tooltip.
@@ -259,7 +250,7 @@ fn a_trace_says_what_the_picture_says() {
         }
     }
     let (_, schedule) = split("attn", Mask::causal(0), 16, 2, LayoutKind::Zigzag, Strategy::Ring);
-    snapshot("ring-zigzag-p2.perfetto", &annulus::dump::perfetto(&schedule, &device));
+    snapshot("dump", "ring-zigzag-p2.perfetto", &annulus::dump::perfetto(&schedule, &device));
 }
 
 /// Times are cut to ns, threads are told apart by number, and an arrow belongs to the slice that is open at its time: slices of a

@@ -1,7 +1,5 @@
 //! The hand-back: a host that knows no attention runs the ranks' graphs, and asks for islands and gathers by number.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use annulus::eval::compare::compare;
 use annulus::eval::{Precision, apply};
 use annulus::exec::cpu::run_island;

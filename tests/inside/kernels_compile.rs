@@ -4,8 +4,9 @@
 //! Without NVRTC a line says so and the tests pass; `ANNULUS_REQUIRE_NVRTC` makes that a failure.
 
 #![cfg(all(feature = "cuda", target_os = "linux"))]
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
-
+use crate::inside::support::alone::alone;
+use crate::inside::support::cases::snapshot;
+use crate::inside::support::scratch;
 use annulus::exec::cuda::{compile, nvrtc_version};
 use annulus::exec::libraries::{self, NVRTC};
 use annulus::lower::{Arch, Element, Helper, KernelKey, Tiling, listed, options, text};
@@ -23,7 +24,10 @@ macro_rules! gates {
     ($($name:ident: $arch:ident $part:literal / $parts:literal;)*) => {
         $(#[test]
         fn $name() {
-            gate(stringify!($name), Arch::$arch, $part - 1, $parts);
+            // NVRTC works on one text at a time in a process.
+            if alone!($name) {
+                gate(stringify!($name), Arch::$arch, $part - 1, $parts);
+            }
         })*
     };
 }
@@ -40,23 +44,7 @@ gates! {
     sm_120_b: Sm120 2 / 2;
 }
 
-/// NVRTC works on one text at a time in a process, so that every test gets a process of its own.
 fn gate(name: &str, arch: Arch, part: usize, parts: usize) {
-    const INSIDE: &str = "ANNULUS_COMPILE_INSIDE";
-    if std::env::var_os(INSIDE).is_some() {
-        return compile_all(name, arch, part, parts);
-    }
-    let inner = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture"])
-        .env(INSIDE, "1")
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&inner.stderr);
-    eprint!("{told}");
-    assert!(inner.status.success(), "{told}{}", String::from_utf8_lossy(&inner.stdout));
-}
-
-fn compile_all(name: &str, arch: Arch, part: usize, parts: usize) {
     let tools = nvrtc_version().map_err(|e| e.to_string()).and_then(|v| disassembler().map(|d| (v, d)));
     let (version, disassembler) = match tools {
         Ok(tools) => tools,
@@ -94,11 +82,7 @@ fn compile_all(name: &str, arch: Arch, part: usize, parts: usize) {
         eprintln!("snapshot skipped: it is of NVRTC {SNAPSHOTS_BY:?}, this is {version:?}");
         return;
     }
-    let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/kernels"));
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings.bind(|| insta::assert_snapshot!(name, table));
+    snapshot("kernels", name, &table);
 }
 
 /// nvdisasm beside NVRTC, in the toolkit or in the package of Python; else the one on the path.
@@ -127,7 +111,7 @@ impl Code {
         hash.update(format!("{version:?} {options:?} {}", disassembler.display()));
         hash.update(text);
         let name: String = hash.finalize().iter().take(12).map(|b| format!("{b:02x}")).collect();
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernels_compile");
+        let folder = scratch().join("kernels_compile");
         std::fs::create_dir_all(&folder).unwrap();
         let kept = folder.join(format!("{name}.sass"));
         let all = std::fs::read_to_string(&kept).unwrap_or_else(|_| {

@@ -1,7 +1,5 @@
 //! lower: keys make texts, and nothing else does.
 
-#![allow(clippy::unwrap_used)]
-
 use annulus::ir::{AttentionSizes, DType, EmptyRow};
 use annulus::lower::{
     Arch, Element, Helper, KernelKey, Launch, Refusal, Tiling, kernel, listed, options, prelude, sight, text,

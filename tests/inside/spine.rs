@@ -1,8 +1,7 @@
 //! The whole way on real models: read, find, split, rewrite, schedule, prove, run on every rank count, compare.
 
-#[path = "support/data.rs"]
-mod data;
-
+use super::support::data;
+use crate::inside::support::cases::snapshot;
 use annulus::dump::report::{self, Report};
 use annulus::eval::compare::compare;
 use annulus::eval::{Precision, eval};
@@ -188,11 +187,7 @@ fn every_model_runs_on_every_rank_count() {
     });
     let (attentions, lines): (Vec<usize>, Vec<String>) = lines.unzip();
     assert_eq!((lines.len(), attentions.iter().sum::<usize>()), (69, 144));
-    let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/spine"));
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings.bind(|| insta::assert_snapshot!("models", lines.join("\n")));
+    snapshot("spine", "models", &lines.join("\n"));
 }
 
 /// ONNX's own cases of attention, as one operator and written out. Those that are not rewritten stand with their reasons in

@@ -1,4 +1,4 @@
-//! Case files of `tests/ir/verify_fail`: a graph as text with the faults that are planted in it, one idea each. What the
+//! Case files of `tests/inside/ir/verify_fail`: a graph as text with the faults that are planted in it, one idea each. What the
 //! verifier says of it is a snapshot, and every invariant is broken by some case.
 //!
 //! ```text
@@ -179,7 +179,7 @@ fn number(broken: &Broken) -> usize {
 
 #[test]
 fn every_invariant_is_broken_by_a_case() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ir/verify_fail");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/inside/ir/verify_fail");
     let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
     paths.sort();
     let mut settings = insta::Settings::clone_current();

@@ -1,7 +1,7 @@
 //! The schedules that faults are planted in: small, and together of every kind.
 
-use crate::build;
-use crate::case::{Case, LeafCase};
+use super::build;
+use super::case::{Case, LeafCase};
 use annulus::ir::DType;
 use annulus::layout::{Layout, LayoutKind, Progression};
 use annulus::mask::{Fill, Mask, Term};

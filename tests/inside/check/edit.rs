@@ -1,6 +1,6 @@
 //! How a schedule is changed in one place at a time.
 
-use crate::plant::Planted;
+use super::plant::Planted;
 use annulus::layout::{Layout, Progression};
 use annulus::schedule::{KvPiece, QPiece, RankProgram, Schedule, Step, StepOp, Transfer, View};
 

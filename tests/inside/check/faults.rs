@@ -1,11 +1,12 @@
 //! Every planted fault is named by a check whose business it is.
 
-use crate::case::Case;
-use crate::corpus::{corpus, example, with_sinks};
-use crate::data::say;
-use crate::plant::{KINDS, Kind};
-use crate::right::CHECKS;
-use crate::sound::computes;
+use super::case::Case;
+use super::corpus::{corpus, example, with_sinks};
+use super::plant::{KINDS, Kind};
+use super::right::CHECKS;
+use super::sound::computes;
+use crate::inside::support::cases::snapshot;
+use crate::inside::support::data::say;
 use annulus::check::{Report, check};
 use annulus::mask::Tile;
 use annulus::schedule::{Schedule, StepOp};
@@ -133,9 +134,5 @@ fn messages() {
             }
         }
     }
-    let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/check"));
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings.bind(|| insta::assert_snapshot!("planted_faults", out));
+    snapshot("check", "planted_faults", &out);
 }

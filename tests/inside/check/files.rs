@@ -5,7 +5,7 @@ use annulus::schedule::parse;
 
 #[test]
 fn every_file_is_judged_as_it_says() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/check");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/inside/check");
     let mut seen = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

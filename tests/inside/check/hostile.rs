@@ -1,7 +1,7 @@
 //! Whatever a file says, the proof ends and does not panic.
 
-use crate::corpus::example;
-use crate::right::CHECKS;
+use super::corpus::example;
+use super::right::CHECKS;
 use annulus::check::{MOST_FAILURES, check};
 use annulus::schedule::parse;
 use proptest::prelude::*;

@@ -1,6 +1,6 @@
 //! Faults, each at every place of a schedule where it can be made.
 
-use crate::edit::{
+use super::edit::{
     at, before, each, each_op, group, key_views, keys, layouts, moved, pairs, queries, recorder, split,
     transfers,
 };

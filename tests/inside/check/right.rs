@@ -1,8 +1,8 @@
 //! No report on right programs.
 
-use crate::build;
-use crate::case::{Case, cases};
-use crate::corpus::{by_hand, corpus, scattered, striped};
+use super::build;
+use super::case::{Case, cases};
+use super::corpus::{by_hand, corpus, scattered, striped};
 use annulus::check::{Report, check};
 use annulus::layout::{Layout, LayoutKind};
 use annulus::mask::{Fill, Mask, Term};

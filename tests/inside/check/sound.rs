@@ -1,8 +1,8 @@
 //! What the proof lets pass computes the attention: schedules changed at random are either refused, or give the right
 //! result on every rank, whatever order the executor takes.
 
-use crate::case::Case;
-use crate::oracle::{arguments, attention, differs, local};
+use super::case::Case;
+use super::oracle::{arguments, attention, differs, local};
 use annulus::check::check;
 use annulus::exec::cpu::run_island;
 use annulus::ir::{DType, Tensor};

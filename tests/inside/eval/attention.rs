@@ -1,6 +1,6 @@
 //! Attention against its formula, one score after another in f64.
 
-use crate::util::*;
+use super::util::*;
 use annulus::eval::{Precision, apply};
 use annulus::ir::{Attention, DType, EmptyRow, Op, Tensor};
 use annulus::mask::{Fill, Mask, Term};

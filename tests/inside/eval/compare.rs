@@ -1,6 +1,6 @@
 //! Comparing within tolerances.
 
-use crate::util::*;
+use super::util::*;
 use annulus::eval::compare;
 use annulus::ir::{DType, Data, Tensor};
 

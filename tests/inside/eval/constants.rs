@@ -1,6 +1,6 @@
 //! Values that are known without inputs.
 
-use crate::util::*;
+use super::util::*;
 use annulus::eval::Constants;
 use annulus::ir::*;
 

@@ -1,6 +1,6 @@
 //! Contractions against sums over every index.
 
-use crate::util::*;
+use super::util::*;
 use annulus::eval::{Precision, apply};
 use annulus::ir::{Contract, DType, Op, Tensor};
 use proptest::prelude::*;

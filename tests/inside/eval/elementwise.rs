@@ -1,6 +1,6 @@
 //! Functions of one, two and three elements, conversions and counts.
 
-use crate::util::*;
+use super::util::*;
 use annulus::eval::{Precision, apply};
 use annulus::ir::{Binary, DType, Data, Op, Tensor, Type, Unary};
 use proptest::prelude::*;

@@ -1,6 +1,6 @@
 //! Extents of 0: nothing comes out, at once and without a panic.
 
-use crate::util::*;
+use super::util::*;
 use annulus::eval::{Precision, apply};
 use annulus::ir::*;
 use annulus::layout::Progression;

@@ -54,7 +54,7 @@ fn read(path: &std::path::Path) -> Golden {
 
 /// Every case of a kind by name, or nothing where the data is not at hand.
 fn goldens(kind: &str) -> Option<Vec<(String, Golden)>> {
-    let folder = crate::data::folder("goldens")?;
+    let folder = crate::inside::support::data::folder("goldens")?;
     let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
     paths.retain(|p| p.extension().is_some_and(|e| e == "safetensors"));
     paths.sort();

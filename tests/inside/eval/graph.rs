@@ -1,6 +1,6 @@
 //! Whole graphs: inputs, weights, what is evaluated, regions, and what is refused.
 
-use crate::util::*;
+use super::util::*;
 use annulus::eval::{EvalError, Precision, eval};
 use annulus::ir::*;
 use annulus::layout::LayoutKind;

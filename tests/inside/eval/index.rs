@@ -1,6 +1,6 @@
 //! Gathers, scatters and the k best.
 
-use crate::util::*;
+use super::util::*;
 use annulus::eval::{Precision, apply};
 use annulus::ir::{Binary, DType, Op, Tensor};
 use proptest::prelude::*;
@@ -81,7 +81,7 @@ proptest! {
         let updates = random(x.dtype(), &[&mid[..], &x.shape()[depth..]].concat(), seed);
         let got = run(Op::ScatterNd { how }, &[x.clone(), indices.clone(), updates.clone()]).unwrap();
         let (mut v, at, up) = (Nd::of(&x), Nd::of(&indices), Nd::of(&updates));
-        for i in crate::util::indices(&up.shape) {
+        for i in super::util::indices(&up.shape) {
             let (head, tail) = i.split_at(mid.len());
             let tuple: Vec<usize> = (0..depth).map(|t| place(at.at(&[head, &[t]].concat()), extents[t])).collect();
             let to = [&tuple[..], tail].concat();

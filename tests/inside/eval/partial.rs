@@ -1,7 +1,7 @@
 //! Partial results over any split of the keys, merged in any order, are the whole attention.
 
-use crate::attention::{Case, cases, reference};
-use crate::util::*;
+use super::attention::{Case, cases, reference};
+use super::util::*;
 use annulus::eval::{Precision, apply};
 use annulus::ir::{Attention, DType, EmptyRow, Op, Partial, Tensor};
 use annulus::layout::Progression;

@@ -1,6 +1,6 @@
 //! Reductions, softmax and running sums.
 
-use crate::util::*;
+use super::util::*;
 use annulus::eval::{Precision, apply};
 use annulus::ir::{DType, Op, Reduction, Tensor};
 use proptest::prelude::*;

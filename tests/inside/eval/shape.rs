@@ -1,6 +1,6 @@
 //! Operations that move elements.
 
-use crate::util::*;
+use super::util::*;
 use annulus::ir::{DType, Op, Tensor};
 use annulus::layout::Progression;
 use proptest::prelude::*;

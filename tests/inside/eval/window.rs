@@ -1,6 +1,6 @@
 //! Convolutions and pooling against their definition, element by element.
 
-use crate::util::*;
+use super::util::*;
 use annulus::ir::{DType, Op, Reduction, Tensor, Windows};
 use proptest::prelude::*;
 

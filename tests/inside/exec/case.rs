@@ -1,6 +1,6 @@
 //! A random attention, its tensors, and what it must yield: written out in f64, row by row.
 
-use crate::layouts::layout_of;
+use crate::inside::support::layouts::layout_of;
 use annulus::ir::{AttentionSizes, DType, EmptyRow, Tensor};
 use annulus::layout::{Layout, LayoutKind, Progression};
 use annulus::mask::{Fill, Mask, Term};

@@ -1,6 +1,6 @@
 //! The numeric goldens: float64 references of attention, read from `goldens/` of the folder named by `ANNULUS_TEST_DATA`.
 
-use crate::case::Case;
+use super::case::Case;
 use annulus::ir::{AttentionSizes, DType, Data, EmptyRow, Tensor};
 use annulus::layout::LayoutKind;
 use annulus::mask::{Fill, Mask, Term};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// The files of the attention goldens, or `None` where there is no data.
 pub(crate) fn files() -> Option<Vec<PathBuf>> {
-    let folder = crate::data::folder("goldens")?;
+    let folder = crate::inside::support::data::folder("goldens")?;
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
     let golden = |p: &PathBuf| {
         let name = p.file_name().unwrap().to_str().unwrap().to_owned();

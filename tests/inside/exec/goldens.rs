@@ -1,9 +1,9 @@
 //! float64 references that others computed, against what the pass makes of them: within their own tolerances, and no
 //! further off on eight ranks than on one.
 
-use crate::case::Case;
-use crate::golden::{Golden, files, read};
-use crate::{compiled, program_of};
+use super::case::Case;
+use super::golden::{Golden, files, read};
+use super::{compiled, program_of};
 use annulus::exec::cpu::run;
 use annulus::ir::{DType, Tensor};
 use annulus::layout::LayoutKind;
@@ -132,7 +132,7 @@ fn the_error_does_not_grow_with_the_ranks() {
     let ratios: Vec<(f64, String)> = ratios.collect();
     let worst = ratios.iter().max_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
     let mean = (ratios.iter().map(|r| r.0.ln()).sum::<f64>() / ratios.len() as f64).exp();
-    crate::data::say(&format!(
+    crate::inside::support::data::say(&format!(
         "error on 8 ranks over that on 1, {} ways: geometric mean {mean:.3}, most {:.3} ({})",
         ratios.len(),
         worst.0,

@@ -1,22 +1,10 @@
 //! exec/cpu against attention written out in f64; orders, faults and untrusted schedules.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
-
-#[path = "exec/build.rs"]
-mod build;
-#[path = "exec/case.rs"]
+pub(crate) mod build;
 mod case;
-#[path = "support/data.rs"]
-mod data;
-#[path = "exec/golden.rs"]
 mod golden;
-#[path = "exec/goldens.rs"]
 mod goldens;
-#[path = "util/layouts.rs"]
-mod layouts;
-#[path = "exec/random.rs"]
 mod random;
-#[path = "exec/text.rs"]
 mod text;
 
 use annulus::eval::{Precision, eval};

@@ -1,7 +1,7 @@
 //! Tens of thousands of random attentions, split by the pass and run on all ranks, against `eval` in f64.
 
-use crate::case::{Case, cases, first_wrong};
-use crate::{compiled, program_of, text};
+use super::case::{Case, cases, first_wrong};
+use super::{compiled, program_of, text};
 use annulus::eval::{Precision, eval};
 use annulus::exec::cpu::{Run, run};
 use annulus::ir::Tensor;
@@ -118,13 +118,13 @@ fn any_attention_split_by_the_pass_is_the_attention() {
     let searches = (0..SEARCHES.0).into_par_iter().map(|_| search(SEARCHES.1, right));
     let all = match searches.try_reduce(Shares::default, |a, b| Ok(a.join(b))) {
         Ok(all) => all,
-        Err(wrong) => panic!("a case for tests/exec/found: {wrong}"),
+        Err(wrong) => panic!("a case for tests/inside/exec/found: {wrong}"),
     };
     assert_eq!(all.cases, SEARCHES.0 * SEARCHES.1 as usize);
     let shares = KINDS.iter().zip(all.of_kind).map(|(kind, n)| (*kind, n as f64 / all.cases as f64));
     let shares: Vec<(&str, f64)> = shares.collect();
     let words: Vec<String> = shares.iter().map(|(k, n)| format!("{k} {:.1} %", n * 100.0)).collect();
-    crate::data::say(&format!("{} random attentions: {}", all.cases, words.join(", ")));
+    crate::inside::support::data::say(&format!("{} random attentions: {}", all.cases, words.join(", ")));
     assert!(shares.iter().all(|s| s.1 >= 0.1), "{words:?}");
 }
 
@@ -155,7 +155,7 @@ fn a_wrong_case_comes_back_small_and_as_text() {
 /// Cases that were wrong once, or are of a kind that is easily got wrong, with every strategy.
 #[test]
 fn cases_on_file_are_right() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/exec/found");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/inside/exec/found");
     let mut seen = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

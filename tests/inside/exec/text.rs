@@ -1,8 +1,8 @@
 //! A case as text: its graph with the tensors as constants, and in the first line how it is split. What a random test finds
-//! is printed so, and stands as a file in `tests/exec/found/` from then on.
+//! is printed so, and stands as a file in `tests/inside/exec/found/` from then on.
 
-use crate::case::Case;
-use crate::node;
+use super::case::Case;
+use super::node;
 use annulus::ir::text::{self, Form};
 use annulus::ir::{AttentionSizes, Graph, Op, Tensor};
 use annulus::layout::LayoutKind;

@@ -18,7 +18,7 @@ pub(crate) fn files(folder: &str) -> Vec<PathBuf> {
 }
 
 fn cases() -> Vec<PathBuf> {
-    [files("tests/find"), files("tests/find/forms"), files("tests/find/odd")].concat()
+    [files("tests/inside/find"), files("tests/inside/find/forms"), files("tests/inside/find/odd")].concat()
 }
 
 fn stem(path: &Path) -> String {
@@ -123,7 +123,7 @@ const REFUSED: [&str; 5] = ["e2", "h3", "h4", "h5", "h6"];
 /// Each form has its case file, and what its first line says is what happens: found, refused with a reason, or no attention.
 #[test]
 fn every_form_has_its_case() {
-    let paths = files("tests/find/forms");
+    let paths = files("tests/inside/find/forms");
     let patterns = (1..=30).map(|n| format!("pattern_{n:02}"));
     for form in FORMS.split_whitespace().map(|f| format!("{f}_")).chain(patterns) {
         assert!(paths.iter().any(|p| stem(p).starts_with(&form)), "{form} has no case");

@@ -9,7 +9,7 @@ use annulus::ir::parse;
 fn each_attention_is_of_the_kind_that_its_case_says() {
     let mut wrong = vec![];
     let mut seen = [0, 0];
-    for path in super::cases::files("tests/find/kinds") {
+    for path in super::cases::files("tests/inside/find/kinds") {
         let text = std::fs::read_to_string(&path).unwrap();
         let graph = parse(&text).unwrap_or_else(|e| panic!("{}\n{e}", path.display()));
         let found = find(&graph, &FindOptions::default());

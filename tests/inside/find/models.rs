@@ -1,5 +1,6 @@
 //! Real exports: what is found is what their manifests say, and the graph afterwards computes the same.
 
+use crate::inside::support::cases::snapshot;
 use annulus::eval::{Precision, compare, eval};
 use annulus::find::report::{AttentionRecord, record};
 use annulus::find::{Bound, FindOptions, Found, Work, find};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// The folder of real models, if the environment names one.
 fn models() -> Option<PathBuf> {
-    crate::data::folder("models")
+    crate::inside::support::data::folder("models")
 }
 
 fn manifest(folder: &Path) -> Value {
@@ -179,9 +180,5 @@ fn attention_cases_of_onnx_are_found_but_for_a_list() {
         }
     }
     lines.push_str(&format!("{in_full} of {} found\n", all.len()));
-    let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/find"));
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings.bind(|| insta::assert_snapshot!("onnx_attention_not_found", lines));
+    snapshot("find", "onnx_attention_not_found", &lines);
 }

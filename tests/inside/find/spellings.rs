@@ -1,11 +1,8 @@
 //! Random spellings of one attention: those that are attention for every input are found, with the figures they were made
 //! from, and all compute what they did.
 
-#[path = "spellings/masks.rs"]
 mod masks;
-#[path = "spellings/spelling.rs"]
 mod spelling;
-#[path = "spellings/write.rs"]
 mod write;
 
 use super::cases::inputs;

@@ -6,10 +6,7 @@
 //!
 //! An input whose outcome was not seen before joins the corpus, so that changes build on one another.
 
-#[path = "../support/clock.rs"]
-mod clock;
-
-use clock::processor_time;
+use crate::inside::support::clock::processor_time;
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{Seek, Write};

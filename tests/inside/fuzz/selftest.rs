@@ -1,6 +1,7 @@
 //! The driver finds what it is there to find.
 
-use crate::driver::{Rng, Target, fuzz};
+use super::driver::{Rng, Target, fuzz};
+use crate::inside::support::alone::alone;
 use std::panic::catch_unwind;
 
 /// Appends a byte.
@@ -19,6 +20,9 @@ fn said(name: &'static str, run: fn(&[u8]) -> String) -> String {
 
 #[test]
 fn a_panic_behind_two_changes_is_found_and_the_input_kept() {
+    if !alone!(a_panic_behind_two_changes_is_found_and_the_input_kept) {
+        return;
+    }
     let message = said("selftest_panic", |input| {
         assert!(!input.starts_with(b"cab"), "cab is driven");
         String::from_utf8_lossy(input).chars().take(3).collect()
@@ -33,13 +37,7 @@ fn a_panic_behind_two_changes_is_found_and_the_input_kept() {
 #[cfg(target_os = "linux")]
 fn memory_that_is_claimed_and_never_touched_is_found() {
     // In a process of its own: what a process has claimed at most stays with it, and would hide what the others claim.
-    const CHILD: &str = "ANNULUS_FUZZ_CHILD";
-    if std::env::var_os(CHILD).is_none() {
-        let name = "selftest::memory_that_is_claimed_and_never_touched_is_found";
-        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
-        let done = again.args(["--exact", name]).env(CHILD, "1").output().unwrap();
-        let out = String::from_utf8_lossy(&done.stdout);
-        assert!(done.status.success() && out.contains("1 passed"), "{out}");
+    if !alone!(memory_that_is_claimed_and_never_touched_is_found) {
         return;
     }
     let message = said("selftest_memory", |input| {

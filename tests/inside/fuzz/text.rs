@@ -1,6 +1,7 @@
 //! The text of a graph, and the text of a schedule with its proof.
 
-use crate::driver::{Rng, Target, fuzz, kind};
+use super::driver::{Rng, Target, fuzz, kind};
+use crate::inside::support::alone::alone;
 use annulus::check::{MOST_FAILURES, check};
 use annulus::ir::{Form, parse, print, verify};
 use annulus::schedule;
@@ -139,10 +140,10 @@ fn number(rng: &mut Rng, text: &str) -> Vec<u8> {
     out.into_bytes()
 }
 
-/// The texts of a folder under `tests`, and of the folders in it.
+/// The texts of a folder under `tests/inside`, and of the folders in it.
 pub(crate) fn texts(folder: &str) -> Vec<Vec<u8>> {
     let mut out = vec![];
-    let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder)];
+    let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/inside").join(folder)];
     while let Some(folder) = open.pop() {
         let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
         let mut paths: Vec<_> = entries.map(|e| e.expect("an entry").path()).collect();
@@ -188,9 +189,12 @@ fn graph(input: &[u8]) -> String {
 
 #[test]
 fn fuzz_graph_text() {
+    if !alone!(fuzz_graph_text) {
+        return;
+    }
     let mut seeds = texts("ir");
     seeds.extend(texts("find"));
-    seeds.extend(texts("cases"));
+    seeds.extend(texts("../cases"));
     fuzz(&Target { name: "fuzz_graph_text", seeds, mutate, run: graph });
 }
 
@@ -225,5 +229,8 @@ fn proof(input: &[u8]) -> String {
 
 #[test]
 fn fuzz_schedule_text() {
+    if !alone!(fuzz_schedule_text) {
+        return;
+    }
     fuzz(&Target { name: "fuzz_schedule_text", seeds: texts("check"), mutate, run: proof });
 }

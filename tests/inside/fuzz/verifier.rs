@@ -1,20 +1,17 @@
 //! A fuzz target: graphs of the case files are broken at random places; the verifier says so, or the graph is sound indeed.
 
-#[path = "../../../tests/fuzz/driver.rs"]
-mod driver;
-
-use super::*;
-use crate::eval::{Precision, eval};
-use crate::find::{FindOptions, find};
-use crate::ir::{DType, Form, RegionKind, Tensor, Value, ValueId, parse, print};
-use driver::{Rng, Target, fuzz, kind};
-use std::sync::OnceLock;
+use super::driver::{Rng, Target, fuzz, kind};
+use crate::inside::support::alone::alone;
+use annulus::eval::{Precision, eval};
+use annulus::find::{FindOptions, find};
+use annulus::ir::{DType, Form, Graph, Op, OpId, RegionKind, Tensor, Value, ValueId, parse, print, verify};
+use std::sync::{Arc, OnceLock};
 
 /// The graphs of the case files, those of regions too.
 fn graphs() -> &'static [Graph] {
     static ALL: OnceLock<Vec<Graph>> = OnceLock::new();
     ALL.get_or_init(|| {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ir");
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/inside/ir");
         let mut paths: Vec<_> =
             std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_file()).collect();
         paths.retain(|p| p.extension().is_some_and(|e| e == "txt"));
@@ -188,6 +185,9 @@ fn evaluated(g: &Graph) -> &'static str {
 
 #[test]
 fn fuzz_verifier() {
+    if !alone!(fuzz_verifier) {
+        return;
+    }
     let seeds = (0..graphs().len()).map(|i| vec![i as u8]).collect();
     fuzz(&Target { name: "fuzz_verifier", seeds, mutate, run });
 }

@@ -1,7 +1,7 @@
 //! Llama blocks as an exporter writes them: normalisation by its parts, rotary embedding by slices, grouped keys repeated
 //! before the product, a causal mask that is added, a gated feed-forward part.
 
-use crate::build::{Dim, int, int_list, ints, model, node, tensor, value};
+use super::build::{Dim, int, int_list, ints, model, node, tensor, value};
 use annulus::import::proto::GraphProto;
 use annulus::import::{ImportOptions, onnx};
 use annulus::ir::{DType, Form, Graph, Tensor, parse, print};

@@ -1,14 +1,11 @@
 //! Import and eval take time in proportion to the depth of a model: what a layer costs does not grow with their number.
 //! `cargo bench` shows the times; here processor time is compared, which other work on the machine leaves alone.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, which no lint knows as such
-
-#[path = "import/build.rs"]
-#[allow(dead_code, unreachable_pub)] // shared with the tests of the importer
-mod build;
-#[path = "../benches/depth/llama.rs"]
 #[allow(dead_code)] // shared with the benches
 mod llama;
+
+use super::import::build;
+use super::support::alone::alone;
 
 use annulus::eval::{Precision, eval};
 use annulus::import::{ImportOptions, onnx};
@@ -22,8 +19,7 @@ const DEPTHS: [usize; 2] = [4, 64];
 /// How much more a layer of the deeper one may cost. If each layer looked at all others it would be 16 times as much.
 const MOST: f64 = 3.0;
 
-/// Processor time of this process, all threads together, where the system tells, else the time of day. (One test in this
-/// file: nothing else runs.)
+/// Processor time of this process, all threads together, where the system tells, else the time of day.
 fn processor_time() -> Duration {
     static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
@@ -57,6 +53,9 @@ fn grows_evenly(what: &str, mut time: impl FnMut(usize) -> f64) {
 
 #[test]
 fn a_layer_costs_the_same_however_many_there_are() {
+    if !alone!(a_layer_costs_the_same_however_many_there_are) {
+        return;
+    }
     let import = |bytes: &[u8]| onnx(bytes, &ImportOptions::default()).unwrap_or_else(|e| panic!("{e}"));
     grows_evenly("import", |depth| {
         let bytes = Llama::small(depth).model();

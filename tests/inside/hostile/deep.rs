@@ -1,7 +1,7 @@
 //! Chains as deep as a hundred thousand operations, of every kind of operation that a room looks through.
 
-use crate::build::{Dim, model, node, tensor, value};
-use crate::on_a_plain_stack;
+use super::build::{Dim, model, node, tensor, value};
+use super::on_a_plain_stack;
 use annulus::eval::{Precision, eval};
 use annulus::find::{FindOptions, find};
 use annulus::import::proto::GraphProto;

@@ -1,7 +1,7 @@
 //! A million operations.
 
-use crate::build::{Dim, model, node, value};
-use crate::on_a_plain_stack;
+use super::build::{Dim, model, node, value};
+use super::on_a_plain_stack;
 use annulus::eval::{Precision, eval};
 use annulus::import::proto::GraphProto;
 use annulus::import::{ImportOptions, onnx};

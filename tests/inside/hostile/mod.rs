@@ -1,21 +1,13 @@
 //! Models that nobody meant well, through every room: sizes past 2^40, depth that would end a recursion, a million nodes,
 //! names made to fool a terminal. Everything runs on the stack that a thread of Rust has.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr)] // helpers of tests, which no lint knows as such
-
-#[path = "import/build.rs"]
-#[allow(dead_code, unreachable_pub)] // shared with the tests of the importer
-mod build;
-#[path = "support/clock.rs"]
-mod clock;
-#[path = "hostile/deep.rs"]
 mod deep;
-#[path = "hostile/many.rs"]
 mod many;
-#[path = "hostile/names.rs"]
 mod names;
-#[path = "hostile/sizes.rs"]
 mod sizes;
+
+use super::import::build;
+use super::support::clock;
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Extents whose product no machine could count, let alone hold: an error that names the place, or a graph of types alone.
 
-use crate::build::{Dim, float, int, int_list, ints, model, node, tensor, value};
-use crate::on_a_plain_stack;
+use super::build::{Dim, float, int, int_list, ints, model, node, tensor, value};
+use super::on_a_plain_stack;
 use annulus::eval::{Precision, eval};
 use annulus::find::{FindOptions, find};
 use annulus::import::proto::{AttributeProto, GraphProto};

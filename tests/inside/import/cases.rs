@@ -1,6 +1,7 @@
 //! Folders and files: what belongs to what, which tolerance holds, and errors that name the file.
 
 use super::build::*;
+use crate::inside::support::scratch;
 use annulus::import::ImportOptions;
 use annulus::import::case::{Case, CaseError, Stored, Tolerance, load};
 use annulus::ir::{Form, Tensor, print};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// A new folder of that name with a model y = −x of `x: f32[2]`.
 fn folder(name: &str) -> PathBuf {
-    let at = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cases").join(name);
+    let at = scratch().join("cases").join(name);
     let _ = fs::remove_dir_all(&at);
     fs::create_dir_all(at.join("test_data_set_0")).unwrap();
     let model = Single::new("Neg", &[count(&[2])], &[]).model();

@@ -2,6 +2,7 @@
 #![cfg(target_os = "linux")]
 
 use super::build::*;
+use crate::inside::support::scratch;
 use annulus::eval::{Precision, eval};
 use annulus::import::case::{Stored, load};
 use annulus::import::proto::{ModelProto, StringStringEntryProto};
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 /// A new folder `name/model`, beside which `name/secret` holds 1, 2, 3, 4 as f32.
 fn folder(name: &str) -> PathBuf {
-    let at = Path::new(env!("CARGO_TARGET_TMPDIR")).join("external").join(name);
+    let at = scratch().join("external").join(name);
     let _ = fs::remove_dir_all(&at);
     fs::create_dir_all(at.join("model/inside")).unwrap();
     fs::write(at.join("secret"), bytes()).unwrap();

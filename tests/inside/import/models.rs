@@ -1,5 +1,6 @@
 //! Real models: every folder imported, evaluated, and compared with its stored outputs.
 
+use crate::inside::support::cases::snapshot;
 use annulus::eval::{Precision, compare, eval};
 use annulus::import::{ImportOptions, case};
 use annulus::ir::{Form, Graph, Tensor, parse, print, verify};
@@ -64,14 +65,6 @@ fn report(folders: &[PathBuf]) -> String {
     text
 }
 
-fn snapshot(name: &str, text: &str) {
-    let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/import"));
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings.bind(|| insta::assert_snapshot!(name, text));
-}
-
 #[test]
 fn bundled_models_give_their_stored_outputs() {
     let all = folders(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models")));
@@ -89,33 +82,33 @@ fn passed(report: &str) -> usize {
 /// Every model: one that fails says why in the snapshot.
 #[test]
 fn all_models_give_their_stored_outputs() {
-    let Some(data) = crate::data::folder("models") else { return };
+    let Some(data) = crate::inside::support::data::folder("models") else { return };
     let all = folders(&data);
     assert_eq!(all.len(), 69);
     let report = report(&all);
-    snapshot("models", &report);
+    snapshot("import", "models", &report);
     assert_eq!(passed(&report), 69);
 }
 
 /// ONNX's own cases of the Attention operator, as one node and as its function body.
 #[test]
 fn attention_cases_of_onnx() {
-    let Some(data) = crate::data::folder("onnx-attention") else { return };
+    let Some(data) = crate::inside::support::data::folder("onnx-attention") else { return };
     let all = folders(&data);
     assert_eq!(all.len(), 126);
     let report = report(&all);
-    snapshot("onnx_attention", &report);
+    snapshot("import", "onnx_attention", &report);
     assert_eq!(passed(&report), 126);
 }
 
 #[test]
 fn decoder_models_give_their_stored_outputs() {
-    let Some(data) = crate::data::folder("models") else { return };
+    let Some(data) = crate::inside::support::data::folder("models") else { return };
     let wanted = |p: &PathBuf| {
         let name = p.file_name().unwrap().to_str().unwrap().to_owned();
         ["llama", "gpt2", "mistral"].iter().any(|a| name.starts_with(a))
     };
     let decoders: Vec<PathBuf> = folders(&data).into_iter().filter(wanted).collect();
     assert_eq!(decoders.len(), 25);
-    snapshot("decoders", &report(&decoders));
+    snapshot("import", "decoders", &report(&decoders));
 }

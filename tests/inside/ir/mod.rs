@@ -1,12 +1,7 @@
 //! The IR from outside: the text form.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, which no lint knows as such
-
-#[path = "ir/hostile.rs"]
 mod hostile;
-#[path = "ir/models.rs"]
 mod models;
-#[path = "ir/random.rs"]
 mod random;
 
 use annulus::ir::{Binary, Collective, Form, Graph, Op, RegionKind, Unary, parse, print};
@@ -14,9 +9,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The case files of a folder under `tests/ir`, by name.
+/// The case files of a folder under `tests/inside/ir`, by name.
 fn cases(folder: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ir").join(folder);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/inside/ir").join(folder);
     let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
     paths.retain(|p| p.extension().is_some_and(|e| e == "txt"));
     paths.sort();

@@ -2,8 +2,8 @@
 //!
 //! `shim/launch.cpp` hands over what attention has; here each kernel's `enter` makes its own arguments of that.
 
-use crate::build::compiler;
-use crate::run::{Script, near};
+use super::build::compiler;
+use super::run::{Script, near};
 use annulus::lower::{CONTRACT, Element, Helper, Operand};
 use half::{bf16, f16};
 

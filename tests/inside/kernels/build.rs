@@ -1,6 +1,7 @@
 //! From a key to a program: the kernel's text between the machine's headers, compiled by the system's C++ compiler.
 
-use crate::faults::Fault;
+use super::faults::Fault;
+use crate::inside::support::scratch;
 use annulus::lower::{self, Element, KernelKey, Tiling};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -61,7 +62,7 @@ pub(crate) fn compiler() -> Option<Compiler> {
         return None;
     }
     let digest = hash(&SHIM.map(|(_, text)| text).concat());
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernels").join(digest);
+    let folder = scratch().join("kernels").join(digest);
     std::fs::create_dir_all(&folder).unwrap();
     for (name, text) in SHIM {
         write(&folder.join(name), text.as_bytes());

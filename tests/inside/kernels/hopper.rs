@@ -1,7 +1,7 @@
 //! The Hopper kernel.
 
-use crate::problem::{Problem, rows};
-use crate::{faults, plant, plant_in, run};
+use super::problem::{Problem, rows};
+use super::{faults, plant, plant_in, run};
 use annulus::lower::{Element, HopperTiling, KernelKey, Tiling};
 
 fn hopper(p: &Problem) -> KernelKey {

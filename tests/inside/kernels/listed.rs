@@ -1,7 +1,7 @@
 //! Every kernel that the list names, so that each pair of values of two fields runs.
 
-use crate::problem::{Problem, rows};
-use crate::{build, run};
+use super::problem::{Problem, rows};
+use super::{build, run};
 use annulus::lower::{Arch, Element, Fill, KernelKey, Operand, Tiling, listed};
 
 /// A small problem that needs this key: heads a little smaller than those that the kernel is made for, where it copies in small

@@ -3,25 +3,14 @@
 //! `kernels/shim` is the machine: threads as fibers, copies that land late, products that are taken only when waited for, and
 //! a watch on every access. The text is what NVRTC gets, but for `ptx*.cuh`.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr)] // helpers of tests, which no lint knows as such
-
-#[path = "kernels/around.rs"]
 mod around;
-#[path = "kernels/build.rs"]
 mod build;
-#[path = "kernels/faults.rs"]
 mod faults;
-#[path = "kernels/hopper.rs"]
 mod hopper;
-#[path = "kernels/listed.rs"]
 mod listed;
-#[path = "kernels/portable.rs"]
 mod portable;
-#[path = "kernels/problem.rs"]
 mod problem;
-#[path = "kernels/reference.rs"]
 mod reference;
-#[path = "kernels/run.rs"]
 mod run;
 
 use annulus::lower::{KernelKey, Operand};

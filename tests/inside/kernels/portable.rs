@@ -1,7 +1,7 @@
 //! The portable kernels, of 16 bits and of 32.
 
-use crate::problem::{Problem, rows};
-use crate::{faults, plant, run};
+use super::problem::{Problem, rows};
+use super::{faults, plant, run};
 use annulus::lower::{Arch, Element, Fill, KernelKey, Operand};
 
 fn portable(p: &Problem) -> KernelKey {

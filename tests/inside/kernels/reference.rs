@@ -1,6 +1,6 @@
 //! Attention written out in f64, a row at a time.
 
-use crate::problem::Problem;
+use super::problem::Problem;
 use annulus::lower::Fill;
 
 /// One row of the result.

@@ -1,9 +1,9 @@
 //! Runs a problem chunk by chunk, as a schedule would, and holds it against the reference.
 
-use crate::build::Compiler;
-use crate::faults::Fault;
-use crate::problem::{Leaf, Problem, Rows};
-use crate::reference;
+use super::build::Compiler;
+use super::faults::Fault;
+use super::problem::{Leaf, Problem, Rows};
+use super::reference;
 use annulus::lower::{Arch, Element, KernelKey, Operand, Tiling};
 use half::{bf16, f16};
 use std::io::Write;

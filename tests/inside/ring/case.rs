@@ -1,6 +1,6 @@
 //! Attentions split by hand: a graph of one attention, its layouts, and a generator of awkward ones.
 
-use crate::layouts::layout_of;
+use crate::inside::support::layouts::layout_of;
 use annulus::ir::verify::verify;
 use annulus::ir::{Attention, AttentionSizes, DType, EmptyRow, Graph, Op, OpId, Type};
 use annulus::layout::{LayoutKind, Progression};

@@ -1,6 +1,6 @@
 //! Every visible pair meets once, and full tiles hold no masked pair: by enumeration, from the island graphs alone.
 
-use crate::case::{Case, cases};
+use super::case::{Case, cases};
 use annulus::ir::{Graph, Op, Partial};
 use annulus::layout::{LayoutKind, Progression};
 use annulus::mask::{Fill, Mask, Term, Tile};

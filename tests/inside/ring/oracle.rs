@@ -1,6 +1,6 @@
 //! Attention written out in f64, pair by pair, and random arguments for it.
 
-use crate::case::Case;
+use super::case::Case;
 use annulus::ir::{DType, EmptyRow, Tensor, Type, types::strides};
 use annulus::layout::Progression;
 use annulus::mask::{Fill, Term};

@@ -1,6 +1,7 @@
 //! The island graphs that reviewers read.
 
-use crate::case::{Case, LeafCase};
+use super::case::{Case, LeafCase};
+use crate::inside::support::cases::snapshot;
 use annulus::ir::DType;
 use annulus::ir::text::{Form, parse, print};
 use annulus::layout::LayoutKind;
@@ -18,11 +19,7 @@ fn shows(name: &str, case: &Case, way: Strategy, ranks: &[usize]) {
             text
         })
         .collect();
-    let mut settings = insta::Settings::new();
-    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/ring"));
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings.bind(|| insta::assert_snapshot!(name, texts.join("\n")));
+    snapshot("ring", name, &texts.join("\n"));
 }
 
 fn window(left: u64) -> Mask {

@@ -1,6 +1,6 @@
 //! Who computes what, and when, as tables that others publish for the same attention.
 
-use crate::case::Case;
+use super::case::Case;
 use annulus::ir::{Attention, DType, Graph, Op, Tensor, Type, Unary};
 use annulus::layout::{Layout, LayoutKind, Progression};
 use annulus::mask::{Fill, Mask, Term, Tile};

@@ -1,6 +1,6 @@
 //! What travels: both ends of every message agree, and bytes are those of the closed forms of the maths.
 
-use crate::case::{Case, cases};
+use super::case::{Case, cases};
 use annulus::ir::{Collective, Graph, Op, Type, ValueId};
 use annulus::layout::{LayoutKind, Progression};
 use annulus::mask::{Fill, Mask, Term, Tile};

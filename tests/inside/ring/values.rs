@@ -1,7 +1,7 @@
 //! The island graphs of all ranks evaluated side by side, transfers resolved by hand, against attention written out.
 
-use crate::case::{Case, cases};
-use crate::oracle::{arguments, attention, differs, local};
+use super::case::{Case, cases};
+use super::oracle::{arguments, attention, differs, local};
 use annulus::eval::{Precision, apply};
 use annulus::ir::{Collective, DType, Graph, Op, OpId, Tensor, Type, ValueId};
 use annulus::layout::LayoutKind;

@@ -1,6 +1,6 @@
 //! The cost model against closed forms and recurrences, and the bound against the makespan of anything.
 
-use crate::case::{Case, cases};
+use super::case::{Case, cases};
 use annulus::device::Device;
 use annulus::layout::LayoutKind;
 use annulus::mask::Mask;

@@ -1,6 +1,6 @@
 //! Events against brute force: conflicts are found by marking bytes, order by following every edge.
 
-use crate::case::{Case, cases};
+use super::case::{Case, cases};
 use annulus::layout::LayoutKind;
 use annulus::mask::Mask;
 use annulus::ring::Strategy;

@@ -1,6 +1,6 @@
 //! Attentions that the ring cannot split are refused with a reason.
 
-use crate::case::{Case, LeafCase};
+use super::case::{Case, LeafCase};
 use annulus::ir::DType;
 use annulus::layout::LayoutKind;
 use annulus::mask::Mask;
@@ -13,12 +13,12 @@ fn case() -> Case {
 
 #[test]
 fn what_the_ring_cannot_split_has_a_reason() {
-    let refused = |case: &Case, change: &dyn Fn(&mut crate::case::Split)| {
+    let refused = |case: &Case, change: &dyn Fn(&mut super::case::Split)| {
         let mut split = case.split();
         change(&mut split);
         island(&split.program, split.op, Strategy::Ring, 0).unwrap_err().to_string()
     };
-    let island_of = |s: &mut crate::case::Split, f: &dyn Fn(&mut annulus::shard::Island)| {
+    let island_of = |s: &mut super::case::Split, f: &dyn Fn(&mut annulus::shard::Island)| {
         let op = s.op;
         f(s.program.islands.get_mut(&op).unwrap());
     };

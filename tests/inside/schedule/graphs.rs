@@ -1,6 +1,6 @@
 //! What an island graph shows is what the schedule does: the same transfers, partial results and merges, in the same order.
 
-use crate::case::{Case, cases};
+use super::case::{Case, cases};
 use annulus::ir::{Collective, Graph, Op};
 use annulus::layout::{Layout, Progression, row_count};
 use annulus::mask::Tile;

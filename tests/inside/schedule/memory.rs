@@ -1,6 +1,6 @@
 //! Slots: apart, aligned, no larger than the closed form, and carries only where they are needed.
 
-use crate::case::{Case, cases};
+use super::case::{Case, cases};
 use annulus::check::check;
 use annulus::layout::LayoutKind;
 use annulus::mask::Mask;

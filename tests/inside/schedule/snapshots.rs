@@ -1,6 +1,7 @@
 //! The schedules that reviewers read.
 
-use crate::case::{Case, LeafCase};
+use super::case::{Case, LeafCase};
+use crate::inside::support::cases::snapshot;
 use annulus::ir::DType;
 use annulus::layout::LayoutKind;
 use annulus::mask::{Fill, Mask, Term};
@@ -11,11 +12,7 @@ fn shows(name: &str, case: &Case, way: Strategy) {
     let schedule = case.schedule(way);
     let text = schedule.to_string();
     assert_eq!(parse(&text).unwrap(), [schedule]);
-    let mut settings = insta::Settings::new();
-    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/schedule"));
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings.bind(|| insta::assert_snapshot!(name, text));
+    snapshot("schedule", name, &text);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Schedules proved, and run on the CPU against attention written out.
 
-use crate::case::cases;
-use crate::oracle::{arguments, attention, differs, local};
+use super::case::cases;
+use super::oracle::{arguments, attention, differs, local};
 use annulus::check::check;
 use annulus::exec::cpu::run_island;
 use annulus::ring::Strategy;

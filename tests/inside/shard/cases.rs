@@ -1,7 +1,7 @@
 //! Graphs of one idea each, on every number of ranks, on awkward lengths.
 
-use crate::build::{Build, tensor};
-use crate::oracle::{distance, run};
+use super::build::{Build, tensor};
+use super::oracle::{distance, run};
 use annulus::eval::{Precision, eval};
 use annulus::ir::flops::graph_flops;
 use annulus::ir::{Attention, Binary, DType, Graph, Op, Reduction, Tensor, Type, Unary, ValueId};
@@ -476,7 +476,7 @@ fn an_attention_whose_batch_is_split_is_local() {
 /// What is left as it was is computed whole by every rank, and is work of every rank.
 #[test]
 fn a_refused_attention_is_work_of_every_rank() {
-    let graph = annulus::ir::text::parse(include_str!("../cases/refused.txt")).unwrap();
+    let graph = annulus::ir::text::parse(include_str!("../../cases/refused.txt")).unwrap();
     // Q·Kᵀ and P·V, 2 for each term.
     let least = 2 * 2 * 2 * 6 * 6 * 4;
     for ranks in [1, 3, 8] {

@@ -1,6 +1,6 @@
 //! Real models: found, split, run in lockstep, compared with the stored outputs.
 
-use crate::oracle::run;
+use super::oracle::run;
 use annulus::eval::compare;
 use annulus::find::{FindOptions, find};
 use annulus::import::ImportOptions;
@@ -65,7 +65,7 @@ fn plain(name: &str) -> bool {
 
 #[test]
 fn plain_models_need_no_gather() {
-    let Some(models) = crate::data::folder("models") else { return };
+    let Some(models) = crate::inside::support::data::folder("models") else { return };
     let mut folders: Vec<PathBuf> = std::fs::read_dir(models)
         .unwrap()
         .map(|e| e.unwrap().path())

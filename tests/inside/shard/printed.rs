@@ -1,7 +1,8 @@
 //! The printed program of a rank, read in `snapshots/shard`.
 
-use crate::build::Build;
-use crate::cases::{cross, gathers_by_mean, rotary_block};
+use super::build::Build;
+use super::cases::{cross, gathers_by_mean, rotary_block};
+use crate::inside::support::cases;
 use annulus::ir::text::{Form, parse, print};
 use annulus::ir::verify::verify;
 use annulus::ir::{DType, Graph};
@@ -42,11 +43,7 @@ fn without_islands(text: &str) -> String {
 
 fn snapshot(name: &str, g: Graph, ranks: usize, rank: usize) {
     let text = without_islands(&print(&printed(&program(g, ranks), rank), Form::People));
-    let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/shard"));
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings.bind(|| insta::assert_snapshot!(name, text));
+    cases::snapshot("shard", name, &text);
 }
 
 #[test]

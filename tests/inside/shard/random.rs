@@ -1,7 +1,7 @@
 //! Random graphs: whatever the operations do to the rows, the program computes what the graph says.
 
-use crate::build::{Build, tensor};
-use crate::oracle::{distance, run};
+use super::build::{Build, tensor};
+use super::oracle::{distance, run};
 use annulus::eval::{Precision, eval};
 use annulus::ir::{Binary, Contract, DType, Op, Reduction, Tensor, Type, Unary, ValueId};
 use annulus::layout::LayoutKind;
