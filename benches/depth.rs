@@ -6,10 +6,10 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a program for people
 
-#[path = "../tests/import/build.rs"]
+#[path = "../tests/inside/import/build.rs"]
 #[allow(dead_code, unreachable_pub)] // shared with the tests of the importer
 mod build;
-#[path = "depth/llama.rs"]
+#[path = "../tests/inside/growth/llama.rs"]
 mod llama;
 
 use annulus::Options;

@@ -1,5 +1,5 @@
 // The instructions that the kernels use and C++ does not have, a function each. The kernels hold no assembly of their own,
-// so that the same text runs on a CPU where these functions are written in C++ (tests/kernels/shim).
+// so that the same text runs on a CPU where these functions are written in C++ (tests/inside/kernels/shim).
 //
 // PTX ISA 8.0: mbarrier (9.7.13.15), cp.async (9.7.9.25), cp.async.bulk.tensor (9.7.9.27), wgmma (9.7.15), mma (9.7.14).
 

@@ -11,6 +11,10 @@
 //! `onnx` reads ONNX models and test cases, `dump` draws, `cli` is what the binary needs, `cuda` compiles and launches kernels; all
 //! are on by default. Without any, the library is the pass, with its text forms, and the executor on the CPU.
 
+// Tests name what they test as everybody does.
+#[cfg(test)]
+extern crate self as annulus;
+
 pub mod check;
 pub mod device;
 #[cfg(feature = "dump")]
@@ -30,6 +34,10 @@ pub mod ring;
 pub mod schedule;
 pub mod search;
 pub mod shard;
+
+#[cfg(test)]
+#[path = "../tests/inside/mod.rs"]
+mod inside;
 
 pub use pass::{Compiled, Error, Island, Options, compile, find_attentions, run, run_watched};
 pub use search::{Rejected, TIE, label};

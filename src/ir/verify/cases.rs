@@ -1,4 +1,4 @@
-//! Case files of `tests/ir/verify_fail`: a graph as text with the faults that are planted in it, one idea each. What the
+//! Case files of `tests/inside/ir/verify_fail`: a graph as text with the faults that are planted in it, one idea each. What the
 //! verifier says of it is a snapshot, and every invariant is broken by some case.
 //!
 //! ```text
@@ -183,7 +183,7 @@ fn number(broken: &Broken) -> usize {
 
 #[test]
 fn every_invariant_is_broken_by_a_case() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ir/verify_fail");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/inside/ir/verify_fail");
     let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
     paths.sort();
     let mut settings = insta::Settings::clone_current();
@@ -210,7 +210,7 @@ fn every_invariant_is_broken_by_a_case() {
 fn an_operation_of_another_stage_is_broken() {
     let mut out = String::new();
     for case in ["attention", "island", "all_gather", "call"] {
-        let path = format!("{}/tests/ir/{case}.txt", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("{}/tests/inside/ir/{case}.txt", env!("CARGO_MANIFEST_DIR"));
         let graph = parse(&std::fs::read_to_string(path).unwrap()).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(verify(&graph), Ok(()), "{case}");
         for stage in Stage::ALL {

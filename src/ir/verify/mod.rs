@@ -34,5 +34,3 @@ pub use check::{VerifyError, verify, verify_at};
 
 #[cfg(test)]
 mod cases;
-#[cfg(test)]
-mod fuzz;

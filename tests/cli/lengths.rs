@@ -1,0 +1,46 @@
+//! Memory over as many rows as long contexts have, of the whole program.
+
+use super::data;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const ROWS: usize = 131_072;
+
+/// Seconds; a value of rows × keys would take minutes.
+const MOST: Duration = Duration::from_secs(50);
+
+/// Real exports whose sequence has no size: one operator with a mask, and written out. Neither needs memory for a byte of
+/// each row and key, which would be 16 GiB.
+#[test]
+#[cfg(unix)]
+fn exports_of_any_length_at_this_one() {
+    let Some(root) = data::folder("models") else { return };
+    for (folder, dims, form) in [
+        ("llama-dynamic.dyn-sdpa-op23-dynamic", &["seq"][..], "explicit"),
+        ("llama-dynamic.tsold-eager-op17-dynamic", &["batch", "seq"], "decomposed"),
+    ] {
+        let model = root.join(folder).join("model.onnx");
+        let start = Instant::now();
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -v 4194304 && exec \"$0\" find \"$@\"", env!("CARGO_BIN_EXE_annulus")]);
+        command.arg(model).arg("--json");
+        for &dim in dims {
+            let size = if dim == "seq" { ROWS } else { 1 };
+            command.args(["--dim".to_owned(), format!("{dim}={size}")]);
+        }
+        let out = command.output().unwrap();
+        assert!(start.elapsed() < MOST, "{folder}: {:?}", start.elapsed());
+        assert!(out.status.success(), "{folder}: {}", String::from_utf8_lossy(&out.stderr));
+        let told: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!(
+            (told["attention"].as_array().unwrap().len(), &told["missed"]),
+            (2, &serde_json::json!([]))
+        );
+        for a in told["attention"].as_array().unwrap() {
+            let got = [&a["q_len"], &a["kv_len"], &a["query_offset"]].map(|n| n.as_u64().unwrap() as usize);
+            assert_eq!(got, [ROWS, ROWS, 0], "{folder}");
+            assert_eq!((&a["causal"], &a["mask"]), (&true.into(), &"causal(0)".into()), "{folder}");
+            assert_eq!((&a["form"], &a["bias"]), (&form.into(), &serde_json::Value::Null), "{folder}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Whatever a file says, the proof ends and does not panic.
+
+use super::corpus::example;
+use super::right::CHECKS;
+use annulus::check::{MOST_FAILURES, check};
+use annulus::schedule::parse;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+/// No bound is lent to a strategy by another name: a text that names one is no schedule.
+#[test]
+fn a_strategy_without_a_bound_is_refused() {
+    let text = example().to_string();
+    assert!(check(&parse(&text).unwrap()[0]).failed.is_empty());
+    let other = text.replacen(" ring ", " foo ", 1);
+    assert_ne!(other, text);
+    let error = parse(&other).unwrap_err().rendered;
+    assert!(
+        error.contains("want one of ring, ring-reverse, all-gather, all-gather-staged, found `foo`"),
+        "{error}"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1500))]
+
+    /// Numbers of a right schedule are changed at random.
+    #[test]
+    fn strange_numbers_are_reported(
+        changes in proptest::collection::vec(
+            (
+                any::<Index>(),
+                prop_oneof![
+                    select(vec![0usize, 1, 2, 3, 1 << 31, usize::MAX / 2, usize::MAX / 2 + 1, usize::MAX - 1, usize::MAX]),
+                    0usize..40,
+                    any::<usize>(),
+                ],
+            ),
+            1..4,
+        ),
+    ) {
+        let mut text = example().to_string();
+        let body = text.find("q_layout").unwrap();
+        for (at, number) in changes {
+            let numbers: Vec<usize> = text
+                .char_indices()
+                .filter(|&(i, c)| c.is_ascii_digit() && i > body && !text[..i].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '.' || c == '#'))
+                .map(|(i, _)| i)
+                .collect();
+            let begin = numbers[at.index(numbers.len())];
+            let end = begin + text[begin..].find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len() - begin);
+            text.replace_range(begin..end, &number.to_string());
+        }
+        if let Ok(schedules) = parse(&text) {
+            let report = check(&schedules[0]);
+            prop_assert!(report.failed.len() <= MOST_FAILURES);
+            prop_assert!(!report.failed.is_empty() || report.passed.len() == CHECKS.len());
+        }
+    }
+}
+
+#[test]
+fn huge_sizes_are_counted_or_refused() {
+    let mut schedule = example();
+    for (i, huge) in [1usize << 62, usize::MAX, usize::MAX / 2].into_iter().enumerate() {
+        schedule.attention.sizes.batch = if i == 0 { huge } else { 1 };
+        schedule.attention.sizes.q_len = if i == 1 { huge } else { 32 };
+        schedule.attention.sizes.v_head_dim = if i == 2 { huge } else { 3 };
+        assert_eq!(check(&schedule).failed[0].check, "form");
+    }
+}
+
+#[test]
+fn no_more_faults_are_told_than_anyone_reads() {
+    let mut schedule = example();
+    for rank in &mut schedule.ranks {
+        for step in &mut rank.steps {
+            step.waits = (100..200).collect();
+        }
+    }
+    assert_eq!(check(&schedule).failed.len(), MOST_FAILURES);
+}

@@ -1,0 +1,14 @@
+//! The proof: right schedules pass it, every planted fault is named, and nothing in a schedule makes it panic.
+
+mod corpus;
+mod edit;
+mod faults;
+mod files;
+mod hostile;
+mod plant;
+mod right;
+mod sound;
+
+use super::exec::build;
+use super::ring::case;
+use super::ring::oracle;

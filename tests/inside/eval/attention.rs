@@ -1,0 +1,372 @@
+//! Attention against its formula, one score after another in f64.
+
+use super::util::*;
+use annulus::eval::{Precision, apply};
+use annulus::ir::{Attention, DType, EmptyRow, Op, Tensor};
+use annulus::mask::{Fill, Mask, Term};
+use proptest::prelude::*;
+
+/// The scores of one query row that take part, with their keys.
+pub(crate) fn live(a: &Attention, x: &[Nd], [b, h, i]: [usize; 3], q_row: usize) -> Vec<(usize, f64)> {
+    let (q, k) = (&x[0], &x[1]);
+    let group = h / (q.shape[1] / k.shape[1]);
+    (0..k.shape[2])
+        .filter_map(|j| {
+            let mut s: f64 = (0..q.shape[3]).map(|d| q.at(&[b, h, i, d]) * k.at(&[b, group, j, d])).sum();
+            s *= a.scale;
+            if a.softcap != 0.0 {
+                s = a.softcap * (s / a.softcap).tanh();
+            }
+            let leaf = |n: usize| x[n].broadcast_at(&[b, h, i, j]);
+            if let Some(n) = a.bias {
+                if leaf(n) == f64::NEG_INFINITY {
+                    return None;
+                }
+                s += leaf(n);
+            }
+            let kept = a.mask.keeps(b, q_row, j)
+                && a.mask
+                    .terms
+                    .iter()
+                    .all(|t| !matches!(t, Term::Tensor { operand } if leaf(*operand) == 0.0));
+            match a.mask.fill {
+                _ if kept => {}
+                Fill::NegInf => return None,
+                Fill::Replace(f) => s = f,
+                Fill::Add(f) => s += f,
+            }
+            (s != f64::NEG_INFINITY).then_some((j, s))
+        })
+        .collect()
+}
+
+/// (out, lse).
+pub(crate) fn reference(a: &Attention, x: &[Tensor]) -> (Vec<f64>, Vec<f64>) {
+    let x: Vec<Nd> = x.iter().map(Nd::of).collect();
+    let (q, k, v) = (&x[0], &x[1], &x[2]);
+    let (mut out, mut lse) = (vec![], vec![]);
+    for at in indices(&q.shape[..3]) {
+        let live = live(a, &x, [at[0], at[1], at[2]], at[2]);
+        let group = at[1] / (q.shape[1] / k.shape[1]);
+        // A column of its own, without a value.
+        let sink = a.sinks.map(|n| x[n].broadcast_at(&[at[0], at[1], at[2], 0]));
+        let sink = sink.filter(|&s| s != f64::NEG_INFINITY);
+        let scores = || live.iter().map(|l| l.1).chain(sink);
+        let most = scores().fold(f64::NEG_INFINITY, |m, s| if s.is_nan() { s } else { m.max(s) });
+        let total: f64 = scores().map(|s| (s - most).exp()).sum();
+        let empty = live.is_empty() && sink.is_none();
+        lse.push(if empty { f64::NEG_INFINITY } else { most + total.ln() });
+        for d in 0..v.shape[3] {
+            out.push(match (empty, a.empty_row) {
+                (true, EmptyRow::Zero) => 0.0,
+                (true, EmptyRow::Nan) => f64::NAN,
+                _ => live.iter().map(|&(j, s)| (s - most).exp() / total * v.at(&[at[0], group, j, d])).sum(),
+            });
+        }
+    }
+    (out, lse)
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    pub(crate) a: Attention,
+    pub(crate) x: Vec<Tensor>,
+}
+
+/// How large sinks are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Sink {
+    Like(f64),
+    None,
+    Some,
+}
+
+impl Sink {
+    /// The sink made of a number in −1..1.
+    fn of(self, x: f64) -> f64 {
+        match self {
+            Sink::Like(size) => x * size,
+            Sink::None => f64::NEG_INFINITY,
+            Sink::Some if x > 0.0 => f64::NEG_INFINITY,
+            Sink::Some => x,
+        }
+    }
+}
+
+/// Sinks of the size of scores, of the size of loud ones, beyond any score, −∞ here and there, −∞ everywhere.
+fn sink() -> impl Strategy<Value = Sink> {
+    prop_oneof![
+        3 => Just(Sink::Like(3.0)),
+        1 => Just(Sink::Like(1e4)),
+        1 => Just(Sink::Like(6e4)),
+        1 => Just(Sink::None),
+        1 => Just(Sink::Some),
+    ]
+}
+
+/// A term of positions that is neither causal nor a window.
+fn term() -> impl Strategy<Value = Term> {
+    let segments = (proptest::collection::btree_set(1usize..9, 0..3), -3i64..4)
+        .prop_map(|(starts, offset)| Term::Segments { starts: starts.into_iter().collect(), offset });
+    prop_oneof![
+        segments,
+        (0usize..6, -3i64..4).prop_map(|(length, offset)| Term::Prefix { length, offset }),
+        (0usize..6, 0usize..8).prop_map(|(start, n)| Term::Keys { start, end: start + n }),
+        (-3i64..5).prop_map(|offset| Term::Causal { offset }),
+    ]
+}
+
+/// Terms of positions, and lists of such for each of two batch entries.
+fn more() -> impl Strategy<Value = (Vec<Term>, Vec<Vec<Vec<Term>>>)> {
+    use proptest::collection::vec;
+    (vec(term(), 0..2), vec(vec(vec(term(), 0..2), 2), 0..3))
+}
+
+/// Any attention: sizes with awkward lengths, every kind of mask, fill, bias and softcap.
+pub(crate) fn cases(dtype: impl Strategy<Value = DType> + 'static) -> impl Strategy<Value = Case> {
+    let sizes = (1usize..3, 1usize..3, 1usize..3, 1usize..9, 0usize..10, 1usize..4, 1usize..4);
+    let terms = (
+        proptest::option::of(-4i64..5),
+        proptest::option::of((proptest::option::of(0u64..5), proptest::option::of(0u64..5), -3i64..4)),
+        proptest::option::of(0u8..16),
+        proptest::option::weighted(0.4, more()),
+    );
+    let fill = prop_oneof![
+        3 => Just(Fill::NegInf),
+        1 => prop_oneof![Just(-1e4), Just(f64::from(f32::MIN))].prop_map(Fill::Add),
+        1 => prop_oneof![Just(-1e4), Just(f64::from(f32::MIN)), Just(0.5)].prop_map(Fill::Replace),
+    ];
+    let bias = (proptest::option::of((0u8..16, any::<bool>())), proptest::option::of((0u8..8, sink())));
+    let rest =
+        (prop_oneof![Just(0.0), Just(2.0)], any::<bool>(), prop_oneof![4 => Just(1.0), 1 => Just(1e4)]);
+    (dtype, sizes, terms, fill, bias, rest, any::<u64>()).prop_map(
+        |(
+            dtype,
+            (b, g, hkv, sq, sk, dk, dv),
+            (causal, window, allow, more),
+            fill,
+            (bias, sinks),
+            (softcap, nan, size),
+            seed,
+        )| {
+            let full = [b, g * hkv, sq, sk];
+            let leaf = |bits: u8| -> Vec<usize> {
+                (0..4).map(|i| if bits >> i & 1 == 1 { full[i] } else { 1 }).collect()
+            };
+            let q: Vec<f64> = noise(b * g * hkv * sq * dk, seed).iter().map(|x| x * size).collect();
+            let mut x = vec![
+                tensor(dtype, &[b, g * hkv, sq, dk], &q),
+                random(dtype, &[b, hkv, sk, dk], seed ^ 1),
+                random(dtype, &[b, hkv, sk, dv], seed ^ 2),
+            ];
+            let mut mask = Mask { terms: vec![], fill };
+            mask.terms.extend(causal.map(|offset| Term::Causal { offset }));
+            mask.terms.extend(window.map(|(left, right, offset)| Term::Window { left, right, offset }));
+            if let Some((terms, entries)) = more {
+                mask.terms.extend(terms);
+                mask.terms.extend(entries.into_iter().map(|e| Term::Batch { entries: e[..b].into() }));
+            }
+            if let Some(bits) = allow {
+                let shape = leaf(bits);
+                let v: Vec<f64> =
+                    noise(shape.iter().product(), seed ^ 3).iter().map(|&x| f64::from(x > -0.2)).collect();
+                mask.terms.push(Term::Tensor { operand: x.len() });
+                x.push(tensor(DType::Bool, &shape, &v));
+            }
+            let bias = bias.map(|(bits, holes)| {
+                let shape = leaf(bits);
+                let v: Vec<f64> = noise(shape.iter().product(), seed ^ 4)
+                    .iter()
+                    .map(|&x| if holes && x > 0.5 { f64::NEG_INFINITY } else { x })
+                    .collect();
+                x.push(tensor(dtype, &shape, &v));
+                x.len() - 1
+            });
+            let sinks = sinks.map(|(bits, size)| {
+                let mut shape = leaf(bits);
+                shape[3] = 1;
+                let v = noise(shape.iter().product(), seed ^ 5);
+                let v: Vec<f64> = v.iter().map(|&x| size.of(x)).collect();
+                x.push(tensor(dtype, &shape, &v));
+                x.len() - 1
+            });
+            let empty_row = if nan { EmptyRow::Nan } else { EmptyRow::Zero };
+            Case {
+                a: Attention {
+                    scale: 0.7,
+                    mask,
+                    softcap,
+                    bias,
+                    sinks,
+                    acc: dtype.accumulator(),
+                    empty_row,
+                    lse: true,
+                },
+                x,
+            }
+        },
+    )
+}
+
+/// Scores of a size have an error of this in f32, which the exponential turns into a relative one. (A fill of finfo.min
+/// swallows the scores, in f64 too.)
+fn slack(case: &Case) -> f64 {
+    let size = case.x[0].to_f64().iter().fold(1.0, |m: f64, x| m.max(x.abs()));
+    let fill = match case.a.mask.fill {
+        Fill::Add(f) if f > -1e5 => -f,
+        _ => 0.0,
+    };
+    let sinks = case.a.sinks.map_or(vec![], |n| case.x[n].to_f64());
+    let sink = sinks.iter().filter(|s| s.is_finite()).fold(0.0, |m: f64, s| m.max(s.abs()));
+    2f64.powi(-21) * size.max(fill).max(sink)
+}
+
+proptest! {
+    #[test]
+    fn declared(case in cases(floats())) {
+        let got = apply(&Op::Attention(Box::new(case.a.clone())), &case.x, Precision::Declared).unwrap();
+        let (out, lse) = reference(&case.a, &case.x);
+        let dtype = case.x[0].dtype();
+        let slack = if dtype == DType::F64 { 1e-10 } else { slack(&case) };
+        for (g, w) in got[0].to_f64().into_iter().zip(out) {
+            prop_assert!((g.is_nan() && w.is_nan()) || (g - w).abs() <= slack + 2.0 * unit(dtype).0 * w.abs() + unit(dtype).1, "{g:e} {w:e}");
+        }
+        for (g, w) in got[1].to_f64().into_iter().zip(lse) {
+            prop_assert!(g == w || (g - w).abs() <= slack + 1e-6 * w.abs(), "lse {g:e} {w:e}");
+        }
+    }
+
+    #[test]
+    fn in_f64(case in cases(floats())) {
+        let got = apply(&Op::Attention(Box::new(case.a.clone())), &case.x, Precision::F64).unwrap();
+        let (out, lse) = reference(&case.a, &case.x);
+        prop_assert_eq!((got[0].dtype(), got[1].dtype()), (DType::F64, DType::F64));
+        for (g, w) in got[0].to_f64().into_iter().zip(out) {
+            prop_assert!((g.is_nan() && w.is_nan()) || (g - w).abs() <= 1e-10, "{g:e} {w:e}");
+        }
+        for (g, w) in got[1].to_f64().into_iter().zip(lse) {
+            prop_assert!(g == w || (g - w).abs() <= 1e-12 * (1.0 + w.abs()), "lse {g:e} {w:e}");
+        }
+    }
+}
+
+#[test]
+fn a_sink_takes_weight_and_has_no_value() {
+    // One key of score 0 and a sink of ln 3: the key has a quarter of the weight.
+    let zeros = tensor(DType::F32, &[1, 1, 1, 2], &[0.0, 0.0]);
+    let one = |sink: f64| {
+        let x = [
+            zeros.clone(),
+            zeros.clone(),
+            tensor(DType::F32, &[1, 1, 1, 1], &[8.0]),
+            tensor(DType::F32, &[1, 1, 1], &[sink]),
+        ];
+        let a = Attention { sinks: Some(3), lse: true, ..Attention::plain(1.0, DType::F32) };
+        let got = apply(&Op::Attention(Box::new(a)), &x, Precision::Declared).unwrap();
+        (got[0].to_f64()[0], got[1].to_f64()[0])
+    };
+    let (out, lse) = one(3f64.ln());
+    assert!((out - 2.0).abs() < 1e-6 && (lse - 4f64.ln()).abs() < 1e-6, "{out} {lse}");
+    assert_eq!(one(f64::NEG_INFINITY), (8.0, 0.0));
+    assert_eq!(one(1e4), (0.0, 1e4));
+    assert!(one(f64::NAN).0.is_nan() && one(f64::NAN).1.is_nan());
+}
+
+#[test]
+fn a_row_of_nothing_but_a_sink_is_zeros() {
+    let a = Attention {
+        mask: Mask::causal(-2),
+        sinks: Some(3),
+        lse: true,
+        empty_row: EmptyRow::Nan,
+        ..Attention::plain(1.0, DType::F32)
+    };
+    let mut x = vec![random(DType::F32, &[1, 2, 3, 4], 1), random(DType::F32, &[1, 2, 3, 4], 2)];
+    x.push(random(DType::F32, &[1, 2, 3, 2], 3));
+    x.push(tensor(DType::F32, &[2, 1, 1], &[0.5, f64::NEG_INFINITY]));
+    let got = apply(&Op::Attention(Box::new(a)), &x, Precision::Declared).unwrap();
+    let (out, lse) = (got[0].to_f64(), got[1].to_f64());
+    assert_eq!((&out[..4], &lse[..2]), (&[0.0; 4][..], &[0.5, 0.5][..]));
+    // The other head has no sink: its rows are empty indeed.
+    assert!(out[6..10].iter().all(|x| x.is_nan()));
+    assert_eq!(lse[3..5], [f64::NEG_INFINITY; 2]);
+}
+
+fn attend(a: &Attention, x: &[Tensor]) -> Vec<f64> {
+    apply(&Op::Attention(Box::new(a.clone())), x, Precision::Declared).unwrap()[0].to_f64()
+}
+
+#[test]
+fn more_rows_than_one_block() {
+    let a = Attention { mask: Mask::causal(3), ..Attention::plain(0.3, DType::F32) };
+    let x = [
+        random(DType::F32, &[1, 2, 150, 8], 1),
+        random(DType::F32, &[1, 1, 170, 8], 2),
+        random(DType::F32, &[1, 1, 170, 5], 3),
+    ];
+    for (g, w) in attend(&a, &x).into_iter().zip(reference(&a, &x).0) {
+        assert!((g - w).abs() < 2e-6);
+    }
+}
+
+#[test]
+fn a_masked_key_takes_no_part_whatever_it_holds() {
+    let a = Attention { mask: Mask::causal(0), ..Attention::plain(1.0, DType::F32) };
+    let q = random(DType::F32, &[1, 1, 3, 2], 1);
+    for poison in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let mut k = noise(6, 2);
+        let mut v = noise(6, 3);
+        let clean = attend(
+            &a,
+            &[q.clone(), tensor(DType::F32, &[1, 1, 3, 2], &k), tensor(DType::F32, &[1, 1, 3, 2], &v)],
+        );
+        k[4] = poison;
+        v[5] = poison;
+        let got = attend(
+            &a,
+            &[q.clone(), tensor(DType::F32, &[1, 1, 3, 2], &k), tensor(DType::F32, &[1, 1, 3, 2], &v)],
+        );
+        for (g, w) in got[..4].iter().zip(&clean) {
+            assert!((g - w).abs() < 1e-6, "{g} {w}");
+        }
+        // The last row sees the poison. An infinite key may make a score of −∞, which takes no part.
+        assert!(got[5].is_nan() || poison.is_infinite());
+    }
+}
+
+#[test]
+fn a_bias_of_minus_infinity_masks_a_nan() {
+    let a = Attention { bias: Some(3), ..Attention::plain(1.0, DType::F32) };
+    let x = [
+        tensor(DType::F32, &[1, 1, 1, 1], &[1.0]),
+        tensor(DType::F32, &[1, 1, 2, 1], &[f64::NAN, 1.0]),
+        tensor(DType::F32, &[1, 1, 2, 1], &[f64::NAN, 5.0]),
+        tensor(DType::F32, &[1, 1, 1, 2], &[f64::NEG_INFINITY, 0.0]),
+    ];
+    assert_eq!(attend(&a, &x), [5.0]);
+}
+
+#[test]
+fn a_row_of_finfo_min_is_the_mean_of_all_values() {
+    for fill in [Fill::Add(f64::from(f32::MIN)), Fill::Replace(f64::from(f32::MIN))] {
+        let mask = Mask { terms: vec![Term::Causal { offset: -10 }], fill };
+        let a = Attention { mask, ..Attention::plain(1.0, DType::F32) };
+        let x = [
+            random(DType::F32, &[1, 1, 2, 2], 1),
+            random(DType::F32, &[1, 1, 3, 2], 2),
+            tensor(DType::F32, &[1, 1, 3, 1], &[1.0, 2.0, 6.0]),
+        ];
+        assert_eq!(attend(&a, &x), [3.0, 3.0]);
+    }
+}
+
+#[test]
+fn bits_do_not_depend_on_the_number_of_threads() {
+    let a = Attention { mask: Mask::causal(0), ..Attention::plain(0.2, DType::F32) };
+    let x: Vec<Tensor> = (0..3).map(|i| random(DType::F32, &[2, 4, 130, 16], i)).collect();
+    let with = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| attend(&a, &x))
+    };
+    assert_eq!(with(1), with(3));
+}

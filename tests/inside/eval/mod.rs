@@ -1,0 +1,16 @@
+//! The oracle against formulas written out a second time, index by index in f64, and against stored references.
+
+mod attention;
+mod compare;
+mod constants;
+mod contract;
+mod elementwise;
+mod empty;
+mod goldens;
+mod graph;
+mod index;
+mod partial;
+mod reduce;
+mod shape;
+mod util;
+mod window;

@@ -1,0 +1,10 @@
+//! `find` from outside: case files, random spellings of attention, and real models.
+
+mod bind;
+mod cases;
+mod kinds;
+mod limits;
+mod models;
+mod names;
+mod sizes;
+mod spellings;

@@ -1,0 +1,10 @@
+//! Fuzzing, on stable Rust and with no tool: see `fuzz/driver.rs` for how long, from which seed, and how to run one input
+//! again.
+
+mod driver;
+mod onnx;
+mod selftest;
+mod text;
+mod verifier;
+
+use super::import::build;

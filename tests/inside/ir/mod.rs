@@ -1,0 +1,134 @@
+//! The IR from outside: the text form.
+
+mod hostile;
+mod models;
+mod random;
+
+use annulus::ir::{Binary, Collective, Form, Graph, Op, RegionKind, Unary, parse, print};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The case files of a folder under `tests/inside/ir`, by name.
+fn cases(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/inside/ir").join(folder);
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    paths.retain(|p| p.extension().is_some_and(|e| e == "txt"));
+    paths.sort();
+    assert!(!paths.is_empty());
+    paths
+}
+
+fn parsed(text: &str) -> Graph {
+    parse(text).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// A case without the comment at its head, and the form that it is written in.
+fn body(path: &Path) -> (String, Form) {
+    let text = fs::read_to_string(path).unwrap();
+    let body = text.split_inclusive('\n').skip_while(|line| line.starts_with("//")).collect();
+    let full = path.file_name().unwrap().to_str().unwrap().starts_with("full_");
+    (body, if full { Form::Full } else { Form::People })
+}
+
+#[test]
+fn every_case_prints_as_it_is_written() {
+    for path in cases("") {
+        let text = fs::read_to_string(&path).unwrap();
+        let graph = parse(&text).unwrap_or_else(|e| panic!("{}\n{e}", path.display()));
+        let (body, form) = body(&path);
+        assert_eq!(print(&graph, form), body, "{}", path.display());
+        for form in [Form::People, Form::Full] {
+            assert_eq!(parsed(&print(&graph, form)), graph, "{}", path.display());
+        }
+    }
+}
+
+fn snapshots() -> insta::Settings {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/ir"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings
+}
+
+#[test]
+fn what_is_no_graph_is_refused_at_its_place() {
+    snapshots().bind(|| {
+        for path in cases("parse_fail") {
+            let text = fs::read_to_string(&path).unwrap();
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            let error = parse(&text).expect_err(name);
+            assert!(!error.rendered.contains('\x1b'), "{name}");
+            insta::assert_snapshot!(format!("refused_{name}"), error.rendered);
+        }
+    });
+}
+
+/// The mnemonic of every operation. The match has no wildcard, so that a new operation must be added here, and is then
+/// wanted of the case files and of the random graphs.
+fn every_mnemonic() -> BTreeSet<&'static str> {
+    let mut all: BTreeSet<&str> = Unary::ALL.iter().map(|u| u.name()).collect();
+    all.extend(Binary::ALL.iter().map(|b| b.name()));
+    // One of each, as the name alone.
+    let listed = |op: &Op| match op {
+        Op::Input(_) => "input",
+        Op::Constant(_) => "const",
+        Op::Iota { .. } => "iota",
+        Op::Unary(u) => u.name(),
+        Op::Binary(b) => b.name(),
+        Op::Select => "select",
+        Op::Cast(_) => "cast",
+        Op::Contract(_) => "contract",
+        Op::Conv { .. } => "conv",
+        Op::Pool { .. } => "pool",
+        Op::Reduce { .. } => "reduce",
+        Op::Softmax { .. } => "softmax",
+        Op::Reshape(_) => "reshape",
+        Op::Permute(_) => "permute",
+        Op::Broadcast(_) => "broadcast",
+        Op::Slice { .. } => "slice",
+        Op::Rows { .. } => "rows",
+        Op::Concat { .. } => "concat",
+        Op::Pad { .. } => "pad",
+        Op::Gather { .. } => "gather",
+        Op::GatherNd { .. } => "gather_nd",
+        Op::ScatterNd { .. } => "scatter_nd",
+        Op::CumSum { .. } => "cumsum",
+        Op::TopK { .. } => "topk",
+        Op::Attention(_) => "attention",
+        Op::Chunk { .. } => "chunk",
+        Op::Start(c, _) => match **c {
+            Collective::SendRecv { .. } => "sendrecv_start",
+            Collective::AllGather { .. } => "all_gather_start",
+        },
+        Op::Wait => "wait",
+        Op::Partial(_) => "attn_partial",
+        Op::Merge { .. } => "merge",
+        Op::Finish { .. } => "finish",
+        Op::Region(RegionKind::Segment, _) => "segment",
+        Op::Region(RegionKind::Island { .. }, _) => "island",
+        Op::Unshard { .. } => "unshard",
+        Op::Call { .. } => "call",
+    };
+    for path in cases("") {
+        let mut open = vec![parsed(&fs::read_to_string(&path).unwrap())];
+        while let Some(g) = open.pop() {
+            for id in g.ops() {
+                assert_eq!(listed(g.op(id)), g.op(id).name());
+                all.insert(g.op(id).name());
+                if let Op::Region(_, inner) = g.op(id) {
+                    open.push(Graph::clone(inner));
+                }
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn the_cases_hold_every_operation() {
+    // 18 unary and 16 binary functions, and 34 operations beside.
+    let all = every_mnemonic();
+    assert_eq!(all.len(), Unary::ALL.len() + Binary::ALL.len() + 34, "{all:?}");
+}

@@ -1,0 +1,141 @@
+//! From a key to a program: the kernel's text between the machine's headers, compiled by the system's C++ compiler.
+
+use super::faults::Fault;
+use crate::inside::support::scratch;
+use annulus::lower::{self, Element, KernelKey, Tiling};
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const SHIM: [(&str, &str); 11] = [
+    ("contract.cuh", lower::CONTRACT),
+    ("calls.h", include_str!("shim/calls.h")),
+    ("machine.h", include_str!("shim/machine.h")),
+    ("cuda.h", include_str!("shim/cuda.h")),
+    ("kernel.h", include_str!("shim/kernel.h")),
+    ("launch.cpp", include_str!("shim/launch.cpp")),
+    ("fibers.cpp", include_str!("shim/fibers.cpp")),
+    ("barriers.cpp", include_str!("shim/barriers.cpp")),
+    ("memory.cpp", include_str!("shim/memory.cpp")),
+    ("copies.cpp", include_str!("shim/copies.cpp")),
+    ("products.cpp", include_str!("shim/products.cpp")),
+];
+
+/// The kernel's text with a fault planted, between what it stands on here.
+fn source(key: &KernelKey, fault: Option<&Fault>) -> String {
+    let mut body = lower::body(key);
+    for &(right, wrong) in fault.iter().flat_map(|f| f.edits) {
+        assert!(body.contains(right), "a planted fault has no place in the text any more: {right}");
+        body = body.replacen(right, wrong, 1);
+    }
+    let (rows, keys, threads) = (key.rows(), key.keys(), key.threads());
+    let (bf16, shared) = (key.element == Element::Bf16, key.shared_bytes());
+    let has_maps = matches!(key.tiling, Tiling::Hopper(_));
+    let maps = if has_maps { ", *(const Maps*)maps" } else { "" };
+    format!(
+        "#include \"cuda.h\"
+#include \"kernel.h\"
+#undef INFINITY
+#undef NAN
+{}{}{body}
+__attribute__((no_sanitize(\"thread\"))) static void enter(const void* params, const void* maps) {{
+    attn_partial(*(const Params*)params{maps});
+}}
+const Kernel kernel{{{rows}, {keys}, {threads}, {shared}, {bf16}, {has_maps}, enter}};
+",
+        lower::prelude(key),
+        lower::CONTRACT,
+    )
+}
+
+/// The system's C++ compiler, with the machine compiled.
+pub(crate) struct Compiler {
+    folder: PathBuf,
+    objects: Vec<PathBuf>,
+}
+
+/// None, with a line that says so, where no compiler is. `ANNULUS_REQUIRE_CXX` makes that a failure.
+pub(crate) fn compiler() -> Option<Compiler> {
+    if Command::new(name()).arg("--version").output().is_err() {
+        assert!(std::env::var_os("ANNULUS_REQUIRE_CXX").is_none(), "no C++ compiler `{}`", name());
+        eprintln!("skipped: no C++ compiler `{}`; set CXX", name());
+        return None;
+    }
+    let digest = hash(&SHIM.map(|(_, text)| text).concat());
+    let folder = scratch().join("kernels").join(digest);
+    std::fs::create_dir_all(&folder).unwrap();
+    for (name, text) in SHIM {
+        write(&folder.join(name), text.as_bytes());
+    }
+    let place = |name: &str| folder.join(name);
+    let place = &place;
+    let objects = std::thread::scope(|scope| {
+        let work: Vec<_> = SHIM
+            .iter()
+            .filter(|(name, _)| name.ends_with(".cpp"))
+            .map(|(name, _)| scope.spawn(move || compile(&place(name), &["-c", "-O2"])))
+            .collect();
+        work.into_iter().map(|w| w.join().unwrap()).collect()
+    });
+    Some(Compiler { folder, objects })
+}
+
+impl Compiler {
+    /// The program that runs this kernel.
+    pub(crate) fn program(&self, key: &KernelKey, fault: Option<&Fault>) -> PathBuf {
+        self.link(&source(key, fault))
+    }
+
+    /// The program of a text that defines `kernel`.
+    pub(crate) fn link(&self, text: &str) -> PathBuf {
+        let source = self.folder.join(format!("kernel-{}.cpp", hash(text)));
+        write(&source, text.as_bytes());
+        // The compiler reports every access to memory; memory.cpp listens.
+        let object = compile(&source, &["-c", "-O1", "-fsanitize=thread", "-fno-exceptions"]);
+        let mut arguments: Vec<String> = self.objects.iter().map(|o| o.display().to_string()).collect();
+        arguments.push("-no-pie".into());
+        compile(&object, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+}
+
+fn name() -> String {
+    std::env::var("CXX").unwrap_or_else(|_| "c++".into())
+}
+
+/// Compiles beside the source, unless that is done. Sources are named after their content, so a result never grows old.
+fn compile(source: &Path, arguments: &[&str]) -> PathBuf {
+    let result =
+        source.with_extension(if source.extension().is_some_and(|e| e == "cpp") { "o" } else { "run" });
+    if !result.exists() {
+        let part = private(&result);
+        let output = Command::new(name())
+            .args(["-std=c++17", "-w", "-ffp-contract=off"])
+            .arg(source)
+            .args(arguments)
+            .arg("-o")
+            .arg(&part)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        std::fs::rename(part, &result).unwrap();
+    }
+    result
+}
+
+/// A whole file or none, whoever else writes it.
+fn write(path: &Path, bytes: &[u8]) {
+    if !path.exists() {
+        let part = private(path);
+        std::fs::write(&part, bytes).unwrap();
+        std::fs::rename(part, path).unwrap();
+    }
+}
+
+fn private(path: &Path) -> PathBuf {
+    let name = format!("{}.{}.{:?}", path.display(), std::process::id(), std::thread::current().id());
+    PathBuf::from(name.replace(['(', ')'], ""))
+}
+
+fn hash(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(8).map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,268 @@
+//! Attentions split by hand: a graph of one attention, its layouts, and a generator of awkward ones.
+
+use crate::inside::support::layouts::layout_of;
+use annulus::ir::verify::verify;
+use annulus::ir::{Attention, AttentionSizes, DType, EmptyRow, Graph, Op, OpId, Type};
+use annulus::layout::{LayoutKind, Progression};
+use annulus::mask::{Fill, Mask, Term};
+use annulus::ring::{Plan, Strategy as Way, island};
+use annulus::schedule::{SLOTS, Schedule, schedule};
+use annulus::shard::{Island, Placement, Program, Segment, Sharding};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A mask, bias or sinks operand.
+#[derive(Clone, Debug)]
+pub(crate) struct LeafCase {
+    pub(crate) dtype: DType,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) by_query_rows: bool,
+}
+
+/// One attention and how it is split.
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    pub(crate) sizes: AttentionSizes,
+    pub(crate) dtype: DType,
+    pub(crate) ranks: usize,
+    pub(crate) q_kind: LayoutKind,
+    pub(crate) kv_kind: LayoutKind,
+    pub(crate) attention: Attention,
+    pub(crate) leaves: Vec<LeafCase>,
+}
+
+/// The split program, and what becomes of it.
+pub(crate) struct Split {
+    pub(crate) program: Program,
+    pub(crate) op: OpId,
+}
+
+impl Case {
+    /// Self attention of one batch entry, two heads over one, Dk 4, Dv 3, f32.
+    pub(crate) fn new(rows: usize, ranks: usize, kind: LayoutKind, mask: Mask) -> Case {
+        let sizes = AttentionSizes {
+            batch: 1,
+            q_heads: 2,
+            kv_heads: 1,
+            q_len: rows,
+            kv_len: rows,
+            head_dim: 4,
+            v_head_dim: 3,
+        };
+        let attention = Attention { mask, ..Attention::plain(0.5, DType::F32) };
+        Case { sizes, dtype: DType::F32, ranks, q_kind: kind, kv_kind: kind, attention, leaves: vec![] }
+    }
+
+    pub(crate) fn q_rows(&self) -> Vec<Vec<Progression>> {
+        layout_of(self.q_kind, &self.sizes, self.ranks, &self.attention.mask, true).rows
+    }
+
+    /// Whether queries and keys have one layout.
+    fn one_sequence(&self) -> bool {
+        self.q_kind == self.kv_kind && self.sizes.q_len == self.sizes.kv_len
+    }
+
+    pub(crate) fn kv_rows(&self) -> Vec<Vec<Progression>> {
+        layout_of(self.kv_kind, &self.sizes, self.ranks, &self.attention.mask, self.one_sequence()).rows
+    }
+
+    /// Whether the pair takes part, by the position terms alone: written down again, apart from the library's.
+    pub(crate) fn sees(&self, q: usize, k: usize) -> bool {
+        (0..self.sizes.batch).any(|b| self.sees_in(b, q, k))
+    }
+
+    /// The same in one batch entry.
+    pub(crate) fn sees_in(&self, b: usize, q: usize, k: usize) -> bool {
+        let distance = k as i64 - q as i64;
+        let own = self.attention.mask.terms.iter().flat_map(|t| match t {
+            Term::Batch { entries } => entries[b].as_slice(),
+            other => std::slice::from_ref(other),
+        });
+        { own }.all(|t| match *t {
+            Term::Causal { offset } => distance <= offset,
+            Term::Window { left, right, offset } => {
+                left.is_none_or(|l| distance >= offset - l as i64)
+                    && right.is_none_or(|r| distance <= offset + r as i64)
+            }
+            Term::Segments { ref starts, offset } => {
+                starts.iter().all(|&s| (q as i64 + offset < s as i64) == (k < s))
+            }
+            Term::Prefix { length, offset } => k < length || distance <= offset,
+            Term::Keys { start, end } => (start..end).contains(&k),
+            Term::Batch { .. } => unreachable!("no batch within a batch"),
+            Term::Tensor { .. } => true,
+        })
+    }
+
+    pub(crate) fn split(&self) -> Split {
+        let s = &self.sizes;
+        let mut graph = Graph::new("case");
+        let mut operands = vec![
+            graph.input("q", Type::new(self.dtype, [s.batch, s.q_heads, s.q_len, s.head_dim])),
+            graph.input("k", Type::new(self.dtype, [s.batch, s.kv_heads, s.kv_len, s.head_dim])),
+            graph.input("v", Type::new(self.dtype, [s.batch, s.kv_heads, s.kv_len, s.v_head_dim])),
+        ];
+        let rows = |axis, layout| Placement::Sharded(Sharding { axis, outer: 1, inner: 1, layout });
+        let mut handed = vec![rows(2, 0), rows(2, 1), rows(2, 1)];
+        for (i, leaf) in self.leaves.iter().enumerate() {
+            operands.push(graph.input(&format!("leaf{i}"), Type::new(leaf.dtype, leaf.shape.clone())));
+            let axis = leaf.shape.len().saturating_sub(2);
+            handed.push(if leaf.by_query_rows { rows(axis, 0) } else { Placement::Whole });
+        }
+        let op = graph.add(Op::Attention(Box::new(self.attention.clone())), &operands, "attn", "").unwrap();
+        for (port, v) in graph.results(op).into_iter().enumerate() {
+            graph.output(&format!("out{port}"), v);
+        }
+        let placements =
+            operands.iter().copied().zip(handed.iter().cloned()).collect::<BTreeMap<_, Placement>>();
+        let island = Island { q_layout: 0, kv_layout: 1, operands: handed };
+        let program = Program {
+            graph: Arc::new(graph),
+            ranks: self.ranks,
+            layouts: vec![
+                layout_of(self.q_kind, s, self.ranks, &self.attention.mask, true),
+                layout_of(self.kv_kind, s, self.ranks, &self.attention.mask, self.one_sequence()),
+            ],
+            placements,
+            segments: vec![Segment::Island(op)],
+            islands: BTreeMap::from([(op, island)]),
+            joined: BTreeMap::new(),
+            refused: vec![],
+        };
+        Split { program, op }
+    }
+
+    pub(crate) fn islands(&self, way: Way) -> Vec<Graph> {
+        let split = self.split();
+        let graph = |r| {
+            let graph = island(&split.program, split.op, way, r).unwrap();
+            verify(&graph).unwrap();
+            graph
+        };
+        (0..self.ranks).map(graph).collect()
+    }
+
+    pub(crate) fn schedule(&self, way: Way) -> Schedule {
+        self.schedule_with(way, SLOTS)
+    }
+
+    /// With so many receive slots.
+    pub(crate) fn schedule_with(&self, way: Way, slots: usize) -> Schedule {
+        let split = self.split();
+        schedule(&Plan::new(&split.program, split.op, way).unwrap(), slots)
+    }
+}
+
+fn kind() -> impl Strategy<Value = LayoutKind> {
+    proptest::sample::select(&LayoutKind::ALL[..])
+}
+
+fn mask() -> impl Strategy<Value = Mask> {
+    let offset = prop_oneof![3 => Just(0i64), 1 => -6i64..7];
+    let causal = offset.clone().prop_map(|offset| vec![Term::Causal { offset }]);
+    let bound = || proptest::option::weighted(0.7, 0u64..9);
+    let window = (bound(), bound(), offset)
+        .prop_map(|(left, right, offset)| vec![Term::Window { left, right, offset }]);
+    let documents =
+        (proptest::collection::btree_set(1usize..34, 0..5), -3i64..4).prop_map(|(starts, offset)| {
+            Term::Segments { starts: starts.into_iter().collect(), offset: offset.max(0) }
+        });
+    let packed = (documents, proptest::option::of(Just(Term::Causal { offset: 0 })))
+        .prop_map(|(d, causal)| causal.into_iter().chain([d]).collect());
+    let both = (causal.clone(), window.clone()).prop_map(|(a, b)| [a, b].concat());
+    let prefix = (0usize..20, -3i64..4).prop_map(|(length, offset)| vec![Term::Prefix { length, offset }]);
+    let keys = (0usize..6, 0usize..34).prop_map(|(start, n)| Term::Keys { start, end: start + n });
+    let entry = prop_oneof![causal.clone(), window.clone(), prefix.clone(), keys.prop_map(|k| vec![k])];
+    // One list too many where there is one batch entry: see `cases`.
+    let batch = (entry.clone(), entry.clone(), any::<bool>()).prop_map(|(a, b, causal)| {
+        let causal = causal.then_some(Term::Causal { offset: 0 });
+        causal.into_iter().chain([Term::Batch { entries: [a, b].into() }]).collect()
+    });
+    let terms = prop_oneof![2 => Just(vec![]), 4 => causal, 3 => window, 1 => both, 3 => packed, 1 => entry, 2 => batch];
+    let fill = prop_oneof![
+        4 => Just(Fill::NegInf),
+        1 => Just(Fill::Replace(-1e4)),
+        1 => Just(Fill::Add(-1e4)),
+        1 => Just(Fill::Replace(f64::from(f32::MIN))),
+    ];
+    (terms, fill).prop_map(|(terms, fill)| Mask { terms, fill })
+}
+
+/// A leaf's shape: which of (batch, heads, query rows, key rows) it spans, how many leading ones are left away, and whether
+/// query rows are handed out.
+fn leaf() -> impl Strategy<Value = ([bool; 4], bool, bool)> {
+    (any::<[bool; 4]>(), any::<bool>(), any::<bool>())
+}
+
+/// Attentions of every awkward kind: uneven and empty shares, grouped heads, Dv ≠ Dk, rows without keys, one rank.
+pub(crate) fn cases() -> impl Strategy<Value = Case> {
+    let rows = prop_oneof![4 => 0usize..34, 1 => 0usize..5];
+    let heads = (1usize..3, 1usize..3, 1usize..3, 1usize..4, 1usize..4);
+    let lengths = (rows.clone(), proptest::option::weighted(0.3, rows));
+    let some = |chance| proptest::option::weighted(chance, leaf());
+    let leaves = (some(0.25), some(0.25), some(0.3));
+    let rest = (0.0f64..2.0, prop_oneof![Just(0.0), Just(1.5)], any::<bool>(), any::<bool>());
+    (heads, lengths, 1usize..10, kind(), kind(), mask(), leaves, rest).prop_map(
+        |(
+            heads,
+            (q_len, kv_len),
+            ranks,
+            q_kind,
+            kv_kind,
+            mut mask,
+            (truth, bias, sinks),
+            (scale, softcap, lse, nan),
+        )| {
+            let (batch, kv_heads, group, head_dim, v_head_dim) = heads;
+            for term in &mut mask.terms {
+                if let Term::Batch { entries } = term {
+                    *entries = entries[..batch].into();
+                }
+            }
+            let sizes = AttentionSizes {
+                batch,
+                q_heads: kv_heads * group,
+                kv_heads,
+                q_len,
+                kv_len: kv_len.unwrap_or(q_len),
+                head_dim,
+                v_head_dim,
+            };
+            let mut attention = Attention {
+                scale: scale - 0.5,
+                mask,
+                softcap,
+                bias: None,
+                sinks: None,
+                acc: DType::F64,
+                empty_row: if nan { EmptyRow::Nan } else { EmptyRow::Zero },
+                lse,
+            };
+            let mut leaves = vec![];
+            for (what, leaf) in [("truth", truth), ("bias", bias), ("sinks", sinks)] {
+                let Some((spans, short, by_rows)) = leaf else { continue };
+                let columns = if what == "sinks" { 1 } else { sizes.kv_len };
+                let full = [batch, sizes.q_heads, q_len, columns];
+                let mut shape: Vec<usize> =
+                    spans.iter().zip(full).map(|(&s, f)| if s { f } else { 1 }).collect();
+                while short && shape.first() == Some(&1) {
+                    shape.remove(0);
+                }
+                let axis = shape.len().checked_sub(2);
+                let by_query_rows = by_rows && spans[2] && axis.is_some_and(|a| shape[a] == q_len);
+                let operand = 3 + leaves.len();
+                match what {
+                    "truth" => attention.mask.terms.push(Term::Tensor { operand }),
+                    "bias" => attention.bias = Some(operand),
+                    _ => attention.sinks = Some(operand),
+                }
+                let dtype = if what == "truth" { DType::Bool } else { DType::F64 };
+                leaves.push(LeafCase { dtype, shape, by_query_rows });
+            }
+            // Where queries and keys are one sequence they have one layout.
+            let kv_kind = if kv_len.is_some() { kv_kind } else { q_kind };
+            Case { sizes, dtype: DType::F64, ranks, q_kind, kv_kind, attention, leaves }
+        },
+    )
+}

@@ -1,0 +1,135 @@
+//! Slots: apart, aligned, no larger than the closed form, and carries only where they are needed.
+
+use super::case::{Case, cases};
+use annulus::check::check;
+use annulus::layout::LayoutKind;
+use annulus::mask::Mask;
+use annulus::ring::Strategy;
+use annulus::schedule::{RankProgram, SLOTS, Slot, StepOp, View, parse};
+use proptest::prelude::*;
+
+fn views(program: &RankProgram) -> Vec<View> {
+    let mut out = vec![];
+    for step in &program.steps {
+        match &step.op {
+            StepOp::Pack { pieces } => out.extend(pieces.iter().map(|p| p.at)),
+            StepOp::Exchange { sends, recvs, .. } => {
+                out.extend(sends.iter().chain(recvs).flat_map(|t| t.views.clone()));
+            }
+            StepOp::AttnPartial { q, kv, .. } => {
+                out.extend(kv.iter().map(|p| p.at).chain(q.iter().filter_map(|p| p.carry)));
+            }
+        }
+    }
+    out
+}
+
+proptest! {
+    #[test]
+    fn slots_are_apart_and_views_within(case in cases()) {
+        for way in Strategy::ALL {
+            for program in case.schedule(way).ranks {
+                let mut end = 0;
+                for slot in &program.slots {
+                    prop_assert!(slot.offset >= end && slot.offset.is_multiple_of(256) && slot.bytes > 0);
+                    end = slot.offset + slot.bytes;
+                }
+                prop_assert_eq!(program.arena_bytes, end);
+                for v in views(&program) {
+                    prop_assert!(v.bytes > 0 && v.start + v.bytes <= program.slots[v.slot].bytes);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_carry_is_read_only_after_it_was_written(case in cases()) {
+        for way in Strategy::ALL {
+            let schedule = case.schedule(way);
+            for (rank, program) in schedule.ranks.iter().enumerate() {
+                let (mut open, mut done) = (vec![], vec![]);
+                for step in &program.steps {
+                    let StepOp::AttnPartial { q, carry_in, cast_out, .. } = &step.op else { continue };
+                    for piece in q {
+                        prop_assert_eq!(piece.carry.is_some(), *carry_in || !cast_out);
+                        prop_assert_eq!(open.contains(&(piece.rows, piece.carry)), *carry_in);
+                        prop_assert!(!done.contains(&piece.rows));
+                        open.retain(|o| *o != (piece.rows, piece.carry));
+                        if *cast_out { done.push(piece.rows) } else { open.push((piece.rows, piece.carry)) }
+                    }
+                }
+                prop_assert!(open.is_empty());
+                done.sort_unstable();
+                let mut own = schedule.q_layout.rows[rank].clone();
+                own.sort_unstable();
+                prop_assert_eq!(done, own);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// Whatever the number of slots, a ring is proved, fills no more of them than it says, and reads back.
+    #[test]
+    fn rings_of_more_slots_are_proved(case in cases(), slots in 2usize..6) {
+        for way in Strategy::ALL {
+            let schedule = case.schedule_with(way, slots);
+            let failed = check(&schedule).failed;
+            prop_assert!(failed.is_empty(), "{failed:?}\n{schedule}");
+            prop_assert_eq!(schedule.slots, if schedule.strategy.is_ring() { slots } else { SLOTS });
+            let read = parse(&schedule.to_string()).unwrap().remove(0);
+            prop_assert_eq!((read.slots, read.ranks), (schedule.slots, schedule.ranks.clone()));
+            for program in schedule.ranks.iter().filter(|_| schedule.strategy.is_ring()) {
+                let received = |s: &&Slot| s.name.strip_prefix("kv.").is_some_and(|n| n.parse::<usize>().is_ok());
+                let hops = program.steps.iter().filter(|s| match &s.op {
+                    StepOp::Exchange { recvs, .. } => !recvs.is_empty(),
+                    _ => false,
+                });
+                prop_assert_eq!(program.slots.iter().filter(received).count(), hops.count().min(slots));
+            }
+        }
+    }
+}
+
+/// The bound is that of the slots that the schedule says: one fewer is one share too little.
+#[test]
+fn a_ring_that_says_fewer_slots_than_it_fills_is_refused() {
+    let case = Case::new(6 * 64, 6, LayoutKind::Contiguous, Mask::none());
+    for slots in 2..=4 {
+        let mut schedule = case.schedule_with(Strategy::Ring, slots);
+        let share = schedule.attention.kv_bytes(64);
+        let carry = schedule.attention.carry_bytes(64);
+        assert!(schedule.ranks.iter().all(|r| r.arena_bytes == (1 + slots) * share + carry), "{slots}");
+        assert_eq!(check(&schedule).failed, []);
+        schedule.slots -= 1;
+        let failed = check(&schedule).failed;
+        assert_eq!(failed.len(), 6);
+        let says = format!("{} receive slots", slots - 1);
+        assert!(failed.iter().all(|f| f.check == "memory" && f.message.contains(&says)), "{failed:?}");
+    }
+}
+
+/// Own chunk, two more, and one carry: no more on 16 ranks than on 4 of equal shares.
+#[test]
+fn memory_does_not_grow_with_the_ring() {
+    let arena = |ranks: usize| {
+        let case = Case::new(ranks * 8, ranks, LayoutKind::Contiguous, Mask::none());
+        let most = case.schedule(Strategy::Ring).ranks.iter().map(|r| r.arena_bytes).max();
+        most.unwrap()
+    };
+    assert_eq!(arena(4), arena(16));
+    // 8 rows · 7 · 4 bytes thrice, aligned, and 2 heads · 8 rows · (3 + 2) · 4 bytes.
+    assert_eq!(arena(4), 3 * 256 + 320);
+}
+
+#[test]
+fn one_partial_needs_no_carry() {
+    for (rows, ranks) in [(12, 1), (1, 4)] {
+        let case = Case::new(rows, ranks, LayoutKind::Contiguous, Mask::none());
+        for program in case.schedule(Strategy::Ring).ranks {
+            assert!(program.slots.iter().all(|s| s.name != "acc"), "{rows} rows on {ranks}");
+        }
+    }
+}
