@@ -11,6 +11,9 @@
 mod build;
 #[path = "../tests/inside/growth/llama.rs"]
 mod llama;
+#[path = "../src/import/proto.rs"]
+#[allow(dead_code, unreachable_pub)] // the messages of the importer, which keeps them to itself
+mod proto;
 
 use annulus::Options;
 use annulus::eval::{Precision, eval};

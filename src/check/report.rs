@@ -1,7 +1,7 @@
 //! What the proof gives: the checks that hold, and the faults.
 
 /// At most so many faults are reported.
-pub const MOST_FAILURES: usize = 100;
+pub(crate) const MOST_FAILURES: usize = 100;
 
 /// One check that holds.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use annulus::device::Device;
 use annulus::dump::report::{self, IslandReport, Report, TrafficReport};
 use annulus::dump::{dot, perfetto, stages, timeline_svg};
 use annulus::import::case::Case;
-use annulus::ir::text::{Form, print as print_graph};
+use annulus::ir::{Form, print as print_graph};
 use annulus::schedule::Schedule;
 use annulus::{Compiled, Island, Options};
 use std::path::Path;

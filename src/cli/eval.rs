@@ -4,7 +4,7 @@ use super::args::{Data, Eval};
 use super::stop::Stop;
 use super::{model, print};
 use annulus::dump::report::OutputReport;
-use annulus::eval::compare::compare;
+use annulus::eval::compare;
 use annulus::import::case::Case;
 use annulus::ir::{Output, Tensor};
 use serde::Serialize;

@@ -6,8 +6,8 @@ use super::text_file::{name, read_text};
 use super::{model, print};
 use annulus::dump::stages::{Request, Stage, text_after};
 use annulus::import::case::{self, Stored};
+use annulus::ir::Form;
 use annulus::ir::Graph;
-use annulus::ir::text::Form;
 use std::path::Path;
 
 pub(crate) fn run(args: &Opt) -> Result<(), Stop> {

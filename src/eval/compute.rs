@@ -6,7 +6,7 @@ use crate::ir::infer::infer;
 use crate::ir::{DType, Data, Op, Tensor, Type};
 
 /// The largest number of elements that eval computes for one value: 2^32. A larger one is an error, not an allocation.
-pub const MAX_VALUE: usize = 1 << 32;
+pub(super) const MAX_VALUE: usize = 1 << 32;
 
 /// The results of an operation that computes on this rank what it gives, on operands as they are held.
 pub(super) fn results(op: &Op, x: &[Tensor], precision: Precision) -> Result<Vec<Tensor>, String> {

@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 /// not looked at again. As a safeguard, an operation that is found with other operands or another name than
 /// when it was first asked for empties the memo.
 #[derive(Debug, Default)]
-pub struct Constants {
+pub(crate) struct Constants {
     known: HashMap<OpId, Known>,
     /// Inputs whose values are given.
     bound: HashMap<OpId, Tensor>,
@@ -32,7 +32,7 @@ struct Known {
 
 impl Constants {
     /// These inputs count as constants of these values.
-    pub fn bound(inputs: impl IntoIterator<Item = (ValueId, Tensor)>) -> Constants {
+    pub(crate) fn bound(inputs: impl IntoIterator<Item = (ValueId, Tensor)>) -> Constants {
         let bound = inputs.into_iter().map(|(v, t)| (v.op, t)).collect();
         Constants { known: HashMap::new(), bound }
     }
@@ -41,7 +41,7 @@ impl Constants {
     /// (the scores of an attention count). An operation that fails gives `None`, and so do regions and transfers.
     ///
     /// A refusal because of one limit does not outlast a call with a higher one.
-    pub fn value(&mut self, graph: &Graph, v: ValueId, limit: usize) -> Option<Tensor> {
+    pub(crate) fn value(&mut self, graph: &Graph, v: ValueId, limit: usize) -> Option<Tensor> {
         if self.known.get(&v.op).is_some_and(|k| !k.describes(graph, v.op)) {
             self.known.clear();
         }

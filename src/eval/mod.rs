@@ -19,7 +19,7 @@
 //! | `attention`, `partial` | attention, its partial results, chunk, merge, finish |
 
 mod attention;
-pub mod compare;
+mod compare;
 mod compute;
 mod constants;
 mod contract;
@@ -39,8 +39,8 @@ mod walk;
 mod window;
 
 pub use compare::{Comparison, compare};
-pub use compute::MAX_VALUE;
-pub use constants::Constants;
+pub(crate) use constants::Constants;
 pub use error::EvalError;
 pub use precision::Precision;
-pub use run::{Progress, apply, eval, eval_watched};
+pub(crate) use run::apply;
+pub use run::{Progress, eval, eval_watched};

@@ -22,9 +22,11 @@ mod node;
 mod ops;
 mod options;
 mod outcome;
-pub mod proto;
+pub(crate) mod proto;
 mod read;
 
 pub use error::ImportError;
 pub use options::ImportOptions;
-pub use read::{decode, graph, onnx, tensor};
+#[cfg(test)]
+pub(crate) use read::graph;
+pub use read::{onnx, tensor};

@@ -7,7 +7,7 @@ use prost::Message;
 
 /// A model.
 #[derive(Clone, PartialEq, Message)]
-pub struct ModelProto {
+pub(crate) struct ModelProto {
     /// Version of the format.
     #[prost(int64, tag = "1")]
     pub ir_version: i64,
@@ -24,7 +24,7 @@ pub struct ModelProto {
 
 /// A function: an operator as a body of nodes.
 #[derive(Clone, PartialEq, Message)]
-pub struct FunctionProto {
+pub(crate) struct FunctionProto {
     /// Its name, as nodes call it.
     #[prost(string, tag = "1")]
     pub name: String,
@@ -56,7 +56,7 @@ pub struct FunctionProto {
 
 /// A domain and the version of its operators.
 #[derive(Clone, PartialEq, Eq, Hash, Message)]
-pub struct OperatorSetIdProto {
+pub(crate) struct OperatorSetIdProto {
     /// The domain; empty is `ai.onnx`.
     #[prost(string, tag = "1")]
     pub domain: String,
@@ -67,7 +67,7 @@ pub struct OperatorSetIdProto {
 
 /// A key and its value.
 #[derive(Clone, PartialEq, Eq, Hash, Message)]
-pub struct StringStringEntryProto {
+pub(crate) struct StringStringEntryProto {
     /// The key.
     #[prost(string, tag = "1")]
     pub key: String,
@@ -78,7 +78,7 @@ pub struct StringStringEntryProto {
 
 /// A graph.
 #[derive(Clone, PartialEq, Message)]
-pub struct GraphProto {
+pub(crate) struct GraphProto {
     /// Nodes, operands first.
     #[prost(message, repeated, tag = "1")]
     pub node: Vec<NodeProto>,
@@ -101,7 +101,7 @@ pub struct GraphProto {
 
 /// A node.
 #[derive(Clone, PartialEq, Message)]
-pub struct NodeProto {
+pub(crate) struct NodeProto {
     /// Names of the operands; empty for one that is left out.
     #[prost(string, repeated, tag = "1")]
     pub input: Vec<String>,
@@ -127,7 +127,7 @@ pub struct NodeProto {
 
 /// An attribute of a node.
 #[derive(Clone, PartialEq, Message)]
-pub struct AttributeProto {
+pub(crate) struct AttributeProto {
     /// Its name.
     #[prost(string, tag = "1")]
     pub name: String,
@@ -164,26 +164,26 @@ pub struct AttributeProto {
 }
 
 /// Values of [`AttributeProto::type`](field@AttributeProto::type).
-pub mod attribute_type {
+pub(crate) mod attribute_type {
     /// `f`.
-    pub const FLOAT: i32 = 1;
+    pub(crate) const FLOAT: i32 = 1;
     /// `i`.
-    pub const INT: i32 = 2;
+    pub(crate) const INT: i32 = 2;
     /// `s`.
-    pub const STRING: i32 = 3;
+    pub(crate) const STRING: i32 = 3;
     /// `t`.
-    pub const TENSOR: i32 = 4;
+    pub(crate) const TENSOR: i32 = 4;
     /// `g`.
-    pub const GRAPH: i32 = 5;
+    pub(crate) const GRAPH: i32 = 5;
     /// `floats`.
-    pub const FLOATS: i32 = 6;
+    pub(crate) const FLOATS: i32 = 6;
     /// `ints`.
-    pub const INTS: i32 = 7;
+    pub(crate) const INTS: i32 = 7;
 }
 
 /// A tensor. Its elements stand in `raw_data`, little endian, or in the field of their type.
 #[derive(Clone, PartialEq, Message)]
-pub struct TensorProto {
+pub(crate) struct TensorProto {
     /// Extents.
     #[prost(int64, repeated, packed = "false", tag = "1")]
     pub dims: Vec<i64>,
@@ -220,26 +220,26 @@ pub struct TensorProto {
 }
 
 /// Values of [`TensorProto::data_type`] and of a tensor type's `elem_type`.
-pub mod data_type {
+pub(crate) mod data_type {
     /// f32.
-    pub const FLOAT: i32 = 1;
+    pub(crate) const FLOAT: i32 = 1;
     /// i32.
-    pub const INT32: i32 = 6;
+    pub(crate) const INT32: i32 = 6;
     /// i64.
-    pub const INT64: i32 = 7;
+    pub(crate) const INT64: i32 = 7;
     /// Truth values.
-    pub const BOOL: i32 = 9;
+    pub(crate) const BOOL: i32 = 9;
     /// f16.
-    pub const FLOAT16: i32 = 10;
+    pub(crate) const FLOAT16: i32 = 10;
     /// f64.
-    pub const DOUBLE: i32 = 11;
+    pub(crate) const DOUBLE: i32 = 11;
     /// bf16.
-    pub const BFLOAT16: i32 = 16;
+    pub(crate) const BFLOAT16: i32 = 16;
 }
 
 /// Name and type of a value.
 #[derive(Clone, PartialEq, Message)]
-pub struct ValueInfoProto {
+pub(crate) struct ValueInfoProto {
     /// The name.
     #[prost(string, tag = "1")]
     pub name: String,
@@ -250,7 +250,7 @@ pub struct ValueInfoProto {
 
 /// A type. Of the alternatives only tensors are read.
 #[derive(Clone, PartialEq, Message)]
-pub struct TypeProto {
+pub(crate) struct TypeProto {
     /// The type of a dense tensor.
     #[prost(message, optional, tag = "1")]
     pub tensor_type: Option<TensorTypeProto>,
@@ -258,7 +258,7 @@ pub struct TypeProto {
 
 /// The type of a dense tensor.
 #[derive(Clone, PartialEq, Message)]
-pub struct TensorTypeProto {
+pub(crate) struct TensorTypeProto {
     /// Element type: one of [`data_type`].
     #[prost(int32, tag = "1")]
     pub elem_type: i32,
@@ -269,7 +269,7 @@ pub struct TensorTypeProto {
 
 /// A shape.
 #[derive(Clone, PartialEq, Message)]
-pub struct TensorShapeProto {
+pub(crate) struct TensorShapeProto {
     /// One entry an axis.
     #[prost(message, repeated, tag = "1")]
     pub dim: Vec<DimensionProto>,
@@ -277,7 +277,7 @@ pub struct TensorShapeProto {
 
 /// An extent: a number, a name, or neither if it is unknown.
 #[derive(Clone, PartialEq, Eq, Hash, Message)]
-pub struct DimensionProto {
+pub(crate) struct DimensionProto {
     /// The extent.
     #[prost(int64, optional, tag = "1")]
     pub dim_value: Option<i64>,

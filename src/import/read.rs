@@ -20,7 +20,7 @@ pub fn onnx(bytes: &[u8], options: &ImportOptions) -> Result<Graph, ImportError>
 ///
 /// # Errors
 /// As [`onnx`].
-pub fn graph(model: &ModelProto, options: &ImportOptions) -> Result<Graph, ImportError> {
+pub(crate) fn graph(model: &ModelProto, options: &ImportOptions) -> Result<Graph, ImportError> {
     let graph = lower(model, options).map_err(ImportError::printable)?;
     verify(&graph).map_err(|broken| {
         let first = broken.first().map(ToString::to_string).unwrap_or_default();
@@ -33,7 +33,7 @@ pub fn graph(model: &ModelProto, options: &ImportOptions) -> Result<Graph, Impor
 ///
 /// # Errors
 /// If the bytes are no `ModelProto`.
-pub fn decode(bytes: &[u8]) -> Result<ModelProto, ImportError> {
+pub(super) fn decode(bytes: &[u8]) -> Result<ModelProto, ImportError> {
     if bytes.is_empty() {
         return Err(ImportError::Malformed("the file is empty, not an ONNX model".into()));
     }

@@ -20,7 +20,7 @@
 use super::{Graph, Op, OpId, Type};
 
 /// Floating-point operations of one operation on operands and results of these types.
-pub fn flops(op: &Op, operands: &[&Type], results: &[&Type]) -> u64 {
+pub(crate) fn flops(op: &Op, operands: &[&Type], results: &[&Type]) -> u64 {
     let elements = |t: Option<&&Type>| t.map_or(0, |t| product(&t.shape));
     let result = || elements(results.first());
     let operand = || elements(operands.first());
@@ -71,7 +71,7 @@ pub fn flops(op: &Op, operands: &[&Type], results: &[&Type]) -> u64 {
 
 /// Floating-point operations of a graph beside attention: attention nodes, islands and their parts are left out, at any
 /// depth.
-pub fn graph_flops(graph: &Graph) -> u64 {
+pub(crate) fn graph_flops(graph: &Graph) -> u64 {
     use super::RegionKind::Island;
     total(graph, |op| {
         !matches!(
@@ -86,7 +86,7 @@ pub fn graph_flops(graph: &Graph) -> u64 {
 }
 
 /// Floating-point operations of the attention nodes of a graph itself, not of its regions, for which `counts` holds.
-pub fn attention_flops(graph: &Graph, counts: impl Fn(OpId) -> bool) -> u64 {
+pub(crate) fn attention_flops(graph: &Graph, counts: impl Fn(OpId) -> bool) -> u64 {
     let attentions = graph.ops().into_iter().filter(|&id| matches!(graph.op(id), Op::Attention(_)));
     attentions.filter(|&id| counts(id)).fold(0, |sum: u64, id| sum.saturating_add(of(graph, id)))
 }

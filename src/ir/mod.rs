@@ -7,23 +7,22 @@
 //! shapes without data. One small set of operations ([`Op`]); what each takes and gives stands in [`infer`](mod@infer).
 
 mod dag;
-pub mod flops;
-pub mod graph;
+pub(crate) mod flops;
+pub(crate) mod graph;
 mod ids;
-pub mod infer;
+pub(crate) mod infer;
 pub(crate) mod narrow;
-pub mod op;
+pub(crate) mod op;
 mod quote;
-pub mod stage;
-pub mod strategy;
-pub mod tensor;
-pub mod text;
-pub mod topology;
-pub mod types;
-pub mod verify;
+pub(crate) mod stage;
+pub(crate) mod strategy;
+pub(crate) mod tensor;
+pub(crate) mod text;
+pub(crate) mod topology;
+pub(crate) mod types;
+pub(crate) mod verify;
 
 pub use dag::{Dag, Output, Value};
-pub use flops::{flops, graph_flops};
 pub use graph::Graph;
 pub use ids::{OpId, ValueId};
 pub use infer::InferError;
@@ -35,6 +34,6 @@ pub use stage::Stage;
 pub use strategy::Strategy;
 pub use tensor::{Data, Tensor};
 pub use text::{Form, ParseError, parse, print};
-pub use topology::Topology;
+pub(crate) use topology::Topology;
 pub use types::{DType, MAX_ELEMENTS, MAX_RANK, Type};
-pub use verify::{VerifyError, verify, verify_at};
+pub use verify::{Broken, VerifyError, verify, verify_at};

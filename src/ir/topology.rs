@@ -20,7 +20,7 @@ struct Known {
 
 /// The order of a graph's operations, with place and liveness of each.
 #[derive(Clone, Debug)]
-pub struct Topology {
+pub(crate) struct Topology {
     order: Vec<OpId>,
     /// By [`OpId::index`].
     known: Vec<Option<Known>>,
@@ -30,7 +30,7 @@ impl Topology {
     /// Of every operation.
     ///
     /// Complexity: O((V + E) log V), that of [`Graph::ops`].
-    pub fn new(graph: &Graph) -> Topology {
+    pub(crate) fn new(graph: &Graph) -> Topology {
         let order = graph.ops();
         let mut known = vec![None; order.iter().map(|id| id.index() + 1).max().unwrap_or(0)];
         for (place, &id) in order.iter().enumerate() {
@@ -50,7 +50,7 @@ impl Topology {
     }
 
     /// Of those operations alone that stay when the dead ones are removed: inputs, and what an output needs.
-    pub fn without_dead(graph: &Graph) -> Topology {
+    pub(crate) fn without_dead(graph: &Graph) -> Topology {
         let Topology { order, mut known } = Topology::new(graph);
         let mut stay = Vec::with_capacity(order.len());
         for id in order {
@@ -75,32 +75,32 @@ impl Topology {
     }
 
     /// The operations, operands first, as [`Graph::ops`] lists them.
-    pub fn order(&self) -> &[OpId] {
+    pub(crate) fn order(&self) -> &[OpId] {
         &self.order
     }
 
     /// Where the operation stands in the order, if it is known.
-    pub fn place(&self, id: OpId) -> Option<usize> {
+    pub(crate) fn place(&self, id: OpId) -> Option<usize> {
         self.get(id).map(|k| k.place)
     }
 
     /// Whether both operations are known, and `a` comes first.
-    pub fn before(&self, a: OpId, b: OpId) -> bool {
+    pub(crate) fn before(&self, a: OpId, b: OpId) -> bool {
         matches!((self.place(a), self.place(b)), (Some(a), Some(b)) if a < b)
     }
 
     /// Whether an output needs the operation.
-    pub fn is_live(&self, id: OpId) -> bool {
+    pub(crate) fn is_live(&self, id: OpId) -> bool {
         self.get(id).is_some_and(|k| k.live)
     }
 
     /// Whether the operation is an input, or depends on one.
-    pub fn depends_on_input(&self, id: OpId) -> bool {
+    pub(crate) fn depends_on_input(&self, id: OpId) -> bool {
         self.get(id).is_some_and(|k| k.dynamic)
     }
 
     /// Whether the operation may depend on an input: one that is not known is taken to.
-    pub fn may_depend_on_input(&self, id: OpId) -> bool {
+    pub(crate) fn may_depend_on_input(&self, id: OpId) -> bool {
         self.get(id).is_none_or(|k| k.dynamic)
     }
 }

@@ -9,7 +9,7 @@ pub const MAX_ELEMENTS: usize = 1 << 40;
 pub const MAX_RANK: usize = 64;
 
 /// How deep graphs may nest: a graph with a region nests one deep.
-pub const MAX_NESTING: usize = 32;
+pub(crate) const MAX_NESTING: usize = 32;
 
 /// An element type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -151,7 +151,7 @@ impl fmt::Display for Type {
 }
 
 /// Row-major strides, in elements, of a shape.
-pub fn strides(shape: &[usize]) -> Vec<usize> {
+pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
     let mut out = vec![1; shape.len()];
     for i in (0..shape.len().saturating_sub(1)).rev() {
         out[i] = out[i + 1] * shape[i + 1].max(1);
@@ -161,7 +161,7 @@ pub fn strides(shape: &[usize]) -> Vec<usize> {
 
 /// The shape to which two shapes broadcast, aligned at their last axis as in NumPy and ONNX;
 /// `None` if an axis differs and neither extent is 1.
-pub fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
+pub(crate) fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
     let rank = a.len().max(b.len());
     let extent = |s: &[usize], i: usize| {
         let missing = rank - s.len();

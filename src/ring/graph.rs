@@ -8,15 +8,17 @@ use crate::ir::infer::{infer, union};
 use crate::ir::{Attention, Collective, Graph, Op, OpId, Partial, Strategy, Type, Value, ValueId};
 use crate::layout::{Progression, row_count};
 use crate::mask::Tile;
-use crate::shard::Program;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The island graph of `rank` for the attention `op` of the program.
-///
-/// # Errors
-/// If the ring cannot compute this attention.
-pub fn island(program: &Program, op: OpId, strategy: Strategy, rank: usize) -> Result<Graph, RingError> {
+/// The island graph of `rank` for the attention `op` of the program, for tests.
+#[cfg(test)]
+pub(crate) fn island(
+    program: &crate::shard::Program,
+    op: OpId,
+    strategy: Strategy,
+    rank: usize,
+) -> Result<Graph, RingError> {
     Plan::new(program, op, strategy)?.island(rank)
 }
 

@@ -22,5 +22,6 @@ pub(crate) mod site;
 
 pub use crate::ir::Strategy;
 pub use error::RingError;
-pub use graph::island;
+#[cfg(test)]
+pub(crate) use graph::island;
 pub use plan::Plan;

@@ -26,5 +26,6 @@ mod types;
 
 pub use error::SearchError;
 pub use reasons::label;
-pub use space::{kinds, search};
-pub use types::{Chosen, Rejected, SearchOptions, TIE};
+pub(crate) use space::{kinds, search};
+pub(crate) use types::{Chosen, SearchOptions};
+pub use types::{Rejected, TIE};

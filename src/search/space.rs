@@ -24,7 +24,7 @@ fn as_good(us: f64, least: f64) -> bool {
 }
 
 /// The kinds of layouts that a search wants to try, beside the one that a program has by itself.
-pub fn kinds(asked: Option<LayoutKind>, ranks: usize) -> &'static [LayoutKind] {
+pub(crate) fn kinds(asked: Option<LayoutKind>, ranks: usize) -> &'static [LayoutKind] {
     if asked.is_none() && ranks <= MANY { &LayoutKind::ALL } else { &[] }
 }
 
@@ -35,7 +35,7 @@ pub fn kinds(asked: Option<LayoutKind>, ranks: usize) -> &'static [LayoutKind] {
 ///
 /// # Errors
 /// If an attention has no strategy that can be used: why the first cannot, or the least memory that any needs.
-pub fn search(
+pub(crate) fn search(
     mut program: Program,
     others: Vec<Vec<Layout>>,
     options: &SearchOptions,

@@ -8,7 +8,7 @@ use crate::schedule::cost::Estimate;
 
 /// What is asked of a search.
 #[derive(Clone, Copy, Debug)]
-pub struct SearchOptions {
+pub(crate) struct SearchOptions {
     /// The strategy that every island takes; `None`: the one of the least makespan.
     pub strategy: Option<Strategy>,
     /// The most bytes of arena that an island may have on a rank.
@@ -19,7 +19,7 @@ pub struct SearchOptions {
 
 /// A distinct island and the schedule that it takes. The schedule is not proved yet.
 #[derive(Clone, Debug)]
-pub struct Chosen {
+pub(crate) struct Chosen {
     /// The schedule of all ranks.
     pub schedule: Schedule,
     /// How keys and queries meet.

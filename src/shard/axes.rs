@@ -4,7 +4,7 @@
 //! operands; the other direction is looked up in it, so that the two cannot disagree. An operation that has no map for a
 //! factor *mixes rows*: no rank can compute its rows of the result from its rows of the operands.
 
-pub use super::factor::Factor;
+pub(crate) use super::factor::Factor;
 
 use super::factor::product;
 use crate::ir::{Op, Type, Windows};
@@ -14,7 +14,7 @@ use crate::ir::{Op, Type, Windows};
 ///
 /// # Errors
 /// Why the rows of the result cannot be computed from rows of the operands.
-pub fn operands(
+pub(crate) fn operands(
     op: &Op,
     f: Factor,
     x: &[&Type],
@@ -109,7 +109,7 @@ pub fn operands(
 ///
 /// # Errors
 /// Why the operation mixes the rows of that operand.
-pub fn result(op: &Op, slot: usize, f: Factor, x: &[&Type], out: &Type) -> Result<Factor, String> {
+pub(crate) fn result(op: &Op, slot: usize, f: Factor, x: &[&Type], out: &Type) -> Result<Factor, String> {
     match op {
         Op::Reshape(_) => return reshaped(f, &x[slot].shape, &out.shape, None),
         // It may have very many operands, all alike.

@@ -11,14 +11,14 @@ use std::collections::BTreeSet;
 ///
 /// # Panics
 /// If there is no such rank.
-pub fn local_flops(program: &Program, rank: usize) -> u64 {
+pub(crate) fn local_flops(program: &Program, rank: usize) -> u64 {
     let local = program.segments.iter().enumerate().filter(|(_, s)| matches!(s, Segment::Local(_)));
     let work = |graph: &Graph| graph_flops(graph).saturating_add(attention_flops(graph, |_| true));
     local.fold(0, |sum: u64, (at, _)| sum.saturating_add(work(&local_graph(program, at, rank).graph)))
 }
 
 /// The same of the unsharded model: everything but the attentions that are islands.
-pub fn whole_flops(program: &Program) -> u64 {
+pub(crate) fn whole_flops(program: &Program) -> u64 {
     // In a local segment: live, and no island.
     let local: BTreeSet<OpId> = program
         .segments

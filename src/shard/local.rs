@@ -9,7 +9,7 @@ use std::collections::HashSet;
 
 /// One rank's graph of a local segment.
 #[derive(Clone, Debug)]
-pub struct LocalGraph {
+pub(crate) struct LocalGraph {
     /// The graph; values and operations carry the names of the program's graph.
     pub graph: Graph,
     /// For each input of `graph`, the program's value that it holds, as [`Program::held`] says: the rank's rows where it is
@@ -23,7 +23,7 @@ pub struct LocalGraph {
 ///
 /// # Panics
 /// If that segment is not local, or there is no such rank.
-pub fn local_graph(program: &Program, segment: usize, rank: usize) -> LocalGraph {
+pub(crate) fn local_graph(program: &Program, segment: usize, rank: usize) -> LocalGraph {
     let Segment::Local(ops) = &program.segments[segment] else { panic!("segment {segment} is not local") };
     let name = format!("{}.segment{segment}", program.graph.name());
     let mut rank_ops = RankOps::new(program, segment, rank, Graph::new(name));

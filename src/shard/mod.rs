@@ -7,7 +7,7 @@
 //! Invariants: a sequence is followed as a factor of an axis ([`axes`]), never by its size; the decision is one for all ranks;
 //! only what an attention or a sum of products went into is ever gathered; a rank without rows is a rank like any other.
 
-pub mod axes;
+pub(crate) mod axes;
 mod error;
 mod factor;
 mod flops;
@@ -23,11 +23,12 @@ mod types;
 mod verify;
 
 pub use error::ShardError;
-pub use flops::{local_flops, whole_flops};
-pub use local::{LocalGraph, local_graph};
+pub(crate) use flops::{local_flops, whole_flops};
+pub(crate) use local::{LocalGraph, local_graph};
 pub use options::{Handed, MAX_RANKS, ShardOptions};
-pub use rank_graph::rank_graph;
+pub(crate) use rank_graph::rank_graph;
 pub(crate) use rank_ops::{RankOps, local_type};
-pub use split::{shard, shard_with};
+pub use split::shard;
+pub(crate) use split::shard_with;
 pub use types::{Island, Placement, Program, Segment, Sharding};
-pub use verify::verify_program;
+pub(crate) use verify::verify_program;

@@ -18,7 +18,7 @@ use std::sync::Arc;
 ///
 /// # Panics
 /// If there is no such rank.
-pub fn rank_graph(
+pub(crate) fn rank_graph(
     program: &Program,
     rank: usize,
     islands: &BTreeMap<OpId, (Strategy, Arc<Graph>)>,

@@ -23,7 +23,7 @@ pub fn shard(graph: Arc<Graph>, options: &ShardOptions) -> Result<Program, Shard
 ///
 /// # Errors
 /// See [`ShardError`].
-pub fn shard_with(
+pub(crate) fn shard_with(
     graph: Arc<Graph>,
     options: &ShardOptions,
     kinds: &[LayoutKind],

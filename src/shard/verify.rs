@@ -21,7 +21,7 @@ const MARKED: usize = 1 << 26;
 /// Every broken invariant of a program, in words.
 ///
 /// Complexity: linear in the graph, and in the rows of each layout.
-pub fn verify_program(program: &Program) -> Vec<String> {
+pub(crate) fn verify_program(program: &Program) -> Vec<String> {
     let mut faults = Vec::new();
     for (i, layout) in program.layouts.iter().enumerate() {
         if let Some(why) = layout_fault(layout, program.ranks) {

@@ -3,7 +3,7 @@
 
 use super::support::cases::{files, snapshot, stem};
 use annulus::dump::stages::{Request, Stage, text_after};
-use annulus::eval::compare::compare;
+use annulus::eval::compare;
 use annulus::eval::{Precision, eval};
 use annulus::ir::text::{self, Form};
 use annulus::ir::{DType, Graph, Tensor};

@@ -1,6 +1,6 @@
 //! The hand-back: a host that knows no attention runs the ranks' graphs, and asks for islands and gathers by number.
 
-use annulus::eval::compare::compare;
+use annulus::eval::compare;
 use annulus::eval::{Precision, apply};
 use annulus::exec::cpu::run_island;
 use annulus::host::{CallKind, HandBack};

@@ -3,7 +3,7 @@
 use super::support::data;
 use crate::inside::support::cases::snapshot;
 use annulus::dump::report::{self, Report};
-use annulus::eval::compare::compare;
+use annulus::eval::compare;
 use annulus::eval::{Precision, eval};
 use annulus::import::ImportOptions;
 use annulus::import::case::{self, Case, Stored};

@@ -10,7 +10,7 @@ use crate::mask::{Fill, Term, Tile};
 ///
 /// # Errors
 /// If q, k and v do not fit each other.
-pub fn attention_sizes(q: &Type, k: &Type, v: &Type) -> Result<AttentionSizes, String> {
+pub(crate) fn attention_sizes(q: &Type, k: &Type, v: &Type) -> Result<AttentionSizes, String> {
     let (&[b, hq, sq, dk], &[bk, hkv, sk, dk2], &[bv, hv, sv, dv]) =
         (q.shape.as_slice(), k.shape.as_slice(), v.shape.as_slice())
     else {

@@ -23,6 +23,7 @@ mod rule;
 mod shape;
 mod window;
 
-pub use attention::attention_sizes;
-pub use rows::{offset_in, union};
-pub use rule::{InferError, infer};
+pub(crate) use attention::attention_sizes;
+pub(crate) use rows::union;
+pub use rule::InferError;
+pub(crate) use rule::infer;

@@ -7,7 +7,7 @@ use crate::layout::Progression;
 pub(super) const MAX_COMPARISONS: usize = 1 << 24;
 
 /// Where the rows of `p`, which is not empty, begin within rows stored in the order of `of`: `p` must be a run within one of its progressions.
-pub fn offset_in(of: &[Progression], p: &Progression) -> Option<usize> {
+pub(super) fn offset_in(of: &[Progression], p: &Progression) -> Option<usize> {
     let mut before = 0;
     for o in of {
         let same_step = p.step == o.step || p.len <= 1 || o.len <= 1;
@@ -24,7 +24,7 @@ pub fn offset_in(of: &[Progression], p: &Progression) -> Option<usize> {
 }
 
 /// The rows of `a`, then those progressions of `b` that are not among them.
-pub fn union(a: &[Progression], b: &[Progression]) -> Vec<Progression> {
+pub(crate) fn union(a: &[Progression], b: &[Progression]) -> Vec<Progression> {
     let mut out = a.to_vec();
     out.extend(b.iter().filter(|p| offset_in(a, p).is_none()));
     out

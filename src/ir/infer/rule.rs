@@ -22,7 +22,7 @@ pub struct InferError {
 /// # Errors
 /// If there are too few or too many operands, if types or extents do not fit, or if a result has more than
 /// [`MAX_ELEMENTS`](crate::ir::MAX_ELEMENTS) elements or [`MAX_RANK`] axes.
-pub fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>, InferError> {
+pub(crate) fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>, InferError> {
     let results = rule(op, operands).map_err(|why| InferError { op: op.name(), why })?;
     for t in &results {
         if t.checked_elements().is_none() {

@@ -1,7 +1,7 @@
 //! In which form constants are printed.
 
 /// Constants of at most this many elements print with their data in either form.
-pub const INLINE: usize = 8;
+pub(super) const INLINE: usize = 8;
 
 /// Whether constants are printed by their hash, for people, or exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -39,6 +39,6 @@ mod op;
 mod parse;
 mod print;
 
-pub use form::{Form, INLINE};
+pub use form::Form;
 pub use parse::{ParseError, parse};
 pub use print::print;

@@ -27,7 +27,6 @@
 mod broken;
 mod check;
 
-pub use super::types::MAX_NESTING;
 pub use broken::Broken;
 pub(super) use check::{Place, faults};
 pub use check::{VerifyError, verify, verify_at};

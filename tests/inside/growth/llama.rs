@@ -2,7 +2,7 @@
 //! before the product, a causal mask that is added, a gated feed-forward part.
 
 use super::build::{Dim, int, int_list, ints, model, node, tensor, value};
-use annulus::import::proto::GraphProto;
+use super::proto::{AttributeProto, GraphProto};
 use annulus::import::{ImportOptions, onnx};
 use annulus::ir::{DType, Form, Graph, Tensor, parse, print};
 use prost::Message;
@@ -84,12 +84,7 @@ impl Llama {
 }
 
 impl Writer<'_> {
-    fn op(
-        &mut self,
-        op: &str,
-        x: &[&str],
-        attributes: Vec<annulus::import::proto::AttributeProto>,
-    ) -> String {
+    fn op(&mut self, op: &str, x: &[&str], attributes: Vec<AttributeProto>) -> String {
         self.named += 1;
         let name = format!("v{}", self.named);
         self.graph.node.push(node(op, x, &[&name], attributes));

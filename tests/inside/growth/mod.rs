@@ -4,7 +4,7 @@
 #[allow(dead_code)] // shared with the benches
 mod llama;
 
-use super::import::build;
+use super::import::{build, proto};
 use super::support::alone::alone;
 
 use annulus::eval::{Precision, eval};

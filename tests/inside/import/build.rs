@@ -1,12 +1,13 @@
 //! Small models built from wire messages.
 
-use annulus::eval::{Precision, eval};
-use annulus::import::proto::{
+use super::proto::{
     AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
     TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto, attribute_type, data_type,
 };
-use annulus::import::{ImportError, ImportOptions, graph};
+use annulus::eval::{Precision, eval};
+use annulus::import::{ImportError, ImportOptions, onnx};
 use annulus::ir::{DType, Graph, Op, Tensor};
+use prost::Message;
 
 /// A dimension of an input: a number or a name.
 pub(crate) enum Dim {
@@ -178,7 +179,7 @@ impl Single {
     }
 
     pub(crate) fn graph(&self) -> Result<Graph, ImportError> {
-        graph(&self.model(), &ImportOptions::default())
+        onnx(&self.model().encode_to_vec(), &ImportOptions::default())
     }
 
     /// The results, in the declared types.

@@ -10,3 +10,5 @@ mod functions;
 mod models;
 mod operators;
 mod table;
+
+pub(crate) use annulus::import::proto;
