@@ -51,6 +51,26 @@ impl Island {
 }
 
 /// A graph, split and proved.
+///
+/// ```
+/// use annulus::ir::{DType, Tensor};
+///
+/// let graph = annulus::ir::parse(
+///     r#"graph "tiny" {
+///   input %q: f32[1,2,8,4]
+///   %o: f32[1,2,8,4] = attention %q, %q, %q {scale=0.5, mask=causal(0), acc=f32, empty=zero}
+///   output "o" = %o
+/// }"#,
+/// )?;
+/// let compiled = annulus::compile(&graph, &annulus::Options::new(2))?;
+/// println!("{}", compiled.islands[0].schedule); // what every rank does, and why it waits
+/// println!("{}", compiled.rank_graph(1)?); // the printed program of rank 1
+/// // All ranks in this process, on whole inputs.
+/// let q = Tensor::from_f64(DType::F32, [1, 2, 8, 4], &[0.5; 64]).expect("64 numbers");
+/// let run = annulus::run(&compiled, &[q], 0)?;
+/// assert_eq!(run.outputs[0].shape(), [1, 2, 8, 4]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Compiled {
     /// The attentions that were found.
