@@ -40,10 +40,8 @@ fn numbers(shape: &[usize], seed: usize) -> Tensor {
 }
 
 /// Compiles for four ranks, prints, runs and compares.
-///
-/// # Errors
-/// If anything fails, or a result is not what the graph itself gives.
-pub fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// It is an error if anything fails, or a result is not what the graph itself gives.
+pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
     let graph = parse(GRAPH)?;
 
     // What is asked: four ranks, and a layout under which causal work is equal. The strategy is chosen by time on the device.

@@ -54,10 +54,8 @@ message_us = 2.0
 }
 
 /// Compiles the same graph for links of three speeds, and prints what is chosen.
-///
-/// # Errors
-/// If anything fails, or all three choices are the same.
-pub fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// It is an error if anything fails, or all three choices are the same.
+pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
     let graph = parse(GRAPH)?;
     let mut chosen = Vec::new();
     for (name, gb_s) in [("fast links", 400.0), ("slow links", 5.0), ("a network", 0.5)] {

@@ -139,10 +139,8 @@ fn drive(compiled: &Compiled, inputs: &[Tensor]) -> Result<Vec<Vec<Tensor>>> {
 }
 
 /// Compiles for three ranks, drives their graphs, puts the output together, and compares with the graph itself.
-///
-/// # Errors
-/// If anything fails, or a result is not what the graph itself gives.
-pub fn main() -> Result<()> {
+/// It is an error if anything fails, or a result is not what the graph itself gives.
+pub(crate) fn main() -> Result<()> {
     let graph = parse(GRAPH)?;
     let compiled = compile(&graph, &Options::new(3))?;
     println!("what the host of rank 1 gets back:\n{}", compiled.hand_back(1)?.graph);

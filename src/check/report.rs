@@ -38,12 +38,12 @@ pub struct Failure {
 ///   rank 0 arena 16 {
 ///     slot kv.local 0..16
 ///     #0 compute  pack 0:2@kv.local[0..16]
-///     #1 compute  attn_partial partial cast_out q 0:2 k 0:1@kv.local[0..8]
+///     #1 compute  attn_partial full cast_out q 0:2 k 0:2@kv.local[0..16]
 ///   }
 /// }
 /// "#;
 /// let report = annulus::check::check(&annulus::schedule::parse(text)?[0]);
-/// // Query row 1 sees key row 1, and no step computes that pair.
+/// // The step says that no pair is masked, but query row 0 does not see key row 1.
 /// let failure = &report.failed[0];
 /// assert_eq!((failure.check, failure.rank), ("coverage", 0));
 /// assert!(report.passed.iter().any(|p| p.check == "race"));

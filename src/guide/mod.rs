@@ -17,7 +17,8 @@
 //! 9. [`new_device_field`]: a number of a device description.
 //! 10. [`new_numerics_class`]: a class of rewriting.
 //!
-//! The map of all rooms and the commands of daily work are in `CONTRIBUTING.md`; whole programs are in `examples/`.
+//! Whole programs are in `examples/`: `compile.rs` goes the whole way, `host.rs` drives what is handed back, and `device.rs` describes a
+//! device of its own. The map of all rooms and the commands of daily work are in `CONTRIBUTING.md`.
 
 #[doc = include_str!("graphs.md")]
 pub mod graphs {}

@@ -77,7 +77,7 @@ pub struct Compiled {
     pub attentions: Vec<FoundAttention>,
     /// Near misses.
     pub missed: Vec<Miss>,
-    /// Values of inputs that were bound: [`run`] refuses others.
+    /// Values of inputs that were bound: [`run`](crate::run) refuses others.
     pub guards: Vec<Bound>,
     /// The graph with attention nodes, and how it is split.
     pub program: Program,
@@ -97,7 +97,7 @@ impl Compiled {
     /// What the host of one rank gets back: its graph, in which every island and every gather is one `call` operation.
     ///
     /// # Errors
-    /// If a room fails; it does not for what [`compile`] returned.
+    /// If a room fails; it does not for what [`compile`](crate::compile) returned.
     ///
     /// # Panics
     /// If there is no such rank.
@@ -112,7 +112,7 @@ impl Compiled {
     /// The printed program of one rank: segments, gathers and islands as region operations of one graph.
     ///
     /// # Errors
-    /// If a room fails; it does not for what [`compile`] returned.
+    /// If a room fails; it does not for what [`compile`](crate::compile) returned.
     pub fn rank_graph(&self, rank: usize) -> Result<Graph, Error> {
         let mut graphs = BTreeMap::new();
         for island in &self.islands {
