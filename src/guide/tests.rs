@@ -129,3 +129,59 @@ fn the_grammar_and_its_examples_have_every_operation() {
         assert!(shown.contains(name.as_str()), "no example shows {name}");
     }
 }
+
+/// What the grammar says beside its productions: where blanks, comments and ends of lines may stand, and the order of attributes.
+#[test]
+fn the_grammar_says_where_blanks_and_attributes_may_stand() {
+    let line = |line: &str| {
+        let text = format!("graph \"g\" {{\n  input %x: f32[1,4,6,8]\n  {line}\n}}\n");
+        parse(&text).map(|graph| graph.to_string())
+    };
+    for (plain, others) in [
+        (
+            "%y: f32[1,4,2,8] = slice %x {axis=2, start=1, len=2}",
+            [
+                "% y: f32[1,4,2,8] = slice %x {axis=2, start=1, len=2}",
+                "%y: f32[1,4,2,8] = slice %x {axis =2, start=1, len=2}",
+                "%y: f32[1,4,2,8] = slice %x {axis=2, start=1, len=2, len=2}",
+            ],
+        ),
+        (
+            "%y: f32[1,4,2,8] = rows %x {axis=2, rows=[1:2:3]}",
+            [
+                "%y: f32[1,4,2,8] = rows %x {axis=2, rows=[1:2 :3]}",
+                "%y: f32[1,4,2,8] = rows\n %x {axis=2, rows=[1:2:3]}",
+                "%y: f32[1,4,2,8] = rows %x {axis=2, rows=[1:2:3]} {}",
+            ],
+        ),
+        (
+            "%y: f32[1,4,6,8] = attention %x, %x, %x {scale=1.0, mask=causal(0) & keys(0,4), acc=f32, empty=zero}",
+            [
+                "%y: f32[1,4,6,8] = attention %x, %x, %x {scale=1.0, mask=causal (0), acc=f32, empty=zero}",
+                "%y: f32[1,4,6,8] = attention %x, %x, %x {scale=1.0, mask=causal(0) // no\n, acc=f32, empty=zero}",
+                "%y: f32[1,4,6,8] = attention %x, %x, %x {scale=1.0, mask=causal(0) fill add(inf), acc=f32, empty=zero}",
+            ],
+        ),
+    ] {
+        assert!(line(plain).is_ok(), "{plain}");
+        for other in others {
+            assert!(line(other).is_err(), "{other}");
+        }
+    }
+    for (printed, read) in [
+        (
+            "%y: f32[1,4,2,8] = slice %x {axis=2, start=1, len=2}",
+            "%y :f32[ 1, 4,2,\n 8 ]=slice%x{len= 2,\n// why\nstart=1,axis=2 , step=1} // so",
+        ),
+        (
+            "%y: f32[1,4,2,8] = rows %x {axis=2, rows=[1:2:3]}",
+            "%y : f32 [1,4,2,8] = rows %x { rows= [1 : 2:3], axis=2}",
+        ),
+        (
+            "%y: f32[1,4,6,8] = attention %x, %x, %x {scale=1.0, mask=causal(0) & keys(0,4), acc=f32, empty=zero}",
+            "%y: f32[1,4,6,8] = attention %x, %x, %x {empty=zero, acc=f32, mask= causal( 0 )&keys( 0 , 4 ), scale=1}",
+        ),
+    ] {
+        assert_eq!(line(read).as_ref(), line(printed).as_ref(), "{read}");
+    }
+}
