@@ -3,9 +3,10 @@
 //!
 //! The way through the house: [`import`] → [`ir`] → [`find`] → [`shard`] → [`ring`] → [`schedule`] → [`check`] → [`lower`] → [`exec`];
 //! [`eval`], [`mask`], [`layout`] and [`device`] serve them, [`dump`] draws. [`compile`] is the whole path, a line a stage.
+//! [`guide`] explains it chapter by chapter, and says how things are added.
 //!
 //! Order of use: `layout`, `mask`, `ir`, `device`, `eval`, `import`, `find`, `shard`, `ring`, `schedule`, `search`, `check`,
-//! `lower`, `exec`, `host`, `pass`, `dump`, `cli`. A room uses none that stands behind it; `tests/rooms.rs` sees to it.
+//! `lower`, `exec`, `host`, `pass`, `dump`, `cli`, `guide`. A room uses none that stands behind it; `tests/rooms.rs` sees to it.
 //!
 //! # Features
 //! `onnx` reads ONNX models and test cases, `dump` draws, `cli` is what the binary needs, `cuda` compiles and launches kernels; all
@@ -22,6 +23,7 @@ pub mod dump;
 pub mod eval;
 pub mod exec;
 pub mod find;
+pub mod guide;
 pub mod host;
 #[cfg(feature = "onnx")]
 pub mod import;

@@ -8,7 +8,7 @@ use super::report::{MOST_FAILURES, Report};
 use super::{bound, chains, coverage, form, matching, merge, race, replay, sizes};
 use crate::schedule::Schedule;
 
-/// Proves a schedule.
+/// Proves a schedule. [`guide::proof`](crate::guide::proof) says what each check shows, and has an example of a schedule that is wrong.
 pub fn check(schedule: &Schedule) -> Report {
     let mut report = Report::default();
     checks(schedule, &mut report);

@@ -28,6 +28,27 @@ pub struct Failure {
 }
 
 /// The outcome.
+///
+/// ```
+/// let text = r#"schedule "o" all-gather {
+///   attention q f32[1,1,2,1] k f32[1,1,2,1] v f32[1,1,2,1] acc f32 scale 1.0 empty zero
+///   mask causal(0)
+///   q_layout  contiguous 2 { 0:2 }
+///   kv_layout contiguous 2 { 0:2 }
+///   rank 0 arena 16 {
+///     slot kv.local 0..16
+///     #0 compute  pack 0:2@kv.local[0..16]
+///     #1 compute  attn_partial full cast_out q 0:2 k 0:2@kv.local[0..16]
+///   }
+/// }
+/// "#;
+/// let report = annulus::check::check(&annulus::schedule::parse(text)?[0]);
+/// // The step says that no pair is masked, but query row 0 does not see key row 1.
+/// let failure = &report.failed[0];
+/// assert_eq!((failure.check, failure.rank), ("coverage", 0));
+/// assert!(report.passed.iter().any(|p| p.check == "race"));
+/// # Ok::<(), annulus::schedule::ParseScheduleError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Checks that hold, in order.

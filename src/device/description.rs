@@ -25,6 +25,17 @@ pub struct Link {
 }
 
 /// A group of ranks, as numbers.
+///
+/// ```
+/// use annulus::device::Device;
+/// use annulus::ir::DType;
+///
+/// let device = Device::named("h200x8x8").expect("it is bundled");
+/// assert_eq!(device.ranks(), Some(64));
+/// // Ranks 0 and 1 are in one node, ranks 0 and 8 are not.
+/// assert!(device.link(0, 1).gb_s > device.link(0, 8).gb_s);
+/// assert!(device.flops(DType::BF16, 128.0) > device.flops(DType::F32, 128.0));
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Device {
     /// Its name in reports.

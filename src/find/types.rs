@@ -3,7 +3,16 @@
 use crate::ir::{Graph, OpId, Tensor, ValueId};
 use crate::mask;
 
-/// How far a rewriting may change numbers. Ordered: a later class changes more.
+/// How far a rewriting may change numbers. Ordered: a later class changes more. [`guide::numerics`](crate::guide::numerics) has an
+/// example of each.
+///
+/// ```
+/// use annulus::find::Numerics;
+///
+/// assert!(Numerics::Exact < Numerics::Domain);
+/// let names = Numerics::ALL.map(Numerics::name);
+/// assert_eq!(names, ["exact", "reassociation", "rounding", "precision", "domain"]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Numerics {
     /// Same bits, where Q, K and V are finite.
@@ -42,6 +51,14 @@ impl Numerics {
 }
 
 /// What is admitted.
+///
+/// ```
+/// use annulus::find::{FindOptions, Numerics};
+///
+/// let mut options = FindOptions::default(); // every class, no input bound to its value
+/// options.numerics.retain(|&class| class <= Numerics::Rounding);
+/// assert_eq!(options.numerics.len(), 3);
+/// ```
 #[derive(Clone, Debug)]
 pub struct FindOptions {
     /// Classes of rewriting that may be used.
@@ -147,6 +164,27 @@ impl Work {
 }
 
 /// What was found.
+///
+/// ```
+/// use annulus::find::{FindOptions, find};
+///
+/// let graph = annulus::ir::parse(
+///     r#"graph "g" {
+///   input %q: f32[1,2,4,8]
+///   input %k: f32[1,2,4,8]
+///   %s: f32[1,2,4,4] = contract %q, %k {bhid,bhjd->bhij}  @"scores"
+///   %p: f32[1,2,4,4] = softmax %s {axis=3}  @"probabilities"
+///   %o: f32[1,2,4,8] = contract %p, %k {bhij,bhjd->bhid}  @"out"
+///   output "o" = %o
+/// }"#,
+/// )?;
+/// let found = find(&graph, &FindOptions::default());
+/// let attention = &found.attentions[0];
+/// assert_eq!(attention.nodes, ["scores", "probabilities", "out"]);
+/// assert!(attention.applied.iter().any(|step| step.rule == "attention"));
+/// assert!(found.missed.is_empty() && found.graph.to_string().contains("= attention %q, %k, %k {scale=1.0,"));
+/// # Ok::<(), annulus::ir::ParseError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Found {
     /// The graph with attention nodes. Byte-identical in text if nothing was found.

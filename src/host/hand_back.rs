@@ -5,7 +5,22 @@ use crate::ir::{Graph, Op, OpId, ValueId};
 use crate::shard::{Placement, Program, RankOps, Segment, ShardError, local_type};
 use std::collections::BTreeMap;
 
-/// A rank's graph and its calls.
+/// A rank's graph and its calls. `examples/host.rs` is a host that drives them.
+///
+/// ```
+/// let graph = annulus::ir::parse(
+///     r#"graph "tiny" {
+///   input %q: f32[1,2,8,4]
+///   %o: f32[1,2,8,4] = attention %q, %q, %q {scale=0.5, mask=causal(0), acc=f32, empty=zero}
+///   output "o" = %o
+/// }"#,
+/// )?;
+/// let back = annulus::compile(&graph, &annulus::Options::new(2))?.hand_back(1)?;
+/// let call = &back.calls[0];
+/// assert_eq!((call.operands[0].shape.as_slice(), call.results[0].strides.as_slice()), (&[1, 2, 4, 4][..], &[32, 16, 4, 1][..]));
+/// assert!(back.graph.to_string().contains("= call %q.rows, %q.rows, %q.rows {number=0, workspace="));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct HandBack {
     /// Ordinary operations and `call`s; no attention that is split, no transfer.

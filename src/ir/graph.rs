@@ -11,6 +11,21 @@ use super::types::Type;
 ///
 /// Built by [`Graph::input`], [`Graph::constant`] and [`Graph::add`], which infer types, so that a graph made through this
 /// interface is well typed; [`super::verify()`] checks what other code relies on. Weights are shared between graphs.
+///
+/// ```
+/// use annulus::ir::{Binary, DType, Graph, Op, Tensor, Type, verify};
+///
+/// let mut graph = Graph::new("half");
+/// let x = graph.input("x", Type::new(DType::F32, [2, 3]));
+/// let half = graph.constant("half", Tensor::scalar(DType::F32, 0.5));
+/// let y = graph.add1(Op::Binary(Binary::Mul), &[x, half], "y", "")?;
+/// graph.output("y", y);
+/// assert!(verify(&graph).is_ok());
+/// assert!(graph.to_string().contains("%y: f32[2,3] = mul %x, %half"));
+/// // Types are inferred, and what does not fit is refused.
+/// assert!(graph.add1(Op::Softmax { axis: 2 }, &[y], "p", "").is_err());
+/// # Ok::<(), annulus::ir::InferError>(())
+/// ```
 pub type Graph = Dag<Op>;
 
 impl Graph {

@@ -3,6 +3,13 @@
 use std::fmt;
 
 /// How keys and queries meet.
+///
+/// ```
+/// use annulus::ir::Strategy;
+///
+/// assert_eq!(Strategy::names(), "ring, ring-reverse, all-gather, all-gather-staged");
+/// assert_eq!(Strategy::from_name("ring"), Some(Strategy::Ring));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Strategy {
     /// Keys and values travel round the ring, one hop a step, to the next rank.

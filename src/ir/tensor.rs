@@ -134,6 +134,15 @@ impl Data {
 }
 
 /// A tensor. Its data always has as many elements as its shape says.
+///
+/// ```
+/// use annulus::ir::{DType, Tensor};
+///
+/// let x = Tensor::from_f64(DType::BF16, [2, 2], &[1.0, 0.1, -2.0, 3.0]).unwrap();
+/// assert_eq!(x.ty().to_string(), "bf16[2,2]");
+/// assert_eq!(x.to_f64(), [1.0, 0.10009765625, -2.0, 3.0]); // rounded to what bf16 holds
+/// assert_eq!(Tensor::from_f64(DType::F32, [3], &[1.0]), None);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Tensor {
     shape: Vec<usize>,

@@ -131,6 +131,15 @@ impl fmt::Display for LayoutKind {
 }
 
 /// Who owns which rows of one sequence.
+///
+/// ```
+/// use annulus::layout::{Layout, LayoutKind, Progression};
+///
+/// let layout = Layout::new(LayoutKind::Zigzag, 10, 2);
+/// // Shares of any length: five rows each, in two runs from both ends.
+/// assert_eq!(layout.rows[0], [Progression::range(0, 2), Progression::range(7, 3)]);
+/// assert_eq!((layout.share(0), layout.share(1)), (5, 5));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Layout {
     /// How it was made.

@@ -18,6 +18,19 @@ pub enum Fill {
 }
 
 /// A mask: a key is kept if every term keeps it. No term: every key is kept.
+///
+/// ```
+/// use annulus::layout::Progression;
+/// use annulus::mask::{Mask, Tile};
+///
+/// let mask: Mask = "causal(0) & keys(2,100)".parse()?;
+/// let rows = |start| Progression::range(start, 8);
+/// assert_eq!(mask.tile(&rows(16), &rows(8)), Tile::Full); // every query row sees every key
+/// assert_eq!(mask.tile(&rows(16), &rows(16)), Tile::Partial); // some pairs are masked
+/// assert_eq!(mask.tile(&rows(16), &rows(24)), Tile::Skip); // nothing is left to compute
+/// assert!(mask.keeps(0, 5, 2) && !mask.keeps(0, 5, 1) && !mask.keeps(0, 5, 6));
+/// # Ok::<(), annulus::mask::ParseMaskError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mask {
     /// The conditions; their order has no meaning but is kept in text.

@@ -51,13 +51,33 @@ impl Island {
 }
 
 /// A graph, split and proved.
+///
+/// ```
+/// use annulus::ir::{DType, Tensor};
+///
+/// let graph = annulus::ir::parse(
+///     r#"graph "tiny" {
+///   input %q: f32[1,2,8,4]
+///   %o: f32[1,2,8,4] = attention %q, %q, %q {scale=0.5, mask=causal(0), acc=f32, empty=zero}
+///   output "o" = %o
+/// }"#,
+/// )?;
+/// let compiled = annulus::compile(&graph, &annulus::Options::new(2))?;
+/// println!("{}", compiled.islands[0].schedule); // what every rank does, and why it waits
+/// println!("{}", compiled.rank_graph(1)?); // the printed program of rank 1
+/// // All ranks in this process, on whole inputs.
+/// let q = Tensor::from_f64(DType::F32, [1, 2, 8, 4], &[0.5; 64]).expect("64 numbers");
+/// let run = annulus::run(&compiled, &[q], 0)?;
+/// assert_eq!(run.outputs[0].shape(), [1, 2, 8, 4]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Compiled {
     /// The attentions that were found.
     pub attentions: Vec<FoundAttention>,
     /// Near misses.
     pub missed: Vec<Miss>,
-    /// Values of inputs that were bound: [`run`] refuses others.
+    /// Values of inputs that were bound: [`run`](crate::run) refuses others.
     pub guards: Vec<Bound>,
     /// The graph with attention nodes, and how it is split.
     pub program: Program,
@@ -77,7 +97,7 @@ impl Compiled {
     /// What the host of one rank gets back: its graph, in which every island and every gather is one `call` operation.
     ///
     /// # Errors
-    /// If a room fails; it does not for what [`compile`] returned.
+    /// If a room fails; it does not for what [`compile`](crate::compile) returned.
     ///
     /// # Panics
     /// If there is no such rank.
@@ -92,7 +112,7 @@ impl Compiled {
     /// The printed program of one rank: segments, gathers and islands as region operations of one graph.
     ///
     /// # Errors
-    /// If a room fails; it does not for what [`compile`] returned.
+    /// If a room fails; it does not for what [`compile`](crate::compile) returned.
     pub fn rank_graph(&self, rank: usize) -> Result<Graph, Error> {
         let mut graphs = BTreeMap::new();
         for island in &self.islands {

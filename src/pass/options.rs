@@ -9,6 +9,15 @@ use crate::search::SearchOptions;
 use crate::shard::{Handed, ShardOptions};
 
 /// What is asked of the pass.
+///
+/// ```
+/// use annulus::{Options, device::Device, layout::LayoutKind};
+///
+/// let mut options = Options::new(16); // strategy and layout are chosen by time on the device
+/// options.layout = Some(LayoutKind::Zigzag);
+/// options.device = Device::named("h200x8x8");
+/// options.memory = Some(80 << 20); // bytes of arena that an island may have on a rank
+/// ```
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Number of ranks, at least 1.

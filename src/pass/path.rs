@@ -13,6 +13,22 @@ use std::sync::Arc;
 
 /// The whole pass: finds the attentions, splits the sequence, rewrites, schedules and proves.
 ///
+/// ```
+/// let graph = annulus::ir::parse(
+///     r#"graph "tiny" {
+///   input %q: f32[1,2,8,4]
+///   %o: f32[1,2,8,4] = attention %q, %q, %q {scale=0.5, mask=causal(0), acc=f32, empty=zero}
+///   output "o" = %o
+/// }"#,
+/// )?;
+/// let compiled = annulus::compile(&graph, &annulus::Options::new(4))?;
+/// assert_eq!((compiled.attentions.len(), compiled.islands.len()), (1, 1));
+/// // More ranks than the device has are refused with a reason.
+/// let error = annulus::compile(&graph, &annulus::Options::new(65)).unwrap_err();
+/// assert!(error.to_string().starts_with("65 ranks, and h200x8x8 has 64"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// See [`Error`]. The graph is left as it was.
 pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, Error> {

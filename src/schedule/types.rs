@@ -8,7 +8,28 @@ use crate::mask::{Mask, Tile};
 pub const SLOTS: usize = 2;
 
 /// The program of all ranks for one attention, with the attention and the ownership of rows that it claims to compute.
-/// Whatever runs, proves, draws or estimates reads this type and nothing else.
+/// Whatever runs, proves, draws or estimates reads this type and nothing else. [`guide::schedules`](crate::guide::schedules) says how
+/// its text is read.
+///
+/// ```
+/// let text = r#"schedule "o" all-gather {
+///   attention q f32[1,1,2,1] k f32[1,1,2,1] v f32[1,1,2,1] acc f32 scale 1.0 empty zero
+///   mask causal(0)
+///   q_layout  contiguous 2 { 0:2 }
+///   kv_layout contiguous 2 { 0:2 }
+///
+///   rank 0 arena 16 {
+///     slot kv.local 0..16
+///     #0 compute  pack 0:2@kv.local[0..16]                                  // own keys and values
+///     #1 compute  attn_partial partial cast_out q 0:2 k 0:2@kv.local[0..16]  // all of them
+///   }
+/// }
+/// "#;
+/// let schedules = annulus::schedule::parse(text)?;
+/// assert_eq!(schedules[0].ranks[0].steps[1].reason, "all of them");
+/// assert_eq!(annulus::schedule::parse(&schedules[0].to_string())?, schedules);
+/// # Ok::<(), annulus::schedule::ParseScheduleError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
     /// Name of the island.
