@@ -7,13 +7,13 @@ use super::params::{Leaf, QPiece};
 use super::text::{CONTRACT, PTX, TYPES};
 
 /// Runs of bytes in one launch of `pack`, at most.
-pub const MAX_COPIES: usize = 16;
+pub(crate) const MAX_COPIES: usize = 16;
 
 /// The argument of `merge`; meanings in `kernels/merge.cuh`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 #[allow(missing_docs)]
-pub struct Merge {
+pub(crate) struct Merge {
     pub a: u64,
     pub b: u64,
     pub to: u64,
@@ -25,7 +25,7 @@ pub struct Merge {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 #[allow(missing_docs)]
-pub struct Copy {
+pub(crate) struct Copy {
     pub from: u64,
     pub to: u64,
     pub from_head: i64,
@@ -37,7 +37,7 @@ pub struct Copy {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 #[allow(missing_docs)]
-pub struct Pack {
+pub(crate) struct Pack {
     pub copy: [Copy; MAX_COPIES],
     pub copies: i32,
     pub heads: i32,
@@ -47,7 +47,7 @@ pub struct Pack {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 #[allow(missing_docs)]
-pub struct Finish {
+pub(crate) struct Finish {
     pub piece: QPiece,
     pub out: u64,
     pub lse: u64,

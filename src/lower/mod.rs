@@ -10,6 +10,7 @@ mod element;
 mod helper;
 mod key;
 mod layout;
+#[cfg(test)]
 mod list;
 mod params;
 mod text;
@@ -18,12 +19,18 @@ mod tile;
 pub use arch::Arch;
 pub use choose::{Launch, Refusal, Sight, kernel, sight};
 pub use element::Element;
-pub use helper::{Copy as PackCopy, Finish, Helper, MAX_COPIES, Merge, Pack};
+pub use helper::Helper;
+pub(crate) use helper::{Copy as PackCopy, Finish, MAX_COPIES, Merge, Pack};
 pub use key::{Fill, KernelKey, Operand, Tiling};
-pub use list::listed;
-pub use params::{FAR, KvPiece, Leaf, MAX_PIECES, Params, QPiece, Rows};
-pub use text::{CONTRACT, PTX, PTX_HOPPER, TYPES, body, options, prelude, text};
-pub use tile::{
-    F32_HEADS, HOPPER_HEADS, HopperTiling, PANEL, PORTABLE_HEADS, PortableTiling, hopper_tiling,
-    portable_tiling,
+#[cfg(test)]
+pub(crate) use list::listed;
+pub use params::Rows;
+pub(crate) use params::{FAR, KvPiece, Leaf, MAX_PIECES, Params, QPiece};
+#[cfg(test)]
+pub(crate) use text::{CONTRACT, PTX, PTX_HOPPER, TYPES, body, prelude};
+pub use text::{options, text};
+pub(crate) use tile::PANEL;
+#[cfg(test)]
+pub(crate) use tile::{
+    F32_HEADS, HOPPER_HEADS, HopperTiling, PORTABLE_HEADS, PortableTiling, hopper_tiling, portable_tiling,
 };

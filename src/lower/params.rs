@@ -5,9 +5,9 @@
 use super::layout::{Layout, assertions, layout};
 
 /// Pieces of query or key rows in one launch, at most.
-pub const MAX_PIECES: usize = 8;
+pub(crate) const MAX_PIECES: usize = 8;
 /// Row numbers stay below this, and a bound that far away binds nothing.
-pub const FAR: i32 = 1 << 30;
+pub(crate) const FAR: i32 = 1 << 30;
 
 /// Global rows start, start + step, …; `len` of them.
 #[repr(C)]
@@ -26,7 +26,7 @@ pub struct Rows {
 /// Query rows of q, out and lse, from row `rows.local` on.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct QPiece {
+pub(crate) struct QPiece {
     /// Which rows.
     pub rows: Rows,
     /// f32: o (B, Hq, len, Dv), then m (B, Hq, len), then l (B, Hq, len); 0 if no step reads or writes it.
@@ -36,7 +36,7 @@ pub struct QPiece {
 /// Key rows and where they lie.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KvPiece {
+pub(crate) struct KvPiece {
     /// Which rows.
     pub rows: Rows,
     /// (B, Hkv, len, Dk).
@@ -48,7 +48,7 @@ pub struct KvPiece {
 /// A tensor that broadcasts to (B, Hq, query row, key row): strides in elements, 0 along what is broadcast.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Leaf {
+pub(crate) struct Leaf {
     /// Address.
     pub at: u64,
     /// Stride of the batch.
@@ -67,7 +67,7 @@ pub struct Leaf {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[allow(missing_docs)]
-pub struct Params {
+pub(crate) struct Params {
     pub q: u64,
     pub out: u64,
     pub lse: u64,
