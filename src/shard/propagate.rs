@@ -11,49 +11,47 @@
 
 use super::axes;
 use super::factor::Factor;
-use crate::ir::{Graph, Op, OpId, Type, ValueId};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use crate::ir::{Graph, Op, OpId, Topology, Type, ValueId};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// The live operations of a graph in order, with their operands.
+/// The operations of a graph without the dead ones, by their place in the order, with their operands and readers.
 pub(super) struct Live<'a> {
     pub(super) graph: &'a Graph,
-    pub(super) order: Vec<OpId>,
+    topology: Topology,
     pub(super) operands: Vec<Vec<ValueId>>,
-    /// For each operation those that read it, by place in `order`, ascending.
+    /// For each operation those that read it, by place, ascending.
     pub(super) users: Vec<Vec<usize>>,
-    place: HashMap<OpId, usize>,
 }
 
 impl<'a> Live<'a> {
     pub(super) fn new(graph: &'a Graph) -> Live<'a> {
-        let mut live: BTreeSet<OpId> = graph.inputs().iter().map(|v| v.op).collect();
-        let mut stack: Vec<OpId> = graph.outputs().iter().map(|o| o.value.op).collect();
-        while let Some(op) = stack.pop() {
-            if live.insert(op) {
-                stack.extend(graph.operands(op).into_iter().map(|v| v.op));
-            }
-        }
-        let order: Vec<OpId> = graph.ops().into_iter().filter(|op| live.contains(op)).collect();
-        let place: HashMap<OpId, usize> = order.iter().enumerate().map(|(i, &op)| (op, i)).collect();
-        let operands: Vec<Vec<ValueId>> = order.iter().map(|&op| graph.operands(op)).collect();
-        let mut users = vec![vec![]; order.len()];
-        for (i, list) in operands.iter().enumerate() {
-            for v in list {
-                let to: &mut Vec<usize> = &mut users[place[&v.op]];
-                if to.last() != Some(&i) {
-                    to.push(i);
+        let topology = Topology::without_dead(graph);
+        let operands = topology.order().iter().map(|&op| graph.operands(op)).collect();
+        let users = vec![vec![]; topology.order().len()];
+        let mut live = Live { graph, topology, operands, users };
+        for i in 0..live.order().len() {
+            for slot in 0..live.operands[i].len() {
+                let at = live.at(live.operands[i][slot]);
+                if live.users[at].last() != Some(&i) {
+                    live.users[at].push(i);
                 }
             }
         }
-        Live { graph, order, operands, users, place }
+        live
     }
 
+    /// The operations, operands first.
+    pub(super) fn order(&self) -> &[OpId] {
+        self.topology.order()
+    }
+
+    /// The place of the operation that makes a value.
     pub(super) fn at(&self, v: ValueId) -> usize {
-        self.place[&v.op]
+        self.topology.place(v.op).expect("what is read is not dead")
     }
 
     pub(super) fn op(&self, i: usize) -> &'a Op {
-        self.graph.op(self.order[i])
+        self.graph.op(self.order()[i])
     }
 
     pub(super) fn types(&self, i: usize) -> Vec<&'a Type> {
@@ -61,7 +59,7 @@ impl<'a> Live<'a> {
     }
 
     pub(super) fn out(&self, i: usize) -> &'a Type {
-        self.graph.ty(self.graph.result(self.order[i]))
+        self.graph.ty(self.graph.result(self.order()[i]))
     }
 }
 
@@ -188,7 +186,7 @@ impl Wishes {
 /// `named` are inputs that the user hands to a rank by rows, each with the axis that carries them: what is computed from them
 /// counts as activations, so that it is split as far as it goes.
 pub(super) fn propagate(live: &Live, named: &[(ValueId, usize)]) -> Wishes {
-    let n = live.order.len();
+    let n = live.order().len();
     let handed: BTreeMap<usize, bool> = named.iter().map(|&(v, _)| (live.at(v), true)).collect();
     let mut wishes = Wishes {
         wish: vec![None; n],
@@ -401,7 +399,7 @@ fn follow(live: &Live, wishes: &mut Wishes, ahead: &mut BTreeSet<usize>, i: usiz
 
 /// Which operations give activations.
 fn activations(live: &Live, handed: &BTreeMap<usize, bool>) -> Vec<bool> {
-    let n = live.order.len();
+    let n = live.order().len();
     let (mut activation, mut varies) = (vec![false; n], vec![false; n]);
     for i in 0..n {
         let from = || live.operands[i].iter().map(|&v| live.at(v));
