@@ -121,7 +121,7 @@ impl Wishes {
     /// Which factors operation `i` reads for its wish; `None` if it has no wish or cannot follow it.
     pub(super) fn maps(&self, live: &Live, i: usize) -> Option<Vec<Option<Factor>>> {
         let factor = self.wish[i]?.factor;
-        self.maps_for(live, i, factor).ok()
+        self.maps_for(live, i, factor)
     }
 
     /// The rows that operation `i` reads of each operand for its wish; `None` if it has no wish or cannot follow it.
@@ -138,7 +138,7 @@ impl Wishes {
             };
             return same.then(|| live.types(i).iter().zip(parts).map(part).collect());
         }
-        let maps = self.maps_for(live, i, wish.factor).ok()?;
+        let maps = self.maps_for(live, i, wish.factor)?;
         Some(maps.into_iter().map(|m| m.map(|factor| Wish { factor, sequence: wish.sequence })).collect())
     }
 
@@ -174,7 +174,7 @@ impl Wishes {
         Some(lengths.into_iter().zip(parts).map(part).collect())
     }
 
-    fn maps_for(&self, live: &Live, i: usize, f: Factor) -> Result<Vec<Option<Factor>>, String> {
+    fn maps_for(&self, live: &Live, i: usize, f: Factor) -> Option<Vec<Option<Factor>>> {
         let carried = |v: &ValueId| self.wish[live.at(*v)].map(|w| w.factor);
         let held: Vec<Option<Factor>> = live.operands[i].iter().map(carried).collect();
         axes::operands(live.op(i), f, &live.types(i), live.out(i), &held)
@@ -250,7 +250,7 @@ fn refusal(live: &Live, wishes: &Wishes, i: usize) -> Option<String> {
         return None;
     }
     let along = axes::result(live.op(i), 0, held.factor, &types, live.out(i)).ok()?;
-    let maps = wishes.maps_for(live, i, along).ok()?;
+    let maps = wishes.maps_for(live, i, along)?;
     let agrees = |(slot, v): (usize, &ValueId)| {
         let other = wishes.wish[live.at(*v)].map(|w| w.factor);
         other.is_none() || other == maps[slot]
@@ -327,7 +327,7 @@ fn ask(live: &Live, wishes: &mut Wishes, ahead: &mut BTreeSet<usize>, mut stack:
             }
             continue;
         }
-        let Ok(maps) = wishes.maps_for(live, i, wish.factor) else { continue };
+        let Some(maps) = wishes.maps_for(live, i, wish.factor) else { continue };
         wishes.wish[i] = Some(wish);
         ahead.extend(live.users[i].iter().copied());
         let operands = live.operands[i].iter().zip(maps);
@@ -385,7 +385,7 @@ fn tie_operands(live: &Live, wishes: &mut Wishes, i: usize, slots: &[usize]) {
 
 /// Splits operation `i`, which reads a split activation.
 fn follow(live: &Live, wishes: &mut Wishes, ahead: &mut BTreeSet<usize>, i: usize, wish: Wish) {
-    let Ok(maps) = wishes.maps_for(live, i, wish.factor) else { return };
+    let Some(maps) = wishes.maps_for(live, i, wish.factor) else { return };
     wishes.wish[i] = Some(wish);
     ahead.extend(live.users[i].iter().copied());
     let operands = live.operands[i].iter().zip(maps);
