@@ -6,6 +6,7 @@
 use super::region::types::passes_or_multiplies;
 use crate::eval::Constants;
 use crate::find::axes::trace::splat;
+use crate::ir::axes::maps_of;
 use crate::ir::{Binary, Contract, Graph, Op, OpId, Reduction, Tensor, ValueId};
 use std::collections::{HashMap, HashSet};
 
@@ -102,6 +103,16 @@ fn contract(g: &Graph, v: ValueId) -> Option<(Contract, [ValueId; 2])> {
     Some((c.clone(), [*x.first()?, *x.get(1)?]))
 }
 
+/// The operand of a product that alone has axis `axis` of the result, and which axis of it that is.
+fn of_one(g: &Graph, product: ValueId, axis: usize) -> Option<(usize, usize)> {
+    let maps = maps_of(g, product.op);
+    match [maps.first()?.kept(axis), maps.get(1)?.kept(axis)] {
+        [Some(along), None] => Some((0, along)),
+        [None, Some(along)] => Some((1, along)),
+        _ => None,
+    }
+}
+
 /// Pieces beside each other along an axis. Where they were laid out or repeated alike, what they were made of is put together
 /// first, so that heads which each part repeats are repeated once.
 fn beside(g: &mut Graph, pieces: &[ValueId], axis: usize, name: &str) -> Option<ValueId> {
@@ -156,29 +167,24 @@ fn below(g: &Graph, pieces: &[ValueId], axis: usize) -> Option<(Op, usize)> {
         let inner = f(first)?;
         pieces.iter().all(|v| f(*v) == Some(inner)).then_some(inner)
     };
+    // The axis of what a piece reads that is this one.
+    let kept = |v: ValueId| maps_of(g, v.op).first()?.kept(axis);
     match g.op(first.op) {
         Op::Permute(perm) => {
-            let same = |v: ValueId| (g.op(v.op) == g.op(first.op)).then_some(perm[axis]);
+            let same = |v: ValueId| if g.op(v.op) == g.op(first.op) { kept(v) } else { None };
             Some((Op::Permute(perm.clone()), alike(&same)?))
         }
-        Op::Gather { axis: along } if *along != axis => {
+        Op::Gather { axis: along } => {
             let indices = g.operands(first.op)[1];
             let same = |v: ValueId| {
                 let own = g.operands(v.op).get(1).copied()?;
                 let equal = || g.as_constant(own).is_some_and(|t| g.as_constant(indices) == Some(t));
                 let alike = g.op(v.op) == g.op(first.op) && (own == indices || equal());
-                (alike && g.ty(indices).rank() == 1).then_some(axis)
+                if alike && g.ty(indices).rank() == 1 { kept(v) } else { None }
             };
             Some((Op::Gather { axis: *along }, alike(&same)?))
         }
-        Op::Broadcast(shape) => {
-            let kept = |v: ValueId| {
-                let Op::Broadcast(to) = g.op(v.op) else { return None };
-                let inner = (axis + of(v).len()).checked_sub(to.len())?;
-                (of(v)[inner] == to[axis]).then_some(inner)
-            };
-            Some((Op::Broadcast(whole(shape)), alike(&kept)?))
-        }
+        Op::Broadcast(shape) => Some((Op::Broadcast(whole(shape)), alike(&kept)?)),
         Op::Reshape(shape) => {
             // Where the axis may stand in what each is of: of neighbours of extent 1 any will do.
             let fits = |v: ValueId, at: usize| {
@@ -198,13 +204,7 @@ impl Parts {
     fn slice(&mut self, id: OpId, axis: usize) -> Option<ValueId> {
         let g = &mut self.graph;
         let (c, mut operands) = contract(g, *g.operands(id).first()?)?;
-        let letter = c.out.chars().nth(axis)?;
-        let (own, letters) = match (c.lhs.contains(letter), c.rhs.contains(letter)) {
-            (true, false) => (0, &c.lhs),
-            (false, true) => (1, &c.rhs),
-            _ => return None,
-        };
-        let along = letters.chars().position(|l| l == letter)?;
+        let (own, along) = of_one(g, g.operands(id)[0], axis)?;
         let Op::Slice { start, len, step, .. } = *g.op(id) else { return None };
         let name = g.value(g.result(id)).name.clone();
         let source = g.source(g.operands(id)[0].op).to_owned();
@@ -243,16 +243,11 @@ impl Parts {
         let parts: Vec<(Contract, [ValueId; 2])> =
             pieces.iter().map(|&v| contract(g, v)).collect::<Option<_>>()?;
         let (c, first) = parts.first()?.clone();
-        let letter = c.out.chars().nth(axis)?;
-        let (mine, other) = match (c.lhs.contains(letter), c.rhs.contains(letter)) {
-            (false, true) => (0, 1),
-            (true, false) => (1, 0),
-            _ => return None,
-        };
+        let (other, along) = of_one(g, pieces[0], axis)?;
+        let mine = 1 - other;
         if !parts.iter().all(|(d, x)| *d == c && x[mine] == first[mine]) {
             return None;
         }
-        let along = if other == 0 { &c.lhs } else { &c.rhs }.chars().position(|l| l == letter)?;
         let source = g.source(pieces[0].op).to_owned();
         let pieces: Vec<ValueId> = parts.iter().map(|(_, x)| x[other]).collect();
         let whole = beside(&mut self.graph, &pieces, along, &format!("{name}.parts"))?;

@@ -6,6 +6,7 @@
 //! Invariants are listed in [`verify`](mod@verify). Shapes are concrete. Weights are shared, never copied, and may be
 //! shapes without data. One small set of operations ([`Op`]); what each takes and gives stands in [`infer`](mod@infer).
 
+pub(crate) mod axes;
 mod dag;
 pub(crate) mod flops;
 pub(crate) mod graph;

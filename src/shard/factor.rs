@@ -4,35 +4,35 @@ use super::types::Sharding;
 
 /// A sequence within a shape: `axis` is (outer, length, inner), row-major, and `length` counts the rows of the sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Factor {
+pub(super) struct Factor {
     /// The axis.
-    pub axis: usize,
+    pub(super) axis: usize,
     /// Extent outside the rows.
-    pub outer: usize,
+    pub(super) outer: usize,
     /// Number of rows.
-    pub length: usize,
+    pub(super) length: usize,
     /// Extent inside the rows.
-    pub inner: usize,
+    pub(super) inner: usize,
 }
 
 impl Factor {
     /// A whole axis of `length` rows.
-    pub(crate) fn axis(axis: usize, length: usize) -> Factor {
+    pub(super) fn axis(axis: usize, length: usize) -> Factor {
         Factor { axis, outer: 1, length, inner: 1 }
     }
 
     /// The factor that a sharding states, of a sequence of `length` rows.
-    pub(crate) fn of(sharding: &Sharding, length: usize) -> Factor {
+    pub(super) fn of(sharding: &Sharding, length: usize) -> Factor {
         Factor { axis: sharding.axis, outer: sharding.outer, length, inner: sharding.inner }
     }
 
     /// Extent of the axis where `rows` rows of the sequence are held.
-    pub(crate) fn extent(&self, rows: usize) -> usize {
+    pub(super) fn extent(&self, rows: usize) -> usize {
         self.outer.saturating_mul(rows).saturating_mul(self.inner)
     }
 
     /// `shape` where only `rows` rows of the sequence are held.
-    pub(crate) fn local(&self, shape: &[usize], rows: usize) -> Vec<usize> {
+    pub(super) fn local(&self, shape: &[usize], rows: usize) -> Vec<usize> {
         let mut shape = shape.to_vec();
         if let Some(e) = shape.get_mut(self.axis) {
             *e = self.extent(rows);

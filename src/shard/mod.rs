@@ -4,10 +4,10 @@
 //! local segments, gathers and islands; on demand a rank's graph of a segment ([`local_graph`]) and of the whole program
 //! ([`rank_graph()`]).
 //!
-//! Invariants: a sequence is followed as a factor of an axis ([`axes`]), never by its size; the decision is one for all ranks;
+//! Invariants: a sequence is followed as a factor of an axis (`axes`), never by its size; the decision is one for all ranks;
 //! only what an attention or a sum of products went into is ever gathered; a rank without rows is a rank like any other.
 
-pub(crate) mod axes;
+mod axes;
 mod error;
 mod factor;
 mod flops;

@@ -50,7 +50,7 @@ pub(super) fn place(
         layout: index[&wishes.sequence(s)],
     };
     let mut placements = BTreeMap::new();
-    for (i, &op) in live.order.iter().enumerate() {
+    for (i, &op) in live.order().iter().enumerate() {
         let placement = plan.split[i].map_or(Placement::Whole, |s| Placement::Sharded(sharding(s)));
         placements.extend(graph.results(op).into_iter().map(|v| (v, placement.clone())));
     }
@@ -64,7 +64,7 @@ pub(super) fn place(
             kv_layout: index[&wishes.sequence(split.kv)],
             operands: operands.collect(),
         };
-        (live.order[split.at], island)
+        (live.order()[split.at], island)
     });
     Ok(Program {
         graph: graph.clone(),
@@ -74,14 +74,14 @@ pub(super) fn place(
         placements,
         segments: segments(&plan),
         islands: islands.collect(),
-        refused: wishes.refused.iter().map(|(&i, reason)| (live.order[i], reason.clone())).collect(),
+        refused: wishes.refused.iter().map(|(&i, reason)| (live.order()[i], reason.clone())).collect(),
     })
 }
 
 /// Settles every wish. Activations keep theirs. Of the rest, what somebody needs whole is computed whole by every rank, from
 /// whole operands: it is cheap, and nothing is sent.
 fn decide<'a>(live: &'a Live<'a>, wishes: &'a Wishes) -> Plan<'a> {
-    let n = live.order.len();
+    let n = live.order().len();
     let mut plan = Plan { live, wishes, split: vec![None; n], needs: vec![vec![]; n] };
     // A constant is copied; an input is whole unless the host hands rows.
     let given = |i: usize| match live.op(i) {
@@ -135,7 +135,7 @@ fn island_reads(live: &Live, wishes: &Wishes, i: usize) -> Option<Vec<Option<Wis
 /// Orders the work: in round r every local operation that can run after r exchanges, then every exchange that can.
 fn segments(plan: &Plan) -> Vec<Segment> {
     let live = plan.live;
-    let n = live.order.len();
+    let n = live.order().len();
     // The first round in which a value can be read: by local operations, and by exchanges.
     let (mut local, mut exchange) = (vec![0usize; n], vec![0usize; n]);
     let mut gathered: HashMap<ValueId, usize> = HashMap::new();
@@ -174,7 +174,7 @@ fn segments(plan: &Plan) -> Vec<Segment> {
             round = round.max(ready);
         }
         if island {
-            at_round(round, None, Some(Segment::Island(live.order[i])));
+            at_round(round, None, Some(Segment::Island(live.order()[i])));
             (local[i], exchange[i]) = (round + 1, round);
         } else {
             at_round(round, Some(i), None);
@@ -184,7 +184,7 @@ fn segments(plan: &Plan) -> Vec<Segment> {
     let mut segments = Vec::new();
     for (ops, exchanges) in work.into_iter().zip(sent) {
         if !ops.is_empty() {
-            segments.push(Segment::Local(ops.into_iter().map(|i| live.order[i]).collect()));
+            segments.push(Segment::Local(ops.into_iter().map(|i| live.order()[i]).collect()));
         }
         segments.extend(exchanges);
     }
@@ -195,7 +195,7 @@ fn segments(plan: &Plan) -> Vec<Segment> {
 fn reason(plan: &Plan, i: usize, slot: usize) -> String {
     let live = plan.live;
     let (op, v) = (live.op(i), live.operands[i][slot]);
-    let name = &live.graph.value(live.graph.result(live.order[i])).name;
+    let name = &live.graph.value(live.graph.result(live.order()[i])).name;
     let why = match (plan.split[live.at(v)], plan.needs[i][slot]) {
         (Some((have, _)), Need::Rows(f, _)) => {
             format!("it is split along axis {} and needed along axis {}", have.axis, f.axis)

@@ -11,49 +11,47 @@
 
 use super::axes;
 use super::factor::Factor;
-use crate::ir::{Graph, Op, OpId, Type, ValueId};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use crate::ir::{Graph, Op, OpId, Topology, Type, ValueId};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// The live operations of a graph in order, with their operands.
+/// The operations of a graph without the dead ones, by their place in the order, with their operands and readers.
 pub(super) struct Live<'a> {
     pub(super) graph: &'a Graph,
-    pub(super) order: Vec<OpId>,
+    topology: Topology,
     pub(super) operands: Vec<Vec<ValueId>>,
-    /// For each operation those that read it, by place in `order`, ascending.
+    /// For each operation those that read it, by place, ascending.
     pub(super) users: Vec<Vec<usize>>,
-    place: HashMap<OpId, usize>,
 }
 
 impl<'a> Live<'a> {
     pub(super) fn new(graph: &'a Graph) -> Live<'a> {
-        let mut live: BTreeSet<OpId> = graph.inputs().iter().map(|v| v.op).collect();
-        let mut stack: Vec<OpId> = graph.outputs().iter().map(|o| o.value.op).collect();
-        while let Some(op) = stack.pop() {
-            if live.insert(op) {
-                stack.extend(graph.operands(op).into_iter().map(|v| v.op));
-            }
-        }
-        let order: Vec<OpId> = graph.ops().into_iter().filter(|op| live.contains(op)).collect();
-        let place: HashMap<OpId, usize> = order.iter().enumerate().map(|(i, &op)| (op, i)).collect();
-        let operands: Vec<Vec<ValueId>> = order.iter().map(|&op| graph.operands(op)).collect();
-        let mut users = vec![vec![]; order.len()];
-        for (i, list) in operands.iter().enumerate() {
-            for v in list {
-                let to: &mut Vec<usize> = &mut users[place[&v.op]];
-                if to.last() != Some(&i) {
-                    to.push(i);
+        let topology = Topology::without_dead(graph);
+        let operands = topology.order().iter().map(|&op| graph.operands(op)).collect();
+        let users = vec![vec![]; topology.order().len()];
+        let mut live = Live { graph, topology, operands, users };
+        for i in 0..live.order().len() {
+            for slot in 0..live.operands[i].len() {
+                let at = live.at(live.operands[i][slot]);
+                if live.users[at].last() != Some(&i) {
+                    live.users[at].push(i);
                 }
             }
         }
-        Live { graph, order, operands, users, place }
+        live
     }
 
+    /// The operations, operands first.
+    pub(super) fn order(&self) -> &[OpId] {
+        self.topology.order()
+    }
+
+    /// The place of the operation that makes a value.
     pub(super) fn at(&self, v: ValueId) -> usize {
-        self.place[&v.op]
+        self.topology.place(v.op).expect("what is read is not dead")
     }
 
     pub(super) fn op(&self, i: usize) -> &'a Op {
-        self.graph.op(self.order[i])
+        self.graph.op(self.order()[i])
     }
 
     pub(super) fn types(&self, i: usize) -> Vec<&'a Type> {
@@ -61,7 +59,7 @@ impl<'a> Live<'a> {
     }
 
     pub(super) fn out(&self, i: usize) -> &'a Type {
-        self.graph.ty(self.graph.result(self.order[i]))
+        self.graph.ty(self.graph.result(self.order()[i]))
     }
 }
 
@@ -123,7 +121,7 @@ impl Wishes {
     /// Which factors operation `i` reads for its wish; `None` if it has no wish or cannot follow it.
     pub(super) fn maps(&self, live: &Live, i: usize) -> Option<Vec<Option<Factor>>> {
         let factor = self.wish[i]?.factor;
-        self.maps_for(live, i, factor).ok()
+        self.maps_for(live, i, factor)
     }
 
     /// The rows that operation `i` reads of each operand for its wish; `None` if it has no wish or cannot follow it.
@@ -140,7 +138,7 @@ impl Wishes {
             };
             return same.then(|| live.types(i).iter().zip(parts).map(part).collect());
         }
-        let maps = self.maps_for(live, i, wish.factor).ok()?;
+        let maps = self.maps_for(live, i, wish.factor)?;
         Some(maps.into_iter().map(|m| m.map(|factor| Wish { factor, sequence: wish.sequence })).collect())
     }
 
@@ -176,7 +174,7 @@ impl Wishes {
         Some(lengths.into_iter().zip(parts).map(part).collect())
     }
 
-    fn maps_for(&self, live: &Live, i: usize, f: Factor) -> Result<Vec<Option<Factor>>, String> {
+    fn maps_for(&self, live: &Live, i: usize, f: Factor) -> Option<Vec<Option<Factor>>> {
         let carried = |v: &ValueId| self.wish[live.at(*v)].map(|w| w.factor);
         let held: Vec<Option<Factor>> = live.operands[i].iter().map(carried).collect();
         axes::operands(live.op(i), f, &live.types(i), live.out(i), &held)
@@ -188,7 +186,7 @@ impl Wishes {
 /// `named` are inputs that the user hands to a rank by rows, each with the axis that carries them: what is computed from them
 /// counts as activations, so that it is split as far as it goes.
 pub(super) fn propagate(live: &Live, named: &[(ValueId, usize)]) -> Wishes {
-    let n = live.order.len();
+    let n = live.order().len();
     let handed: BTreeMap<usize, bool> = named.iter().map(|&(v, _)| (live.at(v), true)).collect();
     let mut wishes = Wishes {
         wish: vec![None; n],
@@ -252,7 +250,7 @@ fn refusal(live: &Live, wishes: &Wishes, i: usize) -> Option<String> {
         return None;
     }
     let along = axes::result(live.op(i), 0, held.factor, &types, live.out(i)).ok()?;
-    let maps = wishes.maps_for(live, i, along).ok()?;
+    let maps = wishes.maps_for(live, i, along)?;
     let agrees = |(slot, v): (usize, &ValueId)| {
         let other = wishes.wish[live.at(*v)].map(|w| w.factor);
         other.is_none() || other == maps[slot]
@@ -329,7 +327,7 @@ fn ask(live: &Live, wishes: &mut Wishes, ahead: &mut BTreeSet<usize>, mut stack:
             }
             continue;
         }
-        let Ok(maps) = wishes.maps_for(live, i, wish.factor) else { continue };
+        let Some(maps) = wishes.maps_for(live, i, wish.factor) else { continue };
         wishes.wish[i] = Some(wish);
         ahead.extend(live.users[i].iter().copied());
         let operands = live.operands[i].iter().zip(maps);
@@ -387,7 +385,7 @@ fn tie_operands(live: &Live, wishes: &mut Wishes, i: usize, slots: &[usize]) {
 
 /// Splits operation `i`, which reads a split activation.
 fn follow(live: &Live, wishes: &mut Wishes, ahead: &mut BTreeSet<usize>, i: usize, wish: Wish) {
-    let Ok(maps) = wishes.maps_for(live, i, wish.factor) else { return };
+    let Some(maps) = wishes.maps_for(live, i, wish.factor) else { return };
     wishes.wish[i] = Some(wish);
     ahead.extend(live.users[i].iter().copied());
     let operands = live.operands[i].iter().zip(maps);
@@ -401,7 +399,7 @@ fn follow(live: &Live, wishes: &mut Wishes, ahead: &mut BTreeSet<usize>, i: usiz
 
 /// Which operations give activations.
 fn activations(live: &Live, handed: &BTreeMap<usize, bool>) -> Vec<bool> {
-    let n = live.order.len();
+    let n = live.order().len();
     let (mut activation, mut varies) = (vec![false; n], vec![false; n]);
     for i in 0..n {
         let from = || live.operands[i].iter().map(|&v| live.at(v));

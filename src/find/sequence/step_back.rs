@@ -5,6 +5,7 @@
 //! nothing of where the row comes from, and truth values never do.
 
 use crate::ir::Topology;
+use crate::ir::axes::{Along, Map, maps_of};
 use crate::ir::types::strides;
 use crate::ir::{Binary, DType, Graph, Op, ValueId};
 
@@ -128,94 +129,51 @@ fn one_back(graph: &Graph, at: Row) -> Vec<Source> {
 
 /// Where several rows come from; `None` if the operation makes them.
 fn several_back(graph: &Graph, at: Row) -> Option<Vec<Source>> {
+    let op = graph.op(at.value.op);
     let x = graph.operands(at.value.op);
     let shape = |v: ValueId| &graph.ty(v).shape;
     let out = shape(at.value);
-    let rank = out.len();
     let axis = axis_of(out, at);
-    // Axis `to(a)` of the operand is axis a of the result.
-    let through =
-        |v: ValueId, to: &dyn Fn(usize) -> Option<usize>| carried(out, at, v, shape(v), to).map(same_rows);
-    // An operand of the same rank, whose row 0 is row `shift`, may be longer or shorter along the rows.
-    let moved = |v: ValueId, along: usize, shift: Option<isize>| match axis {
-        Some(a) if a == along => Some(Source { row: row(graph, v, a), shift }),
-        _ => through(v, &Some),
+    let maps = maps_of(graph, at.value.op);
+    let kept = |i: usize| axis.and_then(|a| maps[i].kept(a));
+    let from = |i: usize| match axis.and_then(|a| maps[i].at(a)) {
+        // The operand may be longer or shorter along the rows.
+        Some((b, Along::Sliced { start, step, .. })) => {
+            Some(Source { row: row(graph, x[i], b), shift: (step == 1).then_some(-(start as isize)) })
+        }
+        Some((b, Along::Joined { offset, .. })) => {
+            Some(Source { row: row(graph, x[i], b), shift: Some(offset as isize) })
+        }
+        _ => carried(out, at, x[i], shape(x[i]), &maps[i]).map(same_rows),
     };
-    Some(match graph.op(at.value.op) {
-        Op::Reshape(_) => vec![same_rows(Row { value: x[0], ..at })],
-        Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) | Op::Broadcast(_) => {
-            let aligned = |&v: &ValueId| {
-                let to = |a: usize| (a + shape(v).len()).checked_sub(rank);
-                // One row that is spread over all.
-                let one = axis.is_some_and(|a| to(a).is_none_or(|a| shape(v)[a] == 1));
-                let spread = one && graph.ty(v).elements() > 1;
-                through(v, &to).or_else(|| spread.then(|| any_rows(whole(v))))
-            };
-            x.iter().filter_map(aligned).collect()
+    let every = || (0..x.len()).filter_map(from);
+    Some(match op {
+        Op::Binary(_) | Op::Select | Op::Broadcast(_) => {
+            // One row that is spread over all.
+            let spread = |i: usize| axis.is_some() && kept(i).is_none() && graph.ty(x[i]).elements() > 1;
+            let aligned = |i: usize| from(i).or_else(|| spread(i).then(|| any_rows(whole(x[i]))));
+            (0..x.len()).filter_map(aligned).collect()
         }
-        Op::Softmax { .. } | Op::CumSum { .. } => vec![through(x[0], &Some)?],
-        Op::Slice { axis: along, start, step, .. } => {
-            vec![moved(x[0], *along, (*step == 1).then_some(-(*start as isize)))?]
-        }
-        Op::Pad { low, .. } => {
-            let along = axis.unwrap_or(rank);
-            vec![moved(x[0], along, low.get(along).map(|&n| n as isize))?]
-        }
-        Op::Concat { axis: along } => {
-            let mut before = 0;
-            let part = |&v: &ValueId| {
-                let shift = before;
-                before += shape(v)[*along] as isize;
-                moved(v, *along, Some(shift))
-            };
-            x.iter().filter_map(part).collect()
-        }
-        Op::Permute(perm) => vec![through(x[0], &|a| Some(perm[a]))?],
-        Op::Contract(c) => {
-            let names: Vec<char> = c.out.chars().collect();
-            let of = |v, axes: &str| through(v, &|a| axes.chars().position(|l| l == names[a]));
-            [of(x[0], &c.lhs), of(x[1], &c.rhs)].into_iter().flatten().collect()
-        }
-        Op::Reduce { axes, keep, .. } => {
-            let left: Vec<usize> = (0..shape(x[0]).len()).filter(|a| *keep || !axes.contains(a)).collect();
-            vec![through(x[0], &|a| left.get(a).copied().filter(|a| !axes.contains(a)))?]
-        }
-        Op::TopK { axis: over, .. } => vec![same_rows(row(graph, x[0], axis.filter(|a| a != over)?))],
+        Op::TopK { .. } => vec![axis.and_then(|_| from(0))?],
         Op::Gather { axis: over } => {
-            let n = shape(x[1]).len();
-            let indices = |a: usize| a.checked_sub(*over).filter(|&a| a < n);
-            let data = |a: usize| match indices(a) {
-                Some(_) => None,
-                None if a < *over => Some(a),
-                None => Some(a + 1 - n),
-            };
-            let picked = axis.and_then(indices).map(|_| any_rows(row(graph, x[0], *over)));
-            [through(x[0], &data), through(x[1], &indices), picked].into_iter().flatten().collect()
+            let picked = kept(1).map(|_| any_rows(row(graph, x[0], *over)));
+            every().chain(picked).collect()
         }
-        Op::GatherNd { batch } => {
-            let (tuples, depth) = tuples(shape(x[1]));
-            let indices = |a: usize| Some(a).filter(|&a| a < tuples);
-            let data = |a: usize| match a {
-                _ if a < *batch => Some(a),
-                _ if a < tuples => None,
-                _ => Some(a - tuples + batch + depth),
-            };
+        Op::GatherNd { .. } => {
             // An index for every element: rows of one axis are picked within it.
+            let (tuples, depth) = tuples(shape(x[1]));
             let picked = axis.filter(|_| tuples == depth && depth == shape(x[0]).len());
-            let picked = picked.map(|a| any_rows(row(graph, x[0], a)));
-            [through(x[0], &data), through(x[1], &indices), picked].into_iter().flatten().collect()
+            every().chain(picked.map(|a| any_rows(row(graph, x[0], a)))).collect()
         }
         Op::ScatterNd { .. } => {
             let (tuples, depth) = tuples(shape(x[1]));
-            let updates = match axis {
-                Some(a) if a < depth && tuples == depth => Some(any_rows(row(graph, x[2], a))),
-                Some(a) if a < depth && tuples == 1 => Some(any_rows(row(graph, x[2], 0))),
-                _ => through(x[2], &|a| a.checked_sub(depth).map(|a| a + tuples)),
-            };
-            [through(x[0], &Some), updates].into_iter().flatten().collect()
+            // An index for every update, or one for each that is along the rows.
+            let placed = axis.filter(|&a| a < depth && (tuples == depth || tuples == 1));
+            let placed = placed.map(|a| if tuples == depth { a } else { 0 });
+            every().chain(placed.map(|a| any_rows(row(graph, x[2], a)))).collect()
         }
         Op::Conv { .. } | Op::Pool { .. } => match axis {
-            Some(0) => vec![same_rows(row(graph, x[0], 0))],
+            Some(0) => vec![from(0)?],
             Some(1) => return None,
             Some(a) => vec![any_rows(row(graph, x[0], a))],
             // All places of a picture as rows.
@@ -224,11 +182,9 @@ fn several_back(graph: &Graph, at: Row) -> Option<Vec<Source>> {
             }
             None => return None,
         },
-        Op::Attention(_) => vec![same_rows(match axis? {
-            3 => row(graph, x[2], 3),
-            a => row(graph, x[0], a),
-        })],
-        _ => return None,
+        // Its rows are those of the queries, not of what the queries meet; its columns are those of the values.
+        Op::Attention(_) => vec![axis.and_then(|_| (0..x.len()).find_map(from))?],
+        _ => every().collect(),
     })
 }
 
@@ -259,19 +215,26 @@ fn axis_of(shape: &[usize], at: Row) -> Option<usize> {
 }
 
 /// The rows in an operand of this shape: the axes that hold them are next to each other in it as well.
-fn carried(
-    out: &[usize],
-    at: Row,
-    value: ValueId,
-    shape: &[usize],
-    to: &dyn Fn(usize) -> Option<usize>,
-) -> Option<Row> {
+fn carried(out: &[usize], at: Row, value: ValueId, shape: &[usize], map: &Map) -> Option<Row> {
+    if *map == Map::Flat {
+        return Some(Row { value, ..at });
+    }
     let (first, last) = span(out, at)?;
     let mut place: Option<usize> = None;
     for a in (first..=last).filter(|&a| out[a] != 1) {
-        let b = to(a).filter(|&b| shape.get(b) == Some(&out[a]))?;
+        let (b, along) = map.at(a)?;
+        let in_place = match along {
+            Along::Kept { .. }
+            | Along::Sliced { .. }
+            | Along::Joined { .. }
+            | Along::Repeated { .. }
+            | Along::Written { .. }
+            | Along::Mixed { .. } => shape[b] == out[a],
+            Along::Ranked { .. } | Along::Windowed { .. } | Along::Grouped { .. } => false,
+            Along::Folded { .. } | Along::LookedUp | Along::Scattered => false,
+        };
         let apart = |p: usize| b <= p || shape[p + 1..b].iter().any(|&n| n != 1);
-        if place.is_some_and(apart) {
+        if !in_place || place.is_some_and(apart) {
             return None;
         }
         place = Some(b);
