@@ -18,6 +18,8 @@ mod limits;
 mod models;
 #[path = "find/names.rs"]
 mod names;
+#[path = "find/ring.rs"]
+mod ring;
 #[path = "find/sizes.rs"]
 mod sizes;
 #[path = "find/spellings.rs"]

@@ -2,6 +2,7 @@
 
 use crate::ir::{Graph, OpId, Tensor, ValueId};
 use crate::mask;
+use std::fmt;
 
 /// How far a rewriting may change numbers. Ordered: a later class changes more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -112,8 +113,30 @@ pub struct FoundAttention {
     pub nodes: Vec<String>,
     /// The rules that led here, in order.
     pub applied: Vec<Applied>,
-    /// Why the ring cannot split it; `None` if it can.
-    pub refused: Option<String>,
+    /// Whether the ring splits it.
+    pub ring: Ring,
+}
+
+/// Whether the ring splits an attention. It depends on the graph around it, but neither on the number of ranks nor on the device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ring {
+    /// Nobody has asked the split yet: what [`find`](super::find) itself says. [`crate::find_attentions`] and [`crate::compile`] ask.
+    Unasked,
+    /// It does.
+    Splits,
+    /// Every rank computes the attention whole, for this reason.
+    Refused(String),
+}
+
+/// `yes`, the reason against it, or `not asked`.
+impl fmt::Display for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Ring::Unasked => "not asked",
+            Ring::Splits => "yes",
+            Ring::Refused(reason) => reason,
+        })
+    }
 }
 
 /// A region that looks like attention and is not, as far as can be proved.

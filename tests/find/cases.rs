@@ -17,15 +17,15 @@ pub(crate) fn files(folder: &str) -> Vec<PathBuf> {
     paths
 }
 
-fn cases() -> Vec<PathBuf> {
+pub(crate) fn cases() -> Vec<PathBuf> {
     [files("tests/find"), files("tests/find/forms"), files("tests/find/odd")].concat()
 }
 
-fn stem(path: &Path) -> String {
+pub(crate) fn stem(path: &Path) -> String {
     path.file_stem().unwrap().to_str().unwrap().to_owned()
 }
 
-fn graph(path: &Path) -> Graph {
+pub(crate) fn graph(path: &Path) -> Graph {
     parse(&std::fs::read_to_string(path).unwrap()).unwrap_or_else(|e| panic!("{}\n{e}", path.display()))
 }
 
@@ -108,7 +108,7 @@ fn what_is_found_in_every_case_and_why() {
                 ""
             };
             let name = format!("{prefix}{}", stem(&path));
-            let found = find(&graph(&path), &FindOptions::default());
+            let found = annulus::find_attentions(&graph(&path), &FindOptions::default()).unwrap();
             insta::assert_snapshot!(name, text(&found));
         }
     });
