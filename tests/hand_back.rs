@@ -170,7 +170,7 @@ fn a_host_that_knows_no_attention_runs_bundled_models() {
     ] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(name);
         let case = case::load(&folder, &Default::default(), &Default::default()).unwrap();
-        let compiled = compile(&case.graph, &Options { layout, ..Options::new(ranks) }).unwrap();
+        let compiled = compile(&case.graph, &Options::new(ranks).layout(layout)).unwrap();
         let got = drive(&compiled, &case.ordered_inputs().unwrap());
         for (i, (got, (output, want))) in got.iter().zip(&case.expected).enumerate() {
             let t = case.tolerance[i];

@@ -6,6 +6,7 @@ use std::fmt;
 
 /// How far a rewriting may change numbers. Ordered: a later class changes more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Numerics {
     /// Same bits, where Q, K and V are finite.
     Exact,
@@ -44,6 +45,7 @@ impl Numerics {
 
 /// What is admitted.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct FindOptions {
     /// Classes of rewriting that may be used.
     pub numerics: Vec<Numerics>,
@@ -55,6 +57,7 @@ pub struct FindOptions {
 
 /// An input and the value that it is bound to.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Bound {
     /// Name of the input.
     pub input: String,
@@ -63,6 +66,11 @@ pub struct Bound {
 }
 
 impl Bound {
+    /// An input of that name, bound to a value.
+    pub fn new(input: impl Into<String>, value: Tensor) -> Bound {
+        Bound { input: input.into(), value }
+    }
+
     /// The input of that name and type.
     pub fn of(&self, graph: &Graph) -> Option<ValueId> {
         let fits = |v: &ValueId| graph.value(*v).name == self.input && *graph.ty(*v) == self.value.ty();
@@ -73,6 +81,34 @@ impl Bound {
 impl Default for FindOptions {
     fn default() -> FindOptions {
         FindOptions { numerics: Numerics::ALL.to_vec(), bound: vec![] }
+    }
+}
+
+impl FindOptions {
+    /// Only these classes of rewriting.
+    #[must_use]
+    pub fn numerics(mut self, classes: impl IntoIterator<Item = Numerics>) -> FindOptions {
+        self.numerics = classes.into_iter().collect();
+        self
+    }
+
+    /// One more input whose value may shape what is found.
+    ///
+    /// ```
+    /// use annulus::Options;
+    /// use annulus::find::{Bound, FindOptions, Numerics};
+    /// use annulus::ir::Tensor;
+    ///
+    /// let mask = Tensor::vector_i64(&[0, 0, 1, 1]);
+    /// let find = FindOptions::default().numerics([Numerics::Exact]).bind(Bound::new("documents", mask));
+    /// assert_eq!(find.bound[0].input, "documents");
+    /// let options = Options::new(2).find(find);
+    /// # assert!(options.check().is_ok());
+    /// ```
+    #[must_use]
+    pub fn bind(mut self, bound: Bound) -> FindOptions {
+        self.bound.push(bound);
+        self
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 /// How keys and queries meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Strategy {
     /// Keys and values travel round the ring, one hop a step, to the next rank.
     Ring,

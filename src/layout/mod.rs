@@ -71,6 +71,7 @@ pub fn row_count(rows: &[Progression]) -> usize {
 
 /// How a layout was made. It names the layout; the rows themselves are in [`Layout::rows`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum LayoutKind {
     /// Rank r owns the r-th of P adjacent blocks.
     Contiguous,

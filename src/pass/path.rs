@@ -17,6 +17,7 @@ use std::sync::Arc;
 /// # Errors
 /// See [`Error`]. The graph is left as it was.
 pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, Error> {
+    options.check()?;
     let mut found = searched(graph, &options.find)?;
     let device = device(options)?;
     let kinds = kinds(options.layout, options.ranks);

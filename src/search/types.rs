@@ -3,11 +3,12 @@
 use crate::ir::OpId;
 use crate::layout::LayoutKind;
 use crate::ring::Strategy;
-use crate::schedule::Schedule;
 use crate::schedule::cost::Estimate;
+use crate::schedule::{SLOTS, Schedule};
 
 /// What is asked of a search.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct SearchOptions {
     /// The strategy that every island takes; `None`: the one of the least makespan.
     pub strategy: Option<Strategy>,
@@ -15,6 +16,40 @@ pub struct SearchOptions {
     pub memory: Option<usize>,
     /// How many receive slots a rank of a ring has, at least 2.
     pub slots: usize,
+}
+
+impl SearchOptions {
+    /// The strategy of the least makespan, any memory, and as few slots as a ring can turn with.
+    pub fn new() -> SearchOptions {
+        SearchOptions { strategy: None, memory: None, slots: SLOTS }
+    }
+
+    /// The strategy that every island takes; `None` takes the one of the least makespan.
+    #[must_use]
+    pub fn strategy(mut self, strategy: impl Into<Option<Strategy>>) -> SearchOptions {
+        self.strategy = strategy.into();
+        self
+    }
+
+    /// The most bytes of arena that an island may have on a rank; `None` allows any number.
+    #[must_use]
+    pub fn memory(mut self, bytes: impl Into<Option<usize>>) -> SearchOptions {
+        self.memory = bytes.into();
+        self
+    }
+
+    /// How many receive slots a rank of a ring has; fewer than [`SLOTS`] count as so many.
+    #[must_use]
+    pub fn slots(mut self, slots: usize) -> SearchOptions {
+        self.slots = slots;
+        self
+    }
+}
+
+impl Default for SearchOptions {
+    fn default() -> SearchOptions {
+        SearchOptions::new()
+    }
 }
 
 /// A distinct island and the schedule that it takes. The schedule is not proved yet.

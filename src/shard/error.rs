@@ -4,6 +4,7 @@ use crate::layout::LayoutKind;
 
 /// Why a graph could not be split.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ShardError {
     /// The options make no sense.
     #[error("{0}")]

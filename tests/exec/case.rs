@@ -247,6 +247,7 @@ impl Case {
                             Term::Keys { start, end } => start <= j && j < end,
                             Term::Batch { .. } => unreachable!("no batch within a batch"),
                             Term::Tensor { operand } => leaf(operand, b, h, i, j) != 0.0,
+                            ref other => panic!("what {other} keeps is not written here"),
                         });
                         match f.mask.fill {
                             _ if bias == f64::NEG_INFINITY => continue,

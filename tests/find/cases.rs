@@ -223,7 +223,7 @@ fn classes_that_are_not_admitted_are_not_used() {
         let before = graph(&path);
         for class in Numerics::ALL {
             let numerics: Vec<Numerics> = Numerics::ALL.into_iter().filter(|c| *c != class).collect();
-            let found = find(&before, &FindOptions { numerics, ..FindOptions::default() });
+            let found = find(&before, &FindOptions::default().numerics(numerics));
             for a in &found.attentions {
                 assert!(a.applied.iter().all(|s| s.numerics != class), "{}: {}", path.display(), a.name);
             }

@@ -92,6 +92,7 @@ impl Case {
             Term::Keys { start, end } => (start..end).contains(&k),
             Term::Batch { .. } => unreachable!("no batch within a batch"),
             Term::Tensor { .. } => true,
+            ref other => panic!("what {other} keeps is not written here"),
         })
     }
 

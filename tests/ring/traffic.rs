@@ -154,6 +154,7 @@ fn a_full_mask_sends_exactly_p_minus_1_of_p() {
                         Strategy::Ring | Strategy::RingReverse => ranks - 1,
                         Strategy::AllGather => usize::from(ranks > 1),
                         Strategy::AllGatherStaged => 4 * usize::from(ranks > 1),
+                        other => panic!("what {other} sends is not written here"),
                     };
                     assert_eq!(rank.messages(), messages);
                 }
@@ -241,6 +242,7 @@ fn each_rank_sends_the_chunks_that_are_still_needed() {
                             Strategy::Ring | Strategy::RingReverse => (1..ranks).map(hop).collect(),
                             Strategy::AllGather => vec![leaves * (ranks - 1)],
                             Strategy::AllGatherStaged => (0..4).map(stage).collect(),
+                            other => panic!("what {other} sends is not written here"),
                         }
                     };
                     for (r, program) in case.schedule(way).ranks.iter().enumerate() {
