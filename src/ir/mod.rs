@@ -7,6 +7,7 @@
 //! shapes without data. One small set of operations ([`Op`]); what each takes and gives stands in [`infer`](mod@infer).
 
 mod dag;
+mod element;
 pub mod flops;
 pub mod graph;
 mod ids;
@@ -22,8 +23,10 @@ pub mod types;
 pub mod verify;
 
 pub use dag::{Dag, Output, Value};
+pub use element::{Element, TensorError};
 pub use flops::{flops, graph_flops};
 pub use graph::Graph;
+pub use half::{bf16, f16};
 pub use ids::{OpId, ValueId};
 pub use infer::InferError;
 pub use op::{
