@@ -250,9 +250,9 @@ impl Layout {
         self.rows.len()
     }
 
-    /// How many rows rank `r` owns.
+    /// How many rows rank `r` owns; none if there is no such rank.
     pub fn share(&self, r: usize) -> usize {
-        row_count(&self.rows[r])
+        self.rows.get(r).map_or(0, |own| row_count(own))
     }
 }
 

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "onnx")]
 use crate::import;
-use crate::{check, device, eval, exec, ir, ring, search, shard};
+use crate::{check, device, eval, exec, host, ir, ring, search, shard};
 
 /// Why the pass stopped.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +82,9 @@ pub enum Error {
         /// How many are asked for.
         wanted: usize,
     },
+    /// Rows cannot be handed out or put together as asked.
+    #[error(transparent)]
+    Rows(#[from] host::RowsError),
     /// A run failed.
     #[error(transparent)]
     Exec(#[from] exec::cpu::ExecError),

@@ -27,6 +27,20 @@ pub enum ShardError {
         /// Why not.
         why: String,
     },
+    /// There is no such rank.
+    #[error("there is no rank {rank}: there are {ranks}, numbered from 0")]
+    Rank {
+        /// The rank that was named.
+        rank: usize,
+        /// How many there are.
+        ranks: usize,
+    },
+    /// A graph is wanted of a segment that is not local.
+    #[error("there is no local segment {segment}")]
+    Segment {
+        /// Its place in the order.
+        segment: usize,
+    },
     /// The graph of an island does not fit the program.
     #[error("{at}: {why}")]
     Island {

@@ -595,7 +595,7 @@ fn a_deep_graph_takes_no_stack_and_little_time() {
     b.out("y", y);
     let program = shard(Arc::new(b.g), &ShardOptions::new(3)).unwrap();
     assert_eq!(program.segments.len(), 5);
-    assert!(annulus::shard::local_graph(&program, 2, 1).graph.len() > 20_000);
+    assert!(annulus::shard::local_graph(&program, 2, 1).unwrap().graph.len() > 20_000);
 }
 
 #[test]
@@ -608,7 +608,7 @@ fn a_wide_operation_takes_little_time() {
     let program = shard(Arc::new(g), &ShardOptions::new(2)).unwrap();
     assert_eq!(gathers(&program), Vec::<String>::new());
     let last = program.segments.len() - 1;
-    let local = annulus::shard::local_graph(&program, last, 0).graph;
+    let local = annulus::shard::local_graph(&program, last, 0).unwrap().graph;
     let rows = program.layouts[0].share(0);
     assert_eq!(local.ty(local.outputs()[0].value).shape, [1, rows, n]);
 }
