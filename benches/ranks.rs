@@ -61,7 +61,7 @@ fn main() {
     let mut fewest: Option<[f64; 3]> = None;
     for ranks in [64, 256, 1024] {
         let runs = if ranks == 64 { 9 } else { 3 };
-        let request = ShardOptions { ranks, layout: Some(LayoutKind::Zigzag), inputs: vec![] };
+        let request = ShardOptions::new(ranks).layout(LayoutKind::Zigzag);
         let program = shard(Arc::new(attention(ranks * ROWS)), &request).unwrap();
         let islands = program.segments.iter();
         let op = islands
@@ -89,7 +89,7 @@ fn main() {
     );
     for ranks in [64, 256, 1024] {
         let graph = attention(ranks * ROWS);
-        let options = Options { device: Some(device(ranks)), ..Options::new(ranks) };
+        let options = Options::new(ranks).device(device(ranks));
         let (took, compiled) = timed(1, || compile(&graph, &options).unwrap_or_else(|e| panic!("{e}")));
         let island = &compiled.islands[0];
         let layouts = [island.schedule.q_layout.kind, island.schedule.kv_layout.kind];

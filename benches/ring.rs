@@ -56,12 +56,8 @@ fn main() {
             let compiled: Vec<Compiled> = [1, 4, 8]
                 .into_iter()
                 .map(|ranks| {
-                    let options = Options {
-                        strategy: Some(strategy),
-                        layout: Some(layout),
-                        device: Device::named("cpu"),
-                        ..Options::new(ranks)
-                    };
+                    let options =
+                        Options::new(ranks).strategy(strategy).layout(layout).device(Device::named("cpu"));
                     annulus::compile(&graph, &options).unwrap_or_else(|e| panic!("{e}"))
                 })
                 .collect();

@@ -316,7 +316,7 @@ fn input_axis(text: &str) -> Result<Handed, String> {
     // Names may hold colons themselves.
     let (name, axis) = named.rsplit_once(':').ok_or("want INPUT:AXIS, such as hidden:1")?;
     let axis = axis.parse().map_err(|_| format!("{axis} is no axis"))?;
-    Ok(Handed { name: name.to_owned(), axis, rows })
+    Ok(Handed::new(name, axis).rows(rows))
 }
 
 /// The rows of every rank as listings print them: `0:3 9:1|3:3 10:1`.

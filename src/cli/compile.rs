@@ -102,16 +102,14 @@ pub(crate) fn run(args: &Run) -> Result<(), Stop> {
 
 /// The whole pass, timed.
 fn pass(case: &Case, split: &Split, admit: &Admit, verbose: bool) -> Result<(Compiled, Report), Stop> {
-    let options = Options {
-        ranks: split.ranks as usize,
-        strategy: Choice::named(&split.strategy),
-        layout: Choice::named(&split.layout),
-        inputs: split.shard.clone(),
-        device: split.device.as_deref().map(device).transpose()?,
-        memory: split.memory,
-        slots: split.slots as usize,
-        find: model::admitted(admit, case)?,
-    };
+    let options = Options::new(split.ranks as usize)
+        .strategy(Choice::named(&split.strategy))
+        .layout(Choice::named(&split.layout))
+        .inputs(split.shard.iter().cloned())
+        .device(split.device.as_deref().map(device).transpose()?)
+        .memory(split.memory)
+        .slots(split.slots as usize)
+        .find(model::admitted(admit, case)?);
     let start = Instant::now();
     let _progress = Progress::begin(verbose, "finding, splitting, scheduling and proving");
     let compiled = annulus::compile(&case.graph, &options)?;

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 /// Reads the model, and the test data that stand beside it or where `data` says. `-` is a text graph on standard input.
 pub(crate) fn load(model: &Model, data: Option<&Data>) -> Result<Case, Stop> {
-    let options = ImportOptions { dims: dims(model)?, ..ImportOptions::default() };
+    let options = ImportOptions::default().dims(dims(model)?);
     let stored = data.map_or_else(Stored::default, |d| Stored {
         inputs: d.inputs.clone(),
         expected: d.expect.clone(),
@@ -86,7 +86,7 @@ pub(crate) fn admitted(admit: &Admit, case: &Case) -> Result<FindOptions, Stop> 
         options.numerics.clone_from(&admit.numerics);
     }
     for name in &admit.bind {
-        options.bound.push(Bound { input: name.clone(), value: stored(case, name, "--bind")? });
+        options.bound.push(Bound::new(name, stored(case, name, "--bind")?));
     }
     Ok(options)
 }

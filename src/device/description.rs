@@ -24,7 +24,7 @@ pub struct Link {
     pub message_us: f64,
 }
 
-/// A group of ranks, as numbers.
+/// A group of ranks, as numbers. Every field may be read and changed; [`Device::check`] says whether it is in its range.
 ///
 /// ```
 /// use annulus::device::Device;
@@ -37,6 +37,7 @@ pub struct Link {
 /// assert!(device.flops(DType::BF16, 128.0) > device.flops(DType::F32, 128.0));
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Device {
     /// Its name in reports.
     pub name: String,
@@ -55,7 +56,7 @@ pub struct Device {
     /// While transfers of a rank are under way its kernels take 1 + slowdown times as long.
     pub slowdown: f64,
     /// By element type and head size: 10¹² operations a second of attention without a mask.
-    pub(super) tflops: BTreeMap<DType, BTreeMap<usize, f64>>,
+    pub tflops: BTreeMap<DType, BTreeMap<usize, f64>>,
     /// Links within a node.
     pub node: Link,
     /// Links between nodes.
@@ -70,12 +71,12 @@ impl Device {
 
     /// How many ranks it has; `None`: any number.
     pub fn ranks(&self) -> Option<usize> {
-        (self.kind == DeviceKind::Gpu).then_some(self.nodes * self.ranks_per_node)
+        (self.kind == DeviceKind::Gpu).then_some(self.nodes.saturating_mul(self.ranks_per_node))
     }
 
     /// The link between two ranks.
     pub fn link(&self, a: usize, b: usize) -> &Link {
-        let node = |r: usize| r / self.ranks_per_node;
+        let node = |r: usize| r / self.ranks_per_node.max(1);
         if node(a) == node(b) || self.kind == DeviceKind::Cpu { &self.node } else { &self.network }
     }
 

@@ -1,28 +1,12 @@
 //! Reads a device description. Every fault is told by its line and field.
 
 use super::description::{Device, DeviceKind, Link};
+use super::error::DeviceError;
+use super::range;
 use crate::ir::DType;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use toml::Spanned;
-
-/// Why a text describes no device.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}, line {line}{}: {why}", after(.field))]
-pub struct DeviceError {
-    /// The file.
-    pub file: String,
-    /// Its line, from 1.
-    pub line: usize,
-    /// The field, as `link.node.gb_s`; empty where the text is not even TOML.
-    pub field: String,
-    /// What is wrong.
-    pub why: String,
-}
-
-fn after(name: &str) -> String {
-    if name.is_empty() { String::new() } else { format!(", {name}") }
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,11 +38,6 @@ struct LinkFile {
     message_us: Spanned<f64>,
 }
 
-/// The largest of any number in a description: sums of what it leads to stay finite.
-const MOST: f64 = 1e9;
-/// The smallest rate or bandwidth.
-const LEAST: f64 = 1e-6;
-
 impl Device {
     /// Reads a description; `name` is that of the file, for errors.
     ///
@@ -83,13 +62,9 @@ fn device(text: &str, file: &str) -> Result<Device, DeviceError> {
     let count = |name: &str, n: &Option<Spanned<usize>>| match n {
         None if gpu => Err(source.missing(0, name)),
         None => Ok(1),
-        Some(n) if (1..=1 << 20).contains(n.get_ref()) => Ok(*n.get_ref()),
-        Some(n) => Err(source.error(n.span().start, format!("want 1 to 2^20, not {}", n.get_ref()))),
+        Some(n) => source.held(n, range::count),
     };
-    let tile = *parsed.tile.get_ref();
-    if tile.iter().any(|&t| !(1..=1 << 20).contains(&t)) {
-        return Err(source.error(parsed.tile.span().start, "want two sizes from 1 to 2^20".into()));
-    }
+    let tile = source.held(&parsed.tile, range::tile)?;
     let nodes = count("nodes", &parsed.nodes)?;
     let links = parsed.link.get_ref();
     let node = source.link(&links.node)?;
@@ -103,10 +78,10 @@ fn device(text: &str, file: &str) -> Result<Device, DeviceError> {
         kind: parsed.kind,
         nodes,
         ranks_per_node: count("ranks_per_node", &parsed.ranks_per_node)?,
-        launch_us: source.time(&parsed.launch_us)?,
-        memory_gb_s: source.rate(&parsed.memory_gb_s)?,
+        launch_us: source.held(&parsed.launch_us, range::time)?,
+        memory_gb_s: source.held(&parsed.memory_gb_s, range::rate)?,
         tile,
-        slowdown: source.within(&parsed.slowdown, 0.0, 10.0)?,
+        slowdown: source.held(&parsed.slowdown, range::slowdown)?,
         tflops: source.tflops(&parsed.tflops)?,
         node,
         network,
@@ -135,34 +110,24 @@ impl Source<'_> {
             (Some(table), key) => format!("{table}.{key}"),
             (None, key) => key.to_owned(),
         };
-        DeviceError { file: self.file.to_owned(), line: line + 1, field, why }
+        DeviceError { file: self.file.to_owned(), line: Some(line + 1), field, why }
     }
 
     fn missing(&self, at: usize, field: &str) -> DeviceError {
         DeviceError { field: field.to_owned(), ..self.error(at, "it is missing".into()) }
     }
 
-    fn within(&self, x: &Spanned<f64>, least: f64, most: f64) -> Result<f64, DeviceError> {
-        let value = *x.get_ref();
-        if (least..=most).contains(&value) {
-            return Ok(value);
-        }
-        Err(self.error(x.span().start, format!("want a number from {least:?} to {most:?}, not {value:?}")))
-    }
-
-    fn rate(&self, x: &Spanned<f64>) -> Result<f64, DeviceError> {
-        self.within(x, LEAST, MOST)
-    }
-
-    fn time(&self, x: &Spanned<f64>) -> Result<f64, DeviceError> {
-        self.within(x, 0.0, MOST)
+    /// A figure that is in its range.
+    fn held<T: Copy>(&self, x: &Spanned<T>, fits: fn(T) -> Result<(), String>) -> Result<T, DeviceError> {
+        fits(*x.get_ref()).map_err(|why| self.error(x.span().start, why))?;
+        Ok(*x.get_ref())
     }
 
     fn link(&self, link: &LinkFile) -> Result<Link, DeviceError> {
         Ok(Link {
-            gb_s: self.rate(&link.gb_s)?,
-            latency_us: self.time(&link.latency_us)?,
-            message_us: self.time(&link.message_us)?,
+            gb_s: self.held(&link.gb_s, range::rate)?,
+            latency_us: self.held(&link.latency_us, range::time)?,
+            message_us: self.held(&link.message_us, range::time)?,
         })
     }
 
@@ -182,11 +147,9 @@ impl Source<'_> {
             };
             let mut sizes = BTreeMap::new();
             for (size, rate) in table {
-                let size =
-                    size.parse::<usize>().ok().filter(|s| (1..=1 << 20).contains(s)).ok_or_else(|| {
-                        self.error(rate.span().start, format!("want a head size from 1 to 2^20, not {size}"))
-                    })?;
-                sizes.insert(size, self.rate(rate)?);
+                let number = size.parse::<usize>().ok().filter(|&s| range::is_head_size(s));
+                let none = || self.error(rate.span().start, range::no_head_size(size));
+                sizes.insert(number.ok_or_else(none)?, self.held(rate, range::rate)?);
             }
             out.insert(dtype, sizes);
         }

@@ -1,6 +1,6 @@
 //! Bundled descriptions are right, and faults are told by line and field.
 
-use super::Device;
+use super::{Device, DeviceBuilder, DeviceKind, Link};
 use crate::ir::DType;
 
 #[test]
@@ -75,4 +75,46 @@ fn faults_name_line_and_field() {
     insta::with_settings!({snapshot_path => path, prepend_module_to_snapshot => false}, {
         insta::assert_snapshot!("faults", out);
     });
+}
+
+#[test]
+fn what_is_written_is_read_as_it_was() {
+    let mut devices: Vec<Device> = Device::bundled().map(|n| Device::named(n).unwrap()).collect();
+    devices[0].name = "odd \"name\" \\ of\ntwo lines, µ \u{1}".into();
+    for device in devices {
+        assert_eq!(device.check(), Ok(()));
+        assert_eq!(Device::parse(&device.to_toml(), "d.toml"), Ok(device));
+    }
+}
+
+#[test]
+fn what_is_built_is_held_to_the_ranges_of_a_file() {
+    let link = Link::new(8.0, 2.0, 1.0);
+    let full = || {
+        let floats = DType::ALL.into_iter().filter(|d| d.is_float());
+        let b = Device::builder("mine", DeviceKind::Gpu).nodes(1).ranks_per_node(2).launch_us(1.0);
+        let b = b.memory_gb_s(10.0).tile([64, 256]).slowdown(0.0).node(link);
+        floats.fold(b, |b, d| b.tflops(d, 64, 1.0))
+    };
+    let built = full().build().unwrap();
+    assert_eq!((built.ranks(), built.network), (Some(2), link));
+    let why = |b: DeviceBuilder| b.build().unwrap_err().to_string();
+    for (builder, what) in [
+        (full().nodes(0), "device mine, nodes: want 1 to 2^20, not 0"),
+        (full().nodes(2), "device mine, link.network: it is missing"),
+        (full().ranks_per_node(usize::MAX), "device mine, ranks_per_node: want 1 to 2^20"),
+        (full().launch_us(-1.0), "device mine, launch_us: want a number from 0.0"),
+        (full().memory_gb_s(0.0), "device mine, memory_gb_s: want a number from 1e-6"),
+        (full().tile([0, 1]), "device mine, tile: want two sizes"),
+        (full().slowdown(f64::INFINITY), "device mine, slowdown: want a number"),
+        (full().tflops(DType::BF16, 0, 1.0), "device mine, tflops.bf16.0: want a head size"),
+        (full().tflops(DType::I64, 64, 1.0), "device mine, tflops.i64: only floating types have a rate"),
+        (full().tflops(DType::F32, 64, f64::NAN), "device mine, tflops.f32.64: want a number"),
+        (full().node(Link::new(8.0, -1.0, 0.0)), "device mine, link.node.latency_us: want a number"),
+        (full().network(Link::new(0.0, 1.0, 0.0)), "device mine, link.network.gb_s: want a number"),
+        (Device::builder("mine", DeviceKind::Cpu), "device mine, link.node: it is missing"),
+        (Device::builder("mine", DeviceKind::Gpu), "device mine, nodes: it is missing"),
+    ] {
+        assert!(why(builder.clone()).starts_with(what), "{}", why(builder));
+    }
 }

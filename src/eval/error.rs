@@ -2,6 +2,7 @@
 
 /// Why a graph could not be evaluated.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum EvalError {
     /// One operation failed.
     #[error("{op} {name}{}: {why}", if source_node.is_empty() { String::new() } else { format!(" (node {source_node})") })]

@@ -42,5 +42,5 @@ pub use compare::{Comparison, compare};
 pub(crate) use constants::Constants;
 pub use error::EvalError;
 pub use precision::Precision;
-pub(crate) use run::apply;
-pub use run::{Progress, eval, eval_watched};
+
+pub use run::{Progress, apply, eval, eval_watched};

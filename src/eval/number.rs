@@ -3,46 +3,22 @@
 //! [`Element`] is any of the seven, [`Scalar`] the four in which arithmetic happens, of which [`Real`](super::real::Real) has
 //! f32 and f64. f16 and bf16 have no arithmetic of their own: an operation takes them in f32 and rounds its results once.
 
-use crate::ir::{DType, Data};
-use half::{bf16, f16};
-use std::sync::Arc;
+use crate::ir::Data;
 
-/// An element of a tensor.
-pub(super) trait Element: Copy + Default + PartialEq + Send + Sync + 'static {
-    fn wrap(values: Vec<Self>) -> Data;
-    fn slice(data: &Data) -> Option<&[Self]>;
-}
-
-macro_rules! element {
-    ($($t:ty => $variant:ident),*) => {$(
-        impl Element for $t {
-            fn wrap(values: Vec<Self>) -> Data {
-                Data::$variant(Arc::new(values))
-            }
-            fn slice(data: &Data) -> Option<&[Self]> {
-                match data {
-                    Data::$variant(v) => Some(v),
-                    _ => None,
-                }
-            }
-        }
-    )*};
-}
-element!(f64 => F64, f32 => F32, f16 => F16, bf16 => BF16, i64 => I64, i32 => I32, bool => Bool);
+pub(super) use crate::ir::Element;
 
 /// The elements as a tensor's data.
 pub(super) fn wrap<T: Element>(values: Vec<T>) -> Data {
-    T::wrap(values)
+    T::into_data(values)
 }
 
 /// The elements of `data`, which must be of the type that the caller has in hand.
 pub(super) fn same<T: Element>(data: &Data) -> Result<&[T], String> {
-    T::slice(data).ok_or_else(|| format!("an operand is {}, unlike the others", data.dtype()))
+    T::of_data(data).ok_or_else(|| format!("an operand is {}, unlike the others", data.dtype()))
 }
 
 /// A type in which arithmetic happens: integers wrap, floats are IEEE.
 pub(super) trait Scalar: Element + PartialOrd {
-    const DTYPE: DType;
     const ZERO: Self;
     const ONE: Self;
     /// Neutral for `max`.
@@ -71,9 +47,8 @@ pub(super) trait Scalar: Element + PartialOrd {
 }
 
 macro_rules! real_scalar {
-    ($($t:ty => $dtype:ident),*) => {$(
+    ($($t:ty),*) => {$(
         impl Scalar for $t {
-            const DTYPE: DType = DType::$dtype;
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
             const LEAST: Self = <$t>::NEG_INFINITY;
@@ -133,12 +108,11 @@ macro_rules! real_scalar {
         }
     )*};
 }
-real_scalar!(f32 => F32, f64 => F64);
+real_scalar!(f32, f64);
 
 macro_rules! integer_scalar {
-    ($($t:ty => $dtype:ident),*) => {$(
+    ($($t:ty),*) => {$(
         impl Scalar for $t {
-            const DTYPE: DType = DType::$dtype;
             const ZERO: Self = 0;
             const ONE: Self = 1;
             const LEAST: Self = <$t>::MIN;
@@ -202,7 +176,7 @@ macro_rules! integer_scalar {
         }
     )*};
 }
-integer_scalar!(i32 => I32, i64 => I64);
+integer_scalar!(i32, i64);
 
 /// Runs `$body` with `$v` bound to the elements of a type with arithmetic; every other type takes `$other`.
 macro_rules! with_scalar {

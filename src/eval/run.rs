@@ -61,7 +61,7 @@ pub fn eval_watched(
 ///
 /// # Errors
 /// What is wrong, as a text without the operation's name.
-pub(crate) fn apply(op: &Op, operands: &[Tensor], precision: Precision) -> Result<Vec<Tensor>, String> {
+pub fn apply(op: &Op, operands: &[Tensor], precision: Precision) -> Result<Vec<Tensor>, String> {
     let operands: Vec<Tensor> = operands.iter().map(|x| hold(x, precision)).collect();
     apply_at(op, &operands, precision, 0)
 }

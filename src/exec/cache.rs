@@ -28,6 +28,7 @@ const MOST: u64 = 256 << 20;
 
 /// Why there is no cache.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CacheError {
     /// The folder is not to be trusted.
     #[error("the cache {} is not used: {reason}; remove it, or set XDG_CACHE_HOME", .folder.display())]

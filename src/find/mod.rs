@@ -40,4 +40,4 @@ mod types;
 mod written_out;
 
 pub use search::find;
-pub use types::{Applied, Bound, FindOptions, Found, FoundAttention, Miss, Numerics, Work};
+pub use types::{Applied, Bound, FindOptions, Found, FoundAttention, Miss, Numerics, Ring, Work};

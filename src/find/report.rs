@@ -49,7 +49,7 @@ pub struct AttentionRecord {
     pub rules: Vec<&'static str>,
     /// The highest class among them.
     pub numerics: &'static str,
-    /// `yes`, or why the ring cannot split it.
+    /// `yes`, or the reason why the ring does not split it; `not asked` of what [`find`](super::find) itself gave.
     pub ring: String,
 }
 
@@ -135,7 +135,7 @@ pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
         nodes: found.nodes.clone(),
         rules: found.applied.iter().map(|a| a.rule).collect(),
         numerics: numerics.name(),
-        ring: found.refused.clone().unwrap_or_else(|| "yes".into()),
+        ring: found.ring.to_string(),
     }
 }
 

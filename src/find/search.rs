@@ -9,7 +9,7 @@ use super::region::anchor::is_anchor;
 use super::region::search::products;
 use super::region::types::{Fail, label};
 use super::rewrite::Rewritten;
-use super::types::{Applied, Bound, FindOptions, Found, FoundAttention, Miss, Numerics};
+use super::types::{Applied, Bound, FindOptions, Found, FoundAttention, Miss, Numerics, Ring};
 use super::written_out::written_out;
 use super::{explicit, lookalikes, rewrite, split_keys};
 use crate::eval::Constants;
@@ -118,7 +118,7 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> (Foun
             explicit,
             nodes,
             applied: done.applied,
-            refused: None,
+            ring: Ring::Unasked,
         });
     }
     missed.extend(lookalikes::kin(graph, &order, &explained));

@@ -2,6 +2,7 @@
 
 use crate::ir::{Graph, OpId, Tensor, ValueId};
 use crate::mask;
+use std::fmt;
 
 /// How far a rewriting may change numbers. Ordered: a later class changes more. [`guide::numerics`](crate::guide::numerics) has an
 /// example of each.
@@ -14,6 +15,7 @@ use crate::mask;
 /// assert_eq!(names, ["exact", "reassociation", "rounding", "precision", "domain"]);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Numerics {
     /// Same bits, where Q, K and V are finite.
     Exact,
@@ -60,6 +62,7 @@ impl Numerics {
 /// assert_eq!(options.numerics.len(), 3);
 /// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct FindOptions {
     /// Classes of rewriting that may be used.
     pub numerics: Vec<Numerics>,
@@ -71,6 +74,7 @@ pub struct FindOptions {
 
 /// An input and the value that it is bound to.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Bound {
     /// Name of the input.
     pub input: String,
@@ -79,6 +83,11 @@ pub struct Bound {
 }
 
 impl Bound {
+    /// An input of that name, bound to a value.
+    pub fn new(input: impl Into<String>, value: Tensor) -> Bound {
+        Bound { input: input.into(), value }
+    }
+
     /// The input of that name and type.
     pub fn of(&self, graph: &Graph) -> Option<ValueId> {
         let fits = |v: &ValueId| graph.value(*v).name == self.input && *graph.ty(*v) == self.value.ty();
@@ -89,6 +98,34 @@ impl Bound {
 impl Default for FindOptions {
     fn default() -> FindOptions {
         FindOptions { numerics: Numerics::ALL.to_vec(), bound: vec![] }
+    }
+}
+
+impl FindOptions {
+    /// Only these classes of rewriting.
+    #[must_use]
+    pub fn numerics(mut self, classes: impl IntoIterator<Item = Numerics>) -> FindOptions {
+        self.numerics = classes.into_iter().collect();
+        self
+    }
+
+    /// One more input whose value may shape what is found.
+    ///
+    /// ```
+    /// use annulus::Options;
+    /// use annulus::find::{Bound, FindOptions, Numerics};
+    /// use annulus::ir::Tensor;
+    ///
+    /// let mask = Tensor::vector_i64(&[0, 0, 1, 1]);
+    /// let find = FindOptions::default().numerics([Numerics::Exact]).bind(Bound::new("documents", mask));
+    /// assert_eq!(find.bound[0].input, "documents");
+    /// let options = Options::new(2).find(find);
+    /// # assert!(options.check().is_ok());
+    /// ```
+    #[must_use]
+    pub fn bind(mut self, bound: Bound) -> FindOptions {
+        self.bound.push(bound);
+        self
     }
 }
 
@@ -129,8 +166,30 @@ pub struct FoundAttention {
     pub nodes: Vec<String>,
     /// The rules that led here, in order.
     pub applied: Vec<Applied>,
-    /// Why the ring cannot split it; `None` if it can.
-    pub refused: Option<String>,
+    /// Whether the ring splits it.
+    pub ring: Ring,
+}
+
+/// Whether the ring splits an attention. It depends on the graph around it, but neither on the number of ranks nor on the device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ring {
+    /// Nobody has asked the split yet: what [`find`](super::find) itself says. [`crate::find_attentions`] and [`crate::compile`] ask.
+    Unasked,
+    /// It does.
+    Splits,
+    /// Every rank computes the attention whole, for this reason.
+    Refused(String),
+}
+
+/// `yes`, the reason against it, or `not asked`.
+impl fmt::Display for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Ring::Unasked => "not asked",
+            Ring::Splits => "yes",
+            Ring::Refused(reason) => reason,
+        })
+    }
 }
 
 /// A region that looks like attention and is not, as far as can be proved.

@@ -32,15 +32,14 @@ pub struct HandBack {
 /// The graph of `rank` for the host; `workspace` tells the bytes that each island needs there.
 ///
 /// # Errors
-/// If an island has no workspace stated, or a call does not fit; it does not for what [`shard`](crate::shard::shard) made.
-///
-/// # Panics
-/// If there is no such rank.
+/// If there is no such rank, an island has no workspace stated, or a call does not fit; the last does not happen to what
+/// [`shard`](crate::shard::shard) made.
 pub fn hand_back(
     program: &Program,
     rank: usize,
     workspace: &BTreeMap<OpId, usize>,
 ) -> Result<HandBack, ShardError> {
+    program.numbered(rank)?;
     let whole = &program.graph;
     let mut out = RankOps::new(program, 0, rank, Graph::new(format!("{}.rank{rank}", whole.name())));
     for v in whole.inputs() {

@@ -68,6 +68,7 @@ impl Case {
 
 /// Why a case could not be loaded.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CaseError {
     /// The file cannot be read.
     #[error("{}: {source}", path.display())]

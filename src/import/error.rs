@@ -2,6 +2,7 @@
 
 /// Why a model could not be read.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ImportError {
     /// The bytes are no model, or contradict themselves.
     #[error("{0}")]

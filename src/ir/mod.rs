@@ -8,6 +8,7 @@
 
 pub(crate) mod axes;
 mod dag;
+mod element;
 pub(crate) mod flops;
 pub(crate) mod graph;
 mod ids;
@@ -24,7 +25,9 @@ pub(crate) mod types;
 pub(crate) mod verify;
 
 pub use dag::{Dag, Output, Value};
+pub use element::{Element, TensorError};
 pub use graph::Graph;
+pub use half::{bf16, f16};
 pub use ids::{OpId, ValueId};
 pub use infer::InferError;
 pub use op::{

@@ -11,6 +11,7 @@ use std::fmt;
 /// assert_eq!(Strategy::from_name("ring"), Some(Strategy::Ring));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Strategy {
     /// Keys and values travel round the ring, one hop a step, to the next rank.
     Ring,

@@ -6,7 +6,8 @@ use half::{bf16, f16};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
-/// The elements of a tensor in their own type. Sharing is by `Arc`, so that a clone copies nothing.
+/// The elements of a tensor in their own type. Sharing is by `Arc`, so that a clone copies nothing. It may be matched
+/// exhaustively, as [`DType`] may.
 #[derive(Clone, Debug)]
 pub enum Data {
     /// f64 elements.

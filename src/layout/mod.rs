@@ -71,6 +71,7 @@ pub fn row_count(rows: &[Progression]) -> usize {
 
 /// How a layout was made. It names the layout; the rows themselves are in [`Layout::rows`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum LayoutKind {
     /// Rank r owns the r-th of P adjacent blocks.
     Contiguous,
@@ -258,9 +259,9 @@ impl Layout {
         self.rows.len()
     }
 
-    /// How many rows rank `r` owns.
+    /// How many rows rank `r` owns; none if there is no such rank.
     pub fn share(&self, r: usize) -> usize {
-        row_count(&self.rows[r])
+        self.rows.get(r).map_or(0, |own| row_count(own))
     }
 }
 

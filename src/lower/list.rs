@@ -9,7 +9,7 @@ use super::key::{Fill, KernelKey, Operand};
 use super::tile::{F32_HEADS, HOPPER_HEADS, PORTABLE_HEADS};
 
 /// The listed kernels of an architecture.
-pub fn listed(arch: Arch) -> Vec<KernelKey> {
+pub(crate) fn listed(arch: Arch) -> Vec<KernelKey> {
     let halves = [Element::Bf16, Element::F16].as_slice();
     let operands = [Operand::None, Operand::F32, Operand::Element].as_slice();
     let hopper = Fields {

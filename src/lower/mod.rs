@@ -27,10 +27,8 @@ pub(crate) use list::listed;
 pub use params::Rows;
 pub(crate) use params::{FAR, KvPiece, Leaf, MAX_PIECES, Params, QPiece};
 #[cfg(test)]
-pub(crate) use text::{CONTRACT, PTX, PTX_HOPPER, TYPES, body, prelude};
+pub(crate) use text::{CONTRACT, body, prelude};
 pub use text::{options, text};
-pub(crate) use tile::PANEL;
 #[cfg(test)]
-pub(crate) use tile::{
-    F32_HEADS, HOPPER_HEADS, HopperTiling, PORTABLE_HEADS, PortableTiling, hopper_tiling, portable_tiling,
-};
+pub(crate) use tile::HopperTiling;
+pub(crate) use tile::PANEL;

@@ -9,13 +9,13 @@ use super::params::layout_checks;
 use std::fmt::Write;
 
 /// The basic types of all texts.
-pub(super) const TYPES: &str = include_str!("../../kernels/types.cuh");
+pub(crate) const TYPES: &str = include_str!("../../kernels/types.cuh");
 /// Instructions from sm_80 on.
-pub(super) const PTX: &str = include_str!("../../kernels/ptx.cuh");
+pub(crate) const PTX: &str = include_str!("../../kernels/ptx.cuh");
 /// Instructions of sm_90a.
-pub(super) const PTX_HOPPER: &str = include_str!("../../kernels/ptx_hopper.cuh");
+pub(crate) const PTX_HOPPER: &str = include_str!("../../kernels/ptx_hopper.cuh");
 /// What a kernel is handed, and the arithmetic of rows.
-pub(super) const CONTRACT: &str = include_str!("../../kernels/contract.cuh");
+pub(crate) const CONTRACT: &str = include_str!("../../kernels/contract.cuh");
 const SOFTMAX: &str = include_str!("../../kernels/softmax.cuh");
 const PLAN: &str = include_str!("../../kernels/plan.cuh");
 const HOPPER: &str = include_str!("../../kernels/hopper.cuh");
@@ -32,7 +32,7 @@ pub fn text(key: &KernelKey) -> String {
 }
 
 /// The definitions that make the text this kernel's.
-pub(super) fn prelude(key: &KernelKey) -> String {
+pub(crate) fn prelude(key: &KernelKey) -> String {
     let operand = |o: Operand| match o {
         Operand::None => 0,
         Operand::F32 => 1,
@@ -90,7 +90,7 @@ pub(super) fn prelude(key: &KernelKey) -> String {
 }
 
 /// The files behind the contract; the last holds the entry point.
-pub(super) fn body(key: &KernelKey) -> String {
+pub(crate) fn body(key: &KernelKey) -> String {
     match (key.tiling, key.element) {
         (Tiling::Hopper(_), _) => [SOFTMAX, HOPPER].concat(),
         (Tiling::Portable(_), Element::F32) => [PLAN, PORTABLE_F32].concat(),

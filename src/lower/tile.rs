@@ -10,12 +10,12 @@ use super::element::Element;
 pub(crate) const PANEL: usize = 64;
 
 /// Head sizes of Hopper kernels, Dk and Dv.
-pub(super) const HOPPER_HEADS: [(u16, u16); 5] = [(64, 64), (128, 128), (192, 128), (192, 192), (256, 256)];
+pub(crate) const HOPPER_HEADS: [(u16, u16); 5] = [(64, 64), (128, 128), (192, 128), (192, 192), (256, 256)];
 /// Of portable kernels with elements of 16 bits.
-pub(super) const PORTABLE_HEADS: [(u16, u16); 6] =
+pub(crate) const PORTABLE_HEADS: [(u16, u16); 6] =
     [(32, 32), (64, 64), (96, 96), (128, 128), (192, 128), (256, 256)];
 /// Of portable kernels in f32.
-pub(super) const F32_HEADS: [(u16, u16); 4] = [(64, 64), (128, 128), (192, 128), (256, 256)];
+pub(crate) const F32_HEADS: [(u16, u16); 4] = [(64, 64), (128, 128), (192, 128), (256, 256)];
 
 /// The first class that holds these head sizes.
 pub(super) fn head_class(classes: &[(u16, u16)], dk: usize, dv: usize) -> Option<(u16, u16)> {
@@ -45,7 +45,7 @@ pub struct HopperTiling {
 /// 2·keys·(DK+DV)) bytes; and a thread that multiplies holds DV/2 numbers of the output, keys/2 scores and keys/4 packed weights
 /// in 232 registers (two warpgroups) or 160 (three). A product wants at least 128 keys, so that reading k from shared memory
 /// keeps up with the tensor cores.
-pub(super) fn hopper_tiling(dk: u16, dv: u16) -> HopperTiling {
+pub(crate) fn hopper_tiling(dk: u16, dv: u16) -> HopperTiling {
     let (warpgroups, keys, turns, values_ahead) = match (dk, dv) {
         // Softmax takes as long as the products: a third warpgroup keeps the tensor cores busy, and 160 registers suffice. With
         // three, products need not be issued in parts.
@@ -107,7 +107,7 @@ pub struct PortableTiling {
 }
 
 /// The cut for these classes of heads: the first of its line that the architecture's shared memory holds.
-pub(super) fn portable_tiling(
+pub(crate) fn portable_tiling(
     element: Element,
     dk: u16,
     dv: u16,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 /// One condition that a key must meet to be kept. `q` and `k` are global row numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Term {
     /// Keep if `k <= q + offset`. The offset may be negative.
     Causal {

@@ -6,7 +6,7 @@ use crate::check::{Report, check};
 use crate::device::Device;
 use crate::find::{Bound, FoundAttention, Miss};
 use crate::host;
-use crate::ir::{Graph, OpId, Stage};
+use crate::ir::{Graph, OpId, Stage, Tensor};
 use crate::ring::{self, Strategy};
 use crate::schedule::Schedule;
 use crate::schedule::cost::Estimate;
@@ -97,12 +97,10 @@ impl Compiled {
     /// What the host of one rank gets back: its graph, in which every island and every gather is one `call` operation.
     ///
     /// # Errors
-    /// If a room fails; it does not for what [`compile`](crate::compile) returned.
-    ///
-    /// # Panics
-    /// If there is no such rank.
+    /// If there is no such rank; nothing else fails for what [`compile`](crate::compile) returned.
     pub fn hand_back(&self, rank: usize) -> Result<host::HandBack, Error> {
-        let arena = |s: &Schedule| s.ranks[rank].arena_bytes;
+        // Of a rank that there is not the host's room says so.
+        let arena = |s: &Schedule| s.ranks.get(rank).map_or(0, |r| r.arena_bytes);
         let workspace = self.schedules().into_iter().map(|(op, s)| (op, arena(&s))).collect();
         let back = host::hand_back(&self.program, rank, &workspace)?;
         verified(&back.graph, Stage::HandBack)?;
@@ -112,8 +110,9 @@ impl Compiled {
     /// The printed program of one rank: segments, gathers and islands as region operations of one graph.
     ///
     /// # Errors
-    /// If a room fails; it does not for what [`compile`](crate::compile) returned.
+    /// If there is no such rank; nothing else fails for what [`compile`](crate::compile) returned.
     pub fn rank_graph(&self, rank: usize) -> Result<Graph, Error> {
+        self.program.numbered(rank)?;
         let mut graphs = BTreeMap::new();
         for island in &self.islands {
             for &op in &island.uses {
@@ -126,5 +125,51 @@ impl Compiled {
         let graph = shard::rank_graph(&self.program, rank, &graphs)?;
         verified(&graph, Stage::Rank)?;
         Ok(graph)
+    }
+
+    /// What `rank` is handed of the whole tensor of an input: its rows in their order where the input is handed over by rows,
+    /// else all of it. It is what PyTorch's `context_parallel(buffers, buffer_seq_dims)` does to a buffer, and what the input of
+    /// that name takes in the graph of [`hand_back`](Compiled::hand_back).
+    ///
+    /// ```
+    /// use annulus::ir::{Tensor, parse};
+    /// use annulus::layout::LayoutKind;
+    /// use annulus::shard::Handed;
+    /// use annulus::{Options, compile};
+    ///
+    /// let graph = parse(
+    ///     r#"graph "self" {
+    ///   input %x: f32[1,1,6,2]
+    ///   %y: f32[1,1,6,2] = attention %x, %x, %x {scale=1.0, mask=causal(0), acc=f32, empty=zero}
+    ///   output "y" = %y
+    /// }"#,
+    /// )?;
+    /// let options = Options::new(2).layout(LayoutKind::Zigzag).input(Handed::new("x", 2));
+    /// let compiled = compile(&graph, &options)?;
+    /// let x = Tensor::from_vec([1, 1, 6, 2], (0..12u8).map(f32::from).collect())?;
+    ///
+    /// // Blocks 0 and 3 of 4, and blocks 1 and 2: uneven, for 4 does not divide 6.
+    /// let own = [compiled.scatter("x", &x, 0)?, compiled.scatter("x", &x, 1)?];
+    /// assert_eq!(own[0].as_slice::<f32>(), Some(&[0.0, 1.0, 8.0, 9.0, 10.0, 11.0][..]));
+    /// assert_eq!(own[1].as_slice::<f32>(), Some(&[2.0, 3.0, 4.0, 5.0, 6.0, 7.0][..]));
+    ///
+    /// // The ranks' rows of the output lie as those of the input do.
+    /// assert_eq!(compiled.unshard("y", &own)?, x);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Rows`] if there is no such input or rank, or the tensor is not of the input's type.
+    pub fn scatter(&self, input: &str, whole: &Tensor, rank: usize) -> Result<Tensor, Error> {
+        Ok(host::scatter(&self.program, input, whole, rank)?)
+    }
+
+    /// The whole tensor of an output from what each rank holds of it, rank 0 first, as PyTorch's `context_parallel_unshard` does;
+    /// see [`scatter`](Compiled::scatter). Where every rank holds all of it, it is rank 0's.
+    ///
+    /// # Errors
+    /// [`Error::Rows`] if there is no such output, or not a part of the right type for each rank.
+    pub fn unshard(&self, output: &str, parts: &[Tensor]) -> Result<Tensor, Error> {
+        Ok(host::unshard(&self.program, output, parts)?)
     }
 }

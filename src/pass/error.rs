@@ -2,10 +2,11 @@
 
 #[cfg(feature = "onnx")]
 use crate::import;
-use crate::{check, eval, exec, ir, ring, search, shard};
+use crate::{check, device, eval, exec, host, ir, ring, search, shard};
 
 /// Why the pass stopped.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The model could not be read.
     #[cfg(feature = "onnx")]
@@ -60,6 +61,21 @@ pub enum Error {
         /// What is wrong.
         report: check::Report,
     },
+    /// A number that is asked for is not in its range.
+    #[error("{option} is {value}: want {least} to {most}")]
+    Option {
+        /// The option, a field of [`Options`](crate::Options).
+        option: &'static str,
+        /// What is asked for.
+        value: usize,
+        /// The least that it may be.
+        least: usize,
+        /// The most.
+        most: usize,
+    },
+    /// A figure of the device is not in its range.
+    #[error(transparent)]
+    Figures(#[from] device::DeviceError),
     /// The device has fewer ranks than are asked for.
     #[error(
         "{wanted} ranks, and {device} has {has}: name another device (a description of your own, or cpu, which has any number)"
@@ -72,6 +88,9 @@ pub enum Error {
         /// How many are asked for.
         wanted: usize,
     },
+    /// Rows cannot be handed out or put together as asked.
+    #[error(transparent)]
+    Rows(#[from] host::RowsError),
     /// A run failed.
     #[error(transparent)]
     Exec(#[from] exec::cpu::ExecError),

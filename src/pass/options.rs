@@ -1,26 +1,41 @@
 //! What is asked of the pass.
 
+use super::error::Error;
 use crate::device::Device;
 use crate::find::FindOptions;
 use crate::layout::LayoutKind;
 use crate::ring::Strategy;
 use crate::schedule::SLOTS;
 use crate::search::SearchOptions;
-use crate::shard::{Handed, ShardOptions};
+use crate::shard::{Handed, MAX_RANKS, ShardOptions};
 
-/// What is asked of the pass.
+/// The most receive slots that may be asked for: what the command line takes too.
+const MAX_SLOTS: usize = u32::MAX as usize;
+
+/// What is asked of the pass. What is not set is chosen by the pass.
 ///
 /// ```
-/// use annulus::{Options, device::Device, layout::LayoutKind};
+/// use annulus::Options;
+/// use annulus::device::Device;
+/// use annulus::layout::LayoutKind;
+/// use annulus::ring::Strategy;
+/// use annulus::shard::Handed;
 ///
-/// let mut options = Options::new(16); // strategy and layout are chosen by time on the device
-/// options.layout = Some(LayoutKind::Zigzag);
-/// options.device = Device::named("h200x8x8");
-/// options.memory = Some(80 << 20); // bytes of arena that an island may have on a rank
+/// let options = Options::new(4)
+///     .strategy(Strategy::Ring)
+///     .layout(LayoutKind::Zigzag)
+///     .input(Handed::new("hidden", 1))
+///     .device(Device::default_for(4))
+///     .memory(512 << 20)
+///     .slots(3);
+/// assert!(options.check().is_ok());
+/// // What the ranks could not do is refused before anything is searched.
+/// assert_eq!(options.slots(0).check().unwrap_err().to_string(), "slots is 0: want 2 to 4294967295");
 /// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Options {
-    /// Number of ranks, at least 1.
+    /// Number of ranks, from 1 to [`MAX_RANKS`].
     pub ranks: usize,
     /// How keys and queries meet; `None`: whatever takes the least time on the device.
     pub strategy: Option<Strategy>,
@@ -30,7 +45,7 @@ pub struct Options {
     pub inputs: Vec<Handed>,
     /// What the ranks are; `None`: [`Device::default_for`] their number.
     pub device: Option<Device>,
-    /// The most bytes of arena that an island may have on a rank.
+    /// The most bytes of arena that an island may have on a rank; `None`: any number.
     pub memory: Option<usize>,
     /// How many receive slots a rank of a ring has, at least 2: more let a rank lag behind its neighbours where work is uneven.
     pub slots: usize,
@@ -53,13 +68,131 @@ impl Options {
         }
     }
 
+    /// The strategy that every island takes; `None` leaves it to the pass.
+    #[must_use]
+    pub fn strategy(mut self, strategy: impl Into<Option<Strategy>>) -> Options {
+        self.strategy = strategy.into();
+        self
+    }
+
+    /// The layout of every sequence; `None` leaves it to the pass.
+    #[must_use]
+    pub fn layout(mut self, layout: impl Into<Option<LayoutKind>>) -> Options {
+        self.layout = layout.into();
+        self
+    }
+
+    /// One more input that the host hands to a rank by rows.
+    #[must_use]
+    pub fn input(mut self, handed: Handed) -> Options {
+        self.inputs.push(handed);
+        self
+    }
+
+    /// More inputs that the host hands to a rank by rows.
+    #[must_use]
+    pub fn inputs(mut self, handed: impl IntoIterator<Item = Handed>) -> Options {
+        self.inputs.extend(handed);
+        self
+    }
+
+    /// What the ranks are; `None` takes [`Device::default_for`] their number.
+    #[must_use]
+    pub fn device(mut self, device: impl Into<Option<Device>>) -> Options {
+        self.device = device.into();
+        self
+    }
+
+    /// The most bytes of arena that an island may have on a rank; `None` allows any number.
+    #[must_use]
+    pub fn memory(mut self, bytes: impl Into<Option<usize>>) -> Options {
+        self.memory = bytes.into();
+        self
+    }
+
+    /// How many receive slots a rank of a ring has.
+    #[must_use]
+    pub fn slots(mut self, slots: usize) -> Options {
+        self.slots = slots;
+        self
+    }
+
+    /// Which rewritings are admitted, and which inputs are bound to a value.
+    #[must_use]
+    pub fn find(mut self, find: FindOptions) -> Options {
+        self.find = find;
+        self
+    }
+
+    /// Whether the numbers are in their ranges, as [`compile`](crate::compile) asks before anything else.
+    ///
+    /// # Errors
+    /// [`Error::Option`] names the option and its range; [`Error::Figures`] a figure of the device that is not in its own;
+    /// [`Error::Device`] says that the device has too few ranks.
+    pub fn check(&self) -> Result<(), Error> {
+        let within = |option: &'static str, value: usize, least: usize, most: usize| {
+            let fits = (least..=most).contains(&value);
+            if fits { Ok(()) } else { Err(Error::Option { option, value, least, most }) }
+        };
+        within("ranks", self.ranks, 1, MAX_RANKS)?;
+        within("slots", self.slots, SLOTS, MAX_SLOTS)?;
+        let Some(device) = &self.device else { return Ok(()) };
+        Ok(device.check()?)
+    }
+
     /// What `shard` is asked.
     pub(super) fn shard(&self) -> ShardOptions {
-        ShardOptions { ranks: self.ranks, layout: self.layout, inputs: self.inputs.clone() }
+        ShardOptions::new(self.ranks).layout(self.layout).inputs(self.inputs.iter().cloned())
     }
 
     /// What `search` is asked.
     pub(super) fn search(&self) -> SearchOptions {
         SearchOptions { strategy: self.strategy, memory: self.memory, slots: self.slots }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile;
+    use crate::ir::{DType, Graph, Type};
+
+    /// What `compile` says of these options, of a graph of one input.
+    fn said(options: &Options) -> Result<(), String> {
+        let mut g = Graph::new("g");
+        let x = g.input("x", Type::new(DType::F32, [2]));
+        g.output("y", x);
+        compile(&g, options).map(|_| ()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn numbers_out_of_their_range_are_refused_by_name() {
+        assert_eq!(said(&Options::new(1)), Ok(()));
+        assert_eq!(said(&Options::new(3).slots(MAX_SLOTS)), Ok(()));
+        let ranks = |n: usize| format!("ranks is {n}: want 1 to 4096");
+        for n in [0, MAX_RANKS + 1, usize::MAX] {
+            assert_eq!(said(&Options::new(n)), Err(ranks(n)));
+        }
+        assert_eq!(said(&Options::new(MAX_RANKS).device(Device::named("cpu"))), Ok(()));
+        for n in [0, 1, usize::MAX] {
+            assert_eq!(said(&Options::new(2).slots(n)), Err(format!("slots is {n}: want 2 to 4294967295")));
+        }
+        let mut device = Device::default_for(2);
+        device.slowdown = f64::NAN;
+        let why = said(&Options::new(2).device(device)).unwrap_err();
+        assert_eq!(why, "device h200x8, slowdown: want a number from 0.0 to 10.0, not NaN");
+    }
+
+    #[test]
+    fn setters_set_and_unset() {
+        let o = Options::new(2)
+            .strategy(Strategy::Ring)
+            .layout(LayoutKind::Stripe)
+            .memory(7)
+            .inputs([Handed::new("x", 0), Handed::new("y", 1)]);
+        assert_eq!((o.strategy, o.layout), (Some(Strategy::Ring), Some(LayoutKind::Stripe)));
+        assert_eq!((o.memory, o.inputs.len()), (Some(7), 2));
+        let o = o.strategy(None).layout(None).memory(None);
+        assert_eq!((o.strategy, o.layout, o.memory), (None, None, None));
     }
 }

@@ -5,10 +5,11 @@ use super::error::Error;
 use super::options::Options;
 use super::verified::{bound, device, split, verified};
 use crate::exec::cpu::{self, Run};
-use crate::find::{FindOptions, Found, find};
-use crate::ir::{Graph, Stage, Tensor};
+use crate::find::{FindOptions, Found, FoundAttention, Ring, find};
+use crate::ir::{Graph, OpId, Stage, Tensor};
 use crate::search::{kinds, search};
-use crate::shard::shard_with;
+use crate::shard::{refusals, shard_with};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The whole pass: finds the attentions, splits the sequence, rewrites, schedules and proves.
@@ -32,26 +33,44 @@ use std::sync::Arc;
 /// # Errors
 /// See [`Error`]. The graph is left as it was.
 pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, Error> {
-    let found = find_attentions(graph, &options.find)?;
+    options.check()?;
+    let mut found = searched(graph, &options.find)?;
     let device = device(options)?;
     let kinds = kinds(options.layout, options.ranks);
     let (program, others) = split(shard_with(Arc::new(found.graph), &options.shard(), kinds)?)?;
+    answer(&mut found.attentions, &program.refused);
     let (program, chosen) = search(program, others, &options.search(), &device)?;
     let islands = Island::proved(chosen)?;
     let (attentions, missed, guards) = (found.attentions, found.missed, found.guards);
     Ok(Compiled { attentions, missed, guards, program, islands, device })
 }
 
-/// The first stage alone: every attention in normal form, in a graph that is verified.
+/// The first stage alone: every attention in normal form, in a graph that is verified, and for each whether the ring splits it
+/// where every input is handed over whole.
 ///
 /// # Errors
 /// [`Error::Verify`] if the graph is not well formed, before or after; [`Error::Bind`] if a bound input does not fit.
 pub fn find_attentions(graph: &Graph, options: &FindOptions) -> Result<Found, Error> {
+    let mut found = searched(graph, options)?;
+    answer(&mut found.attentions, &refusals(&found.graph));
+    Ok(found)
+}
+
+/// What is found in a graph, which is verified before and after.
+fn searched(graph: &Graph, options: &FindOptions) -> Result<Found, Error> {
     verified(graph, Stage::Import)?;
     bound(graph, options)?;
     let found = find(graph, options);
     verified(&found.graph, Stage::Find)?;
     Ok(found)
+}
+
+/// Says of each attention whether the ring splits it: it does, but for those that the split refuses.
+fn answer(attentions: &mut [FoundAttention], refused: &[(OpId, String)]) {
+    let refused: BTreeMap<OpId, &String> = refused.iter().map(|(op, reason)| (*op, reason)).collect();
+    for attention in attentions {
+        attention.ring = refused.get(&attention.op).map_or(Ring::Splits, |r| Ring::Refused((*r).clone()));
+    }
 }
 
 /// Runs a compiled graph on the CPU, every rank in this process, on whole inputs; `seed` picks another legal order.

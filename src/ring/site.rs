@@ -2,13 +2,9 @@
 
 use super::error::RingError;
 use crate::ir::infer::attention_sizes;
-use crate::ir::{Attention, AttentionSizes, DType, MAX_ELEMENTS, Op, OpId, Type};
+use crate::ir::{Attention, AttentionSizes, DType, Op, OpId, Type};
 use crate::layout::Layout;
-use crate::shard::{Placement, Program};
-
-/// The most bytes that the packed keys and values, or the carries, of all rows may have: beyond it, sums of byte offsets
-/// would need care that no real attention asks for.
-const MAX_BYTES: usize = 1 << 50;
+use crate::shard::{Placement, Program, by_sizes};
 
 /// An attention and who owns which of its rows.
 #[derive(Debug)]
@@ -72,7 +68,9 @@ impl<'a> Site<'a> {
         if handed.len() != leaves.len() {
             return Err(refuse(format!("it has {} leaves, and is handed {}", leaves.len(), handed.len())));
         }
-        sizes_fit(&sizes).map_err(refuse)?;
+        if let Some(reason) = by_sizes(&sizes) {
+            return Err(refuse(reason));
+        }
         let leaves = leaves
             .iter()
             .zip(handed)
@@ -136,24 +134,5 @@ fn leaf_site(ty: &Type, handed: &Placement, q_layout: usize, q_len: usize) -> Re
             Ok(LeafSite { ty: ty.clone(), query_axis: Some(axis), by_query_rows: true })
         }
         _ => Err(format!("{ty} is not handed out by query rows")),
-    }
-}
-
-/// Refuses sizes for which byte counts mean nothing (no element) or too much.
-fn sizes_fit(s: &AttentionSizes) -> Result<(), String> {
-    let product = |factors: &[usize]| {
-        factors.iter().try_fold(8usize, |n, &f| n.checked_mul(f).filter(|&n| n <= MAX_BYTES))
-    };
-    let size = s.head_dim.checked_add(s.v_head_dim);
-    let kv = size.and_then(|d| product(&[s.batch, s.kv_heads, d, s.kv_len.max(1)]));
-    let carry = s.v_head_dim.checked_add(2).and_then(|d| product(&[s.batch, s.q_heads, d, s.q_len.max(1)]));
-    match (kv, carry) {
-        (Some(0), _) | (_, Some(0)) => Err("the batch, the heads or the head size is 0".into()),
-        // They travel as one value.
-        (Some(kv), _) if kv / 8 > MAX_ELEMENTS => {
-            Err("its keys and values side by side have more than 2^40 elements".into())
-        }
-        (Some(_), Some(_)) => Ok(()),
-        _ => Err("it is too large".into()),
     }
 }

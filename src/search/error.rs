@@ -4,6 +4,7 @@ use crate::ring::RingError;
 
 /// Why no schedule is chosen.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SearchError {
     /// An attention cannot be split as asked.
     #[error(transparent)]

@@ -4,6 +4,7 @@ use crate::layout::LayoutKind;
 
 /// Why a graph could not be split.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ShardError {
     /// The options make no sense.
     #[error("{0}")]
@@ -25,6 +26,20 @@ pub enum ShardError {
         kind: LayoutKind,
         /// Why not.
         why: String,
+    },
+    /// There is no such rank.
+    #[error("there is no rank {rank}: there are {ranks}, numbered from 0")]
+    Rank {
+        /// The rank that was named.
+        rank: usize,
+        /// How many there are.
+        ranks: usize,
+    },
+    /// A graph is wanted of a segment that is not local.
+    #[error("there is no local segment {segment}")]
+    Segment {
+        /// Its place in the order.
+        segment: usize,
     },
     /// The graph of an island does not fit the program.
     #[error("{at}: {why}")]

@@ -7,14 +7,12 @@ use crate::ir::{Graph, OpId};
 use std::collections::BTreeSet;
 
 /// Floating-point operations of `rank` in local segments, counted as [`graph_flops`] counts them, and the attentions there: each
-/// that is no island is computed whole, or for the rank's part of the batch.
-///
-/// # Panics
-/// If there is no such rank.
+/// that is no island is computed whole, or for the rank's part of the batch. A rank that there is not does nothing.
 pub(crate) fn local_flops(program: &Program, rank: usize) -> u64 {
     let local = program.segments.iter().enumerate().filter(|(_, s)| matches!(s, Segment::Local(_)));
     let work = |graph: &Graph| graph_flops(graph).saturating_add(attention_flops(graph, |_| true));
-    local.fold(0, |sum: u64, (at, _)| sum.saturating_add(work(&local_graph(program, at, rank).graph)))
+    let graphs = local.filter_map(|(at, _)| local_graph(program, at, rank).ok());
+    graphs.fold(0, |sum: u64, local| sum.saturating_add(work(&local.graph)))
 }
 
 /// The same of the unsharded model: everything but the attentions that are islands.

@@ -2,6 +2,7 @@
 //!
 //! In: a [`Program`], a segment and a rank. Out: a [`LocalGraph`], well typed because every type is inferred anew.
 
+use super::error::ShardError;
 use super::rank_ops::RankOps;
 use super::types::{Program, Segment};
 use crate::ir::{Graph, OpId, ValueId};
@@ -21,10 +22,13 @@ pub(crate) struct LocalGraph {
 
 /// The graph of local segment `segment` on `rank`.
 ///
-/// # Panics
-/// If that segment is not local, or there is no such rank.
-pub(crate) fn local_graph(program: &Program, segment: usize, rank: usize) -> LocalGraph {
-    let Segment::Local(ops) = &program.segments[segment] else { panic!("segment {segment} is not local") };
+/// # Errors
+/// If there is no such segment or rank, or the segment is not local.
+pub(crate) fn local_graph(program: &Program, segment: usize, rank: usize) -> Result<LocalGraph, ShardError> {
+    program.numbered(rank)?;
+    let Some(Segment::Local(ops)) = program.segments.get(segment) else {
+        return Err(ShardError::Segment { segment });
+    };
     let name = format!("{}.segment{segment}", program.graph.name());
     let mut rank_ops = RankOps::new(program, segment, rank, Graph::new(name));
     for &op in ops {
@@ -42,5 +46,5 @@ pub(crate) fn local_graph(program: &Program, segment: usize, rank: usize) -> Loc
         let local = rank_ops.here[v];
         rank_ops.graph.output(&program.graph.value(*v).name, local);
     }
-    LocalGraph { graph: rank_ops.graph, inputs: rank_ops.inputs, outputs }
+    Ok(LocalGraph { graph: rank_ops.graph, inputs: rank_ops.inputs, outputs })
 }

@@ -8,6 +8,7 @@ pub const MAX_RANKS: usize = 1 << 12;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ShardOptions {
     /// Number of ranks, from 1 to [`MAX_RANKS`].
     pub ranks: usize,
@@ -18,8 +19,30 @@ pub struct ShardOptions {
     pub inputs: Vec<Handed>,
 }
 
+impl ShardOptions {
+    /// So many ranks, the layout chosen, every input handed over whole.
+    pub fn new(ranks: usize) -> ShardOptions {
+        ShardOptions { ranks, layout: None, inputs: vec![] }
+    }
+
+    /// The layout of every sequence; `None` leaves it to the split.
+    #[must_use]
+    pub fn layout(mut self, layout: impl Into<Option<LayoutKind>>) -> ShardOptions {
+        self.layout = layout.into();
+        self
+    }
+
+    /// More inputs that are handed to a rank by rows.
+    #[must_use]
+    pub fn inputs(mut self, handed: impl IntoIterator<Item = Handed>) -> ShardOptions {
+        self.inputs.extend(handed);
+        self
+    }
+}
+
 /// An input that the host hands to a rank by rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Handed {
     /// Its name.
     pub name: String,
@@ -34,6 +57,23 @@ impl Handed {
     /// An input whose layout is chosen.
     pub fn new(name: impl Into<String>, axis: usize) -> Handed {
         Handed { name: name.into(), axis, rows: None }
+    }
+
+    /// The same input, of which the ranks have these rows already.
+    ///
+    /// ```
+    /// use annulus::layout::Progression;
+    /// use annulus::shard::Handed;
+    ///
+    /// // Nine old keys: four on the first rank, five on the second.
+    /// let rows = vec![vec![Progression::range(0, 4)], vec![Progression::range(4, 5)]];
+    /// let past = Handed::new("past_k", 2).rows(rows);
+    /// assert!(past.rows.is_some());
+    /// ```
+    #[must_use]
+    pub fn rows(mut self, rows: impl Into<Option<Vec<Vec<Progression>>>>) -> Handed {
+        self.rows = rows.into();
+        self
     }
 
     pub(super) fn refused(&self, why: String) -> ShardError {

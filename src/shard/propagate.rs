@@ -11,6 +11,7 @@
 
 use super::axes;
 use super::factor::Factor;
+use super::refusal;
 use crate::ir::{Graph, Op, OpId, Topology, Type, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -241,8 +242,8 @@ pub(super) fn query_axis(t: &Type, q_len: usize) -> Option<usize> {
 /// Why attention `i` is not split along its rows.
 fn refusal(live: &Live, wishes: &Wishes, i: usize) -> Option<String> {
     let types = live.types(i);
-    if types[..3].iter().any(|t| t.shape.contains(&0)) {
-        return Some("it has nothing to split: an extent of q, k or v is 0".into());
+    if let Some(reason) = refusal::by_types(types[0], types[1], types[2]) {
+        return Some(reason);
     }
     // The rows of another sequence may already run along the batch: then each rank has whole attentions to compute.
     let held = wishes.wish[live.at(live.operands[i][0])]?;

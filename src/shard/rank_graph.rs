@@ -14,15 +14,14 @@ use std::sync::Arc;
 /// The printed program of a rank; `islands` holds the strategy and the island graph of each split attention.
 ///
 /// # Errors
-/// If an island's graph is missing, or its inputs and outputs are not what the program hands to it and takes from it.
-///
-/// # Panics
-/// If there is no such rank.
+/// If there is no such rank, or an island's graph is missing, or its inputs and outputs are not what the program hands to it and
+/// takes from it.
 pub(crate) fn rank_graph(
     program: &Program,
     rank: usize,
     islands: &BTreeMap<OpId, (Strategy, Arc<Graph>)>,
 ) -> Result<Graph, ShardError> {
+    program.numbered(rank)?;
     let whole = &program.graph;
     let mut out = RankOps::new(program, 0, rank, Graph::new(format!("{}.rank{rank}", whole.name())));
     for v in whole.inputs() {
@@ -31,7 +30,7 @@ pub(crate) fn rank_graph(
     for (at, segment) in program.segments.iter().enumerate() {
         match segment {
             Segment::Local(_) => {
-                let local = local_graph(program, at, rank);
+                let local = local_graph(program, at, rank)?;
                 let operands: Vec<ValueId> = local.inputs.iter().map(|&v| out.held(v)).collect();
                 let region = Op::Region(RegionKind::Segment, Arc::new(local.graph));
                 let op = add(&mut out.graph, region, &operands, &format!("segment{at}"), "")?;

@@ -6,7 +6,7 @@ use super::error::ShardError;
 use super::options::{Handed, MAX_RANKS, ShardOptions};
 use super::types::Program;
 use super::{place, propagate, sequences};
-use crate::ir::{Graph, ValueId};
+use crate::ir::{Graph, OpId, ValueId};
 use crate::layout::{Layout, LayoutKind};
 use std::sync::Arc;
 
@@ -48,6 +48,14 @@ pub(crate) fn shard_with(
         }
     }
     Ok((program, others))
+}
+
+/// The attentions of a graph that [`shard`] leaves whole, in order, each with the reason, where every input is handed over whole.
+/// It is the same for any number of ranks. An attention that no output needs is not among them, for nobody computes it.
+pub(crate) fn refusals(graph: &Graph) -> Vec<(OpId, String)> {
+    let live = propagate::Live::new(graph);
+    let wishes = propagate::propagate(&live, &[]);
+    wishes.refused.into_iter().map(|(i, reason)| (live.order()[i], reason)).collect()
 }
 
 /// The inputs that are named, with what is asked of them.

@@ -1,5 +1,6 @@
 //! The Program: what each rank does, as one decision for all of them.
 
+use super::error::ShardError;
 use crate::ir::{Graph, OpId, ValueId};
 use crate::layout::{Layout, Progression};
 use std::collections::BTreeMap;
@@ -102,8 +103,14 @@ impl Program {
         }
     }
 
-    /// The rows that `rank` owns under a sharding, by global number, in the order in which it holds them.
+    /// The rows that `rank` owns under a sharding, by global number, in the order in which it holds them; none if there is no
+    /// such rank or layout.
     pub fn rows(&self, sharding: &Sharding, rank: usize) -> &[Progression] {
-        &self.layouts[sharding.layout].rows[rank]
+        self.layouts.get(sharding.layout).and_then(|l| l.rows.get(rank)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Refuses a rank that there is not.
+    pub(crate) fn numbered(&self, rank: usize) -> Result<(), ShardError> {
+        if rank < self.ranks { Ok(()) } else { Err(ShardError::Rank { rank, ranks: self.ranks }) }
     }
 }

@@ -78,8 +78,7 @@ fn the_readme_quotes_what_is_printed() {
 fn the_picture_is_the_schedule() {
     let folder = root().join("tests/models/llama");
     let case = case::load(&folder, &Default::default(), &Default::default()).expect("loads");
-    let options =
-        Options { strategy: Some(Strategy::Ring), layout: Some(LayoutKind::Zigzag), ..Options::new(4) };
+    let options = Options::new(4).strategy(Strategy::Ring).layout(LayoutKind::Zigzag);
     let compiled = compile(&case.graph, &options).expect("compiles");
     same(
         &root().join("snapshots/readme/timeline.svg"),

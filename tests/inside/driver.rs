@@ -51,7 +51,7 @@ fn no_named_choice_is_better() {
     for (i, graph) in graphs.iter().enumerate() {
         let places = [(1, "h200x8"), (8, "h100x8"), (3, "cpu"), (16, "h200x8x8")];
         for (ranks, device) in places.into_iter().skip(i % 2).step_by(2) {
-            let options = Options { device: Device::named(device), ..Options::new(ranks) };
+            let options = Options::new(ranks).device(Device::named(device));
             let auto = compile(graph, &options).unwrap();
             assert_eq!(chosen(&compile(graph, &options).unwrap()), chosen(&auto), "the same each time");
             for island in &auto.islands {
@@ -63,7 +63,7 @@ fn no_named_choice_is_better() {
             }
             for strategy in Strategy::ALL {
                 for layout in LayoutKind::ALL {
-                    let named = Options { strategy: Some(strategy), layout: Some(layout), ..options.clone() };
+                    let named = options.clone().strategy(strategy).layout(layout);
                     let Ok(named) = compile(graph, &named) else {
                         assert_eq!(layout, LayoutKind::Document, "nothing else can be refused here");
                         continue;
@@ -137,7 +137,7 @@ fn bounds_exclude_no_good_choice() {
         &include_str!("../../src/device/h200x8x8.toml").replace("nodes = 8", "nodes = 9"),
         "made",
     );
-    let options = Options { device: Some(device.unwrap()), ..Options::new(72) };
+    let options = Options::new(72).device(device.unwrap());
     let auto = compile(&graph, &options).unwrap();
     let early: Vec<_> = auto.islands[0].rejected.iter().filter(|r| r.makespan_us.is_none()).collect();
     let contiguous = early.iter().filter(|r| r.layouts[0] == LayoutKind::Contiguous).count();
@@ -149,7 +149,7 @@ fn bounds_exclude_no_good_choice() {
                 || r.reason.ends_with("times as long"),
             "{r:?}"
         );
-        let named = Options { strategy: Some(r.strategy), layout: Some(r.layouts[0]), ..options.clone() };
+        let named = options.clone().strategy(r.strategy).layout(r.layouts[0]);
         let named = compile(&graph, &named).unwrap();
         assert!(total(&named) > total(&auto) * (1.0 + TIE), "{r:?}");
     }

@@ -31,8 +31,7 @@ fn split(
     let attention = Attention { mask, ..Attention::plain(0.25, DType::F32) };
     let out = graph.add1(Op::Attention(Box::new(attention)), &[q, k, v], name, "").unwrap();
     graph.output("out", out);
-    let program =
-        shard(Arc::new(graph), &ShardOptions { ranks, layout: Some(layout), inputs: vec![] }).unwrap();
+    let program = shard(Arc::new(graph), &ShardOptions::new(ranks).layout(layout)).unwrap();
     let op = program.segments.iter().find_map(|s| if let Segment::Island(op) = s { Some(*op) } else { None });
     let op = op.unwrap();
     let graphs: Vec<Graph> = (0..ranks).map(|r| island(&program, op, way, r).unwrap()).collect();
@@ -73,7 +72,7 @@ fn program_as_dot() {
     let y = graph.add1(Op::Attention(Box::new(attention)), &[q, x, x], "attn", "").unwrap();
     let y = graph.add1(Op::Binary(Binary::Add), &[x, y], "y", "/Add").unwrap();
     graph.output("y", y);
-    let program = shard(Arc::new(graph), &ShardOptions { ranks: 2, layout: None, inputs: vec![] }).unwrap();
+    let program = shard(Arc::new(graph), &ShardOptions::new(2)).unwrap();
     let islands = program
         .islands
         .keys()

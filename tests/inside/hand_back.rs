@@ -3,12 +3,12 @@
 use annulus::eval::compare;
 use annulus::eval::{Precision, apply};
 use annulus::exec::cpu::run_island;
-use annulus::host::{CallKind, HandBack};
+use annulus::host::{CallKind, HandBack, RowsError, scatter_rows, unshard_rows};
 use annulus::import::case;
 use annulus::ir::text::{Form, parse, print};
 use annulus::ir::{Data, Op, Tensor, ValueId};
 use annulus::layout::LayoutKind;
-use annulus::shard::{Placement, Sharding};
+use annulus::shard::{Handed, Placement, Sharding, local_flops, local_graph};
 use annulus::{Compiled, Options, compile};
 use std::collections::HashMap;
 use std::path::Path;
@@ -104,7 +104,11 @@ fn drive(compiled: &Compiled, inputs: &[Tensor]) -> Vec<Tensor> {
         .map(|rank| {
             let back = compiled.hand_back(rank).unwrap();
             let whole = program.graph.inputs().into_iter().zip(inputs);
-            let own = whole.map(|(v, x)| own(compiled, v, x, rank));
+            let own = whole.map(|(v, x)| {
+                let own = own(compiled, v, x, rank);
+                assert_eq!(compiled.scatter(&program.graph.value(v).name, x, rank).unwrap(), own);
+                own
+            });
             let values = back.graph.inputs().into_iter().zip(own).collect();
             Host { back, next: 0, values }
         })
@@ -150,10 +154,12 @@ fn drive(compiled: &Compiled, inputs: &[Tensor]) -> Vec<Tensor> {
     let outputs = program.graph.outputs().iter().enumerate().map(|(i, o)| {
         let parts: Vec<Tensor> =
             hosts.iter().map(|h| h.values[&h.back.graph.outputs()[i].value].clone()).collect();
-        match program.held(o.value, end) {
+        let whole = match program.held(o.value, end) {
             Placement::Whole => parts[0].clone(),
             Placement::Sharded(s) => together(compiled, o.value, s, &parts),
-        }
+        };
+        assert_eq!(compiled.unshard(&o.name, &parts).unwrap(), whole);
+        whole
     });
     outputs.collect()
 }
@@ -168,7 +174,7 @@ fn a_host_that_knows_no_attention_runs_bundled_models() {
     ] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(name);
         let case = case::load(&folder, &Default::default(), &Default::default()).unwrap();
-        let compiled = compile(&case.graph, &Options { layout, ..Options::new(ranks) }).unwrap();
+        let compiled = compile(&case.graph, &Options::new(ranks).layout(layout)).unwrap();
         let got = drive(&compiled, &case.ordered_inputs().unwrap());
         for (i, (got, (output, want))) in got.iter().zip(&case.expected).enumerate() {
             let t = case.tolerance[i];
@@ -208,4 +214,119 @@ fn a_gather_is_a_call() {
             .collect();
         assert_eq!(kinds, [false, true]);
     }
+}
+
+/// Uneven shares, fewer rows than ranks, one row, one rank, two sequences and what every rank holds whole.
+#[test]
+fn rows_are_handed_out_and_put_together() {
+    for (queries, keys) in [(13, 13), (8, 5), (3, 7), (1, 4), (2, 1)] {
+        let text = format!(
+            "graph \"rows\" {{
+              input %q: f64[2,2,{queries},3]
+              input %k: f64[2,1,{keys},3]
+              input %w: f64[3]
+              %s: f64[2,2,{queries},3] = mul %q, %w
+              %a: f64[2,2,{queries},3] = attention %s, %k, %k {{scale=0.5, mask=none, acc=f64, empty=zero}}
+              %m: f64[2,2,1,3] = reduce %a {{sum, axes=[2], keep}}
+              %t: f64[2,2,{queries},3] = mul %a, %w
+              output \"a\" = %a
+              output \"t\" = %t
+              output \"m\" = %m
+            }}"
+        );
+        let graph = parse(&text).unwrap_or_else(|e| panic!("{e}"));
+        let tensor = |(i, v): (usize, ValueId)| {
+            let ty = graph.ty(v);
+            let values = (0..ty.elements()).map(|e| ((e * 37 + i * 11) % 19) as f64 / 7.0 - 1.0).collect();
+            Tensor::from_vec::<f64>(ty.shape.clone(), values).unwrap()
+        };
+        let inputs: Vec<Tensor> = graph.inputs().into_iter().enumerate().map(tensor).collect();
+        let want = annulus::eval::eval(&graph, &inputs, Precision::Declared).unwrap();
+        for ranks in [1, 2, 3, 5] {
+            for layout in
+                [LayoutKind::Contiguous, LayoutKind::Zigzag, LayoutKind::Stripe, LayoutKind::Balanced]
+            {
+                for handed in [vec![], vec![Handed::new("q", 2), Handed::new("k", 2)]] {
+                    let by_rows = !handed.is_empty();
+                    let options = Options::new(ranks).layout(layout).inputs(handed);
+                    let compiled = compile(&graph, &options).unwrap();
+                    for (got, want) in drive(&compiled, &inputs).iter().zip(&want) {
+                        assert!(compare(got, want, 1e-12, 1e-12, false).unwrap().within);
+                    }
+                    let parts = |name: &str, x: &Tensor| -> Vec<Tensor> {
+                        (0..ranks).map(|rank| compiled.scatter(name, x, rank).unwrap()).collect()
+                    };
+                    let rows = |x: &Tensor| x.shape()[2];
+                    let (q, w) = (parts("q", &inputs[0]), parts("w", &inputs[2]));
+                    let held: usize = q.iter().map(rows).sum();
+                    assert_eq!(held, if by_rows { queries } else { queries * ranks });
+                    assert!(w.iter().all(|part| *part == inputs[2]));
+                    if by_rows {
+                        // The output's rows lie as the queries do; a is whole in the end, for all of it is summed.
+                        assert_eq!(compiled.unshard("t", &q).unwrap(), inputs[0]);
+                    }
+                    let program = &compiled.program;
+                    for layout in &program.layouts {
+                        let x = Tensor::vector_i64(&(0..layout.length as i64).collect::<Vec<_>>());
+                        let parts: Vec<Tensor> =
+                            (0..ranks).map(|rank| scatter_rows(&x, 0, layout, rank).unwrap()).collect();
+                        assert_eq!(unshard_rows(&parts, 0, layout).unwrap(), x);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_handed_out_or_put_together_is_refused() {
+    let text = r#"graph "rows" {
+  input %x: f32[1,1,5,2]
+  %y: f32[1,1,5,2] = attention %x, %x, %x {scale=1.0, mask=none, acc=f32, empty=zero}
+  output "y" = %y
+}"#;
+    let options = Options::new(2).layout(LayoutKind::Contiguous).input(Handed::new("x", 2));
+    let compiled = compile(&parse(text).unwrap(), &options).unwrap();
+    let zeros = |shape: [usize; 4]| Tensor::from_vec(shape, vec![0f32; shape.iter().product()]).unwrap();
+    let (x, two, three) = (zeros([1, 1, 5, 2]), zeros([1, 1, 2, 2]), zeros([1, 1, 3, 2]));
+    assert_eq!(
+        (compiled.scatter("x", &x, 0).unwrap(), compiled.scatter("x", &x, 1).unwrap()),
+        (two.clone(), three.clone())
+    );
+    let scatter = |name: &str, x: &Tensor, rank| compiled.scatter(name, x, rank).unwrap_err().to_string();
+    assert_eq!(scatter("z", &x, 0), "there is no input z: there are x");
+    assert_eq!(scatter("x", &x, 2), "there is no rank 2: there are 2, numbered from 0");
+    assert_eq!(scatter("x", &two, 0), "input x is f32[1,1,2,2], and has to be f32[1,1,5,2]");
+    let unshard = |name: &str, parts: &[&Tensor]| {
+        let parts: Vec<Tensor> = parts.iter().map(|&x| x.clone()).collect();
+        compiled.unshard(name, &parts).unwrap_err().to_string()
+    };
+    assert_eq!(unshard("x", &[&two, &three]), "there is no output x: there are y");
+    assert_eq!(unshard("y", &[&two]), "1 parts are given, and there are 2 ranks");
+    assert_eq!(unshard("y", &[]), "0 parts are given, and there are 2 ranks");
+    assert_eq!(
+        unshard("y", &[&three, &two]),
+        "rank 0's part of output y is f32[1,1,3,2], and has to be f32[1,1,2,2]"
+    );
+    let none = "there is no rank 2: there are 2, numbered from 0";
+    assert_eq!(compiled.hand_back(2).unwrap_err().to_string(), none);
+    assert_eq!(
+        compiled.rank_graph(usize::MAX).unwrap_err().to_string(),
+        none.replace("rank 2", &format!("rank {}", usize::MAX))
+    );
+    let program = &compiled.program;
+    assert_eq!(local_graph(program, 0, 2).unwrap_err().to_string(), none);
+    assert_eq!(local_graph(program, 0, 0).unwrap_err().to_string(), "there is no local segment 0");
+    assert_eq!(local_graph(program, 9, 0).unwrap_err().to_string(), "there is no local segment 9");
+    assert_eq!(local_flops(program, 2), 0);
+    let layout = &program.layouts[0];
+    assert_eq!(layout.share(2), 0);
+    let rows = |r: Result<Tensor, RowsError>| r.unwrap_err().to_string();
+    assert_eq!(rows(scatter_rows(&x, 4, layout, 0)), "f32[1,1,5,2] has not 5 rows along axis 4");
+    assert_eq!(rows(scatter_rows(&x, 3, layout, 0)), "f32[1,1,5,2] has not 5 rows along axis 3");
+    assert_eq!(rows(scatter_rows(&x, 2, layout, 2)), none);
+    assert_eq!(rows(unshard_rows(&[two.clone(), x], 2, layout)), "f32[1,1,5,2] has not 3 rows along axis 2");
+    let other = zeros([1, 1, 3, 3]);
+    let mixed = rows(unshard_rows(&[two, other], 2, layout));
+    assert_eq!(mixed, "rank 1's part is f32[1,1,3,3], and has to be f32[1,1,3,2]");
 }

@@ -81,14 +81,14 @@ fn bundled_models_run_with_every_strategy_and_layout() {
         let case = load(&folder);
         let attentions = attention_count(&folder);
         for (strategy, ranks) in Strategy::ALL.into_iter().flat_map(|s| RANKS.map(|p| (s, p))) {
-            let options = Options { strategy: Some(strategy), ..Options::new(ranks) };
+            let options = Options::new(ranks).strategy(strategy);
             let what = format!("{name}, {ranks} ranks, {}", strategy.name());
             let (compiled, report) = runs(&case, &options, &what);
             assert_eq!(report.attention.found, attentions, "{what}");
             by_rows(&compiled, &report, false, &what);
         }
         for (strategy, layout) in Strategy::ALL.into_iter().flat_map(|s| LayoutKind::ALL.map(|l| (s, l))) {
-            let options = Options { strategy: Some(strategy), layout: Some(layout), ..Options::new(5) };
+            let options = Options::new(5).strategy(strategy).layout(layout);
             let what = format!("{name}, {}, {layout}", strategy.name());
             if layout == LayoutKind::Document {
                 let refused = annulus::compile(&case.graph, &options).expect_err("it has no documents");
@@ -105,8 +105,7 @@ fn bundled_models_run_with_every_strategy_and_layout() {
 #[test]
 fn another_order_of_steps_gives_the_same_bits() {
     let case = load(&bundled("llama"));
-    let options =
-        Options { strategy: Some(Strategy::Ring), layout: Some(LayoutKind::Zigzag), ..Options::new(4) };
+    let options = Options::new(4).strategy(Strategy::Ring).layout(LayoutKind::Zigzag);
     let compiled = annulus::compile(&case.graph, &options).expect("compiles");
     let first = annulus::run(&compiled, &inputs(&case), 0).expect("runs").outputs;
     for seed in 1..20 {
@@ -130,7 +129,7 @@ fn a_rank_that_fails_ends_all_and_is_named() {
         if layout == LayoutKind::Document {
             continue;
         }
-        let options = Options { layout: Some(layout), ..Options::new(ranks) };
+        let options = Options::new(ranks).layout(layout);
         let compiled = annulus::compile(&case.graph, &options).expect("compiles");
         let own = |rows: &Vec<Progression>| rows.iter().any(|p| p.rows().any(|r| r == row));
         let owner = compiled.program.layouts[0].rows.iter().position(own).expect("an owner");
@@ -144,7 +143,7 @@ fn a_rank_that_fails_ends_all_and_is_named() {
 /// The choice of the pass, and every strategy: one after another over models and rank counts.
 fn options(turn: usize, ranks: usize) -> Options {
     let strategy = turn.checked_sub(1).map(|i| Strategy::ALL[i]);
-    Options { strategy, ..Options::new(ranks) }
+    Options::new(ranks).strategy(strategy)
 }
 
 fn folders(of: &Path) -> Vec<PathBuf> {

@@ -3,6 +3,7 @@
 /// Why a run failed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("rank {rank}, {at}: {why}")]
+#[non_exhaustive]
 pub struct ExecError {
     /// The rank that failed first.
     pub rank: usize,

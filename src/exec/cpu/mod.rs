@@ -26,3 +26,4 @@ pub use error::ExecError;
 pub use island::run_island;
 pub use outcome::{Progress, Run, Traffic};
 pub use program::{run, run_watched};
+pub(crate) use rows::{cut, join};

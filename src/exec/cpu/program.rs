@@ -133,7 +133,7 @@ impl<'a> State<'a> {
             .into_par_iter()
             .map(|rank| {
                 let at = |why| ExecError { rank, at: format!("segment {segment}"), why };
-                let local = local_graph(self.program, segment, rank);
+                let local = local_graph(self.program, segment, rank).map_err(|e| at(e.to_string()))?;
                 let inputs: Result<Vec<Tensor>, String> =
                     local.inputs.iter().map(|&v| self.value(rank, v)).collect();
                 let out = eval(&local.graph, &inputs.map_err(at)?, Precision::Declared)

@@ -53,7 +53,7 @@ fn with_extent(shape: &[usize], s: &Sharding, rows: usize) -> Vec<usize> {
 }
 
 /// The rows `rows` of a whole tensor, in their order.
-pub(super) fn cut(x: &Tensor, s: &Sharding, rows: &[Progression]) -> Result<Tensor, String> {
+pub(crate) fn cut(x: &Tensor, s: &Sharding, rows: &[Progression]) -> Result<Tensor, String> {
     let (blocks, length, unit) = factored(x.shape(), s)?;
     if rows.iter().any(|p| last_row(p).is_none_or(|l| l >= length)) {
         return Err(format!("its rows leave the {length} rows of {}", x.ty()));
@@ -93,7 +93,7 @@ pub(super) fn cut(x: &Tensor, s: &Sharding, rows: &[Progression]) -> Result<Tens
 }
 
 /// The whole tensor from every rank's rows.
-pub(super) fn join(parts: &[Tensor], s: &Sharding, layout: &Layout) -> Result<Tensor, String> {
+pub(crate) fn join(parts: &[Tensor], s: &Sharding, layout: &Layout) -> Result<Tensor, String> {
     let first = parts.first().ok_or("there is no rank")?;
     let mut blocks_of = Vec::with_capacity(parts.len());
     for (part, own) in parts.iter().zip(&layout.rows) {

@@ -4,6 +4,7 @@ use cudarc::driver::DriverError;
 
 /// Why something of CUDA could not be done.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CudaError {
     /// A library is not there, or does not load.
     #[error("{library} is not available: {reason}")]

@@ -10,6 +10,7 @@ use crate::ir::types::{MAX_RANK, Type};
 /// Why an operation does not take its operands.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{op}: {why}")]
+#[non_exhaustive]
 pub struct InferError {
     /// Mnemonic of the operation.
     pub op: &'static str,

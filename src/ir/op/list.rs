@@ -24,6 +24,9 @@ pub enum RegionKind {
 }
 
 /// An operation. Its operands are edges of the graph, see [`Graph::operands`](crate::ir::Graph::operands).
+///
+/// It may be matched exhaustively, on purpose: whoever translates graphs into a form of their own has to translate every
+/// operation, and hears from the compiler of a new one, not from a model that fails.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     /// An input of the graph. No operand.

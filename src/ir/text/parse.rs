@@ -17,6 +17,7 @@ use std::sync::Arc;
 /// Why a text is no graph.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{rendered}")]
+#[non_exhaustive]
 pub struct ParseError {
     /// The message with the line and a caret.
     pub rendered: String,

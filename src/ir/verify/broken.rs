@@ -7,6 +7,7 @@ use crate::mask::Mask;
 
 /// One broken invariant, whatever its place. The module text of [`verify`](super) says what should be.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Broken {
     /// The operation is part of a cycle, or behind one.
     #[error("needs its own result, or that of an operation that does")]

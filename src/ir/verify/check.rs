@@ -18,6 +18,7 @@ const MAX_TILES: usize = 1 << 24;
 /// One broken invariant, with its place.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{at}: {why}")]
+#[non_exhaustive]
 pub struct VerifyError {
     /// The operation or value, with its source node.
     pub at: String,

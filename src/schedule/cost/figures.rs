@@ -19,6 +19,7 @@ pub struct Estimate {
 
 /// What a lower bound comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Limiter {
     /// The kernels of one rank.
     Compute,

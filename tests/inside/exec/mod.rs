@@ -430,8 +430,7 @@ fn a_block_runs_as_the_oracle_says() {
         let x = Numbers(5).tensor(DType::F32, &[2, length, 8], 1.0);
         let want = eval(&graph, std::slice::from_ref(&x), Precision::F64).unwrap();
         for ranks in [1, 2, 3, 8] {
-            let program =
-                shard(graph.clone(), &ShardOptions { ranks, layout: None, inputs: vec![] }).unwrap();
+            let program = shard(graph.clone(), &ShardOptions::new(ranks)).unwrap();
             let mut schedules = BTreeMap::new();
             for segment in &program.segments {
                 if let Segment::Island(op) = segment {

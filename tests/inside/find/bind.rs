@@ -29,7 +29,7 @@ fn ids(values: [f64; 6]) -> Tensor {
 }
 
 fn options(input: &str, value: Tensor) -> FindOptions {
-    FindOptions { bound: vec![Bound { input: input.into(), value }], ..FindOptions::default() }
+    FindOptions::default().bind(Bound::new(input, value))
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn a_bound_value_names_the_mask_and_is_guarded() {
     assert_eq!((mask(&bound).as_str(), bound.guards.len()), ("segments(2,5)", 1));
 
     let find = options("ids", value.clone());
-    let compiled = compile(&graph, &Options { find, ..Options::new(3) }).unwrap();
+    let compiled = compile(&graph, &Options::new(3).find(find)).unwrap();
     let q = super::cases::inputs(&graph, 5).remove(0);
     let want =
         annulus::eval::eval(&graph, &[q.clone(), value.clone()], annulus::eval::Precision::F64).unwrap();
@@ -63,8 +63,7 @@ fn a_bound_value_names_the_mask_and_is_guarded() {
 #[test]
 fn what_is_no_input_cannot_be_bound() {
     let graph = masked();
-    let refused =
-        |input: &str, value| compile(&graph, &Options { find: options(input, value), ..Options::new(2) });
+    let refused = |input: &str, value| compile(&graph, &Options::new(2).find(options(input, value)));
     for (input, value) in [("mask", ids([0.0; 6])), ("q", ids([0.0; 6]))] {
         let e = refused(input, value).unwrap_err();
         assert!(matches!(e, Error::Bind { .. }) && e.to_string().contains(input), "{e}");

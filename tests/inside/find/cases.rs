@@ -17,15 +17,15 @@ pub(crate) fn files(folder: &str) -> Vec<PathBuf> {
     paths
 }
 
-fn cases() -> Vec<PathBuf> {
+pub(crate) fn cases() -> Vec<PathBuf> {
     [files("tests/inside/find"), files("tests/inside/find/forms"), files("tests/inside/find/odd")].concat()
 }
 
-fn stem(path: &Path) -> String {
+pub(crate) fn stem(path: &Path) -> String {
     path.file_stem().unwrap().to_str().unwrap().to_owned()
 }
 
-fn graph(path: &Path) -> Graph {
+pub(crate) fn graph(path: &Path) -> Graph {
     parse(&std::fs::read_to_string(path).unwrap()).unwrap_or_else(|e| panic!("{}\n{e}", path.display()))
 }
 
@@ -108,7 +108,7 @@ fn what_is_found_in_every_case_and_why() {
                 ""
             };
             let name = format!("{prefix}{}", stem(&path));
-            let found = find(&graph(&path), &FindOptions::default());
+            let found = annulus::find_attentions(&graph(&path), &FindOptions::default()).unwrap();
             insta::assert_snapshot!(name, text(&found));
         }
     });
@@ -223,7 +223,7 @@ fn classes_that_are_not_admitted_are_not_used() {
         let before = graph(&path);
         for class in Numerics::ALL {
             let numerics: Vec<Numerics> = Numerics::ALL.into_iter().filter(|c| *c != class).collect();
-            let found = find(&before, &FindOptions { numerics, ..FindOptions::default() });
+            let found = find(&before, &FindOptions::default().numerics(numerics));
             for a in &found.attentions {
                 assert!(a.applied.iter().all(|s| s.numerics != class), "{}: {}", path.display(), a.name);
             }

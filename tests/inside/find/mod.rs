@@ -6,5 +6,6 @@ mod kinds;
 mod limits;
 mod models;
 mod names;
+mod ring;
 mod sizes;
 mod spellings;

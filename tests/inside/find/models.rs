@@ -6,6 +6,7 @@ use annulus::find::report::{AttentionRecord, record};
 use annulus::find::{Bound, FindOptions, Found, Work, find};
 use annulus::import::ImportOptions;
 use annulus::import::case::{Case, Stored, load};
+use annulus::ir::Tensor;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -172,8 +173,10 @@ fn attention_cases_of_onnx_are_found_but_for_a_list() {
             // The way out that the reason names is one.
             if m.reason.contains("bind the inputs") {
                 let masks = case.inputs.iter().filter(|(n, _)| n == "attn_mask");
-                let bound = masks.map(|(n, v)| Bound { input: n.clone(), value: v.clone() }).collect();
-                let found = find(&case.graph, &FindOptions { bound, ..FindOptions::default() });
+                let bound = |options: FindOptions, (n, v): &(String, _)| {
+                    options.bind(Bound::new(n, Tensor::clone(v)))
+                };
+                let found = find(&case.graph, &masks.fold(FindOptions::default(), bound));
                 assert_eq!((found.attentions.len(), found.guards.len()), (1, 1), "{name}");
                 assert!(errors(&case, &found).is_empty(), "{name}: {:?}", errors(&case, &found));
             }

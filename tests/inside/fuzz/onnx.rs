@@ -319,10 +319,7 @@ fn seeds() -> Vec<Vec<u8>> {
 
 /// A model is refused in few words, or is a graph that prints, parses back and, if it is small, evaluates or says why not.
 fn import(input: &[u8]) -> String {
-    let mut options = ImportOptions {
-        dims: [("s", 3), ("batch", 2), ("sequence", 5)].map(|(n, d)| (n.to_owned(), d)).into(),
-        ..ImportOptions::default()
-    };
+    let mut options = ImportOptions::default().dims([("s", 3), ("batch", 2), ("sequence", 5)]);
     let imported = loop {
         match onnx(input, &options) {
             Err(ImportError::UnknownDimension { dim, .. }) => assert!(options.dims.remove(&dim).is_some()),

@@ -65,7 +65,7 @@ fn through_every_room(name: &str, depth: usize, step: Step) {
         let found = find(&g, &FindOptions::default());
         stage("find", start);
         let start = Instant::now();
-        let options = ShardOptions { ranks: 3, layout: None, inputs: vec![] };
+        let options = ShardOptions::new(3);
         shard(Arc::new(found.graph), &options).unwrap();
         stage("shard", start);
         let start = Instant::now();

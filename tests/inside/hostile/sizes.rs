@@ -171,8 +171,7 @@ fn attention_of_absurd_lengths_is_compiled_or_refused() {
             for ranks in [1, 64] {
                 for layout in LayoutKind::ALL {
                     for strategy in Strategy::ALL {
-                        let options =
-                            Options { strategy: Some(strategy), layout: Some(layout), ..Options::new(ranks) };
+                        let options = Options::new(ranks).strategy(strategy).layout(layout);
                         match compile(&g, &options) {
                             Ok(compiled) => {
                                 annulus::dump::report::report(&compiled);

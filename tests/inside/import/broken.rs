@@ -31,7 +31,7 @@ fn small() -> ModelProto {
 }
 
 fn with_s(s: usize) -> ImportOptions {
-    ImportOptions { dims: [("s".to_owned(), s)].into(), ..ImportOptions::default() }
+    ImportOptions::default().dims([("s".to_owned(), s)])
 }
 
 fn import(m: &ModelProto) -> Result<Graph, ImportError> {
@@ -62,7 +62,7 @@ fn a_size_of_no_dimension_is_refused_with_the_names_that_there_are() {
     m.graph.as_mut().unwrap().input[0] = value("x", DType::F32, &[Dim::Named(""), Dim::N(4)]);
     let why = onnx(&m.encode_to_vec(), &with_s(3)).unwrap_err().to_string();
     assert!(why.ends_with("there is x.0"), "{why}");
-    let options = ImportOptions { dims: [("x.0".to_owned(), 3)].into(), ..ImportOptions::default() };
+    let options = ImportOptions::default().dims([("x.0".to_owned(), 3)]);
     assert!(onnx(&m.encode_to_vec(), &options).is_ok());
 }
 
@@ -128,15 +128,12 @@ fn symbolic_dimensions_are_bound_or_named() {
     let m = small();
     let none = graph(&m, &ImportOptions::default()).unwrap_err();
     assert_eq!(none, ImportError::Symbolic { input: "x".into(), dim: "s".into(), others: vec![] });
-    let stored = |shape: Vec<usize>| ImportOptions {
-        input_shapes: [("x".to_owned(), shape)].into(),
-        ..ImportOptions::default()
-    };
+    let stored = |shape: Vec<usize>| ImportOptions::default().input_shapes([("x".to_owned(), shape)]);
     let g = graph(&m, &stored(vec![5, 4])).unwrap();
     assert_eq!(g.ty(g.inputs()[0]).shape, [5, 4]);
     assert!(graph(&m, &stored(vec![5])).unwrap_err().to_string().contains("declared with 2 axes"));
     assert!(graph(&m, &stored(vec![5, 3])).unwrap_err().to_string().contains("axis 1 of input x is 4"));
-    let both = ImportOptions { input_shapes: stored(vec![5, 4]).input_shapes, ..with_s(3) };
+    let both = with_s(3).input_shapes(stored(vec![5, 4]).input_shapes);
     assert!(graph(&m, &both).unwrap_err().to_string().contains("axis 0 of input x is 3, and 5"));
     // All that are open are named at once.
     let mut open = small();

@@ -29,7 +29,7 @@ fn models_and_their_programs_print_and_parse_back() {
             (3, Strategy::AllGather, LayoutKind::Zigzag),
             (40, Strategy::Ring, LayoutKind::Contiguous),
         ] {
-            let options = Options { strategy: Some(strategy), layout: Some(layout), ..Options::new(ranks) };
+            let options = Options::new(ranks).strategy(strategy).layout(layout);
             let compiled = compile(&graph, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
             for rank in [0, ranks - 1] {
                 let g = compiled.rank_graph(rank).unwrap_or_else(|e| panic!("{name}: {e}"));

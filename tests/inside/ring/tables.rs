@@ -94,7 +94,7 @@ fn dealing_and_putting_together_are_inverse() {
         let x = Tensor::from_f64(DType::F32, [1, 1, rows, 1], &numbers).unwrap();
         // Of so few rows there is one document.
         for kind in LayoutKind::ALL.into_iter().filter(|&k| rows > 3 || k != LayoutKind::Document) {
-            let options = annulus::Options { layout: Some(kind), ..annulus::Options::new(ranks) };
+            let options = annulus::Options::new(ranks).layout(kind);
             let compiled = annulus::compile(&graph, &options).unwrap();
             let sharded = rows > 0 && compiled.program.layouts.first().is_some_and(|l| l.kind == kind);
             assert!(sharded || rows == 0, "{kind}, {rows} rows on {ranks}");

@@ -44,7 +44,10 @@ fn what_the_ring_cannot_split_has_a_reason() {
 
     let mut empty = case();
     empty.sizes.batch = 0;
-    assert_eq!(refused(&empty, &|_| {}), "attn: the batch, the heads or the head size is 0");
+    assert_eq!(
+        refused(&empty, &|_| {}),
+        "attn: the batch is 0, so that there is nothing to split: every rank computes it whole"
+    );
 
     let split = case().split();
     let rank = island(&split.program, split.op, Strategy::Ring, 3).unwrap_err();

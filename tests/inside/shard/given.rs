@@ -33,11 +33,11 @@ fn rows(c: &Compiled, name: &str) -> Vec<Vec<Progression>> {
 }
 
 fn options(ranks: usize, handed: Vec<Handed>) -> Options {
-    Options { inputs: handed, ..Options::new(ranks) }
+    Options::new(ranks).inputs(handed)
 }
 
 fn given(name: &str, rows: Vec<Vec<Progression>>) -> Handed {
-    Handed { rows: Some(rows), ..Handed::new(name, 2) }
+    Handed::new(name, 2).rows(rows)
 }
 
 fn noise(graph: &Graph) -> Vec<Tensor> {
@@ -60,7 +60,7 @@ fn a_present_is_the_next_past() {
                 let graph = step(past, new);
                 let handed =
                     held.iter().flat_map(|[k, v]| [given("past_k", k.clone()), given("past_v", v.clone())]);
-                let options = Options { strategy, ..options(ranks, handed.collect()) };
+                let options = options(ranks, handed.collect()).strategy(strategy);
                 let compiled = compile(&graph, &options).unwrap_or_else(|e| panic!("{e}"));
                 if let Some([k, v]) = &held {
                     assert_eq!((&rows(&compiled, "past_k"), &rows(&compiled, "past_v")), (k, v));
@@ -86,7 +86,7 @@ fn any_rows_are_honoured() {
     let graph = step(9, 3);
     for layout in [None, Some(LayoutKind::Contiguous), Some(LayoutKind::Stripe)] {
         let handed = vec![given("past_k", odd.clone()), given("past_v", odd.clone())];
-        let compiled = compile(&graph, &Options { layout, ..options(3, handed) }).unwrap();
+        let compiled = compile(&graph, &options(3, handed).layout(layout)).unwrap();
         assert_eq!(rows(&compiled, "past_k"), odd);
         let (inputs, out) = (noise(&graph), eval(&graph, &noise(&graph), Precision::Declared).unwrap());
         let got = run(&compiled, &inputs, 0).unwrap().outputs;
@@ -108,7 +108,7 @@ fn rows_that_cannot_be_honoured_are_refused() {
     assert!(lost.contains("there are 9 rows, and 8 are given"), "{lost}");
     let twice = refused(vec![given("past_k", vec![vec![range(0, 5)], vec![range(4, 4)]])]);
     assert!(twice.contains("rows 4:4 of rank 1 are rows of rank 0 too"), "{twice}");
-    let axis = Handed { axis: 1, ..given("past_k", halves.clone()) };
+    let axis = Handed::new("past_k", 1).rows(halves.clone());
     assert!(refused(vec![axis]).contains("input past_k cannot be handed out along axis 1"));
     // Keys and values of one cache are one sequence.
     let other = vec![vec![range(0, 5)], vec![range(5, 4)]];

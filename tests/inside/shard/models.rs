@@ -23,7 +23,7 @@ fn passes(folder: &Path) {
     for ranks in [1, 2, 3, 4, 8] {
         let other = (ranks == 3).then_some(LayoutKind::Contiguous);
         for layout in other.into_iter().map(Some).chain([None]) {
-            let program = shard(g.clone(), &ShardOptions { ranks, layout, inputs: vec![] }).unwrap();
+            let program = shard(g.clone(), &ShardOptions::new(ranks).layout(layout)).unwrap();
             assert_eq!((program.islands.len(), program.refused.len()), (truth, 0), "{name}: islands");
             let gathered: Vec<&Segment> =
                 program.segments.iter().filter(|s| matches!(s, Segment::Gather { .. })).collect();

@@ -86,7 +86,7 @@ pub(crate) fn run(program: &Program, inputs: &[Tensor]) -> Vec<Tensor> {
                 let mut made: BTreeMap<ValueId, Vec<Tensor>> = BTreeMap::new();
                 #[allow(clippy::needless_range_loop)] // the rank is not only an index
                 for rank in 0..ranks {
-                    let local = local_graph(program, at, rank);
+                    let local = local_graph(program, at, rank).unwrap();
                     verify(&local.graph).unwrap();
                     let own: Vec<Tensor> = local.inputs.iter().map(|v| held[v][rank].clone()).collect();
                     let out = eval(&local.graph, &own, Precision::Declared)

@@ -20,7 +20,7 @@ fn printed(program: &Program, rank: usize) -> Graph {
 }
 
 fn program(g: Graph, ranks: usize) -> Program {
-    shard(Arc::new(g), &ShardOptions { ranks, layout: None, inputs: vec![] }).unwrap()
+    shard(Arc::new(g), &ShardOptions::new(ranks)).unwrap()
 }
 
 /// The text with the bodies of islands left out: they are another room's, which has its own snapshots.

@@ -153,7 +153,7 @@ proptest! {
         let g = graph(batch, s, size, &steps, outputs).g;
         let inputs: Vec<Tensor> = g.inputs().iter().zip(3..).map(|(&v, seed)| tensor(g.ty(v), seed)).collect();
         let want = eval(&g, &inputs, Precision::Declared).unwrap();
-        let program = shard(Arc::new(g), &ShardOptions { ranks, layout, inputs: vec![] }).unwrap();
+        let program = shard(Arc::new(g), &ShardOptions::new(ranks).layout(layout)).unwrap();
         let got = run(&program, &inputs);
         for (w, x) in want.iter().zip(&got) {
             prop_assert!(distance(x, w) < 1e-9, "off by {}", distance(x, w));
