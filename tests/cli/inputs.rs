@@ -98,7 +98,7 @@ fn everything() -> Vec<PathBuf> {
     let mut all = folders(&bundled, "");
     assert_eq!(all.len(), 3);
     for (name, prefix, count) in [("models", "", 69), ("onnx-attention", "test_", 126)] {
-        let more = data::folder(name).map(|root| folders(&root, prefix));
+        let more = data::given(name).map(|root| folders(&root, prefix));
         assert!(more.as_ref().is_none_or(|m| m.len() >= count), "{more:?}");
         all.extend(more.unwrap_or_default());
     }

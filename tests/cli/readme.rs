@@ -1,5 +1,5 @@
 //! The README says what the program prints: every block that it quotes is compared, and so is its picture.
-//! After a change, `ANNULUS_BLESS=1 cargo test --test cli readme` writes them anew.
+//! After a change, `INSTA_UPDATE=always cargo test --test cli readme` writes them anew, as it does snapshots.
 
 use annulus::dump::{support, timeline_svg};
 use annulus::import::case;
@@ -15,12 +15,12 @@ fn root() -> &'static Path {
 
 /// Compares a file with what it should be, or writes it.
 fn same(path: &Path, want: &str) {
-    if std::env::var_os("ANNULUS_BLESS").is_some() {
+    if std::env::var_os("INSTA_UPDATE").is_some_and(|update| update == "always") {
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("makes the folder");
         std::fs::write(path, want).expect("writes");
     }
     let is = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(is == want, "{} is stale: ANNULUS_BLESS=1 cargo test --test cli readme", path.display());
+    assert!(is == want, "{} is stale: INSTA_UPDATE=always cargo test --test cli readme", path.display());
 }
 
 /// The text between `<!-- name -->` and `<!-- end -->` is replaced.

@@ -1,7 +1,7 @@
 //! Text case files, one idea each: the text after each stage is a snapshot in `snapshots/<stage>/`, and the program that
 //! comes out computes what the graph computes.
 
-use super::support::cases::{files, snapshot, stem};
+use super::support::cases::{files, reviewed, snapshot, stem};
 use annulus::dump::stages::{Request, Stage, text_after};
 use annulus::eval::compare;
 use annulus::eval::{Precision, eval};
@@ -25,7 +25,7 @@ fn the_text_of_every_stage_is_as_reviewed() {
         let graph = text::parse(&source).unwrap_or_else(|e| panic!("{e}"));
         for (stage, folder) in STAGES {
             let out = text_after(&graph, &request, stage, Form::People).unwrap_or_else(|e| panic!("{e}"));
-            snapshot(folder, &format!("case_{}", stem(&path)), &out);
+            reviewed(folder, &format!("case_{}", stem(&path)), &source, &out);
         }
     }
 }

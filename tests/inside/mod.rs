@@ -27,4 +27,4 @@ mod ring;
 mod schedule;
 mod shard;
 mod spine;
-mod support;
+pub(crate) mod support;

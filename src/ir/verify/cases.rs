@@ -21,6 +21,7 @@
 //! ```
 
 use super::{Broken, verify, verify_at};
+use crate::inside::support::cases::{files, reviewed, stem};
 use crate::ir::{Collective, Constant, DType, Graph, Op, Partial, RegionKind, Stage, Type, ValueId, parse};
 use crate::layout::Progression;
 use crate::mask::Tile;
@@ -183,26 +184,17 @@ fn number(broken: &Broken) -> usize {
 
 #[test]
 fn every_invariant_is_broken_by_a_case() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/inside/ir/verify_fail");
-    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
-    paths.sort();
-    let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/ir"));
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
     let mut seen = BTreeSet::new();
-    settings.bind(|| {
-        for path in paths {
-            let text = std::fs::read_to_string(&path).unwrap();
-            let name = path.file_stem().unwrap().to_str().unwrap();
-            let (sound, faulty) = read(&text);
-            assert_eq!(verify(&sound), Ok(()), "{name}");
-            let errors = verify(&faulty).expect_err(name);
-            seen.extend(errors.iter().map(|e| number(&e.why)));
-            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            insta::assert_snapshot!(format!("broken_{name}"), lines.join("\n"));
-        }
-    });
+    for path in files("inside/ir/verify_fail") {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let name = stem(&path);
+        let (sound, faulty) = read(&text);
+        assert_eq!(verify(&sound), Ok(()), "{name}");
+        let errors = verify(&faulty).expect_err(&name);
+        seen.extend(errors.iter().map(|e| number(&e.why)));
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        reviewed("ir", &format!("broken_{name}"), &text, &lines.join("\n"));
+    }
     assert!(seen.into_iter().eq(0..22));
 }
 

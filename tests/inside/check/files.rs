@@ -1,18 +1,14 @@
 //! Schedules in files: each says in its first line what the proof must say, `// proved` or `// <check>: <words>`.
 
+use crate::inside::support::cases::files;
 use annulus::check::check;
 use annulus::schedule::parse;
 
 #[test]
 fn every_file_is_judged_as_it_says() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/inside/check");
-    let mut seen = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|e| e != "txt") {
-            continue;
-        }
-        seen += 1;
+    let all = files("inside/check");
+    assert!(all.len() >= 6, "{} files", all.len());
+    for path in all {
         let text = std::fs::read_to_string(&path).unwrap();
         let want = text.lines().next().unwrap().trim_start_matches("// ");
         let schedules = parse(&text).unwrap_or_else(|e| panic!("{}\n{e}", path.display()));
@@ -27,5 +23,4 @@ fn every_file_is_judged_as_it_says() {
             }
         }
     }
-    assert!(seen >= 6, "{seen} files");
 }

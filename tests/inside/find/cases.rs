@@ -1,5 +1,6 @@
 //! Case files: one idea each. What is found and why is a snapshot; the graph afterwards computes what it did.
 
+use crate::inside::support::cases::{files, reviewed, stem};
 use annulus::eval::{Precision, compare, eval};
 use annulus::find::report::record;
 use annulus::find::{FindOptions, Found, Numerics, find};
@@ -7,22 +8,8 @@ use annulus::ir::{DType, Graph, Tensor, parse};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-/// Case files of one folder, in order.
-pub(crate) fn files(folder: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
-    paths.retain(|p| p.extension().is_some_and(|e| e == "txt"));
-    paths.sort();
-    assert!(paths.len() > 20);
-    paths
-}
-
 pub(crate) fn cases() -> Vec<PathBuf> {
-    [files("tests/inside/find"), files("tests/inside/find/forms"), files("tests/inside/find/odd")].concat()
-}
-
-pub(crate) fn stem(path: &Path) -> String {
-    path.file_stem().unwrap().to_str().unwrap().to_owned()
+    ["inside/find", "inside/find/forms", "inside/find/odd"].map(files).concat()
 }
 
 pub(crate) fn graph(path: &Path) -> Graph {
@@ -73,7 +60,7 @@ pub(crate) fn same(before: &Graph, after: &Graph, seed: u64, tolerance: f64) -> 
 fn text(found: &Found) -> String {
     let mut out = String::new();
     for a in &found.attentions {
-        let json = serde_json::to_string(&record(&found.graph, a)).unwrap();
+        let json = serde_json::to_string_pretty(&record(&found.graph, a)).unwrap();
         writeln!(out, "found {json}").unwrap();
         for step in &a.applied {
             writeln!(out, "  {} ({}): {}", step.rule, step.numerics.name(), step.what).unwrap();
@@ -93,25 +80,19 @@ fn text(found: &Found) -> String {
 
 #[test]
 fn what_is_found_in_every_case_and_why() {
-    let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/find"));
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings.bind(|| {
-        for path in cases() {
-            let inside = |folder| path.parent().is_some_and(|f| f.ends_with(folder));
-            let prefix = if inside("forms") {
-                "form_"
-            } else if inside("odd") {
-                "odd_"
-            } else {
-                ""
-            };
-            let name = format!("{prefix}{}", stem(&path));
-            let found = annulus::find_attentions(&graph(&path), &FindOptions::default()).unwrap();
-            insta::assert_snapshot!(name, text(&found));
-        }
-    });
+    for path in cases() {
+        let inside = |folder| path.parent().is_some_and(|f| f.ends_with(folder));
+        let prefix = if inside("forms") {
+            "form_"
+        } else if inside("odd") {
+            "odd_"
+        } else {
+            ""
+        };
+        let name = format!("{prefix}{}", stem(&path));
+        let found = annulus::find_attentions(&graph(&path), &FindOptions::default()).unwrap();
+        reviewed("find", &name, &std::fs::read_to_string(&path).unwrap(), &text(&found));
+    }
 }
 
 /// The forms in which attention is written, by the names of the literature's list, and 30 patterns of another compiler.
@@ -123,7 +104,7 @@ const REFUSED: [&str; 5] = ["e2", "h3", "h4", "h5", "h6"];
 /// Each form has its case file, and what its first line says is what happens: found, refused with a reason, or no attention.
 #[test]
 fn every_form_has_its_case() {
-    let paths = files("tests/inside/find/forms");
+    let paths = files("inside/find/forms");
     let patterns = (1..=30).map(|n| format!("pattern_{n:02}"));
     for form in FORMS.split_whitespace().map(|f| format!("{f}_")).chain(patterns) {
         assert!(paths.iter().any(|p| stem(p).starts_with(&form)), "{form} has no case");

@@ -1,6 +1,7 @@
 //! Whether the rows of queries, keys and values come from one sequence: case files whose first line says the kind of each
 //! attention, in order; `step` is self-attention of one row whose others are past keys.
 
+use crate::inside::support::cases::files;
 use annulus::find::report::record;
 use annulus::find::{FindOptions, find};
 use annulus::ir::parse;
@@ -9,7 +10,7 @@ use annulus::ir::parse;
 fn each_attention_is_of_the_kind_that_its_case_says() {
     let mut wrong = vec![];
     let mut seen = [0, 0];
-    for path in super::cases::files("tests/inside/find/kinds") {
+    for path in files("inside/find/kinds") {
         let text = std::fs::read_to_string(&path).unwrap();
         let graph = parse(&text).unwrap_or_else(|e| panic!("{}\n{e}", path.display()));
         let found = find(&graph, &FindOptions::default());

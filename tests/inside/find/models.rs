@@ -1,6 +1,7 @@
 //! Real exports: what is found is what their manifests say, and the graph afterwards computes the same.
 
 use crate::inside::support::cases::snapshot;
+use crate::inside::support::data;
 use annulus::eval::{Precision, compare, eval};
 use annulus::find::report::{AttentionRecord, record};
 use annulus::find::{Bound, FindOptions, Found, Work, find};
@@ -9,11 +10,6 @@ use annulus::import::case::{Case, Stored, load};
 use annulus::ir::Tensor;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-
-/// The folder of real models, if the environment names one.
-fn models() -> Option<PathBuf> {
-    crate::inside::support::data::folder("models")
-}
 
 fn manifest(folder: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(folder.join("manifest.json")).unwrap()).unwrap()
@@ -117,8 +113,9 @@ fn judge(folder: &Path) -> Vec<String> {
 }
 
 #[test]
+#[cfg_attr(not(test_data), ignore = "set ANNULUS_TEST_DATA to the folder of real models and goldens")]
 fn llama_gpt2_and_mistral_are_found_as_their_manifests_say() {
-    let Some(root) = models() else { return };
+    let root = data::folder("models");
     let folders = folders(&root, &["llama", "gpt2", "mistral"]);
     assert_eq!(folders.len(), 25);
     let wrong: Vec<String> = folders.iter().flat_map(|f| judge(f)).collect();
@@ -127,8 +124,9 @@ fn llama_gpt2_and_mistral_are_found_as_their_manifests_say() {
 
 /// Architectures that nothing here was written for: what is found is right, and what is not is missed with a reason.
 #[test]
+#[cfg_attr(not(test_data), ignore = "set ANNULUS_TEST_DATA to the folder of real models and goldens")]
 fn no_model_computes_anything_else_afterwards() {
-    let Some(root) = models() else { return };
+    let root = data::folder("models");
     let mut read = 0;
     for folder in folders(&root, &[""]) {
         let name = folder.file_name().unwrap().to_str().unwrap();
@@ -149,10 +147,9 @@ fn no_model_computes_anything_else_afterwards() {
 /// ONNX's own cases, as one operator and written out: each is found and computes its stored outputs, but for those that the
 /// snapshot lists with their reasons.
 #[test]
+#[cfg_attr(not(test_data), ignore = "set ANNULUS_TEST_DATA to the folder of real models and goldens")]
 fn attention_cases_of_onnx_are_found_but_for_a_list() {
-    let Some(root) = models().and_then(|m| m.parent().map(|data| data.join("onnx-attention"))) else {
-        return;
-    };
+    let root = data::folder("onnx-attention");
     let (mut lines, mut in_full) = (String::new(), 0);
     let all = folders(&root, &["test_"]);
     for folder in &all {

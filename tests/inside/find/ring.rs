@@ -1,7 +1,9 @@
 //! What `find` says of the ring before anything is compiled is what `compile` does, on any number of ranks.
 
-use super::cases::{cases, graph, stem};
+use super::cases::{cases, graph};
 use super::models::folders;
+use crate::inside::support::cases::stem;
+use crate::inside::support::data::folder;
 use annulus::find::{FindOptions, Ring};
 use annulus::import::ImportOptions;
 use annulus::import::case::{Stored, load};
@@ -31,14 +33,15 @@ fn said(graph: &Graph, what: &str) -> Vec<Ring> {
 }
 
 #[test]
+#[cfg_attr(not(test_data), ignore = "set ANNULUS_TEST_DATA to the folder of real models and goldens")]
 fn models_and_goldens_are_split_where_find_says_so() {
     let (mut split, mut whole) = (0, 0);
     for name in ["models", "onnx-attention"] {
-        let Some(root) = crate::inside::support::data::folder(name) else { return };
-        for folder in folders(&root, &[""]) {
-            let case = load(&folder, &Stored::default(), &ImportOptions::default())
-                .unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-            let said = said(&case.graph, &folder.display().to_string());
+        let root = folder(name);
+        for case_folder in folders(&root, &[""]) {
+            let case = load(&case_folder, &Stored::default(), &ImportOptions::default())
+                .unwrap_or_else(|e| panic!("{}: {e}", case_folder.display()));
+            let said = said(&case.graph, &case_folder.display().to_string());
             split += said.iter().filter(|r| **r == Ring::Splits).count();
             whole += said.iter().filter(|r| **r != Ring::Splits).count();
         }

@@ -1,6 +1,6 @@
 //! Runs one fuzz target for a while: takes an input, changes it, and sees that it ends, in time, in memory, without a panic.
 //!
-//! `ANNULUS_FUZZ_SECONDS` is the time of a target (10 by default), `ANNULUS_FUZZ_SEED` the start of the random numbers (0), so
+//! Each target has its number of inputs; `ANNULUS_FUZZ_SECONDS` is a time in its place. `ANNULUS_FUZZ_SEED` the start of the random numbers (0), so
 //! that two runs with one seed see the same inputs in the same order. `ANNULUS_FUZZ_REPLAY=FILE` runs that one input. Every
 //! input is on disk before it runs: one that overflows the stack takes the process with it.
 //!
@@ -66,6 +66,8 @@ pub(crate) struct Target {
     pub(crate) name: &'static str,
     /// Inputs to begin with.
     pub(crate) seeds: Vec<Vec<u8>>,
+    /// How many inputs are run where the environment names no time.
+    pub(crate) inputs: usize,
     /// Changes an input.
     pub(crate) mutate: Mutate,
     /// Runs an input; gives a word for what came of it. Panics if that is wrong.
@@ -75,7 +77,7 @@ pub(crate) struct Target {
 /// One after the other: what is measured of the process is the input's.
 static ONE: Mutex<()> = Mutex::new(());
 
-/// Fuzzes for as long as the environment says.
+/// Fuzzes as many inputs as the target says, or for as long as the environment does.
 pub(crate) fn fuzz(target: &Target) {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
@@ -85,7 +87,7 @@ pub(crate) fn fuzz(target: &Target) {
         say(&format!("fuzz {}: {}", target.name, done.unwrap_or_else(|why| panic!("{why}"))));
         return;
     }
-    let seconds = Duration::from_secs(number("ANNULUS_FUZZ_SECONDS").unwrap_or(10));
+    let time = number("ANNULUS_FUZZ_SECONDS").map(Duration::from_secs);
     let seed = number("ANNULUS_FUZZ_SEED").unwrap_or(0);
     let mut rng = Rng::new(seed);
     let mut corpus: Vec<Vec<u8>> = vec![];
@@ -95,7 +97,7 @@ pub(crate) fn fuzz(target: &Target) {
     let mut count = 0usize;
     let mut waiting = target.seeds.clone();
     waiting.reverse();
-    while start.elapsed() < seconds || !waiting.is_empty() {
+    while !waiting.is_empty() || time.map_or(count < target.inputs, |time| start.elapsed() < time) {
         let is_seed = !waiting.is_empty();
         let input = waiting.pop().unwrap_or_else(|| {
             let mut input = rng.pick(&corpus).clone();

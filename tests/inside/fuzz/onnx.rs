@@ -4,6 +4,7 @@ use super::build::{Dim, code, float, floats, int, int_list, ints, model, node, s
 use super::driver::{Rng, Target, fuzz, kind};
 use super::text::bytes;
 use crate::inside::support::alone::alone;
+use crate::inside::support::data;
 use annulus::eval::{Precision, eval};
 use annulus::import::proto::{
     AttributeProto, DimensionProto, GraphProto, ModelProto, TensorProto, attribute_type,
@@ -303,9 +304,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let mut out: Vec<Vec<u8>> = (0..200).map(|_| fresh(&mut rng).encode_to_vec()).collect();
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut folders = vec![here.join("tests/models")];
-    if let Some(data) = std::env::var_os("ANNULUS_TEST_DATA") {
-        folders.push(Path::new(&data).join("onnx-attention"));
-    }
+    folders.extend(data::given("onnx-attention"));
     for folder in folders {
         let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
         let mut paths: Vec<_> = entries.map(|e| e.unwrap().path().join("model.onnx")).collect();
@@ -382,5 +381,5 @@ fn fuzz_onnx() {
     if !alone!(fuzz_onnx) {
         return;
     }
-    fuzz(&Target { name: "fuzz_onnx", seeds: seeds(), mutate, run: import });
+    fuzz(&Target { name: "fuzz_onnx", seeds: seeds(), inputs: 30_000, mutate, run: import });
 }

@@ -13,7 +13,7 @@ fn grow(rng: &mut Rng, input: &[u8], _: &[Vec<u8>]) -> Vec<u8> {
 
 /// What the driver says of a target that begins with nothing.
 fn said(name: &'static str, run: fn(&[u8]) -> String) -> String {
-    let target = Target { name, seeds: vec![vec![]], mutate: grow, run };
+    let target = Target { name, seeds: vec![vec![]], inputs: 10_000, mutate: grow, run };
     let panic = catch_unwind(|| fuzz(&target)).expect_err("a fault is there to be found");
     panic.downcast_ref::<String>().cloned().unwrap_or_default()
 }

@@ -195,7 +195,7 @@ fn fuzz_graph_text() {
     let mut seeds = texts("ir");
     seeds.extend(texts("find"));
     seeds.extend(texts("../cases"));
-    fuzz(&Target { name: "fuzz_graph_text", seeds, mutate, run: graph });
+    fuzz(&Target { name: "fuzz_graph_text", seeds, inputs: 90_000, mutate, run: graph });
 }
 
 /// As [`graph`], and the proof of each schedule ends.
@@ -232,5 +232,5 @@ fn fuzz_schedule_text() {
     if !alone!(fuzz_schedule_text) {
         return;
     }
-    fuzz(&Target { name: "fuzz_schedule_text", seeds: texts("check"), mutate, run: proof });
+    fuzz(&Target { name: "fuzz_schedule_text", seeds: texts("check"), inputs: 90_000, mutate, run: proof });
 }

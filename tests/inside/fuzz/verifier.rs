@@ -189,5 +189,5 @@ fn fuzz_verifier() {
         return;
     }
     let seeds = (0..graphs().len()).map(|i| vec![i as u8]).collect();
-    fuzz(&Target { name: "fuzz_verifier", seeds, mutate, run });
+    fuzz(&Target { name: "fuzz_verifier", seeds, inputs: 60_000, mutate, run });
 }

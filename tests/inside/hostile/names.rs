@@ -128,7 +128,7 @@ proptest! {
     }
 }
 
-/// The files that the command line is tried on (`tests/cli/names.rs`) are these; with `ANNULUS_BLESS` set they are written.
+/// The files that the command line is tried on (`tests/cli/names.rs`) are these; `INSTA_UPDATE=always` writes them, as it does snapshots.
 #[test]
 fn the_files_of_the_command_line_have_the_worst_names() {
     let worst = ["\u{1b}[31m\u{202e}", "\r\0\u{9b}2J\n", "a\u{1b}]0;t\u{7}\u{2066}\u{85}"].map(str::to_owned);
@@ -149,10 +149,14 @@ fn the_files_of_the_command_line_have_the_worst_names() {
             _ => {}
         }
         let path = folder.join(format!("fault{fault}.onnx"));
-        if std::env::var_os("ANNULUS_BLESS").is_some() {
+        if std::env::var_os("INSTA_UPDATE").is_some_and(|update| update == "always") {
             std::fs::write(&path, m.encode_to_vec()).unwrap();
         }
         let kept = std::fs::read(&path).unwrap_or_default();
-        assert!(kept == m.encode_to_vec(), "{} is stale: ANNULUS_BLESS=1 cargo test hostile", path.display());
+        assert!(
+            kept == m.encode_to_vec(),
+            "{} is stale: INSTA_UPDATE=always cargo test hostile",
+            path.display()
+        );
     }
 }

@@ -7,7 +7,7 @@ use std::thread;
 
 /// Every case as text.
 fn texts() -> Vec<String> {
-    cases("").iter().map(|p| body(p).0).collect()
+    cases().iter().map(|p| body(p).0).collect()
 }
 
 /// A graph from the text prints and parses back; an error has its rendering. Neither panics.

@@ -4,19 +4,14 @@ mod hostile;
 mod models;
 mod random;
 
+use super::support::cases::{files, reviewed, stem};
 use annulus::ir::{Binary, Collective, Form, Graph, Op, RegionKind, Unary, parse, print};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The case files of a folder under `tests/inside/ir`, by name.
-fn cases(folder: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/inside/ir").join(folder);
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
-    paths.retain(|p| p.extension().is_some_and(|e| e == "txt"));
-    paths.sort();
-    assert!(!paths.is_empty());
-    paths
+fn cases() -> Vec<PathBuf> {
+    files("inside/ir")
 }
 
 fn parsed(text: &str) -> Graph {
@@ -33,7 +28,7 @@ fn body(path: &Path) -> (String, Form) {
 
 #[test]
 fn every_case_prints_as_it_is_written() {
-    for path in cases("") {
+    for path in cases() {
         let text = fs::read_to_string(&path).unwrap();
         let graph = parse(&text).unwrap_or_else(|e| panic!("{}\n{e}", path.display()));
         let (body, form) = body(&path);
@@ -44,25 +39,15 @@ fn every_case_prints_as_it_is_written() {
     }
 }
 
-fn snapshots() -> insta::Settings {
-    let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/ir"));
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings
-}
-
 #[test]
 fn what_is_no_graph_is_refused_at_its_place() {
-    snapshots().bind(|| {
-        for path in cases("parse_fail") {
-            let text = fs::read_to_string(&path).unwrap();
-            let name = path.file_stem().unwrap().to_str().unwrap();
-            let error = parse(&text).expect_err(name);
-            assert!(!error.rendered.contains('\x1b'), "{name}");
-            insta::assert_snapshot!(format!("refused_{name}"), error.rendered);
-        }
-    });
+    for path in files("inside/ir/parse_fail") {
+        let text = fs::read_to_string(&path).unwrap();
+        let name = stem(&path);
+        let error = parse(&text).expect_err(&name);
+        assert!(!error.rendered.contains('\x1b'), "{name}");
+        reviewed("ir", &format!("refused_{name}"), &text, &error.rendered);
+    }
 }
 
 /// The mnemonic of every operation. The match has no wildcard, so that a new operation must be added here, and is then
@@ -111,7 +96,7 @@ fn every_mnemonic() -> BTreeSet<&'static str> {
         Op::Unshard { .. } => "unshard",
         Op::Call { .. } => "call",
     };
-    for path in cases("") {
+    for path in cases() {
         let mut open = vec![parsed(&fs::read_to_string(&path).unwrap())];
         while let Some(g) = open.pop() {
             for id in g.ops() {

@@ -6,6 +6,7 @@ use annulus::lower::{self, Element, KernelKey, Tiling};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 const SHIM: [(&str, &str); 11] = [
     ("contract.cuh", lower::CONTRACT),
@@ -54,13 +55,15 @@ pub(crate) struct Compiler {
     objects: Vec<PathBuf>,
 }
 
-/// None, with a line that says so, where no compiler is. `ANNULUS_REQUIRE_CXX` makes that a failure.
-pub(crate) fn compiler() -> Option<Compiler> {
-    if Command::new(name()).arg("--version").output().is_err() {
-        assert!(std::env::var_os("ANNULUS_REQUIRE_CXX").is_none(), "no C++ compiler `{}`", name());
-        eprintln!("skipped: no C++ compiler `{}`; set CXX", name());
-        return None;
-    }
+/// The compiler, once the machine is compiled. Tests that ask for it are ignored where there is none (`build.rs`);
+/// `ANNULUS_REQUIRE_CXX` makes that a failure.
+pub(crate) fn compiler() -> &'static Compiler {
+    static ONE: LazyLock<Compiler> = LazyLock::new(machine);
+    &ONE
+}
+
+/// Compiles the machine.
+fn machine() -> Compiler {
     let digest = hash(&SHIM.map(|(_, text)| text).concat());
     let folder = scratch().join("kernels").join(digest);
     std::fs::create_dir_all(&folder).unwrap();
@@ -77,7 +80,7 @@ pub(crate) fn compiler() -> Option<Compiler> {
             .collect();
         work.into_iter().map(|w| w.join().unwrap()).collect()
     });
-    Some(Compiler { folder, objects })
+    Compiler { folder, objects }
 }
 
 impl Compiler {
@@ -115,7 +118,7 @@ fn compile(source: &Path, arguments: &[&str]) -> PathBuf {
             .arg("-o")
             .arg(&part)
             .output()
-            .unwrap();
+            .unwrap_or_else(|e| panic!("the C++ compiler `{}`: {e}", name()));
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         std::fs::rename(part, &result).unwrap();
     }

@@ -11,6 +11,7 @@ fn hopper(p: &Problem) -> KernelKey {
 
 /// Lengths that no block divides, rows that start anywhere, grouped heads.
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn tails_and_grouped_heads() {
     for (queries, keys) in [(200, 333), (1, 1), (129, 127), (64, 256), (3, 700)] {
         let mut p = Problem::new(4, 2, 128, 128);
@@ -23,6 +24,7 @@ fn tails_and_grouped_heads() {
 
 /// Every pair of head sizes that has tiles of its own, and sizes that are padded.
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn head_sizes() {
     for (dk, dv) in [(64, 64), (192, 128), (256, 256), (192, 192), (80, 40), (8, 96), (72, 200)] {
         let mut p = Problem::new(2, 1, dk, dv);
@@ -33,6 +35,7 @@ fn head_sizes() {
 }
 
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn half_precision() {
     let mut p = Problem::new(2, 1, 128, 128);
     p.element = Element::F16;
@@ -41,6 +44,7 @@ fn half_precision() {
 
 /// Chunks of a sequence in an order that no ring has, with more pieces than one on both sides; rows of a stripe.
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn carries() {
     for (parts, step) in [(1, 1), (2, 1), (5, 1), (8, 4)] {
         let mut p = Problem::new(2, 1, 128, 128);
@@ -63,6 +67,7 @@ fn carries() {
 
 /// Sliding windows, a shift for each batch entry, offsets that leave rows without keys, documents.
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn masks_by_position() {
     let mut p = Problem::new(2, 1, 128, 128);
     p.batch = 2;
@@ -84,6 +89,7 @@ fn masks_by_position() {
 
 /// No key at all, in a launch or in a tile.
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn nothing_to_see() {
     for cast_out in [true, false] {
         let mut p = Problem::new(3, 1, 128, 128);
@@ -117,6 +123,7 @@ fn odd_values(dk: usize, dv: usize) -> Problem {
 
 /// A hidden key takes no part, even if its value is infinite or NaN; one that is seen does.
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn hidden_values_that_are_not_finite() {
     let mut p = odd_values(64, 64);
     p.cast_out = false;
@@ -130,6 +137,7 @@ fn hidden_values_that_are_not_finite() {
 }
 
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn planted_faults_in_rows_that_are_left_are_caught() {
     let mut p = odd_values(128, 128);
     p.cast_out = false;
@@ -143,6 +151,7 @@ fn planted_faults_in_rows_that_are_left_are_caught() {
 }
 
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn softcap_and_sinks() {
     // Heads of 64 have fewer warpgroups with a softcap.
     for head in [128, 64] {
@@ -164,6 +173,7 @@ fn softcap_and_sinks() {
 
 /// Scores of ±1e4, where exp of an absolute score would be 0 or ∞.
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn large_scores() {
     for chunks in [1, 3] {
         let mut p = Problem::new(2, 1, 128, 128);
@@ -178,6 +188,7 @@ fn large_scores() {
 
 /// Warpgroups, turns, slots for q, and how many products go ahead of the softmax; the cut for long rows of keys.
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn tilings() {
     let mut p = Problem::new(2, 1, 64, 64);
     p.queries(&[rows(0, 1, 330)]).chunk(&[rows(0, 1, 330)]).causal(0);
@@ -194,6 +205,7 @@ fn tilings() {
 }
 
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn planted_faults_are_caught() {
     let mut p = Problem::new(3, 1, 128, 128);
     p.size = 16.0; // so that maxima grow
@@ -203,6 +215,7 @@ fn planted_faults_are_caught() {
 }
 
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn planted_faults_in_tiles_without_keys_are_caught() {
     let mut p = Problem::new(8, 1, 128, 128);
     p.queries(&[rows(0, 1, 500)]).chunk(&[]);

@@ -35,7 +35,7 @@ fn problem(key: &KernelKey) -> Problem {
 }
 
 fn every(nth: usize, of: usize, chosen: impl Fn(&KernelKey) -> bool) {
-    let Some(compiler) = build::compiler() else { return };
+    let compiler = build::compiler();
     let mut keys = [Arch::Sm90a, Arch::Sm80, Arch::Sm100a, Arch::Sm120].map(listed).concat();
     keys.sort();
     keys.dedup();
@@ -43,7 +43,7 @@ fn every(nth: usize, of: usize, chosen: impl Fn(&KernelKey) -> bool) {
     assert!(keys.len() > of);
     for (i, key) in keys.iter().enumerate().filter(|(i, _)| i % of == nth) {
         let seed = i as u64;
-        run::check(&compiler, key, &problem(key), [None; 2], &[seed, seed + 1])
+        run::check(compiler, key, &problem(key), [None; 2], &[seed, seed + 1])
             .unwrap_or_else(|e| panic!("{key:?}: {e}"));
     }
 }
@@ -53,21 +53,25 @@ fn hopper(key: &KernelKey) -> bool {
 }
 
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn hopper_kernels() {
     every(0, 1, hopper);
 }
 
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn portable_kernels() {
     every(0, 2, |key| !hopper(key) && key.element != Element::F32);
 }
 
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn more_portable_kernels() {
     every(1, 2, |key| !hopper(key) && key.element != Element::F32);
 }
 
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn kernels_of_f32() {
     every(0, 1, |key| key.element == Element::F32);
 }

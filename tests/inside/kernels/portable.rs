@@ -12,6 +12,7 @@ const ELEMENTS: [Element; 3] = [Element::Bf16, Element::F16, Element::F32];
 
 /// Lengths that no block divides, rows that start anywhere, grouped heads.
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn tails_and_grouped_heads() {
     for element in ELEMENTS {
         for (queries, keys) in [(130, 193), (1, 1), (65, 64), (3, 300)] {
@@ -26,6 +27,7 @@ fn tails_and_grouped_heads() {
 
 /// Every pair of head sizes that has tiles of its own, and sizes that are padded, down to rows of odd length.
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn head_sizes() {
     for element in [Element::Bf16, Element::F32] {
         for (dk, dv) in
@@ -40,6 +42,7 @@ fn head_sizes() {
 
 /// Chunks in an order that no ring has, with more pieces than one on both sides; rows of a stripe.
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn carries() {
     for element in ELEMENTS {
         for (parts, step) in [(2, 1), (5, 1), (8, 4)] {
@@ -64,6 +67,7 @@ fn carries() {
 
 /// Sliding windows, a shift for each batch entry, offsets that leave rows without keys, documents.
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn masks_by_position() {
     for element in [Element::F16, Element::F32] {
         let mut p = Problem::new(2, 1, 64, 64);
@@ -94,6 +98,7 @@ fn masks_by_position() {
 
 /// A boolean mask and a bias, broadcast in several ways, their rows counted in both ways, over chunks in shuffled order.
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn masks_and_biases() {
     for (element, operand) in
         [(Element::Bf16, Operand::Element), (Element::F16, Operand::F32), (Element::F32, Operand::F32)]
@@ -119,6 +124,7 @@ fn masks_and_biases() {
 
 /// A masked score that becomes a number: rows without a key that is kept then attend to all of them.
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn finite_fills() {
     for element in [Element::Bf16, Element::F32] {
         for fill in
@@ -138,6 +144,7 @@ fn finite_fills() {
 
 /// A masked key takes no part, even if its value is infinite or NaN.
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn masked_values_that_are_not_finite() {
     for element in ELEMENTS {
         let mut p = Problem::new(2, 1, 64, 64);
@@ -155,6 +162,7 @@ fn masked_values_that_are_not_finite() {
 }
 
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn softcap_and_large_scores() {
     for element in ELEMENTS {
         let mut p = Problem::new(2, 1, 64, 64);
@@ -176,6 +184,7 @@ fn softcap_and_large_scores() {
 }
 
 #[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn planted_faults_are_caught() {
     let mut p = Problem::new(2, 1, 64, 64);
     p.size = 16.0; // so that maxima grow

@@ -31,3 +31,27 @@ pub(crate) fn snapshot(folder: &str, name: &str, text: &str) {
     settings.set_omit_expression(true);
     settings.bind(|| insta::assert_snapshot!(name, text));
 }
+
+/// Stands between a case and what comes of it.
+const RULE: &str = "────────────────────────────────";
+
+/// Compares what comes of a case with `snapshots/FOLDER/NAME.snap`, where the case stands above it: a reviewer reads one file.
+pub(crate) fn reviewed(folder: &str, name: &str, case: &str, outcome: &str) {
+    let case: Vec<String> = case.trim_end().lines().map(shown).collect();
+    snapshot(folder, name, &format!("{}\n{RULE}\n{outcome}", case.join("\n")));
+}
+
+/// A line without control characters, and of a long one both ends.
+fn shown(line: &str) -> String {
+    const MOST: usize = 400;
+    let of = |chars: &[char]| -> String {
+        let shown = |&c: &char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+        chars.iter().map(shown).collect()
+    };
+    let all: Vec<char> = line.chars().collect();
+    if all.len() <= MOST {
+        return of(&all);
+    }
+    let (begin, end) = (&all[..MOST / 2], &all[all.len() - MOST / 4..]);
+    format!("{} … {} characters … {}", of(begin), all.len() - begin.len() - end.len(), of(end))
+}
