@@ -22,7 +22,7 @@ pub mod topology;
 pub mod types;
 pub mod verify;
 
-pub use dag::{Dag, Output, Value};
+pub use dag::{Dag, Output, ReplaceError, Value};
 pub use element::{Element, TensorError};
 pub use flops::{flops, graph_flops};
 pub use graph::Graph;
