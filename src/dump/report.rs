@@ -394,11 +394,11 @@ fn checks(compiled: &Compiled) -> Checks {
     checks
 }
 
-/// A name for people: the source node of an operation, else the value it makes.
+/// A name for people: the source node of an operation, else the value it makes; empty for one of another graph.
 pub fn place(graph: &Graph, op: OpId) -> String {
-    debug_assert!(!matches!(graph.op(op), Op::Input(_)));
+    debug_assert!(!matches!(graph.get_op(op), Some(Op::Input(_))));
     match graph.source(op) {
-        "" => graph.value(graph.result(op)).name.clone(),
+        "" => graph.get(graph.result(op)).map_or(String::new(), |v| v.name.clone()),
         source => source.to_owned(),
     }
 }

@@ -42,6 +42,7 @@ impl Constants {
     ///
     /// A refusal because of one limit does not outlast a call with a higher one.
     pub(crate) fn value(&mut self, graph: &Graph, v: ValueId, limit: usize) -> Option<Tensor> {
+        graph.get(v)?;
         if self.known.get(&v.op).is_some_and(|k| !k.describes(graph, v.op)) {
             self.known.clear();
         }

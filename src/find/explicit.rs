@@ -42,7 +42,7 @@ pub(crate) fn normalise(cx: &mut Context<'_>, id: OpId) -> Result<Rewritten, Str
     let op =
         cx.graph.add(Op::Attention(Box::new(new)), &operands, &name, &source).map_err(|e| e.to_string())?;
     for (old, new) in cx.graph.results(id).into_iter().zip(cx.graph.results(op)) {
-        cx.graph.replace(old, new);
+        cx.graph.replace(old, new).map_err(|e| e.to_string())?;
     }
     Ok(Rewritten { op, applied })
 }

@@ -94,7 +94,7 @@ fn stepped(mask: &Mask, entry: usize, keys: usize) -> (Option<[i64; 2]>, i64) {
 /// The figures of an attention in the graph that `find` gave.
 pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
     let plain = Attention::plain(1.0, DType::F32);
-    let attention = if let Op::Attention(a) = graph.op(found.op) { a } else { &plain };
+    let attention = if let Some(Op::Attention(a)) = graph.get_op(found.op) { a } else { &plain };
     let x = graph.operands(found.op);
     let sizes = match x.as_slice() {
         [q, k, v, ..] => attention_sizes(graph.ty(*q), graph.ty(*k), graph.ty(*v)).ok(),

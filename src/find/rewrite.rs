@@ -192,7 +192,7 @@ pub(crate) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
     if *cx.graph.ty(new) != ty {
         return Err(format!("the result would be {}, not {ty}", cx.graph.ty(new)));
     }
-    cx.graph.replace(*old, new);
+    cx.graph.replace(*old, new).map_err(|e| e.to_string())?;
     Ok(Rewritten { op, applied })
 }
 

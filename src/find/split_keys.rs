@@ -48,7 +48,7 @@ pub(crate) fn joined(graph: &Graph, missed: &[OpId]) -> Option<Joined> {
             _ => None,
         };
         if let Some(v) = new {
-            parts.graph.replace(graph.result(id), v);
+            parts.graph.replace(graph.result(id), v).ok()?;
         }
     }
     let Parts { graph: mut g, products, .. } = parts;

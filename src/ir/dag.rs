@@ -3,7 +3,7 @@
 //! It knows nothing of what its operations, which are of type `O`, do: [`Graph`](super::Graph) is the DAG of
 //! [`Op`](super::Op)s, whose types are inferred where they are added.
 
-use super::ids::{OpId, ValueId};
+use super::ids::{OpId, Origin, ValueId};
 use super::types::Type;
 use petgraph::Direction;
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
@@ -29,6 +29,25 @@ pub struct Output {
     pub value: ValueId,
 }
 
+/// Why one value does not take another's place.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplaceError {
+    /// One of them is no value of this graph.
+    #[error("a value of another graph neither replaces nor is replaced")]
+    Foreign,
+    /// They are of different types.
+    #[error("{name} is {wants}, and would be {is}")]
+    Type {
+        /// The value that was to be replaced.
+        name: String,
+        /// The type of what was to replace it.
+        is: Type,
+        /// Its own type.
+        wants: Type,
+    },
+}
+
 #[derive(Clone, Debug)]
 struct Node<O> {
     op: O,
@@ -47,6 +66,7 @@ struct Use {
 #[derive(Clone, Debug)]
 pub struct Dag<O> {
     name: String,
+    origin: Origin,
     dag: StableDiGraph<Node<O>, Use>,
     inputs: Vec<OpId>,
     outputs: Vec<Output>,
@@ -67,6 +87,7 @@ impl<O> Dag<O> {
     pub fn new(name: impl Into<String>) -> Dag<O> {
         Dag {
             name: name.into(),
+            origin: Origin::fresh(),
             dag: StableDiGraph::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),
@@ -107,28 +128,62 @@ impl<O> Dag<O> {
     }
 
     /// The operation.
+    ///
+    /// # Panics
+    /// If it is none of this graph, as an index panics: [`Dag::get_op`] is for an id that came from elsewhere.
     pub fn op(&self, id: OpId) -> &O {
-        &self.dag[id.0].op
+        self.get_op(id).expect("an operation of this graph")
     }
 
-    /// The name of the node that it was imported from; empty if it has none.
+    /// The operation; `None` if it is none of this graph.
+    pub fn get_op(&self, id: OpId) -> Option<&O> {
+        self.node(id).map(|n| &n.op)
+    }
+
+    /// The name of the node that it was imported from; empty if it has none, or is none of this graph.
     pub fn source(&self, id: OpId) -> &str {
-        &self.dag[id.0].source
+        self.node(id).map_or("", |n| &n.source)
     }
 
     /// Name and type of a value.
+    ///
+    /// # Panics
+    /// If it is none of this graph, as an index panics: [`Dag::get`] is for an id that came from elsewhere.
     pub fn value(&self, v: ValueId) -> &Value {
-        &self.dag[v.op.0].results[v.port]
+        self.get(v).expect("a value of this graph")
+    }
+
+    /// Name and type of a value; `None` if it is none of this graph.
+    pub fn get(&self, v: ValueId) -> Option<&Value> {
+        self.node(v.op)?.results.get(v.port)
     }
 
     /// Type of a value.
+    ///
+    /// # Panics
+    /// As [`Dag::value`].
     pub fn ty(&self, v: ValueId) -> &Type {
         &self.value(v).ty
     }
 
-    /// Results of an operation, in order.
+    /// Results of an operation, in order; none of one that is none of this graph.
     pub fn results(&self, id: OpId) -> Vec<ValueId> {
-        (0..self.dag[id.0].results.len()).map(|port| ValueId { op: id, port }).collect()
+        let count = self.node(id).map_or(0, |n| n.results.len());
+        (0..count).map(|port| ValueId { op: id, port }).collect()
+    }
+
+    fn node(&self, id: OpId) -> Option<&Node<O>> {
+        self.dag.node_weight(id.node).filter(|_| id.origin == self.origin)
+    }
+
+    /// A value of this graph, to be changed.
+    fn value_mut(&mut self, v: ValueId) -> Option<&mut Value> {
+        let node = self.dag.node_weight_mut(v.op.node).filter(|_| v.op.origin == self.origin)?;
+        node.results.get_mut(v.port)
+    }
+
+    fn id(&self, node: NodeIndex) -> OpId {
+        OpId { origin: self.origin, node }
     }
 
     /// The first result of an operation.
@@ -136,18 +191,19 @@ impl<O> Dag<O> {
         ValueId { op: id, port: 0 }
     }
 
-    /// Operands of an operation, in order.
+    /// Operands of an operation, in order; none of one that is none of this graph.
     pub fn operands(&self, id: OpId) -> Vec<ValueId> {
         self.slots(id).into_iter().map(|(_, v)| v).collect()
     }
 
-    /// Every use of a value as (operation, operand slot), ordered; outputs of the graph are not among them.
+    /// Every use of a value as (operation, operand slot), ordered; outputs of the graph are not among them. A value of another
+    /// graph has none.
     pub fn uses(&self, v: ValueId) -> Vec<(OpId, usize)> {
         let mut uses: Vec<(OpId, usize)> = self
             .dag
-            .edges_directed(v.op.0, Direction::Outgoing)
-            .filter(|e| e.weight().port == v.port)
-            .map(|e| (OpId(e.target()), e.weight().slot))
+            .edges_directed(v.op.node, Direction::Outgoing)
+            .filter(|e| v.op.origin == self.origin && e.weight().port == v.port)
+            .map(|e| (self.id(e.target()), e.weight().slot))
             .collect();
         uses.sort_unstable();
         uses
@@ -181,7 +237,7 @@ impl<O> Dag<O> {
         let mut order = Vec::with_capacity(self.dag.node_count());
         while let Some(Reverse((_, i))) = ready.pop() {
             let n = NodeIndex::new(i);
-            order.push(OpId(n));
+            order.push(self.id(n));
             for e in self.dag.edges_directed(n, Direction::Outgoing) {
                 let t = e.target().index();
                 missing[t] -= 1;
@@ -193,58 +249,75 @@ impl<O> Dag<O> {
         order
     }
 
-    /// Makes a value an output.
-    pub fn output(&mut self, name: &str, value: ValueId) {
-        self.outputs.push(Output { name: name.to_owned(), value });
+    /// Makes a value an output. Says whether it did: a value of another graph is not made one.
+    pub fn output(&mut self, name: &str, value: ValueId) -> bool {
+        let known = self.get(value).is_some();
+        if known {
+            self.outputs.push(Output { name: name.to_owned(), value });
+        }
+        known
     }
 
-    /// Gives a value another name; a suffix makes it unique.
-    pub fn rename(&mut self, v: ValueId, name: &str) {
-        let old = std::mem::take(&mut self.dag[v.op.0].results[v.port].name);
+    /// Gives a value another name; a suffix makes it unique. Says whether it did: a value of another graph keeps its own.
+    pub fn rename(&mut self, v: ValueId, name: &str) -> bool {
+        let Some(value) = self.value_mut(v) else { return false };
+        let old = std::mem::take(&mut value.name);
         self.free(&old);
         let name = self.unique(name);
-        self.dag[v.op.0].results[v.port].name = name;
+        if let Some(value) = self.value_mut(v) {
+            value.name = name;
+        }
+        true
     }
 
-    /// Lets every use of `old`, outputs included, read `new` instead. Types must agree; the new value takes over the old
-    /// one's name, and the old one gets a suffix. The operation that makes `new` may go on reading `old`; if it reads `old`
-    /// through others, these become part of a cycle, which [`super::verify`](mod@super::verify) reports.
+    /// Lets every use of `old`, outputs included, read `new` instead; the new value takes over the old one's name, and the old
+    /// one gets a suffix. The operation that makes `new` may go on reading `old`; if it reads `old` through others, these become
+    /// part of a cycle, which [`super::verify`](mod@super::verify) reports.
     ///
-    /// # Panics
-    /// If the types differ: a pass that replaces a value by one of another type is a bug.
-    pub fn replace(&mut self, old: ValueId, new: ValueId) {
-        assert_eq!(self.ty(old), self.ty(new), "replacement of {} changes its type", self.value(old).name);
-        if old == new {
-            return;
+    /// # Errors
+    /// If one of them is a value of another graph, or their types differ. Nothing is changed then.
+    pub fn replace(&mut self, old: ValueId, new: ValueId) -> Result<(), ReplaceError> {
+        let (Some(before), Some(after)) = (self.get(old), self.get(new)) else {
+            return Err(ReplaceError::Foreign);
+        };
+        if before.ty != after.ty {
+            let (name, is, wants) = (before.name.clone(), after.ty.clone(), before.ty.clone());
+            return Err(ReplaceError::Type { name, is, wants });
         }
+        if old == new {
+            return Ok(());
+        }
+        let (name, freed) = (before.name.clone(), after.name.clone());
         let uses: Vec<_> = self
             .dag
-            .edges_directed(old.op.0, Direction::Outgoing)
-            .filter(|e| e.weight().port == old.port && e.target() != new.op.0)
+            .edges_directed(old.op.node, Direction::Outgoing)
+            .filter(|e| e.weight().port == old.port && e.target() != new.op.node)
             .map(|e| (e.id(), e.target(), e.weight().slot))
             .collect();
         for (edge, user, slot) in uses {
             self.dag.remove_edge(edge);
-            self.dag.add_edge(new.op.0, user, Use { port: new.port, slot });
+            self.dag.add_edge(new.op.node, user, Use { port: new.port, slot });
         }
         for o in &mut self.outputs {
             if o.value == old {
                 o.value = new;
             }
         }
-        let name = self.value(old).name.clone();
-        let freed = self.value(new).name.clone();
         let aside = self.unique(&format!("{name}.old"));
-        self.dag[old.op.0].results[old.port].name = aside;
-        self.dag[new.op.0].results[new.port].name = name;
+        for (v, name) in [(old, aside), (new, name)] {
+            if let Some(value) = self.value_mut(v) {
+                value.name = name;
+            }
+        }
         self.free(&freed);
+        Ok(())
     }
 
     /// Removes every operation that no output needs. Inputs stay.
     pub fn remove_dead(&mut self) {
         let mut live: HashSet<NodeIndex> = HashSet::new();
-        let mut stack: Vec<NodeIndex> = self.outputs.iter().map(|o| o.value.op.0).collect();
-        stack.extend(self.inputs.iter().map(|op| op.0));
+        let mut stack: Vec<NodeIndex> = self.outputs.iter().map(|o| o.value.op.node).collect();
+        stack.extend(self.inputs.iter().map(|op| op.node));
         while let Some(n) = stack.pop() {
             if live.insert(n) {
                 stack.extend(self.dag.neighbors_directed(n, Direction::Incoming));
@@ -265,20 +338,21 @@ impl<O> Dag<O> {
     /// Operations that are not in `order`, by number: those on a cycle and those behind one.
     pub(crate) fn left_out(&self, order: &[OpId]) -> Vec<OpId> {
         let listed: HashSet<OpId> = order.iter().copied().collect();
-        self.dag.node_indices().map(OpId).filter(|id| !listed.contains(id)).collect()
+        self.dag.node_indices().map(|n| self.id(n)).filter(|id| !listed.contains(id)).collect()
     }
 
     /// Whether the value exists.
     pub(crate) fn contains(&self, v: ValueId) -> bool {
-        self.dag.node_weight(v.op.0).is_some_and(|n| v.port < n.results.len())
+        self.get(v).is_some()
     }
 
     /// Operands of an operation with their slots, in the order of the slots: what [`Dag::operands`] takes to be dense.
     pub(crate) fn slots(&self, id: OpId) -> Vec<(usize, ValueId)> {
         let mut uses: Vec<(usize, ValueId)> = self
             .dag
-            .edges_directed(id.0, Direction::Incoming)
-            .map(|e| (e.weight().slot, ValueId { op: OpId(e.source()), port: e.weight().port }))
+            .edges_directed(id.node, Direction::Incoming)
+            .filter(|_| id.origin == self.origin)
+            .map(|e| (e.weight().slot, ValueId { op: self.id(e.source()), port: e.weight().port }))
             .collect();
         uses.sort_unstable();
         uses
@@ -295,7 +369,8 @@ impl<O> Dag<O> {
                 Value { name: self.unique(&hint), ty }
             })
             .collect();
-        OpId(self.dag.add_node(Node { op, source: source.to_owned(), results }))
+        let node = self.dag.add_node(Node { op, source: source.to_owned(), results });
+        self.id(node)
     }
 
     /// Adds an operation with results of these names, which are not made unique, and without operands.
@@ -303,13 +378,14 @@ impl<O> Dag<O> {
         if let Some(taken) = &mut self.taken {
             taken.extend(results.iter().map(|v| v.name.clone()));
         }
-        OpId(self.dag.add_node(Node { op, source: source.to_owned(), results }))
+        let node = self.dag.add_node(Node { op, source: source.to_owned(), results });
+        self.id(node)
     }
 
     /// Lets an operation without operands read these.
     pub(super) fn connect(&mut self, id: OpId, operands: &[ValueId]) {
         for (slot, v) in operands.iter().enumerate() {
-            self.dag.add_edge(v.op.0, id.0, Use { port: v.port, slot });
+            self.dag.add_edge(v.op.node, id.node, Use { port: v.port, slot });
         }
     }
 
@@ -365,7 +441,7 @@ impl<O: PartialEq> PartialEq for Dag<O> {
                 .zip(&other.outputs)
                 .all(|(x, y)| x.name == y.name && same(x.value, y.value))
             && a.iter().zip(&b).all(|(&x, &y)| {
-                let (nx, ny) = (&self.dag[x.0], &other.dag[y.0]);
+                let (nx, ny) = (&self.dag[x.node], &other.dag[y.node]);
                 nx.op == ny.op
                     && nx.source == ny.source
                     && nx.results == ny.results
@@ -381,11 +457,11 @@ mod faulty {
 
     impl<O> Dag<O> {
         pub(crate) fn faulty_use(&mut self, user: OpId, slot: usize, v: ValueId) {
-            self.dag.add_edge(v.op.0, user.0, Use { port: v.port, slot });
+            self.dag.add_edge(v.op.node, user.node, Use { port: v.port, slot });
         }
 
         pub(crate) fn faulty_operands(&mut self, user: OpId, operands: &[ValueId]) {
-            self.dag.retain_edges(|dag, e| dag.edge_endpoints(e).is_none_or(|(_, to)| to != user.0));
+            self.dag.retain_edges(|dag, e| dag.edge_endpoints(e).is_none_or(|(_, to)| to != user.node));
             for (slot, &v) in operands.iter().enumerate() {
                 self.faulty_use(user, slot, v);
             }
@@ -396,15 +472,19 @@ mod faulty {
         }
 
         pub(crate) fn faulty_value(&mut self, v: ValueId) -> &mut Value {
-            &mut self.dag[v.op.0].results[v.port]
+            &mut self.dag[v.op.node].results[v.port]
+        }
+
+        pub(crate) fn faulty_output(&mut self, name: &str, value: ValueId) {
+            self.outputs.push(Output { name: name.to_owned(), value });
         }
 
         pub(crate) fn faulty_op(&mut self, id: OpId) -> &mut O {
-            &mut self.dag[id.0].op
+            &mut self.dag[id.node].op
         }
 
         pub(crate) fn faulty_remove(&mut self, id: OpId) {
-            self.dag.remove_node(id.0);
+            self.dag.remove_node(id.node);
         }
     }
 }

@@ -31,8 +31,8 @@ pub type Graph = Dag<Op>;
 impl Graph {
     /// The constant behind a value, if it is one.
     pub fn as_constant(&self, v: ValueId) -> Option<&Constant> {
-        match self.op(v.op) {
-            Op::Constant(c) => Some(c),
+        match self.get_op(v.op) {
+            Some(Op::Constant(c)) => Some(c),
             _ => None,
         }
     }
@@ -60,7 +60,7 @@ impl Graph {
     /// are `name.1`, …); `source` is the node of the imported model that it stands for, or empty.
     ///
     /// # Errors
-    /// If the operation does not take these operands.
+    /// If the operation does not take these operands, or one of them is a value of another graph.
     pub fn add(
         &mut self,
         op: Op,
@@ -68,7 +68,10 @@ impl Graph {
         name: &str,
         source: &str,
     ) -> Result<OpId, InferError> {
-        let types: Vec<&Type> = operands.iter().map(|&v| self.ty(v)).collect();
+        let foreign =
+            |i: usize| InferError { op: op.name(), why: format!("operand {i} is no value of this graph") };
+        let known = operands.iter().enumerate().map(|(i, &v)| Ok(&self.get(v).ok_or_else(|| foreign(i))?.ty));
+        let types: Vec<&Type> = known.collect::<Result<_, InferError>>()?;
         let results = infer(&op, &types)?;
         let id = self.make(op, source, results, name);
         self.connect(id, operands);
@@ -110,7 +113,7 @@ impl Graph {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::{DType, Unary, verify};
+    use crate::ir::{DType, ReplaceError, Unary, verify};
 
     fn neg(g: &mut Graph, x: ValueId, name: &str) -> ValueId {
         g.add1(Op::Unary(Unary::Neg), &[x], name, "").unwrap()
@@ -136,7 +139,7 @@ mod tests {
         let y = neg(&mut g, x, "y");
         g.output("y", y);
         let before = g.clone();
-        g.replace(y, y);
+        g.replace(y, y).unwrap();
         assert_eq!(g, before);
         // Its name is still taken.
         let other = neg(&mut g, x, "y");
@@ -150,7 +153,7 @@ mod tests {
         let y = neg(&mut g, x, "y");
         g.output("out", y);
         let z = neg(&mut g, y, "z");
-        g.replace(y, z);
+        g.replace(y, z).unwrap();
         assert_eq!(g.outputs()[0].value, z);
         assert_eq!((g.value(z).name.as_str(), g.value(y).name.as_str()), ("y", "y.old"));
         assert_eq!(g.operands(z.op), [y]);
@@ -169,5 +172,45 @@ mod tests {
         let again = neg(&mut g, x, "dead");
         assert_eq!(g.value(again).name, "dead");
         assert_eq!(verify(&g), Ok(()));
+    }
+
+    /// What another graph's ids give, whether or not this graph has such numbers.
+    #[test]
+    fn ids_of_another_graph_are_foreign() {
+        let (mut g, x) = one();
+        let y = neg(&mut g, x, "y");
+        g.output("y", y);
+        let before = g.clone();
+        let (mut other, near) = one();
+        let far = (0..20).fold(near, |v, _| neg(&mut other, v, ""));
+        let weight = other.constant("w", Tensor::scalar(DType::F32, 1.0));
+        for v in [near, far, weight, ValueId { port: 1, ..x }] {
+            assert_eq!((g.get(v), g.as_constant(v), g.uses(v)), (None, None, vec![]));
+            assert!(!g.output("o", v) && !g.rename(v, "o") && !g.is_output(v));
+            assert_eq!(
+                (g.replace(y, v), g.replace(v, y)),
+                (Err(ReplaceError::Foreign), Err(ReplaceError::Foreign))
+            );
+            let error = g.add(Op::Unary(Unary::Neg), &[v], "z", "").unwrap_err();
+            assert_eq!(error.to_string(), "neg: operand 0 is no value of this graph");
+        }
+        for op in [near.op, far.op] {
+            assert_eq!((g.get_op(op), g.source(op)), (None, ""));
+            assert_eq!((g.results(op), g.operands(op)), (vec![], vec![]));
+        }
+        assert_eq!(g, before);
+        // A clone knows the ids, and what was removed is gone.
+        assert_eq!(before.get(y), g.get(y));
+        let gone = neg(&mut g, x, "gone");
+        g.remove_dead();
+        assert_eq!(g.get(gone), None);
+    }
+
+    #[test]
+    fn a_value_of_another_type_replaces_none() {
+        let (mut g, x) = one();
+        let wide = g.add1(Op::Cast(DType::F64), &[x], "wide", "").unwrap();
+        let error = g.replace(x, wide).unwrap_err();
+        assert_eq!(error.to_string(), "x is f32[2], and would be f64[2]");
     }
 }

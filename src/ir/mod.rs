@@ -24,7 +24,7 @@ pub(crate) mod topology;
 pub(crate) mod types;
 pub(crate) mod verify;
 
-pub use dag::{Dag, Output, Value};
+pub use dag::{Dag, Output, ReplaceError, Value};
 pub use element::{Element, TensorError};
 pub use graph::Graph;
 pub use half::{bf16, f16};

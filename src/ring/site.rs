@@ -40,7 +40,10 @@ impl<'a> Site<'a> {
     /// Reads the site off the program.
     pub(crate) fn of(program: &'a Program, op: OpId) -> Result<Site<'a>, RingError> {
         let graph = &*program.graph;
-        let name = graph.value(graph.result(op)).name.clone();
+        let Some(value) = graph.get(graph.result(op)) else {
+            return Err(RingError { at: graph.name().to_owned(), reason: "it has no such operation".into() });
+        };
+        let name = value.name.clone();
         let refuse = |reason: String| RingError { at: name.clone(), reason };
         let Op::Attention(attention) = graph.op(op) else {
             return Err(refuse(format!("it is {}, no attention", graph.op(op).name())));

@@ -72,7 +72,7 @@ fn plant(g: &mut Graph, fault: &str) {
         }
         ("replace", [old, new]) => {
             let (old, new) = (value(g, old), value(g, new));
-            g.replace(old, new);
+            g.replace(old, new).unwrap();
         }
         ("remove", [v]) => {
             let v = value(g, v);
@@ -96,7 +96,7 @@ fn plant(g: &mut Graph, fault: &str) {
         }
         ("output", [name, v]) => {
             let v = value(g, v);
-            g.output(name, v);
+            g.faulty_output(name, v);
         }
         ("data", [c, of]) => {
             let data = constant(g, of).data.clone();

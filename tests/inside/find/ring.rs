@@ -4,6 +4,7 @@ use super::cases::{cases, graph};
 use super::models::folders;
 use crate::inside::support::cases::stem;
 use crate::inside::support::data::folder;
+use annulus::find::report::record;
 use annulus::find::{FindOptions, Ring};
 use annulus::import::ImportOptions;
 use annulus::import::case::{Stored, load};
@@ -15,6 +16,11 @@ use std::fmt::Write;
 fn said(graph: &Graph, what: &str) -> Vec<Ring> {
     let found = find_attentions(graph, &FindOptions::default()).unwrap_or_else(|e| panic!("{what}: {e}"));
     let said: Vec<Ring> = found.attentions.iter().map(|a| a.ring.clone()).collect();
+    for (attention, said) in found.attentions.iter().zip(&said) {
+        assert_eq!(record(&found.graph, attention).ring, said.to_string(), "{what}");
+    }
+    let unasked = annulus::find::find(graph, &FindOptions::default()).attentions;
+    assert!(unasked.iter().all(|a| a.ring == Ring::Unasked), "{what}: find itself asks nobody");
     for ranks in [2, 3] {
         let compiled = compile(graph, &Options::new(ranks)).unwrap_or_else(|e| panic!("{what}: {e}"));
         assert_eq!(compiled.attentions.len(), said.len(), "{what}");

@@ -104,8 +104,8 @@ fn broken(input: &[u8]) -> Graph {
                 }
                 g.faulty_inputs(inputs);
             }
-            10 if has_a && has_b && g.ty(va) == g.ty(vb) => g.replace(va, vb),
-            11 => g.output(["out", "all", ""][small % 3], ValueId { op: a, port: small % 3 }),
+            10 if has_a && has_b && g.ty(va) == g.ty(vb) => g.replace(va, vb).expect("of one type"),
+            11 => g.faulty_output(["out", "all", ""][small % 3], ValueId { op: a, port: small % 3 }),
             12 => {
                 let op = g.op(b).clone();
                 let results = g.results(b).into_iter().map(|v| g.value(v).clone()).collect::<Vec<Value>>();

@@ -31,6 +31,13 @@ fn what_the_ring_cannot_split_has_a_reason() {
     let input = refused(&case(), &|s| s.op = s.program.graph.inputs()[0].op);
     assert_eq!(input, "q: it is input, no attention");
 
+    let elsewhere = refused(&case(), &|s| {
+        s.op = annulus::ir::Graph::new("other")
+            .input("x", s.program.graph.ty(s.program.graph.inputs()[0]).clone())
+            .op
+    });
+    assert_eq!(elsewhere, "case: it has no such operation");
+
     let mut keys = case();
     keys.attention.bias = Some(3);
     keys.leaves = vec![LeafCase { dtype: DType::F32, shape: vec![13, 13], by_query_rows: true }];
