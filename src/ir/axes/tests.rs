@@ -281,7 +281,7 @@ fn looked_up(op: &Op, x: &[Tensor], maps: &[Map], result: &[usize], r: usize) ->
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn an_element_that_is_moved_comes_from_where_the_map_says(codes in proptest::collection::vec(any::<u8>(), 97)) {
