@@ -1,6 +1,6 @@
 //! The arguments of each command, with the text that `--help` prints.
 
-use annulus::dump::stages::Stage;
+use annulus::dump::stages::Pass;
 use annulus::find::Numerics;
 use annulus::layout::{LayoutKind, Progression};
 use annulus::ring::Strategy;
@@ -279,7 +279,7 @@ pub(crate) struct Opt {
     /// which run even if they are not named. A text graph may begin with a line
     /// `// opt ranks=4 rank=1 layout=zigzag strategy=ring`
     #[arg(long, value_name = "a,b,c", value_delimiter = ',', required = true, value_parser = stage)]
-    pub(crate) passes: Vec<Stage>,
+    pub(crate) passes: Vec<Pass>,
     #[command(flatten)]
     pub(crate) admit: Admit,
     /// Print constants exactly, not by their hash
@@ -287,9 +287,9 @@ pub(crate) struct Opt {
     pub(crate) full: bool,
 }
 
-fn stage(text: &str) -> Result<Stage, String> {
-    let names = Stage::ALL.map(Stage::name).join(", ");
-    Stage::ALL.into_iter().find(|s| s.name() == text).ok_or_else(|| format!("want {names}"))
+fn stage(text: &str) -> Result<Pass, String> {
+    let names = Pass::ALL.map(Pass::name).join(", ");
+    Pass::ALL.into_iter().find(|s| s.name() == text).ok_or_else(|| format!("want {names}"))
 }
 
 fn dim(text: &str) -> Result<(String, usize), String> {

@@ -10,7 +10,7 @@ use annulus::schedule;
 use serde::Serialize;
 
 #[derive(Serialize)]
-struct Outcome {
+struct CheckReport {
     ranks: usize,
     checks: Checks,
     ok: bool,
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Check) -> Result<(), Stop> {
     let faults = checks.failed.len();
     if args.json {
         let ranks = schedules.iter().map(|s| s.ranks.len()).max().unwrap_or(0);
-        print::json(&Outcome { ranks, checks, ok })?;
+        print::json(&CheckReport { ranks, checks, ok })?;
     } else {
         print::text(&lines.join("\n"))?;
     }

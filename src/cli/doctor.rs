@@ -9,7 +9,7 @@ use super::stop::Stop;
 use annulus::exec::cache;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 use annulus::exec::cuda::{self, CudaError};
-use annulus::exec::libraries::{self, CUDA, NCCL, NVRTC, Place, Wanted, entries};
+use annulus::exec::libraries::{self, CUDA, Folder, NCCL, NVRTC, Wanted, entries};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -163,7 +163,7 @@ fn text(d: &Diagnosis, verbose: bool) -> String {
 
 fn library<E: Display>(
     wanted: &Wanted,
-    places: &[Place],
+    places: &[Folder],
     loaded: &BTreeMap<&'static str, Result<String, E>>,
 ) -> Library {
     let found = libraries::find(wanted, places);

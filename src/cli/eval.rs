@@ -12,7 +12,7 @@ use std::time::Instant;
 
 /// What `--json` prints. Without expected outputs nothing is `compared`, and no output is within anything.
 #[derive(Serialize)]
-struct Outcome<Output> {
+struct EvalReport<Output> {
     outputs: Vec<Output>,
     compared: bool,
     ok: bool,
@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Eval) -> Result<(), Stop> {
     let reports = judge(&case, &args.data, &outputs, &expected, false)?;
     let ok = reports.iter().all(|r| r.within);
     if args.model.json {
-        print::json(&Outcome { outputs: reports, compared: true, ok })?;
+        print::json(&EvalReport { outputs: reports, compared: true, ok })?;
     } else {
         print::text(&lines(&case, &args.data, &reports).join("\n"))?;
     }
@@ -69,7 +69,7 @@ fn alone(args: &Eval, case: &Case, outputs: &[Tensor]) -> Result<(), Stop> {
     };
     let all: Vec<Uncompared> = case.graph.outputs().iter().zip(outputs).map(describe).collect();
     if args.model.json {
-        return print::json(&Outcome { outputs: all, compared: false, ok: true });
+        return print::json(&EvalReport { outputs: all, compared: false, ok: true });
     }
     let line = |(o, t): (&Uncompared, &Tensor)| {
         let odd = if o.not_finite > 0 { format!(", {} not finite", o.not_finite) } else { String::new() };

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 #[derive(Serialize)]
-struct Outcome {
+struct CaseReport {
     attention: Vec<AttentionRecord>,
     missed: Vec<Missed>,
     /// Inputs that are bound: what was found holds for their stored values alone.
@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Find) -> Result<(), Stop> {
     let records: Vec<AttentionRecord> = found.attentions.iter().map(|a| record(&found.graph, a)).collect();
     if args.model.json {
         let missed = found.missed.iter().map(|m| Missed { at: m.at.clone(), reason: m.reason.clone() });
-        return print::json(&Outcome { attention: records, missed: missed.collect(), bound });
+        return print::json(&CaseReport { attention: records, missed: missed.collect(), bound });
     }
     let mut text = describe(&found, &records, args.explain);
     if !bound.is_empty() {

@@ -4,7 +4,7 @@ use super::args::Opt;
 use super::stop::Stop;
 use super::text_file::{name, read_text};
 use super::{model, print};
-use annulus::dump::stages::{Request, Stage, text_after};
+use annulus::dump::stages::{Pass, Request, text_after};
 use annulus::import::case::{self, Stored};
 use annulus::ir::Form;
 use annulus::ir::Graph;
@@ -17,7 +17,7 @@ pub(crate) fn run(args: &Opt) -> Result<(), Stop> {
         ));
     }
     let (graph, request) = read(args)?;
-    let stage = args.passes.iter().copied().max().unwrap_or(Stage::Import);
+    let stage = args.passes.iter().copied().max().unwrap_or(Pass::Import);
     let form = if args.full { Form::Full } else { Form::People };
     print::text(&text_after(&graph, &request, stage, form)?)
 }

@@ -36,8 +36,8 @@ pub fn dot(graph: &Graph) -> String {
     }
     // Where a value comes from: through a region, from the operation inside that makes it.
     let source = |v: ValueId| match regions.get(&v.op).and_then(|g| Some((g, g.outputs().get(v.port)?))) {
-        Some((inner, o)) => Source::of(inside(v.op, o.value.op), inner, o.value),
-        None => Source::of(format!("n{}", v.op.index()), graph, v),
+        Some((inner, o)) => Port::of(inside(v.op, o.value.op), inner, o.value),
+        None => Port::of(format!("n{}", v.op.index()), graph, v),
     };
     for id in graph.ops() {
         let inner = regions.get(&id).map(|g| g.inputs());
@@ -75,7 +75,7 @@ fn region(out: &mut String, graph: &Graph, id: OpId, inner: &Graph) {
     }
     for op in inner.ops() {
         let uses = inner.operands(op).into_iter();
-        edges(out, 2, uses.map(|v| (Source::of(inside(id, v.op), inner, v), inside(id, op))));
+        edges(out, 2, uses.map(|v| (Port::of(inside(id, v.op), inner, v), inside(id, op))));
     }
     line(out, 1, "}");
 }
@@ -85,21 +85,21 @@ fn inside(region: OpId, op: OpId) -> String {
 }
 
 /// One end of an edge: a node, and which of its results.
-struct Source {
+struct Port {
     node: String,
     port: usize,
     /// How many results the node has.
     of: usize,
 }
 
-impl Source {
-    fn of(node: String, graph: &Graph, v: ValueId) -> Source {
-        Source { node, port: v.port, of: graph.results(v.op).len() }
+impl Port {
+    fn of(node: String, graph: &Graph, v: ValueId) -> Port {
+        Port { node, port: v.port, of: graph.results(v.op).len() }
     }
 }
 
 /// One arrow for all results that go from one node to another; which ones is said unless it is all of them.
-fn edges(out: &mut String, depth: usize, uses: impl Iterator<Item = (Source, String)>) {
+fn edges(out: &mut String, depth: usize, uses: impl Iterator<Item = (Port, String)>) {
     let mut arrows: Vec<(String, String, Vec<usize>, usize)> = Vec::new();
     for (from, to) in uses {
         match arrows.iter_mut().find(|a| a.0 == from.node && a.1 == to) {

@@ -13,7 +13,7 @@ use std::fmt::Write;
 
 /// The stages that have a text, in the order of the pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
+pub enum Pass {
     /// The graph as read.
     Import,
     /// The graph with attention nodes.
@@ -28,20 +28,20 @@ pub enum Stage {
     Check,
 }
 
-impl Stage {
+impl Pass {
     /// Every stage, in the order of the pass.
-    pub const ALL: [Stage; 6] =
-        [Stage::Import, Stage::Find, Stage::Shard, Stage::Ring, Stage::Schedule, Stage::Check];
+    pub const ALL: [Pass; 6] =
+        [Pass::Import, Pass::Find, Pass::Shard, Pass::Ring, Pass::Schedule, Pass::Check];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
-            Stage::Import => "import",
-            Stage::Find => "find",
-            Stage::Shard => "shard",
-            Stage::Ring => "ring",
-            Stage::Schedule => "schedule",
-            Stage::Check => "check",
+            Pass::Import => "import",
+            Pass::Find => "find",
+            Pass::Shard => "shard",
+            Pass::Ring => "ring",
+            Pass::Schedule => "schedule",
+            Pass::Check => "check",
         }
     }
 }
@@ -103,18 +103,18 @@ impl Request {
 ///
 /// # Errors
 /// Those of the stages on the way.
-pub fn text_after(graph: &Graph, request: &Request, stage: Stage, form: Form) -> Result<String, Error> {
-    if stage == Stage::Import {
+pub fn text_after(graph: &Graph, request: &Request, stage: Pass, form: Form) -> Result<String, Error> {
+    if stage == Pass::Import {
         return Ok(print(graph, form));
     }
-    if stage == Stage::Find {
+    if stage == Pass::Find {
         return Ok(print(&find_attentions(graph, &request.options.find)?.graph, form));
     }
     let compiled = compile(graph, &request.options)?;
     Ok(match stage {
-        Stage::Shard => listing(&compiled.program),
-        Stage::Ring => print(&compiled.rank_graph(request.rank)?, form),
-        Stage::Schedule => schedules(&compiled),
+        Pass::Shard => listing(&compiled.program),
+        Pass::Ring => print(&compiled.rank_graph(request.rank)?, form),
+        Pass::Schedule => schedules(&compiled),
         _ => proofs(&compiled),
     })
 }

@@ -15,7 +15,7 @@ use std::borrow::Cow;
 const BLOCK: usize = 128;
 
 pub(super) fn contract(c: &Contract, a: &Tensor, b: &Tensor) -> Result<Data, String> {
-    let plan = Plan::new(c, a.shape(), b.shape())?;
+    let plan = ContractPlan::new(c, a.shape(), b.shape())?;
     match a.data() {
         Data::F64(v) => Ok(wrap(plan.run::<f64>(v, same(b.data())?))),
         Data::F32(v) => Ok(wrap(plan.run::<f32>(v, same(b.data())?))),
@@ -57,7 +57,7 @@ impl Axes {
     }
 }
 
-struct Plan {
+struct ContractPlan {
     batch: Vec<usize>,
     a: Side,
     b: Side,
@@ -66,8 +66,8 @@ struct Plan {
     order: Vec<usize>,
 }
 
-impl Plan {
-    fn new(c: &Contract, a: &[usize], b: &[usize]) -> Result<Plan, String> {
+impl ContractPlan {
+    fn new(c: &Contract, a: &[usize], b: &[usize]) -> Result<ContractPlan, String> {
         let (a_strides, b_strides) = (strides(a), strides(b));
         let lhs: Vec<char> = c.lhs.chars().collect();
         let rhs: Vec<char> = c.rhs.chars().collect();
@@ -95,7 +95,7 @@ impl Plan {
         let made: Vec<char> = batch.iter().chain(&m).chain(&n).copied().collect();
         let order = c.out.chars().map(|l| find(&made, l)).collect::<Result<_, String>>()?;
         let extents = [&batch_a.extents[..], &rows.extents, &cols.extents].concat();
-        Ok(Plan {
+        Ok(ContractPlan {
             batch: batch_a.extents,
             a: Side { batch: batch_a.strides, rows, cols: pick(&summed, &lhs, a, &a_strides)? },
             b: Side { batch: batch_b.strides, rows: pick(&summed, &rhs, b, &b_strides)?, cols },

@@ -15,13 +15,13 @@ pub(super) fn elements<A: Real>(x: &Tensor) -> Result<Vec<A>, String> {
 /// Bias and truth tensors, broadcast to (batch, query head, query row, global key row).
 pub(super) struct Leaves<A> {
     /// What is added to the scores.
-    pub(super) bias: Option<Leaf<A>>,
+    pub(super) bias: Option<LeafView<A>>,
     /// Where each is false, the key is masked.
-    pub(super) allow: Vec<Leaf<bool>>,
+    pub(super) allow: Vec<LeafView<bool>>,
 }
 
 /// A tensor read by (batch, query head, query row, key row).
-pub(super) struct Leaf<T> {
+pub(super) struct LeafView<T> {
     data: Vec<T>,
     strides: [usize; 4],
 }
@@ -43,29 +43,29 @@ impl<A: Real> Leaves<A> {
         for term in &a.mask.terms {
             if let Term::Tensor { operand: n } = term {
                 let t = operand(*n)?;
-                allow.push(Leaf::new(same::<bool>(t.data())?.to_vec(), t));
+                allow.push(LeafView::new(same::<bool>(t.data())?.to_vec(), t));
             }
         }
         let bias = match a.bias {
             None => None,
             Some(n) => {
                 let t = operand(n)?;
-                Some(Leaf::new(elements::<A>(t)?, t))
+                Some(LeafView::new(elements::<A>(t)?, t))
             }
         };
         Ok(Leaves { bias, allow })
     }
 }
 
-impl<T: Copy> Leaf<T> {
+impl<T: Copy> LeafView<T> {
     /// The elements of `t`, which has at most four axes.
-    pub(super) fn new(data: Vec<T>, t: &Tensor) -> Leaf<T> {
+    pub(super) fn new(data: Vec<T>, t: &Tensor) -> LeafView<T> {
         let own = strides(t.shape());
         let (missing, mut strides) = (4 - t.shape().len(), [0; 4]);
         for (i, &e) in t.shape().iter().enumerate() {
             strides[missing + i] = if e == 1 { 0 } else { own[i] };
         }
-        Leaf { data, strides }
+        LeafView { data, strides }
     }
 
     /// The element there.

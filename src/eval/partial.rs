@@ -3,7 +3,7 @@
 //! Rows are found by their global numbers, not by how progressions happen to be cut.
 
 use super::elementwise::cast;
-use super::leaf::{Leaf, elements};
+use super::leaf::{LeafView, elements};
 use super::number::{same, wrap};
 use super::real::Real;
 use super::shape::pick;
@@ -63,7 +63,7 @@ pub(super) fn sink<A: Real>(
     sinks: &Tensor,
     [batch, heads, rows, width]: [usize; 4],
 ) -> Result<(), String> {
-    let sinks = Leaf::new(elements::<A>(sinks)?, sinks);
+    let sinks = LeafView::new(elements::<A>(sinks)?, sinks);
     for n in 0..batch * heads * rows {
         let sink = sinks.at([n / (heads * rows), n / rows % heads, n % rows, 0]);
         if sink == A::LEAST {

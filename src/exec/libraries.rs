@@ -47,7 +47,7 @@ pub const NCCL: Wanted = Wanted {
 
 /// A folder that may hold libraries.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Folder {
     /// Absolute, and there.
     pub folder: PathBuf,
     /// Whether the loader looks into it by itself.
@@ -55,7 +55,7 @@ pub struct Place {
 }
 
 /// Every file of a library, what the loader takes first; and whether the loader looks there.
-pub fn find(wanted: &Wanted, places: &[Place]) -> Vec<(PathBuf, bool)> {
+pub fn find(wanted: &Wanted, places: &[Folder]) -> Vec<(PathBuf, bool)> {
     let mut found: Vec<(PathBuf, bool)> = vec![];
     for place in places {
         // A link whose target is gone is no library.
@@ -85,7 +85,7 @@ fn is_named(path: &Path, file: &str) -> bool {
 }
 
 /// Where a library may be: first what the loader searches, then toolkits, then the packages of Python.
-pub fn places() -> Vec<Place> {
+pub fn places() -> Vec<Folder> {
     let mut folders: Vec<(PathBuf, bool)> = vec![];
     let list = |name: &str| env::var_os(name).map(|v| env::split_paths(&v).collect::<Vec<_>>());
     folders.extend(list("LD_LIBRARY_PATH").unwrap_or_default().into_iter().map(|p| (p, true)));
@@ -111,7 +111,7 @@ pub fn places() -> Vec<Place> {
     let folders = folders.into_iter().filter(|(p, _)| p.is_absolute() && p.is_dir());
     // `/lib` is often a link to `/usr/lib`.
     let once = folders.filter(|(p, _)| seen.insert(p.canonicalize().unwrap_or_else(|_| p.clone())));
-    once.map(|(folder, loader)| Place { folder, loader }).collect()
+    once.map(|(folder, loader)| Folder { folder, loader }).collect()
 }
 
 /// Adds the folders of the loader's configuration; includes are followed to a depth that no real one has.

@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 const SEARCH_LIMIT: usize = 128;
 
 /// Near misses in topological order, each with the place of its product. `explained`: products on either side of a softmax.
-pub(crate) fn kin(graph: &Graph, order: &Topology, explained: &HashSet<OpId>) -> Vec<(OpId, Miss)> {
+pub(crate) fn lookalikes(graph: &Graph, order: &Topology, explained: &HashSet<OpId>) -> Vec<(OpId, Miss)> {
     let mut all = vec![];
     for pv in graph.ops() {
         if !order.is_live(pv) || explained.contains(&pv) || !of_inputs(graph, order, pv) {

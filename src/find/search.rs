@@ -15,7 +15,7 @@ use super::{explicit, lookalikes, rewrite, split_keys};
 use crate::eval::Constants;
 use crate::find::algebra::saturate::Solver;
 use crate::find::elements::interpret::Values;
-use crate::find::sequence::self_or_cross::{Kin, Origins};
+use crate::find::sequence::self_or_cross::{Origins, Relation};
 use crate::ir::Topology;
 use crate::ir::infer::attention_sizes;
 use crate::ir::{Graph, Op, OpId};
@@ -108,12 +108,12 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> (Foun
         changed |= done.op != id;
         let added = added_mask(&mut cx, done.op);
         let x = g.operands(done.op);
-        let kin = origins.kin(&g, &order, [(x[0], 2), (x[1], 2), (x[2], 2)]);
+        let relation = origins.relation(&g, &order, [(x[0], 2), (x[1], 2), (x[2], 2)]);
         attentions.push(FoundAttention {
             op: done.op,
             name,
-            is_self: kin != Kin::Other,
-            is_step: kin == Kin::Step,
+            is_self: relation != Relation::Other,
+            is_step: relation == Relation::Step,
             added,
             explicit,
             nodes,
@@ -121,7 +121,7 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> (Foun
             ring: Ring::Unasked,
         });
     }
-    missed.extend(lookalikes::kin(graph, &order, &explained));
+    missed.extend(lookalikes::lookalikes(graph, &order, &explained));
     missed.sort_by_key(|(id, _)| order.place(*id));
     let (places, missed) = missed.into_iter().unzip();
     if !changed {

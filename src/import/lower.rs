@@ -7,7 +7,7 @@ use super::inputs::{graph_of, input_types, inputs_of};
 use super::node::Cx;
 use super::ops::{Schema, schema};
 use super::options::ImportOptions;
-use super::outcome::{Lowered, Outcome, Refusal};
+use super::outcome::{Lowered, LoweredNode, Refusal};
 use super::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use crate::eval::Constants;
 use crate::ir::{Graph, Tensor, Type};
@@ -135,7 +135,7 @@ fn bring<'a>(
 }
 
 /// Lowers one node: finds it in the table, checks its arity, and that no attribute was overlooked.
-fn run(cx: &mut Cx<'_>) -> Outcome {
+fn run(cx: &mut Cx<'_>) -> LoweredNode {
     let node = cx.node;
     let Some(Schema { inputs, outputs, lower }) = schema(domain(&node.domain), &node.op_type) else {
         return Err(Refusal::Unsupported("annulus does not know the operator".into()));

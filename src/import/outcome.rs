@@ -38,9 +38,9 @@ pub(super) fn malformed<T>(why: impl Into<String>) -> Result<T, Refusal> {
 }
 
 /// What a node becomes: one entry for each of its outputs.
-pub(super) type Outcome = Result<Vec<Lowered>, Refusal>;
+pub(super) type LoweredNode = Result<Vec<Lowered>, Refusal>;
 
 /// A single result.
-pub(super) fn one(v: ValueId) -> Outcome {
+pub(super) fn one(v: ValueId) -> LoweredNode {
     Ok(vec![Lowered::Value(v)])
 }

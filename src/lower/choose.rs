@@ -2,7 +2,7 @@
 
 use super::arch::Arch;
 use super::element::Element;
-use super::key::{Fill, KernelKey, Operand};
+use super::key::{KernelKey, MaskedScore, Operand};
 use super::params::FAR;
 use crate::ir::DType;
 use crate::mask::{self, Mask, Term, Tile};
@@ -110,14 +110,14 @@ pub fn kernel(facts: &AttentionFacts, step: Launch, arch: Arch) -> Result<Kernel
     let positions = masked && facts.mask.terms.len() > masks;
     let mask = masked && masks > 0;
     let fill = match facts.mask.fill {
-        mask::Fill::Replace(_) if positions || mask => Fill::Replace,
-        mask::Fill::Add(_) if positions || mask => Fill::Add,
-        _ => Fill::NegInf,
+        mask::Fill::Replace(_) if positions || mask => MaskedScore::Replace,
+        mask::Fill::Add(_) if positions || mask => MaskedScore::Add,
+        _ => MaskedScore::NegInf,
     };
     let softcap = facts.softcap > 0.0;
     let (dk, dv) = (sizes.head_dim, sizes.v_head_dim);
     // The Hopper kernel takes maxima before it scales, and knows nothing but positions.
-    let simple = !mask && bias == Operand::None && fill == Fill::NegInf && sinks != Operand::Element;
+    let simple = !mask && bias == Operand::None && fill == MaskedScore::NegInf && sinks != Operand::Element;
     let hopper = (arch == Arch::Sm90a && simple && facts.scale as f32 > 0.0)
         .then(|| KernelKey::hopper(element, dk, dv, positions))
         .flatten();

@@ -2,8 +2,8 @@
 
 use super::element::Element;
 use super::key::Operand;
-use super::layout::{Layout, assertions, layout};
-use super::params::{Leaf, QPiece};
+use super::layout::{ParamLayout, assertions, layout};
+use super::params::{LeafParam, QPiece};
 use super::text::{CONTRACT, PTX, TYPES};
 
 /// Runs of bytes in one launch of `pack`, at most.
@@ -56,12 +56,13 @@ pub(crate) struct Finish {
     pub q_rows: i32,
     pub dv: i32,
     pub empty_row: f32,
-    pub sinks: Leaf,
+    pub sinks: LeafParam,
 }
 
-const MERGE: &[Layout] = layout! { Merge { a, b, to, rows, dv } };
-const PACK: &[Layout] = layout! { Copy { from, to, from_head, to_head, bytes } Pack { copy, copies, heads } };
-const FINISH: &[Layout] =
+const MERGE: &[ParamLayout] = layout! { Merge { a, b, to, rows, dv } };
+const PACK: &[ParamLayout] =
+    layout! { Copy { from, to, from_head, to_head, bytes } Pack { copy, copies, heads } };
+const FINISH: &[ParamLayout] =
     layout! { Finish { piece, out, lse, batch, q_heads, q_rows, dv, empty_row, sinks } };
 
 /// One of them; each is a text of its own.

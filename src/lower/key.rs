@@ -27,7 +27,7 @@ pub struct KernelKey {
     /// Whether a bias is added to the scores.
     pub bias: Operand,
     /// What a masked score becomes.
-    pub fill: Fill,
+    pub fill: MaskedScore,
     /// Whether scores go through cap·tanh(score/cap).
     pub softcap: bool,
     /// Whether it goes on from a carry.
@@ -60,7 +60,7 @@ pub enum Operand {
 
 /// What a masked score becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Fill {
+pub enum MaskedScore {
     /// −∞: the key takes no part.
     NegInf,
     /// A finite number in its place.
@@ -95,9 +95,9 @@ impl fmt::Display for KernelKey {
         };
         let flag = |name: &str, set: bool| if set { name.into() } else { String::new() };
         let fill = match self.fill {
-            Fill::NegInf => "",
-            Fill::Replace => "replaced",
-            Fill::Add => "added",
+            MaskedScore::NegInf => "",
+            MaskedScore::Replace => "replaced",
+            MaskedScore::Add => "added",
         };
         let parts = [
             flag("positions", self.positions),
@@ -185,7 +185,7 @@ impl KernelKey {
             positions,
             mask: false,
             bias: Operand::None,
-            fill: Fill::NegInf,
+            fill: MaskedScore::NegInf,
             softcap: false,
             carry_in: false,
             cast_out: true,
@@ -196,10 +196,10 @@ impl KernelKey {
     /// Whether there is such a kernel.
     pub fn exists(&self) -> bool {
         let sinks = self.sinks == Operand::None || self.cast_out;
-        let fill = self.fill == Fill::NegInf || self.positions || self.mask;
+        let fill = self.fill == MaskedScore::NegInf || self.positions || self.mask;
         let family = match self.tiling {
             Tiling::Hopper(_) => {
-                let plain = !self.mask && self.bias == Operand::None && self.fill == Fill::NegInf;
+                let plain = !self.mask && self.bias == Operand::None && self.fill == MaskedScore::NegInf;
                 plain && self.element != Element::F32 && self.copy == 16 && self.sinks != Operand::Element
             }
             // One type, one name for it.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 /// Name, size, alignment, and where each field begins.
-pub(super) type Layout = (&'static str, usize, usize, &'static [(&'static str, usize)]);
+pub(super) type ParamLayout = (&'static str, usize, usize, &'static [(&'static str, usize)]);
 
 /// The layouts of structures, each with its fields.
 macro_rules! layout {
@@ -18,7 +18,7 @@ macro_rules! layout {
 }
 pub(super) use layout;
 
-pub(super) fn assertions(layouts: &[Layout]) -> String {
+pub(super) fn assertions(layouts: &[ParamLayout]) -> String {
     let mut out = String::new();
     for (name, size, align, fields) in layouts {
         let _ = writeln!(

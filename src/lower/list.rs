@@ -5,7 +5,7 @@
 
 use super::arch::Arch;
 use super::element::Element;
-use super::key::{Fill, KernelKey, Operand};
+use super::key::{KernelKey, MaskedScore, Operand};
 use super::tile::{F32_HEADS, HOPPER_HEADS, PORTABLE_HEADS};
 
 /// The listed kernels of an architecture.
@@ -19,7 +19,7 @@ pub(crate) fn listed(arch: Arch) -> Vec<KernelKey> {
         copies: &[16],
         masks: &[false],
         biases: &operands[..1],
-        fills: &[Fill::NegInf],
+        fills: &[MaskedScore::NegInf],
         sinks: &operands[..2],
     };
     let rest = Fields {
@@ -28,7 +28,7 @@ pub(crate) fn listed(arch: Arch) -> Vec<KernelKey> {
         copies: &[16, 4, 2],
         masks: &[false, true],
         biases: operands,
-        fills: &[Fill::NegInf, Fill::Replace, Fill::Add],
+        fills: &[MaskedScore::NegInf, MaskedScore::Replace, MaskedScore::Add],
         sinks: operands,
         ..hopper
     };
@@ -53,7 +53,7 @@ struct Fields {
     copies: &'static [u8],
     masks: &'static [bool],
     biases: &'static [Operand],
-    fills: &'static [Fill],
+    fills: &'static [MaskedScore],
     sinks: &'static [Operand],
 }
 

@@ -21,11 +21,11 @@ pub use choose::{Launch, Refusal, Sight, kernel, sight};
 pub use element::Element;
 pub use helper::Helper;
 pub(crate) use helper::{Copy as PackCopy, Finish, MAX_COPIES, Merge, Pack};
-pub use key::{Fill, KernelKey, Operand, Tiling};
+pub use key::{KernelKey, MaskedScore, Operand, Tiling};
 #[cfg(test)]
 pub(crate) use list::listed;
 pub use params::Rows;
-pub(crate) use params::{FAR, KvPiece, Leaf, MAX_PIECES, Params, QPiece};
+pub(crate) use params::{FAR, KvPiece, LeafParam, MAX_PIECES, Params, QPiece};
 #[cfg(test)]
 pub(crate) use text::{CONTRACT, body, prelude};
 pub use text::{options, text};

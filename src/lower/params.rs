@@ -2,7 +2,7 @@
 //!
 //! Addresses are those of the device, as numbers: this room makes them into nothing.
 
-use super::layout::{Layout, assertions, layout};
+use super::layout::{ParamLayout, assertions, layout};
 
 /// Pieces of query or key rows in one launch, at most.
 pub(crate) const MAX_PIECES: usize = 8;
@@ -48,7 +48,7 @@ pub(crate) struct KvPiece {
 /// A tensor that broadcasts to (B, Hq, query row, key row): strides in elements, 0 along what is broadcast.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Leaf {
+pub(crate) struct LeafParam {
     /// Address.
     pub at: u64,
     /// Stride of the batch.
@@ -94,16 +94,16 @@ pub(crate) struct Params {
     pub shift: u64,
     pub first_key: u64,
     pub end_key: u64,
-    pub bias: Leaf,
-    pub mask: Leaf,
-    pub sinks: Leaf,
+    pub bias: LeafParam,
+    pub mask: LeafParam,
+    pub sinks: LeafParam,
 }
 
-const LAYOUTS: &[Layout] = layout! {
+const LAYOUTS: &[ParamLayout] = layout! {
     Rows { start, step, len, local }
     QPiece { rows, carry }
     KvPiece { rows, k, v }
-    Leaf { at, batch, head, row, key, local_rows }
+    LeafParam { at, batch, head, row, key, local_rows }
     Params {
         q, out, lse, counter, odd, q_piece, kv_piece, q_pieces, kv_pieces, batch, q_heads, kv_heads, q_rows, dk, dv, tiles,
         head_group, scale, softcap, fill, empty_row, low, high, shift, first_key, end_key, bias, mask, sinks,

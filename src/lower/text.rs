@@ -4,7 +4,7 @@
 
 use super::arch::Arch;
 use super::element::Element;
-use super::key::{Fill, KernelKey, Operand, Tiling};
+use super::key::{KernelKey, MaskedScore, Operand, Tiling};
 use super::params::layout_checks;
 use std::fmt::Write;
 
@@ -39,9 +39,9 @@ pub(crate) fn prelude(key: &KernelKey) -> String {
         Operand::Element => 2,
     };
     let fill = match key.fill {
-        Fill::NegInf => 0,
-        Fill::Replace => 1,
-        Fill::Add => 2,
+        MaskedScore::NegInf => 0,
+        MaskedScore::Replace => 1,
+        MaskedScore::Add => 2,
     };
     let mut numbers: Vec<(&str, usize)> = vec![
         ("FILL_NEG_INF", 0),

@@ -1,7 +1,7 @@
 //! Writes the island graph of one rank.
 
 use super::error::RingError;
-use super::outline::{Act, Outline, Source};
+use super::outline::{Act, KeyRows, Outline};
 use super::plan::Plan;
 use super::site::Site;
 use crate::ir::infer::{infer, union};
@@ -63,7 +63,13 @@ fn graph(plan: &Plan<'_>, rank: usize) -> Result<Graph, RingError> {
                 };
                 let ty = plan.site.packed(row_count(&all));
                 let collective = Collective::AllGather { group, rows };
-                b.start(group, (Source::Own, outline.rows(sent)), collective, ty, &name("gather", "gather"))?;
+                b.start(
+                    group,
+                    (KeyRows::Own, outline.rows(sent)),
+                    collective,
+                    ty,
+                    &name("gather", "gather"),
+                )?;
                 // What is held has the rank's own rows besides those that are computed on.
                 b.begun.push((group, name("kv.all", "kv.stage"), all));
             }
@@ -196,7 +202,7 @@ impl<'a> Builder<'a> {
     fn start(
         &mut self,
         group: usize,
-        (of, sent): (Source, &[Progression]),
+        (of, sent): (KeyRows, &[Progression]),
         collective: Collective,
         ty: Type,
         name: &str,
@@ -219,10 +225,10 @@ impl<'a> Builder<'a> {
     }
 
     /// Some pieces of packed keys and values.
-    fn keys(&mut self, of: Source, rows: &[Progression]) -> Result<ValueId, RingError> {
+    fn keys(&mut self, of: KeyRows, rows: &[Progression]) -> Result<ValueId, RingError> {
         let held = match of {
-            Source::Own => self.own.clone(),
-            Source::Group(group) => self.brought.get(&group).cloned(),
+            KeyRows::Own => self.own.clone(),
+            KeyRows::Group(group) => self.brought.get(&group).cloned(),
         };
         let held = held.ok_or_else(|| self.site.refuse("its keys are not there".into()))?;
         self.chunk(&held, rows)
@@ -234,7 +240,7 @@ impl<'a> Builder<'a> {
         q_rows: Vec<Progression>,
         k_rows: Vec<Progression>,
         tile: Tile,
-        of: Source,
+        of: KeyRows,
     ) -> Result<(), RingError> {
         let queries = Held { value: self.q, rows: self.rows.to_vec() };
         let keys = if k_rows.is_empty() { self.none()? } else { self.keys(of, &k_rows)? };
@@ -272,7 +278,7 @@ impl<'a> Builder<'a> {
     /// The sinks and the division, over all of the rank's rows, and the outputs. A rank without rows divides nothing.
     fn finish(mut self) -> Result<Graph, RingError> {
         if self.acc.is_none() {
-            self.partial("p0", vec![], vec![], Tile::Full, Source::Own)?;
+            self.partial("p0", vec![], vec![], Tile::Full, KeyRows::Own)?;
         }
         let Some(acc) = self.acc.take() else {
             return Err(self.site.refuse("it has no partial result".into()));

@@ -40,7 +40,7 @@ pub(crate) struct Queries {
 
 /// Keys that a rank holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(crate) enum KeyRows {
     /// Its own.
     Own,
     /// What this group of transfers brought.
@@ -57,7 +57,7 @@ pub(crate) enum Act {
         /// From 1.
         group: usize,
         /// Whose keys are sent on.
-        of: Source,
+        of: KeyRows,
         /// Pieces that go to rank `to`; empty if there is none.
         sent: Rows,
         to: Option<usize>,
@@ -83,7 +83,7 @@ pub(crate) enum Act {
         q: Queries,
         /// May be empty: rows that see no key in any stage.
         keys: Rows,
-        of: Source,
+        of: KeyRows,
         tile: Tile,
     },
 }
@@ -140,7 +140,7 @@ impl Writer<'_> {
             let cut = self.out.add_rows(own);
             self.out.acts.push(Act::Pack(cut));
         }
-        let mut of = Source::Own;
+        let mut of = KeyRows::Own;
         for stage in 0..ranks {
             let hop = stage + 1;
             let mut begun = false;
@@ -163,7 +163,7 @@ impl Writer<'_> {
             self.partials(stage, groups.at(stage), of);
             if begun {
                 self.out.acts.push(Act::Wait { group: hop });
-                of = Source::Group(hop);
+                of = KeyRows::Group(hop);
             }
         }
     }
@@ -203,14 +203,14 @@ impl Writer<'_> {
             let sent = self.out.add_rows(&gathered[group - 1][self.rank]);
             self.out.acts.push(Act::Gather { group, sent });
         }
-        self.partials(0, groups.at(0), Source::Own);
+        self.partials(0, groups.at(0), KeyRows::Own);
         for (i, &group) in begun.iter().enumerate() {
             self.out.acts.push(Act::Wait { group });
-            self.partials(i + 1, groups.at(i + 1), Source::Group(group));
+            self.partials(i + 1, groups.at(i + 1), KeyRows::Group(group));
         }
     }
 
-    fn partials(&mut self, stage: usize, groups: &[Group], of: Source) {
+    fn partials(&mut self, stage: usize, groups: &[Group], of: KeyRows) {
         self.out.acts.extend(groups.iter().map(|g| {
             let (q, keys, tile) = (g.q, g.keys, g.tile);
             Act::Partial { stage, q, keys, of, tile }

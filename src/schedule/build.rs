@@ -11,7 +11,7 @@ use super::types::{
 use crate::ir::Strategy;
 use crate::layout::Progression;
 use crate::ring::Plan;
-use crate::ring::outline::{Act, Outline, Queries, Source};
+use crate::ring::outline::{Act, KeyRows, Outline, Queries};
 use std::ops::Range;
 
 /// The program of `rank`.
@@ -128,7 +128,7 @@ impl Builder<'_> {
             Strategy::AllGather => Name::All,
             _ => Name::Stage(group),
         };
-        let sent = views(self.some(Source::Own, sent));
+        let sent = views(self.some(KeyRows::Own, sent));
         let here = self.lay(name, foreign);
         let (mut sends, mut recvs) = (vec![], vec![]);
         let mut rest = &self.held[here.clone()];
@@ -169,15 +169,15 @@ impl Builder<'_> {
     }
 
     /// The pieces of a source with these rows, which are in its order.
-    fn some(&self, of: Source, rows: &[Progression]) -> impl Iterator<Item = KvPiece> {
+    fn some(&self, of: KeyRows, rows: &[Progression]) -> impl Iterator<Item = KvPiece> {
         self.some_owned(of, rows).map(|p| p.0)
     }
 
-    fn some_owned(&self, of: Source, rows: &[Progression]) -> impl Iterator<Item = Owned> {
+    fn some_owned(&self, of: KeyRows, rows: &[Progression]) -> impl Iterator<Item = Owned> {
         let held = match of {
-            Source::Own => self.own.clone(),
+            KeyRows::Own => self.own.clone(),
             // One of the last.
-            Source::Group(group) => {
+            KeyRows::Group(group) => {
                 self.brought.iter().rev().find(|b| b.0 == group).map_or(0..0, |b| b.1.clone())
             }
         };
@@ -187,14 +187,14 @@ impl Builder<'_> {
     }
 
     /// Why a partial stands where it does.
-    fn why(&self, of: Source, keys: &[Progression]) -> String {
+    fn why(&self, of: KeyRows, keys: &[Progression]) -> String {
         if keys.is_empty() {
             return "these rows see no key".into();
         }
         let mut owners = self.some_owned(of, keys).map(|p| p.1);
         let first = owners.next();
         let whose = match first {
-            _ if of == Source::Own => "own keys".to_owned(),
+            _ if of == KeyRows::Own => "own keys".to_owned(),
             Some(rank) if owners.all(|o| o == rank) => format!("keys of rank {rank}"),
             _ => "keys of the other ranks".to_owned(),
         };

@@ -197,7 +197,7 @@ impl Search<'_> {
         };
         let bytes = schedule.ranks.iter().map(|r| r.arena_bytes).max().unwrap_or(0);
         let too_large = self.options.memory.is_some_and(|cap| bytes > cap);
-        let run = cost::Run::of(&schedule, self.device);
+        let run = cost::Timing::of(&schedule, self.device);
         if self.hasty {
             if too_large {
                 return Verdict::TooLarge { us: None, bytes };

@@ -24,7 +24,7 @@ enum Need {
 }
 
 /// What is decided, by place in [`Live::order`].
-struct Plan<'a> {
+struct Decided<'a> {
     live: &'a Live<'a>,
     wishes: &'a Wishes,
     /// The rows that the results carry; `None`: whole.
@@ -80,9 +80,9 @@ pub(super) fn place(
 
 /// Settles every wish. Activations keep theirs. Of the rest, what somebody needs whole is computed whole by every rank, from
 /// whole operands: it is cheap, and nothing is sent.
-fn decide<'a>(live: &'a Live<'a>, wishes: &'a Wishes) -> Plan<'a> {
+fn decide<'a>(live: &'a Live<'a>, wishes: &'a Wishes) -> Decided<'a> {
     let n = live.order().len();
-    let mut plan = Plan { live, wishes, split: vec![None; n], needs: vec![vec![]; n] };
+    let mut plan = Decided { live, wishes, split: vec![None; n], needs: vec![vec![]; n] };
     // A constant is copied; an input is whole unless the host hands rows.
     let given = |i: usize| match live.op(i) {
         Op::Constant(_) => true,
@@ -133,7 +133,7 @@ fn island_reads(live: &Live, wishes: &Wishes, i: usize) -> Option<Vec<Option<Wis
 }
 
 /// Orders the work: in round r every local operation that can run after r exchanges, then every exchange that can.
-fn segments(plan: &Plan) -> Vec<Segment> {
+fn segments(plan: &Decided) -> Vec<Segment> {
     let live = plan.live;
     let n = live.order().len();
     // The first round in which a value can be read: by local operations, and by exchanges.
@@ -192,7 +192,7 @@ fn segments(plan: &Plan) -> Vec<Segment> {
 }
 
 /// Why operation `i` needs operand `slot` put together: the operation, and its reason.
-fn reason(plan: &Plan, i: usize, slot: usize) -> String {
+fn reason(plan: &Decided, i: usize, slot: usize) -> String {
     let live = plan.live;
     let (op, v) = (live.op(i), live.operands[i][slot]);
     let name = &live.graph.value(live.graph.result(live.order()[i])).name;

@@ -2,7 +2,7 @@
 
 use super::case::{Random, bytes, numbers};
 use super::kernels::Kernels;
-use annulus::exec::cuda::{Buffer, CudaError, FinishStep, Gpu, Place, QRows, Runs, Tensor};
+use annulus::exec::cuda::{Buffer, BufferRange, CudaError, DeviceTensor, FinishStep, Gpu, QRows, Runs};
 use annulus::lower::{Element, Helper, Operand, Rows};
 
 /// One check by name, and what it says.
@@ -39,8 +39,8 @@ fn taken(gpu: &Gpu, buffer: &Buffer) -> Result<Result<Vec<u8>, String>, CudaErro
     Ok(if guard.iter().all(|b| *b == 0xff) { Ok(all) } else { Err("bytes behind it were written".into()) })
 }
 
-fn at(buffer: &Buffer) -> Place<'_> {
-    Place { buffer, offset: 0 }
+fn at(buffer: &Buffer) -> BufferRange<'_> {
+    BufferRange { buffer, offset: 0 }
 }
 
 /// o, m, l of rows; every third has seen no key, and references are far apart.
@@ -95,7 +95,7 @@ fn merges(gpu: &Gpu, kernels: &Kernels) -> Result<Result<String, String>, CudaEr
             }
         }
         let half = of(&[a.clone(), b.clone()].concat())?;
-        let inside = Place { buffer: &half, offset: 16 };
+        let inside = BufferRange { buffer: &half, offset: 16 };
         if gpu.merge(&kernel, [at(&half), at(&half)], inside, rows.min(16), dv).is_ok() {
             return Ok(Err("a result over a part of a carry is not refused".into()));
         }
@@ -118,8 +118,8 @@ fn packs(gpu: &Gpu, kernels: &Kernels, unit: usize) -> Result<Result<String, Str
     let (mut expected, mut before) = (vec![0u8; heads * size], 0);
     for (begin, bytes) in pieces {
         runs.push(Runs {
-            from: Place { buffer: &from, offset: begin },
-            to: Place { buffer: &to, offset: before * heads },
+            from: BufferRange { buffer: &from, offset: begin },
+            to: BufferRange { buffer: &to, offset: before * heads },
             from_head,
             to_head: bytes,
             bytes,
@@ -134,7 +134,7 @@ fn packs(gpu: &Gpu, kernels: &Kernels, unit: usize) -> Result<Result<String, Str
     let told = taken(gpu, &to)?.and_then(|got| {
         if got == expected { Ok(format!("{size} bytes of {heads} heads")) } else { Err("other bytes".into()) }
     });
-    let over = Runs { to: Place { buffer: &from, offset: 0 }, ..runs[0] };
+    let over = Runs { to: BufferRange { buffer: &from, offset: 0 }, ..runs[0] };
     if told.is_ok() && gpu.pack(&kernel, &[over], heads).is_ok() {
         return Ok(Err("a run over itself is not refused".into()));
     }
@@ -186,7 +186,7 @@ fn casts(
         },
         out: at(&out),
         lse: Some(at(&lse)),
-        sinks: (sinks != Operand::None).then(|| Tensor {
+        sinks: (sinks != Operand::None).then(|| DeviceTensor {
             at: at(&sink_buffer),
             strides: [0, 1, 0, 0],
             local_rows: false,

@@ -1,6 +1,6 @@
 //! One attention as the kernels see it: sizes, rows, masks, and its inputs.
 
-use annulus::lower::{Element, Fill, Operand, Rows};
+use annulus::lower::{Element, MaskedScore, Operand, Rows};
 use half::{bf16, f16};
 
 /// Global rows start, start + step, …
@@ -53,7 +53,7 @@ pub(crate) struct Case {
     pub(crate) bias: Operand,
     /// Per pair of rows and batch entry, the same for all heads; half of the keys are kept.
     pub(crate) mask: bool,
-    pub(crate) fill: Fill,
+    pub(crate) fill: MaskedScore,
     pub(crate) scale: f32,
     /// What q is multiplied by: scores grow with it.
     pub(crate) gain: f32,
@@ -147,7 +147,7 @@ impl Case {
 
     /// What a masked score becomes, or what is added to it.
     pub(crate) fn fill_value(&self) -> f32 {
-        if self.fill == Fill::Add { -20.0 } else { -1e4 }
+        if self.fill == MaskedScore::Add { -20.0 } else { -1e4 }
     }
 
     pub(crate) fn inputs(&self, seed: u64) -> Inputs {

@@ -5,8 +5,8 @@ use super::case::{Case, Inputs, Random, Run, bytes, numbers, run as rows};
 use super::kernels::Kernels;
 use super::reference::{Reference, reference};
 use super::refused;
-use annulus::exec::cuda::{Buffer, CudaError, Gpu, KvRows, Place, QRows, Step, Tensor};
-use annulus::lower::{Arch, Element, Fill, KernelKey, Operand};
+use annulus::exec::cuda::{AttentionStep, Buffer, BufferRange, CudaError, DeviceTensor, Gpu, KvRows, QRows};
+use annulus::lower::{Arch, Element, KernelKey, MaskedScore, Operand};
 use std::process::ExitCode;
 
 /// Bytes behind every result that no kernel may touch.
@@ -92,8 +92,8 @@ fn one(gpu: &Gpu, kernels: &Kernels, arch: Arch, case: &Case) -> Result<String, 
     Ok(told)
 }
 
-fn at(buffer: &Buffer) -> Place<'_> {
-    Place { buffer, offset: 0 }
+fn at(buffer: &Buffer) -> BufferRange<'_> {
+    BufferRange { buffer, offset: 0 }
 }
 
 /// Bytes of out and lse.
@@ -120,7 +120,7 @@ fn launch(
     let bias = operand(case.bias, &inputs.bias)?;
     let mask = gpu.upload(if case.mask { &inputs.mask } else { &[0] })?;
     let pairs = case.last_q_row() * case.keys();
-    let tensor = |buffer, strides| Tensor { at: at(buffer), strides, local_rows: false };
+    let tensor = |buffer, strides| DeviceTensor { at: at(buffer), strides, local_rows: false };
     let out_bytes = heads * q_rows * dv * case.element.bytes();
     let lse_bytes = heads * q_rows * 4;
     let out = gpu.filled(out_bytes + GUARD, 0xff)?;
@@ -164,7 +164,7 @@ fn launch(
             .collect::<Result<_, CudaError>>()?;
         let kv_pieces =
             pieces.iter().zip(&buffers).map(|(r, (k, v))| KvRows { rows: r.rows(0), k: at(k), v: at(v) });
-        let step = Step {
+        let step = AttentionStep {
             batch: case.batch,
             q_heads: case.q_heads,
             kv_heads: case.kv_heads,
@@ -284,7 +284,7 @@ fn cases() -> Vec<Case> {
 fn masked_cases() -> Vec<Case> {
     let mut all = vec![];
     let elements = [Element::Bf16, Element::F16, Element::F32];
-    let fills = [Fill::NegInf, Fill::Replace, Fill::Add];
+    let fills = [MaskedScore::NegInf, MaskedScore::Replace, MaskedScore::Add];
     let operands = [Operand::None, Operand::F32, Operand::Element];
     for (i, element) in elements.into_iter().enumerate() {
         for (j, fill) in fills.into_iter().enumerate() {
@@ -334,7 +334,7 @@ fn base(name: &str, dk: usize, dv: usize, sq: i32, sk: i32) -> Case {
         sinks: Operand::None,
         bias: Operand::None,
         mask: false,
-        fill: Fill::NegInf,
+        fill: MaskedScore::NegInf,
         scale: 1.0 / (dk as f32).sqrt(),
         gain: 1.0,
         empty_row: 0.0,

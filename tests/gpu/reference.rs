@@ -1,7 +1,7 @@
 //! Attention in f64, row by row, sharing nothing with the kernels.
 
 use super::case::{Case, Inputs};
-use annulus::lower::{Fill, Operand};
+use annulus::lower::{MaskedScore, Operand};
 use rayon::prelude::*;
 
 /// out (B, Hq, rows, Dv) and lse (B, Hq, rows).
@@ -26,7 +26,7 @@ pub(crate) fn reference(case: &Case, inputs: &Inputs) -> Reference {
             let pair = rows[row] as usize * keys + key;
             let kept = (low..high).contains(&(key as i64))
                 && (!case.mask || inputs.mask[batch * case.last_q_row() * keys + pair] != 0);
-            if !kept && case.fill == Fill::NegInf {
+            if !kept && case.fill == MaskedScore::NegInf {
                 continue;
             }
             let k = &inputs.k[(kv * keys + key) * dk..][..dk];
@@ -42,7 +42,7 @@ pub(crate) fn reference(case: &Case, inputs: &Inputs) -> Reference {
             let fill = f64::from(case.fill_value());
             score = match case.fill {
                 _ if kept => score,
-                Fill::Add => score + fill,
+                MaskedScore::Add => score + fill,
                 _ => fill,
             };
             scores.push((key, score));

@@ -1,7 +1,7 @@
 //! Launches that must be refused, before anything is launched.
 
 use super::kernels::Kernels;
-use annulus::exec::cuda::{Buffer, CudaError, Gpu, KvRows, Place, QRows, Runs, Step};
+use annulus::exec::cuda::{AttentionStep, Buffer, BufferRange, CudaError, Gpu, KvRows, QRows, Runs};
 use annulus::lower::{Arch, Element, Helper, KernelKey, Rows};
 
 /// What was not refused, or not for the reason that holds; none is right.
@@ -21,8 +21,8 @@ pub(crate) fn run(gpu: &Gpu, kernels: &Kernels, arch: Arch) -> Result<Vec<String
     let rows = Rows { start: 0, step: 1, len: 64, local: 0 };
     let size = 64 * 64 * 2;
     let buffers: Vec<Buffer> = (0..5).map(|_| gpu.filled(size, 0)).collect::<Result<_, _>>()?;
-    let [q, k, v, out, lse] = [0, 1, 2, 3, 4].map(|i| Place { buffer: &buffers[i], offset: 0 });
-    let right = Step {
+    let [q, k, v, out, lse] = [0, 1, 2, 3, 4].map(|i| BufferRange { buffer: &buffers[i], offset: 0 });
+    let right = AttentionStep {
         batch: 1,
         q_heads: 1,
         kv_heads: 1,
@@ -49,32 +49,38 @@ pub(crate) fn run(gpu: &Gpu, kernels: &Kernels, arch: Arch) -> Result<Vec<String
     }
     let other = Gpu::open(0)?;
     let foreign = other.filled(size, 0)?;
-    let there = Place { buffer: &foreign, offset: 0 };
-    let short = Place { buffer: &buffers[0], offset: 16 };
-    let odd = Place { buffer: &buffers[0], offset: 8 };
-    let with_kv = |k, v| Step { kv_pieces: vec![KvRows { rows, k, v }], ..right.clone() };
+    let there = BufferRange { buffer: &foreign, offset: 0 };
+    let short = BufferRange { buffer: &buffers[0], offset: 16 };
+    let odd = BufferRange { buffer: &buffers[0], offset: 8 };
+    let with_kv = |k, v| AttentionStep { kv_pieces: vec![KvRows { rows, k, v }], ..right.clone() };
     let steps = [
-        ("a q of another GPU", Step { q: there, ..right.clone() }, "another GPU"),
+        ("a q of another GPU", AttentionStep { q: there, ..right.clone() }, "another GPU"),
         ("a k of another GPU", with_kv(there, v), "another GPU"),
-        ("a q that ends early", Step { q: short, ..right.clone() }, "outside of its buffer"),
-        ("a q at 8 bytes", Step { q: odd, ..right.clone() }, "multiple of 16"),
-        ("an out over q", Step { out: Some(q), ..right.clone() }, "overlaps"),
-        ("an out over v", Step { out: Some(v), ..right.clone() }, "overlaps"),
-        ("an lse over out", Step { lse: Some(out), ..right.clone() }, "overlaps"),
-        ("more heads of k than of q", Step { kv_heads: 2, ..right.clone() }, "key heads"),
-        ("a window", Step { window: [None, Some(1)], ..right.clone() }, "does not mask"),
+        ("a q that ends early", AttentionStep { q: short, ..right.clone() }, "outside of its buffer"),
+        ("a q at 8 bytes", AttentionStep { q: odd, ..right.clone() }, "multiple of 16"),
+        ("an out over q", AttentionStep { out: Some(q), ..right.clone() }, "overlaps"),
+        ("an out over v", AttentionStep { out: Some(v), ..right.clone() }, "overlaps"),
+        ("an lse over out", AttentionStep { lse: Some(out), ..right.clone() }, "overlaps"),
+        ("more heads of k than of q", AttentionStep { kv_heads: 2, ..right.clone() }, "key heads"),
+        ("a window", AttentionStep { window: [None, Some(1)], ..right.clone() }, "does not mask"),
         (
             "rows from -1",
-            Step { q_pieces: vec![QRows { rows: Rows { start: -1, ..rows }, carry: None }], ..right.clone() },
+            AttentionStep {
+                q_pieces: vec![QRows { rows: Rows { start: -1, ..rows }, carry: None }],
+                ..right.clone()
+            },
             "rows",
         ),
         (
             "rows beyond q",
-            Step { q_pieces: vec![QRows { rows: Rows { local: 1, ..rows }, carry: None }], ..right.clone() },
+            AttentionStep {
+                q_pieces: vec![QRows { rows: Rows { local: 1, ..rows }, carry: None }],
+                ..right.clone()
+            },
             "outside of q",
         ),
-        ("a head of 128", Step { head_dims: [128, 64], ..right.clone() }, "head sizes"),
-        ("a scale of NaN", Step { scale: f32::NAN, ..right.clone() }, "scale"),
+        ("a head of 128", AttentionStep { head_dims: [128, 64], ..right.clone() }, "head sizes"),
+        ("a scale of NaN", AttentionStep { scale: f32::NAN, ..right.clone() }, "scale"),
     ];
     for (name, step, reason) in &steps {
         refuse(name, gpu.attn_partial(&kernel, None, step), reason);
@@ -93,7 +99,7 @@ pub(crate) fn run(gpu: &Gpu, kernels: &Kernels, arch: Arch) -> Result<Vec<String
     let pack = kernels.helper(Helper::Pack { copy: 16 })?;
     let run = |to: usize| Runs {
         from: q,
-        to: Place { buffer: &buffers[3], offset: to },
+        to: BufferRange { buffer: &buffers[3], offset: to },
         from_head: 256,
         to_head: 512,
         bytes: 256,

@@ -10,7 +10,9 @@
 
 use super::case::Random;
 use super::kernels::Kernels;
-use annulus::exec::cuda::{Buffer, CudaError, Gpu, HelperKernel, Kernel, KvRows, Place, QRows, Step};
+use annulus::exec::cuda::{
+    AttentionStep, Buffer, BufferRange, CudaError, Gpu, HelperKernel, Kernel, KvRows, QRows,
+};
 use annulus::lower::{Arch, Element, Helper, KernelKey, Rows, Tiling};
 use cudarc::driver::sys::CUevent_flags;
 use cudarc::driver::{CudaContext, CudaEvent, CudaSlice, CudaStream, DriverError};
@@ -25,7 +27,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verb {
     Time,
-    Step,
+    AttentionStep,
     Part,
     Apart,
 }
@@ -82,7 +84,7 @@ fn parse(words: &[&str]) -> Result<Request, String> {
     let mut request = Request {
         verb: match *verb {
             "time" => Verb::Time,
-            "step" => Verb::Step,
+            "step" => Verb::AttentionStep,
             "part" => Verb::Part,
             "apart" => Verb::Apart,
             other => return Err(format!("{other}: expected time, step, part or apart")),
@@ -143,7 +145,7 @@ fn key(r: &Request, arch: Arch) -> Result<KernelKey, String> {
             t.blocks = given("BLOCKS").map_or(t.blocks, |n| n as u8);
         }
     }
-    key.carry_in = r.verb == Verb::Step;
+    key.carry_in = r.verb == Verb::AttentionStep;
     key.cast_out = r.verb == Verb::Time;
     Ok(key)
 }
@@ -197,8 +199,8 @@ fn input(gpu: &Gpu, pool: &Buffer, bytes: usize, from: usize) -> Result<Buffer, 
     Ok(buffer)
 }
 
-fn at(buffer: &Buffer) -> Place<'_> {
-    Place { buffer, offset: 0 }
+fn at(buffer: &Buffer) -> BufferRange<'_> {
+    BufferRange { buffer, offset: 0 }
 }
 
 /// One set of inputs, and what is written.
@@ -275,7 +277,7 @@ impl Held {
         let r = &self.request;
         let [batch, q_heads, kv_heads, sq, sk, dk, dv] = r.sizes;
         let rows = |len: usize| Rows { start: 0, step: 1, len: len as i32, local: 0 };
-        let step = Step {
+        let step = AttentionStep {
             batch,
             q_heads,
             kv_heads,

@@ -2,19 +2,19 @@
 //! comes out computes what the graph computes.
 
 use super::support::cases::{files, reviewed, snapshot, stem};
-use annulus::dump::stages::{Request, Stage, text_after};
+use annulus::dump::stages::{Pass, Request, text_after};
 use annulus::eval::compare;
 use annulus::eval::{Precision, eval};
 use annulus::ir::text::{self, Form};
 use annulus::ir::{DType, Graph, Tensor};
 
-const STAGES: [(Stage, &str); 6] = [
-    (Stage::Import, "import"),
-    (Stage::Find, "find"),
-    (Stage::Shard, "shard"),
-    (Stage::Ring, "ring"),
-    (Stage::Schedule, "schedule"),
-    (Stage::Check, "check"),
+const STAGES: [(Pass, &str); 6] = [
+    (Pass::Import, "import"),
+    (Pass::Find, "find"),
+    (Pass::Shard, "shard"),
+    (Pass::Ring, "ring"),
+    (Pass::Schedule, "schedule"),
+    (Pass::Check, "check"),
 ];
 
 #[test]
@@ -82,7 +82,7 @@ fn the_text_of_a_llama_is_as_reviewed() {
             let out =
                 text_after(&case.graph, &request, stage, Form::People).unwrap_or_else(|e| panic!("{e}"));
             // What a stage prints does not depend on the rank count before the graph is split.
-            let whole = matches!(stage, Stage::Import | Stage::Find);
+            let whole = matches!(stage, Pass::Import | Pass::Find);
             let name = if whole { "llama".into() } else { format!("llama_p{ranks}") };
             snapshot(folder, &name, &out);
         }

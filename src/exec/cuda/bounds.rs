@@ -2,8 +2,8 @@
 
 use super::error::{CudaError, foreign, refuse, too_large};
 use super::gpu::Gpu;
-use super::step::{Place, Tensor};
-use crate::lower::{FAR, Leaf, Rows};
+use super::step::{BufferRange, DeviceTensor};
+use crate::lower::{FAR, LeafParam, Rows};
 use cudarc::driver::DevicePtr;
 
 /// The product, if it can be counted.
@@ -32,7 +32,12 @@ pub(super) fn check_rows(rows: &Rows) -> Result<usize, CudaError> {
 
 impl Gpu {
     /// The address of so many bytes, which must be there, at a multiple of 16.
-    pub(super) fn address(&self, place: &Place, bytes: Option<usize>, what: &str) -> Result<u64, CudaError> {
+    pub(super) fn address(
+        &self,
+        place: &BufferRange,
+        bytes: Option<usize>,
+        what: &str,
+    ) -> Result<u64, CudaError> {
         if !place.offset.is_multiple_of(16) {
             return refuse(format!("{what} does not begin at a multiple of 16 bytes"));
         }
@@ -40,7 +45,12 @@ impl Gpu {
     }
 
     /// The address of so many bytes, which must be there, wherever they begin.
-    pub(super) fn bytes(&self, place: &Place, bytes: Option<usize>, what: &str) -> Result<u64, CudaError> {
+    pub(super) fn bytes(
+        &self,
+        place: &BufferRange,
+        bytes: Option<usize>,
+        what: &str,
+    ) -> Result<u64, CudaError> {
         if !self.owns(place.buffer) {
             return Err(foreign(what));
         }
@@ -55,11 +65,11 @@ impl Gpu {
     /// A tensor that broadcasts, of which each element that may be read must be there.
     pub(super) fn leaf(
         &self,
-        tensor: &Tensor,
+        tensor: &DeviceTensor,
         extents: [usize; 4],
         element: usize,
         what: &str,
-    ) -> Result<Leaf, CudaError> {
+    ) -> Result<LeafParam, CudaError> {
         let mut elements = Some(1usize);
         for (stride, extent) in tensor.strides.iter().zip(extents) {
             let reach = extent.saturating_sub(1).checked_mul(*stride);
@@ -67,6 +77,6 @@ impl Gpu {
         }
         let at = self.address(&tensor.at, elements.and_then(|n| n.checked_mul(element)), what)?;
         let [batch, head, row, key] = tensor.strides.map(|s| s as i64);
-        Ok(Leaf { at, batch, head, row, key, local_rows: i32::from(tensor.local_rows) })
+        Ok(LeafParam { at, batch, head, row, key, local_rows: i32::from(tensor.local_rows) })
     }
 }

@@ -5,7 +5,7 @@ use super::bounds::{all, check_rows, number};
 use super::error::{CudaError, driver, foreign, refuse, too_large};
 use super::gpu::Gpu;
 use super::nvrtc::Code;
-use super::step::{Place, QRows, Tensor};
+use super::step::{BufferRange, DeviceTensor, QRows};
 use crate::lower::{Element, FAR, Finish, Helper, MAX_COPIES, Merge, Operand, Pack, PackCopy, QPiece};
 use cudarc::driver::{CudaContext, CudaFunction, DeviceRepr, LaunchConfig, PushKernelArg};
 use std::sync::Arc;
@@ -23,9 +23,9 @@ pub struct HelperKernel {
 #[derive(Clone, Copy, Debug)]
 pub struct Runs<'a> {
     /// Where the first head's begins.
-    pub from: Place<'a>,
+    pub from: BufferRange<'a>,
     /// Where it goes.
-    pub to: Place<'a>,
+    pub to: BufferRange<'a>,
     /// Bytes from one head's to the next.
     pub from_head: usize,
     /// The same where they go.
@@ -48,11 +48,11 @@ pub struct FinishStep<'a> {
     /// Which rows, with their carry.
     pub rows: QRows<'a>,
     /// (B, Hq, q_rows, Dv).
-    pub out: Place<'a>,
+    pub out: BufferRange<'a>,
     /// f32 (B, Hq, q_rows), natural logarithm, if wanted.
-    pub lse: Option<Place<'a>>,
+    pub lse: Option<BufferRange<'a>>,
     /// In the type that the kernel says.
-    pub sinks: Option<Tensor<'a>>,
+    pub sinks: Option<DeviceTensor<'a>>,
     /// What a row without a live key yields.
     pub empty_row: f32,
 }
@@ -67,7 +67,7 @@ unsafe impl DeviceRepr for Finish {}
 const THREADS: u32 = 256;
 
 /// Whether two ranges of bytes share some.
-fn overlap(a: &Place, b: &Place, [a_bytes, b_bytes]: [usize; 2]) -> bool {
+fn overlap(a: &BufferRange, b: &BufferRange, [a_bytes, b_bytes]: [usize; 2]) -> bool {
     std::ptr::eq(a.buffer, b.buffer) && a.offset < b.offset + b_bytes && b.offset < a.offset + a_bytes
 }
 
@@ -104,8 +104,8 @@ impl Gpu {
     pub fn merge(
         &self,
         kernel: &HelperKernel,
-        [a, b]: [Place; 2],
-        to: Place,
+        [a, b]: [BufferRange; 2],
+        to: BufferRange,
         rows: usize,
         dv: usize,
     ) -> Result<(), CudaError> {
@@ -119,7 +119,7 @@ impl Gpu {
             dv: number(dv)?,
         };
         let bytes = bytes.unwrap_or(usize::MAX);
-        let partly = |x: &Place| overlap(x, &to, [bytes; 2]) && x.offset != to.offset;
+        let partly = |x: &BufferRange| overlap(x, &to, [bytes; 2]) && x.offset != to.offset;
         if partly(&a) || partly(&b) {
             return refuse("the result of a merge overlaps a part of a carry".into());
         }
@@ -195,8 +195,8 @@ impl Gpu {
     pub fn cast_from_f32(
         &self,
         kernel: &HelperKernel,
-        from: Place,
-        to: Place,
+        from: BufferRange,
+        to: BufferRange,
         count: usize,
     ) -> Result<(), CudaError> {
         self.cast(kernel, 0, (from, to), count)
@@ -209,8 +209,8 @@ impl Gpu {
     pub fn cast_to_f32(
         &self,
         kernel: &HelperKernel,
-        from: Place,
-        to: Place,
+        from: BufferRange,
+        to: BufferRange,
         count: usize,
     ) -> Result<(), CudaError> {
         self.cast(kernel, 1, (from, to), count)
@@ -220,7 +220,7 @@ impl Gpu {
         &self,
         kernel: &HelperKernel,
         which: usize,
-        (from, to): (Place, Place),
+        (from, to): (BufferRange, BufferRange),
         count: usize,
     ) -> Result<(), CudaError> {
         let Helper::Cast { element, .. } = kernel.helper else {
@@ -262,7 +262,7 @@ impl Gpu {
         let size = if sinks == Operand::F32 { Element::F32 } else { element }.bytes();
         let last = rows.start as usize + (len - 1) * rows.step as usize + 1;
         let extents =
-            |t: &Tensor| [step.batch, step.q_heads, if t.local_rows { step.q_rows } else { last }, 1];
+            |t: &DeviceTensor| [step.batch, step.q_heads, if t.local_rows { step.q_rows } else { last }, 1];
         let carry_bytes = step.dv.checked_add(2).and_then(|n| all(&[heads, len, n, 4]));
         let mut ranges = Ranges::default();
         let out_bytes = all(&[heads, step.q_rows, step.dv, element.bytes()]);

@@ -3,7 +3,7 @@
 use super::error::{CudaError, driver, foreign, refuse};
 use super::gpu::{Gpu, Kernel};
 use super::maps::maps;
-use super::step::{Place, Step};
+use super::step::{AttentionStep, BufferRange};
 use crate::lower::{Params, Tiling};
 use cudarc::driver::{DeviceRepr, LaunchConfig, PushKernelArg};
 
@@ -17,7 +17,12 @@ impl Gpu {
     ///
     /// # Errors
     /// Something does not fit its buffer or the key, lies on another GPU, or overlaps what is written; then nothing is launched.
-    pub fn attn_partial(&self, kernel: &Kernel, redo: Option<&Kernel>, step: &Step) -> Result<(), CudaError> {
+    pub fn attn_partial(
+        &self,
+        kernel: &Kernel,
+        redo: Option<&Kernel>,
+        step: &AttentionStep,
+    ) -> Result<(), CudaError> {
         if [Some(kernel), redo].into_iter().flatten().any(|k| !self.is_of(&k.context)) {
             return Err(foreign("the kernel"));
         }
@@ -30,7 +35,7 @@ impl Gpu {
         let sixteens: usize = step.q_pieces.iter().map(|p| (p.rows.len as usize).div_ceil(16)).sum();
         let mut marks = self.marks.borrow_mut();
         let place = self.at_least(&mut marks, sixteens * step.batch * step.q_heads)?;
-        params.odd = self.address(&Place { buffer: place, offset: 0 }, Some(place.bytes()), "marks")?;
+        params.odd = self.address(&BufferRange { buffer: place, offset: 0 }, Some(place.bytes()), "marks")?;
         self.launch(kernel, &params)?;
         let done = self.launch(redo, &Params { odd: params.odd, ..again });
         if done.is_err() {

@@ -23,6 +23,6 @@ mod versions;
 pub use error::CudaError;
 pub use gpu::{Buffer, Gpu, Kernel};
 pub use helpers::{FinishStep, HelperKernel, Runs};
-pub use nvrtc::{Code, Compiled, Source, code, compile, version as nvrtc_version};
-pub use step::{KvRows, Place, QRows, Step, Tensor};
+pub use nvrtc::{Code, CompiledKernel, KernelSource, code, compile, version as nvrtc_version};
+pub use step::{AttentionStep, BufferRange, DeviceTensor, KvRows, QRows};
 pub use versions::versions;

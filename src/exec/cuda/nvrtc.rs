@@ -11,7 +11,7 @@ use std::sync::Mutex;
 
 /// What a compilation gave.
 #[derive(Clone, Debug)]
-pub struct Compiled {
+pub struct CompiledKernel {
     /// Machine code of one architecture.
     pub cubin: Vec<u8>,
     /// The compiler's log: registers, spills, remarks.
@@ -27,7 +27,7 @@ pub fn compile(
     options: &[String],
     kernel: &str,
     arch: &'static str,
-) -> Result<Compiled, CudaError> {
+) -> Result<CompiledKernel, CudaError> {
     // Threads gain nothing, and NVRTC's first use of its builtins is not guarded.
     static ONE: Mutex<()> = Mutex::new(());
     probe::nvrtc()?;
@@ -37,18 +37,18 @@ pub fn compile(
     let options: Result<Vec<CString>, _> = options.iter().map(|o| CString::new(o.as_str())).collect();
     let options = options.map_err(|e| failed(e.to_string()))?;
     let options: Vec<*const c_char> = options.iter().map(|o| o.as_ptr()).collect();
-    let program = Program::new(&text)?;
+    let program = NvrtcProgram::new(&text)?;
     // SAFETY: the program lives, and the pointers are to strings that outlive the call.
     let status = unsafe { sys::nvrtcCompileProgram(program.0, options.len() as i32, options.as_ptr()) };
     let log = program.log()?;
     if status != sys::nvrtcResult::NVRTC_SUCCESS {
         return Err(failed(if log.is_empty() { format!("{status:?}") } else { log }));
     }
-    Ok(Compiled { cubin: program.cubin()?, log })
+    Ok(CompiledKernel { cubin: program.cubin()?, log })
 }
 
 /// What code is made from: keys of kernels, and of those around them.
-pub trait Source: Clone {
+pub trait KernelSource: Clone {
     /// The text, for every architecture.
     fn text(&self) -> String;
     /// For messages.
@@ -57,7 +57,7 @@ pub trait Source: Clone {
     fn exists(&self) -> bool;
 }
 
-impl Source for KernelKey {
+impl KernelSource for KernelKey {
     fn text(&self) -> String {
         lower::text(self)
     }
@@ -71,7 +71,7 @@ impl Source for KernelKey {
     }
 }
 
-impl Source for Helper {
+impl KernelSource for Helper {
     fn text(&self) -> String {
         Helper::text(*self)
     }
@@ -106,7 +106,7 @@ impl<S> Code<S> {
 ///
 /// # Errors
 /// There is no such kernel, NVRTC is not there, or the text does not compile: a fault of annulus.
-pub fn code<S: Source>(source: &S, arch: Arch, cache: Option<&Cache>) -> Result<Code<S>, CudaError> {
+pub fn code<S: KernelSource>(source: &S, arch: Arch, cache: Option<&Cache>) -> Result<Code<S>, CudaError> {
     if !source.exists() {
         return Err(CudaError::Launch(format!("there is no such kernel {}", source.name())));
     }
@@ -141,17 +141,17 @@ pub fn version() -> Result<(i32, i32), CudaError> {
     Ok((major, minor))
 }
 
-struct Program(sys::nvrtcProgram);
+struct NvrtcProgram(sys::nvrtcProgram);
 
-impl Program {
-    fn new(text: &CString) -> Result<Program, CudaError> {
+impl NvrtcProgram {
+    fn new(text: &CString) -> Result<NvrtcProgram, CudaError> {
         let mut program = ptr::null_mut();
         let (name, none) = (c"kernel.cu", ptr::null());
         // SAFETY: text and name end in NUL; there are no headers.
         let status =
             unsafe { sys::nvrtcCreateProgram(&mut program, text.as_ptr(), name.as_ptr(), 0, none, none) };
         ok("creating a program", status)?;
-        Ok(Program(program))
+        Ok(NvrtcProgram(program))
     }
 
     fn log(&self) -> Result<String, CudaError> {
@@ -175,7 +175,7 @@ impl Program {
     }
 }
 
-impl Drop for Program {
+impl Drop for NvrtcProgram {
     fn drop(&mut self) {
         // SAFETY: made by nvrtcCreateProgram, destroyed once.
         unsafe { sys::nvrtcDestroyProgram(&mut self.0) };

@@ -7,8 +7,8 @@ use super::aliasing::Ranges;
 use super::bounds::{all, check_rows, end_of, number};
 use super::error::{CudaError, refuse, too_large};
 use super::gpu::Gpu;
-use super::step::{Place, Step, Tensor};
-use crate::lower::{FAR, Fill, KernelKey, KvPiece, MAX_PIECES, Operand, Params, QPiece, Tiling};
+use super::step::{AttentionStep, BufferRange, DeviceTensor};
+use crate::lower::{FAR, KernelKey, KvPiece, MAX_PIECES, MaskedScore, Operand, Params, QPiece, Tiling};
 
 /// Keys and values that are worked on side by side stay below this: most of the L2 cache of an H100.
 const CACHED_BYTES: usize = 32 << 20;
@@ -18,14 +18,15 @@ impl Gpu {
     ///
     /// # Errors
     /// Something does not fit its buffer or the key, lies on another GPU, or overlaps what is written.
-    pub(super) fn params(&self, key: &KernelKey, step: &Step) -> Result<Params, CudaError> {
+    pub(super) fn params(&self, key: &KernelKey, step: &AttentionStep) -> Result<Params, CudaError> {
         fits(key, step)?;
         let mut params = numbers(key, step)?;
         let heads = all(&[step.batch, step.q_heads]);
         let heads = heads.filter(|n| *n < FAR as usize).ok_or_else(|| too_large("heads"))?;
         let mut ranges = Ranges::default();
         self.place_rows(key, step, heads, &mut params, &mut ranges)?;
-        params.counter = self.address(&Place { buffer: &self.counter, offset: 0 }, Some(8), "counter")?;
+        params.counter =
+            self.address(&BufferRange { buffer: &self.counter, offset: 0 }, Some(8), "counter")?;
         let (tiles, last_row) = self.place_queries(key, step, heads, &mut params, &mut ranges)?;
         let (kv_len, last_key) = self.place_keys(key, step, &mut params, &mut ranges)?;
         ranges.disjoint()?;
@@ -44,7 +45,7 @@ impl Gpu {
     fn place_rows(
         &self,
         key: &KernelKey,
-        step: &Step,
+        step: &AttentionStep,
         heads: usize,
         params: &mut Params,
         ranges: &mut Ranges,
@@ -67,7 +68,7 @@ impl Gpu {
     fn place_queries(
         &self,
         key: &KernelKey,
-        step: &Step,
+        step: &AttentionStep,
         heads: usize,
         params: &mut Params,
         ranges: &mut Ranges,
@@ -99,7 +100,7 @@ impl Gpu {
     fn place_keys(
         &self,
         key: &KernelKey,
-        step: &Step,
+        step: &AttentionStep,
         params: &mut Params,
         ranges: &mut Ranges,
     ) -> Result<(usize, usize), CudaError> {
@@ -124,7 +125,7 @@ impl Gpu {
     fn place_masks(
         &self,
         key: &KernelKey,
-        step: &Step,
+        step: &AttentionStep,
         (last_row, last_key): (usize, usize),
         params: &mut Params,
     ) -> Result<(), CudaError> {
@@ -136,7 +137,7 @@ impl Gpu {
             params.end_key = self.address(end, all(&[last_row, 4]), "documents")?;
         }
         let size = |o: Operand| if o == Operand::F32 { 4 } else { key.element.bytes() };
-        let extents = |tensor: &Tensor, keys: usize| {
+        let extents = |tensor: &DeviceTensor, keys: usize| {
             let rows = if tensor.local_rows { step.q_rows } else { last_row };
             [step.batch, step.q_heads, rows, keys]
         };
@@ -154,7 +155,7 @@ impl Gpu {
 }
 
 /// The step is one that the kernel does.
-fn fits(key: &KernelKey, step: &Step) -> Result<(), CudaError> {
+fn fits(key: &KernelKey, step: &AttentionStep) -> Result<(), CudaError> {
     let [dk, dv] = step.head_dims;
     let element = key.element.bytes();
     let whole = |d: usize| (d * element).is_multiple_of(key.copy.into());
@@ -192,7 +193,7 @@ fn fits(key: &KernelKey, step: &Step) -> Result<(), CudaError> {
 }
 
 /// The numbers of the argument; addresses come after.
-fn numbers(key: &KernelKey, step: &Step) -> Result<Params, CudaError> {
+fn numbers(key: &KernelKey, step: &AttentionStep) -> Result<Params, CudaError> {
     let [dk, dv] = step.head_dims;
     Ok(Params {
         batch: number(step.batch)?,
@@ -204,7 +205,7 @@ fn numbers(key: &KernelKey, step: &Step) -> Result<Params, CudaError> {
         scale: step.scale,
         softcap: step.softcap,
         empty_row: step.empty_row,
-        fill: if key.fill == Fill::NegInf { 0.0 } else { step.fill },
+        fill: if key.fill == MaskedScore::NegInf { 0.0 } else { step.fill },
         low: step.window[0].unwrap_or(-FAR).clamp(-FAR, FAR),
         high: step.window[1].unwrap_or(FAR).clamp(-FAR, FAR),
         q_pieces: number(step.q_pieces.len())?,

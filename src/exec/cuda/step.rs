@@ -5,7 +5,7 @@ use crate::lower::Rows;
 
 /// A place on the device, in bytes from a buffer's begin.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+pub struct BufferRange<'a> {
     /// The buffer.
     pub buffer: &'a Buffer,
     /// Where in it.
@@ -18,7 +18,7 @@ pub struct QRows<'a> {
     /// Which rows.
     pub rows: Rows,
     /// f32: o (B, Hq, len, Dv), then m (B, Hq, len), then l (B, Hq, len).
-    pub carry: Option<Place<'a>>,
+    pub carry: Option<BufferRange<'a>>,
 }
 
 /// Key rows and where they lie.
@@ -27,16 +27,16 @@ pub struct KvRows<'a> {
     /// Which rows.
     pub rows: Rows,
     /// (B, Hkv, len, Dk).
-    pub k: Place<'a>,
+    pub k: BufferRange<'a>,
     /// (B, Hkv, len, Dv).
-    pub v: Place<'a>,
+    pub v: BufferRange<'a>,
 }
 
 /// A tensor that broadcasts to (B, Hq, query row, key row).
 #[derive(Clone, Copy, Debug)]
-pub struct Tensor<'a> {
+pub struct DeviceTensor<'a> {
     /// Its first element.
-    pub at: Place<'a>,
+    pub at: BufferRange<'a>,
     /// Strides in elements, 0 along what is broadcast.
     pub strides: [usize; 4],
     /// Whether its rows are counted as q's are, else globally.
@@ -45,7 +45,7 @@ pub struct Tensor<'a> {
 
 /// One step: query rows against key rows.
 #[derive(Clone, Debug)]
-pub struct Step<'a> {
+pub struct AttentionStep<'a> {
     /// B.
     pub batch: usize,
     /// Hq, a multiple of `kv_heads`.
@@ -57,11 +57,11 @@ pub struct Step<'a> {
     /// Head size of q and k, and of v and out.
     pub head_dims: [usize; 2],
     /// (B, Hq, q_rows, Dk).
-    pub q: Place<'a>,
+    pub q: BufferRange<'a>,
     /// (B, Hq, q_rows, Dv), written if the key says cast_out.
-    pub out: Option<Place<'a>>,
+    pub out: Option<BufferRange<'a>>,
     /// f32 (B, Hq, q_rows), natural logarithm, if wanted.
-    pub lse: Option<Place<'a>>,
+    pub lse: Option<BufferRange<'a>>,
     /// At most eight.
     pub q_pieces: Vec<QRows<'a>>,
     /// At most eight; none leaves the carry as it is.
@@ -75,15 +75,15 @@ pub struct Step<'a> {
     /// Row r sees keys r + low ≤ k < r + high.
     pub window: [Option<i32>; 2],
     /// Added to both per batch entry: i32 (B).
-    pub shift: Option<Place<'a>>,
+    pub shift: Option<BufferRange<'a>>,
     /// Per global query row the first and one past the last key of its document: i32, up to the greatest row.
-    pub documents: Option<[Place<'a>; 2]>,
+    pub documents: Option<[BufferRange<'a>; 2]>,
     /// What a masked score becomes, or what is added to it, if the key's fill is finite.
     pub fill: f32,
     /// Added to the scores, in the type that the key says.
-    pub bias: Option<Tensor<'a>>,
+    pub bias: Option<DeviceTensor<'a>>,
     /// A byte an element, nonzero for kept; if the key says so.
-    pub mask: Option<Tensor<'a>>,
+    pub mask: Option<DeviceTensor<'a>>,
     /// In the type that the key says.
-    pub sinks: Option<Tensor<'a>>,
+    pub sinks: Option<DeviceTensor<'a>>,
 }

@@ -252,7 +252,7 @@ impl Sets {
 }
 
 /// What comes of an operation on one run.
-pub(crate) enum Outcome {
+pub(crate) enum Verdict {
     /// Runs of the result.
     Runs(Vec<(usize, Cell)>),
     /// Each combination of these numbers; nothing but the operation itself says what it gives. For every element of the
@@ -261,7 +261,7 @@ pub(crate) enum Outcome {
 }
 
 /// An elementwise operation on a run of `len` elements of `from`, giving `to`. `None` if nothing is known of the result.
-pub(crate) fn apply(sets: &Sets, op: &Op, (from, to): (DType, DType), x: &[Cell], len: usize) -> Outcome {
+pub(crate) fn apply(sets: &Sets, op: &Op, (from, to): (DType, DType), x: &[Cell], len: usize) -> Verdict {
     // A progression does not know the sign of its zero.
     let signed =
         from.is_float() && matches!(op, Op::Binary(Binary::Div | Binary::Pow) | Op::Unary(Unary::Reciprocal));
@@ -273,19 +273,19 @@ pub(crate) fn apply(sets: &Sets, op: &Op, (from, to): (DType, DType), x: &[Cell]
         Some(list)
     };
     if let Some(few) = x.iter().map(|&c| few(c)).collect() {
-        return Outcome::Numbers(vec![few]);
+        return Verdict::Numbers(vec![few]);
     }
     if let Some(runs) = on_lines(op, from, to, x, len) {
-        return Outcome::Runs(runs);
+        return Verdict::Runs(runs);
     }
     // A short progression, number by number.
     let each = |i: usize| x.iter().map(|c| few(c.after(i).first())).collect::<Option<Vec<_>>>();
     if len <= 64
         && let Some(all) = (0..len).map(each).collect()
     {
-        return Outcome::Numbers(all);
+        return Verdict::Numbers(all);
     }
-    Outcome::Runs(vec![(len, on_ranges(sets, op, to, x, len))])
+    Verdict::Runs(vec![(len, on_ranges(sets, op, to, x, len))])
 }
 
 /// The places at which a test that changes once changes: the number of leading elements with the test's first answer.
@@ -502,7 +502,7 @@ mod tests {
             let Ok(got) = evaluate(&op, &tensors, Precision::Declared) else { return Ok(()) };
             let (to, got) = (got[0].dtype(), got[0].to_f64());
             match apply(&sets, &op, (dtype, to), &x, len) {
-                Outcome::Runs(runs) => {
+                Verdict::Runs(runs) => {
                     prop_assert_eq!(runs.iter().map(|r| r.0).sum::<usize>(), len);
                     let mut place = 0;
                     for (n, c) in runs {
@@ -515,7 +515,7 @@ mod tests {
                         place += n;
                     }
                 }
-                Outcome::Numbers(all) => prop_assert!(all.len() == 1 || all.len() == len),
+                Verdict::Numbers(all) => prop_assert!(all.len() == 1 || all.len() == len),
             }
         }
     }

@@ -7,7 +7,7 @@
 //!
 //! Invariant: what is said of an element holds every number that the element can have.
 
-use super::abstract_value::{Cell, Outcome, Pass, Sets, apply};
+use super::abstract_value::{Cell, Pass, Sets, Verdict, apply};
 use super::runs::{RUNS, Runs, meet, places};
 use crate::eval::{self, Constants, Precision};
 use crate::find::axes::trace::CONSTANT_LIMIT;
@@ -313,8 +313,8 @@ impl Values {
                     return;
                 }
                 match apply(sets, op, types, &cells, len) {
-                    Outcome::Runs(runs) => draft.extend(runs.into_iter().map(|(n, c)| (n, Draft::Cell(c)))),
-                    Outcome::Numbers(all) => {
+                    Verdict::Runs(runs) => draft.extend(runs.into_iter().map(|(n, c)| (n, Draft::Cell(c)))),
+                    Verdict::Numbers(all) => {
                         let each = if all.len() == 1 { len } else { 1 };
                         for lists in &all {
                             let begin = asked[0].len();

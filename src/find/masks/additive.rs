@@ -4,9 +4,9 @@
 //! Several fills of which no row is proved to keep a key, as where one mask is added to another, cannot become −∞; they
 //! are data for the attention, but no bias to a reader.
 
-use super::classify::said;
-use super::recognise::Said;
-use super::types::Source;
+use super::classify::recognised;
+use super::recognise::Recognised;
+use super::types::MaskSource;
 use super::types::{Context, Item};
 use crate::find::axes::trace::splat;
 use crate::find::magnitude::{HUGE, MASKING, MASKING_ALL};
@@ -18,7 +18,7 @@ const LOOK: usize = 32;
 
 /// What positions say of a value that is added to scores, if it is a mask.
 pub(crate) fn mask(cx: &mut Context<'_>, sizes: AttentionSizes, v: ValueId) -> Option<Vec<Term>> {
-    let mut all = Said::default();
+    let mut all = Recognised::default();
     is_mask(cx, sizes, v, Some(&mut all), &mut { LOOK }).then(|| all.terms(sizes.q_len, sizes.kv_len))
 }
 
@@ -27,7 +27,7 @@ fn is_mask(
     cx: &mut Context<'_>,
     sizes: AttentionSizes,
     v: ValueId,
-    mut all: Option<&mut Said>,
+    mut all: Option<&mut Recognised>,
     left: &mut usize,
 ) -> bool {
     if *left == 0 {
@@ -38,10 +38,10 @@ fn is_mask(
         let fills = (f64::NEG_INFINITY, MASKING);
         if cx.values.all(&p, &[(0.0, 0.0), fills]) {
             let known = Some(cx.values.certain(&p, &[(0.0, 0.0)]));
-            let (fill, source) = (Fill::NegInf, Source::Added(v));
+            let (fill, source) = (Fill::NegInf, MaskSource::Added(v));
             let item = Item { group: 0, source, fill, only_as_infinity: false, and_bias: false, known };
-            if let (Some(all), Some((said, _))) = (all, said(&item, sizes)) {
-                all.and(&said);
+            if let (Some(all), Some((recognised, _))) = (all, recognised(&item, sizes)) {
+                all.and(&recognised);
             }
             // One number everywhere tells no keys apart.
             return !cx.values.all(&p, &[fills]);

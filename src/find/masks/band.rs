@@ -161,7 +161,7 @@ mod tests {
                 }
             }
             let (found, exact) = Band::fit(&ranges, k);
-            // Rows between two one-sided shadows may fit no band again, but what is said to be exact is.
+            // Rows between two one-sided shadows may fit no band again, but what is recognised to be exact is.
             if exact {
                 let mask = Mask { terms: found.terms(q, k), fill: Fill::NegInf };
                 for (i, j) in (0..q).flat_map(|i| (0..k).map(move |j| (i, j))) {
@@ -185,7 +185,7 @@ mod tests {
             }
         }
 
-        /// Whatever the rows keep lies within the band that is said of them, and is all of it if that is said.
+        /// Whatever the rows keep lies within the band that is recognised of them, and is all of it if that is recognised.
         #[test]
         fn what_rows_keep_lies_in_their_band(
             rows in proptest::collection::vec(proptest::option::of((0usize..5, 1usize..6)), 0..6),

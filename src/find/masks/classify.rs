@@ -3,8 +3,8 @@
 //! In: a value that acts on the scores. Out: an [`Entry`] with what its elements can be.
 
 use super::band::Band;
-use super::recognise::{Rows, Said, union};
-use super::types::Source;
+use super::recognise::{Recognised, Rows, union};
+use super::types::MaskSource;
 use super::types::{Condition, Context, Entry, Item, Piece, name};
 use crate::find::elements::abstract_value::TRUE;
 use crate::find::elements::interpret::Possible;
@@ -37,14 +37,14 @@ pub(crate) fn classify(
             let mut items = vec![];
             for c in conditions {
                 match c {
-                    Condition::Positions(term) => items.push(item(Source::Positions(term.clone()), None)),
+                    Condition::Positions(term) => items.push(item(MaskSource::Positions(term.clone()), None)),
                     &Condition::True(v) => {
                         let p = cx.values.get(cx.graph, cx.constants, v);
                         let known = p.map(|p| cx.values.certain(&p, TRUE));
                         if known.as_ref().is_some_and(|k| k.runs().iter().all(|&(_, (_, no))| !no)) {
                             notes.push(nothing(cx, v));
                         } else {
-                            items.push(item(Source::Condition(v), known));
+                            items.push(item(MaskSource::Condition(v), known));
                         }
                     }
                 }
@@ -71,7 +71,7 @@ pub(crate) fn classify(
             }
             vec![Entry::Mask(Item {
                 group,
-                source: Source::Added(v),
+                source: MaskSource::Added(v),
                 fill,
                 only_as_infinity: several,
                 and_bias: false,
@@ -91,7 +91,7 @@ fn dense(cx: &Context<'_>, group: usize, v: ValueId, p: &Possible, dtype: DType)
     }
     vec![Entry::Mask(Item {
         group,
-        source: Source::Added(v),
+        source: MaskSource::Added(v),
         fill: Fill::Add(HUGE),
         only_as_infinity: true,
         and_bias: true,
@@ -100,16 +100,16 @@ fn dense(cx: &Context<'_>, group: usize, v: ValueId, p: &Possible, dtype: DType)
 }
 
 /// What positions say of an item, and whether it is all; otherwise it is a band outside of which no pair is kept.
-pub(crate) fn said(item: &Item, sizes: AttentionSizes) -> Option<(Said, bool)> {
-    if let Source::Positions(term) = &item.source {
-        return Some((Said::by(term), true));
+pub(crate) fn recognised(item: &Item, sizes: AttentionSizes) -> Option<(Recognised, bool)> {
+    if let MaskSource::Positions(term) = &item.source {
+        return Some((Recognised::by(term), true));
     }
     let (entries, exact) = rows(item, sizes)?;
-    if exact && let Some(said) = Said::fit(&entries, sizes.kv_len) {
-        return Some((said, true));
+    if exact && let Some(recognised) = Recognised::fit(&entries, sizes.kv_len) {
+        return Some((recognised, true));
     }
     let (band, _) = Band::fit(&union(&entries), sizes.kv_len);
-    (band != Band::default()).then(|| (Said { band, more: vec![] }, false))
+    (band != Band::default()).then(|| (Recognised { band, more: vec![] }, false))
 }
 
 /// For each batch entry that differs and each query row the range of keys within which some head may keep a pair, and whether

@@ -1,6 +1,6 @@
 //! Conditions as values: which value says where a score is kept, and which two values are each other's opposite.
 
-use super::types::Source;
+use super::types::MaskSource;
 use super::types::{Context, Item};
 use crate::find::axes::trace::{CONSTANT_LIMIT, splat};
 use crate::find::magnitude::{MASKING, huge_bound};
@@ -62,9 +62,9 @@ pub(crate) fn complements(cx: &mut Context<'_>, m: ValueId, of: ValueId) -> bool
 /// The boolean value that says where an item keeps a score.
 pub(crate) fn condition(cx: &mut Context<'_>, item: &Item) -> ValueId {
     let v = match item.source {
-        Source::Condition(v) => v,
-        Source::Positions(_) => unreachable!("what positions say is no tensor"),
-        Source::Added(v) => {
+        MaskSource::Condition(v) => v,
+        MaskSource::Positions(_) => unreachable!("what positions say is no tensor"),
+        MaskSource::Added(v) => {
             let dtype = cx.graph.ty(v).dtype;
             // Fills are at or below MASKING and the rest is at or above it, or they are huge and the rest is not.
             above(cx, v, if item.and_bias { huge_bound(dtype) } else { MASKING / 2.0 })

@@ -3,7 +3,7 @@
 //! A huge fill leaves nothing of a masked key if its row has another one: exp(f − max) is 0. Where a row may have none, the
 //! fill is a number like any other. The proof looks at every row of every batch entry and head, whatever the inputs are.
 
-use super::types::Source;
+use super::types::MaskSource;
 use super::types::{Context, Entry, Item};
 use crate::find::axes::trace::CONSTANT_LIMIT;
 use crate::find::elements::interpret::Known;
@@ -26,7 +26,7 @@ pub(crate) fn to_infinity(
     let safe_bias = entries.iter().all(|e| match e {
         Entry::Bias(v) => is_small(cx, *v, dtype, false),
         Entry::Mask(i) if i.and_bias => {
-            let Source::Added(v) = i.source else { return false };
+            let MaskSource::Added(v) = i.source else { return false };
             is_small(cx, v, dtype, true)
         }
         Entry::Mask(_) => true,
@@ -56,7 +56,9 @@ pub(crate) fn to_infinity(
             item.fill = Fill::NegInf;
             item.only_as_infinity = false;
         } else if item.only_as_infinity {
-            let Source::Added(v) = item.source else { return Err("a condition has several fills".into()) };
+            let MaskSource::Added(v) = item.source else {
+                return Err("a condition has several fills".into());
+            };
             *e = Entry::Bias(v);
         }
     }
@@ -89,7 +91,7 @@ pub(crate) fn no_row_is_empty(sizes: AttentionSizes, items: &[&Item]) -> bool {
                 let own = known.strides(4.max(known.shape().len()));
                 rows.push(Kept::Known(known, own));
             }
-            (None, Source::Positions(term)) => {
+            (None, MaskSource::Positions(term)) => {
                 let mask = Mask { terms: vec![term.clone()], fill: Fill::NegInf };
                 (held[0], held[2]) = (held[0].max(mask.entries()), q);
                 rows.push(Kept::Positions(mask));

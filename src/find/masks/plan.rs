@@ -7,13 +7,13 @@
 //! A finite fill becomes −∞ only if it is so large that nothing is left of a masked key, and every row is proved to keep a
 //! key, whatever the inputs are. Otherwise it stays a finite fill, or data.
 
-use super::classify::{classify, said};
+use super::classify::{classify, recognised};
 use super::conditions::{above, condition};
 use super::finite_fill::to_infinity;
-use super::recognise::Said;
+use super::recognise::Recognised;
 use super::reorder;
 use super::types::name;
-use super::types::{Addend, Condition, Context, Entry, Item, Piece, Plan, Source};
+use super::types::{Addend, Condition, Context, Entry, Item, MaskPlan, MaskSource, Piece};
 use crate::find::magnitude::{HUGE, MASKING};
 use crate::find::types::{Applied, Numerics};
 use crate::ir::{AttentionSizes, Binary, DType, Op, Tensor, ValueId};
@@ -28,7 +28,7 @@ pub(crate) fn plan(
     sizes: AttentionSizes,
     dtype: DType,
     pieces: &[Piece],
-) -> Result<Plan, String> {
+) -> Result<MaskPlan, String> {
     let mut notes = vec![];
     let mut entries: Vec<Entry> = vec![];
     let pieces = one_fill(floored(cx, pieces, &mut notes)?, &mut notes);
@@ -115,7 +115,7 @@ fn added_instead(cx: &mut Context<'_>, dtype: DType, entries: &mut Vec<Entry>, n
     }
     let (mut conditions, mut fill) = (vec![], None);
     for e in &entries[own..end] {
-        let Entry::Mask(Item { fill: Fill::Replace(f), source: Source::Condition(keep), .. }) = e else {
+        let Entry::Mask(Item { fill: Fill::Replace(f), source: MaskSource::Condition(keep), .. }) = e else {
             return;
         };
         if *f > HUGE {
@@ -143,7 +143,7 @@ fn added_instead(cx: &mut Context<'_>, dtype: DType, entries: &mut Vec<Entry>, n
     notes.push(Applied::new("fill-is-added", what, Numerics::Domain));
     let p = cx.values.get(cx.graph, cx.constants, v);
     let known = p.map(|p| cx.values.certain(&p, &[(0.0, 0.0)]));
-    let (source, fill) = (Source::Added(v), Fill::Add(f));
+    let (source, fill) = (MaskSource::Added(v), Fill::Add(f));
     let item = Item { group, source, fill, only_as_infinity: false, and_bias: false, known };
     entries.splice(own..end, [Entry::Mask(item)]);
 }
@@ -155,7 +155,7 @@ fn arrange(
     dtype: DType,
     entries: Vec<Entry>,
     mut notes: Vec<Applied>,
-) -> Result<Plan, String> {
+) -> Result<MaskPlan, String> {
     let mut biases: Vec<Addend> = vec![];
     let mut items: Vec<Item> = vec![];
     // Where each group of items stands among the entries.
@@ -170,7 +170,7 @@ fn arrange(
                 biases.push(Addend { value, at, masked: false });
             }
             Entry::Mask(i) => {
-                if let (true, Source::Added(value)) = (i.and_bias, &i.source) {
+                if let (true, MaskSource::Added(value)) = (i.and_bias, &i.source) {
                     biases.push(Addend { value: *value, at, masked: i.fill == Fill::NegInf });
                 }
                 if replaced.is_some_and(|g| g != i.group) {
@@ -193,14 +193,14 @@ fn arrange(
         let spare = if infinite {
             None
         } else {
-            items.iter().find(|i| said(i, sizes).is_some()).or(items.first()).map(|i| i.group)
+            items.iter().find(|i| recognised(i, sizes).is_some()).or(items.first()).map(|i| i.group)
         };
         let mut kept = vec![];
         for i in items {
             match (&i.source, i.fill) {
                 (_, Fill::NegInf) => kept.push(i),
                 _ if spare == Some(i.group) => kept.push(i),
-                (Source::Added(value), Fill::Add(_)) => {
+                (MaskSource::Added(value), Fill::Add(_)) => {
                     biases.push(Addend { value: *value, at: place(i.group), masked: false });
                 }
                 _ => return Err("a finite fill stands beside another fill".into()),
@@ -251,24 +251,29 @@ fn arrange(
 }
 
 /// Terms and tensor leaves.
-fn terms(cx: &mut Context<'_>, sizes: AttentionSizes, items: Vec<Item>, notes: &mut Vec<Applied>) -> Plan {
+fn terms(
+    cx: &mut Context<'_>,
+    sizes: AttentionSizes,
+    items: Vec<Item>,
+    notes: &mut Vec<Applied>,
+) -> MaskPlan {
     let fill = items.first().map_or(Fill::NegInf, |i| i.fill);
-    let mut all = Said::default();
+    let mut all = Recognised::default();
     let mut leaves: Vec<ValueId> = vec![];
     for i in &items {
-        let said = said(i, sizes);
-        let exact = said.as_ref().is_some_and(|(_, exact)| *exact);
-        if let Some((said, _)) = &said {
-            all.band = all.band.and(said.band);
-            let new = said.more.iter().filter(|t| !all.more.contains(t));
+        let recognised = recognised(i, sizes);
+        let exact = recognised.as_ref().is_some_and(|(_, exact)| *exact);
+        if let Some((recognised, _)) = &recognised {
+            all.band = all.band.and(recognised.band);
+            let new = recognised.more.iter().filter(|t| !all.more.contains(t));
             all.more.extend(new.cloned().collect::<Vec<_>>());
         }
         let what = match &i.source {
-            Source::Added(v) | Source::Condition(v) => name(cx, *v),
-            Source::Positions(_) => continue,
+            MaskSource::Added(v) | MaskSource::Condition(v) => name(cx, *v),
+            MaskSource::Positions(_) => continue,
         };
-        if let Some((said, exact)) = said {
-            let text = Mask { terms: said.terms(sizes.q_len, sizes.kv_len), fill: Fill::NegInf };
+        if let Some((recognised, exact)) = recognised {
+            let text = Mask { terms: recognised.terms(sizes.q_len, sizes.kv_len), fill: Fill::NegInf };
             let rest = if exact { "" } else { ", and more" };
             notes.push(Applied::new(
                 "mask-by-evaluation",
@@ -276,7 +281,7 @@ fn terms(cx: &mut Context<'_>, sizes: AttentionSizes, items: Vec<Item>, notes: &
                 Numerics::Exact,
             ));
         }
-        if i.fill == Fill::NegInf && matches!(i.source, Source::Added(_)) {
+        if i.fill == Fill::NegInf && matches!(i.source, MaskSource::Added(_)) {
             notes.push(Applied::new("added-infinity", format!("{what} masks with −∞"), Numerics::Domain));
         }
         if !exact {
@@ -289,7 +294,7 @@ fn terms(cx: &mut Context<'_>, sizes: AttentionSizes, items: Vec<Item>, notes: &
     let mut terms = all.terms(sizes.q_len, sizes.kv_len);
     terms.extend((0..leaves.len()).map(|n| Term::Tensor { operand: 3 + n }));
     let fill = if terms.is_empty() { Fill::NegInf } else { fill };
-    Plan { mask: Mask { terms, fill }, leaves, bias: None, applied: vec![] }
+    MaskPlan { mask: Mask { terms, fill }, leaves, bias: None, applied: vec![] }
 }
 
 /// The sum of the biases, in their type, or in one that holds them all.

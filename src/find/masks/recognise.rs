@@ -10,22 +10,22 @@ pub(crate) type Rows = Vec<Option<(usize, usize)>>;
 
 /// A band, and terms that are none.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Said {
+pub(crate) struct Recognised {
     pub(crate) band: Band,
     pub(crate) more: Vec<Term>,
 }
 
-impl Said {
+impl Recognised {
     /// What one term says.
-    pub(crate) fn by(term: &Term) -> Said {
+    pub(crate) fn by(term: &Term) -> Recognised {
         match Band::of(term) {
-            Some(band) => Said { band, more: vec![] },
-            None => Said { band: Band::default(), more: vec![term.clone()] },
+            Some(band) => Recognised { band, more: vec![] },
+            None => Recognised { band: Band::default(), more: vec![term.clone()] },
         }
     }
 
     /// Both at once.
-    pub(crate) fn and(&mut self, other: &Said) {
+    pub(crate) fn and(&mut self, other: &Recognised) {
         self.band = self.band.and(other.band);
         let new: Vec<Term> = other.more.iter().filter(|t| !self.more.contains(t)).cloned().collect();
         self.more.extend(new);
@@ -51,31 +51,33 @@ impl Said {
     }
 
     /// What is all that the rows of each batch entry keep of `keys` keys; one entry if all are the same.
-    pub(crate) fn fit(entries: &[Rows], keys: usize) -> Option<Said> {
+    pub(crate) fn fit(entries: &[Rows], keys: usize) -> Option<Recognised> {
         let (first, others) = entries.split_first()?;
         if first.len() == 1 {
-            return Some(Said::of_single_rows(entries, keys));
+            return Some(Recognised::of_single_rows(entries, keys));
         }
         if others.iter().all(|rows| rows == first) {
-            return Said::of_one(first, keys);
+            return Recognised::of_one(first, keys);
         }
         // Most often they differ in what is padding alone.
         let all = union(entries);
-        let band = Said::of_one(&all, keys).map_or_else(|| Band::fit(&all, keys).0, |said| said.band);
+        let band = Recognised::of_one(&all, keys)
+            .map_or_else(|| Band::fit(&all, keys).0, |recognised| recognised.band);
         let padded: Option<Vec<Vec<Term>>> = entries.iter().map(|rows| padding(rows, band, keys)).collect();
         if let Some(entries) = padded {
-            return Some(Said { band, more: vec![Term::Batch { entries: entries.into() }] });
+            return Some(Recognised { band, more: vec![Term::Batch { entries: entries.into() }] });
         }
-        let each: Vec<Said> = entries.iter().map(|rows| Said::of_one(rows, keys)).collect::<Option<_>>()?;
+        let each: Vec<Recognised> =
+            entries.iter().map(|rows| Recognised::of_one(rows, keys)).collect::<Option<_>>()?;
         let band = each[0].band;
         let shared = each.iter().all(|s| s.band == band);
         let own = each.into_iter().map(|s| if shared { s.more } else { s.terms(first.len(), keys) });
         let batch = Term::Batch { entries: own.collect() };
-        Some(Said { band: if shared { band } else { Band::default() }, more: vec![batch] })
+        Some(Recognised { band: if shared { band } else { Band::default() }, more: vec![batch] })
     }
 
     /// The same of a single row: whether a bound would move with it does not show, so that it is one of the keys.
-    fn of_single_rows(entries: &[Rows], keys: usize) -> Said {
+    fn of_single_rows(entries: &[Rows], keys: usize) -> Recognised {
         let kept = |rows: &Rows| match rows[0] {
             Some((0, end)) if end == keys => vec![],
             range => {
@@ -85,15 +87,15 @@ impl Said {
         let all: Vec<Vec<Term>> = entries.iter().map(kept).collect();
         let same = all.iter().all(|e| *e == all[0]);
         let more = if same { all[0].clone() } else { vec![Term::Batch { entries: all.into() }] };
-        Said { band: Band::default(), more }
+        Recognised { band: Band::default(), more }
     }
 
-    fn of_one(rows: &Rows, keys: usize) -> Option<Said> {
+    fn of_one(rows: &Rows, keys: usize) -> Option<Recognised> {
         if let (band, true) = Band::fit(rows, keys) {
-            return Some(Said { band, more: vec![] });
+            return Some(Recognised { band, more: vec![] });
         }
         if let Some((documents, band)) = Documents::fit(rows, keys) {
-            return Some(Said { band, more: vec![documents.term()] });
+            return Some(Recognised { band, more: vec![documents.term()] });
         }
         let (start, end) = hull(rows);
         let live = || rows.iter().enumerate().filter_map(|(i, r)| Some((i as i64, (*r)?)));
@@ -109,14 +111,14 @@ impl Said {
         let high = early.next_back().map(|(i, (_, to))| to as i64 - 1 - i);
         let band = Band { low, high: high.or(before) };
         if let Some(more) = padding(rows, band, keys) {
-            return Some(Said { band, more });
+            return Some(Recognised { band, more });
         }
         let term = Term::Prefix { length: least?, offset: high? };
         let limit = |i: usize| usize::try_from(i as i64 + high? + 1).ok();
         let prefixed = |i: usize| cut((start, end.min(least?.max(limit(i).unwrap_or(0)))), (0, keys));
         let holds = low.is_none() && rows.iter().enumerate().all(|(i, r)| *r == prefixed(i));
         let pad = if (start, end) == (0, keys) { None } else { Some(Term::Keys { start, end }) };
-        holds.then(|| Said { band: Band::default(), more: [term].into_iter().chain(pad).collect() })
+        holds.then(|| Recognised { band: Band::default(), more: [term].into_iter().chain(pad).collect() })
     }
 }
 
@@ -193,8 +195,8 @@ mod tests {
             let entries: Vec<Vec<Term>> =
                 (0..2).map(|b| if both { b } else { 0 }).map(|b| entry(window, prefix[b], padding[b])).collect();
             let want: Vec<Rows> = entries.iter().map(|e| rows(&mask(e.clone()), 0, KEYS)).collect();
-            let said = Said::fit(&want, KEYS).unwrap();
-            let found = mask(said.terms(KEYS, KEYS));
+            let recognised = Recognised::fit(&want, KEYS).unwrap();
+            let found = mask(recognised.terms(KEYS, KEYS));
             prop_assert_eq!(found.fault(2), None);
             for (b, want) in want.iter().enumerate() {
                 prop_assert_eq!(&rows(&found, b, KEYS), want);
@@ -209,8 +211,8 @@ mod tests {
             let all: Vec<Rows> = all.into_iter()
                 .map(|rows| rows.into_iter().map(|r| r.map(|(a, n)| (a, (a + n).min(KEYS)))).collect())
                 .collect();
-            if let Some(said) = Said::fit(&all, KEYS) {
-                let found = mask(said.terms(4, KEYS));
+            if let Some(recognised) = Recognised::fit(&all, KEYS) {
+                let found = mask(recognised.terms(4, KEYS));
                 for (b, want) in all.iter().enumerate() {
                     prop_assert_eq!(&rows(&found, b, 4), want);
                 }
@@ -222,7 +224,7 @@ mod tests {
     fn names_are_those_that_a_reader_expects() {
         let name = |entries: &[Vec<Term>]| {
             let all: Vec<Rows> = entries.iter().map(|e| rows(&mask(e.clone()), 0, KEYS)).collect();
-            mask(Said::fit(&all, KEYS).unwrap().terms(KEYS, KEYS)).to_string()
+            mask(Recognised::fit(&all, KEYS).unwrap().terms(KEYS, KEYS)).to_string()
         };
         let causal = Term::Causal { offset: 0 };
         let keys = |start, end| Term::Keys { start, end };

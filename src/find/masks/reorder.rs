@@ -6,7 +6,7 @@
 
 use super::additive::swallows_or_nothing;
 use super::finite_fill::no_row_is_empty;
-use super::types::Source;
+use super::types::MaskSource;
 use super::types::{Addend, Context, Item, name};
 use crate::find::axes::trace::{CONSTANT_LIMIT, splat};
 use crate::find::elements::abstract_value::Pass;
@@ -228,7 +228,7 @@ pub(crate) fn reorderable(
         let known = cx.values.certain(&p, &[(-bound, bound)]);
         guards.push(Item {
             group: usize::MAX,
-            source: Source::Added(b.value),
+            source: MaskSource::Added(b.value),
             fill: Fill::NegInf,
             only_as_infinity: false,
             and_bias: false,

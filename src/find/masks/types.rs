@@ -28,7 +28,7 @@ pub(crate) enum Condition {
 
 /// What becomes of it.
 #[derive(Clone, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct MaskPlan {
     /// The mask; tensor terms count leaves from operand 3.
     pub(crate) mask: Mask,
     /// Operands from 3 on.
@@ -52,7 +52,7 @@ pub(crate) struct Context<'a> {
 
 /// What an item is made of, should it have to stay a tensor.
 #[derive(Clone, Debug)]
-pub(crate) enum Source {
+pub(crate) enum MaskSource {
     Added(ValueId),
     Condition(ValueId),
     Positions(Term),
@@ -63,7 +63,7 @@ pub(crate) enum Source {
 pub(crate) struct Item {
     /// Items of one piece share its fill.
     pub(crate) group: usize,
-    pub(crate) source: Source,
+    pub(crate) source: MaskSource,
     /// What a masked score becomes.
     pub(crate) fill: Fill,
     /// More than one fill, or a bias as well: it is a mask only if the fill becomes −∞.

@@ -8,7 +8,7 @@
 //! It is self-attention if for some keys and some queries what keys and values have in common is in the queries, or all that
 //! is in the queries is among it: positions that both sides add, or that one of them adds, make no difference.
 
-use super::step_back::{Row, Source, back, row};
+use super::step_back::{Row, RowSource, back, row};
 use crate::ir::Topology;
 use crate::ir::{DType, Graph, Op, OpId, ValueId};
 use std::collections::HashMap;
@@ -33,7 +33,7 @@ type Runs = Rc<[(usize, Set)]>;
 
 /// What the rows of queries are to those of keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kin {
+pub(crate) enum Relation {
     /// Of another sequence, or not known to be of one.
     Other,
     /// Of the same sequence.
@@ -53,28 +53,33 @@ pub(crate) struct Origins {
 
 impl Origins {
     /// What the rows of q are to those of k and v, all given as axes.
-    pub(crate) fn kin(&mut self, graph: &Graph, order: &Topology, axes: [(ValueId, usize); 3]) -> Kin {
+    pub(crate) fn relation(
+        &mut self,
+        graph: &Graph,
+        order: &Topology,
+        axes: [(ValueId, usize); 3],
+    ) -> Relation {
         let rows = axes.map(|(v, a)| row(graph, v, a));
         let [q, k, v] = rows.map(|row| self.of(graph, order, row));
         let both = spans(&k).flat_map(|(a, b, k)| {
             spans(&v).filter(move |&(c, d, _)| a < d && c < b).map(move |(_, _, v)| (k, v))
         });
-        let kins = both.flat_map(|(k, v)| q.iter().map(|(_, q)| self.runs_kin(q, k, v)));
+        let kins = both.flat_map(|(k, v)| q.iter().map(|(_, q)| self.runs_relation(q, k, v)));
         let may_step = rows[0].extent == 1 && rows[1].extent > 1;
-        kins.max().unwrap_or(Kin::Other).min(if may_step { Kin::Step } else { Kin::Own })
+        kins.max().unwrap_or(Relation::Other).min(if may_step { Relation::Step } else { Relation::Own })
     }
 
     /// The same of rows of these origins.
-    fn runs_kin(&self, q: &[usize], k: &[usize], v: &[usize]) -> Kin {
+    fn runs_relation(&self, q: &[usize], k: &[usize], v: &[usize]) -> Relation {
         let shared: Vec<usize> = k.iter().copied().filter(|o| v.contains(o)).collect();
         let is_dynamic = |o: &&usize| self.facts[**o].0;
         let mut memory = shared.iter().filter(is_dynamic).peekable();
         let some = memory.peek().is_some() && q.iter().any(|o| is_dynamic(&o));
         if !some || !(memory.all(|o| q.contains(o)) || q.iter().all(|o| shared.contains(o))) {
-            return Kin::Other;
+            return Relation::Other;
         }
         let several = shared.iter().filter(is_dynamic).any(|o| q.contains(o) && self.facts[*o].1);
-        if several { Kin::Own } else { Kin::Step }
+        if several { Relation::Own } else { Relation::Step }
     }
 
     fn of(&mut self, graph: &Graph, order: &Topology, start: Row) -> Runs {
@@ -111,7 +116,7 @@ impl Origins {
     }
 
     /// The origins of so many rows that come from these sources; all have `own` as well.
-    fn put_together(&self, extent: usize, sources: &[Source], own: Option<&Set>) -> Runs {
+    fn put_together(&self, extent: usize, sources: &[RowSource], own: Option<&Set>) -> Runs {
         let mut ends = vec![extent];
         for s in sources {
             let Some(shift) = s.shift else { continue };

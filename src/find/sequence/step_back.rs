@@ -20,7 +20,7 @@ pub(crate) struct Row {
 
 /// Rows that others come from.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Source {
+pub(crate) struct RowSource {
     pub(crate) row: Row,
     /// Row i of these is row i + shift of the others; `None` if it may be any.
     pub(crate) shift: Option<isize>,
@@ -42,11 +42,11 @@ fn whole(value: ValueId) -> Row {
 }
 
 /// The rows of operands from which rows come; none if the operation makes them.
-pub(crate) fn back(graph: &Graph, order: &Topology, at: Row) -> Vec<Source> {
+pub(crate) fn back(graph: &Graph, order: &Topology, at: Row) -> Vec<RowSource> {
     let op = graph.op(at.value.op);
     let single = at.extent == 1;
     let mut all = if single { one_back(graph, at) } else { several_back(graph, at).unwrap_or_default() };
-    let is_dynamic = |s: &Source| order.may_depend_on_input(s.row.value.op);
+    let is_dynamic = |s: &RowSource| order.may_depend_on_input(s.row.value.op);
     // What is constant is where rows come from if it stands among others; a factor does not, nor do weights.
     let among = match op {
         Op::Binary(b) => !single && !matches!(b, Binary::Mul | Binary::Div | Binary::Pow),
@@ -56,10 +56,10 @@ pub(crate) fn back(graph: &Graph, order: &Topology, at: Row) -> Vec<Source> {
     if let Op::Binary(_) | Op::Select = op {
         all.retain(|s| graph.ty(s.row.value).dtype != DType::Bool);
         // One row that stands for all counts as so many; beside rows of their own it is a factor or an addend, but for a choice.
-        let one = |s: &Source| !single && s.row.extent == 1;
-        let size = |s: &Source| graph.ty(s.row.value).elements() * if one(s) { at.extent } else { 1 };
+        let one = |s: &RowSource| !single && s.row.extent == 1;
+        let size = |s: &RowSource| graph.ty(s.row.value).elements() * if one(s) { at.extent } else { 1 };
         let most = all.iter().filter(|s| is_dynamic(s)).map(size).max();
-        let largest = |s: &Source| is_dynamic(s) && Some(size(s)) == most;
+        let largest = |s: &RowSource| is_dynamic(s) && Some(size(s)) == most;
         let own = all.iter().any(|s| largest(s) && !one(s));
         let spread = !own || matches!(op, Op::Select);
         all.retain(|s| match most {
@@ -74,17 +74,17 @@ pub(crate) fn back(graph: &Graph, order: &Topology, at: Row) -> Vec<Source> {
 }
 
 /// The same rows.
-fn same_rows(row: Row) -> Source {
-    Source { row, shift: Some(0) }
+fn same_rows(row: Row) -> RowSource {
+    RowSource { row, shift: Some(0) }
 }
 
 /// Rows of which each may be any of the others.
-fn any_rows(row: Row) -> Source {
-    Source { row, shift: None }
+fn any_rows(row: Row) -> RowSource {
+    RowSource { row, shift: None }
 }
 
 /// Where a single row comes from: no axis needs to hold it.
-fn one_back(graph: &Graph, at: Row) -> Vec<Source> {
+fn one_back(graph: &Graph, at: Row) -> Vec<RowSource> {
     let x = graph.operands(at.value.op);
     let shape = |v: ValueId| &graph.ty(v).shape;
     let all = |v: ValueId| same_rows(whole(v));
@@ -92,7 +92,7 @@ fn one_back(graph: &Graph, at: Row) -> Vec<Source> {
         Op::Binary(_) | Op::Select | Op::Concat { .. } => x.into_iter().map(all).collect(),
         // Perhaps it is picked out of an axis of others.
         Op::Slice { axis, start, len: 1, .. } if shape(x[0])[*axis] > 1 => {
-            vec![all(x[0]), Source { row: row(graph, x[0], *axis), shift: Some(-(*start as isize)) }]
+            vec![all(x[0]), RowSource { row: row(graph, x[0], *axis), shift: Some(-(*start as isize)) }]
         }
         Op::Gather { axis } if graph.ty(x[1]).elements() == 1 => {
             vec![all(x[0]), all(x[1]), any_rows(row(graph, x[0], *axis))]
@@ -128,7 +128,7 @@ fn one_back(graph: &Graph, at: Row) -> Vec<Source> {
 }
 
 /// Where several rows come from; `None` if the operation makes them.
-fn several_back(graph: &Graph, at: Row) -> Option<Vec<Source>> {
+fn several_back(graph: &Graph, at: Row) -> Option<Vec<RowSource>> {
     let op = graph.op(at.value.op);
     let x = graph.operands(at.value.op);
     let shape = |v: ValueId| &graph.ty(v).shape;
@@ -139,10 +139,10 @@ fn several_back(graph: &Graph, at: Row) -> Option<Vec<Source>> {
     let from = |i: usize| match axis.and_then(|a| maps[i].at(a)) {
         // The operand may be longer or shorter along the rows.
         Some((b, Along::Sliced { start, step, .. })) => {
-            Some(Source { row: row(graph, x[i], b), shift: (step == 1).then_some(-(start as isize)) })
+            Some(RowSource { row: row(graph, x[i], b), shift: (step == 1).then_some(-(start as isize)) })
         }
         Some((b, Along::Joined { offset, .. })) => {
-            Some(Source { row: row(graph, x[i], b), shift: Some(offset as isize) })
+            Some(RowSource { row: row(graph, x[i], b), shift: Some(offset as isize) })
         }
         _ => carried(out, at, x[i], shape(x[i]), &maps[i]).map(same_rows),
     };

@@ -1,12 +1,12 @@
 //! Activations: composites of elementwise functions, and softmax.
 
 use super::super::node::Cx;
-use super::super::outcome::{Outcome, Refusal, malformed, one, unsupported};
+use super::super::outcome::{LoweredNode, Refusal, malformed, one, unsupported};
 use crate::ir::{Binary, Op, Reduction, Unary, ValueId};
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI};
 
 /// max(x, 0).
-pub(super) fn relu(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn relu(cx: &mut Cx<'_>) -> LoweredNode {
     let x = cx.arg(0)?;
     let dtype = cx.dtype(x);
     let zero = cx.scalar("zero", dtype, 0.0);
@@ -14,7 +14,7 @@ pub(super) fn relu(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// x, or alpha·x where x is negative.
-pub(super) fn leaky_relu(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn leaky_relu(cx: &mut Cx<'_>) -> LoweredNode {
     let alpha = cx.float("alpha")?.unwrap_or(0.01f32.into());
     let x = cx.arg(0)?;
     let small = cx.with_scalar("small", Binary::Mul, x, alpha)?;
@@ -23,7 +23,7 @@ pub(super) fn leaky_relu(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// Gelu, exact or with tanh.
-pub(super) fn gelu(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn gelu(cx: &mut Cx<'_>) -> LoweredNode {
     let x = cx.arg(0)?;
     match cx.string("approximate", "none")?.as_str() {
         "none" => one(erf_gelu(cx, x)?),
@@ -33,13 +33,13 @@ pub(super) fn gelu(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// com.microsoft Gelu and BiasGelu: exact Gelu of x, or of x + bias.
-pub(super) fn bias_gelu(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn bias_gelu(cx: &mut Cx<'_>) -> LoweredNode {
     let x = biased(cx)?;
     one(erf_gelu(cx, x)?)
 }
 
 /// com.microsoft FastGelu: Gelu with tanh of x, or of x + bias.
-pub(super) fn fast_gelu(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn fast_gelu(cx: &mut Cx<'_>) -> LoweredNode {
     let x = biased(cx)?;
     one(tanh_gelu(cx, x)?)
 }
@@ -79,18 +79,18 @@ fn gated(cx: &mut Cx<'_>, x: ValueId, gate: ValueId) -> Result<ValueId, Refusal>
 }
 
 /// com.microsoft QuickGelu: x·sigmoid(alpha·x).
-pub(super) fn quick_gelu(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn quick_gelu(cx: &mut Cx<'_>) -> LoweredNode {
     let alpha = cx.float("alpha")?.unwrap_or(1.702f32.into());
     sigmoid_gated(cx, alpha)
 }
 
 /// Swish: x·sigmoid(alpha·x).
-pub(super) fn swish(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn swish(cx: &mut Cx<'_>) -> LoweredNode {
     let alpha = cx.float("alpha")?.unwrap_or(1.0);
     sigmoid_gated(cx, alpha)
 }
 
-fn sigmoid_gated(cx: &mut Cx<'_>, alpha: f64) -> Outcome {
+fn sigmoid_gated(cx: &mut Cx<'_>, alpha: f64) -> LoweredNode {
     let x = cx.arg(0)?;
     let scaled = if alpha == 1.0 { x } else { cx.with_scalar("scaled", Binary::Mul, x, alpha)? };
     let gate = cx.unary("gate", Unary::Sigmoid, scaled)?;
@@ -98,7 +98,7 @@ fn sigmoid_gated(cx: &mut Cx<'_>, alpha: f64) -> Outcome {
 }
 
 /// Softmax along one axis, as from version 13.
-pub(super) fn softmax(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn softmax(cx: &mut Cx<'_>) -> LoweredNode {
     let x = cx.arg(0)?;
     let axis = cx.int("axis")?.unwrap_or(-1);
     let axis = cx.axis(axis, cx.ty(x).rank())?;
@@ -106,7 +106,7 @@ pub(super) fn softmax(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// LogSoftmax: x − max − ln Σ exp(x − max), of half precision in f32.
-pub(super) fn log_softmax(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn log_softmax(cx: &mut Cx<'_>) -> LoweredNode {
     let x = cx.arg(0)?;
     let axis = cx.int("axis")?.unwrap_or(-1);
     let axis = cx.axis(axis, cx.ty(x).rank())?;
@@ -129,7 +129,7 @@ pub(super) fn log_softmax(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// Softplus: ln(1 + e^x) = max(x, 0) + ln(1 + e^−|x|), which does not overflow.
-pub(super) fn softplus(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn softplus(cx: &mut Cx<'_>) -> LoweredNode {
     let x = cx.arg(0)?;
     let dtype = cx.dtype(x);
     let zero = cx.scalar("zero", dtype, 0.0);
@@ -143,7 +143,7 @@ pub(super) fn softplus(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// The activation that a fused operator names, of a value.
-pub(super) fn named(cx: &mut Cx<'_>, name: &str, x: ValueId, alpha: Option<f64>) -> Outcome {
+pub(super) fn named(cx: &mut Cx<'_>, name: &str, x: ValueId, alpha: Option<f64>) -> LoweredNode {
     let dtype = cx.dtype(x);
     one(match name {
         "Relu" => {

@@ -6,7 +6,7 @@
 //! their neighbours.
 
 use super::super::node::Cx;
-use super::super::outcome::{Lowered, Outcome, Refusal, malformed, one, unsupported};
+use super::super::outcome::{Lowered, LoweredNode, Refusal, malformed, one, unsupported};
 use crate::ir::infer::attention_sizes;
 use crate::ir::{
     Attention, AttentionSizes, Binary, Contract, DType, Op, Reduction, Tensor, Type, Unary, ValueId,
@@ -15,7 +15,7 @@ use crate::mask::Term;
 
 /// Which stage of the scores the fourth result shows.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
+enum ScoreOutput {
     Scaled,
     Capped,
     Masked,
@@ -23,7 +23,7 @@ enum Stage {
 }
 
 /// Attention.
-pub(super) fn attention(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn attention(cx: &mut Cx<'_>) -> LoweredNode {
     let heads = [cx.int("q_num_heads")?, cx.int("kv_num_heads")?];
     let scale = cx.float("scale")?;
     let softcap = cx.float("softcap")?.unwrap_or(0.0);
@@ -31,10 +31,10 @@ pub(super) fn attention(cx: &mut Cx<'_>) -> Outcome {
     let precision = cx.int("softmax_precision")?;
     let bounds = window(cx)?;
     let stage = match cx.int("qk_matmul_output_mode")?.unwrap_or(0) {
-        0 => Stage::Scaled,
-        1 => Stage::Capped,
-        2 => Stage::Masked,
-        3 => Stage::Softmax,
+        0 => ScoreOutput::Scaled,
+        1 => ScoreOutput::Capped,
+        2 => ScoreOutput::Masked,
+        3 => ScoreOutput::Softmax,
         other => return malformed(format!("qk_matmul_output_mode is {other}")),
     };
 
@@ -106,7 +106,7 @@ pub(super) fn attention(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// ai.onnx.preview FlexAttention without graphs inside; one with them was taken apart before (see [`super::flex`]).
-pub(super) fn flex(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn flex(cx: &mut Cx<'_>) -> LoweredNode {
     let (scale, precision) = (cx.float("scale")?, cx.int("softmax_precision")?);
     let operands = cx.args()?;
     let [q, k, v] = operands.as_slice() else { return malformed("its operands are not q, k and v") };
@@ -250,7 +250,7 @@ fn scores(
     node: &Attention,
     operands: &[ValueId],
     s: &AttentionSizes,
-    stage: Stage,
+    stage: ScoreOutput,
 ) -> Result<ValueId, Refusal> {
     let dtype = cx.dtype(operands[0]);
     let q = cx.cast("qk.q", operands[0], node.acc)?;
@@ -261,12 +261,12 @@ fn scores(
     let product = cx.sub("qk.product", Op::Contract(axes), &[q, k])?;
     let product = cx.reshape("qk", product, &full)?;
     let mut x = cx.with_scalar("qk.scaled", Binary::Mul, product, node.scale)?;
-    if stage >= Stage::Capped && node.softcap > 0.0 {
+    if stage >= ScoreOutput::Capped && node.softcap > 0.0 {
         let small = cx.with_scalar("qk.small", Binary::Div, x, node.softcap)?;
         let bent = cx.unary("qk.tanh", Unary::Tanh, small)?;
         x = cx.with_scalar("qk.capped", Binary::Mul, bent, node.softcap)?;
     }
-    if stage >= Stage::Masked {
+    if stage >= ScoreOutput::Masked {
         if let Some(bias) = node.bias {
             let bias = cx.cast("qk.bias", operands[bias], node.acc)?;
             x = cx.binary("qk.biased", Binary::Add, x, bias)?;
@@ -279,7 +279,7 @@ fn scores(
             };
             x = cx.sub("qk.masked", Op::Select, &[keep, x, never])?;
         }
-        if stage == Stage::Softmax {
+        if stage == ScoreOutput::Softmax {
             let max = cx.reduce("qk.max", Reduction::Max, x, &[3])?;
             let empty = cx.binary("qk.empty", Binary::Eq, max, never)?;
             let softmax = cx.sub("qk.softmax", Op::Softmax { axis: 3 }, &[x])?;

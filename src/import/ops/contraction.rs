@@ -1,20 +1,20 @@
 //! Matrix products become contractions over named axes: a transposition is an order of letters, never an operation.
 
 use super::super::node::Cx;
-use super::super::outcome::{Outcome, Refusal, malformed, one, unsupported};
+use super::super::outcome::{LoweredNode, Refusal, malformed, one, unsupported};
 use crate::ir::{Binary, Contract, Op, ValueId};
 
 /// Letters of batch axes, outermost first; rows, sum and columns are m, k and n.
 const BATCH: &str = "bhgacdefijlopqrstuvwxyz";
 
 /// MatMul, as NumPy's.
-pub(super) fn matmul(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn matmul(cx: &mut Cx<'_>) -> LoweredNode {
     let (a, b) = (cx.arg(0)?, cx.arg(1)?);
     one(product(cx, a, b, [false, false], 1.0)?)
 }
 
 /// com.microsoft FusedMatMul: MatMul of operands that may be transposed, times a number.
-pub(super) fn fused_matmul(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn fused_matmul(cx: &mut Cx<'_>) -> LoweredNode {
     let alpha = cx.float("alpha")?.unwrap_or(1.0);
     let trans = [cx.flag("transA", false)?, cx.flag("transB", false)?];
     if cx.flag("transBatchA", false)? || cx.flag("transBatchB", false)? {
@@ -25,12 +25,12 @@ pub(super) fn fused_matmul(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// Gemm: alpha·A'·B' + beta·C, of matrices.
-pub(super) fn gemm(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn gemm(cx: &mut Cx<'_>) -> LoweredNode {
     one(matrices(cx, true)?)
 }
 
 /// com.microsoft FusedGemm: an activation of Gemm.
-pub(super) fn fused_gemm(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn fused_gemm(cx: &mut Cx<'_>) -> LoweredNode {
     let name = cx.string("activation", "")?;
     let alpha = cx.float("activation_alpha")?;
     if name.is_empty() {

@@ -5,7 +5,7 @@
 //! part. All heads have keys of their own. Past rows come before new ones.
 
 use super::super::node::Cx;
-use super::super::outcome::{Lowered, Outcome, Refusal, malformed, unsupported};
+use super::super::outcome::{Lowered, LoweredNode, Refusal, malformed, unsupported};
 use crate::ir::infer::attention_sizes;
 use crate::ir::{Attention, AttentionSizes, Binary, Contract, DType, EmptyRow, Op, Type, ValueId};
 use crate::mask::{Fill, Term};
@@ -33,7 +33,7 @@ fn attributes(cx: &mut Cx<'_>) -> Result<Attributes, Refusal> {
 }
 
 /// Attention: q, k and v are one projection of the input, their weights side by side.
-pub(super) fn attention(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn attention(cx: &mut Cx<'_>) -> LoweredNode {
     let a = attributes(cx)?;
     if cx.flag("do_rotary", false)? || cx.flag("past_present_share_buffer", false)? || cx.has(6) {
         return unsupported("rotary positions inside it, or past and present in one buffer");
@@ -103,7 +103,7 @@ pub(super) fn attention(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// MultiHeadAttention: q, k and v come apart, or packed along an axis of their own; their projection lies before it.
-pub(super) fn multi_head(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn multi_head(cx: &mut Cx<'_>) -> LoweredNode {
     let a = attributes(cx)?;
     if cx.has(8) || cx.has(9) {
         return unsupported("past and present in one buffer");

@@ -4,7 +4,7 @@
 //! rows apart; any other becomes [`Op::Conv`].
 
 use super::super::node::Cx;
-use super::super::outcome::{Outcome, Refusal, malformed, one, unsupported};
+use super::super::outcome::{LoweredNode, Refusal, malformed, one, unsupported};
 use super::reduce::instance;
 use crate::ir::{Binary, Contract, Op, Reduction, ValueId, Windows};
 
@@ -12,7 +12,7 @@ use crate::ir::{Binary, Contract, Op, Reduction, ValueId, Windows};
 const PATCHES: [(char, char); 3] = [('h', 'i'), ('w', 'j'), ('d', 'k')];
 
 /// Conv.
-pub(super) fn conv(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn conv(cx: &mut Cx<'_>) -> LoweredNode {
     let (x, w, bias) = (cx.arg(0)?, cx.arg(1)?, cx.opt(2)?);
     let (xs, ws) = (cx.shape(x), cx.shape(w));
     if ws.len() != xs.len() || xs.len() < 3 {
@@ -69,7 +69,7 @@ fn patches(cx: &mut Cx<'_>, x: ValueId, w: ValueId) -> Result<(Op, [ValueId; 2])
 }
 
 /// MaxPool and AveragePool, one result.
-pub(super) fn pool(cx: &mut Cx<'_>, kind: Reduction) -> Outcome {
+pub(super) fn pool(cx: &mut Cx<'_>, kind: Reduction) -> LoweredNode {
     let mut x = cx.arg(0)?;
     let shape = cx.shape(x);
     let Some(kernel) = cx.int_list("kernel_shape")? else {
@@ -99,7 +99,7 @@ pub(super) fn pool(cx: &mut Cx<'_>, kind: Reduction) -> Outcome {
 }
 
 /// GlobalAveragePool and GlobalMaxPool.
-pub(super) fn global(cx: &mut Cx<'_>, kind: Reduction) -> Outcome {
+pub(super) fn global(cx: &mut Cx<'_>, kind: Reduction) -> LoweredNode {
     let x = cx.arg(0)?;
     let rank = cx.ty(x).rank();
     if rank < 3 || !cx.dtype(x).is_float() {
@@ -109,7 +109,7 @@ pub(super) fn global(cx: &mut Cx<'_>, kind: Reduction) -> Outcome {
 }
 
 /// InstanceNormalization: each plane of a channel for itself, then scale and bias of the channel.
-pub(super) fn instance_norm(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn instance_norm(cx: &mut Cx<'_>) -> LoweredNode {
     let (x, scale, bias) = (cx.arg(0)?, cx.arg(1)?, cx.arg(2)?);
     let shape = cx.shape(x);
     if shape.len() < 3 || cx.shape(scale) != shape[1..2] || cx.shape(bias) != shape[1..2] {

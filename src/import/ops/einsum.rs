@@ -4,7 +4,7 @@
 //! first; an axis of extent 1 that broadcasts is dropped.
 
 use super::super::node::Cx;
-use super::super::outcome::{Outcome, Refusal, malformed, one, unsupported};
+use super::super::outcome::{LoweredNode, Refusal, malformed, one, unsupported};
 use crate::ir::{Contract, Op, Reduction, ValueId};
 
 /// Letters of the operands and of the result; an ellipsis has got letters of its own.
@@ -68,7 +68,7 @@ fn parse(text: &str, ranks: &[usize]) -> Result<Equation, Refusal> {
 }
 
 /// Einsum.
-pub(super) fn einsum(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn einsum(cx: &mut Cx<'_>) -> LoweredNode {
     let equation = cx.string("equation", "")?;
     let operands = cx.args()?;
     let ranks: Vec<usize> = operands.iter().map(|&v| cx.ty(v).rank()).collect();

@@ -1,23 +1,23 @@
 //! Operators that work element by element.
 
 use super::super::node::Cx;
-use super::super::outcome::{Outcome, malformed, one, unsupported};
+use super::super::outcome::{LoweredNode, malformed, one, unsupported};
 use crate::ir::{Binary, DType, Data, Op, Tensor, Unary};
 
 /// A function of one element.
-pub(super) fn unary(cx: &mut Cx<'_>, f: Unary) -> Outcome {
+pub(super) fn unary(cx: &mut Cx<'_>, f: Unary) -> LoweredNode {
     let x = cx.arg(0)?;
     one(cx.out(Op::Unary(f), &[x])?)
 }
 
 /// A function of two elements.
-pub(super) fn binary(cx: &mut Cx<'_>, f: Binary) -> Outcome {
+pub(super) fn binary(cx: &mut Cx<'_>, f: Binary) -> LoweredNode {
     let (a, b) = (cx.arg(0)?, cx.arg(1)?);
     one(cx.out(Op::Binary(f), &[a, b])?)
 }
 
 /// A function of two elements, folded over any number of operands from the left.
-pub(super) fn fold(cx: &mut Cx<'_>, f: Binary) -> Outcome {
+pub(super) fn fold(cx: &mut Cx<'_>, f: Binary) -> LoweredNode {
     let operands = cx.args()?;
     let Some((&first, rest)) = operands.split_first() else { return malformed("no operand") };
     let mut acc = first;
@@ -34,7 +34,7 @@ pub(super) fn fold(cx: &mut Cx<'_>, f: Binary) -> Outcome {
 
 /// Pow: the exponent may have another type than the base, which is that of the result. An integer to a floating power is
 /// computed in f64 and cut off.
-pub(super) fn pow(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn pow(cx: &mut Cx<'_>) -> LoweredNode {
     let (base, exponent) = (cx.arg(0)?, cx.arg(1)?);
     let (b, e) = (cx.dtype(base), cx.dtype(exponent));
     if e.is_float() && !b.is_float() {
@@ -48,7 +48,7 @@ pub(super) fn pow(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// Mod with the sign of the divisor; with `fmod` that of the dividend: sign(a)·(|a| mod |b|).
-pub(super) fn modulo(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn modulo(cx: &mut Cx<'_>) -> LoweredNode {
     if !cx.flag("fmod", false)? {
         return binary(cx, Binary::Mod);
     }
@@ -60,7 +60,7 @@ pub(super) fn modulo(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// IsInf, of both signs or of one.
-pub(super) fn is_inf(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn is_inf(cx: &mut Cx<'_>) -> LoweredNode {
     let x = cx.arg(0)?;
     let dtype = cx.dtype(x);
     let endless = match [cx.flag("detect_positive", true)?, cx.flag("detect_negative", true)?] {
@@ -78,7 +78,7 @@ pub(super) fn is_inf(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// Clip to bounds that may be left out.
-pub(super) fn clip(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn clip(cx: &mut Cx<'_>) -> LoweredNode {
     let x = cx.arg(0)?;
     let bounds = [(Binary::Max, cx.opt(1)?), (Binary::Min, cx.opt(2)?)];
     for (_, b) in bounds {
@@ -98,13 +98,13 @@ pub(super) fn clip(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// Where.
-pub(super) fn select(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn select(cx: &mut Cx<'_>) -> LoweredNode {
     let operands = cx.args()?;
     one(cx.out(Op::Select, &operands)?)
 }
 
 /// Cast; nothing if the type is that already. `saturate` and `round_mode` speak of types that annulus lacks.
-pub(super) fn cast(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn cast(cx: &mut Cx<'_>) -> LoweredNode {
     cx.int("saturate")?;
     cx.string("round_mode", "up")?;
     let Some(to) = cx.int("to")? else { return malformed("attribute to is missing") };
@@ -113,7 +113,7 @@ pub(super) fn cast(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// CastLike.
-pub(super) fn cast_like(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn cast_like(cx: &mut Cx<'_>) -> LoweredNode {
     cx.int("saturate")?;
     cx.string("round_mode", "up")?;
     let (x, like) = (cx.arg(0)?, cx.arg(1)?);
@@ -122,7 +122,7 @@ pub(super) fn cast_like(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// Identity, also of a sequence.
-pub(super) fn identity(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn identity(cx: &mut Cx<'_>) -> LoweredNode {
     match cx.inputs.first() {
         Some(Some(x)) => Ok(vec![x.clone()]),
         _ => malformed("operand 0 is missing"),
@@ -130,7 +130,7 @@ pub(super) fn identity(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// Dropout outside training: the operand itself, and a mask that keeps everything.
-pub(super) fn dropout(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn dropout(cx: &mut Cx<'_>) -> LoweredNode {
     cx.int("seed")?;
     let x = cx.arg(0)?;
     if let Some(mode) = cx.opt(2)? {

@@ -4,7 +4,7 @@
 //! a mask, a softcap, may be recognised later like any other attention that is written out.
 
 use super::super::node::Cx;
-use super::super::outcome::{Outcome, Refusal, malformed, one};
+use super::super::outcome::{LoweredNode, Refusal, malformed, one};
 use crate::ir::{Binary, Contract, DType, Op, ValueId};
 
 /// A value (batch, heads, rows, size) whose heads are grouped by the key head that they share.
@@ -16,7 +16,7 @@ fn grouped(cx: &mut Cx<'_>, what: &str, x: ValueId, heads: usize) -> Result<Valu
 }
 
 /// scale · q·k.
-pub(super) fn scores(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn scores(cx: &mut Cx<'_>) -> LoweredNode {
     let (scale, precision) = (cx.float("scale")?, cx.int("softmax_precision")?);
     let (q, k) = (cx.arg(0)?, cx.arg(1)?);
     let dtype = match precision {
@@ -49,14 +49,14 @@ fn unchanged(cx: &Cx<'_>, new: ValueId, old: ValueId) -> Result<(), Refusal> {
 }
 
 /// Softmax over the keys. A row of nothing but −∞ gives NaN.
-pub(super) fn weights(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn weights(cx: &mut Cx<'_>) -> LoweredNode {
     let (changed, scores) = (cx.arg(0)?, cx.arg(1)?);
     unchanged(cx, changed, scores)?;
     one(cx.out(Op::Softmax { axis: 3 }, &[changed])?)
 }
 
 /// Probabilities · v.
-pub(super) fn result(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn result(cx: &mut Cx<'_>) -> LoweredNode {
     let (changed, v, weights) = (cx.arg(0)?, cx.arg(1)?, cx.arg(2)?);
     unchanged(cx, changed, weights)?;
     let (made, dtype): (_, DType) = (cx.dtype(v), cx.dtype(changed));

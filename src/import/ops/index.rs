@@ -1,13 +1,13 @@
 //! Operators that pick, place or order elements by position.
 
 use super::super::node::{Cx, MAX_PARTS};
-use super::super::outcome::{Lowered, Outcome, Refusal, malformed, one, unsupported};
+use super::super::outcome::{Lowered, LoweredNode, Refusal, malformed, one, unsupported};
 use super::shape::concatenate;
 use crate::ir::{Binary, DType, Op, Tensor, Type, ValueId};
 use std::rc::Rc;
 
 /// Slice: one operation for each axis that changes.
-pub(super) fn slice(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn slice(cx: &mut Cx<'_>) -> LoweredNode {
     let mut x = cx.arg(0)?;
     let rank = cx.ty(x).rank();
     let starts = cx.ints(1, "starts")?;
@@ -65,7 +65,7 @@ fn cut(extent: usize, start: i64, end: i64, step: i64) -> (usize, usize, i64) {
 }
 
 /// Split: into the given lengths, or into as many parts as there are outputs.
-pub(super) fn split(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn split(cx: &mut Cx<'_>) -> LoweredNode {
     let x = cx.arg(0)?;
     let shape = cx.shape(x);
     let axis = cx.int("axis")?.unwrap_or(0);
@@ -110,7 +110,7 @@ fn equal_parts(total: usize, each: usize, parts: usize) -> Vec<usize> {
 }
 
 /// SplitToSequence: into parts of one length, of given lengths, or of length 1.
-pub(super) fn split_to_sequence(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn split_to_sequence(cx: &mut Cx<'_>) -> LoweredNode {
     let x = cx.arg(0)?;
     let shape = cx.shape(x);
     let axis = cx.int("axis")?.unwrap_or(0);
@@ -156,19 +156,19 @@ pub(super) fn split_to_sequence(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// SequenceConstruct.
-pub(super) fn sequence_construct(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn sequence_construct(cx: &mut Cx<'_>) -> LoweredNode {
     Ok(vec![Lowered::Sequence(cx.args()?.into())])
 }
 
 /// SequenceLength: a constant, for lengths are known.
-pub(super) fn sequence_length(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn sequence_length(cx: &mut Cx<'_>) -> LoweredNode {
     let length = Tensor::scalar(DType::I64, sequence(cx)?.len() as f64);
     let name = cx.output_name(0);
     one(cx.graph.constant(&name, length))
 }
 
 /// SequenceAt, at a known position.
-pub(super) fn sequence_at(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn sequence_at(cx: &mut Cx<'_>) -> LoweredNode {
     let parts = sequence(cx)?;
     let Some(at) = cx.opt_scalar_int(1, "position")? else { return malformed("its position is missing") };
     let i = super::super::node::normal_axis(at, parts.len());
@@ -179,7 +179,7 @@ pub(super) fn sequence_at(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// ConcatFromSequence along an axis that is there, or along a new one.
-pub(super) fn concat_from_sequence(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn concat_from_sequence(cx: &mut Cx<'_>) -> LoweredNode {
     let mut parts = sequence(cx)?.to_vec();
     let Some(axis) = cx.int("axis")? else { return malformed("attribute axis is missing") };
     if cx.flag("new_axis", false)? {
@@ -205,7 +205,7 @@ fn sequence(cx: &Cx<'_>) -> Result<Rc<[ValueId]>, Refusal> {
 }
 
 /// Gather. One known position is a slice whose axis goes away.
-pub(super) fn gather(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn gather(cx: &mut Cx<'_>) -> LoweredNode {
     let (x, indices) = (cx.arg(0)?, cx.arg(1)?);
     let axis = cx.int("axis")?.unwrap_or(0);
     let shape = cx.shape(x);
@@ -225,7 +225,7 @@ pub(super) fn gather(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// GatherND.
-pub(super) fn gather_nd(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn gather_nd(cx: &mut Cx<'_>) -> LoweredNode {
     let batch = cx.int("batch_dims")?.unwrap_or(0);
     let Ok(batch) = usize::try_from(batch) else { return malformed(format!("batch_dims is {batch}")) };
     let operands = cx.args()?;
@@ -233,21 +233,21 @@ pub(super) fn gather_nd(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// ScatterND.
-pub(super) fn scatter_nd(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn scatter_nd(cx: &mut Cx<'_>) -> LoweredNode {
     let how = reduction(cx)?;
     let operands = cx.args()?;
     one(cx.out(Op::ScatterNd { how }, &operands)?)
 }
 
 /// GatherElements: an index tuple for every element.
-pub(super) fn gather_elements(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn gather_elements(cx: &mut Cx<'_>) -> LoweredNode {
     let (x, indices) = (cx.arg(0)?, cx.arg(1)?);
     let tuples = element_tuples(cx, x, indices)?;
     one(cx.out(Op::GatherNd { batch: 0 }, &[x, tuples])?)
 }
 
 /// ScatterElements: an index tuple for every element.
-pub(super) fn scatter_elements(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn scatter_elements(cx: &mut Cx<'_>) -> LoweredNode {
     let how = reduction(cx)?;
     let (x, indices, updates) = (cx.arg(0)?, cx.arg(1)?, cx.arg(2)?);
     let tuples = element_tuples(cx, x, indices)?;
@@ -292,7 +292,7 @@ fn element_tuples(cx: &mut Cx<'_>, x: ValueId, indices: ValueId) -> Result<Value
 }
 
 /// CumSum along a known axis.
-pub(super) fn cumsum(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn cumsum(cx: &mut Cx<'_>) -> LoweredNode {
     let x = cx.arg(0)?;
     let Some(axis) = cx.opt_scalar_int(1, "axis")? else { return malformed("its axis is missing") };
     let axis = cx.axis(axis, cx.ty(x).rank())?;
@@ -301,7 +301,7 @@ pub(super) fn cumsum(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// TopK of a known k.
-pub(super) fn top_k(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn top_k(cx: &mut Cx<'_>) -> LoweredNode {
     let x = cx.arg(0)?;
     let axis = cx.int("axis")?.unwrap_or(-1);
     let axis = cx.axis(axis, cx.ty(x).rank())?;
@@ -315,7 +315,7 @@ pub(super) fn top_k(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// Trilu: the triangle above (or below) a diagonal, zeros elsewhere.
-pub(super) fn trilu(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn trilu(cx: &mut Cx<'_>) -> LoweredNode {
     let upper = cx.flag("upper", true)?;
     let k = cx.opt_scalar_int(1, "diagonal")?.unwrap_or(0);
     let x = cx.arg(0)?;

@@ -1,7 +1,7 @@
 //! Reductions, and the normalisations built from them.
 
 use super::super::node::Cx;
-use super::super::outcome::{Lowered, Outcome, Refusal, malformed, one, unsupported};
+use super::super::outcome::{Lowered, LoweredNode, Refusal, malformed, one, unsupported};
 use crate::ir::{Binary, DType, Op, Reduction, Unary, ValueId};
 
 /// What a reduction works on.
@@ -34,7 +34,7 @@ fn fold(cx: &mut Cx<'_>) -> Result<Fold, Refusal> {
 }
 
 /// A plain reduction.
-pub(super) fn reduce(cx: &mut Cx<'_>, kind: Reduction) -> Outcome {
+pub(super) fn reduce(cx: &mut Cx<'_>, kind: Reduction) -> LoweredNode {
     let Fold { x, axes, keep, nothing } = fold(cx)?;
     if kind == Reduction::Mean && !cx.dtype(x).is_float() {
         return unsupported("a mean of integers");
@@ -46,7 +46,7 @@ pub(super) fn reduce(cx: &mut Cx<'_>, kind: Reduction) -> Outcome {
 }
 
 /// Σ x².
-pub(super) fn sum_square(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn sum_square(cx: &mut Cx<'_>) -> LoweredNode {
     let Fold { x, axes, keep, nothing } = fold(cx)?;
     if nothing {
         return one(cx.out(Op::Binary(Binary::Mul), &[x, x])?);
@@ -56,7 +56,7 @@ pub(super) fn sum_square(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// √Σ x².
-pub(super) fn l2(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn l2(cx: &mut Cx<'_>) -> LoweredNode {
     let Fold { x, axes, keep, nothing } = fold(cx)?;
     if nothing {
         return one(cx.out(Op::Unary(Unary::Abs), &[x])?);
@@ -67,7 +67,7 @@ pub(super) fn l2(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// ln Σ exp x, the maximum taken out first. A maximum of −∞ or +∞ is not: it would make NaN of it.
-pub(super) fn log_sum_exp(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn log_sum_exp(cx: &mut Cx<'_>) -> LoweredNode {
     let Fold { x, axes, keep, nothing } = fold(cx)?;
     if nothing {
         return one(x);
@@ -155,7 +155,7 @@ fn affine(cx: &mut Cx<'_>, x: ValueId, scale: ValueId, bias: Option<ValueId>) ->
 }
 
 /// LayerNormalization.
-pub(super) fn layer_norm(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn layer_norm(cx: &mut Cx<'_>) -> LoweredNode {
     let (x, scale, bias) = (cx.arg(0)?, cx.arg(1)?, cx.opt(2)?);
     let n = norm(cx, x)?;
     let dtype = cx.dtype(x);
@@ -177,7 +177,7 @@ pub(super) fn instance(
     scale: ValueId,
     bias: ValueId,
     axes: Vec<usize>,
-) -> Outcome {
+) -> LoweredNode {
     let epsilon = cx.float("epsilon")?.unwrap_or(1e-5f32.into());
     let dtype = cx.dtype(x);
     let n = Norm { axes, epsilon, stage: dtype.accumulator() };
@@ -188,7 +188,7 @@ pub(super) fn instance(
 }
 
 /// RMSNormalization.
-pub(super) fn rms_norm(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn rms_norm(cx: &mut Cx<'_>) -> LoweredNode {
     let (x, scale) = (cx.arg(0)?, cx.arg(1)?);
     let n = norm(cx, x)?;
     let dtype = cx.dtype(x);
@@ -199,7 +199,7 @@ pub(super) fn rms_norm(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// SimplifiedLayerNormalization: RMSNormalization that also gives 1/√(…).
-pub(super) fn simplified(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn simplified(cx: &mut Cx<'_>) -> LoweredNode {
     let (x, scale) = (cx.arg(0)?, cx.arg(1)?);
     let n = norm(cx, x)?;
     let dtype = cx.dtype(x);
@@ -212,7 +212,7 @@ pub(super) fn simplified(cx: &mut Cx<'_>) -> Outcome {
 
 /// com.microsoft EmbedLayerNormalization: LayerNormalization of word, position and segment embeddings, added. Its other
 /// results: how many ones the mask has for each batch entry, and the sum of the embeddings.
-pub(super) fn embed_layer_norm(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn embed_layer_norm(cx: &mut Cx<'_>) -> LoweredNode {
     let (ids, words, positions) = (cx.arg(0)?, cx.arg(2)?, cx.arg(3)?);
     let (segments, segment_table) = (cx.opt(1)?, cx.opt(4)?);
     let (scale, bias, mask, position_ids) = (cx.arg(5)?, cx.arg(6)?, cx.opt(7)?, cx.opt(8)?);
@@ -285,7 +285,7 @@ fn skip(cx: &mut Cx<'_>, bias: Option<ValueId>) -> Result<(ValueId, Norm), Refus
 }
 
 /// com.microsoft SkipLayerNormalization: LayerNormalization of input + skip + bias; the sum is the fourth result.
-pub(super) fn skip_layer_norm(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn skip_layer_norm(cx: &mut Cx<'_>) -> LoweredNode {
     let (scale, beta, bias) = (cx.arg(2)?, cx.opt(3)?, cx.opt(4)?);
     let (sum, n) = skip(cx, bias)?;
     let input = cx.arg(0)?;
@@ -298,7 +298,7 @@ pub(super) fn skip_layer_norm(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// com.microsoft SkipSimplifiedLayerNormalization: the same with RMSNormalization. The second result, a mean, is never made.
-pub(super) fn skip_rms_norm(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn skip_rms_norm(cx: &mut Cx<'_>) -> LoweredNode {
     let (scale, bias) = (cx.arg(2)?, cx.opt(3)?);
     if cx.wants(1) {
         return unsupported("its mean is asked for");

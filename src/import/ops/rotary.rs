@@ -1,7 +1,7 @@
 //! RotaryEmbedding, in the layout of its operand: each pair of a row turns by the angle of its position.
 
 use super::super::node::Cx;
-use super::super::outcome::{Outcome, Refusal, malformed, one, unsupported};
+use super::super::outcome::{LoweredNode, Refusal, malformed, one, unsupported};
 use crate::ir::{Binary, DType, Op, Type, ValueId};
 
 /// Where the rows of an operand stand, (batch, head, row, size) or (batch, row, head, size).
@@ -13,7 +13,7 @@ struct Layout {
 
 /// RotaryEmbedding of version 23. The tables hold one column for each pair: (batch, row, pairs), or (position, pairs) with
 /// the positions as a fourth operand.
-pub(super) fn rotary(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn rotary(cx: &mut Cx<'_>) -> LoweredNode {
     let interleaved = cx.flag("interleaved", false)?;
     let heads = cx.int("num_heads")?.unwrap_or(0);
     let turned = cx.int("rotary_embedding_dim")?.unwrap_or(0);
@@ -43,7 +43,7 @@ pub(super) fn rotary(cx: &mut Cx<'_>) -> Outcome {
 
 /// com.microsoft RotaryEmbedding. The tables are (position, pairs); positions come before them, and may be one number, at
 /// which the rows begin.
-pub(super) fn contrib(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn contrib(cx: &mut Cx<'_>) -> LoweredNode {
     let interleaved = cx.flag("interleaved", false)?;
     let heads = cx.int("num_heads")?.unwrap_or(0);
     let part = cx.int("rotary_embedding_dim")?.unwrap_or(0);
@@ -91,7 +91,7 @@ fn turn(
     interleaved: bool,
     tables: [(ValueId, &str); 2],
     positions: Option<ValueId>,
-) -> Outcome {
+) -> LoweredNode {
     let (whole, size) = (cx.shape(x), layout.shape[3]);
     let cos = table(cx, tables[0], positions, layout, turned / 2)?;
     let sin = table(cx, tables[1], positions, layout, turned / 2)?;

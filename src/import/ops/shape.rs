@@ -1,12 +1,12 @@
 //! Operators that make shapes, or give elements another shape.
 
 use super::super::node::{Cx, MAX_RANK};
-use super::super::outcome::{Outcome, Refusal, malformed, one, unsupported};
+use super::super::outcome::{LoweredNode, Refusal, malformed, one, unsupported};
 use crate::ir::{Binary, DType, Data, Op, Tensor, Type, ValueId};
 use std::sync::Arc;
 
 /// Constant, from any of its attributes but strings and sparse tensors.
-pub(super) fn constant(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn constant(cx: &mut Cx<'_>) -> LoweredNode {
     let vector = |data: Data| Tensor::new(vec![data.len()], data);
     let value = if let Some(t) = cx.tensor("value")? {
         Some(t)
@@ -26,7 +26,7 @@ pub(super) fn constant(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// ConstantOfShape: a scalar, broadcast.
-pub(super) fn constant_of_shape(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn constant_of_shape(cx: &mut Cx<'_>) -> LoweredNode {
     let value = cx.tensor("value")?.unwrap_or_else(|| Tensor::scalar(DType::F32, 0.0));
     let Some(value) = value.reshaped(vec![]) else { return malformed("attribute value has not one element") };
     let shape = cx.ints(0, "shape")?;
@@ -36,7 +36,7 @@ pub(super) fn constant_of_shape(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// Shape, or a run of it: a constant, for shapes are known.
-pub(super) fn shape(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn shape(cx: &mut Cx<'_>) -> LoweredNode {
     let x = cx.arg(0)?;
     let shape = cx.shape(x);
     let rank = shape.len() as i64;
@@ -48,7 +48,7 @@ pub(super) fn shape(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// Size: the number of elements.
-pub(super) fn size(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn size(cx: &mut Cx<'_>) -> LoweredNode {
     let x = cx.arg(0)?;
     let n = cx.ty(x).elements() as i64;
     match Tensor::vector_i64(&[n]).reshaped(vec![]) {
@@ -57,13 +57,13 @@ pub(super) fn size(cx: &mut Cx<'_>) -> Outcome {
     }
 }
 
-fn known(cx: &mut Cx<'_>, value: Tensor) -> Outcome {
+fn known(cx: &mut Cx<'_>, value: Tensor) -> LoweredNode {
     let name = cx.output_name(0);
     one(cx.graph.constant(&name, value))
 }
 
 /// Range: a count, times the distance, plus the start.
-pub(super) fn range(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn range(cx: &mut Cx<'_>) -> LoweredNode {
     let bounds = cx.args()?;
     let dtype = cx.dtype(bounds[0]);
     let mut numbers = [None; 3];
@@ -126,7 +126,7 @@ enum Bound {
 }
 
 /// Reshape, with 0 for an extent that stays (unless `allowzero`) and one −1 for what is left.
-pub(super) fn reshape(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn reshape(cx: &mut Cx<'_>) -> LoweredNode {
     let zero_is_zero = cx.flag("allowzero", false)?;
     let x = cx.arg(0)?;
     let want = cx.ints(1, "shape")?;
@@ -160,12 +160,12 @@ pub(super) fn reshape(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// The operand under another shape, as the node's output; nothing if the shape is that already.
-fn to_shape(cx: &mut Cx<'_>, x: ValueId, shape: Vec<usize>) -> Outcome {
+fn to_shape(cx: &mut Cx<'_>, x: ValueId, shape: Vec<usize>) -> LoweredNode {
     if cx.shape(x) == shape { one(x) } else { one(cx.out(Op::Reshape(shape), &[x])?) }
 }
 
 /// Flatten to a matrix.
-pub(super) fn flatten(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn flatten(cx: &mut Cx<'_>) -> LoweredNode {
     let x = cx.arg(0)?;
     let shape = cx.shape(x);
     let axis = cx.int("axis")?.unwrap_or(1);
@@ -176,7 +176,7 @@ pub(super) fn flatten(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// Squeeze: the named axes, or every one of extent 1.
-pub(super) fn squeeze(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn squeeze(cx: &mut Cx<'_>) -> LoweredNode {
     let x = cx.arg(0)?;
     let shape = cx.shape(x);
     let gone = match cx.opt_ints(1, "axes")? {
@@ -191,7 +191,7 @@ pub(super) fn squeeze(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// Unsqueeze: the axes count in the result.
-pub(super) fn unsqueeze(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn unsqueeze(cx: &mut Cx<'_>) -> LoweredNode {
     let x = cx.arg(0)?;
     let axes = cx.ints(1, "axes")?;
     let shape = cx.shape(x);
@@ -206,7 +206,7 @@ pub(super) fn unsqueeze(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// Expand: broadcasting in both directions.
-pub(super) fn expand(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn expand(cx: &mut Cx<'_>) -> LoweredNode {
     let x = cx.arg(0)?;
     let want = cx.ints(1, "shape")?;
     let want = extents(&want)?;
@@ -218,7 +218,7 @@ pub(super) fn expand(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// Tile: each axis repeated as a whole; a new axis of the repeats, broadcast and merged.
-pub(super) fn tile(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn tile(cx: &mut Cx<'_>) -> LoweredNode {
     let x = cx.arg(0)?;
     let shape = cx.shape(x);
     let repeats = cx.ints(1, "repeats")?;
@@ -247,7 +247,7 @@ pub(super) fn tile(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// Transpose; the axes are reversed unless `perm` says otherwise.
-pub(super) fn transpose(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn transpose(cx: &mut Cx<'_>) -> LoweredNode {
     let x = cx.arg(0)?;
     let rank = cx.ty(x).rank();
     let perm = match cx.int_list("perm")? {
@@ -261,19 +261,19 @@ pub(super) fn transpose(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// Concat; operands without extent along the axis are left out.
-pub(super) fn concat(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn concat(cx: &mut Cx<'_>) -> LoweredNode {
     let operands = cx.args()?;
     let Some(axis) = cx.int("axis")? else { return malformed("attribute axis is missing") };
     concatenate(cx, &operands, axis)
 }
 
 /// Joins values as the node's output; nothing if only one has any extent along the axis.
-pub(super) fn concatenate(cx: &mut Cx<'_>, operands: &[ValueId], axis: i64) -> Outcome {
+pub(super) fn concatenate(cx: &mut Cx<'_>, operands: &[ValueId], axis: i64) -> LoweredNode {
     concatenate_nth(cx, 0, operands, axis)
 }
 
 /// [`concatenate`] that makes the node's output `i`.
-pub(super) fn concatenate_nth(cx: &mut Cx<'_>, i: usize, operands: &[ValueId], axis: i64) -> Outcome {
+pub(super) fn concatenate_nth(cx: &mut Cx<'_>, i: usize, operands: &[ValueId], axis: i64) -> LoweredNode {
     let Some(&first) = operands.first() else { return malformed("no operand") };
     let axis = cx.axis(axis, cx.ty(first).rank())?;
     let op = Op::Concat { axis };
@@ -288,7 +288,7 @@ pub(super) fn concatenate_nth(cx: &mut Cx<'_>, i: usize, operands: &[ValueId], a
 }
 
 /// Pad, with a constant or with elements of the operand; a negative width cuts off first.
-pub(super) fn pad(cx: &mut Cx<'_>) -> Outcome {
+pub(super) fn pad(cx: &mut Cx<'_>) -> LoweredNode {
     let mode = cx.string("mode", "constant")?;
     let mut x = cx.arg(0)?;
     let rank = cx.ty(x).rank();
@@ -333,7 +333,13 @@ pub(super) fn pad(cx: &mut Cx<'_>) -> Outcome {
 
 /// Pad with the nearest element (`edge`), with what lies as far on the other side of it (`reflect`), or with what comes from
 /// the other end (`wrap`): slices of the operand on both sides of it, an axis at a time.
-fn pad_with_itself(cx: &mut Cx<'_>, mut x: ValueId, low: &[usize], high: &[usize], mode: &str) -> Outcome {
+fn pad_with_itself(
+    cx: &mut Cx<'_>,
+    mut x: ValueId,
+    low: &[usize],
+    high: &[usize],
+    mode: &str,
+) -> LoweredNode {
     let Some(last) = (0..low.len()).rev().find(|&i| low[i] > 0 || high[i] > 0) else { return one(x) };
     for axis in (0..=last).filter(|&i| low[i] > 0 || high[i] > 0) {
         let shape = cx.shape(x);

@@ -2,7 +2,7 @@
 
 use super::super::flat::PART;
 use super::super::node::Cx;
-use super::super::outcome::Outcome;
+use super::super::outcome::LoweredNode;
 use super::{
     activation, attention, contraction, contrib, conv, einsum, elementwise, flex, index, reduce, rotary,
     shape,
@@ -17,19 +17,19 @@ pub(in crate::import) struct Schema {
     /// Results.
     pub(in crate::import) outputs: RangeInclusive<usize>,
     /// Lowers a node.
-    pub(in crate::import) lower: fn(&mut Cx<'_>) -> Outcome,
+    pub(in crate::import) lower: fn(&mut Cx<'_>) -> LoweredNode,
 }
 
 fn row(
     inputs: RangeInclusive<usize>,
     outputs: RangeInclusive<usize>,
-    lower: fn(&mut Cx<'_>) -> Outcome,
+    lower: fn(&mut Cx<'_>) -> LoweredNode,
 ) -> Option<Schema> {
     Some(Schema { inputs, outputs, lower })
 }
 
 /// An operator with one result.
-fn to_one(inputs: RangeInclusive<usize>, lower: fn(&mut Cx<'_>) -> Outcome) -> Option<Schema> {
+fn to_one(inputs: RangeInclusive<usize>, lower: fn(&mut Cx<'_>) -> LoweredNode) -> Option<Schema> {
     row(inputs, 1..=1, lower)
 }
 

@@ -26,7 +26,7 @@ const NEAR: f64 = 1e-9;
 
 /// The bound in µs, never above the makespan of the run, and its owner.
 pub(super) fn lower_bound(schedule: &Schedule, costs: &Costs, timeline: &Timeline) -> (f64, Limiter) {
-    let graph = Graph::new(schedule, costs, timeline);
+    let graph = Dependencies::new(schedule, costs, timeline);
     let (heads, tails) = (graph.heads(), graph.tails());
     let kappa = costs.slowdown / (1.0 + costs.slowdown);
     let of_rank = |rank: usize| {
@@ -96,7 +96,7 @@ fn only_peer(program: &RankProgram) -> Option<usize> {
 }
 
 /// What needs what.
-struct Graph<'a> {
+struct Dependencies<'a> {
     costs: &'a Costs,
     ranks: Vec<Needs>,
     /// All steps that end, by begin and by end.
@@ -157,8 +157,8 @@ impl Lists<usize> {
     }
 }
 
-impl<'a> Graph<'a> {
-    fn new(schedule: &Schedule, costs: &'a Costs, timeline: &Timeline) -> Graph<'a> {
+impl<'a> Dependencies<'a> {
+    fn new(schedule: &Schedule, costs: &'a Costs, timeline: &Timeline) -> Dependencies<'a> {
         // The groups of each rank in order, with their steps.
         let groups: Vec<Vec<(usize, usize)>> = schedule
             .ranks
@@ -220,7 +220,7 @@ impl<'a> Graph<'a> {
             by.into_iter().map(|(_, rank, i)| (rank, i)).collect()
         };
         let (by_begin, by_end) = (sorted(|s| s.begin), sorted(|s| s.end));
-        Graph { costs, ranks, by_begin, by_end }
+        Dependencies { costs, ranks, by_begin, by_end }
     }
 
     fn zeros(&self) -> Vec<Vec<f64>> {

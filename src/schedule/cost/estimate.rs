@@ -8,14 +8,14 @@ use crate::schedule::types::{Schedule, StepOp, Stream};
 
 /// A schedule on a device, with the time of each step alone: what more is asked of it is worked out when it is.
 #[derive(Debug)]
-pub(crate) struct Run<'a> {
+pub(crate) struct Timing<'a> {
     schedule: &'a Schedule,
     costs: work::Costs,
 }
 
-impl<'a> Run<'a> {
-    pub(crate) fn of(schedule: &'a Schedule, device: &Device) -> Run<'a> {
-        Run { schedule, costs: work::Costs::of(schedule, device) }
+impl<'a> Timing<'a> {
+    pub(crate) fn of(schedule: &'a Schedule, device: &Device) -> Timing<'a> {
+        Timing { schedule, costs: work::Costs::of(schedule, device) }
     }
 
     /// What the makespan is not below, in µs: the load of one rank, of the rank that has most.

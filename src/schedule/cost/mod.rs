@@ -15,7 +15,7 @@ mod live;
 mod simulate;
 mod work;
 
-pub(crate) use estimate::Run;
+pub(crate) use estimate::Timing;
 pub use estimate::{estimate, flights, timeline};
 pub use figures::{Estimate, Limiter, efficiency};
 pub use live::live_bytes;

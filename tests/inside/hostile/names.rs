@@ -2,7 +2,7 @@
 //! text around reaches what is printed, in any form of it, and every name that a text holds reads back as it was.
 
 use super::build::{Dim, code, model, node, value};
-use annulus::dump::stages::{Request, Stage, text_after};
+use annulus::dump::stages::{Pass, Request, text_after};
 use annulus::dump::{dot, program, stages, timeline_svg};
 use annulus::import::proto::{GraphProto, ModelProto};
 use annulus::import::{ImportOptions, onnx};
@@ -76,11 +76,11 @@ proptest! {
         let m = hostile(&names);
         let graph = onnx(&m.encode_to_vec(), &ImportOptions::default()).unwrap_or_else(|e| panic!("{e}"));
         let request = Request { options: Options::new(ranks), rank: ranks - 1 };
-        for stage in [Stage::Import, Stage::Find, Stage::Shard, Stage::Ring, Stage::Schedule, Stage::Check] {
+        for stage in [Pass::Import, Pass::Find, Pass::Shard, Pass::Ring, Pass::Schedule, Pass::Check] {
             for form in [Form::People, Form::Full] {
                 let text = text_after(&graph, &request, stage, form).unwrap_or_else(|e| panic!("{e}"));
                 decent(&format!("the text of stage {stage:?}"), &text);
-                if stage == Stage::Import {
+                if stage == Pass::Import {
                     let read = parse(&text).unwrap_or_else(|e| panic!("{e}"));
                     prop_assert!(read == graph);
                 }

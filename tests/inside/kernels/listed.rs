@@ -2,7 +2,7 @@
 
 use super::problem::{Problem, rows};
 use super::{build, run};
-use annulus::lower::{Arch, Element, Fill, KernelKey, Operand, Tiling, listed};
+use annulus::lower::{Arch, Element, KernelKey, MaskedScore, Operand, Tiling, listed};
 
 /// A small problem that needs this key: heads a little smaller than those that the kernel is made for, where it copies in small
 /// parts; a chunk before the last where it takes a carry.
@@ -30,7 +30,7 @@ fn problem(key: &KernelKey) -> Problem {
         (p.sinks, p.sinks_in) = (Some(p.leaf([false, true, false, false], false)), key.sinks);
     }
     p.softcap = key.softcap.then_some(20.0);
-    p.fill = (key.fill, if key.fill == Fill::NegInf { 0.0 } else { -30.0 });
+    p.fill = (key.fill, if key.fill == MaskedScore::NegInf { 0.0 } else { -30.0 });
     p
 }
 

@@ -2,7 +2,7 @@
 
 use super::problem::{Problem, rows};
 use super::{faults, plant, run};
-use annulus::lower::{Arch, Element, Fill, KernelKey, Operand};
+use annulus::lower::{Arch, Element, KernelKey, MaskedScore, Operand};
 
 fn portable(p: &Problem) -> KernelKey {
     KernelKey::portable(p.element, p.dk, p.dv, p.positions(), Arch::Sm80).unwrap()
@@ -127,9 +127,12 @@ fn masks_and_biases() {
 #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn finite_fills() {
     for element in [Element::Bf16, Element::F32] {
-        for fill in
-            [(Fill::Replace, -1e4), (Fill::Add, -1e4), (Fill::Replace, f32::MIN), (Fill::Add, f32::MIN)]
-        {
+        for fill in [
+            (MaskedScore::Replace, -1e4),
+            (MaskedScore::Add, -1e4),
+            (MaskedScore::Replace, f32::MIN),
+            (MaskedScore::Add, f32::MIN),
+        ] {
             let mut p = Problem::new(2, 1, 64, 64);
             p.element = element;
             p.fill = fill;

@@ -1,6 +1,6 @@
 //! An attention over chunks: what it computes, and numbers for it.
 
-use annulus::lower::{Element, Fill, Operand};
+use annulus::lower::{Element, MaskedScore, Operand};
 use half::{bf16, f16};
 
 /// Global rows start, start + step, …; `len` of them.
@@ -60,7 +60,7 @@ pub(crate) struct Problem {
     pub(crate) bias_in: Operand,
     pub(crate) sinks_in: Operand,
     /// What becomes of masked scores, and by which number.
-    pub(crate) fill: (Fill, f32),
+    pub(crate) fill: (MaskedScore, f32),
     /// Rows of q in front of the first piece and between pieces, which nobody asks for.
     pub(crate) gap: usize,
     pub(crate) pieces: Vec<Rows>,
@@ -119,7 +119,7 @@ impl Problem {
             sinks: None,
             bias_in: Operand::F32,
             sinks_in: Operand::F32,
-            fill: (Fill::NegInf, 0.0),
+            fill: (MaskedScore::NegInf, 0.0),
             gap: 0,
             pieces: Vec::new(),
             q: Vec::new(),

@@ -1,7 +1,7 @@
 //! Attention written out in f64, a row at a time.
 
 use super::problem::Problem;
-use annulus::lower::Fill;
+use annulus::lower::MaskedScore;
 
 /// One row of the result.
 pub(crate) struct Row {
@@ -32,7 +32,7 @@ pub(crate) fn row(p: &Problem, batch: usize, head: usize, piece: usize, i: usize
             let bias = p.bias.as_ref().map_or(0.0, |b| b.at(p, place, key));
             let kept =
                 sight.contains(&key.into()) && p.mask.as_ref().is_none_or(|m| m.at(p, place, key) != 0.0);
-            if bias == f32::NEG_INFINITY || (!kept && p.fill.0 == Fill::NegInf) {
+            if bias == f32::NEG_INFINITY || (!kept && p.fill.0 == MaskedScore::NegInf) {
                 continue;
             }
             let at = (batch * p.kv_heads + kv_head) * keys.rows.len + j;
@@ -46,8 +46,8 @@ pub(crate) fn row(p: &Problem, batch: usize, head: usize, piece: usize, i: usize
             }
             score += f64::from(bias);
             match p.fill {
-                (Fill::Replace, fill) if !kept => (score, terms) = (fill.into(), 0.0),
-                (Fill::Add, fill) if !kept => {
+                (MaskedScore::Replace, fill) if !kept => (score, terms) = (fill.into(), 0.0),
+                (MaskedScore::Add, fill) if !kept => {
                     (score, terms) = (score + f64::from(fill), terms + f64::from(fill.abs()))
                 }
                 _ => {}
