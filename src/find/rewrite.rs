@@ -5,7 +5,7 @@
 
 use super::algebra::rule::Guard;
 use super::masks::reorder::keeps_logarithms;
-use crate::find::algebra::normal_form::{Factor, LeafOp, LeafRef, Normal, Step};
+use crate::find::algebra::normal_form::{Factor, LeafOp, LeafRef, Normal, ScoreStep};
 use crate::find::algebra::term::V;
 use crate::find::axes::factors::{Axes, Dim};
 use crate::find::axes::relayout::{emit, emit_trace};
@@ -284,12 +284,12 @@ fn operands(cx: &mut Context<'_>, region: &Region, roles: &Roles) -> Result<[Val
 }
 
 /// A step of the normal form with its leaf as a value that broadcasts to the scores.
-fn piece(cx: &mut Context<'_>, region: &Region, scores: &Axes, step: &Step) -> Result<Piece, String> {
+fn piece(cx: &mut Context<'_>, region: &Region, scores: &Axes, step: &ScoreStep) -> Result<Piece, String> {
     Ok(match step {
-        Step::Bias(l) => Piece::Added(leaf(cx, region, scores, l)?),
-        Step::Floor(f) => Piece::Floor(*f),
-        Step::Keep(l) => kept(truth(cx, region, scores, l)?, Fill::NegInf),
-        Step::Replace(l, f) => kept(truth(cx, region, scores, l)?, Fill::Replace(*f)),
+        ScoreStep::Bias(l) => Piece::Added(leaf(cx, region, scores, l)?),
+        ScoreStep::Floor(f) => Piece::Floor(*f),
+        ScoreStep::Keep(l) => kept(truth(cx, region, scores, l)?, Fill::NegInf),
+        ScoreStep::Replace(l, f) => kept(truth(cx, region, scores, l)?, Fill::Replace(*f)),
     })
 }
 

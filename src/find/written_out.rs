@@ -3,7 +3,7 @@
 use super::masks::types::Context;
 use crate::eval::Constants;
 use crate::find::algebra::saturate::Solver;
-use crate::find::algebra::term::{Facts, Leaf, LeafFacts, Term, V};
+use crate::find::algebra::term::{Expr, Facts, LeafFacts, LeafId, V};
 use crate::find::axes::trace::CONSTANT_LIMIT;
 use crate::find::magnitude::{SMALL_SHIFT, small_sum};
 use crate::find::masks::conditions::inverse;
@@ -42,9 +42,9 @@ pub(crate) fn written_out(
 fn leaf_facts(cx: &mut Context<'_>, region: &Region) -> Vec<LeafFacts> {
     let mut facts = vec![LeafFacts::default(); region.leaves.len() + V.0 + 1];
     let terms = region.term.as_ref();
-    let multiplied = |t: &Term| match t {
-        Term::Mul([_, b]) => {
-            if let Term::Leaf(l) = region.term[*b] {
+    let multiplied = |t: &Expr| match t {
+        Expr::Mul([_, b]) => {
+            if let Expr::Leaf(l) = region.term[*b] {
                 Some(l)
             } else {
                 None
@@ -52,7 +52,7 @@ fn leaf_facts(cx: &mut Context<'_>, region: &Region) -> Vec<LeafFacts> {
         }
         _ => None,
     };
-    let masks: Vec<Leaf> = terms.iter().filter_map(multiplied).collect();
+    let masks: Vec<LeafId> = terms.iter().filter_map(multiplied).collect();
     let keys = region.space.resolve(&region.keys);
     let of_queries = region.space.resolve(&region.free.concat());
     for (leaf, fact) in region.leaves.iter().zip(&mut facts[V.0 + 1..]) {
@@ -63,7 +63,7 @@ fn leaf_facts(cx: &mut Context<'_>, region: &Region) -> Vec<LeafFacts> {
             let of = cx.graph.operands(leaf.value.op)[0];
             let laid = |l: &LeafValue| l.value == of && region.space.resolve_all(&l.axes) == axes;
             let place = region.leaves.iter().position(laid);
-            fact.truth = place.filter(|_| cx.graph.ty(of).dtype == DType::Bool).map(|n| Leaf(V.0 + 1 + n));
+            fact.truth = place.filter(|_| cx.graph.ty(of).dtype == DType::Bool).map(|n| LeafId(V.0 + 1 + n));
         }
         if cx.graph.ty(leaf.value).dtype.is_float() {
             (fact.size, fact.finite) = size(cx, leaf.value);
@@ -76,11 +76,11 @@ fn leaf_facts(cx: &mut Context<'_>, region: &Region) -> Vec<LeafFacts> {
         let known = cx.values.get(cx.graph, cx.constants, leaf.value);
         fact.binary = known.is_some_and(|p| cx.values.all(&p, &[(0.0, 0.0), (1.0, 1.0)]));
         // Laid out on the axes of the scores as the mask is.
-        let laid = |l: &Leaf| {
+        let laid = |l: &LeafId| {
             let mask = region.leaves.get(l.0.checked_sub(V.0 + 1)?)?;
             (region.space.resolve_all(&mask.axes) == axes).then_some(mask.value)
         };
-        let of = |l: &Leaf| Some((*l, inverse(cx, laid(l)?, leaf.value)?));
+        let of = |l: &LeafId| Some((*l, inverse(cx, laid(l)?, leaf.value)?));
         fact.inverse = masks.iter().find_map(of);
         let constant = cx.constants.value(cx.graph, leaf.value, CONSTANT_LIMIT);
         fact.constant = constant.map(|t| (axes, t.to_f64()));

@@ -9,7 +9,7 @@ use crate::shard::{self, Program, Segment};
 pub(super) struct Class {
     pub(super) attention: Attention,
     pub(super) operands: Vec<Type>,
-    pub(super) held: shard::Island,
+    pub(super) held: shard::IslandSharding,
     pub(super) uses: Vec<OpId>,
 }
 

@@ -32,5 +32,5 @@ pub(crate) use rank_ops::{RankOps, local_type};
 pub(crate) use refusal::by_sizes;
 pub use split::shard;
 pub(crate) use split::{refusals, shard_with};
-pub use types::{Island, Placement, Program, Segment, Sharding};
+pub use types::{IslandSharding, Placement, Program, Segment, Sharding};
 pub(crate) use verify::verify_program;

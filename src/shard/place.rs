@@ -11,7 +11,7 @@ use super::factor::Factor;
 use super::options::{Handed, ShardOptions};
 use super::propagate::{Live, Sequence, Wish, Wishes, query_axis};
 use super::sequences::{Sequences, sequences};
-use super::types::{Island, Placement, Program, Segment, Sharding};
+use super::types::{IslandSharding, Placement, Program, Segment, Sharding};
 use crate::ir::{Graph, Op, ValueId};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -59,7 +59,7 @@ pub(super) fn place(
             Need::Whole => Placement::Whole,
             Need::Rows(f, s) => Placement::Sharded(sharding((f, s))),
         });
-        let island = Island {
+        let island = IslandSharding {
             q_layout: index[&wishes.sequence(split.q)],
             kv_layout: index[&wishes.sequence(split.kv)],
             operands: operands.collect(),

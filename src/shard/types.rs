@@ -47,7 +47,7 @@ pub enum Segment {
 
 /// What an island is handed and who owns its rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Island {
+pub struct IslandSharding {
     /// Layout of the query rows, of the results too: an index in [`Program::layouts`].
     pub q_layout: usize,
     /// Layout of the key rows.
@@ -74,7 +74,7 @@ pub struct Program {
     /// What is done, in order, by every rank.
     pub segments: Vec<Segment>,
     /// The attentions that are split, and how they are handed their operands.
-    pub islands: BTreeMap<OpId, Island>,
+    pub islands: BTreeMap<OpId, IslandSharding>,
     /// Attentions that are not split along their rows, with the reason.
     pub refused: Vec<(OpId, String)>,
 }

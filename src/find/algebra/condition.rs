@@ -2,7 +2,7 @@
 //!
 //! Every question is answered from the facts that egg keeps of a class, and is answered with no where it is not known.
 
-use super::term::{Facts, Leaf, Term};
+use super::term::{Expr, Facts, LeafId};
 use crate::find::magnitude::{HUGE, MODERATE_FACTOR};
 use egg::{EGraph, Id, Subst, Var};
 
@@ -24,7 +24,7 @@ enum Least {
 
 /// What a side condition may look at.
 pub(crate) struct View<'a> {
-    pub(crate) egraph: &'a EGraph<Term, Facts>,
+    pub(crate) egraph: &'a EGraph<Expr, Facts>,
     pub(super) subst: &'a Subst,
 }
 
@@ -126,7 +126,7 @@ impl View<'_> {
         while let Some(&at) = under.get(next) {
             next += 1;
             for node in &self.egraph[at].nodes {
-                if let Term::Keep([y, _]) = node
+                if let Expr::Keep([y, _]) = node
                     && !under.contains(&self.egraph.find(*y))
                 {
                     under.push(self.egraph.find(*y));
@@ -140,7 +140,7 @@ impl View<'_> {
     pub(crate) fn top(&self, x: &str, m: &str) -> bool {
         let x = self.egraph.find(self.id(x));
         let is =
-            |n: &Term| matches!(n, Term::RowMax([y]) | Term::RowMaxOrZero([y]) if self.egraph.find(*y) == x);
+            |n: &Expr| matches!(n, Expr::RowMax([y]) | Expr::RowMaxOrZero([y]) if self.egraph.find(*y) == x);
         self.egraph[x].data.score && self.egraph[self.id(m)].nodes.iter().any(is)
     }
 
@@ -162,13 +162,13 @@ impl View<'_> {
             next += 1;
             for node in &self.egraph[at].nodes {
                 let inner = match node {
-                    Term::Keep([y, _]) | Term::Replace([y, _, _]) | Term::Floor([y, _]) => vec![*y],
-                    Term::Bias([y, _]) | Term::Sink([y, _]) | Term::Join([y, _]) | Term::Drop([y]) => {
+                    Expr::Keep([y, _]) | Expr::Replace([y, _, _]) | Expr::Floor([y, _]) => vec![*y],
+                    Expr::Bias([y, _]) | Expr::Sink([y, _]) | Expr::Join([y, _]) | Expr::Drop([y]) => {
                         vec![*y]
                     }
-                    Term::Add([a, b]) | Term::Max([a, b]) | Term::Where([_, a, b]) => vec![*a, *b],
-                    Term::Sub([y, _]) | Term::Narrow([y, _]) => vec![*y],
-                    Term::ToF32([y]) | Term::ToF64([y]) => vec![*y],
+                    Expr::Add([a, b]) | Expr::Max([a, b]) | Expr::Where([_, a, b]) => vec![*a, *b],
+                    Expr::Sub([y, _]) | Expr::Narrow([y, _]) => vec![*y],
+                    Expr::ToF32([y]) | Expr::ToF64([y]) => vec![*y],
                     _ => vec![],
                 };
                 for y in inner.into_iter().map(|y| self.egraph.find(y)) {
@@ -190,21 +190,21 @@ impl View<'_> {
         let peak = |y: &Id| depth < DEEPEST && self.is_peak(under, least, *y, depth + 1);
         let of = |y: &Id| under.contains(&self.egraph.find(*y));
         self.egraph[m].nodes.iter().any(|node| match node {
-            Term::RowMax([y]) | Term::RowMaxOrZero([y]) => of(y),
+            Expr::RowMax([y]) | Expr::RowMaxOrZero([y]) => of(y),
             // Of finite scores without a fill.
-            Term::RowMean([y]) | Term::RowMin([y]) => {
+            Expr::RowMean([y]) | Expr::RowMin([y]) => {
                 least == Least::Mean && self.egraph.find(*y) == under[0]
             }
-            Term::Where([_, a, b]) if least != Least::Scores => {
+            Expr::Where([_, a, b]) if least != Least::Scores => {
                 (small(a) || peak(a)) && (small(b) || peak(b)) && !(small(a) && small(b))
             }
-            Term::Max([a, b]) => {
+            Expr::Max([a, b]) => {
                 let below = |y: &Id| {
                     self.egraph[*y].data.number.is_some_and(|n| n.get() <= self.egraph.analysis.small)
                 };
                 (peak(a) && (below(b) || peak(b))) || (below(a) && peak(b))
             }
-            Term::Narrow([y, _]) | Term::ToF32([y]) | Term::ToF64([y]) => peak(y),
+            Expr::Narrow([y, _]) | Expr::ToF32([y]) | Expr::ToF64([y]) => peak(y),
             _ => false,
         })
     }
@@ -225,12 +225,12 @@ impl View<'_> {
             return false;
         }
         let id = self.id(m);
-        let is = |node: &Term| match node {
-            Term::RowMaxOrZero(_) => true,
-            Term::RowMax([x]) | Term::RowMin([x]) | Term::RowMean([x]) => {
+        let is = |node: &Expr| match node {
+            Expr::RowMaxOrZero(_) => true,
+            Expr::RowMax([x]) | Expr::RowMin([x]) | Expr::RowMean([x]) => {
                 self.egraph[*x].data.finite || self.egraph[*x].data.plainly
             }
-            Term::Max([_, c]) => self.egraph[*c].data.number.is_some_and(|c| c.get().is_finite()),
+            Expr::Max([_, c]) => self.egraph[*c].data.number.is_some_and(|c| c.get().is_finite()),
             _ => false,
         };
         self.egraph[id].nodes.iter().any(is)
@@ -299,7 +299,8 @@ pub(crate) fn complementary(v: &View<'_>) -> bool {
         let all = a.len() == b.len() && a.iter().zip(b).all(|(&a, &b)| truth(a) && a + b == 1.0);
         (axes == others && all).then_some(())
     };
-    let is = |inverse: Option<(Leaf, f64)>, of: Option<Leaf>| of.is_some_and(|of| inverse == Some((of, 1.0)));
+    let is =
+        |inverse: Option<(LeafId, f64)>, of: Option<LeafId>| of.is_some_and(|of| inverse == Some((of, 1.0)));
     let spelled = is(one.inverse, k.leaf) || is(other.inverse, m.leaf);
     spelled || numbers().is_some()
 }

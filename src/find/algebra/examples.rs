@@ -4,7 +4,7 @@ use super::condition::multiplied;
 use super::rule::{Guard, Rule, rules};
 use super::rules::all;
 use super::semantics::{Matrix, epsilon, meaning};
-use super::term::{Facts, Leaf, LeafFacts, Term};
+use super::term::{Expr, Facts, LeafFacts, LeafId};
 use crate::find::axes::factors::Dim;
 use crate::find::magnitude::Size;
 use crate::find::types::Numerics;
@@ -174,7 +174,7 @@ fn facts(leaves: &[Matrix], spelled: bool) -> Facts {
         constant: (!spelled || n != 5).then(|| (vec![vec![Dim(m.rows)], vec![Dim(m.cols)]], m.data.clone())),
         row: m.cols == 1,
         column: m.rows == 1,
-        truth: (n == 10).then_some(Leaf(3)),
+        truth: (n == 10).then_some(LeafId(3)),
         binary: n == 10,
         size: match () {
             () if m.data.iter().all(|&x| x.abs() <= 4.0 || x == f64::NEG_INFINITY) => Size::Tame,
@@ -184,8 +184,8 @@ fn facts(leaves: &[Matrix], spelled: bool) -> Facts {
         },
         finite: m.data.iter().all(|x| x.is_finite()),
         inverse: match n {
-            5 if spelled => Some((Leaf(4), m.data[0])),
-            11 => Some((Leaf(4), 1.0)),
+            5 if spelled => Some((LeafId(4), m.data[0])),
+            11 => Some((LeafId(4), 1.0)),
             _ => None,
         },
     };
@@ -306,7 +306,7 @@ fn check(rule: &Rule, seeds: u64) -> Result<usize, String> {
         // lost: that is asked when the fill is known.
         let other = seed % 4 == 3 && rule.guard != Some(Guard::KeepsLogarithm);
         let text = if other { mutated(&text, &mut dice) } else { text };
-        let term: RecExpr<Term> = text.parse().unwrap();
+        let term: RecExpr<Expr> = text.parse().unwrap();
         if rule.name == "multiplied-mask-sub" {
             leaves[5] = leaves[5].map(|x| -x);
         }
@@ -314,7 +314,7 @@ fn check(rule: &Rule, seeds: u64) -> Result<usize, String> {
         let near = if rough { 2e-2 } else { 8.0 * epsilon(dice.dtype) * size };
         let judge = Judge { text: &text, want, lost, near, numerics: rule.numerics, dtype: dice.dtype };
         // Everything that leads to the left side's own shape must hold first: normal terms are facts.
-        let runner = Runner::<Term, Facts>::new(facts(&leaves, seed % 3 == 0))
+        let runner = Runner::<Expr, Facts>::new(facts(&leaves, seed % 3 == 0))
             .with_expr(&term)
             .with_iter_limit(1)
             .run(&[rule.rewrite()]);
@@ -362,12 +362,12 @@ fn all_rules_together_mean_the_same() {
             if seed % 2 == 0 && (text.contains("exp") || text.contains("softmax")) {
                 text = format!("(where (isnan {text}) 0 {text})");
             }
-            let term: RecExpr<Term> = text.parse().unwrap();
+            let term: RecExpr<Expr> = text.parse().unwrap();
             let (want, lost) = meaning(&term, &leaves);
             let near = 64.0 * epsilon(dice.dtype).max(0.5f64.powi(8)) * size;
             let judge =
                 Judge { text: &text, want, lost, near, numerics: Numerics::Domain, dtype: dice.dtype };
-            let runner = Runner::<Term, Facts>::new(facts(&leaves, seed % 3 == 0))
+            let runner = Runner::<Expr, Facts>::new(facts(&leaves, seed % 3 == 0))
                 .with_expr(&term)
                 .with_iter_limit(24)
                 .with_node_limit(2000)
@@ -450,7 +450,7 @@ fn a_wrong_rule_is_caught() {
 }
 
 /// Appends a term and gives the place of its root.
-fn append(to: &mut RecExpr<Term>, part: &RecExpr<Term>) -> Id {
+fn append(to: &mut RecExpr<Expr>, part: &RecExpr<Expr>) -> Id {
     let base = to.as_ref().len();
     for node in part.as_ref() {
         to.add(node.clone().map_children(|c| Id::from(usize::from(c) + base)));

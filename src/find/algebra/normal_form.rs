@@ -1,8 +1,8 @@
 //! The normal form of a region, read off the cheapest term that the rules reach, or the operation that stands in its way.
 
 use super::rule::Guard;
-use super::term::Term;
-use super::term::{K, Leaf, Q, V};
+use super::term::Expr;
+use super::term::{K, LeafId, Q, V};
 use crate::find::types::Applied;
 use egg::{Id, Language, RecExpr};
 
@@ -10,7 +10,7 @@ use egg::{Id, Language, RecExpr};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct LeafRef {
     /// Which leaf.
-    pub(crate) leaf: Leaf,
+    pub(crate) leaf: LeafId,
     /// Operations on it, innermost first.
     pub(crate) ops: Vec<LeafOp>,
 }
@@ -43,7 +43,7 @@ pub(crate) enum Factor {
 
 /// What happens to the scores, in order.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Step {
+pub(crate) enum ScoreStep {
     /// Something is added.
     Bias(LeafRef),
     /// −∞ where the condition is false.
@@ -62,7 +62,7 @@ pub(crate) struct Normal {
     /// Softcap, 0 for none.
     pub(crate) softcap: f64,
     /// Biases and masks after that.
-    pub(crate) steps: Vec<Step>,
+    pub(crate) steps: Vec<ScoreStep>,
     /// One more score of each row, without a value.
     pub(crate) sinks: Option<Factor>,
     /// Whether a row without a key gives zeros.
@@ -83,30 +83,30 @@ pub(crate) struct Normal {
 ///
 /// # Errors
 /// The operation that stands in the way.
-pub(super) fn read(best: &RecExpr<Term>) -> Result<Normal, String> {
+pub(super) fn read(best: &RecExpr<Expr>) -> Result<Normal, String> {
     let node = |id: &Id| &best[*id];
-    let number = |id: &Id| if let Term::Number(n) = node(id) { Some(n.get()) } else { None };
+    let number = |id: &Id| if let Expr::Number(n) = node(id) { Some(n.get()) } else { None };
     let factor = |id: &Id| match number(id) {
         Some(x) => Ok(Factor::Number(x)),
         None => leaf_ref(best, *id).map(Factor::Leaf),
     };
     let mut top = &best[best.root()];
     let mut on_result = vec![];
-    while let Term::Times([a, m]) = top {
+    while let Expr::Times([a, m]) = top {
         on_result.push(factor(m)?);
         top = node(a);
     }
     let (mut at, v, zero_empty) = match top {
-        Term::Attention([s, v]) => (s, v, false),
-        Term::AttentionZero([s, v]) => (s, v, true),
+        Expr::Attention([s, v]) => (s, v, false),
+        Expr::AttentionZero([s, v]) => (s, v, true),
         _ => return Err(obstacle(best)),
     };
     let (mut v, mut on_v) = (v, vec![]);
-    while let Term::Weighted([of, m]) = node(v) {
+    while let Expr::Weighted([of, m]) = node(v) {
         on_v.push(leaf_ref(best, *m)?);
         v = of;
     }
-    if *node(v) != Term::Leaf(V) {
+    if *node(v) != Expr::Leaf(V) {
         return Err("V is changed after it was traced".into());
     }
     let mut n = Normal {
@@ -121,43 +121,43 @@ pub(super) fn read(best: &RecExpr<Term>) -> Result<Normal, String> {
         guards: vec![],
         applied: vec![],
     };
-    if let Term::Sink([s, b]) = node(at) {
+    if let Expr::Sink([s, b]) = node(at) {
         n.sinks = Some(factor(b)?);
         at = s;
     }
     loop {
         match node(at) {
-            Term::Bias([s, b]) => {
-                n.steps.push(Step::Bias(leaf_ref(best, *b)?));
+            Expr::Bias([s, b]) => {
+                n.steps.push(ScoreStep::Bias(leaf_ref(best, *b)?));
                 at = s;
             }
-            Term::Keep([s, c]) => {
-                n.steps.push(Step::Keep(leaf_ref(best, *c)?));
+            Expr::Keep([s, c]) => {
+                n.steps.push(ScoreStep::Keep(leaf_ref(best, *c)?));
                 at = s;
             }
-            Term::Replace([s, c, f]) => {
+            Expr::Replace([s, c, f]) => {
                 let f = number(f).ok_or("a fill is no number")?;
-                n.steps.push(Step::Replace(leaf_ref(best, *c)?, f));
+                n.steps.push(ScoreStep::Replace(leaf_ref(best, *c)?, f));
                 at = s;
             }
-            Term::Floor([s, f]) => {
-                n.steps.push(Step::Floor(number(f).ok_or("a least score is no number")?));
+            Expr::Floor([s, f]) => {
+                n.steps.push(ScoreStep::Floor(number(f).ok_or("a least score is no number")?));
                 at = s;
             }
-            Term::Cap([s, c]) if matches!(node(s), Term::Scores(_)) => {
+            Expr::Cap([s, c]) if matches!(node(s), Expr::Scores(_)) => {
                 n.softcap = number(c).ok_or("a softcap is no number")?;
                 at = s;
             }
-            Term::Scores([q, k, s]) => {
+            Expr::Scores([q, k, s]) => {
                 n.scale = number(s).filter(|s| s.is_finite()).ok_or("the scale is no finite number")?;
                 let mut q = q;
-                while let Term::Scaled([of, m]) = node(q) {
+                while let Expr::Scaled([of, m]) = node(q) {
                     n.on_q.push(leaf_ref(best, *m)?);
                     q = of;
                 }
                 let bare = [(q, Q, "Q"), (k, K, "K")];
                 for (id, leaf, name) in bare {
-                    if *node(id) != Term::Leaf(leaf) {
+                    if *node(id) != Expr::Leaf(leaf) {
                         return Err(format!("{} on {name} is no scale", name_of(node(id))));
                     }
                 }
@@ -169,64 +169,64 @@ pub(super) fn read(best: &RecExpr<Term>) -> Result<Normal, String> {
     }
 }
 
-fn name_of(t: &Term) -> String {
+fn name_of(t: &Expr) -> String {
     t.to_string().trim_start_matches("op:").to_owned()
 }
 
 /// The innermost operation that is not of the normal form although what it reads is.
-fn obstacle(best: &RecExpr<Term>) -> String {
-    let done = |t: &Term| matches!(t, Term::Softmax(_) | Term::Loose(_) | Term::ZeroEmpty(_));
+fn obstacle(best: &RecExpr<Expr>) -> String {
+    let done = |t: &Expr| matches!(t, Expr::Softmax(_) | Expr::Loose(_) | Expr::ZeroEmpty(_));
     for node in best.as_ref() {
         let child = |id: &Id| &best[*id];
         match node {
-            Term::Add([a, b]) | Term::Max([a, b]) if matches!(child(a), Term::RowSum(_)) => {
-                let does = if matches!(node, Term::Add(_)) { "has added to it" } else { "is at least" };
+            Expr::Add([a, b]) | Expr::Max([a, b]) if matches!(child(a), Expr::RowSum(_)) => {
+                let does = if matches!(node, Expr::Add(_)) { "has added to it" } else { "is at least" };
                 return format!(
                     "the sum of exp {does} {}, beside which it is not proved to be large: the probabilities need not add up to 1",
                     name_of(child(b))
                 );
             }
-            Term::Log([a]) if matches!(child(a), Term::RowSum([e]) if matches!(child(e), Term::Exp(_))) => {
+            Expr::Log([a]) if matches!(child(a), Expr::RowSum([e]) if matches!(child(e), Expr::Exp(_))) => {
                 return "the logarithm of a sum of exp is subtracted, and the largest score is not known to have been taken from all before: \
                         where the sum overflows that makes zeros, not a softmax"
                     .into();
             }
-            Term::Mul([a, b]) if matches!((child(a), child(b)), (Term::Exp(_), Term::Leaf(_))) => {
+            Expr::Mul([a, b]) if matches!((child(a), child(b)), (Expr::Exp(_), Expr::Leaf(_))) => {
                 return format!("exp is multiplied by {}, which is not known to be 0 or 1", child(b));
             }
             _ => {}
         }
     }
     // What a softmax is made of stands in the way only if nothing else does.
-    let part = |t: &Term| {
-        matches!(t, Term::RowMax(_) | Term::RowMaxOrZero(_) | Term::Sub(_) | Term::Exp(_) | Term::RowSum(_))
+    let part = |t: &Expr| {
+        matches!(t, Expr::RowMax(_) | Expr::RowMaxOrZero(_) | Expr::Sub(_) | Expr::Exp(_) | Expr::RowSum(_))
     };
-    let (parts, others): (Vec<&Term>, Vec<&Term>) = best.as_ref().iter().partition(|t| part(t));
+    let (parts, others): (Vec<&Expr>, Vec<&Expr>) = best.as_ref().iter().partition(|t| part(t));
     for node in others.into_iter().chain(parts) {
-        let over = |f: &dyn Fn(&Term) -> bool| node.children().iter().any(|c| f(&best[*c]));
+        let over = |f: &dyn Fn(&Expr) -> bool| node.children().iter().any(|c| f(&best[*c]));
         let by_leaf = |x: &Id| match &best[*x] {
-            Term::Leaf(l) => Some(*l),
+            Expr::Leaf(l) => Some(*l),
             _ => None,
         };
-        if let Term::Mul([a, b]) | Term::Div([a, b]) = node
+        if let Expr::Mul([a, b]) | Expr::Div([a, b]) = node
             && best[*a].is_normal_scores()
             && let Some(l) = by_leaf(b)
         {
             return format!("the scale is not one number, but {l}");
         }
-        if !node.is_normal_scores() && !done(node) && over(&Term::is_normal_scores) {
-            let plain = over(&|t| matches!(t, Term::Scores(_) | Term::Cap(_)));
+        if !node.is_normal_scores() && !done(node) && over(&Expr::is_normal_scores) {
+            let plain = over(&|t| matches!(t, Expr::Scores(_) | Expr::Cap(_)));
             let what = if plain { "scores" } else { "masked scores" };
             return format!("{} of the {what} is not understood", name_of(node));
         }
         match node {
-            Term::Mul([a, b]) if done(&best[*a]) && by_leaf(b).is_some() => {
+            Expr::Mul([a, b]) if done(&best[*a]) && by_leaf(b).is_some() => {
                 return format!(
                     "the probabilities are multiplied by {}, one number for each query and key: they would have to be held whole",
                     best[*b]
                 );
             }
-            Term::Where([c, ..]) if over(&done) && by_leaf(c).is_some() => {
+            Expr::Where([c, ..]) if over(&done) && by_leaf(c).is_some() => {
                 return format!(
                     "the probabilities are chosen by {}, which is not known to be their mask: they would have to be held whole",
                     best[*c]
@@ -234,41 +234,41 @@ fn obstacle(best: &RecExpr<Term>) -> String {
             }
             _ => {}
         }
-        if !matches!(node, Term::Pv(_)) && over(&done) {
+        if !matches!(node, Expr::Pv(_)) && over(&done) {
             return format!("{} of the probabilities is not understood", name_of(node));
         }
     }
     "no rule leads from QKᵀ to PV".into()
 }
 
-fn leaf_ref(best: &RecExpr<Term>, id: Id) -> Result<LeafRef, String> {
+fn leaf_ref(best: &RecExpr<Expr>, id: Id) -> Result<LeafRef, String> {
     let mut ops = vec![];
     let mut at = id;
     let leaf = loop {
         match &best[at] {
-            Term::Leaf(l) if l.0 > V.0 => break *l,
-            Term::Not([x]) => {
+            Expr::Leaf(l) if l.0 > V.0 => break *l,
+            Expr::Not([x]) => {
                 ops.push(LeafOp::Not);
                 at = *x;
             }
-            Term::Neg([x]) => {
+            Expr::Neg([x]) => {
                 ops.push(LeafOp::Neg);
                 at = *x;
             }
-            Term::Nonzero([x]) => {
+            Expr::Nonzero([x]) => {
                 ops.push(LeafOp::Nonzero);
                 at = *x;
             }
-            Term::Reciprocal([x]) => {
+            Expr::Reciprocal([x]) => {
                 ops.push(LeafOp::Reciprocal);
                 at = *x;
             }
-            Term::Only([x, c]) => {
+            Expr::Only([x, c]) => {
                 ops.push(LeafOp::Only(Box::new(leaf_ref(best, *c)?)));
                 at = *x;
             }
-            Term::Times([x, n]) if matches!(best[*n], Term::Number(_)) => {
-                if let Term::Number(n) = best[*n] {
+            Expr::Times([x, n]) if matches!(best[*n], Expr::Number(_)) => {
+                if let Expr::Number(n) = best[*n] {
                     ops.push(LeafOp::Times(n.get()));
                 }
                 at = *x;

@@ -3,7 +3,7 @@
 use super::condition::{View, var};
 #[cfg(test)]
 use super::examples::{Dice, Example};
-use super::term::{Facts, Number, Term};
+use super::term::{Expr, Facts, Number};
 use crate::find::types::Numerics;
 use egg::{Applier, EGraph, Id, Pattern, PatternAst, Rewrite, Subst, Symbol};
 
@@ -45,18 +45,18 @@ pub(crate) enum Guard {
 
 /// Applies the right side after the condition has been asked.
 struct Conditional {
-    right: Pattern<Term>,
+    right: Pattern<Expr>,
     when: fn(&View<'_>) -> bool,
     number: Option<fn(&View<'_>) -> Option<f64>>,
 }
 
-impl Applier<Term, Facts> for Conditional {
+impl Applier<Expr, Facts> for Conditional {
     fn apply_one(
         &self,
-        egraph: &mut EGraph<Term, Facts>,
+        egraph: &mut EGraph<Expr, Facts>,
         eclass: Id,
         subst: &Subst,
-        searcher_ast: Option<&PatternAst<Term>>,
+        searcher_ast: Option<&PatternAst<Expr>>,
         rule_name: Symbol,
     ) -> Vec<Id> {
         let view = View { egraph, subst };
@@ -68,7 +68,7 @@ impl Applier<Term, Facts> for Conditional {
         };
         let Some(n) = number(&view) else { return vec![] };
         let mut subst = subst.clone();
-        let id = egraph.add(Term::Number(Number::new(n)));
+        let id = egraph.add(Expr::Number(Number::new(n)));
         subst.insert(var("?n"), id);
         self.right.apply_one(egraph, eclass, &subst, searcher_ast, rule_name)
     }
@@ -76,9 +76,9 @@ impl Applier<Term, Facts> for Conditional {
 
 impl Rule {
     /// The rule as egg runs it.
-    pub(crate) fn rewrite(&self) -> Rewrite<Term, Facts> {
-        let left: Pattern<Term> = self.left.parse().expect("the left side of a rule parses");
-        let right: Pattern<Term> = self.right.parse().expect("the right side of a rule parses");
+    pub(crate) fn rewrite(&self) -> Rewrite<Expr, Facts> {
+        let left: Pattern<Expr> = self.left.parse().expect("the left side of a rule parses");
+        let right: Pattern<Expr> = self.right.parse().expect("the right side of a rule parses");
         Rewrite::new(self.name, left, Conditional { right, when: self.when, number: self.number })
             .expect("the right side uses variables of the left")
     }

@@ -6,7 +6,7 @@
 use super::normal_form::{Normal, read};
 use super::rule::Rule;
 use super::rules;
-use super::term::{Facts, LeafFacts, Term};
+use super::term::{Expr, Facts, LeafFacts};
 use crate::find::types::{Applied, ITERATION_LIMIT, NODE_LIMIT, Numerics, Work};
 use egg::{CostFunction, EGraph, Extractor, FlatTerm, Id, Language, RecExpr, Runner, StopReason};
 use std::collections::HashMap;
@@ -30,13 +30,13 @@ pub(crate) struct Solver {
 type Solved = (Vec<LeafFacts>, Result<Normal, String>);
 
 /// Equal structure: the same nodes in the same order.
-type Key = (Vec<Term>, Vec<Numerics>, [u64; 2]);
+type Key = (Vec<Expr>, Vec<Numerics>, [u64; 2]);
 
 impl Solver {
     /// The normal form, or the operation that stands in its way.
     pub(crate) fn solve(
         &mut self,
-        term: &RecExpr<Term>,
+        term: &RecExpr<Expr>,
         facts: &Facts,
         admitted: &[Numerics],
     ) -> Result<Normal, String> {
@@ -70,7 +70,7 @@ impl Solver {
     }
 }
 
-fn tree_size(term: &RecExpr<Term>) -> usize {
+fn tree_size(term: &RecExpr<Expr>) -> usize {
     let mut sizes: Vec<usize> = Vec::with_capacity(term.as_ref().len());
     for node in term.as_ref() {
         sizes.push(node.fold(1, |n: usize, id| n.saturating_add(sizes[usize::from(id)])));
@@ -79,7 +79,7 @@ fn tree_size(term: &RecExpr<Term>) -> usize {
 }
 
 fn solve(
-    term: &RecExpr<Term>,
+    term: &RecExpr<Expr>,
     facts: &Facts,
     admitted: &[Numerics],
     work: &mut Work,
@@ -91,7 +91,7 @@ fn solve(
     }
     let rules = rules::all().zip(rules::REWRITES.iter()).filter(|(r, _)| admitted.contains(&r.numerics));
     let rules: Vec<_> = rules.map(|(_, rewrite)| rewrite).collect();
-    let mut runner = Runner::<Term, Facts>::new(facts.clone())
+    let mut runner = Runner::<Expr, Facts>::new(facts.clone())
         .with_explanations_enabled()
         .without_explanation_length_optimization()
         .with_iter_limit(ITERATION_LIMIT)
@@ -120,39 +120,39 @@ fn solve(
 }
 
 /// Prefers terms of the normal form; what is left of the others shows what stood in the way.
-pub(crate) struct Cost<'a>(pub(crate) &'a EGraph<Term, Facts>);
+pub(crate) struct Cost<'a>(pub(crate) &'a EGraph<Expr, Facts>);
 
-impl CostFunction<Term> for Cost<'_> {
+impl CostFunction<Expr> for Cost<'_> {
     type Cost = u64;
 
-    fn cost<C: FnMut(Id) -> u64>(&mut self, node: &Term, mut costs: C) -> u64 {
+    fn cost<C: FnMut(Id) -> u64>(&mut self, node: &Expr, mut costs: C) -> u64 {
         let of_scores = |x: &Id| self.0[*x].data.score;
         let own = match node {
             // Of a mask or a bias they are of the normal form.
-            Term::Not([x]) | Term::Neg([x]) | Term::Nonzero([x]) | Term::Reciprocal([x]) if of_scores(x) => {
+            Expr::Not([x]) | Expr::Neg([x]) | Expr::Nonzero([x]) | Expr::Reciprocal([x]) if of_scores(x) => {
                 1000
             }
-            Term::Scores(_)
-            | Term::Cap(_)
-            | Term::Bias(_)
-            | Term::Keep(_)
-            | Term::Replace(_)
-            | Term::Floor(_)
-            | Term::Sink(_)
-            | Term::ZeroEmpty(_)
-            | Term::Attention(_)
-            | Term::AttentionZero(_)
-            | Term::Scaled(_)
-            | Term::Weighted(_)
-            | Term::Times(_)
-            | Term::Number(_)
-            | Term::Leaf(_)
-            | Term::Not(_)
-            | Term::Neg(_)
-            | Term::Nonzero(_)
-            | Term::Only(_) => 1,
-            Term::Reciprocal(_) => 20,
-            Term::Softmax(_) | Term::Loose(_) => 10,
+            Expr::Scores(_)
+            | Expr::Cap(_)
+            | Expr::Bias(_)
+            | Expr::Keep(_)
+            | Expr::Replace(_)
+            | Expr::Floor(_)
+            | Expr::Sink(_)
+            | Expr::ZeroEmpty(_)
+            | Expr::Attention(_)
+            | Expr::AttentionZero(_)
+            | Expr::Scaled(_)
+            | Expr::Weighted(_)
+            | Expr::Times(_)
+            | Expr::Number(_)
+            | Expr::Leaf(_)
+            | Expr::Not(_)
+            | Expr::Neg(_)
+            | Expr::Nonzero(_)
+            | Expr::Only(_) => 1,
+            Expr::Reciprocal(_) => 20,
+            Expr::Softmax(_) | Expr::Loose(_) => 10,
             _ => 1000,
         };
         node.fold(own, |sum: u64, id| sum.saturating_add(costs(id)))
@@ -160,11 +160,11 @@ impl CostFunction<Term> for Cost<'_> {
 }
 
 /// The rules on the way from the region's term to its normal form, each once, in the order of the explanation.
-fn explain(runner: &mut Runner<Term, Facts>, from: &RecExpr<Term>, to: &RecExpr<Term>) -> Vec<&'static Rule> {
+fn explain(runner: &mut Runner<Expr, Facts>, from: &RecExpr<Expr>, to: &RecExpr<Expr>) -> Vec<&'static Rule> {
     let mut explanation = runner.explain_equivalence(from, to);
     let mut used: Vec<&'static Rule> = vec![];
     for flat in explanation.make_flat_explanation() {
-        let mut stack: Vec<&FlatTerm<Term>> = vec![flat];
+        let mut stack: Vec<&FlatTerm<Expr>> = vec![flat];
         while let Some(t) = stack.pop() {
             for name in [&t.forward_rule, &t.backward_rule].into_iter().flatten() {
                 let rule = rules::all().find(|r| r.name == name.as_str());

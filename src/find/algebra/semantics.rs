@@ -1,6 +1,6 @@
 //! What terms mean: evaluation in the types that graphs have, with their rounding. Only tests need it.
 
-use super::term::Term;
+use super::term::Expr;
 use crate::ir::DType;
 use crate::ir::narrow::{bf16_from_f64, f16_from_f64};
 use egg::{Id, RecExpr};
@@ -123,50 +123,50 @@ impl Matrix {
 }
 
 /// Evaluates a term, and says of which rows a sum left the numbers of its type, or came so near to 0 that it lost digits.
-pub(crate) fn meaning(term: &RecExpr<Term>, leaves: &[Matrix]) -> (Matrix, Vec<bool>) {
+pub(crate) fn meaning(term: &RecExpr<Expr>, leaves: &[Matrix]) -> (Matrix, Vec<bool>) {
     let mut values: Vec<Matrix> = Vec::new();
     let mut lost = vec![];
     for node in term.as_ref() {
         let x = |id: &Id| &values[usize::from(*id)];
         let masked = |s: &Matrix, c: &Matrix, f: f64| s.zip(c, |s, c| if c != 0.0 { s } else { f });
         let new = match node {
-            Term::Number(n) => Matrix::new(1, 1, |_, _| n.get()),
-            Term::Leaf(l) => leaves[l.0].clone(),
-            Term::Qk([q, k]) => scores(x(q), x(k), 1.0),
-            Term::Scores([q, k, s]) => scores(&x(q).wide(), x(k), x(s).data[0]),
-            Term::Pv([p, v]) => x(p).times(x(v)),
-            Term::Softmax([a]) | Term::Loose([a]) => x(a).softmax(),
-            Term::Add([a, b]) => x(a).zip(x(b), |a, b| a + b),
-            Term::Bias([a, b]) => x(a).wide().zip(x(b), |a, b| a + b),
-            Term::Sub([a, b]) => x(a).zip(x(b), |a, b| a - b),
-            Term::Mul([a, b]) => x(a).zip(x(b), |a, b| a * b),
-            Term::Div([a, b]) => x(a).zip(x(b), |a, b| a / b),
-            Term::Neg([a]) => x(a).map(|a| -a),
-            Term::Tanh([a]) => x(a).map(f64::tanh),
-            Term::Pow([a, b]) => x(a).zip(x(b), f64::powf),
-            Term::Max([a, b]) | Term::Floor([a, b]) => {
+            Expr::Number(n) => Matrix::new(1, 1, |_, _| n.get()),
+            Expr::Leaf(l) => leaves[l.0].clone(),
+            Expr::Qk([q, k]) => scores(x(q), x(k), 1.0),
+            Expr::Scores([q, k, s]) => scores(&x(q).wide(), x(k), x(s).data[0]),
+            Expr::Pv([p, v]) => x(p).times(x(v)),
+            Expr::Softmax([a]) | Expr::Loose([a]) => x(a).softmax(),
+            Expr::Add([a, b]) => x(a).zip(x(b), |a, b| a + b),
+            Expr::Bias([a, b]) => x(a).wide().zip(x(b), |a, b| a + b),
+            Expr::Sub([a, b]) => x(a).zip(x(b), |a, b| a - b),
+            Expr::Mul([a, b]) => x(a).zip(x(b), |a, b| a * b),
+            Expr::Div([a, b]) => x(a).zip(x(b), |a, b| a / b),
+            Expr::Neg([a]) => x(a).map(|a| -a),
+            Expr::Tanh([a]) => x(a).map(f64::tanh),
+            Expr::Pow([a, b]) => x(a).zip(x(b), f64::powf),
+            Expr::Max([a, b]) | Expr::Floor([a, b]) => {
                 x(a).zip(x(b), |a, b| if a.is_nan() { a } else { a.max(b) })
             }
-            Term::Exp([a]) => x(a).map(f64::exp),
-            Term::Reciprocal([a]) => x(a).map(f64::recip),
-            Term::Log([a]) => x(a).map(f64::ln),
-            Term::IsInf([a]) => x(a).map(|a| f64::from(u8::from(a.is_infinite()))),
-            Term::Eq([a, b]) => x(a).zip(x(b), |a, b| f64::from(u8::from(a == b))),
-            Term::RowMin([a]) => x(a).rows_by(|r| r.iter().copied().fold(f64::INFINITY, f64::min)),
-            Term::Scaled([a, b]) | Term::Times([a, b]) => x(a).zip(x(b), |a, b| a * b),
-            Term::IsNan([a]) => x(a).map(|a| f64::from(u8::from(a.is_nan()))),
-            Term::Not([a]) => x(a).map(|a| f64::from(u8::from(a == 0.0))),
-            Term::Nonzero([a]) => x(a).map(|a| f64::from(u8::from(a != 0.0))),
-            Term::Where([c, a, b]) => {
+            Expr::Exp([a]) => x(a).map(f64::exp),
+            Expr::Reciprocal([a]) => x(a).map(f64::recip),
+            Expr::Log([a]) => x(a).map(f64::ln),
+            Expr::IsInf([a]) => x(a).map(|a| f64::from(u8::from(a.is_infinite()))),
+            Expr::Eq([a, b]) => x(a).zip(x(b), |a, b| f64::from(u8::from(a == b))),
+            Expr::RowMin([a]) => x(a).rows_by(|r| r.iter().copied().fold(f64::INFINITY, f64::min)),
+            Expr::Scaled([a, b]) | Expr::Times([a, b]) => x(a).zip(x(b), |a, b| a * b),
+            Expr::IsNan([a]) => x(a).map(|a| f64::from(u8::from(a.is_nan()))),
+            Expr::Not([a]) => x(a).map(|a| f64::from(u8::from(a == 0.0))),
+            Expr::Nonzero([a]) => x(a).map(|a| f64::from(u8::from(a != 0.0))),
+            Expr::Where([c, a, b]) => {
                 let full = x(a).zip(x(b), |_, _| 0.0).zip(x(c), |_, _| 0.0);
                 Matrix::make(full.dtype, full.rows, full.cols, |i, j| {
                     if x(c).at(i, j) != 0.0 { x(a).at(i, j) } else { x(b).at(i, j) }
                 })
             }
-            Term::RowMax([a]) => x(a).max(),
-            Term::RowMaxOrZero([a]) => x(a).max().map(|m| if m == f64::NEG_INFINITY { 0.0 } else { m }),
-            Term::RowMean([a]) => x(a).rows_by(|r| r.iter().sum::<f64>() / r.len() as f64),
-            Term::RowSum([a]) => {
+            Expr::RowMax([a]) => x(a).max(),
+            Expr::RowMaxOrZero([a]) => x(a).max().map(|m| if m == f64::NEG_INFINITY { 0.0 } else { m }),
+            Expr::RowMean([a]) => x(a).rows_by(|r| r.iter().sum::<f64>() / r.len() as f64),
+            Expr::RowSum([a]) => {
                 let sums = x(a).rows_by(|r| r.iter().sum());
                 let least = least_sum(sums.dtype);
                 lost.resize(lost.len().max(sums.rows), false);
@@ -174,39 +174,39 @@ pub(crate) fn meaning(term: &RecExpr<Term>, leaves: &[Matrix]) -> (Matrix, Vec<b
                 lost.iter_mut().zip(&sums.data).for_each(|(lost, s)| *lost |= out(s));
                 sums
             }
-            Term::ToF64([a]) => x(a).cast(DType::F64),
-            Term::ToF32([a]) => x(a).cast(DType::F32),
-            Term::Narrow([a, n]) => x(a).cast(match x(n).data[0] {
+            Expr::ToF64([a]) => x(a).cast(DType::F64),
+            Expr::ToF32([a]) => x(a).cast(DType::F32),
+            Expr::Narrow([a, n]) => x(a).cast(match x(n).data[0] {
                 8.0 => DType::BF16,
                 11.0 => DType::F16,
                 _ => DType::F32,
             }),
-            Term::Cap([a, c]) => {
+            Expr::Cap([a, c]) => {
                 let c = x(c).data[0];
                 x(a).wide().map(|a| c * (a / c).tanh())
             }
-            Term::RowEmpty([a]) => {
+            Expr::RowEmpty([a]) => {
                 x(a).rows_by(|r| f64::from(u8::from(r.iter().all(|&x| x == f64::NEG_INFINITY))))
             }
-            Term::Join([a, b]) => x(a).join(x(b)),
-            Term::Drop([a]) => x(a).drop(),
-            Term::Sink([a, b]) => {
+            Expr::Join([a, b]) => x(a).join(x(b)),
+            Expr::Drop([a]) => x(a).drop(),
+            Expr::Sink([a, b]) => {
                 let (a, b) = (x(a), x(b));
                 Matrix { sink: (0..a.rows).map(|i| b.at(i, 0)).collect(), ..a.clone() }
             }
-            Term::Weighted([v, m]) => {
+            Expr::Weighted([v, m]) => {
                 let (v, m) = (x(v), x(m));
                 Matrix::make(wider(v.dtype, m.dtype), v.rows, v.cols, |j, e| v.at(j, e) * m.at(0, j))
             }
-            Term::Only([b, c]) => masked(x(b), x(c), 0.0),
-            Term::Keep([a, c]) => masked(x(a), x(c), f64::NEG_INFINITY),
-            Term::Replace([a, c, f]) => masked(x(a), x(c), x(f).data[0]),
-            Term::ZeroEmpty([a]) => x(a).softmax().map(|p| if p.is_nan() { 0.0 } else { p }),
-            Term::Attention([a, v]) => x(a).softmax().times(x(v)),
-            Term::AttentionZero([a, v]) => {
+            Expr::Only([b, c]) => masked(x(b), x(c), 0.0),
+            Expr::Keep([a, c]) => masked(x(a), x(c), f64::NEG_INFINITY),
+            Expr::Replace([a, c, f]) => masked(x(a), x(c), x(f).data[0]),
+            Expr::ZeroEmpty([a]) => x(a).softmax().map(|p| if p.is_nan() { 0.0 } else { p }),
+            Expr::Attention([a, v]) => x(a).softmax().times(x(v)),
+            Expr::AttentionZero([a, v]) => {
                 x(a).softmax().map(|p| if p.is_nan() { 0.0 } else { p }).times(x(v))
             }
-            Term::Unknown(op, of) => {
+            Expr::Unknown(op, of) => {
                 let (a, b) = (x(&of[0]), x(&of[1]));
                 let truth = |t: bool| f64::from(u8::from(t));
                 match op.0.as_str() {

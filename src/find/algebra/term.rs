@@ -40,26 +40,26 @@ impl FromStr for Number {
 
 /// A value that enters the region: its place in the region's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Leaf(pub(crate) usize);
+pub(crate) struct LeafId(pub(crate) usize);
 
 /// Number of the leaf that stands for Q. Masks and biases come after V.
-pub(crate) const Q: Leaf = Leaf(0);
+pub(crate) const Q: LeafId = LeafId(0);
 /// Number of the leaf that stands for K.
-pub(crate) const K: Leaf = Leaf(1);
+pub(crate) const K: LeafId = LeafId(1);
 /// Number of the leaf that stands for V.
-pub(crate) const V: Leaf = Leaf(2);
+pub(crate) const V: LeafId = LeafId(2);
 
-impl fmt::Display for Leaf {
+impl fmt::Display for LeafId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "${}", self.0)
     }
 }
 
-impl FromStr for Leaf {
+impl FromStr for LeafId {
     type Err = String;
 
-    fn from_str(s: &str) -> Result<Leaf, String> {
-        s.strip_prefix('$').and_then(|n| n.parse().ok()).map(Leaf).ok_or_else(|| s.to_owned())
+    fn from_str(s: &str) -> Result<LeafId, String> {
+        s.strip_prefix('$').and_then(|n| n.parse().ok()).map(LeafId).ok_or_else(|| s.to_owned())
     }
 }
 
@@ -82,7 +82,7 @@ impl FromStr for Unknown {
 }
 
 define_language! {
-    pub(crate) enum Term {
+    pub(crate) enum Expr {
         // As written in the graph.
         "qk" = Qk([Id; 2]),
         "pv" = Pv([Id; 2]),
@@ -152,22 +152,22 @@ define_language! {
         // (nonzero b): whether b is not 0
         "nonzero" = Nonzero([Id; 1]),
         Number(Number),
-        Leaf(Leaf),
+        Leaf(LeafId),
         Unknown(Unknown, Vec<Id>),
     }
 }
 
-impl Term {
+impl Expr {
     /// Whether it is an operation of scores in normal form.
     pub(crate) fn is_normal_scores(&self) -> bool {
         matches!(
             self,
-            Term::Scores(_)
-                | Term::Cap(_)
-                | Term::Bias(_)
-                | Term::Keep(_)
-                | Term::Replace(_)
-                | Term::Floor(_)
+            Expr::Scores(_)
+                | Expr::Cap(_)
+                | Expr::Bias(_)
+                | Expr::Keep(_)
+                | Expr::Replace(_)
+                | Expr::Floor(_)
         )
     }
 }
@@ -182,7 +182,7 @@ pub(crate) struct LeafFacts {
     /// Whether it is the same for all rows of Q.
     pub(crate) column: bool,
     /// The condition of which it is 1 where that is true, and 0 elsewhere.
-    pub(crate) truth: Option<Leaf>,
+    pub(crate) truth: Option<LeafId>,
     /// Whether each of its elements is 0 or 1.
     pub(crate) binary: bool,
     /// How large its elements may be.
@@ -190,7 +190,7 @@ pub(crate) struct LeafFacts {
     /// Whether no element is infinite or NaN, as long as scores are not.
     pub(crate) finite: bool,
     /// The leaf m of 0 and 1, and the number f, of which it is (1 − m)·f.
-    pub(crate) inverse: Option<(Leaf, f64)>,
+    pub(crate) inverse: Option<(LeafId, f64)>,
 }
 
 /// Sizes of addends and fills: how many there are.
@@ -244,7 +244,7 @@ pub(crate) struct Fact {
     /// The number that it is.
     pub(crate) number: Option<Number>,
     /// The leaf that it is.
-    pub(crate) leaf: Option<Leaf>,
+    pub(crate) leaf: Option<LeafId>,
     /// Whether it depends on QKᵀ.
     pub(crate) score: bool,
     /// Whether it is scores in normal form.
@@ -291,87 +291,87 @@ impl Facts {
     }
 }
 
-impl Analysis<Term> for Facts {
+impl Analysis<Expr> for Facts {
     type Data = Fact;
 
-    fn make(egraph: &mut EGraph<Term, Facts>, node: &Term, _id: Id) -> Fact {
+    fn make(egraph: &mut EGraph<Expr, Facts>, node: &Expr, _id: Id) -> Fact {
         let below = node.children().iter().any(|&c| egraph[c].data.score);
-        let root = matches!(node, Term::Qk(_) | Term::Scores(_));
+        let root = matches!(node, Expr::Qk(_) | Expr::Scores(_));
         let row = match node {
-            Term::RowMax(_) | Term::RowMin(_) | Term::RowSum(_) | Term::RowMean(_) => true,
-            Term::RowMaxOrZero(_) => true,
-            Term::RowEmpty(_) | Term::Number(_) => true,
-            Term::Leaf(l) => egraph.analysis.leaves.get(l.0).is_some_and(|f| f.row),
-            Term::Qk(_) | Term::Scores(_) | Term::Unknown(..) | Term::Join(_) => false,
+            Expr::RowMax(_) | Expr::RowMin(_) | Expr::RowSum(_) | Expr::RowMean(_) => true,
+            Expr::RowMaxOrZero(_) => true,
+            Expr::RowEmpty(_) | Expr::Number(_) => true,
+            Expr::Leaf(l) => egraph.analysis.leaves.get(l.0).is_some_and(|f| f.row),
+            Expr::Qk(_) | Expr::Scores(_) | Expr::Unknown(..) | Expr::Join(_) => false,
             _ => node.children().iter().all(|&c| egraph[c].data.row),
         };
         let fact = |x: &Id| &egraph[*x].data;
         let leaf = match node {
-            Term::Leaf(l) => egraph.analysis.leaves.get(l.0),
+            Expr::Leaf(l) => egraph.analysis.leaves.get(l.0),
             _ => None,
         };
         let fill = |x: &Id| fact(x).number.map_or(Size::Unknown, |n| Size::of_fill(n.get()));
         let sizes = match node {
-            Term::Scores(_) | Term::Cap(_) => Some(Sizes::default()),
-            Term::Bias([x, b]) => fact(x).sizes.zip(fact(b).sizes).map(|(x, b)| x.and(b)),
+            Expr::Scores(_) | Expr::Cap(_) => Some(Sizes::default()),
+            Expr::Bias([x, b]) => fact(x).sizes.zip(fact(b).sizes).map(|(x, b)| x.and(b)),
             // One more score takes none of the others away.
-            Term::Join([x, _]) => fact(x).sizes,
-            Term::Keep([x, _]) | Term::Sink([x, _]) => fact(x).sizes,
-            Term::Replace([x, _, f]) | Term::Floor([x, f]) => {
+            Expr::Join([x, _]) => fact(x).sizes,
+            Expr::Keep([x, _]) | Expr::Sink([x, _]) => fact(x).sizes,
+            Expr::Replace([x, _, f]) | Expr::Floor([x, f]) => {
                 fact(x).sizes.map(|x| x.and(Sizes::of(fill(f))))
             }
-            Term::Leaf(_) => leaf.map(|l| Sizes::of(l.size)),
-            Term::Neg([x]) => fact(x).sizes.map(|s| s.times(-1.0)),
-            Term::Only([x, _]) => fact(x).sizes,
-            Term::Times([x, c]) => fact(x).sizes.zip(fact(c).number).map(|(s, c)| s.times(c.get())),
+            Expr::Leaf(_) => leaf.map(|l| Sizes::of(l.size)),
+            Expr::Neg([x]) => fact(x).sizes.map(|s| s.times(-1.0)),
+            Expr::Only([x, _]) => fact(x).sizes,
+            Expr::Times([x, c]) => fact(x).sizes.zip(fact(c).number).map(|(s, c)| s.times(c.get())),
             _ => None,
         };
         let finite = match node {
-            Term::Scores(_) | Term::Cap(_) => true,
-            Term::Bias([x, b]) => fact(x).finite && fact(b).finite,
-            Term::Replace([x, _, f]) | Term::Floor([x, f]) | Term::Times([x, f]) => {
+            Expr::Scores(_) | Expr::Cap(_) => true,
+            Expr::Bias([x, b]) => fact(x).finite && fact(b).finite,
+            Expr::Replace([x, _, f]) | Expr::Floor([x, f]) | Expr::Times([x, f]) => {
                 fact(x).finite && fact(f).number.is_some_and(|n| n.get().is_finite())
             }
-            Term::Neg([x]) | Term::Only([x, _]) => fact(x).finite,
-            Term::Leaf(_) => leaf.is_some_and(|l| l.finite),
+            Expr::Neg([x]) | Expr::Only([x, _]) => fact(x).finite,
+            Expr::Leaf(_) => leaf.is_some_and(|l| l.finite),
             _ => false,
         };
         let number = |x: &Id| fact(x).number.is_some();
         let plainly = match node {
-            Term::Qk(_) | Term::Scores(_) | Term::Cap(_) => true,
-            Term::Mul([x, c]) | Term::Div([x, c]) | Term::Narrow([x, c]) => fact(x).plainly && number(c),
-            Term::Tanh([x]) | Term::Neg([x]) | Term::ToF32([x]) | Term::ToF64([x]) => fact(x).plainly,
+            Expr::Qk(_) | Expr::Scores(_) | Expr::Cap(_) => true,
+            Expr::Mul([x, c]) | Expr::Div([x, c]) | Expr::Narrow([x, c]) => fact(x).plainly && number(c),
+            Expr::Tanh([x]) | Expr::Neg([x]) | Expr::ToF32([x]) | Expr::ToF64([x]) => fact(x).plainly,
             _ => false,
         };
         let weights = match node {
-            Term::Softmax(_) | Term::Loose(_) | Term::ZeroEmpty(_) | Term::Exp(_) | Term::RowSum(_) => true,
-            Term::Qk(_) | Term::Scores(_) => false,
+            Expr::Softmax(_) | Expr::Loose(_) | Expr::ZeroEmpty(_) | Expr::Exp(_) | Expr::RowSum(_) => true,
+            Expr::Qk(_) | Expr::Scores(_) => false,
             _ => node.children().iter().any(|c| fact(c).weights),
         };
         let real = |ids: &[Id]| ids.iter().any(|&c| egraph[c].data.real);
         Fact {
-            number: if let Term::Number(n) = node { Some(*n) } else { None },
-            leaf: if let Term::Leaf(l) = node { Some(*l) } else { None },
+            number: if let Expr::Number(n) = node { Some(*n) } else { None },
+            leaf: if let Expr::Leaf(l) = node { Some(*l) } else { None },
             score: root || below,
             normal: node.is_normal_scores(),
-            plain: matches!(node, Term::Scores(_) | Term::Cap(_)),
-            sunk: matches!(node, Term::Sink(_)),
+            plain: matches!(node, Expr::Scores(_) | Expr::Cap(_)),
+            sunk: matches!(node, Expr::Sink(_)),
             sizes,
             finite,
             plainly,
-            probabilities: matches!(node, Term::Softmax(_) | Term::Loose(_) | Term::ZeroEmpty(_)),
+            probabilities: matches!(node, Expr::Softmax(_) | Expr::Loose(_) | Expr::ZeroEmpty(_)),
             weights,
             row,
-            joined: matches!(node, Term::Join([x, _]) if egraph[*x].data.normal),
+            joined: matches!(node, Expr::Join([x, _]) if egraph[*x].data.normal),
             real: match node {
-                Term::Where(x) => real(&x[1..]),
-                Term::IsNan(_)
-                | Term::IsInf(_)
-                | Term::Eq(_)
-                | Term::RowEmpty(_)
-                | Term::Not(_)
-                | Term::Nonzero(_)
-                | Term::Unknown(..) => false,
+                Expr::Where(x) => real(&x[1..]),
+                Expr::IsNan(_)
+                | Expr::IsInf(_)
+                | Expr::Eq(_)
+                | Expr::RowEmpty(_)
+                | Expr::Not(_)
+                | Expr::Nonzero(_)
+                | Expr::Unknown(..) => false,
                 _ => root || real(node.children()),
             },
         }

@@ -2,7 +2,7 @@
 
 use super::types::LeafValue;
 use crate::eval::Constants;
-use crate::find::algebra::term::Term;
+use crate::find::algebra::term::Expr;
 use crate::find::axes::factors::{Axes, Dim, Space};
 use crate::find::axes::trace::Trace;
 use crate::ir::Topology;
@@ -16,10 +16,10 @@ pub(crate) struct Builder<'a> {
     pub(super) constants: &'a mut Constants,
     pub(super) order: &'a Topology,
     pub(super) space: Space,
-    pub(super) term: RecExpr<Term>,
+    pub(super) term: RecExpr<Expr>,
     pub(super) leaves: Vec<LeafValue>,
     pub(super) leaf_ids: Vec<Id>,
-    /// Term and axes of each value inside.
+    /// Expr and axes of each value inside.
     pub(super) inside: HashMap<ValueId, (Id, Axes)>,
     pub(super) nodes: [OpId; 3],
     /// Where the region ends: PV, or a division after it.

@@ -5,7 +5,7 @@
 use super::builder::{Builder, axis_of, by_letter};
 use super::types::{Fail, LeafValue, Region, label, miss};
 use crate::eval::Constants;
-use crate::find::algebra::term::{K, Leaf, Number, Q, Term, Unknown, V};
+use crate::find::algebra::term::{Expr, K, LeafId, Number, Q, Unknown, V};
 use crate::find::axes::factors::{Axes, Dim, Space};
 use crate::find::axes::trace::{Scalar, layout, splat, trace};
 use crate::ir::Topology;
@@ -90,11 +90,11 @@ impl<'a> Builder<'a> {
                 self.depth.extend(a);
             }
         }
-        let q = self.term.add(Term::Leaf(Q));
+        let q = self.term.add(Expr::Leaf(Q));
         let q = self.scalars(q, &self.q.scalars.clone());
-        let k = self.term.add(Term::Leaf(K));
+        let k = self.term.add(Expr::Leaf(K));
         let k = self.scalars(k, &self.k.scalars.clone());
-        let qk = self.term.add(Term::Qk([q, k]));
+        let qk = self.term.add(Expr::Qk([q, k]));
         self.score_axes.clone_from(&axes);
         self.inside.insert(self.graph.result(self.nodes[0]), (qk, axes));
     }
@@ -103,15 +103,15 @@ impl<'a> Builder<'a> {
         for s in scalars {
             at = match *s {
                 Scalar::Mul(x) => {
-                    let n = self.term.add(Term::Number(Number::new(x)));
-                    self.term.add(Term::Mul([at, n]))
+                    let n = self.term.add(Expr::Number(Number::new(x)));
+                    self.term.add(Expr::Mul([at, n]))
                 }
                 Scalar::Div(x) => {
-                    let n = self.term.add(Term::Number(Number::new(x)));
-                    self.term.add(Term::Div([at, n]))
+                    let n = self.term.add(Expr::Number(Number::new(x)));
+                    self.term.add(Expr::Div([at, n]))
                 }
-                Scalar::Widen(DType::F64) => self.term.add(Term::ToF64([at])),
-                Scalar::Widen(_) => self.term.add(Term::ToF32([at])),
+                Scalar::Widen(DType::F64) => self.term.add(Expr::ToF64([at])),
+                Scalar::Widen(_) => self.term.add(Expr::ToF32([at])),
             };
         }
         at
@@ -126,13 +126,13 @@ impl<'a> Builder<'a> {
             _ => 53.0,
         };
         if !to.is_float() {
-            return self.term.add(Term::Unknown(Unknown(format!("cast to {to}")), vec![x]));
+            return self.term.add(Expr::Unknown(Unknown(format!("cast to {to}")), vec![x]));
         }
         if from.widens_to(to) {
-            return self.term.add(if to == DType::F64 { Term::ToF64([x]) } else { Term::ToF32([x]) });
+            return self.term.add(if to == DType::F64 { Expr::ToF64([x]) } else { Expr::ToF32([x]) });
         }
-        let digits = self.term.add(Term::Number(Number::new(digits)));
-        self.term.add(Term::Narrow([x, digits]))
+        let digits = self.term.add(Expr::Number(Number::new(digits)));
+        self.term.add(Expr::Narrow([x, digits]))
     }
 
     /// Writes the term.
@@ -193,17 +193,17 @@ impl<'a> Builder<'a> {
                         self.exponentials.into_iter().chain([graph.ty(v).dtype]).min_by_key(wide);
                 }
                 let node = match u {
-                    Unary::Neg => Term::Neg([a]),
-                    Unary::Tanh => Term::Tanh([a]),
-                    Unary::Exp => Term::Exp([a]),
-                    Unary::Reciprocal => Term::Reciprocal([a]),
-                    Unary::Log => Term::Log([a]),
-                    Unary::IsNan => Term::IsNan([a]),
-                    Unary::IsInf => Term::IsInf([a]),
-                    Unary::Not => Term::Not([a]),
-                    other => Term::Unknown(Unknown(other.name().into()), vec![a]),
+                    Unary::Neg => Expr::Neg([a]),
+                    Unary::Tanh => Expr::Tanh([a]),
+                    Unary::Exp => Expr::Exp([a]),
+                    Unary::Reciprocal => Expr::Reciprocal([a]),
+                    Unary::Log => Expr::Log([a]),
+                    Unary::IsNan => Expr::IsNan([a]),
+                    Unary::IsInf => Expr::IsInf([a]),
+                    Unary::Not => Expr::Not([a]),
+                    other => Expr::Unknown(Unknown(other.name().into()), vec![a]),
                 };
-                let truth = matches!(node, Term::IsNan(_) | Term::IsInf(_) | Term::Not(_));
+                let truth = matches!(node, Expr::IsNan(_) | Expr::IsInf(_) | Expr::Not(_));
                 let id = self.term.add(node);
                 if truth {
                     self.truths.insert(id);
@@ -213,7 +213,7 @@ impl<'a> Builder<'a> {
             Op::Binary(b) => {
                 let axes = self.broadcast(id, &x)?;
                 // What is added to a sum is none of the biases.
-                let is_sum = |i: &(Id, Axes)| matches!(self.term[i.0], Term::RowSum(_));
+                let is_sum = |i: &(Id, Axes)| matches!(self.term[i.0], Expr::RowSum(_));
                 let row = x.iter().any(|o| self.inside.get(o).is_some_and(is_sum));
                 let fold = row || !matches!(b, Binary::Add | Binary::Sub);
                 if row && *b == Binary::Add {
@@ -225,14 +225,14 @@ impl<'a> Builder<'a> {
                 let swap = !self.inside.contains_key(&x[0]);
                 let (a, c) = if swap { (terms[1], terms[0]) } else { (terms[0], terms[1]) };
                 let node = match b {
-                    Binary::Add => Term::Add([a, c]),
-                    Binary::Mul => Term::Mul([a, c]),
-                    Binary::Sub => Term::Sub([terms[0], terms[1]]),
-                    Binary::Div => Term::Div([terms[0], terms[1]]),
-                    Binary::Eq => Term::Eq([a, c]),
-                    Binary::Max => Term::Max([a, c]),
-                    Binary::Pow => Term::Pow([terms[0], terms[1]]),
-                    other => Term::Unknown(Unknown(other.name().into()), terms),
+                    Binary::Add => Expr::Add([a, c]),
+                    Binary::Mul => Expr::Mul([a, c]),
+                    Binary::Sub => Expr::Sub([terms[0], terms[1]]),
+                    Binary::Div => Expr::Div([terms[0], terms[1]]),
+                    Binary::Eq => Expr::Eq([a, c]),
+                    Binary::Max => Expr::Max([a, c]),
+                    Binary::Pow => Expr::Pow([terms[0], terms[1]]),
+                    other => Expr::Unknown(Unknown(other.name().into()), terms),
                 };
                 self.note_narrow(v, !fold);
                 let id = self.term.add(node);
@@ -262,7 +262,7 @@ impl<'a> Builder<'a> {
                     });
                 }
                 self.note_narrow(v, !self.after_softmax());
-                (self.term.add(Term::Where([terms[0], terms[1], terms[2]])), axes)
+                (self.term.add(Expr::Where([terms[0], terms[1], terms[2]])), axes)
             }
             Op::Reduce { kind, axes: reduced, keep } => {
                 let (term, axes) = self.inside[&x[0]].clone();
@@ -273,13 +273,13 @@ impl<'a> Builder<'a> {
                     .map(|a| if reduced.contains(&a) { vec![] } else { axes[a].clone() })
                     .collect();
                 let node = match kind {
-                    Reduction::Max => Term::RowMax([term]),
-                    Reduction::Min => Term::RowMin([term]),
-                    Reduction::Mean => Term::RowMean([term]),
-                    Reduction::Sum => Term::RowSum([term]),
-                    other => Term::Unknown(Unknown(format!("reduce {}", other.name())), vec![term]),
+                    Reduction::Max => Expr::RowMax([term]),
+                    Reduction::Min => Expr::RowMin([term]),
+                    Reduction::Mean => Expr::RowMean([term]),
+                    Reduction::Sum => Expr::RowSum([term]),
+                    other => Expr::Unknown(Unknown(format!("reduce {}", other.name())), vec![term]),
                 };
-                let truth = matches!(node, Term::RowMax(_) | Term::RowMin(_)) && self.truths.contains(&term);
+                let truth = matches!(node, Expr::RowMax(_) | Expr::RowMin(_)) && self.truths.contains(&term);
                 let id = self.term.add(node);
                 if truth {
                     self.truths.insert(id);
@@ -291,7 +291,7 @@ impl<'a> Builder<'a> {
             Op::Softmax { axis } => {
                 let (term, axes) = self.inside[&x[0]].clone();
                 self.over_keys(&axes[*axis].clone(), id)?;
-                (self.term.add(Term::Softmax([term])), axes)
+                (self.term.add(Expr::Softmax([term])), axes)
             }
             _ => return self.not_understood(id),
         };
@@ -334,7 +334,7 @@ impl<'a> Builder<'a> {
         let last = self.space.resolve(axes.last()?);
         let same = |l: &LeafValue| l.value == of && self.space.resolve_all(&l.axes) == own;
         let at = self.leaves.iter().position(same).filter(|_| last == keys)?;
-        Some(self.term.add(Term::RowEmpty([self.leaf_ids[at]])))
+        Some(self.term.add(Expr::RowEmpty([self.leaf_ids[at]])))
     }
 
     pub(super) fn leaf(&mut self, leaf: LeafValue) -> Id {
@@ -351,7 +351,7 @@ impl<'a> Builder<'a> {
         if let Some(i) = self.leaves.iter().position(equal) {
             return self.leaf_ids[i];
         }
-        let id = self.term.add(Term::Leaf(Leaf(V.0 + 1 + self.leaves.len())));
+        let id = self.term.add(Expr::Leaf(LeafId(V.0 + 1 + self.leaves.len())));
         self.leaves.push(leaf);
         self.leaf_ids.push(id);
         id
@@ -383,7 +383,7 @@ impl<'a> Builder<'a> {
             let float = self.graph.ty(v).dtype.is_float();
             if float {
                 // −0 is 0 to every rule.
-                return Ok(self.term.add(Term::Number(Number::new(if x == 0.0 { 0.0 } else { x }))));
+                return Ok(self.term.add(Expr::Number(Number::new(if x == 0.0 { 0.0 } else { x }))));
             }
         }
         let shape = &self.graph.ty(v).shape;

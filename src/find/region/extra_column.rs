@@ -2,7 +2,7 @@
 
 use super::builder::{Builder, Joined};
 use super::types::{Fail, LeafValue};
-use crate::find::algebra::term::Term;
+use crate::find::algebra::term::Expr;
 use crate::find::axes::factors::Axes;
 use crate::find::axes::trace::trace;
 use crate::ir::{OpId, ValueId};
@@ -31,7 +31,7 @@ impl Builder<'_> {
         let leaf = self.leaf(leaf);
         axes[axis] = vec![dim];
         self.joined = Some(Joined { dim, keys });
-        Ok((self.term.add(Term::Join([term, leaf])), axes))
+        Ok((self.term.add(Expr::Join([term, leaf])), axes))
     }
 
     /// A slice that drops the column which was joined, or nothing.
@@ -55,7 +55,7 @@ impl Builder<'_> {
             return self.not_understood(id);
         }
         axes[axis] = keys;
-        Ok((self.term.add(Term::Drop([term])), axes))
+        Ok((self.term.add(Expr::Drop([term])), axes))
     }
 
     /// A value that stands beside the scores, before it was repeated over any of their axes, if that can be seen.

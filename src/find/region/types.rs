@@ -1,6 +1,6 @@
 //! What a region is: the operations between QKᵀ and PV as a term, with its leaves and axes; and why a softmax has none.
 
-use crate::find::algebra::term::{Leaf, Term, V};
+use crate::find::algebra::term::{Expr, LeafId, V};
 use crate::find::axes::factors::{Axes, Dim, Space};
 use crate::find::axes::trace::Trace;
 use crate::ir::{DType, Graph, Op, OpId, ValueId};
@@ -21,7 +21,7 @@ pub(crate) struct Region {
     /// Every factor.
     pub(crate) space: Space,
     /// The term whose root is PV.
-    pub(crate) term: RecExpr<Term>,
+    pub(crate) term: RecExpr<Expr>,
     /// Masks and biases: leaf 3 and those after it.
     pub(crate) leaves: Vec<LeafValue>,
     /// Q, K and V.
@@ -54,7 +54,7 @@ impl Region {
         let mut text = text.to_owned();
         for (i, l) in self.leaves.iter().enumerate().rev() {
             let name = format!("{} {}", graph.value(l.value).name, graph.ty(l.value));
-            text = text.replace(&Leaf(V.0 + 1 + i).to_string(), &name);
+            text = text.replace(&LeafId(V.0 + 1 + i).to_string(), &name);
         }
         text
     }

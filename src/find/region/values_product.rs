@@ -2,7 +2,7 @@
 
 use super::builder::{Builder, axis_of, by_letter};
 use super::types::{Fail, Region, label, miss};
-use crate::find::algebra::term::{Term, V};
+use crate::find::algebra::term::{Expr, V};
 use crate::find::axes::factors::Axes;
 use crate::find::axes::trace::trace;
 use crate::ir::{Op, OpId};
@@ -47,8 +47,8 @@ impl Builder<'_> {
             .chars()
             .map(|l| axis_of(&pa, l).or_else(|| axis_of(&va, l)).cloned().unwrap_or_default())
             .collect();
-        let leaf = self.term.add(Term::Leaf(V));
-        let product = self.term.add(Term::Pv([p, leaf]));
+        let leaf = self.term.add(Expr::Leaf(V));
+        let product = self.term.add(Expr::Pv([p, leaf]));
         self.inside.insert(graph.result(pv), (product, out));
         self.v = Some((v, depth_v));
         Ok(())

@@ -16,7 +16,7 @@ use annulus::layout::{Layout, LayoutKind, Progression};
 use annulus::mask::{Mask, Tile};
 use annulus::ring::{Plan as Rewrite, Strategy as Plan};
 use annulus::schedule::{self, *};
-use annulus::shard::{Island, Placement, Program, Segment, ShardOptions, Sharding, shard};
+use annulus::shard::{IslandSharding, Placement, Program, Segment, ShardOptions, Sharding, shard};
 use build::{Way, build};
 use case::{Case, Numbers, cases, first_wrong};
 use proptest::prelude::*;
@@ -114,7 +114,7 @@ fn program_of(case: &Case) -> (Program, OpId) {
         layouts: vec![q, kv],
         placements,
         segments: vec![Segment::Island(op)],
-        islands: [(op, Island { q_layout: 0, kv_layout: 1, operands: handed })].into(),
+        islands: [(op, IslandSharding { q_layout: 0, kv_layout: 1, operands: handed })].into(),
         joined: BTreeMap::new(),
         refused: vec![],
     };

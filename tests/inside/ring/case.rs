@@ -7,7 +7,7 @@ use annulus::layout::{LayoutKind, Progression};
 use annulus::mask::{Fill, Mask, Term};
 use annulus::ring::{Plan, Strategy as Way, island};
 use annulus::schedule::{SLOTS, Schedule, schedule};
-use annulus::shard::{Island, Placement, Program, Segment, Sharding};
+use annulus::shard::{IslandSharding, Placement, Program, Segment, Sharding};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -116,7 +116,7 @@ impl Case {
         }
         let placements =
             operands.iter().copied().zip(handed.iter().cloned()).collect::<BTreeMap<_, Placement>>();
-        let island = Island { q_layout: 0, kv_layout: 1, operands: handed };
+        let island = IslandSharding { q_layout: 0, kv_layout: 1, operands: handed };
         let program = Program {
             graph: Arc::new(graph),
             ranks: self.ranks,

@@ -18,7 +18,7 @@ fn what_the_ring_cannot_split_has_a_reason() {
         change(&mut split);
         island(&split.program, split.op, Strategy::Ring, 0).unwrap_err().to_string()
     };
-    let island_of = |s: &mut super::case::Split, f: &dyn Fn(&mut annulus::shard::Island)| {
+    let island_of = |s: &mut super::case::Split, f: &dyn Fn(&mut annulus::shard::IslandSharding)| {
         let op = s.op;
         f(s.program.islands.get_mut(&op).unwrap());
     };

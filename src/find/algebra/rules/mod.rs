@@ -12,7 +12,7 @@ mod sinks;
 mod softmax;
 
 use super::rule::Rule;
-use super::term::{Facts, Term};
+use super::term::{Expr, Facts};
 use egg::Rewrite;
 use std::sync::LazyLock;
 
@@ -24,5 +24,5 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Rule> {
 }
 
 /// The rules as egg runs them, in the order of [`all`]: parsed once.
-pub(super) static REWRITES: LazyLock<Vec<Rewrite<Term, Facts>>> =
+pub(super) static REWRITES: LazyLock<Vec<Rewrite<Expr, Facts>>> =
     LazyLock::new(|| all().map(Rule::rewrite).collect());
