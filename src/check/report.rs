@@ -53,6 +53,6 @@ pub struct Failure {
 pub struct Report {
     /// Checks that hold, in order.
     pub passed: Vec<Passed>,
-    /// Faults, in order of check, rank and step; at most [`MOST_FAILURES`].
+    /// Faults, in order of check, rank and step; at most 100.
     pub failed: Vec<Failure>,
 }

@@ -140,7 +140,7 @@ fn arithmetic<T: Scalar>(
 
 pub(super) fn select(cond: Operand, a: Operand, b: Operand, shape: &[usize]) -> Result<Data, String> {
     let c = same::<bool>(cond.0)?;
-    crate::with_data!(a.0, v => choose((c, cond.1), (v, a.1), (same(b.0)?, b.1), shape))
+    crate::ir::tensor::with_data!(a.0, v => choose((c, cond.1), (v, a.1), (same(b.0)?, b.1), shape))
 }
 
 fn choose<T: Element>(
@@ -205,5 +205,5 @@ pub(super) fn iota(ty: &Type, axis: usize) -> Data {
         let plane: Vec<T> = count.iter().flat_map(|&c| std::iter::repeat_n(c, inner)).collect();
         plane.repeat(outer)
     }
-    crate::with_data!(&count, v => wrap(spread(v, outer, inner)))
+    crate::ir::tensor::with_data!(&count, v => wrap(spread(v, outer, inner)))
 }

@@ -3,8 +3,8 @@
 use super::number::{Element, Scalar, same, with_scalar, wrap};
 use super::shape::pick;
 use super::walk::around;
+use crate::ir::tensor::with_data;
 use crate::ir::{Binary, Data, Tensor};
-use crate::with_data;
 use std::cmp::Ordering;
 
 /// Indices as places within `extent`; a negative one counts from the end.

@@ -1,11 +1,11 @@
 //! eval: runs a graph on one rank, as it stands. The oracle.
 //!
-//! In: a verified graph and its inputs. Out: its outputs. [`apply`] runs one operation, [`Constants`] the parts of a graph
+//! In: a verified graph and its inputs. Out: its outputs. [`apply`] runs one operation, `Constants` the parts of a graph
 //! that depend on no input, [`compare()`] says how far two tensors are apart.
 //!
 //! Invariants: every operation is computed by one implementation, chosen by its element type once, in a fixed order of
-//! summation, so that bits do not depend on the number of threads. Operands are checked by [`crate::ir::infer`] before
-//! anything is read, so that a faulty operation is an error, never a panic. A value has at most [`MAX_VALUE`] elements. A
+//! summation, so that bits do not depend on the number of threads. Operands are checked by inference before
+//! anything is read, so that a faulty operation is an error, never a panic. A value has at most 2^32 elements. A
 //! graph is walked without recursion; regions may be nested 32 deep.
 //!
 //! | file | operations |

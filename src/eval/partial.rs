@@ -9,9 +9,9 @@ use super::real::Real;
 use super::shape::pick;
 use super::walk::around;
 use crate::ir::infer::union;
+use crate::ir::tensor::with_data;
 use crate::ir::{DType, Data, EmptyRow, Tensor};
 use crate::layout::Progression;
-use crate::with_data;
 use std::collections::HashMap;
 
 /// Where each global row stands in a tensor that holds `rows` in this order.

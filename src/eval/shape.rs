@@ -2,9 +2,9 @@
 
 use super::number::{Element, same, wrap};
 use super::walk::{around, broadcast_strides, copy, strides};
+use crate::ir::tensor::with_data;
 use crate::ir::{Data, Tensor};
 use crate::layout::Progression;
-use crate::with_data;
 
 pub(super) fn permute(x: &Tensor, perm: &[usize], shape: &[usize]) -> Data {
     let own = strides(x.shape());

@@ -2,7 +2,7 @@
 //!
 //! In: bytes of a `ModelProto` or `TensorProto`, untrusted. Out: a verified [`Graph`](crate::ir::Graph), tensors. [`case`] reads the files.
 //!
-//! The way of a model: [`proto`] decodes it, `flat` writes out its functions and inner graphs, `lower` gives names and types, sorts the nodes and walks them; the table in
+//! The way of a model: `proto` decodes it, `flat` writes out its functions and inner graphs, `lower` gives names and types, sorts the nodes and walks them; the table in
 //! `ops` names for each operator its arity and the function that lowers it to [`crate::ir::Op`]s.
 //!
 //! Invariants: no panic, whatever the bytes; no recursion over the depth of the graph; memory bounded by the size of the

@@ -4,7 +4,7 @@
 //! Out: the [`Graph`] that every later room reads, its text form, and [`verify()`]'s word that it is well formed.
 //!
 //! Invariants are listed in [`verify`](mod@verify). Shapes are concrete. Weights are shared, never copied, and may be
-//! shapes without data. One small set of operations ([`Op`]); what each takes and gives stands in [`infer`](mod@infer).
+//! shapes without data. One small set of operations ([`Op`]); what each takes and gives is inferred, in `infer`.
 
 pub(crate) mod axes;
 mod dag;
@@ -22,7 +22,7 @@ pub(crate) mod tensor;
 pub(crate) mod text;
 pub(crate) mod topology;
 pub(crate) mod types;
-pub(crate) mod verify;
+pub mod verify;
 
 pub use dag::{Dag, Output, ReplaceError, Value};
 pub use element::{Element, TensorError};

@@ -27,7 +27,6 @@ pub enum Data {
 }
 
 /// Runs `$body` with `$v` bound to the elements, whatever their type.
-#[macro_export]
 macro_rules! with_data {
     ($data:expr, $v:ident => $body:expr) => {
         match $data {
@@ -41,6 +40,7 @@ macro_rules! with_data {
         }
     };
 }
+pub(crate) use with_data;
 
 impl Data {
     /// The element type.

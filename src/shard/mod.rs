@@ -1,8 +1,8 @@
 //! shard: which axis of which value is the sequence, and who owns which rows.
 //!
 //! In: a graph with attention nodes and a number of ranks. Out: a [`Program`]: the placement of every value, and the order of
-//! local segments, gathers and islands; on demand a rank's graph of a segment ([`local_graph`]) and of the whole program
-//! ([`rank_graph()`]).
+//! local segments, gathers and islands; on demand a rank's graph of a segment (`local_graph`) and of the whole program
+//! (`rank_graph`).
 //!
 //! Invariants: a sequence is followed as a factor of an axis (`axes`), never by its size; the decision is one for all ranks;
 //! only what an attention or a sum of products went into is ever gathered; a rank without rows is a rank like any other.

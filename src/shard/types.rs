@@ -57,7 +57,7 @@ pub struct IslandSharding {
     pub operands: Vec<Placement>,
 }
 
-/// A graph and how it is split. Rank r's graph is made on demand by [`super::rank_graph()`], never stored P times.
+/// A graph and how it is split. Rank r's graph is made on demand by [`Compiled::rank_graph`](crate::Compiled::rank_graph), never stored P times.
 #[derive(Clone, Debug)]
 pub struct Program {
     /// The graph with attention nodes, whole.

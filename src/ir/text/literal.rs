@@ -3,8 +3,8 @@
 use super::cursor::Cursor;
 use super::fault::Fault;
 use super::form::{Form, INLINE};
+use crate::ir::tensor::with_data;
 use crate::ir::{Constant, DType, Data, Tensor, Type};
-use crate::with_data;
 use half::{bf16, f16};
 use std::fmt::Write;
 use std::sync::Arc;

@@ -8,7 +8,7 @@
 //! * **Acyclic.** No operation needs its own result; [`Graph::ops`](super::Graph::ops) therefore lists every operation.
 //! * **Operands.** The operands of an operation with n operands fill the slots 0 to n − 1, each once, and each is a result
 //!   that exists.
-//! * **Types.** The results of an operation have the types that [`infer`](super::infer) gives for its operands: every rule
+//! * **Types.** The results of an operation have the types that inference gives for its operands: every rule
 //!   about what an operation takes, the attributes of attention and of its parts included, holds. A value has at most 2^40
 //!   elements and 64 axes.
 //! * **Names.** A value has a name that is not empty and that no other value of the graph has.
@@ -22,7 +22,7 @@
 //! * **Tiles.** An `attn_partial` that claims `full` has no pair of rows that its mask takes out.
 //! * **Stages.** [`verify_at`] knows where the graph stands: an operation of a later stage is broken; [`Stage`](super::Stage)
 //!   has the table. [`verify`] takes operations of every stage.
-//! * **Regions.** The graph of a region keeps all of this; graphs nest at most [`MAX_NESTING`] deep.
+//! * **Regions.** The graph of a region keeps all of this; graphs nest at most 32 deep.
 
 mod broken;
 mod check;
