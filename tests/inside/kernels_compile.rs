@@ -33,18 +33,6 @@ macro_rules! gates {
     };
 }
 
-gates! {
-    sm_80_a: Sm80 1 / 2;
-    sm_80_b: Sm80 2 / 2;
-    sm_90a_a: Sm90a 1 / 3;
-    sm_90a_b: Sm90a 2 / 3;
-    sm_90a_c: Sm90a 3 / 3;
-    sm_100a_a: Sm100a 1 / 2;
-    sm_100a_b: Sm100a 2 / 2;
-    sm_120_a: Sm120 1 / 2;
-    sm_120_b: Sm120 2 / 2;
-}
-
 fn gate(name: &str, arch: Arch, part: usize, parts: usize) {
     let tools = nvrtc_version().map_err(|e| e.to_string()).and_then(|v| disassembler().map(|d| (v, d)));
     let (version, disassembler) = tools.unwrap_or_else(|why| panic!("{why}"));
@@ -187,5 +175,22 @@ impl Code {
         });
         let (registers, all) = (self.registers(), self.lines.len());
         format!("registers {registers}, shared {shared}, instructions {all}{}", counts.collect::<String>())
+    }
+}
+
+/// Left out while working: `--skip ::long::`.
+mod long {
+    use super::*;
+
+    gates! {
+        sm_80_a: Sm80 1 / 2;
+        sm_80_b: Sm80 2 / 2;
+        sm_90a_a: Sm90a 1 / 3;
+        sm_90a_b: Sm90a 2 / 3;
+        sm_90a_c: Sm90a 3 / 3;
+        sm_100a_a: Sm100a 1 / 2;
+        sm_100a_b: Sm100a 2 / 2;
+        sm_120_a: Sm120 1 / 2;
+        sm_120_b: Sm120 2 / 2;
     }
 }

@@ -47,40 +47,6 @@ fn plant(kind: &Kind, corpus: &[(String, Case, Schedule)], first: usize, share: 
     out
 }
 
-/// Each kind at every operation to which it applies, and each is reported, or shown harmless by the executor.
-#[test]
-fn every_planted_fault_is_named() {
-    let corpus = corpus();
-    // Each kind takes other schedules; all kinds together take all.
-    let outcomes: Vec<Outcome> =
-        KINDS.par_iter().enumerate().map(|(k, kind)| plant(kind, &corpus, k, SHARE)).collect();
-    let survivors: Vec<&String> = outcomes.iter().flat_map(|o| &o.survivors).collect();
-    assert!(survivors.is_empty(), "{}: {survivors:#?}", survivors.len());
-    let (planted, harmless) = outcomes.iter().fold((0, 0), |n, o| (n.0 + o.planted, n.1 + o.harmless));
-    say(&format!("{planted} planted faults, {harmless} of them harmless"));
-    for (kind, o) in KINDS.iter().zip(&outcomes) {
-        assert!(o.planted >= 8, "{}: {}", kind.name, o.planted);
-        let few = o.harmless * 2 < o.planted;
-        assert!(few, "{}: {} of {} are harmless", kind.name, o.harmless, o.planted);
-    }
-}
-
-/// Every wait and every record of the whole corpus, one at a time: without it the proof says what is no longer ordered.
-#[test]
-fn no_event_can_be_left_out() {
-    let corpus = corpus();
-    let kinds = ["a wait is removed", "an event is not recorded"];
-    let kinds = kinds.map(|name| KINDS.iter().find(|k| k.name == name).unwrap());
-    let removed = corpus.par_chunks(8).flat_map_iter(|some| kinds.map(|kind| plant(kind, some, 0, 1)));
-    let (planted, unseen) = removed
-        .map(|o| {
-            assert!(o.survivors.is_empty(), "{:#?}", o.survivors);
-            (o.planted, o.harmless)
-        })
-        .reduce(|| (0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
-    assert!(planted > 10_000 && unseen == 0, "{unseen} of {planted} are not needed");
-}
-
 /// No check both holds and fails, and faults are in order.
 fn consistent(report: &Report) -> bool {
     let at = |check: &str| CHECKS.iter().position(|c| *c == check).unwrap();
@@ -135,4 +101,43 @@ fn messages() {
         }
     }
     snapshot("check", "planted_faults", &out);
+}
+
+/// Left out while working: `--skip ::long::`.
+mod long {
+    use super::*;
+
+    /// Each kind at every operation to which it applies, and each is reported, or shown harmless by the executor.
+    #[test]
+    fn every_planted_fault_is_named() {
+        let corpus = corpus();
+        // Each kind takes other schedules; all kinds together take all.
+        let outcomes: Vec<Outcome> =
+            KINDS.par_iter().enumerate().map(|(k, kind)| plant(kind, &corpus, k, SHARE)).collect();
+        let survivors: Vec<&String> = outcomes.iter().flat_map(|o| &o.survivors).collect();
+        assert!(survivors.is_empty(), "{}: {survivors:#?}", survivors.len());
+        let (planted, harmless) = outcomes.iter().fold((0, 0), |n, o| (n.0 + o.planted, n.1 + o.harmless));
+        say(&format!("{planted} planted faults, {harmless} of them harmless"));
+        for (kind, o) in KINDS.iter().zip(&outcomes) {
+            assert!(o.planted >= 8, "{}: {}", kind.name, o.planted);
+            let few = o.harmless * 2 < o.planted;
+            assert!(few, "{}: {} of {} are harmless", kind.name, o.harmless, o.planted);
+        }
+    }
+
+    /// Every wait and every record of the whole corpus, one at a time: without it the proof says what is no longer ordered.
+    #[test]
+    fn no_event_can_be_left_out() {
+        let corpus = corpus();
+        let kinds = ["a wait is removed", "an event is not recorded"];
+        let kinds = kinds.map(|name| KINDS.iter().find(|k| k.name == name).unwrap());
+        let removed = corpus.par_chunks(8).flat_map_iter(|some| kinds.map(|kind| plant(kind, some, 0, 1)));
+        let (planted, unseen) = removed
+            .map(|o| {
+                assert!(o.survivors.is_empty(), "{:#?}", o.survivors);
+                (o.planted, o.harmless)
+            })
+            .reduce(|| (0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+        assert!(planted > 10_000 && unseen == 0, "{unseen} of {planted} are not needed");
+    }
 }

@@ -257,36 +257,41 @@ fn many_tensors_cannot_make_much_of_one_file() {
     assert!(read_from(&at, None, &m).unwrap_err().contains("bytes of files that have 16777216"));
 }
 
-/// The file is exchanged for a link to the secret and back, as fast as may be: what is read is never the secret.
-#[test]
-fn a_race_is_never_won() {
-    let at = folder("race");
-    let inside: Vec<u8> = [7f32, 7.0].iter().flat_map(|x| x.to_le_bytes()).collect();
-    let (file, other) = (at.join("w.bin"), at.join("other"));
-    fs::write(&file, inside).unwrap();
-    symlink(at.with_file_name("secret"), &other).unwrap();
-    let m = model(&[("location", "w.bin")]);
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|s| {
-        s.spawn(|| {
-            let aside = at.join("aside");
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                for (from, to) in [(&file, &aside), (&other, &file), (&file, &other), (&aside, &file)] {
-                    let _ = fs::rename(from, to);
+/// Left out while working: `--skip ::long::`.
+mod long {
+    use super::*;
+
+    /// The file is exchanged for a link to the secret and back, as fast as may be: what is read is never the secret.
+    #[test]
+    fn a_race_is_never_won() {
+        let at = folder("race");
+        let inside: Vec<u8> = [7f32, 7.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let (file, other) = (at.join("w.bin"), at.join("other"));
+        fs::write(&file, inside).unwrap();
+        symlink(at.with_file_name("secret"), &other).unwrap();
+        let m = model(&[("location", "w.bin")]);
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                let aside = at.join("aside");
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    for (from, to) in [(&file, &aside), (&other, &file), (&file, &other), (&aside, &file)] {
+                        let _ = fs::rename(from, to);
+                    }
+                }
+            });
+            let mut read_once = 0;
+            for _ in 0..10_000 {
+                match read_from(&at, None, &m) {
+                    Ok(got) => {
+                        assert_eq!(got, [7.0, 7.0]);
+                        read_once += 1;
+                    }
+                    Err(why) => assert!(why.contains("cannot be opened"), "{why}"),
                 }
             }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(read_once > 0);
         });
-        let mut read_once = 0;
-        for _ in 0..10_000 {
-            match read_from(&at, None, &m) {
-                Ok(got) => {
-                    assert_eq!(got, [7.0, 7.0]);
-                    read_once += 1;
-                }
-                Err(why) => assert!(why.contains("cannot be opened"), "{why}"),
-            }
-        }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert!(read_once > 0);
-    });
+    }
 }

@@ -52,26 +52,31 @@ fn hopper(key: &KernelKey) -> bool {
     matches!(key.tiling, Tiling::Hopper(_))
 }
 
-#[test]
-#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
-fn hopper_kernels() {
-    every(0, 1, hopper);
-}
+/// Left out while working: `--skip ::long::`.
+mod long {
+    use super::*;
 
-#[test]
-#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
-fn portable_kernels() {
-    every(0, 2, |key| !hopper(key) && key.element != Element::F32);
-}
+    #[test]
+    #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
+    fn hopper_kernels() {
+        every(0, 1, hopper);
+    }
 
-#[test]
-#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
-fn more_portable_kernels() {
-    every(1, 2, |key| !hopper(key) && key.element != Element::F32);
-}
+    #[test]
+    #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
+    fn portable_kernels() {
+        every(0, 2, |key| !hopper(key) && key.element != Element::F32);
+    }
 
-#[test]
-#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
-fn kernels_of_f32() {
-    every(0, 1, |key| key.element == Element::F32);
+    #[test]
+    #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
+    fn more_portable_kernels() {
+        every(1, 2, |key| !hopper(key) && key.element != Element::F32);
+    }
+
+    #[test]
+    #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
+    fn kernels_of_f32() {
+        every(0, 1, |key| key.element == Element::F32);
+    }
 }
