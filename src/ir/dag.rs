@@ -132,7 +132,10 @@ impl<O> Dag<O> {
     /// # Panics
     /// If it is none of this graph, as an index panics: [`Dag::get_op`] is for an id that came from elsewhere.
     pub fn op(&self, id: OpId) -> &O {
-        self.get_op(id).expect("an operation of this graph")
+        match self.node(id) {
+            Some(node) => &node.op,
+            None => panic!("{id:?} is no operation of this graph"),
+        }
     }
 
     /// The operation; `None` if it is none of this graph.
@@ -150,7 +153,10 @@ impl<O> Dag<O> {
     /// # Panics
     /// If it is none of this graph, as an index panics: [`Dag::get`] is for an id that came from elsewhere.
     pub fn value(&self, v: ValueId) -> &Value {
-        self.get(v).expect("a value of this graph")
+        match self.get(v) {
+            Some(value) => value,
+            None => panic!("{v:?} is no value of this graph"),
+        }
     }
 
     /// Name and type of a value; `None` if it is none of this graph.
@@ -173,7 +179,7 @@ impl<O> Dag<O> {
     }
 
     fn node(&self, id: OpId) -> Option<&Node<O>> {
-        self.dag.node_weight(id.node).filter(|_| id.origin == self.origin)
+        if id.origin == self.origin { self.dag.node_weight(id.node) } else { None }
     }
 
     /// A value of this graph, to be changed.
@@ -199,10 +205,13 @@ impl<O> Dag<O> {
     /// Every use of a value as (operation, operand slot), ordered; outputs of the graph are not among them. A value of another
     /// graph has none.
     pub fn uses(&self, v: ValueId) -> Vec<(OpId, usize)> {
+        if v.op.origin != self.origin {
+            return vec![];
+        }
         let mut uses: Vec<(OpId, usize)> = self
             .dag
             .edges_directed(v.op.node, Direction::Outgoing)
-            .filter(|e| v.op.origin == self.origin && e.weight().port == v.port)
+            .filter(|e| e.weight().port == v.port)
             .map(|e| (self.id(e.target()), e.weight().slot))
             .collect();
         uses.sort_unstable();
@@ -348,10 +357,12 @@ impl<O> Dag<O> {
 
     /// Operands of an operation with their slots, in the order of the slots: what [`Dag::operands`] takes to be dense.
     pub(crate) fn slots(&self, id: OpId) -> Vec<(usize, ValueId)> {
+        if id.origin != self.origin {
+            return vec![];
+        }
         let mut uses: Vec<(usize, ValueId)> = self
             .dag
             .edges_directed(id.node, Direction::Incoming)
-            .filter(|_| id.origin == self.origin)
             .map(|e| (e.weight().slot, ValueId { op: self.id(e.source()), port: e.weight().port }))
             .collect();
         uses.sort_unstable();

@@ -2,11 +2,12 @@
 
 use petgraph::stable_graph::NodeIndex;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Whose ids these are: a graph, and every clone of it. Two graphs that were begun apart have no id in common, as long as fewer
 /// than 2^32 are begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Origin(u32);
 
 impl Origin {
@@ -18,7 +19,7 @@ impl Origin {
 }
 
 /// An operation of a graph. It is one of the graph's clones too, and of no other graph: that knows it as foreign.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct OpId {
     pub(super) origin: Origin,
     pub(super) node: NodeIndex,
@@ -28,6 +29,27 @@ impl OpId {
     /// A small number, unique in its graph; numbers of removed operations may come back.
     pub fn index(self) -> usize {
         self.node.index()
+    }
+}
+
+/// Of one graph in the order of their numbers.
+impl Ord for OpId {
+    fn cmp(&self, other: &OpId) -> std::cmp::Ordering {
+        let key = |id: &OpId| (u64::from(id.origin.0) << 32) | id.node.index() as u64;
+        key(self).cmp(&key(other))
+    }
+}
+
+impl PartialOrd for OpId {
+    fn partial_cmp(&self, other: &OpId) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// By its number alone: ids of several graphs seldom meet in one map.
+impl Hash for OpId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.node.hash(state);
     }
 }
 
