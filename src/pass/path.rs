@@ -7,10 +7,9 @@ use super::verified::{bound, device, split, verified};
 use crate::exec::cpu::{self, Run};
 use crate::find::{FindOptions, Found, FoundAttention, Ring, find};
 use crate::ir::{Graph, OpId, Stage, Tensor};
-use crate::search::{kinds, search};
-use crate::shard::{refusals, shard_with};
+use crate::search::search;
+use crate::shard::refusals;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// The whole pass: finds the attentions, splits the sequence, rewrites, schedules and proves.
 ///
@@ -34,14 +33,16 @@ use std::sync::Arc;
 /// See [`Error`]. The graph is left as it was.
 pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, Error> {
     options.check()?;
-    let mut found = searched(graph, &options.find)?;
+    // find: every attention is one node. Verified: the graph before and after.
+    let Found { graph, mut attentions, missed, guards, .. } = searched(graph, &options.find)?;
     let device = device(options)?;
-    let kinds = kinds(options.layout, options.ranks);
-    let (program, others) = split(shard_with(Arc::new(found.graph), &options.shard(), kinds)?)?;
-    answer(&mut found.attentions, &program.refused);
+    // shard: who owns which rows of which value. Verified: the graph, the layouts and the order of segments.
+    let (program, others) = split(graph, options)?;
+    answer(&mut attentions, &program.refused);
+    // search: ring → schedule → estimate, for each strategy and layout. Verified by what follows.
     let (program, chosen) = search(program, others, &options.search(), &device)?;
+    // check: the proof of every distinct schedule.
     let islands = Island::proved(chosen)?;
-    let (attentions, missed, guards) = (found.attentions, found.missed, found.guards);
     Ok(Compiled { attentions, missed, guards, program, islands, device })
 }
 

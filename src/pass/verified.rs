@@ -6,7 +6,9 @@ use crate::device::Device;
 use crate::find::FindOptions;
 use crate::ir::{Graph, Stage, verify_at};
 use crate::layout::Layout;
-use crate::shard::{Program, verify_program};
+use crate::search::kinds;
+use crate::shard::{Program, shard_with, verify_program};
+use std::sync::Arc;
 
 /// The device that is asked for, which holds the ranks.
 pub(super) fn device(options: &Options) -> Result<Device, Error> {
@@ -31,9 +33,11 @@ pub(super) fn verified(graph: &Graph, stage: Stage) -> Result<(), Error> {
     verify_at(graph, stage).map_err(|errors| Error::Verify { stage, errors })
 }
 
-/// A program that is well formed, as its graph still is, and the other layouts that its sequences may have.
-pub(super) fn split(made: (Program, Vec<Vec<Layout>>)) -> Result<(Program, Vec<Vec<Layout>>), Error> {
-    verified(&made.0.graph, Stage::Find)?;
-    let faults = verify_program(&made.0);
-    if faults.is_empty() { Ok(made) } else { Err(Error::Program { faults }) }
+/// A graph, split: a program that is well formed, as its graph still is, and the other layouts that its sequences may have.
+pub(super) fn split(graph: Graph, options: &Options) -> Result<(Program, Vec<Vec<Layout>>), Error> {
+    let kinds = kinds(options.layout, options.ranks);
+    let (program, others) = shard_with(Arc::new(graph), &options.shard(), kinds)?;
+    verified(&program.graph, Stage::Find)?;
+    let faults = verify_program(&program);
+    if faults.is_empty() { Ok((program, others)) } else { Err(Error::Program { faults }) }
 }
