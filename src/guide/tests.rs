@@ -69,7 +69,11 @@ fn every_file_that_a_new_thing_touches_is_named() {
             &["src/import/ops/", "src/import/node.rs"],
         ),
         ("new_mask_term.md", &["Term::Prefix {", "Term::Keys {", "Term::Window {"], &[]),
-        ("new_device_field.md", &["slowdown", "launch_us", "memory_gb_s", "message_us"], &["src/guide/"]),
+        (
+            "new_device_field.md",
+            &["slowdown", "launch_us", "memory_gb_s", "message_us"],
+            &["src/guide/", "src/pass/options.rs"],
+        ),
         (
             "new_numerics_class.md",
             &["Numerics::ALL", "Numerics::Domain", " MorePrecision ", "&[Numerics]"],
