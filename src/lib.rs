@@ -1,8 +1,9 @@
 //! annulus: a compiler pass for long-context attention. A graph with scaled-dot-product attention goes in; for each rank
 //! of a group of GPUs the program comes out that computes the same result with the sequence split over the ranks.
 //!
-//! The way through the house: [`import`] → [`ir`] → [`find`] → [`shard`] → [`ring`] → [`schedule`] → [`check`] → [`lower`] → [`exec`];
-//! [`eval`], [`mask`], [`layout`] and [`device`] serve them, [`dump`] draws. [`compile`] is the whole path, a line a stage.
+//! The modules, which these pages call rooms, in the order in which a graph passes through them: [`import`] → [`ir`] → [`find`] →
+//! [`shard`] → [`search`], which tries [`ring`] → [`schedule`] → estimate for each strategy and layout → [`check`] → [`lower`] → [`exec`] →
+//! [`host`]. [`eval`], [`mask`], [`layout`] and [`device`] serve them, [`dump`] draws. [`compile`] is the whole of it, a line a stage.
 //! [`guide`] explains it chapter by chapter, and says how things are added.
 //!
 //! Order of use: `layout`, `mask`, `ir`, `device`, `eval`, `import`, `find`, `shard`, `ring`, `schedule`, `search`, `check`,

@@ -113,3 +113,20 @@ fn the_package_holds_what_its_readme_names() {
     let bytes: u64 = files.iter().map(size).sum();
     assert!(bytes < MOST, "{bytes} bytes are more than crates.io takes");
 }
+
+/// Crates that the library alone is built of, without any feature, itself among them; and with all of them, the command line's too.
+const CRATES: [usize; 2] = [66, 97];
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[test]
+fn the_library_is_built_of_as_few_crates_as_are_stated() {
+    let count = |more: &[&str]| {
+        let args =
+            [&["tree", "--edges", "normal", "--prefix", "none", "--locked", "--offline"][..], more].concat();
+        let tree = cargo(&args);
+        // A crate is printed wherever it is wanted, from the second time on with a mark behind it.
+        let crates = tree.lines().map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(" "));
+        crates.filter(|line| !line.is_empty()).collect::<BTreeSet<String>>().len()
+    };
+    assert_eq!([count(&["--no-default-features"]), count(&[])], CRATES);
+}

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 /// What the ranks are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum DeviceKind {
     /// A rank is a GPU: there are as many as the description says.
     Gpu,
@@ -15,6 +16,7 @@ pub enum DeviceKind {
 
 /// One level of links. Each rank has its own way in and out, which its messages share.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Link {
     /// Bytes in 10⁹ a second and direction, of one rank.
     pub gb_s: f64,

@@ -39,7 +39,7 @@ pub fn table() -> String {
             "attention of heads up to 256 in f16, bf16, f32 for sm_80, sm_86, sm_89, sm_90a, sm_100a, sm_120; `run` does not launch them yet"
                 .to_owned(),
         ),
-        ("Not yet", "runs on GPUs, the backward pass, search, dropout".to_owned()),
+        ("Not yet", "runs on GPUs, the backward pass, search for new strategies, dropout".to_owned()),
     ];
     let mut out = String::from("| | |\n|---|---|\n");
     for (what, how) in rows {

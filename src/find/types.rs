@@ -172,6 +172,7 @@ pub struct FoundAttention {
 
 /// Whether the ring splits an attention. It depends on the graph around it, but neither on the number of ranks nor on the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Ring {
     /// Nobody has asked the split yet: what [`find`](super::find) itself says. [`crate::find_attentions`] and [`crate::compile`] ask.
     Unasked,

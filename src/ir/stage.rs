@@ -1,4 +1,4 @@
-//! Stages: which operations a graph may hold where it stands on its way through the house.
+//! Stages: which operations a graph may hold where it stands on its way from a model to what a rank runs.
 //!
 //! A graph is of one type at every stage, so that it is printed, parsed and evaluated alike. What tells the stages apart is
 //! which operations are legal: one that a later stage makes is an error before it. This table is the only place that says so;
@@ -19,8 +19,9 @@
 use super::op::{Op, RegionKind};
 use std::fmt;
 
-/// Where a graph stands on its way through the house.
+/// Where a graph stands on its way from a model to what a rank runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Stage {
     /// A model as it comes in.
     Import,

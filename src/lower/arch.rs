@@ -2,6 +2,7 @@
 
 /// An architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Arch {
     /// A100.
     Sm80,

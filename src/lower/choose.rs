@@ -10,6 +10,7 @@ use crate::schedule::AttentionFacts;
 
 /// Why there is no kernel for an attention.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Refusal {
     /// The element type has no kernel.
     #[error(

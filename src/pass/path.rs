@@ -1,4 +1,4 @@
-//! The path through the house.
+//! The whole pass, a line a stage, and its first stage alone; and the run of what it gives.
 
 use super::compiled::{Compiled, Island};
 use super::error::Error;

@@ -158,6 +158,7 @@ pub struct Step {
 
 /// What a step does.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StepOp {
     /// Copies rows of the rank's k and v (arguments 1 and 2) into the arena. Piece after piece: all of the piece's keys
     /// (B, Hkv, rows, Dk), then all of its values (B, Hkv, rows, Dv), row-major, in the type of the attention.
@@ -195,6 +196,7 @@ pub enum StepOp {
 
 /// Which collective an exchange is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ExchangeKind {
     /// At most one send and one receive.
     SendRecv,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 /// How a value is held by the ranks.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Placement {
     /// Every rank has, or computes, all of it.
     Whole,
@@ -31,6 +32,7 @@ pub struct Sharding {
 
 /// A piece of every rank's work.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Segment {
     /// Operations that need no other rank, in order.
     Local(Vec<OpId>),

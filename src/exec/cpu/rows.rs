@@ -122,6 +122,7 @@ pub(crate) fn join(parts: &[Tensor], s: &Sharding, layout: &Layout) -> Result<Te
     if place.iter().any(|p| p.0 == usize::MAX) {
         return Err(format!("the layout does not cover {} rows", layout.length));
     }
+    let shares: Vec<usize> = (0..layout.ranks()).map(|rank| layout.share(rank)).collect();
     let shape = with_extent(first.shape(), s, layout.length);
     macro_rules! lay {
         ($variant:ident) => {{
@@ -135,7 +136,7 @@ pub(crate) fn join(parts: &[Tensor], s: &Sharding, layout: &Layout) -> Result<Te
             let mut out = Vec::with_capacity(blocks * layout.length * unit);
             for b in 0..blocks {
                 for &(rank, local) in &place {
-                    let at = (b * layout.share(rank) + local) * unit;
+                    let at = (b * shares[rank] + local) * unit;
                     out.extend_from_slice(&data[rank][at..at + unit]);
                 }
             }

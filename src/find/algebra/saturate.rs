@@ -167,8 +167,9 @@ fn explain(runner: &mut Runner<Expr, Facts>, from: &RecExpr<Expr>, to: &RecExpr<
         let mut stack: Vec<&FlatTerm<Expr>> = vec![flat];
         while let Some(t) = stack.pop() {
             for name in [&t.forward_rule, &t.backward_rule].into_iter().flatten() {
+                // What egg itself says of equal terms is named `=`; names of rules are unique.
                 let rule = rules::all().find(|r| r.name == name.as_str());
-                used.extend(rule.filter(|r| !used.iter().any(|u| u.name == r.name)));
+                used.extend(rule.filter(|r| !used.iter().any(|u| std::ptr::eq(*u, *r))));
             }
             stack.extend(t.children.iter().rev());
         }

@@ -4,6 +4,7 @@ use crate::layout::Progression;
 
 /// A transfer between ranks that is started here and waited for elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Collective {
     /// One hop: the operand, if there is one, goes to `to`; the result comes from `from`. Both in one group.
     SendRecv {

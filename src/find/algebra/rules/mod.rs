@@ -26,3 +26,17 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Rule> {
 /// The rules as egg runs them, in the order of [`all`]: parsed once.
 pub(super) static REWRITES: LazyLock<Vec<Rewrite<Expr, Facts>>> =
     LazyLock::new(|| all().map(Rule::rewrite).collect());
+
+#[cfg(test)]
+mod tests {
+    use super::all;
+    use std::collections::BTreeSet;
+
+    /// An explanation names a rule, and the rule's guard is asked.
+    #[test]
+    fn no_two_rules_have_one_name() {
+        let names: BTreeSet<&str> = all().map(|r| r.name).collect();
+        assert_eq!(names.len(), all().count());
+        assert!(all().filter(|r| r.guard.is_some()).count() >= 5);
+    }
+}
