@@ -88,7 +88,7 @@ fn unrepeat(cx: &mut Context<'_>, x: &[ValueId]) -> Result<(ValueId, ValueId, Ve
         out.push(emit_trace(cx.graph, &space, t, &target, &name)?);
     }
     let what = format!(
-        "{} key heads are repetitions of {}, which are not repeated",
+        "{} key heads are copies of {}, and only those are read",
         space.product(&heads),
         space.product(&own)
     );

@@ -142,7 +142,7 @@ pub(crate) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
         let (hq, hkv) = (s.product(&roles.heads), s.product(&roles.kv_heads));
         applied.push(Applied {
             rule: "unrepeated-keys",
-            what: format!("{hq} query heads share {hkv} key heads, which are not repeated"),
+            what: format!("{hq} query heads share {hkv} key heads, without copies of them"),
             numerics: Numerics::Exact,
         });
     }

@@ -190,12 +190,12 @@ fn obstacle(best: &RecExpr<Expr>) -> String {
                 return if matches!(node, Expr::Add(_)) {
                     format!(
                         "{number} is added to the sum of the exponentials, which is not known to be much larger: the probabilities need \
-                         not add up to 1; subtract each row's maximum before exp, or {ONE_SOFTMAX}"
+                         not add up to 1; subtract each row's maximum before exp, or write the softmax as one operator"
                     )
                 } else {
                     format!(
                         "the sum of the exponentials is raised to at least {number}, which it is not known to reach: the probabilities \
-                         need not add up to 1; subtract each row's maximum before exp, or {ONE_SOFTMAX}"
+                         need not add up to 1; subtract each row's maximum before exp, or write the softmax as one operator"
                     )
                 };
             }
