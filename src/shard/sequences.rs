@@ -110,7 +110,7 @@ pub(super) fn sequences(
         let Some((at, given)) = made.given(live, wishes, options.ranks, *v, input)? else { continue };
         if made.layouts[at].rows != given.rows {
             return Err(input.refused(
-                "its rows belong with those of other values, which lie on other ranks than the given rows say; give the rows that the earlier report names".into(),
+                "its rows are tied to those of other values, which lie on other ranks than the given rows say; give the rows that the earlier report names".into(),
             ));
         }
     }
