@@ -11,21 +11,25 @@ use std::path::PathBuf;
 
 const MODEL_HELP: &str = "\
 MODEL is an .onnx file, a file in annulus's own text form (- reads one from standard input), or a folder in the ONNX test-case layout: \
-model.onnx and test_data_set_0/{input,output}_N.pb. From a folder, inputs and expected outputs are taken unless --inputs and \
+model.onnx and test_data_set_0/{input,output}_N.pb. The inputs and expected outputs of a folder are taken unless --inputs and \
 --expect name others.
 
-Exit status: 0 done and within tolerance; 1 a comparison or a check failed, or something was refused; 2 usage or unreadable input.";
+The exit status is 0 if all went well, 1 if a comparison or a check failed or something was refused, and 2 if the arguments are \
+wrong or an input cannot be read.";
 
-/// Splits long-context attention over the ranks of a GPU group: finds it, rewrites it into chunks, collectives and
-/// merges, schedules them, proves the schedule, and runs all ranks.
+/// annulus splits long-context attention over the ranks of a GPU group: it finds the attentions of a model, rewrites each into chunks,
+/// transfers and merges, schedules them, proves the schedule, and runs all ranks.
 #[derive(Debug, Parser)]
 #[command(
     name = "annulus",
     version,
     after_help = "\
-Try it:  annulus run tests/models/llama --ranks 4
+Try it:  annulus find tests/models/llama --explain
+         annulus run tests/models/llama --ranks 4
          annulus compile tests/models/llama --ranks 4 --rank 1 --emit graph
-         annulus compile tests/models/llama --ranks 4 --emit schedule"
+         annulus compile tests/models/llama --ranks 4 --emit schedule
+
+`annulus COMMAND --help` explains the options of a command. The guide is `cargo doc --open`, module annulus::guide."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -39,20 +43,20 @@ pub(crate) enum Command {
     Find(Find),
     /// Evaluate the graph as it stands, on one rank, and compare with the expected outputs
     ///
-    /// Without expected outputs it says of each output what it is, and that nothing was compared. With --json, `compared` is
+    /// Without expected outputs it prints the type and the largest magnitude of each output, and says that nothing was compared. With --json, `compared` is
     /// then false, and each output has `dtype`, `shape`, `max_abs` of its finite elements and the number that are
     /// `not_finite`, while its errors and `within` are null.
     #[command(after_help = MODEL_HELP)]
     Eval(Eval),
-    /// The whole pass without running: prints the report, or what --emit asks for
+    /// Find, split, rewrite, schedule and prove without running, and print the report or what --emit asks for
     #[command(after_help = MODEL_HELP)]
     Compile(Compile),
-    /// The whole pass, then run all ranks in this process and compare with the expected outputs
+    /// Compile, run all ranks in this process, and compare with the expected outputs
     #[command(after_help = MODEL_HELP)]
     Run(Run),
-    /// Parse a schedule of all ranks and prove it, or say what is wrong and where
+    /// Parse a schedule of all ranks and prove it, or say what is wrong with it and where
     Check(Check),
-    /// Put a model through the named passes and print the text of the last
+    /// Put a model through the named passes and print the text that the last one gives
     #[command(after_help = MODEL_HELP)]
     Opt(Opt),
     /// Say which libraries and devices were found, where, and what to do about those that were not
@@ -62,12 +66,12 @@ pub(crate) enum Command {
 /// Which model, and what every command takes.
 #[derive(Debug, Args)]
 pub(crate) struct Model {
-    /// An .onnx file, a text graph, or a test-case folder
+    /// The model: an .onnx file, a text graph, or a test-case folder
     pub(crate) model: PathBuf,
-    /// Size of a symbolic dimension; may be repeated
+    /// Give a symbolic dimension of the model this size, as in sequence=4096; may be repeated
     #[arg(long = "dim", value_name = "NAME=N", value_parser = dim)]
     pub(crate) dims: Vec<(String, usize)>,
-    /// Folder from which an ONNX model may read tensors that it keeps in other files, instead of its own folder
+    /// Read the tensors that an ONNX model keeps in other files from this folder, instead of the model's own
     #[arg(long, value_name = "DIR")]
     pub(crate) external_data: Option<PathBuf>,
     /// Print one JSON object
@@ -76,7 +80,7 @@ pub(crate) struct Model {
     /// Say on standard error what is being done, and how long it took (long work says so on a terminal anyway)
     #[arg(short, long)]
     pub(crate) verbose: bool,
-    /// No colour (there is none so far)
+    /// Print without colour, as all output is so far
     #[arg(long)]
     pub(crate) no_color: bool,
 }
@@ -84,16 +88,16 @@ pub(crate) struct Model {
 /// Inputs, expected outputs and how near they must be.
 #[derive(Debug, Args)]
 pub(crate) struct Data {
-    /// Folder with input_N.pb, instead of the case's own
+    /// Read the inputs from the files input_N.pb of this folder, instead of the case's own
     #[arg(long, value_name = "DIR")]
     pub(crate) inputs: Option<PathBuf>,
-    /// Folder with output_N.pb, instead of the case's own
+    /// Read the expected outputs from the files output_N.pb of this folder, instead of the case's own
     #[arg(long, value_name = "DIR")]
     pub(crate) expect: Option<PathBuf>,
-    /// Absolute tolerance, instead of the manifest's: |a-b| <= atol + rtol*|b|
+    /// Use this absolute tolerance instead of the manifest's; an output a is accepted if |a-b| <= atol + rtol*|b| for the expected b
     #[arg(long, value_name = "X", value_parser = tolerance, allow_negative_numbers = true)]
     pub(crate) atol: Option<f64>,
-    /// Relative tolerance, instead of the manifest's
+    /// Use this relative tolerance instead of the manifest's
     #[arg(long, value_name = "X", value_parser = tolerance, allow_negative_numbers = true)]
     pub(crate) rtol: Option<f64>,
 }
@@ -101,12 +105,12 @@ pub(crate) struct Data {
 /// Which rewritings are admitted.
 #[derive(Debug, Args)]
 pub(crate) struct Admit {
-    /// Classes of rewriting that are admitted, separated by commas: exact, reassociation, rounding, precision, domain.
-    /// By default all of them; none changes a finite result beyond rounding, where no sum of exponentials over- or underflows
+    /// Admit only these classes of rewriting, separated by commas: exact, reassociation, rounding, precision, domain.
+    /// By default all of them are admitted; none changes a finite result beyond rounding, where no sum of exponentials over- or underflows
     #[arg(long, value_name = "C,...", value_delimiter = ',', value_parser = numerics)]
     pub(crate) numerics: Vec<Numerics>,
-    /// Let the stored value of this input shape what is found, as an attention mask that is the same in every run; may be repeated.
-    /// What comes of it holds for that value alone: run refuses any other
+    /// Take the stored value of this input for a constant, such as an attention mask that is the same in every run; may be repeated.
+    /// The result holds for that value alone, and run refuses any other
     #[arg(long = "bind", value_name = "INPUT")]
     pub(crate) bind: Vec<String>,
 }
@@ -114,15 +118,15 @@ pub(crate) struct Admit {
 /// How to split.
 #[derive(Debug, Args)]
 pub(crate) struct Split {
-    /// Number of ranks
+    /// Split the sequence over this many ranks
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(1..=annulus::shard::MAX_RANKS as i64))]
     pub(crate) ranks: u32,
-    /// auto (whatever takes the least time on the device), ring (to the next rank), ring-reverse (to the one before), all-gather or
-    /// all-gather-staged
+    /// How keys and values travel: ring (to the next rank), ring-reverse (to the one before), all-gather, all-gather-staged, or auto, which
+    /// takes whatever needs the least time on the device
     #[arg(long, default_value = "auto", value_parser = strategy)]
     pub(crate) strategy: Choice<Strategy>,
-    /// auto (whatever takes the least time on the device), contiguous, zigzag, stripe, document (zigzag within each document that the
-    /// masks keep apart) or balanced (by the area of the masks)
+    /// Which rows each rank owns: contiguous, zigzag, stripe, document (zigzag within each document that the masks keep apart), balanced (by
+    /// the area of the masks), or auto, which takes whatever needs the least time on the device
     #[arg(long, default_value = "auto", value_parser = layout)]
     pub(crate) layout: Choice<LayoutKind>,
     /// Hand this input to the ranks by rows along this axis (from 0), and split what is computed from it as far as it goes.
@@ -130,15 +134,15 @@ pub(crate) struct Split {
     /// rows already (what a report says of an earlier `present`, which is `past` now), as in past_k:2="0:3 9:1|3:3 10:1|6:3 11:1"
     #[arg(long, value_name = "INPUT:AXIS[=ROWS]", value_parser = input_axis)]
     pub(crate) shard: Vec<Handed>,
-    /// What the ranks are, for the estimate of times and the choice by them: h100x8, h200x8, h200x8x8, cpu, or a file like
-    /// src/device/h200x8.toml. By default the smallest of h200x8 and h200x8x8 that holds P
+    /// Estimate times for this device, and choose by them: h100x8, h200x8, h200x8x8, cpu, or a file like src/device/h200x8.toml. By default it
+    /// is the smallest of h200x8 and h200x8x8 that holds P ranks
     #[arg(long, value_name = "FILE-or-NAME")]
     pub(crate) device: Option<PathBuf>,
-    /// The most bytes that an island may have in its arena on a rank; 64K, 80M and 2G are units of 1024
+    /// Refuse schedules whose working memory for one attention on a rank is larger than this; K, M and G are powers of 1024, as in 64K or 2G
     #[arg(long, value_name = "BYTES", value_parser = memory)]
     pub(crate) memory: Option<usize>,
-    /// Receive slots of each rank of a ring, at least 2: more cost memory, and let ranks lag behind one another where work is
-    /// uneven
+    /// Give each rank of a ring this many receive slots, at least 2; more of them cost memory, and let ranks lag behind one another where
+    /// work is uneven
     #[arg(long, value_name = "N", default_value_t = SLOTS as u32, value_parser = clap::value_parser!(u32).range(2..))]
     pub(crate) slots: u32,
 }
@@ -186,10 +190,10 @@ pub(crate) struct Compile {
     pub(crate) split: Split,
     #[command(flatten)]
     pub(crate) admit: Admit,
-    /// The rank whose graph is printed
+    /// Print the graph of this rank
     #[arg(long, default_value_t = 0)]
     pub(crate) rank: u32,
-    /// What to print; may be repeated with -o
+    /// Print this instead of the report; may be repeated with -o
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) emit: Vec<Emit>,
     /// Write the emitted files into this folder: graph.R.txt, schedule.txt, graph.R.dot, timeline.svg and timeline.json
@@ -224,10 +228,10 @@ pub(crate) struct Run {
     pub(crate) admit: Admit,
     #[command(flatten)]
     pub(crate) data: Data,
-    /// Where to run
+    /// Run on this
     #[arg(long, value_enum, default_value = "cpu")]
     pub(crate) backend: Backend,
-    /// Another legal order of the steps; the result has the same bits
+    /// Run the steps in another legal order, chosen by this number; the result has the same bits
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
     /// Compile GPU kernels anew instead of taking them from the cache; the CPU has none
@@ -237,9 +241,9 @@ pub(crate) struct Run {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Backend {
-    /// Every rank in this process
+    /// The CPU, with every rank in this process
     Cpu,
-    /// Not written yet: refused
+    /// GPUs, which is refused: it is not written yet
     Cuda,
 }
 
@@ -253,7 +257,7 @@ pub(crate) struct Check {
     /// Accepted for uniformity
     #[arg(short, long)]
     pub(crate) verbose: bool,
-    /// No colour (there is none so far)
+    /// Print without colour, as all output is so far
     #[arg(long)]
     pub(crate) no_color: bool,
 }
@@ -263,10 +267,10 @@ pub(crate) struct Doctor {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
-    /// Every file that was found, and every folder that was searched
+    /// Print every file that was found, and every folder that was searched
     #[arg(short, long)]
     pub(crate) verbose: bool,
-    /// No colour (there is none so far)
+    /// Print without colour, as all output is so far
     #[arg(long)]
     pub(crate) no_color: bool,
 }
@@ -275,9 +279,9 @@ pub(crate) struct Doctor {
 pub(crate) struct Opt {
     #[command(flatten)]
     pub(crate) model: Model,
-    /// Passes in order, separated by commas: import, find, shard, ring, schedule, check. Each needs those before it,
-    /// which run even if they are not named. A text graph may begin with a line
-    /// `// opt ranks=4 rank=1 layout=zigzag strategy=ring`
+    /// Run these passes in order, separated by commas: import, find, shard, ring, schedule, check. Each needs those before it, which run
+    /// even if they are not named. A text graph may begin with a line `// opt ranks=4 rank=1 layout=zigzag strategy=ring`, which says
+    /// how it is split
     #[arg(long, value_name = "a,b,c", value_delimiter = ',', required = true, value_parser = stage)]
     pub(crate) passes: Vec<Pass>,
     #[command(flatten)]
@@ -294,7 +298,7 @@ fn stage(text: &str) -> Result<Pass, String> {
 
 fn dim(text: &str) -> Result<(String, usize), String> {
     let (name, size) = text.split_once('=').ok_or("want NAME=N, such as sequence=4096")?;
-    let size = size.parse().map_err(|_| format!("{size} is no size"))?;
+    let size = size.parse().map_err(|_| format!("want a whole number after =, found {size}"))?;
     Ok((name.to_owned(), size))
 }
 
@@ -315,7 +319,9 @@ fn input_axis(text: &str) -> Result<Handed, String> {
     };
     // Names may hold colons themselves.
     let (name, axis) = named.rsplit_once(':').ok_or("want INPUT:AXIS, such as hidden:1")?;
-    let axis = axis.parse().map_err(|_| format!("{axis} is no axis"))?;
+    let axis = axis
+        .parse()
+        .map_err(|_| format!("want the number of an axis, from 0, after the colon, found {axis}"))?;
     Ok(Handed::new(name, axis).rows(rows))
 }
 

@@ -16,7 +16,7 @@ use crate::mask::Term;
 /// # Errors
 /// The condition that failed; the operator then stays as it is.
 pub(crate) fn normalise(cx: &mut Context<'_>, id: OpId) -> Result<Rewritten, String> {
-    let Op::Attention(a) = cx.graph.op(id).clone() else { return Err("no attention".into()) };
+    let Op::Attention(a) = cx.graph.op(id).clone() else { return Err("it is not an attention".into()) };
     let x = cx.graph.operands(id);
     cx.scores = x[..2].to_vec();
     let (k, v, mut applied) = unrepeat(cx, &x)?;
@@ -25,7 +25,11 @@ pub(crate) fn normalise(cx: &mut Context<'_>, id: OpId) -> Result<Rewritten, Str
     let plan = plan(cx, sizes, a.acc, &pieces)?;
     applied.extend(plan.applied);
     if let Some(a) = applied.iter().find(|a| !cx.admitted.contains(&a.numerics)) {
-        return Err(format!("{} is of class {}, which is not admitted", a.rule, a.numerics.name()));
+        return Err(format!(
+            "it needs the rule {} of class {}, which is not admitted (--numerics)",
+            a.rule,
+            a.numerics.name()
+        ));
     }
     let mut operands = vec![x[0], k, v];
     operands.extend(plan.leaves);
@@ -83,7 +87,11 @@ fn unrepeat(cx: &mut Context<'_>, x: &[ValueId]) -> Result<(ValueId, ValueId, Ve
         let name = format!("{}.{what}", cx.graph.value(x[0]).name);
         out.push(emit_trace(cx.graph, &space, t, &target, &name)?);
     }
-    let what = format!("{} key heads repeat {}", space.product(&heads), space.product(&own));
+    let what = format!(
+        "{} key heads are copies of {}, and only those are read",
+        space.product(&heads),
+        space.product(&own)
+    );
     let applied = Applied { rule: "unrepeated-keys", what, numerics: Numerics::Exact };
     Ok((out[0], out[1], vec![applied]))
 }

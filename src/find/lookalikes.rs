@@ -138,18 +138,18 @@ fn reason(graph: &Graph, qk: OpId, between: &BTreeSet<&'static str>) -> String {
     let qk = label(graph, qk);
     if between.contains("exp") {
         return format!(
-            "exponentials of {qk} are multiplied by values, and how they are divided by their sum over all keys is not understood; \
-             parts are put together only where each is masked, biased and shifted in the same way"
+            "exponentials of {qk} are multiplied by V, but not known to be divided by their sum over all keys; parts over some keys are \
+             put together only where each is masked, biased and shifted in the same way"
         );
     }
     if between.is_empty() {
         return format!(
-            "no softmax stands between {qk} and this product: linear attention, which the ring does not split"
+            "no softmax stands between {qk} and this product: it is a linear attention, which annulus does not split"
         );
     }
     let names: Vec<&str> = between.iter().copied().collect();
     format!(
-        "{} stands between {qk} and this product where a softmax would: another attention",
+        "{} stands between {qk} and this product where a softmax would: it is another kind of attention, which annulus does not split",
         names.join(", ")
     )
 }

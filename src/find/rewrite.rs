@@ -120,13 +120,13 @@ pub(crate) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
         .collect::<Result<Vec<_>, String>>()?;
     let plan = plan(cx, sizes, region.narrow.unwrap_or(acc), &pieces)?;
     if normal.guards.contains(&Guard::ExponentialsInRange) && region.exponentials == Some(DType::F16) {
-        return Err("exponentials of f16 overflow above 11: without their maximum scores make zeros there, which a softmax does not".into());
+        return Err("exponentials of f16 overflow for scores above 11, where a softmax does not; subtract each row's maximum before exp, or write the softmax as one operator".into());
     }
     let bias = plan.bias.and_then(|b| plan.leaves.get(b - 3)).copied();
     if normal.guards.contains(&Guard::KeepsLogarithm)
         && (plan.mask.fill != Fill::NegInf || !bias.is_none_or(|b| keeps_logarithms(cx, b)))
     {
-        return Err("ln of a sum is added to scores that may be large, beside which it is lost".into());
+        return Err("the logarithm of a sum is added to scores that may be so large that it is lost beside them; mask with −∞, or write the softmax as one operator".into());
     }
     let mut applied = normal.applied.clone();
     applied.extend(plan.applied);
@@ -142,18 +142,22 @@ pub(crate) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
         let (hq, hkv) = (s.product(&roles.heads), s.product(&roles.kv_heads));
         applied.push(Applied {
             rule: "unrepeated-keys",
-            what: format!("{hq} query heads share {hkv} key heads"),
+            what: format!("{hq} query heads share {hkv} key heads, without copies of them"),
             numerics: Numerics::Exact,
         });
     }
     if let Some(a) = applied.iter().find(|a| !cx.admitted.contains(&a.numerics)) {
-        return Err(format!("{} is of class {}, which is not admitted", a.rule, a.numerics.name()));
+        return Err(format!(
+            "it needs the rule {} of class {}, which is not admitted (--numerics)",
+            a.rule,
+            a.numerics.name()
+        ));
     }
     let sinks = match &normal.sinks {
         None => None,
         Some(Factor::Leaf(l)) => Some(leaf(cx, region, &scores, l)?),
         Some(Factor::Number(x)) => {
-            let sink = Tensor::from_f64(acc, [1; 4], &[*x]).ok_or("a sink is no number")?;
+            let sink = Tensor::from_f64(acc, [1; 4], &[*x]).ok_or("the sink is not a number")?;
             Some(cx.graph.constant(&format!("{}.sink", cx.graph.value(region.out.0).name.clone()), sink))
         }
     };
@@ -190,7 +194,7 @@ pub(crate) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
         new = cx.graph.add1(Op::Cast(ty.dtype), &[new], &name, "").map_err(|e| e.to_string())?;
     }
     if *cx.graph.ty(new) != ty {
-        return Err(format!("the result would be {}, not {ty}", cx.graph.ty(new)));
+        return Err(format!("the attention would give {} where the graph has {ty}", cx.graph.ty(new)));
     }
     cx.graph.replace(*old, new).map_err(|e| e.to_string())?;
     Ok(Rewritten { op, applied })
@@ -215,7 +219,10 @@ fn times(
     }
     let y = cx.graph.add1(Op::Binary(Binary::Mul), &[x, by], &name, "").map_err(|e| e.to_string())?;
     if *cx.graph.ty(y) != ty {
-        return Err(format!("a factor of {} does not fit", cx.graph.ty(by)));
+        return Err(format!(
+            "a factor of type {} does not fit the shape of what it multiplies",
+            cx.graph.ty(by)
+        ));
     }
     Ok(y)
 }
@@ -232,14 +239,14 @@ fn weighted(
     let name = cx.graph.value(v).name.clone();
     let ty = cx.graph.ty(v).clone();
     if ty.dtype == DType::F16 {
-        return Err("a factor of each key on V in f16 may be beyond what f16 holds".into());
+        return Err("a factor of each key would be applied to V, and in f16 their product may overflow; convert V to f32 first".into());
     }
     let mut by = leaf(cx, region, scores, by)?;
     let shape = cx.graph.ty(by).shape.clone();
     let mut full = vec![1; 4 - shape.len()];
     full.extend(&shape);
     if full[1] != 1 && roles.kv_heads.len() < roles.heads.len() {
-        return Err("a factor of each key and query head does not go on V, which query heads share".into());
+        return Err("the probabilities have a factor for each key and query head, which cannot be applied to V, for query heads share its heads".into());
     }
     let cast = (cx.graph.ty(by).dtype != ty.dtype).then_some(Op::Cast(ty.dtype));
     for op in [Op::Reshape(full), Op::Permute(vec![0, 1, 3, 2])].into_iter().chain(cast) {
@@ -247,7 +254,7 @@ fn weighted(
     }
     let y = cx.graph.add1(Op::Binary(Binary::Mul), &[v, by], &name, "").map_err(|e| e.to_string())?;
     if *cx.graph.ty(y) != ty {
-        return Err(format!("a factor of {} does not fit V", cx.graph.ty(by)));
+        return Err(format!("a factor of type {} does not fit the shape of V", cx.graph.ty(by)));
     }
     Ok(y)
 }
@@ -302,13 +309,15 @@ fn truth(cx: &mut Context<'_>, region: &Region, scores: &Axes, l: &LeafRef) -> R
     if cx.graph.ty(v).dtype == DType::Bool {
         Ok(v)
     } else {
-        Err(format!("{} is no truth value", cx.graph.value(v).name))
+        Err(format!("{} stands where a mask needs truth values, and is not boolean", cx.graph.value(v).name))
     }
 }
 
 fn leaf(cx: &mut Context<'_>, region: &Region, scores: &Axes, l: &LeafRef) -> Result<ValueId, String> {
-    let of: &LeafValue =
-        region.leaves.get(l.leaf.0 - V.0 - 1).ok_or("a leaf of the normal form is none of the region")?;
+    let of: &LeafValue = region
+        .leaves
+        .get(l.leaf.0 - V.0 - 1)
+        .ok_or("the normal form names a value that the region does not have")?;
     let mut v = arrange(cx, region, scores, of)?;
     for op in &l.ops {
         let name = cx.graph.value(v).name.clone();

@@ -88,8 +88,9 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> (Foun
                             0,
                             Applied {
                                 rule: "joined-keys",
-                                what: "products over some keys and over others are one over all of them"
-                                    .into(),
+                                what:
+                                    "products over some keys and over others are one product over all of them"
+                                        .into(),
                                 numerics: Numerics::Reassociation,
                             },
                         );

@@ -10,7 +10,9 @@ const NEAR: f64 = 1e-9;
 /// Why a choice of this makespan was not taken.
 pub(super) fn compared(us: f64, taken: f64) -> String {
     match us {
-        us if us < taken * (1.0 - TIE) => "faster here, slower over all attentions of the sequence".into(),
+        us if us < taken * (1.0 - TIE) => {
+            "faster for this attention, but slower over all attentions of the sequence".into()
+        }
         us if us < taken * (1.0 - NEAR) => {
             "less than 0.1 % faster, which is a tie: the order of choices decides".into()
         }

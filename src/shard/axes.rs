@@ -75,10 +75,12 @@ fn mixes(op: &Op, slot: usize) -> String {
         Op::Slice { .. } => "it slices along the rows".into(),
         Op::Concat { .. } => "it joins along the rows".into(),
         Op::Pad { .. } => "it pads along the rows".into(),
-        Op::Gather { .. } | Op::GatherNd { .. } => "it picks among the rows".into(),
-        Op::ScatterNd { .. } => "its indices name rows".into(),
-        Op::Attention(_) => "attention reads every row".into(),
-        Op::Reshape(_) => "the reshape hides the rows".into(),
+        Op::Gather { .. } | Op::GatherNd { .. } => {
+            "it picks among the rows by their place in the whole sequence".into()
+        }
+        Op::ScatterNd { .. } => "its indices name rows of the whole sequence".into(),
+        Op::Attention(_) => "an attention reads every row of its keys and values".into(),
+        Op::Reshape(_) => "the reshape hides the rows in a longer axis".into(),
         Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) | Op::Broadcast(_) => {
             "it broadcasts along the rows".into()
         }

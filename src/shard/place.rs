@@ -200,14 +200,16 @@ fn reason(plan: &Decided, i: usize, slot: usize) -> String {
         (Some((have, _)), Need::Rows(f, _)) => {
             format!("it is split along axis {} and needed along axis {}", have.axis, f.axis)
         }
-        (Some(_), Need::Whole) if plan.split[i].is_some() => "every rank's rows need all of its rows".into(),
+        (Some(_), Need::Whole) if plan.split[i].is_some() => {
+            "the rows of every rank need all of its rows".into()
+        }
         (Some((have, _)), Need::Whole) => {
             match super::axes::result(op, slot, have, &live.types(i), live.out(i)) {
                 Err(why) => why,
-                Ok(_) => "another operand's rows do not fit".into(),
+                Ok(_) => "the rows of another operand are split otherwise".into(),
             }
         }
-        (None, _) => "it is whole".into(),
+        (None, _) => "it is whole on every rank already".into(),
     };
     format!("{} {name}: {why}", op.name())
 }

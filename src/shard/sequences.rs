@@ -110,7 +110,7 @@ pub(super) fn sequences(
         let Some((at, given)) = made.given(live, wishes, options.ranks, *v, input)? else { continue };
         if made.layouts[at].rows != given.rows {
             return Err(input.refused(
-                "its rows are tied to those of others, which are not where these are given".into(),
+                "its rows are tied to those of other values, which lie on other ranks than the given rows say; give the rows that the earlier report names".into(),
             ));
         }
     }
@@ -147,7 +147,10 @@ impl Sequences {
         let wish = wishes.wish[live.at(v)].filter(|w| w.factor == Factor::axis(input.axis, w.factor.length));
         let at = wish.and_then(|w| Some((w, *self.index.get(&wishes.sequence(w.sequence))?)));
         let Some((wish, at)) = at else {
-            return Err(input.refused("no attention follows its rows, so that they cannot be given".into()));
+            return Err(input.refused(
+                "no attention reads it along that axis, so that its rows cannot be given; leave out =ROWS"
+                    .into(),
+            ));
         };
         if rows.len() != ranks {
             return Err(

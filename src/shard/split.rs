@@ -29,7 +29,10 @@ pub(crate) fn shard_with(
     kinds: &[LayoutKind],
 ) -> Result<(Program, Vec<Vec<Layout>>), ShardError> {
     if !(1..=MAX_RANKS).contains(&options.ranks) {
-        return Err(ShardError::Options(format!("{} ranks: want 1 to {MAX_RANKS}", options.ranks)));
+        return Err(ShardError::Options(format!(
+            "there cannot be {} ranks: want 1 to {MAX_RANKS}",
+            options.ranks
+        )));
     }
     let live = propagate::Live::new(&graph);
     let handed = named(&graph, &options.inputs)?;
@@ -68,7 +71,10 @@ fn named<'a>(graph: &Graph, inputs: &'a [Handed]) -> Result<Vec<(ValueId, &'a Ha
         let v = all.iter().copied().find(|&v| graph.value(v).name == handed.name);
         let v = v.ok_or_else(|| fault(format!("there is no such input; there are {}", names())))?;
         if handed.axis >= graph.ty(v).rank() {
-            return Err(fault(format!("it is {}", graph.ty(v))));
+            return Err(fault(format!(
+                "its type is {}, which has no such axis; axes count from 0",
+                graph.ty(v)
+            )));
         }
         if found.iter().any(|f| f.0 == v) {
             return Err(fault("it is named twice".into()));

@@ -16,3 +16,4 @@ pub(crate) mod saturate;
 #[cfg(test)]
 mod semantics;
 pub(crate) mod term;
+mod words;

@@ -3,6 +3,7 @@
 use super::rule::Guard;
 use super::term::Expr;
 use super::term::{K, LeafId, Q, V};
+use super::words::{ONE_SOFTMAX, Place, in_the_way, phrase, value};
 use crate::find::types::Applied;
 use egg::{Id, Language, RecExpr};
 
@@ -107,7 +108,7 @@ pub(super) fn read(best: &RecExpr<Expr>) -> Result<Normal, String> {
         v = of;
     }
     if *node(v) != Expr::Leaf(V) {
-        return Err("V is changed after it was traced".into());
+        return Err(format!("{} V stands before the product with the probabilities", phrase(best, node(v))));
     }
     let mut n = Normal {
         scale: 1.0,
@@ -136,20 +137,26 @@ pub(super) fn read(best: &RecExpr<Expr>) -> Result<Normal, String> {
                 at = s;
             }
             Expr::Replace([s, c, f]) => {
-                let f = number(f).ok_or("a fill is no number")?;
+                let f = number(f)
+                    .ok_or("the number that replaces masked scores is not the same for all of them")?;
                 n.steps.push(ScoreStep::Replace(leaf_ref(best, *c)?, f));
                 at = s;
             }
             Expr::Floor([s, f]) => {
-                n.steps.push(ScoreStep::Floor(number(f).ok_or("a least score is no number")?));
+                n.steps
+                    .push(ScoreStep::Floor(number(f).ok_or(
+                        "the number that scores do not fall below is not the same for all of them",
+                    )?));
                 at = s;
             }
             Expr::Cap([s, c]) if matches!(node(s), Expr::Scores(_)) => {
-                n.softcap = number(c).ok_or("a softcap is no number")?;
+                n.softcap = number(c).ok_or("the softcap is not one number")?;
                 at = s;
             }
             Expr::Scores([q, k, s]) => {
-                n.scale = number(s).filter(|s| s.is_finite()).ok_or("the scale is no finite number")?;
+                n.scale = number(s)
+                    .filter(|s| s.is_finite())
+                    .ok_or("the scale of the scores is not one finite number")?;
                 let mut q = q;
                 while let Expr::Scaled([of, m]) = node(q) {
                     n.on_q.push(leaf_ref(best, *m)?);
@@ -158,19 +165,18 @@ pub(super) fn read(best: &RecExpr<Expr>) -> Result<Normal, String> {
                 let bare = [(q, Q, "Q"), (k, K, "K")];
                 for (id, leaf, name) in bare {
                     if *node(id) != Expr::Leaf(leaf) {
-                        return Err(format!("{} on {name} is no scale", name_of(node(id))));
+                        let what = phrase(best, node(id));
+                        return Err(format!(
+                            "{what} {name} stands before QKᵀ and is not a scale of the scores"
+                        ));
                     }
                 }
                 n.steps.reverse();
                 return Ok(n);
             }
-            other => return Err(format!("{} of the scores is not understood", name_of(other))),
+            other => return Err(in_the_way(best, other, Place::Scores)),
         }
     }
-}
-
-fn name_of(t: &Expr) -> String {
-    t.to_string().trim_start_matches("op:").to_owned()
 }
 
 /// The innermost operation that is not of the normal form although what it reads is.
@@ -180,19 +186,30 @@ fn obstacle(best: &RecExpr<Expr>) -> String {
         let child = |id: &Id| &best[*id];
         match node {
             Expr::Add([a, b]) | Expr::Max([a, b]) if matches!(child(a), Expr::RowSum(_)) => {
-                let does = if matches!(node, Expr::Add(_)) { "has added to it" } else { "is at least" };
-                return format!(
-                    "the sum of exp {does} {}, beside which it is not proved to be large: the probabilities need not add up to 1",
-                    name_of(child(b))
-                );
+                let number = value(best, *b);
+                return if matches!(node, Expr::Add(_)) {
+                    format!(
+                        "{number} is added to the sum of the exponentials, which is not known to be much larger: the probabilities need \
+                         not add up to 1; subtract each row's maximum before exp, or write the softmax as one operator"
+                    )
+                } else {
+                    format!(
+                        "the sum of the exponentials is raised to at least {number}, which it is not known to reach: the probabilities \
+                         need not add up to 1; subtract each row's maximum before exp, or write the softmax as one operator"
+                    )
+                };
             }
             Expr::Log([a]) if matches!(child(a), Expr::RowSum([e]) if matches!(child(e), Expr::Exp(_))) => {
-                return "the logarithm of a sum of exp is subtracted, and the largest score is not known to have been taken from all before: \
-                        where the sum overflows that makes zeros, not a softmax"
+                return "the logarithm of a sum of exponentials is subtracted, but each row's maximum was not subtracted first: where the \
+                        sum overflows, that makes zeros, not a softmax; use LogSoftmax, or subtract the maximum"
                     .into();
             }
             Expr::Mul([a, b]) if matches!((child(a), child(b)), (Expr::Exp(_), Expr::Leaf(_))) => {
-                return format!("exp is multiplied by {}, which is not known to be 0 or 1", child(b));
+                return format!(
+                    "the exponentials are multiplied by {}, which is not known to be 0 or 1; mask the scores with −∞, or bind the input \
+                     that it comes from (--bind)",
+                    child(b)
+                );
             }
             _ => {}
         }
@@ -212,33 +229,38 @@ fn obstacle(best: &RecExpr<Expr>) -> String {
             && best[*a].is_normal_scores()
             && let Some(l) = by_leaf(b)
         {
-            return format!("the scale is not one number, but {l}");
+            let verb = if matches!(node, Expr::Mul(_)) { "multiplied" } else { "divided" };
+            return format!(
+                "the scores are {verb} by {l}, where a scale has to be one number, or one for each row; if it is meant as a mask, add −∞ \
+                 to what it masks"
+            );
         }
         if !node.is_normal_scores() && !done(node) && over(&Expr::is_normal_scores) {
             let plain = over(&|t| matches!(t, Expr::Scores(_) | Expr::Cap(_)));
-            let what = if plain { "scores" } else { "masked scores" };
-            return format!("{} of the {what} is not understood", name_of(node));
+            return in_the_way(best, node, if plain { Place::Scores } else { Place::Masked });
         }
         match node {
             Expr::Mul([a, b]) if done(&best[*a]) && by_leaf(b).is_some() => {
                 return format!(
-                    "the probabilities are multiplied by {}, one number for each query and key: they would have to be held whole",
+                    "the probabilities are multiplied by {}, one number for each query and key: they would have to be held whole; mask the \
+                     scores instead, or export without dropout if it is one",
                     best[*b]
                 );
             }
             Expr::Where([c, ..]) if over(&done) && by_leaf(c).is_some() => {
                 return format!(
-                    "the probabilities are chosen by {}, which is not known to be their mask: they would have to be held whole",
+                    "the probabilities are chosen by {}, which is not known to be their mask: they would have to be held whole; choose by \
+                     the condition that masked the scores",
                     best[*c]
                 );
             }
             _ => {}
         }
         if !matches!(node, Expr::Pv(_)) && over(&done) {
-            return format!("{} of the probabilities is not understood", name_of(node));
+            return in_the_way(best, node, Place::Probabilities);
         }
     }
-    "no rule leads from QKᵀ to PV".into()
+    format!("no rule makes one attention of what lies between QKᵀ and the product with V; {ONE_SOFTMAX}")
 }
 
 fn leaf_ref(best: &RecExpr<Expr>, id: Id) -> Result<LeafRef, String> {
@@ -273,7 +295,10 @@ fn leaf_ref(best: &RecExpr<Expr>, id: Id) -> Result<LeafRef, String> {
                 }
                 at = *x;
             }
-            other => return Err(format!("{} on a mask or bias is not understood", name_of(other))),
+            other => {
+                let what = phrase(best, other);
+                return Err(format!("{what} a mask or bias is nothing that an attention can do to it"));
+            }
         }
     };
     ops.reverse();

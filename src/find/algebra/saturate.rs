@@ -61,7 +61,9 @@ impl Solver {
                 m.join(", ")
             };
             match all {
-                Ok(n) => format!("it needs rules of class {}, which are not admitted", missing(&n)),
+                Ok(n) => {
+                    format!("it needs rules of class {}, which are not admitted (--numerics)", missing(&n))
+                }
                 Err(_) => why,
             }
         });
@@ -86,7 +88,7 @@ fn solve(
 ) -> Result<Normal, String> {
     if tree_size(term) > TREE_LIMIT {
         return Err(format!(
-            "values between QKᵀ and PV are read too often: a tree of more than {TREE_LIMIT} nodes"
+            "values between QKᵀ and the product with V are read so often that their expression, written as a tree, has more than {TREE_LIMIT} nodes"
         ));
     }
     let rules = rules::all().zip(rules::REWRITES.iter()).filter(|(r, _)| admitted.contains(&r.numerics));
@@ -103,11 +105,11 @@ fn solve(
     work.rounds = work.rounds.max(runner.iterations.len());
     if !matches!(runner.stop_reason, Some(StopReason::Saturated)) {
         return Err(format!(
-            "the rules did not settle within {ITERATION_LIMIT} rounds and {NODE_LIMIT} nodes"
+            "the rules did not settle within {ITERATION_LIMIT} rounds and {NODE_LIMIT} nodes; write the attention as one operator, such as opset 23's Attention"
         ));
     }
     if let Some(two) = &runner.egraph.analysis.conflict {
-        return Err(format!("rules made {two} one, which is a fault of theirs"));
+        return Err(format!("the rules made {two} equal, which is a fault of annulus: please report it"));
     }
     let root = runner.roots[0];
     let (_, best) = Extractor::new(&runner.egraph, Cost(&runner.egraph)).find_best(root);

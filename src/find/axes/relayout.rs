@@ -19,7 +19,10 @@ pub(crate) fn emit(
     let (have, want) = (space.resolve_all(axes).concat(), space.resolve_all(target).concat());
     let once = |list: &[Dim]| list.iter().enumerate().all(|(i, d)| !list[..i].contains(d));
     if !once(&have) || !once(&want) || !have.iter().all(|d| want.contains(d)) {
-        return Err(format!("the axes of {} do not fit", graph.value(value).name));
+        return Err(format!(
+            "the axes of {} cannot be laid out as those of an attention",
+            graph.value(value).name
+        ));
     }
     let extents = |list: &[Dim]| -> Vec<usize> { list.iter().map(|&d| space.extent(d)).collect() };
     let shape: Vec<usize> = target.iter().map(|a| space.product(&space.resolve(a))).collect();

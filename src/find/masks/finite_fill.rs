@@ -6,6 +6,7 @@
 use super::types::MaskSource;
 use super::types::{Context, Entry, Item};
 use crate::find::axes::trace::CONSTANT_LIMIT;
+use crate::find::decimal::decimal;
 use crate::find::elements::interpret::Known;
 use crate::find::magnitude::{huge, huge_bound, small_bias};
 use crate::find::types::{Applied, Numerics};
@@ -49,7 +50,7 @@ pub(crate) fn to_infinity(
             if item.fill != Fill::NegInf || item.only_as_infinity {
                 notes.push(Applied::new(
                     "fill-to-infinity",
-                    format!("a fill of {size:?} is −∞, for every row keeps a key"),
+                    format!("a fill of {} is as good as −∞, for every row keeps a key", decimal(size)),
                     Numerics::Domain,
                 ));
             }
@@ -57,7 +58,7 @@ pub(crate) fn to_infinity(
             item.only_as_infinity = false;
         } else if item.only_as_infinity {
             let MaskSource::Added(v) = item.source else {
-                return Err("a condition has several fills".into());
+                return Err("one condition has several fills".into());
             };
             *e = Entry::Bias(v);
         }

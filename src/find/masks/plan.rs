@@ -14,6 +14,7 @@ use super::recognise::Recognised;
 use super::reorder;
 use super::types::name;
 use super::types::{Addend, Condition, Context, Entry, Item, MaskPlan, MaskSource, Piece};
+use crate::find::decimal::decimal;
 use crate::find::magnitude::{HUGE, MASKING};
 use crate::find::types::{Applied, Numerics};
 use crate::ir::{AttentionSizes, Binary, DType, Op, Tensor, ValueId};
@@ -59,8 +60,9 @@ fn floored(cx: &mut Context<'_>, pieces: &[Piece], notes: &mut Vec<Applied>) -> 
                     let ends = [(0.0, 0.0), (f64::NEG_INFINITY, f)];
                     if !known.is_some_and(|p| cx.values.all(&p, &ends)) {
                         return Err(format!(
-                            "scores are kept from falling below {f:?}, and {}, which is added to them, is not known to be 0 or to be as \
-                             low everywhere",
+                            "scores are kept from falling below {}, and {}, which is added to them, is not known to be 0 or as low \
+                             everywhere; bind the inputs that it is made of (--bind), or mask with −∞",
+                            decimal(f),
                             name(cx, v)
                         ));
                     }
@@ -68,11 +70,19 @@ fn floored(cx: &mut Context<'_>, pieces: &[Piece], notes: &mut Vec<Applied>) -> 
                 }
                 Piece::Kept(more, Fill::NegInf) => conditions.extend(more),
                 Piece::Kept(more, Fill::Replace(g) | Fill::Add(g)) if g <= f => conditions.extend(more),
-                _ => return Err(format!("scores are kept from falling below {f:?}, which a fill is above")),
+                _ => {
+                    return Err(format!(
+                        "scores are kept from falling below {}, but a mask before that put a larger number in their place; mask with −∞",
+                        decimal(f)
+                    ));
+                }
             }
         }
         if !conditions.is_empty() {
-            let what = format!("masked scores all are the least number {f:?}");
+            let what = format!(
+                "all masked scores are raised to the lower bound {}, which is their fill",
+                decimal(f)
+            );
             notes.push(Applied::new("floor-is-fill", what, Numerics::Domain));
             out.push(Piece::Kept(conditions, Fill::Replace(f)));
         }
@@ -89,7 +99,7 @@ fn one_fill(pieces: Vec<Piece>, notes: &mut Vec<Applied>) -> Vec<Piece> {
             && f == g
         {
             before.extend(more.iter().cloned());
-            let what = format!("scores that several conditions replace by {g:?}");
+            let what = format!("several conditions that replace scores by {} are one mask", decimal(*g));
             notes.push(Applied::new("one-fill", what, Numerics::Exact));
         } else {
             out.push(piece);
@@ -139,7 +149,7 @@ fn added_instead(cx: &mut Context<'_>, dtype: DType, entries: &mut Vec<Entry>, n
     let number = cx.graph.constant(&n, Tensor::scalar(dtype, f));
     let Some(keep) = all else { return };
     let Ok(v) = cx.graph.add1(Op::Select, &[keep, zero, number], &n, "") else { return };
-    let what = format!("a fill of {f:?} is added instead: it swallows the score that it replaced");
+    let what = format!("a fill of {} is added instead: it swallows the score that it replaced", decimal(f));
     notes.push(Applied::new("fill-is-added", what, Numerics::Domain));
     let p = cx.values.get(cx.graph, cx.constants, v);
     let known = p.map(|p| cx.values.certain(&p, &[(0.0, 0.0)]));
@@ -165,7 +175,11 @@ fn arrange(
         match e {
             Entry::Bias(value) => {
                 if replaced.is_some() {
-                    return Err(format!("{} is added after a finite fill replaced scores", name(cx, value)));
+                    return Err(format!(
+                        "{} is added after a mask replaced scores by a finite number, where an attention adds biases first; add it \
+                         before the mask, or mask with −∞",
+                        name(cx, value)
+                    ));
                 }
                 biases.push(Addend { value, at, masked: false });
             }
@@ -174,7 +188,9 @@ fn arrange(
                     biases.push(Addend { value: *value, at, masked: i.fill == Fill::NegInf });
                 }
                 if replaced.is_some_and(|g| g != i.group) {
-                    return Err("scores that a finite fill replaced are masked again".into());
+                    return Err("scores that one mask replaced by a finite number are masked again, where an attention has one fill; combine the \
+                                conditions, or mask with −∞"
+                        .into());
                 }
                 if matches!(i.fill, Fill::Replace(_)) {
                     replaced = Some(i.group);
@@ -203,7 +219,7 @@ fn arrange(
                 (MaskSource::Added(value), Fill::Add(_)) => {
                     biases.push(Addend { value: *value, at: place(i.group), masked: false });
                 }
-                _ => return Err("a finite fill stands beside another fill".into()),
+                _ => return Err("two masks have different fills, one of them finite, where an attention has one fill; mask with −∞ in both".into()),
             }
         }
         items = kept;
@@ -217,14 +233,14 @@ fn arrange(
     let rounded = |i: &Item| matches!(i.fill, Fill::Add(f) if dtype != DType::BF16 || f > HUGE);
     if small && items.iter().any(rounded) {
         return Err(format!(
-            "a finite fill is added in {dtype}, and a row may have no key: it is then decided by what {dtype} rounds, which sums \
-             in f32 do not; mask with −∞ or in f32"
+            "a finite fill is added in {dtype}, and a row may have no key: what {dtype} rounds then decides it, and sums in f32 \
+             round otherwise; mask with −∞ or in f32"
         ));
     }
     if small && let Some(b) = biases.iter().find(|b| !reorder::survives_rounding(cx, b, dtype)) {
         return Err(format!(
-            "{} is added in {dtype} and may be large: where it is for all keys of a row, {dtype} rounds away what tells the scores \
-             apart, which sums in f32 do not; bind the inputs that it is made of, or add it in f32",
+            "{} is added in {dtype} and may be large for all keys of a row, whose scores {dtype} then rounds to one number and f32 \
+             does not; bind the inputs that it is made of (--bind), or add it in f32",
             name(cx, b.value)
         ));
     }
@@ -236,7 +252,7 @@ fn arrange(
         }
         notes.push(Applied::new(
             "sum-of-biases",
-            "biases are added to each other first".into(),
+            "several biases are added to each other before they are added to the scores".into(),
             Numerics::Reassociation,
         ));
     }

@@ -29,7 +29,10 @@ pub(crate) fn replaceable(cx: &mut Context<'_>, biases: &[Addend]) -> Result<(),
     for b in biases {
         if !all(cx, b.value, &[(least, f64::INFINITY)]) {
             let n = name(cx, b.value);
-            return Err(format!("a finite fill replaces scores to which {n} added what may be −∞"));
+            return Err(format!(
+                "a finite fill replaces scores to which {n} was added, which may be −∞; mask with −∞ in both, or bind the inputs that it is \
+                 made of (--bind)"
+            ));
         }
     }
     Ok(())
@@ -179,7 +182,7 @@ pub(crate) fn reorderable(
     let mut guards: Vec<Item> = items.to_vec();
     let note = |what: &str| Some(Applied::new("huge-addend", what.into(), Numerics::Domain));
     if biases.len() == 1 && huge > 0 && swallowed {
-        return Ok(note("a huge fill swallows scores, whether they meet it or the other addend first"));
+        return Ok(note("a huge fill swallows scores, whether it or the other addend is added first"));
     }
     // Of two addends one that is 0 or huge leaves the other alone, or swallows both it and scores: unless the other is as large.
     let added: Vec<f64> =
@@ -194,9 +197,7 @@ pub(crate) fn reorderable(
         let small = added.iter().all(|f| f.abs() <= SWALLOWED)
             && others.iter().all(|b| like_scores(cx, b.value) || all(cx, b.value, &[low]));
         if masks.len() == 1 && small {
-            return Ok(note(
-                "a huge addend swallows scores and what else is added, in whatever order they meet",
-            ));
+            return Ok(note("a huge addend swallows scores and whatever else is added, in any order"));
         }
     }
     let fills = items.iter().all(|i| !matches!(i.fill, Fill::Add(f) if f.is_nan() || f.abs() > bound));
@@ -206,7 +207,10 @@ pub(crate) fn reorderable(
     for b in biases {
         let unknown = |cx: &Context<'_>| {
             let n = name(cx, b.value);
-            format!("{n} is not known to be small, and another order of additions rounds it otherwise")
+            format!(
+                "{n} is not known to be small, and an attention adds it in another order, which rounds otherwise; bind the inputs that it is \
+                 made of (--bind), or mask with −∞"
+            )
         };
         let plain = matches!(dtype, DType::F16 | DType::BF16) || all(cx, b.value, &[(-bound, bound)]);
         // Of the size of scores, whatever that is: what swallows those swallows it.
@@ -239,7 +243,9 @@ pub(crate) fn reorderable(
         return Ok(None);
     }
     if swallowed && huge <= if either_sign { 1 } else { 2 } {
-        return Ok(note("a huge addend swallows scores and what else is added, in whatever order they meet"));
+        return Ok(note("a huge addend swallows scores and whatever else is added, in any order"));
     }
-    Err("a large negative bias decides a row without a key, and another order of additions rounds it otherwise".into())
+    Err("a row may have no key: large negative biases decide it, and an attention adds them in another order, which rounds otherwise; \
+         mask with −∞, or add the biases to each other first"
+        .into())
 }

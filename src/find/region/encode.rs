@@ -25,7 +25,9 @@ impl<'a> Builder<'a> {
     ) -> Result<Builder<'a>, Fail> {
         let mut space = Space::default();
         let x = graph.operands(nodes[0]);
-        let Op::Contract(c) = graph.op(nodes[0]) else { return miss("QKᵀ is no contraction") };
+        let Op::Contract(c) = graph.op(nodes[0]) else {
+            return miss("QKᵀ is not a matrix product (MatMul or Einsum)");
+        };
         let l = trace(graph, constants, &mut space, x[0], true);
         let r = trace(graph, constants, &mut space, x[1], true);
         let (ql, kl) = if swap { (&c.rhs, &c.lhs) } else { (&c.lhs, &c.rhs) };
@@ -35,7 +37,7 @@ impl<'a> Builder<'a> {
             if let Some(b) = axis_of(&ka, *l)
                 && !space.unify(a, b)
             {
-                return miss("the axes that Q and K share are cut differently");
+                return miss("the axes that Q and K share are split by reshapes in different ways");
             }
         }
         let mut b = Builder {
@@ -143,7 +145,7 @@ impl<'a> Builder<'a> {
         self.nothing_escapes(&interior, last)?;
         interior.push(last);
         if !interior.contains(&softmax) || !interior.contains(&pv) {
-            return miss("the softmax does not lie between QKᵀ and PV");
+            return miss("the softmax does not lie between QKᵀ and the product with V");
         }
         // The sums by which PV is divided are told which axis the keys are before it is.
         let after = self.after(pv);
@@ -174,8 +176,18 @@ impl<'a> Builder<'a> {
                     {
                         (term, axes)
                     }
-                    Some(_) => return miss(format!("{} repeats the scores", label(graph, id))),
-                    None => return miss(format!("{} mixes the axes of the scores", label(graph, id))),
+                    Some(_) => {
+                        return miss(format!(
+                            "{} repeats the scores along a new axis, where each score may stand only once",
+                            label(graph, id)
+                        ));
+                    }
+                    None => {
+                        return miss(format!(
+                            "{} mixes the axes of the scores, so that rows and keys cannot be told apart",
+                            label(graph, id)
+                        ));
+                    }
                 }
             }
             Op::Cast(to) => {
@@ -301,7 +313,9 @@ impl<'a> Builder<'a> {
 
     pub(super) fn not_understood<T>(&self, id: OpId) -> Result<T, Fail> {
         let (name, op) = (label(self.graph, id), self.graph.op(id).name());
-        miss(format!("{name} ({op}) between QKᵀ and PV is not understood"))
+        miss(format!(
+            "{name} ({op}) stands between QKᵀ and the product with V, where no rule knows that operation"
+        ))
     }
 
     /// A condition that says of each row of a leaf whether all of it is −∞: its maximum over the keys is.

@@ -36,7 +36,9 @@ impl Builder<'_> {
             }
         }
         if inside.len() > REGION_LIMIT {
-            return miss(format!("more than {REGION_LIMIT} operations lie between QKᵀ and PV"));
+            return miss(format!(
+                "more than {REGION_LIMIT} operations lie between QKᵀ and the product with V"
+            ));
         }
         let mut list: Vec<OpId> = inside.into_iter().collect();
         list.sort_unstable_by_key(|id| (self.order.place(*id), *id));
@@ -48,13 +50,13 @@ impl Builder<'_> {
         for &id in interior {
             let what = match id {
                 _ if id == self.nodes[1] => "the probabilities",
-                _ if id == self.nodes[2] => "the values' sums before their division",
+                _ if id == self.nodes[2] => "the products with V before their division",
                 _ => "the scores",
             };
             for v in graph.results(id) {
                 if graph.is_output(v) {
                     return miss(format!(
-                        "{what} ({}) are an output of the graph: they have to be held whole, which the ring never does",
+                        "{what} ({}) are an output of the graph and would have to be held whole, which an attention never does; remove that output",
                         graph.value(v).name
                     ));
                 }
@@ -62,7 +64,7 @@ impl Builder<'_> {
                     if user != last && !interior.contains(&user) && self.order.is_live(user) {
                         let name = label(graph, user);
                         return miss(format!(
-                            "{what} ({}) are also read by {name}: they have to be held whole, which the ring never does",
+                            "{what} ({}) are also read by {name} and would have to be held whole, which an attention never does; remove that use",
                             graph.value(v).name
                         ));
                     }

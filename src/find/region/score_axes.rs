@@ -34,7 +34,7 @@ impl Builder<'_> {
         if !self.swap && self.keys.is_none() && same(&axis, &other) {
             return Err(Fail::Swapped);
         }
-        miss(format!("{} is not over the whole key axis", label(self.graph, id)))
+        miss(format!("{} does not run over all keys of a row", label(self.graph, id)))
     }
 
     /// Takes what K alone has beside the keys for axes that Q is repeated over, if whole axes of the scores are left.
@@ -58,7 +58,10 @@ impl Builder<'_> {
     pub(super) fn axes_apart(&self, id: OpId) -> Result<(), Fail> {
         let all = self.space.resolve(&self.score_axes.concat());
         if all.iter().enumerate().any(|(i, d)| all[..i].contains(d)) {
-            return miss(format!("{} joins different axes of the scores", label(self.graph, id)));
+            return miss(format!(
+                "{} lines up different axes of the scores with each other, such as queries with keys",
+                label(self.graph, id)
+            ));
         }
         Ok(())
     }
@@ -77,14 +80,20 @@ impl Builder<'_> {
                 if have.is_empty() {
                     have.clone_from(a);
                 } else if !a.is_empty() && !self.space.unify(have, a) {
-                    return miss(format!("{} joins different axes of the scores", label(graph, id)));
+                    return miss(format!(
+                        "{} lines up different axes of the scores with each other, such as queries with keys",
+                        label(graph, id)
+                    ));
                 }
             }
         }
         self.axes_apart(id)?;
         for (a, &e) in axes.iter().zip(shape) {
             if self.space.product(a) != e {
-                return miss(format!("{} has more rows than the scores", label(graph, id)));
+                return miss(format!(
+                    "{} has more rows than the scores, which broadcasting would repeat",
+                    label(graph, id)
+                ));
             }
         }
         Ok(axes)

@@ -98,7 +98,10 @@ pub(crate) fn region(
             continue;
         }
         if !(left && right) && mixes_scores(graph, order, qk) {
-            first.get_or_insert(Fail::Miss(format!("{} mixes heads of the scores", label(graph, qk))));
+            first.get_or_insert(Fail::Miss(format!(
+                "{} mixes the heads of the scores between QKᵀ and the product with V",
+                label(graph, qk)
+            )));
             continue;
         }
         let attempt = |swap, constants: &mut Constants| {
@@ -130,7 +133,9 @@ pub(crate) fn region(
         }
     }
     Err(match first {
-        Some(Fail::Swapped) => Fail::Miss("the softmax is over neither side's free axes of QKᵀ".into()),
+        Some(Fail::Swapped) => Fail::Miss(
+            "the softmax runs over an axis of QKᵀ that is neither the rows of Q nor the rows of K".into(),
+        ),
         Some(e) => e,
         None => Fail::NotAttention,
     })

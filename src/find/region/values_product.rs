@@ -12,11 +12,13 @@ impl Builder<'_> {
     pub(super) fn values(&mut self, pv: OpId) -> Result<(), Fail> {
         let graph = self.graph;
         let x = graph.operands(pv);
-        let Op::Contract(c) = graph.op(pv) else { return miss("PV is no contraction") };
+        let Op::Contract(c) = graph.op(pv) else {
+            return miss("the product with V is not a matrix product (MatMul or Einsum)");
+        };
         let at = match (self.inside.get(&x[0]), self.inside.get(&x[1])) {
             (Some(_), None) => 0,
             (None, Some(_)) => 1,
-            _ => return miss("V depends on the scores, or PV does not"),
+            _ => return miss("V depends on the scores, or the product with V does not"),
         };
         let (p, axes) = self.inside[&x[at]].clone();
         let v = trace(graph, self.constants, &mut self.space, x[1 - at], false);
@@ -27,7 +29,9 @@ impl Builder<'_> {
             match axis_of(&pa, *l) {
                 Some(b) => {
                     if !self.space.unify(b, a) {
-                        return miss("the axes that the probabilities and V share are cut differently");
+                        return miss(
+                            "the axes that the probabilities and V share are split by reshapes in different ways",
+                        );
                     }
                     if !c.out.contains(*l) {
                         contracted.extend(b.iter().copied());
@@ -37,10 +41,15 @@ impl Builder<'_> {
             }
         }
         self.axes_apart(pv)?;
-        let Some(keys) = self.keys.clone() else { return miss("no softmax over the keys before PV") };
+        let Some(keys) = self.keys.clone() else {
+            return miss("no softmax over the keys stands before the product with V");
+        };
         let (keys, contracted) = (self.space.resolve(&keys), self.space.resolve(&contracted));
         if keys.len() != contracted.len() || !keys.iter().all(|d| contracted.contains(d)) {
-            return miss(format!("{} does not contract the keys", label(graph, pv)));
+            return miss(format!(
+                "{} multiplies the probabilities by V, but does not sum over the keys",
+                label(graph, pv)
+            ));
         }
         let out: Axes = c
             .out
@@ -59,7 +68,7 @@ impl Builder<'_> {
         let end = self.graph.result(self.last);
         let (Some((_, out)), Some((v, depth_v)), Some(keys)) = (self.inside.get(&end), self.v, self.keys)
         else {
-            return miss("no softmax over the keys before PV");
+            return miss("no softmax over the keys stands before the product with V");
         };
         let s = &self.space;
         Ok(Region {

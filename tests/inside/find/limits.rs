@@ -56,7 +56,7 @@ fn values_read_over_and_over_are_missed_not_unfolded() {
     g.output("y", y);
     let found = find(&g, &FindOptions::default());
     assert_eq!(found.attentions.len(), 0);
-    assert!(found.missed[0].reason.contains("read too often"), "{:?}", found.missed);
+    assert!(found.missed[0].reason.contains("read so often"), "{:?}", found.missed);
     assert_eq!(found.graph, g);
 }
 

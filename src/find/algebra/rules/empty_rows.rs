@@ -9,52 +9,52 @@ rules! {
 
     "equal-to-itself" Exact "(eq ?x ?x)" => "(not (isnan ?x))",
         if |v| v.scores("?x");
-    "NaN alone is not equal to itself";
+    "only NaN is not equal to itself";
     |d| d.scores("(eq (softmax (keep (qk $0 $1) $3)) (softmax (keep (qk $0 $1) $3)))");
 
     "where-not" Exact "(where (not ?c) ?a ?b)" => "(where ?c ?b ?a)",
         if |v| v.scores("?c");
-    "a choice by a negation is the other choice";
+    "a choice by a negated condition is a choice by the condition with both sides exchanged";
     |d| d.scores("(where (not (isnan (qk $0 $1))) $2 $8)");
 
     "zero-where-max-infinite" Domain "(where (eq (rmax ?x) -inf) 0 (softmax ?x))" => "(zero-empty ?x)",
         if |v| v.ready("?x");
-    "zeros where the largest score is −∞ make a row without a key zero";
+    "a row whose largest score is −∞ has no key, and gives zeros";
     |d| d.scores("(where (eq (rmax (keep (qk $0 $1) $3)) -inf) 0 (softmax (keep (qk $0 $1) $3)))");
 
     "zero-where-all-infinite" Domain "(where (rmin (eq ?x -inf)) 0 (softmax ?x))" => "(zero-empty ?x)",
         if |v| v.ready("?x");
-    "zeros where every score is −∞ make a row without a key zero";
+    "a row whose scores are all −∞ has no key, and gives zeros";
     |d| d.scores("(where (rmin (eq (keep (qk $0 $1) $3) -inf)) 0 (softmax (keep (qk $0 $1) $3)))");
 
     "zero-where-none-finite" Domain "(where (rmax (not (eq ?x -inf))) (softmax ?x) 0)" => "(zero-empty ?x)",
         if |v| v.ready("?x");
-    "zeros where no score is above −∞ make a row without a key zero";
+    "a row without a score above −∞ has no key, and gives zeros";
     |d| d.scores("(where (rmax (not (eq (keep (qk $0 $1) $3) -inf))) (softmax (keep (qk $0 $1) $3)) 0)");
 
     "zero-where-masked" Domain "(where ?c (softmax (keep ?x ?c)) 0)" => "(zero-empty (keep ?x ?c))",
         if |v| v.normal("?x");
-    "zeros for masked keys after the softmax change a row without a key alone";
+    "zeros for masked keys after the softmax change only rows without a key";
     |d| d.scores("(where $3 (softmax (keep (scores $0 $1 0.5) $3)) 0)");
 
     "zero-where-dropped" Domain "(where ?c 0 (softmax (keep ?x (not ?c))))" => "(zero-empty (keep ?x (not ?c)))",
         if |v| v.normal("?x");
-    "zeros for masked keys after the softmax change a row without a key alone";
+    "zeros for masked keys after the softmax change only rows without a key";
     |d| d.scores("(where $3 0 (softmax (keep (scores $0 $1 0.5) (not $3))))");
 
     "zero-where-filled" Domain "(where ?c (softmax (replace ?x ?c ?f)) 0)" => "(zero-empty (keep ?x ?c))",
         if |v| v.above_fills("?x") && v.huge("?f");
-    "zeros for keys whose fill leaves nothing of them make that fill −∞";
+    "the fill leaves nothing of a masked key, and zeros after the softmax make it as good as −∞";
     |d| d.scores("(where $3 (softmax (replace (scores $0 $1 0.5) $3 -1e35)) 0)");
 
     "zero-where-refilled" Domain "(where ?c 0 (softmax (replace ?x (not ?c) ?f)))" => "(zero-empty (keep ?x (not ?c)))",
         if |v| v.above_fills("?x") && v.huge("?f");
-    "zeros for keys whose fill leaves nothing of them make that fill −∞";
+    "the fill leaves nothing of a masked key, and zeros after the softmax make it as good as −∞";
     |d| d.scores("(where $3 0 (softmax (replace (scores $0 $1 0.5) (not $3) -1e35)))");
 
     "zero-empty" Domain "(where (isnan (softmax ?x)) 0 (softmax ?x))" => "(zero-empty ?x)",
         if |v| v.ready_or_joined("?x");
-    "zeros instead of NaN make a row without a key zero";
+    "only a row without a key gives NaN, and zeros replace it";
     |d| d.scores("(where (isnan (softmax (scores $0 $1 0.5))) 0 (softmax (scores $0 $1 0.5)))");
 
     "no-infinite-probability" Exact "(where (eq ?p inf) ?c ?y)" => "?y",
@@ -73,22 +73,22 @@ rules! {
     |d| d.scores("(where (op:and (isinf (softmax (scores $0 $1 0.5))) (op:gt (softmax (scores $0 $1 0.5)) 0)) 1 (softmax (scores $0 $1 0.5)))");
 
     "zero-empty-twice" Domain "(where (isnan (zero-empty ?x)) 0 (zero-empty ?x))" => "(zero-empty ?x)";
-    "rows without a key are zeros already";
+    "a row without a key gives zeros already";
     |d| d.scores("(where (isnan (zero-empty (keep (scores $0 $1 0.5) $3))) 0 (zero-empty (keep (scores $0 $1 0.5) $3)))");
 
     "zero-where-all-masked" Domain "(where (row-empty ?b) 0 (softmax (bias ?x ?b)))" => "(zero-empty (bias ?x ?b))",
         if |v| v.fact("?x").plain;
-    "zeros for a row whose bias is −∞ throughout";
+    "a row whose bias is −∞ throughout has no key, and gives zeros";
     |d| d.scores("(where (row-empty $8) 0 (softmax (bias (scores $0 $1 0.5) $8)))");
 
     "max-or-zero" Domain "(where (isinf (rmax ?x)) 0 (rmax ?x))" => "(rmax-or-zero ?x)",
         if |v| v.scores("?x");
-    "the maximum, but 0 for a row without a key";
+    "this is the maximum of each row, but 0 for a row without a key";
     |d| d.scores("(where (isinf (rmax (keep (qk $0 $1) $3))) 0 (rmax (keep (qk $0 $1) $3)))");
 
     "max-or-zero-by-value" Exact "(where (eq (rmax ?x) -inf) 0 (rmax ?x))" => "(rmax-or-zero ?x)",
         if |v| v.scores("?x");
-    "the maximum, but 0 for a row without a key";
+    "this is the maximum of each row, but 0 for a row without a key";
     |d| d.scores("(where (eq (rmax (keep (qk $0 $1) $3)) -inf) 0 (rmax (keep (qk $0 $1) $3)))");
 
     "bounded-sum" Domain "(max (rsum (exp (sub ?x (rmax ?x)))) ?c)" => "(rsum (exp (sub ?x (rmax ?x))))",
@@ -98,24 +98,24 @@ rules! {
 
     "sum-and-a-little" Rounding "(add (rsum (exp (sub ?x (rmax ?x)))) ?c)" => "(rsum (exp (sub ?x (rmax ?x))))",
         if |v| v.scores("?x") && swallowed(v);
-    "the sum of exp(x − max) is at least 1, and swallows so small a number";
+    "the sum of exp(x − max) is at least 1, and a number this small is lost beside it";
     |d| d.scores("(add (rsum (exp (sub (qk $0 $1) (rmax (qk $0 $1))))) 1e-20)");
 
     "bounded-sum-of-empty" Domain "(div (exp (sub ?x (rmax-or-zero ?x))) (max (rsum (exp (sub ?x (rmax-or-zero ?x)))) ?c))" => "(zero-empty ?x)",
         if |v| v.ready_or_joined("?x") && at_most_one(v);
-    "the sum of exp(x − max) is at least 1, or 0 for a row without a key, whose quotients the bound makes 0";
+    "the sum of exp(x − max) is at least 1, or 0 for a row without a key, which the bound turns into zeros";
     |d| d.scores("(div (exp (sub (keep (scores $0 $1 0.5) $3) (rmax-or-zero (keep (scores $0 $1 0.5) $3)))) \
         (max (rsum (exp (sub (keep (scores $0 $1 0.5) $3) (rmax-or-zero (keep (scores $0 $1 0.5) $3))))) 1e-6))");
 
     "sum-and-a-little-of-empty" Rounding "(div (exp (sub ?x (rmax-or-zero ?x))) (add (rsum (exp (sub ?x (rmax-or-zero ?x)))) ?c))" => "(zero-empty ?x)",
         if |v| v.ready_or_joined("?x") && swallowed(v);
-    "the sum of exp(x − max) swallows the number, or is 0 for a row without a key, whose quotients are then 0";
+    "the number is lost beside the sum of exp(x − max), or that sum is 0 for a row without a key, which gives zeros";
     |d| d.scores("(div (exp (sub (keep (scores $0 $1 0.5) $3) (rmax-or-zero (keep (scores $0 $1 0.5) $3)))) \
         (add (rsum (exp (sub (keep (scores $0 $1 0.5) $3) (rmax-or-zero (keep (scores $0 $1 0.5) $3))))) 1e-20))");
 
     "sum-unless-zero" Domain "(div (exp (sub ?x (rmax-or-zero ?x))) (where (eq (rsum (exp (sub ?x (rmax-or-zero ?x)))) 0) ?c (rsum (exp (sub ?x (rmax-or-zero ?x))))))" => "(zero-empty ?x)",
         if |v| v.ready_or_joined("?x") && v.number("?c").is_some_and(|c| c != 0.0);
-    "a row without a key has a sum of 0, instead of which another number makes its quotients 0";
+    "a row without a key has a sum of 0, and dividing by another number instead gives zeros";
     |d| d.scores("(div (exp (sub (keep (scores $0 $1 0.5) $3) (rmax-or-zero (keep (scores $0 $1 0.5) $3)))) \
         (where (eq (rsum (exp (sub (keep (scores $0 $1 0.5) $3) (rmax-or-zero (keep (scores $0 $1 0.5) $3))))) 0) 1 \
         (rsum (exp (sub (keep (scores $0 $1 0.5) $3) (rmax-or-zero (keep (scores $0 $1 0.5) $3)))))))");

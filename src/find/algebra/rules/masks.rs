@@ -19,32 +19,32 @@ rules! {
 
     "sub-from-bias" Exact "(sub ?b ?x)" => "(bias (mul ?x -1) ?b)",
         if |v| v.normal("?x") && v.outside("?b");
-    "scores subtracted from a bias are its addend, negated";
+    "subtracting scores from a bias adds the negated scores to it";
     |d| d.scores("(sub $2 (scores $0 $1 0.5))");
 
     "where-keep" Domain "(where ?c ?x -inf)" => "(keep ?x ?c)",
         if |v| v.normal("?x") && v.outside("?c");
-    "a score replaced by −∞ takes no part";
+    "a score that −∞ replaces takes no part in the softmax";
     |d| d.scores("(where $3 (scores $0 $1 0.5) -inf)");
 
     "where-drop" Domain "(where ?c -inf ?x)" => "(keep ?x (not ?c))",
         if |v| v.normal("?x") && v.outside("?c");
-    "a score replaced by −∞ takes no part";
+    "a score that −∞ replaces takes no part in the softmax";
     |d| d.scores("(where $3 -inf (scores $0 $1 0.5))");
 
     "where-else-fill" Exact "(where ?c ?x ?f)" => "(replace ?x ?c ?f)",
         if |v| v.normal("?x") && v.outside("?c") && v.is_number("?f");
-    "a score replaced by a finite number";
+    "a mask replaces scores by a finite number";
     |d| d.scores("(where $3 (scores $0 $1 0.5) -10000)");
 
     "where-fill" Exact "(where ?c ?f ?x)" => "(replace ?x (not ?c) ?f)",
         if |v| v.normal("?x") && v.outside("?c") && v.is_number("?f");
-    "a score replaced by a finite number";
+    "a mask replaces scores by a finite number";
     |d| d.scores("(where $3 -10000 (scores $0 $1 0.5))");
 
     "least-score" Exact "(max ?x ?c)" => "(floor ?x ?c)",
         if |v| v.normal("?x") && v.huge("?c");
-    "the least number that masked scores may fall to";
+    "masked scores do not fall below this number";
     |d| d.scores("(max (bias (scores $0 $1 0.5) $8) -1e35)");
 
     "multiplied-mask" Domain "(add (mul ?x ?m) ?a)" => "(replace ?x (nonzero ?m) ?n)",
@@ -66,61 +66,61 @@ rules! {
 
     "bias-where" Exact "(where ?c (bias ?x ?b) ?x)" => "(bias ?x (only ?b ?c))",
         if |v| v.normal("?x") && v.outside("?c");
-    "an addend for some scores is 0 for the others";
+    "a bias that is added to some scores only is 0 for the others";
     |d| d.scores("(where $3 (bias (scores $0 $1 0.5) $2) (scores $0 $1 0.5))");
 
     "bias-unless" Exact "(where ?c ?x (bias ?x ?b))" => "(bias ?x (only ?b (not ?c)))",
         if |v| v.normal("?x") && v.outside("?c");
-    "an addend for some scores is 0 for the others";
+    "a bias that is added to some scores only is 0 for the others";
     |d| d.scores("(where $3 (scores $0 $1 0.5) (bias (scores $0 $1 0.5) $2))");
 
     "multiplied-by-its-mask" Exact "(mul (softmax (keep ?x ?c)) ?m)" => "(softmax (keep ?x ?c))",
         if |v| v.truth_of("?m", "?c");
-    "masked keys are 0 after the softmax, and stay 0";
+    "masked keys are 0 after the softmax, and multiplying by the mask leaves them 0";
     |d| d.scores("(mul (softmax (keep (scores $0 $1 0.5) $3)) $10)");
 
     "masked-afterwards" Domain "(div (mul (softmax ?x) ?k) (rsum (mul (softmax ?x) ?k)))" => "(loose (keep ?x (nonzero ?k)))",
         if |v| v.normal("?x") && binary(v);
-    "what a mask leaves of the probabilities, over its sum, is the softmax of what it leaves of the scores";
+    "masked probabilities divided by their sum are the softmax of the masked scores";
     |d| d.scores("(div (mul (softmax (scores $0 $1 0.5)) $10) (rsum (mul (softmax (scores $0 $1 0.5)) $10)))");
 
     "masked-exp" Domain "(mul (exp (sub ?x ?m)) ?k)" => "(exp (sub (keep ?x (nonzero ?k)) ?m))",
         if |v| v.normal("?x") && v.of_rows("?m") && binary(v);
-    "exp times 0 is exp(−∞), times 1 it stays";
+    "exp(x) times 0 is exp(−∞), and times 1 it stays what it is";
     |d| d.scores("(mul (exp (sub (scores $0 $1 0.5) (rmax (scores $0 $1 0.5)))) $10)");
 
     "masked-plain-exp" Domain "(mul (exp ?x) ?k)" => "(exp (keep ?x (nonzero ?k)))",
         if |v| v.normal("?x") && binary(v);
-    "exp times 0 is exp(−∞), times 1 it stays";
+    "exp(x) times 0 is exp(−∞), and times 1 it stays what it is";
     |d| d.scores("(mul (exp (scores $0 $1 0.5)) $10)");
 
     "kept-exp" Domain "(where ?c (exp (sub ?x ?m)) 0)" => "(exp (sub (keep ?x ?c) ?m))",
         if |v| v.normal("?x") && v.above_infinity("?m") && v.outside("?c");
-    "0 is exp(−∞)";
+    "0 in the place of an exponential is exp(−∞)";
     |d| d.scores("(where $3 (exp (sub (scores $0 $1 0.5) (rmax (scores $0 $1 0.5)))) 0)");
 
     "dropped-exp" Domain "(where ?c 0 (exp (sub ?x ?m)))" => "(exp (sub (keep ?x (not ?c)) ?m))",
         if |v| v.normal("?x") && v.above_infinity("?m") && v.outside("?c");
-    "0 is exp(−∞)";
+    "0 in the place of an exponential is exp(−∞)";
     |d| d.scores("(where $3 0 (exp (sub (scores $0 $1 0.5) (rmax (scores $0 $1 0.5)))))");
 
     "kept-plain-exp" Domain "(where ?c (exp ?x) 0)" => "(exp (keep ?x ?c))",
         if |v| v.normal("?x") && v.outside("?c");
-    "0 is exp(−∞)";
+    "0 in the place of an exponential is exp(−∞)";
     |d| d.scores("(where $3 (exp (scores $0 $1 0.5)) 0)");
 
     "dropped-plain-exp" Domain "(where ?c 0 (exp ?x))" => "(exp (keep ?x (not ?c)))",
         if |v| v.normal("?x") && v.outside("?c");
-    "0 is exp(−∞)";
+    "0 in the place of an exponential is exp(−∞)";
     |d| d.scores("(where $3 0 (exp (scores $0 $1 0.5)))");
 
     "masked-twice" Exact "(keep (keep ?x ?c) (nonzero ?k))" => "(keep ?x ?c)",
         if |v| v.truth_of("?k", "?c");
-    "a mask once more masks nothing more";
+    "the mask that is applied twice masks nothing more the second time";
     |d| d.scores("(keep (keep (scores $0 $1 0.5) $3) (nonzero $10))");
 
     "kept-twice" Exact "(keep (keep ?x ?c) ?c)" => "(keep ?x ?c)",
         if |v| v.normal("?x");
-    "a mask once more masks nothing more";
+    "the mask that is applied twice masks nothing more the second time";
     |d| d.scores("(keep (keep (scores $0 $1 0.5) $3) $3)");
 }

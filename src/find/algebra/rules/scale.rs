@@ -8,27 +8,27 @@ rules! {
     RULES:
 
     "raw-scores" Exact "(qk ?q ?k)" => "(scores ?q ?k 1)";
-    "QKᵀ is scores of scale 1";
+    "QKᵀ gives scores with a scale of 1";
     |d| d.scores("(qk $0 $1)");
 
     "scale-of-q" Reassociation "(scores (mul ?q ?c) ?k ?s)" => "(scores ?q ?k ?n)",
         n = |v| Some(v.number("?c")? * v.number("?s")?);
-    "a factor on Q is one on the scores";
+    "a factor on Q is a factor on the scores";
     |d| { let (c, s) = (d.number(), d.number()); d.scores(&format!("(scores (mul $0 {c}) $1 {s})")) };
 
     "scale-of-k" Reassociation "(scores ?q (mul ?k ?c) ?s)" => "(scores ?q ?k ?n)",
         n = |v| Some(v.number("?c")? * v.number("?s")?);
-    "a factor on K is one on the scores";
+    "a factor on K is a factor on the scores";
     |d| { let (c, s) = (d.number(), d.number()); d.scores(&format!("(scores $0 (mul $1 {c}) {s})")) };
 
     "scale-of-scores" Reassociation "(mul (scores ?q ?k ?s) ?c)" => "(scores ?q ?k ?n)",
         n = |v| Some(v.number("?c")? * v.number("?s")?);
-    "a factor on the scores joins their scale";
+    "a factor on the scores becomes part of their scale";
     |d| { let (c, s) = (d.number(), d.number()); d.scores(&format!("(mul (scores $0 $1 {s}) {c})")) };
 
     "div-by-power-of-two" Exact "(div ?x ?c)" => "(mul ?x ?n)",
         n = |v| v.number("?c").filter(|&c| power_of_two(c)).map(f64::recip).filter(|&r| power_of_two(r));
-    "division by a power of two is a product";
+    "division by a power of two is a product with its reciprocal, without rounding";
     |d| { let c = d.pick(&[0.25, 2.0, -8.0]); d.scores(&format!("(div (qk $0 $1) {c})")) };
 
     "div-to-mul" Rounding "(div ?x ?c)" => "(mul ?x ?n)",
@@ -48,17 +48,17 @@ rules! {
 
     "factor-on-q" Reassociation "(mul (scores ?q ?k ?s) ?m)" => "(scores (scaled ?q ?m) ?k ?s)",
         if |v| v.row_leaf("?m");
-    "a factor that all scores of a row share goes on Q";
+    "a factor that all scores of a row share is applied to Q";
     |d| d.scores("(mul (scores $0 $1 0.5) $9)");
 
     "divisor-on-q" Rounding "(div (scores ?q ?k ?s) ?m)" => "(scores (scaled ?q (reciprocal ?m)) ?k ?s)",
         if |v| v.row_leaf("?m");
-    "a divisor that all scores of a row share goes on Q";
+    "a divisor that all scores of a row share is applied to Q";
     |d| d.scores("(div (scores $0 $1 0.5) $9)");
 
     "scale-of-biased" Reassociation "(mul (bias ?x ?b) ?c)" => "(bias (mul ?x ?c) (times ?b ?c))",
         if |v| v.outside("?b") && v.factor_of_both("?x", "?b", "?c");
-    "a factor on scores and bias is one on each";
+    "a factor on biased scores is a factor on the scores and on the bias";
     |d| { let c = d.number(); d.scores(&format!("(mul (bias (scores $0 $1 0.5) $2) {c})")) };
 
     "scale-of-masked" Exact "(mul (keep ?x ?m) ?c)" => "(keep (mul ?x ?c) ?m)",
@@ -68,21 +68,21 @@ rules! {
 
     "scale-of-joined" Reassociation "(mul (join ?x ?b) ?c)" => "(join (mul ?x ?c) (times ?b ?c))",
         if |v| v.number("?c").is_some_and(|c| c != 1.0) && v.outside("?b");
-    "a factor on scores and a column beside them is one on each";
+    "a factor on scores and the column beside them is a factor on each";
     |d| { let c = d.number(); d.scores(&format!("(mul (join (scores $0 $1 0.5) $7) {c})")) };
 
     "scale-of-filled" Reassociation "(mul (replace ?x ?m ?f) ?c)" => "(replace (mul ?x ?c) ?m ?n)",
         n = |v| Some(v.number("?f")? * v.number("?c")?).filter(|x| x.abs() <= f64::from(f32::MAX));
-    "a factor on scores and their fill is one on each";
+    "a factor on filled scores is a factor on the scores and on the fill";
     |d| d.scores("(mul (replace (scores $0 $1 0.5) $3 -10000) 0.25)");
 
     "factor-of-probabilities" Reassociation "(pv (mul ?p ?m) ?v)" => "(times (pv ?p ?v) ?m)",
         if |v| v.scores("?p") && (v.is_number("?m") || v.row_leaf("?m"));
-    "a factor that all probabilities of a row share goes on the result";
+    "a factor that all probabilities of a row share is applied to the result";
     |d| { let m = d.pick_term(&["0.75", "$9"]); d.output(&format!("(pv (mul (softmax (qk $0 $1)) {m}) $6)")) };
 
     "factor-of-keys" Reassociation "(pv (mul ?p ?m) ?v)" => "(pv ?p (weighted ?v ?m))",
         if |v| v.fact("?p").weights && v.column_leaf("?m");
-    "a factor that all probabilities of a key share goes on its row of V";
+    "a factor that all probabilities of a key share is applied to its row of V";
     |d| d.output("(pv (mul (softmax (qk $0 $1)) $14) $6)");
 }

@@ -22,24 +22,24 @@ rules! {
     |d| d.scores("(drop (loose (join (scores $0 $1 0.5) $7)))");
 
     "dropped-column" Exact "(drop (join ?x ?b))" => "?x";
-    "a column that is added and dropped again";
+    "a column that joins the scores and is dropped again changes nothing";
     |d| d.scores("(drop (join (softmax (qk $0 $1)) $7))");
 
     "one-more-in-sum" Domain "(div (exp ?x) (add (rsum (exp ?x)) ?c))" => "(loose (sink ?x ?n))",
         n = |v| v.number("?c").filter(|&c| c > 0.0).map(f64::ln),
         if |v| v.normal("?x");
-    "a number beside the sum of exp is a sink, of its logarithm";
+    "a number that is added to the sum of exp(x) is a sink, whose score is the logarithm of that number";
     |d| d.scores("(div (exp (scores $0 $1 0.5)) (add (rsum (exp (scores $0 $1 0.5))) 2))");
 
     "one-more-in-shifted-sum" Domain "(div (exp (sub ?x ?m)) (add (rsum (exp (sub ?x ?m))) (exp (mul ?m -1))))" => "(loose (sink ?x ?n))",
         n = |_| Some(0.0),
         if |v| v.normal("?x") && v.peak("?x", "?m");
-    "exp(−m) beside the sum of exp(x − m) is a sink of 0";
+    "exp(−m) that is added to the sum of exp(x − m) is a sink, whose score is 0";
     |d| d.scores("(div (exp (sub (scores $0 $1 0.5) (rmax (scores $0 $1 0.5)))) \
         (add (rsum (exp (sub (scores $0 $1 0.5) (rmax (scores $0 $1 0.5))))) (exp (mul (rmax (scores $0 $1 0.5)) -1))))");
 
     "sum-second" Exact "(add (exp ?m) (rsum ?x))" => "(add (rsum ?x) (exp ?m))",
         if |v| v.of_rows("?m");
-    "the terms of a sum change places";
+    "the terms of a sum may change places";
     |d| d.scores("(add (exp (rmax (qk $0 $1))) (rsum (qk $0 $1)))");
 }
