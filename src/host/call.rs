@@ -4,7 +4,6 @@ use crate::ir::{DType, Graph, OpId, ValueId};
 
 /// What a call does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum CallKind {
     /// Runs the island of this attention of the program's graph.
     Island(OpId),

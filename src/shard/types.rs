@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 /// How a value is held by the ranks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Placement {
     /// Every rank has, or computes, all of it.
     Whole,
