@@ -16,19 +16,23 @@ pub(super) fn by_types(q: &Type, k: &Type, v: &Type) -> Option<String> {
         Ok(sizes) => sizes,
         Err(why) => return Some(why),
     };
-    let rows = [(sizes.q_len, "number of query rows"), (sizes.kv_len, "number of key rows")];
-    empty(&rows).or_else(|| by_sizes(&sizes))
+    let extents = [
+        (sizes.q_len, "number of query rows"),
+        (sizes.kv_len, "number of key rows"),
+        (sizes.head_dim, "size of a query and key head"),
+        (sizes.v_head_dim, "size of a value head"),
+    ];
+    empty(&extents).or_else(|| by_sizes(&sizes))
 }
 
 /// Why a ring cannot hold what an attention of these sizes sends and keeps: a size is 0, so that byte counts mean nothing, or
-/// they would be too large. It has no objection to a sequence without rows.
+/// they would be too large. It has no objection to a sequence without rows, nor to keys or values of size 0 beside the other.
 pub(crate) fn by_sizes(s: &AttentionSizes) -> Option<String> {
     let factors = [
         (s.batch, "batch"),
         (s.q_heads, "number of query heads"),
         (s.kv_heads, "number of key heads"),
-        (s.head_dim, "size of a query and key head"),
-        (s.v_head_dim, "size of a value head"),
+        (s.head_dim.max(s.v_head_dim), "size of a head"),
     ];
     if let Some(reason) = empty(&factors) {
         return Some(reason);
