@@ -5,6 +5,7 @@
 
 use super::algebra::rule::Guard;
 use super::masks::reorder::keeps_logarithms;
+use super::masks::types::MaskPlan;
 use crate::find::algebra::normal_form::{Factor, LeafOp, LeafRef, Normal, ScoreStep};
 use crate::find::algebra::term::V;
 use crate::find::axes::factors::{Axes, Dim};
@@ -85,32 +86,8 @@ pub(crate) struct Rewritten {
 /// The condition that failed. What was added to the graph by then is read by nothing.
 pub(crate) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) -> Result<Rewritten, String> {
     let roles = roles(region);
-    let s = &region.space;
     let scores = vec![roles.batch.clone(), roles.heads.clone(), roles.rows.clone(), region.keys.clone()];
-    let [mut q, mut k, mut v] = operands(cx, region, &roles)?;
-    // One type for all three: the widest, in which nothing is lost.
-    let types = [q, k, v].map(|x| cx.graph.ty(x).dtype);
-    // A factor may be beyond the type of Q, or Q times it, though the scores times it are not: f16 has a small range.
-    let mut wide = widest(types);
-    if wide == DType::F16 && !normal.on_q.is_empty() {
-        wide = DType::F32;
-    }
-    for l in normal.on_q.iter().chain(&normal.on_v) {
-        let factor = region.leaves.get(l.leaf.0 - V.0 - 1).map(|l| cx.graph.ty(l.value).dtype);
-        wide = factor.filter(|&f| wide.widens_to(f)).unwrap_or(wide);
-    }
-    for x in [&mut q, &mut k, &mut v] {
-        if cx.graph.ty(*x).dtype != wide {
-            let name = cx.graph.value(*x).name.clone();
-            *x = cx.graph.add1(Op::Cast(wide), &[*x], &name, "").map_err(|e| e.to_string())?;
-        }
-    }
-    for l in &normal.on_q {
-        q = times(cx, region, &scores, q, &Factor::Leaf(l.clone()))?;
-    }
-    for l in &normal.on_v {
-        v = weighted(cx, region, &roles, &scores, v, l)?;
-    }
+    let (wide, [q, k, v]) = widened_operands(cx, region, normal, &roles, &scores)?;
     let sizes = attention_sizes(cx.graph.ty(q), cx.graph.ty(k), cx.graph.ty(v))?;
     let acc = wide.accumulator();
     let pieces = normal
@@ -119,40 +96,11 @@ pub(crate) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
         .map(|step| piece(cx, region, &scores, step))
         .collect::<Result<Vec<_>, String>>()?;
     let plan = plan(cx, sizes, region.narrow.unwrap_or(acc), &pieces)?;
-    if normal.guards.contains(&Guard::ExponentialsInRange) && region.exponentials == Some(DType::F16) {
-        return Err("exponentials of f16 overflow for scores above 11, where a softmax does not; subtract each row's maximum before exp, or write the softmax as one operator".into());
-    }
-    let bias = plan.bias.and_then(|b| plan.leaves.get(b - 3)).copied();
-    if normal.guards.contains(&Guard::KeepsLogarithm)
-        && (plan.mask.fill != Fill::NegInf || !bias.is_none_or(|b| keeps_logarithms(cx, b)))
-    {
-        return Err("the logarithm of a sum is added to scores that may be so large that it is lost beside them; mask with −∞, or write the softmax as one operator".into());
-    }
+    guarded(cx, region, normal, &plan)?;
     let mut applied = normal.applied.clone();
     applied.extend(plan.applied);
-    let score_type = cx.graph.ty(cx.graph.result(region.nodes[0])).dtype;
-    if matches!(score_type, DType::F16 | DType::BF16) {
-        applied.push(Applied {
-            rule: "wide-accumulation",
-            what: format!("scores and sums of {score_type} are kept in {acc}"),
-            numerics: Numerics::MorePrecision,
-        });
-    }
-    if roles.kv_heads.len() < roles.heads.len() {
-        let (hq, hkv) = (s.product(&roles.heads), s.product(&roles.kv_heads));
-        applied.push(Applied {
-            rule: "unrepeated-keys",
-            what: format!("{hq} query heads share {hkv} key heads, without copies of them"),
-            numerics: Numerics::Exact,
-        });
-    }
-    if let Some(a) = applied.iter().find(|a| !cx.admitted.contains(&a.numerics)) {
-        return Err(format!(
-            "it needs the rule {} of class {}, which is not admitted (--numerics)",
-            a.rule,
-            a.numerics.name()
-        ));
-    }
+    applied.extend(notes(cx, region, &roles, acc));
+    admitted(cx, &applied)?;
     let sinks = match &normal.sinks {
         None => None,
         Some(Factor::Leaf(l)) => Some(leaf(cx, region, &scores, l)?),
@@ -176,28 +124,124 @@ pub(crate) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
         empty_row: if normal.zero_empty || no_keys { EmptyRow::Zero } else { EmptyRow::Nan },
         lse: false,
     };
+    let op = put(cx, region, normal, (roles, &scores), attention, &inputs)?;
+    Ok(Rewritten { op, applied })
+}
+
+/// Q, K and V laid out as (batch, heads, rows, size) in one type, with the factors that stand on them; and that type.
+fn widened_operands(
+    cx: &mut Context<'_>,
+    region: &Region,
+    normal: &Normal,
+    roles: &Roles,
+    scores: &Axes,
+) -> Result<(DType, [ValueId; 3]), String> {
+    let [mut q, mut k, mut v] = operands(cx, region, roles)?;
+    // One type for all three: the widest, in which nothing is lost.
+    let types = [q, k, v].map(|x| cx.graph.ty(x).dtype);
+    // A factor may be beyond the type of Q, or Q times it, though the scores times it are not: f16 has a small range.
+    let mut wide = widest(types);
+    if wide == DType::F16 && !normal.on_q.is_empty() {
+        wide = DType::F32;
+    }
+    for l in normal.on_q.iter().chain(&normal.on_v) {
+        let factor = region.leaves.get(l.leaf.0 - V.0 - 1).map(|l| cx.graph.ty(l.value).dtype);
+        wide = factor.filter(|&f| wide.widens_to(f)).unwrap_or(wide);
+    }
+    for x in [&mut q, &mut k, &mut v] {
+        if cx.graph.ty(*x).dtype != wide {
+            let name = cx.graph.value(*x).name.clone();
+            *x = cx.graph.add1(Op::Cast(wide), &[*x], &name, "").map_err(|e| e.to_string())?;
+        }
+    }
+    for l in &normal.on_q {
+        q = times(cx, region, scores, q, &Factor::Leaf(l.clone()))?;
+    }
+    for l in &normal.on_v {
+        v = weighted(cx, region, roles, scores, v, l)?;
+    }
+    Ok((wide, [q, k, v]))
+}
+
+/// Asks what the rules on the way to the normal form ask of the whole region.
+fn guarded(cx: &mut Context<'_>, region: &Region, normal: &Normal, plan: &MaskPlan) -> Result<(), String> {
+    if normal.guards.contains(&Guard::ExponentialsInRange) && region.exponentials == Some(DType::F16) {
+        return Err("exponentials of f16 overflow for scores above 11, where a softmax does not; subtract each row's maximum before exp, or write the softmax as one operator".into());
+    }
+    let bias = plan.bias.and_then(|b| plan.leaves.get(b - 3)).copied();
+    if normal.guards.contains(&Guard::KeepsLogarithm)
+        && (plan.mask.fill != Fill::NegInf || !bias.is_none_or(|b| keeps_logarithms(cx, b)))
+    {
+        return Err("the logarithm of a sum is added to scores that may be so large that it is lost beside them; mask with −∞, or write the softmax as one operator".into());
+    }
+    Ok(())
+}
+
+/// What was done beside the rules and the masks.
+fn notes(cx: &Context<'_>, region: &Region, roles: &Roles, acc: DType) -> Vec<Applied> {
+    let mut applied = vec![];
+    let score_type = cx.graph.ty(cx.graph.result(region.nodes[0])).dtype;
+    if matches!(score_type, DType::F16 | DType::BF16) {
+        applied.push(Applied {
+            rule: "wide-accumulation",
+            what: format!("scores and sums of {score_type} are kept in {acc}"),
+            numerics: Numerics::MorePrecision,
+        });
+    }
+    if roles.kv_heads.len() < roles.heads.len() {
+        let (hq, hkv) = (region.space.product(&roles.heads), region.space.product(&roles.kv_heads));
+        applied.push(Applied {
+            rule: "unrepeated-keys",
+            what: format!("{hq} query heads share {hkv} key heads, without copies of them"),
+            numerics: Numerics::Exact,
+        });
+    }
+    applied
+}
+
+/// Refuses what needs a class that is not admitted.
+fn admitted(cx: &Context<'_>, applied: &[Applied]) -> Result<(), String> {
+    if let Some(a) = applied.iter().find(|a| !cx.admitted.contains(&a.numerics)) {
+        return Err(format!(
+            "it needs the rule {} of class {}, which is not admitted (--numerics)",
+            a.rule,
+            a.numerics.name()
+        ));
+    }
+    Ok(())
+}
+
+/// Adds the attention, lays its result out as PV's was, and lets every reader of PV read it.
+fn put(
+    cx: &mut Context<'_>,
+    region: &Region,
+    normal: &Normal,
+    (roles, scores): (Roles, &Axes),
+    attention: Attention,
+    inputs: &[ValueId],
+) -> Result<OpId, String> {
     let (old, out_axes) = &region.out;
     let name = cx.graph.value(*old).name.clone();
     let source = cx.graph.source(old.op).to_owned();
     let op = cx
         .graph
-        .add(Op::Attention(Box::new(attention)), &inputs, &name, &source)
+        .add(Op::Attention(Box::new(attention)), inputs, &name, &source)
         .map_err(|e| e.to_string())?;
     let own = vec![roles.batch, roles.heads, roles.rows, region.depth_v.clone()];
     let mut result = cx.graph.result(op);
     for f in &normal.on_result {
-        result = times(cx, region, &scores, result, f)?;
+        result = times(cx, region, scores, result, f)?;
     }
-    let mut new = emit(cx.graph, s, result, &own, out_axes, &name)?;
+    let mut new = emit(cx.graph, &region.space, result, &own, out_axes, &name)?;
     let ty: Type = cx.graph.ty(*old).clone();
-    if ty.dtype != wide {
+    if ty.dtype != cx.graph.ty(result).dtype {
         new = cx.graph.add1(Op::Cast(ty.dtype), &[new], &name, "").map_err(|e| e.to_string())?;
     }
     if *cx.graph.ty(new) != ty {
         return Err(format!("the attention would give {} where the graph has {ty}", cx.graph.ty(new)));
     }
     cx.graph.replace(*old, new).map_err(|e| e.to_string())?;
-    Ok(Rewritten { op, applied })
+    Ok(op)
 }
 
 /// A value laid out as (batch, heads, rows, size), times a factor.

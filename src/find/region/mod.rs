@@ -11,6 +11,7 @@ mod builder;
 mod encode;
 mod extra_column;
 mod interior;
+mod operations;
 mod score_axes;
 pub(crate) mod search;
 pub(crate) mod types;
