@@ -9,6 +9,7 @@
 pub(crate) mod axes;
 mod dag;
 mod element;
+#[cfg(any(feature = "dump", test))]
 pub(crate) mod flops;
 pub(crate) mod graph;
 mod ids;

@@ -20,15 +20,18 @@ pub use arch::Arch;
 pub use choose::{Launch, Refusal, Sight, kernel, sight};
 pub use element::Element;
 pub use helper::Helper;
+#[cfg(any(feature = "cuda", test))]
 pub(crate) use helper::{Copy as PackCopy, Finish, MAX_COPIES, Merge, Pack};
 pub use key::{KernelKey, MaskedScore, Operand, Tiling};
 #[cfg(test)]
 pub(crate) use list::listed;
 pub use params::Rows;
+#[cfg(any(feature = "cuda", test))]
 pub(crate) use params::{FAR, KvPiece, LeafParam, MAX_PIECES, Params, QPiece};
 #[cfg(test)]
 pub(crate) use text::{CONTRACT, body, prelude};
 pub use text::{options, text};
 #[cfg(test)]
 pub(crate) use tile::HopperTiling;
+#[cfg(any(feature = "cuda", test))]
 pub(crate) use tile::PANEL;

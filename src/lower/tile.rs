@@ -7,6 +7,7 @@ use super::arch::Arch;
 use super::element::Element;
 
 /// Elements of 16 bits in a row of the copy engine's widest swizzle: 128 bytes. Hopper kernels take heads in such panels.
+#[cfg(any(feature = "cuda", test))]
 pub(crate) const PANEL: usize = 64;
 
 /// Head sizes of Hopper kernels, Dk and Dv.

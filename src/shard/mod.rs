@@ -10,6 +10,7 @@
 mod axes;
 mod error;
 mod factor;
+#[cfg(any(feature = "dump", test))]
 mod flops;
 mod local;
 mod options;
@@ -24,6 +25,7 @@ mod types;
 mod verify;
 
 pub use error::ShardError;
+#[cfg(any(feature = "dump", test))]
 pub(crate) use flops::{local_flops, whole_flops};
 pub(crate) use local::{LocalGraph, local_graph};
 pub use options::{Handed, MAX_RANKS, ShardOptions};
