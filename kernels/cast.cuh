@@ -30,7 +30,7 @@ struct Finish {
     float* lse;   // (batch, heads, q_rows), natural logarithm; null if nobody wants it
     i32 batch, q_heads, q_rows, dv;
     float empty_row;
-    LeafParam sinks;
+    Leaf sinks;
 };
 
 extern "C" __global__ void finish(const __grid_constant__ Finish p) {

@@ -28,7 +28,7 @@ struct KvPiece {
 };
 
 // A tensor that broadcasts to (B, Hq, query row, key row): strides in elements, 0 along what is broadcast.
-struct LeafParam {
+struct Leaf {
     const void* at;
     i64 batch, head, row, key;
     i32 local_rows;  // whether its rows are counted as q's are, else globally
@@ -55,7 +55,7 @@ struct Params {
     const i32* shift;  // per batch entry, added to both; |shift| < 2^30; null for none
     const i32* first_key;  // per global query row, the first and one past the last key of its document; null for none
     const i32* end_key;
-    LeafParam bias, mask, sinks;  // bias and sinks f32 or the type of q; mask one byte an element
+    Leaf bias, mask, sinks;  // bias and sinks f32 or the type of q; mask one byte an element
 };
 
 // A block of query rows of one head: the unit of work.
@@ -129,7 +129,7 @@ __device__ inline Work work_of(const Params& p, i32 t) {
 __device__ inline i32 global_row(const Rows& rows, i32 i) { return rows.start + i * rows.step; }
 
 // Where the query row `row` of a piece begins in a leaf.
-__device__ inline i64 leaf_row(const LeafParam& leaf, const Work& w, const Rows& rows, i32 row) {
+__device__ inline i64 leaf_row(const Leaf& leaf, const Work& w, const Rows& rows, i32 row) {
     return w.batch * leaf.batch + w.head * leaf.head +
            (leaf.local_rows ? rows.local + row : global_row(rows, row)) * leaf.row;
 }

@@ -107,7 +107,7 @@ __device__ inline void cap_scores(float (&s)[N], float scale, float cap) {
 
 // A number of a leaf in f32 (1) or in the type of q (2).
 template <int KIND>
-__device__ inline float leaf_number(const LeafParam& leaf, i64 at) {
+__device__ inline float leaf_number(const Leaf& leaf, i64 at) {
     if (KIND == 1) return reinterpret_cast<const float*>(leaf.at)[at];
     return element_to_float(reinterpret_cast<const u16*>(leaf.at)[at]);
 }

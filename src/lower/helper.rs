@@ -3,7 +3,7 @@
 use super::element::Element;
 use super::key::Operand;
 use super::layout::{ParamLayout, assertions, layout};
-use super::params::{LeafParam, QPiece};
+use super::params::{Leaf, QPiece};
 use super::text::{CONTRACT, PTX, TYPES};
 
 /// Runs of bytes in one launch of `pack`, at most.
@@ -56,7 +56,7 @@ pub(crate) struct Finish {
     pub q_rows: i32,
     pub dv: i32,
     pub empty_row: f32,
-    pub sinks: LeafParam,
+    pub sinks: Leaf,
 }
 
 const MERGE: &[ParamLayout] = layout! { Merge { a, b, to, rows, dv } };

@@ -27,7 +27,7 @@ pub use key::{KernelKey, MaskedScore, Operand, Tiling};
 pub(crate) use list::listed;
 pub use params::Rows;
 #[cfg(any(feature = "cuda", test))]
-pub(crate) use params::{FAR, KvPiece, LeafParam, MAX_PIECES, Params, QPiece};
+pub(crate) use params::{FAR, KvPiece, Leaf, MAX_PIECES, Params, QPiece};
 #[cfg(test)]
 pub(crate) use text::{CONTRACT, body, prelude};
 pub use text::{options, text};

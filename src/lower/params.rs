@@ -48,7 +48,7 @@ pub(crate) struct KvPiece {
 /// A tensor that broadcasts to (B, Hq, query row, key row): strides in elements, 0 along what is broadcast.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LeafParam {
+pub(crate) struct Leaf {
     /// Address.
     pub at: u64,
     /// Stride of the batch.
@@ -94,16 +94,16 @@ pub(crate) struct Params {
     pub shift: u64,
     pub first_key: u64,
     pub end_key: u64,
-    pub bias: LeafParam,
-    pub mask: LeafParam,
-    pub sinks: LeafParam,
+    pub bias: Leaf,
+    pub mask: Leaf,
+    pub sinks: Leaf,
 }
 
 const LAYOUTS: &[ParamLayout] = layout! {
     Rows { start, step, len, local }
     QPiece { rows, carry }
     KvPiece { rows, k, v }
-    LeafParam { at, batch, head, row, key, local_rows }
+    Leaf { at, batch, head, row, key, local_rows }
     Params {
         q, out, lse, counter, odd, q_piece, kv_piece, q_pieces, kv_pieces, batch, q_heads, kv_heads, q_rows, dk, dv, tiles,
         head_group, scale, softcap, fill, empty_row, low, high, shift, first_key, end_key, bias, mask, sinks,

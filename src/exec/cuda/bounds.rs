@@ -3,7 +3,7 @@
 use super::error::{CudaError, foreign, refuse, too_large};
 use super::gpu::Gpu;
 use super::step::{BufferRange, DeviceTensor};
-use crate::lower::{FAR, LeafParam, Rows};
+use crate::lower::{FAR, Leaf, Rows};
 use cudarc::driver::DevicePtr;
 
 /// The product, if it can be counted.
@@ -69,7 +69,7 @@ impl Gpu {
         extents: [usize; 4],
         element: usize,
         what: &str,
-    ) -> Result<LeafParam, CudaError> {
+    ) -> Result<Leaf, CudaError> {
         let mut elements = Some(1usize);
         for (stride, extent) in tensor.strides.iter().zip(extents) {
             let reach = extent.saturating_sub(1).checked_mul(*stride);
@@ -77,6 +77,6 @@ impl Gpu {
         }
         let at = self.address(&tensor.at, elements.and_then(|n| n.checked_mul(element)), what)?;
         let [batch, head, row, key] = tensor.strides.map(|s| s as i64);
-        Ok(LeafParam { at, batch, head, row, key, local_rows: i32::from(tensor.local_rows) })
+        Ok(Leaf { at, batch, head, row, key, local_rows: i32::from(tensor.local_rows) })
     }
 }

@@ -71,7 +71,7 @@ struct Fields {
     std::map<std::string, const void**> pointers{{"q", &params.q}, {"out", (const void**)&params.out}, {"lse", (const void**)&params.lse},
         {"counter", (const void**)&params.counter}, {"odd", (const void**)&params.odd}, {"shift", (const void**)&params.shift},
         {"first_key", (const void**)&params.first_key}, {"end_key", (const void**)&params.end_key}};
-    std::map<std::string, LeafParam*> leaves{{"bias", &params.bias}, {"mask", &params.mask}, {"sinks", &params.sinks}};
+    std::map<std::string, Leaf*> leaves{{"bias", &params.bias}, {"mask", &params.mask}, {"sinks", &params.sinks}};
 };
 
 struct Buffer {
@@ -114,7 +114,7 @@ static std::string play(const std::string& input, u64 seed) {
             piece.v = buffer();
         } else if (word == "leaf") {
             in >> word;
-            LeafParam& leaf = *fields.leaves.at(word);
+            Leaf& leaf = *fields.leaves.at(word);
             leaf.at = buffer();
             in >> leaf.batch >> leaf.head >> leaf.row >> leaf.key >> leaf.local_rows;
         } else if (word == "at") {
