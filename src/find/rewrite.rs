@@ -4,6 +4,7 @@
 //! and its result laid out as PV's was, or the condition that failed. The graph only grows until PV's result is replaced.
 
 use super::algebra::rule::Guard;
+use super::masks::mean_of_values::{self, EmptyRows, with_mean};
 use super::masks::reorder::keeps_logarithms;
 use super::masks::types::MaskPlan;
 use crate::find::algebra::normal_form::{Factor, LeafOp, LeafRef, Normal, ScoreStep};
@@ -114,7 +115,7 @@ pub(crate) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
     inputs.extend(&plan.leaves);
     inputs.extend(sinks);
     let sinks = sinks.map(|_| inputs.len() - 1);
-    let attention = Attention {
+    let mut attention = Attention {
         sinks,
         scale: normal.scale,
         mask: plan.mask,
@@ -124,7 +125,9 @@ pub(crate) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
         empty_row: if normal.zero_empty || no_keys { EmptyRow::Zero } else { EmptyRow::Nan },
         lse: false,
     };
-    let op = put(cx, region, normal, (roles, &scores), attention, &inputs)?;
+    let narrow = region.narrow.unwrap_or(acc);
+    let empty = mean_of_values::apart(cx, &mut attention, &inputs, narrow, &mut applied);
+    let op = put(cx, region, normal, (roles, &scores), (attention, empty), &inputs)?;
     Ok(Rewritten { op, applied })
 }
 
@@ -217,7 +220,7 @@ fn put(
     region: &Region,
     normal: &Normal,
     (roles, scores): (Roles, &Axes),
-    attention: Attention,
+    (attention, empty): (Attention, EmptyRows),
     inputs: &[ValueId],
 ) -> Result<OpId, String> {
     let (old, out_axes) = &region.out;
@@ -228,7 +231,10 @@ fn put(
         .add(Op::Attention(Box::new(attention)), inputs, &name, &source)
         .map_err(|e| e.to_string())?;
     let own = vec![roles.batch, roles.heads, roles.rows, region.depth_v.clone()];
-    let mut result = cx.graph.result(op);
+    let mut result = match empty {
+        EmptyRows::AsStated => cx.graph.result(op),
+        EmptyRows::Mean => with_mean(cx, op, &name).map_err(|e| e.to_string())?,
+    };
     for f in &normal.on_result {
         result = times(cx, region, scores, result, f)?;
     }

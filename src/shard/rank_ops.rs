@@ -1,12 +1,13 @@
 //! Copies operations of a program into a graph of one rank, with the rank's extents.
 //!
 //! In: a program, a place in it and a rank; then operations, one after another. Out: a graph, well typed because every type is
-//! inferred anew, and where the program's values are in it. A value that is held whole is cut where rows of it are read.
+//! inferred anew, and where the program's values are in it. A value that is held whole is cut where rows of it are read; a fold
+//! over the rows that the ranks share out is the rank's part of it.
 
 use super::axes;
 use super::factor::Factor;
 use super::types::{Placement, Program, Segment, Sharding};
-use crate::ir::{Graph, Op, OpId, Type, ValueId};
+use crate::ir::{Binary, Graph, Op, OpId, Reduction, Tensor, Type, ValueId};
 use crate::layout::row_count;
 use std::collections::{HashMap, HashSet};
 
@@ -29,10 +30,7 @@ pub(crate) struct RankOps<'a> {
 impl<'a> RankOps<'a> {
     /// A graph that stands at `segment` of the program.
     pub(crate) fn new(program: &'a Program, segment: usize, rank: usize, graph: Graph) -> RankOps<'a> {
-        let gathered = program.segments[..segment].iter().filter_map(|s| match s {
-            Segment::Gather { value, .. } => Some(*value),
-            _ => None,
-        });
+        let gathered = program.segments[..segment].iter().filter_map(Segment::makes_whole);
         RankOps {
             program,
             rank,
@@ -88,6 +86,7 @@ impl<'a> RankOps<'a> {
                     _ => self.insert(localized(op, f, rows), &own, name, whole.source(id)),
                 }
             }
+            Some(Placement::Parts(_)) => self.part(id),
             _ => {
                 let own: Vec<ValueId> = operands.iter().map(|&v| self.whole(v)).collect();
                 self.insert(op.clone(), &own, name, whole.source(id))
@@ -96,6 +95,36 @@ impl<'a> RankOps<'a> {
         for (v, here) in whole.results(id).into_iter().zip(self.graph.results(local)) {
             self.define(v, here, program.placements.get(&v).cloned().unwrap_or(Placement::Whole));
         }
+    }
+
+    /// The rank's part of a fold over the rows: what the fold is of the rank's rows, wide enough to be folded with the others;
+    /// of a mean the sum, divided by the number of all elements.
+    fn part(&mut self, id: OpId) -> OpId {
+        let program = self.program;
+        let whole = &program.graph;
+        let (operand, first) = (whole.operands(id)[0], whole.result(id));
+        let (name, source) = (&whole.value(first).name, whole.source(id));
+        let Some(Placement::Sharded(s)) = program.placements.get(&operand) else {
+            unreachable!("what is folded in parts is split")
+        };
+        let Op::Reduce { kind, axes, keep } = whole.op(id) else {
+            unreachable!("only a fold is held in parts")
+        };
+        let mut x = self.rows(operand, s);
+        let dtype = whole.ty(operand).dtype;
+        if dtype.part() != dtype {
+            let wide = self.insert(Op::Cast(dtype.part()), &[x], &format!("{name}.wide"), source);
+            x = self.graph.result(wide);
+        }
+        let fold = |kind| Op::Reduce { kind, axes: axes.clone(), keep: *keep };
+        if *kind != Reduction::Mean {
+            return self.insert(fold(*kind), &[x], name, source);
+        }
+        let sum = self.insert(fold(Reduction::Sum), &[x], &format!("{name}.sum"), source);
+        let sum = self.graph.result(sum);
+        let count = axes.iter().fold(1.0, |n, &a| n * whole.ty(operand).shape[a] as f64);
+        let count = self.graph.constant(&format!("{name}.count"), Tensor::scalar(dtype.part(), count));
+        self.insert(Op::Binary(Binary::Div), &[sum, count], name, source)
     }
 
     /// States where a value of the program is, and how it is held.
@@ -172,7 +201,7 @@ impl<'a> RankOps<'a> {
 
     fn carried(&self, v: ValueId) -> Option<Factor> {
         match self.form_of(v) {
-            Placement::Whole => None,
+            Placement::Whole | Placement::Parts(_) => None,
             Placement::Sharded(s) => Some(Factor::of(&s, self.program.layouts[s.layout].length)),
         }
     }
@@ -193,6 +222,7 @@ impl<'a> RankOps<'a> {
 pub(crate) fn local_type(program: &Program, form: &Placement, whole: &Type, rank: usize) -> Type {
     match form {
         Placement::Whole => whole.clone(),
+        Placement::Parts(_) => Type::new(whole.dtype.part(), whole.shape.clone()),
         Placement::Sharded(s) => {
             let layout = &program.layouts[s.layout];
             let shape = Factor::of(s, layout.length).local(&whole.shape, layout.share(rank));
