@@ -11,7 +11,7 @@ use super::factor::Factor;
 use super::options::{Handed, ShardOptions};
 use super::propagate::{Live, Sequence, Wish, Wishes, query_axis};
 use super::sequences::{Sequences, sequences};
-use super::types::{IslandSharding, Placement, Program, Segment, Sharding};
+use super::types::{IslandSharding, Placement, Program, Segment};
 use crate::ir::{Graph, Op, ValueId};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -43,29 +43,33 @@ pub(super) fn place(
 ) -> Result<Program, ShardError> {
     let plan = decide(live, wishes);
     let Sequences { layouts, index, joined } = sequences(live, wishes, options, handed)?;
-    let sharding = |(f, s): (Factor, Sequence)| Sharding {
-        axis: f.axis,
-        outer: f.outer,
-        inner: f.inner,
-        layout: index[&wishes.sequence(s)],
+    let layout = |s: Sequence, i: usize| {
+        let layout = index.get(&wishes.sequence(s)).copied();
+        layout.ok_or_else(|| ShardError::fault(live.name(i), "its rows have no layout"))
+    };
+    let placed = |split: Option<(Factor, Sequence)>, i: usize| match split {
+        None => Ok(Placement::Whole),
+        Some((f, s)) => Ok(Placement::Sharded(f.sharding(layout(s, i)?))),
     };
     let mut placements = BTreeMap::new();
     for (i, &op) in live.order().iter().enumerate() {
-        let placement = plan.split[i].map_or(Placement::Whole, |s| Placement::Sharded(sharding(s)));
+        let placement = placed(plan.split[i], i)?;
         placements.extend(graph.results(op).into_iter().map(|v| (v, placement.clone())));
     }
-    let islands = wishes.splits.iter().map(|split| {
-        let operands = plan.needs[split.at].iter().map(|need| match *need {
-            Need::Whole => Placement::Whole,
-            Need::Rows(f, s) => Placement::Sharded(sharding((f, s))),
+    let mut islands = BTreeMap::new();
+    for split in &wishes.splits {
+        let at = split.at;
+        let operands = plan.needs[at].iter().map(|need| match *need {
+            Need::Whole => placed(None, at),
+            Need::Rows(f, s) => placed(Some((f, s)), at),
         });
         let island = IslandSharding {
-            q_layout: index[&wishes.sequence(split.q)],
-            kv_layout: index[&wishes.sequence(split.kv)],
-            operands: operands.collect(),
+            q_layout: layout(split.q, at)?,
+            kv_layout: layout(split.kv, at)?,
+            operands: operands.collect::<Result<_, ShardError>>()?,
         };
-        (live.order()[split.at], island)
-    });
+        islands.insert(live.order()[at], island);
+    }
     Ok(Program {
         graph: graph.clone(),
         ranks: options.ranks,
@@ -73,7 +77,7 @@ pub(super) fn place(
         joined,
         placements,
         segments: segments(&plan),
-        islands: islands.collect(),
+        islands,
         refused: wishes.refused.iter().map(|(&i, reason)| (live.order()[i], reason.clone())).collect(),
     })
 }

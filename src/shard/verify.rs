@@ -8,10 +8,14 @@
 //! * **Placements.** The axis of a sharded value is (outer, length, inner) of its layout.
 //! * **Segments.** Every operation that an output needs stands in one segment, behind those that it needs; inputs and constants
 //!   stand in none. A value that is gathered is sharded until then, and made before.
+//! * **Reads.** Every operand, of an operation or of an island, is held whole where it is read, or by the rows that are read.
 //! * **Islands.** An island is an attention, stands in one segment, and is handed each of its operands.
 
+use super::error::ShardError;
+use super::rank_ops::{otherwise, read_whole};
+use super::reads::reads;
 use super::types::{Placement, Program, Segment, Sharding};
-use crate::ir::{Op, OpId, Topology};
+use crate::ir::{Op, OpId, Topology, ValueId};
 use crate::layout::{Layout, row_count};
 use std::collections::BTreeSet;
 
@@ -73,12 +77,45 @@ fn sharding_fault(s: &Sharding, extent: Option<usize>, layouts: &[Layout]) -> Op
     })
 }
 
+/// How a value is held once these were gathered: what [`Program::held`] says of a segment.
+fn held(program: &Program, gathered: &BTreeSet<ValueId>, v: ValueId) -> Placement {
+    let placed = program.placements.get(&v).filter(|_| !gathered.contains(&v));
+    placed.cloned().unwrap_or(Placement::Whole)
+}
+
+fn words(e: ShardError) -> String {
+    match e {
+        ShardError::Fault { at, why } => format!("{at}: {why}"),
+        other => other.to_string(),
+    }
+}
+
+/// Whether each operand is held as it is read.
+fn fits(
+    program: &Program,
+    id: OpId,
+    read: &[Placement],
+    held: impl Fn(ValueId) -> Placement,
+) -> Result<(), ShardError> {
+    for (v, read) in program.graph.operands(id).into_iter().zip(read) {
+        match (held(v), read) {
+            (Placement::Sharded(held), Placement::Sharded(read)) if held != *read => {
+                return Err(otherwise(program, v, &held, read));
+            }
+            (Placement::Sharded(_), Placement::Whole) => return Err(read_whole(program, v)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn segments(program: &Program, faults: &mut Vec<String>) {
     let graph = &*program.graph;
     let topology = Topology::new(graph);
     let source = |id: OpId| matches!(graph.op(id), Op::Input(_) | Op::Constant(_));
     let name = |id: OpId| graph.value(graph.result(id)).name.as_str();
     let mut done: BTreeSet<OpId> = BTreeSet::new();
+    let mut gathered: BTreeSet<ValueId> = BTreeSet::new();
     let mut stand = |id: OpId, faults: &mut Vec<String>| {
         let early = graph.operands(id).into_iter().find(|v| !source(v.op) && !done.contains(&v.op));
         if let Some(v) = early {
@@ -88,20 +125,32 @@ fn segments(program: &Program, faults: &mut Vec<String>) {
             faults.push(format!("{} stands in two segments", name(id)));
         }
     };
-    for (at, segment) in program.segments.iter().enumerate() {
+    for segment in &program.segments {
         match segment {
-            Segment::Local(ops) => ops.iter().for_each(|&id| stand(id, faults)),
+            Segment::Local(ops) => {
+                for &id in ops {
+                    stand(id, faults);
+                    let held = |v| held(program, &gathered, v);
+                    let read = reads(program, id, held);
+                    let fits = read.and_then(|read| fits(program, id, &read, held));
+                    faults.extend(fits.err().map(words));
+                }
+            }
             Segment::Island(id) => {
                 let handed = program.islands.get(id).map(|i| i.operands.len());
                 if !matches!(graph.op(*id), Op::Attention(_)) || handed != Some(graph.operands(*id).len()) {
                     faults.push(format!("{} is no attention that is handed its operands", name(*id)));
                 }
                 stand(*id, faults);
+                let read = program.islands.get(id).map_or(&[][..], |i| &i.operands);
+                let fits = fits(program, *id, read, |v| held(program, &gathered, v));
+                faults.extend(fits.err().map(words));
             }
             Segment::Gather { value, .. } => {
-                if matches!(program.held(*value, at), Placement::Whole) {
+                if matches!(held(program, &gathered, *value), Placement::Whole) {
                     faults.push(format!("{} is gathered, and whole already", graph.value(*value).name));
                 }
+                gathered.insert(*value);
             }
         }
     }
