@@ -62,6 +62,11 @@ impl Mask {
         self.is_causal() || self.each_entry().all(|mut terms| terms.any(|t| matches!(t, Term::Prefix { .. })))
     }
 
+    /// Whether some term says of each batch entry what it keeps.
+    pub fn by_entry(&self) -> bool {
+        self.terms.iter().any(|t| matches!(t, Term::Batch { .. }))
+    }
+
     /// Batch entries that the mask tells apart; 1 if it says the same of all.
     pub fn entries(&self) -> usize {
         let lists = self.terms.iter().filter_map(|t| match t {

@@ -208,7 +208,7 @@ fn reason(plan: &Decided, i: usize, slot: usize) -> String {
             "the rows of every rank need all of its rows".into()
         }
         (Some((have, _)), Need::Whole) => {
-            match super::axes::result(op, slot, have, &live.types(i), live.out(i)) {
+            match super::axes::result(op, slot, have, &live.types(i), live.out(i), None) {
                 Err(why) => why,
                 Ok(_) => "the rows of another operand are split otherwise".into(),
             }

@@ -101,6 +101,9 @@ pub(super) struct Wishes {
     pub(super) refused: BTreeMap<usize, String>,
     /// Inputs that the host hands to a rank by rows, by place, and whether the user named them.
     pub(super) handed: BTreeMap<usize, bool>,
+    /// Where an attention behind wants the row of a sequence of one row, by place: with one row, a shape alone does not say which
+    /// axis carries it.
+    one_row: Vec<Option<Factor>>,
     /// Concatenations along the rows, in the order in which they were met.
     joins: Vec<Join>,
     /// Which of them an operation is, by place.
@@ -228,6 +231,7 @@ pub(super) fn propagate(live: &Live, named: &[(ValueId, usize)]) -> Wishes {
         splits: vec![],
         refused: BTreeMap::new(),
         handed,
+        one_row: one_row(live),
         joins: vec![],
         join_at: BTreeMap::new(),
         join_of: BTreeMap::new(),
@@ -285,7 +289,7 @@ fn refusal(live: &Live, wishes: &Wishes, i: usize) -> Option<String> {
     if held.factor == Factor::axis(2, types[0].shape[2]) {
         return None;
     }
-    let along = axes::result(live.op(i), 0, held.factor, &types, live.out(i)).ok()?;
+    let along = axes::result(live.op(i), 0, held.factor, &types, live.out(i), None).ok()?;
     let maps = wishes.maps_for(live, i, along)?;
     let agrees = |(slot, v): (usize, &ValueId)| {
         let other = wishes.wish[live.at(*v)].map(|w| w.factor);
@@ -398,7 +402,7 @@ fn carry_forward(
         if wishes.wish[i].is_none() {
             let along = |&slot: &usize| {
                 let Wish { factor, sequence } = carried(slot)?;
-                let factor = axes::result(op, slot, factor, &types, live.out(i)).ok()?;
+                let factor = axes::result(op, slot, factor, &types, live.out(i), wishes.one_row[i]).ok()?;
                 Some(Wish { factor, sequence })
             };
             let Some(wish) = slots.iter().find_map(along) else { continue };
@@ -431,6 +435,38 @@ fn follow(live: &Live, wishes: &mut Wishes, ahead: &mut BTreeSet<usize>, i: usiz
         })
         .collect();
     ask(live, wishes, ahead, asked);
+}
+
+/// Where attentions want the row of each value that is a sequence of one row for them, as far as the way back from them tells.
+fn one_row(live: &Live) -> Vec<Option<Factor>> {
+    let mut wanted = vec![None; live.order().len()];
+    let mut seen = vec![false; live.order().len()];
+    for i in 0..live.order().len() {
+        if !matches!(live.op(i), Op::Attention(_)) {
+            continue;
+        }
+        let rows = |v: ValueId| (v, Factor::axis(2, live.graph.ty(v).shape[2]));
+        let mut stack: Vec<(ValueId, Factor)> = live.operands[i].iter().take(3).copied().map(rows).collect();
+        while let Some((v, f)) = stack.pop() {
+            let at = live.at(v);
+            if std::mem::replace(&mut seen[at], true) {
+                continue;
+            }
+            wanted[at] = (f.length == 1).then_some(f);
+            if let Op::Concat { axis } = live.op(at)
+                && *axis == f.axis
+                && (f.outer, f.inner) == (1, 1)
+            {
+                let part = |&v: &ValueId| (v, Factor::axis(*axis, live.graph.ty(v).shape[*axis]));
+                stack.extend(live.operands[at].iter().map(part));
+            } else if !matches!(live.op(at), Op::Attention(_)) {
+                let maps = axes::operands(live.op(at), f, &live.types(at), live.out(at), &[]);
+                let maps = live.operands[at].iter().zip(maps.into_iter().flatten());
+                stack.extend(maps.filter_map(|(&v, map)| Some((v, map?))));
+            }
+        }
+    }
+    wanted
 }
 
 /// Which operations give activations.

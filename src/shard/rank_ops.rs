@@ -221,7 +221,7 @@ fn localized(op: &Op, f: Factor, own: &[Progression]) -> Op {
             Op::Slice { axis: *axis, start: *start, len: f.extent(rows), step: *step }
         }
         // Its batch runs along: of what the mask says of each batch entry, the rank needs that of its own.
-        Op::Attention(a) if f.axis == 0 && a.mask.entries() > 1 => {
+        Op::Attention(a) if f.axis == 0 && a.mask.by_entry() => {
             let mask = a.mask.of_entries(&f.places(own));
             Op::Attention(Box::new(Attention { mask, ..(**a).clone() }))
         }
