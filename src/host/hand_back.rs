@@ -43,13 +43,15 @@ pub fn hand_back(
     let whole = &program.graph;
     let mut out = RankOps::new(program, 0, rank, Graph::new(format!("{}.rank{rank}", whole.name())));
     for v in whole.inputs() {
-        out.held(v);
+        out.held(v)?;
     }
     let mut calls: Vec<Call> = Vec::new();
     for segment in &program.segments {
         let (kind, values, bytes) = match segment {
             Segment::Local(ops) => {
-                ops.iter().for_each(|&op| out.add(op));
+                for &op in ops {
+                    out.add(op)?;
+                }
                 continue;
             }
             Segment::Gather { value, .. } => (CallKind::Gather(*value), vec![*value], 0),
@@ -67,12 +69,12 @@ pub fn hand_back(
             (CallKind::Island(op), Some(island)) => {
                 for (&v, form) in whole.operands(op).iter().zip(&island.operands) {
                     operands.push(match form {
-                        Placement::Sharded(s) => out.rows(v, s),
-                        Placement::Whole | Placement::Parts(_) => out.whole(v),
+                        Placement::Sharded(s) => out.rows(v, s)?,
+                        Placement::Whole | Placement::Parts(_) => out.whole(v)?,
                     });
                 }
             }
-            _ => operands.push(out.held(values[0])),
+            _ => operands.push(out.held(values[0])?),
         }
         // What a gather or a reduce gives is whole; an island's results are the rank's rows.
         let placed = |v: &ValueId| match (kind, program.placements.get(v)) {
@@ -92,7 +94,7 @@ pub fn hand_back(
             if matches!(kind, CallKind::Island(_)) {
                 out.graph.rename(here, &whole.value(*v).name);
             }
-            out.define(*v, here, placed(v));
+            out.define(*v, here, placed(v))?;
         }
         let port = |&v: &ValueId| Port::of(&out.graph, v);
         let results = out.graph.results(op).iter().map(port).collect();
@@ -105,7 +107,7 @@ pub fn hand_back(
         });
     }
     for o in whole.outputs() {
-        let here = out.held(o.value);
+        let here = out.held(o.value)?;
         out.graph.output(&o.name, here);
     }
     Ok(HandBack { graph: out.graph, calls })

@@ -12,7 +12,7 @@ use super::factor::Factor;
 use super::options::{Handed, ShardOptions};
 use super::propagate::{Live, Sequence, Wish, Wishes, query_axis};
 use super::sequences::{Sequences, sequences};
-use super::types::{IslandSharding, Placement, Program, Segment, Sharding};
+use super::types::{IslandSharding, Placement, Program, Segment};
 use crate::ir::{Graph, Op, Reduction, ValueId};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -46,33 +46,36 @@ pub(super) fn place(
 ) -> Result<Program, ShardError> {
     let plan = decide(live, wishes);
     let Sequences { layouts, index, joined } = sequences(live, wishes, options, handed)?;
-    let sharding = |(f, s): (Factor, Sequence)| Sharding {
-        axis: f.axis,
-        outer: f.outer,
-        inner: f.inner,
-        layout: index[&wishes.sequence(s)],
+    let layout = |s: Sequence, i: usize| {
+        let layout = index.get(&wishes.sequence(s)).copied();
+        layout.ok_or_else(|| ShardError::fault(live.name(i), "its rows have no layout"))
+    };
+    let placed = |split: Option<(Factor, Sequence)>, i: usize| match split {
+        None => Ok(Placement::Whole),
+        Some((f, s)) => Ok(Placement::Sharded(f.sharding(layout(s, i)?))),
     };
     let mut placements = BTreeMap::new();
     for (i, &op) in live.order().iter().enumerate() {
         let placement = match (plan.split[i], plan.folds[i]) {
-            (Some(s), _) => Placement::Sharded(sharding(s)),
             (None, Some(kind)) => Placement::Parts(kind),
-            (None, None) => Placement::Whole,
+            (split, _) => placed(split, i)?,
         };
         placements.extend(graph.results(op).into_iter().map(|v| (v, placement.clone())));
     }
-    let islands = wishes.splits.iter().map(|split| {
-        let operands = plan.needs[split.at].iter().map(|need| match *need {
-            Need::Whole => Placement::Whole,
-            Need::Rows(f, s) => Placement::Sharded(sharding((f, s))),
+    let mut islands = BTreeMap::new();
+    for split in &wishes.splits {
+        let at = split.at;
+        let operands = plan.needs[at].iter().map(|need| match *need {
+            Need::Whole => placed(None, at),
+            Need::Rows(f, s) => placed(Some((f, s)), at),
         });
         let island = IslandSharding {
-            q_layout: index[&wishes.sequence(split.q)],
-            kv_layout: index[&wishes.sequence(split.kv)],
-            operands: operands.collect(),
+            q_layout: layout(split.q, at)?,
+            kv_layout: layout(split.kv, at)?,
+            operands: operands.collect::<Result<_, ShardError>>()?,
         };
-        (live.order()[split.at], island)
-    });
+        islands.insert(live.order()[at], island);
+    }
     Ok(Program {
         graph: graph.clone(),
         ranks: options.ranks,
@@ -80,7 +83,7 @@ pub(super) fn place(
         joined,
         placements,
         segments: segments(&plan),
-        islands: islands.collect(),
+        islands,
         refused: wishes.refused.iter().map(|(&i, reason)| (live.order()[i], reason.clone())).collect(),
     })
 }
@@ -243,7 +246,7 @@ fn reason(plan: &Decided, i: usize, slot: usize) -> String {
             "the rows of every rank need all of its rows".into()
         }
         (Some((have, _)), Need::Whole) => {
-            match super::axes::result(op, slot, have, &live.types(i), live.out(i)) {
+            match super::axes::result(op, slot, have, &live.types(i), live.out(i), None) {
                 Err(why) => why,
                 Ok(_) => "the rows of another operand are split otherwise".into(),
             }

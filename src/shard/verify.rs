@@ -8,12 +8,16 @@
 //! * **Placements.** The axis of a sharded value is (outer, length, inner) of its layout.
 //! * **Segments.** Every operation that an output needs stands in one segment, behind those that it needs; inputs and constants
 //!   stand in none. A value that is gathered is sharded until then, and made before.
+//! * **Reads.** Every operand, of an operation or of an island, is held whole where it is read, or by the rows that are read.
 //! * **Parts.** A value that is held in parts is a fold over the axis that carries rows, and nothing needs it before it is reduced,
 //!   once and in that way.
 //! * **Islands.** An island is an attention, stands in one segment, and is handed each of its operands.
 
+use super::error::ShardError;
+use super::rank_ops::{otherwise, read_whole};
+use super::reads::reads;
 use super::types::{Placement, Program, Segment, Sharding};
-use crate::ir::{Op, OpId, Reduction, Topology, ValueId};
+use crate::ir::{Op, OpId, Topology, ValueId};
 use crate::layout::{Layout, row_count};
 use std::collections::BTreeSet;
 
@@ -37,10 +41,14 @@ pub(crate) fn verify_program(program: &Program) -> Vec<String> {
                 faults.push(format!("{}: {why}", program.graph.value(*value).name));
             }
         }
-        if let Placement::Parts(kind) = placement
-            && let Some(why) = parts_fault(program, *value, *kind)
+        if matches!(placement, Placement::Parts(_))
+            && !matches!(program.graph.op(value.op), Op::Reduce { .. })
         {
-            faults.push(format!("{}: {why}", program.graph.value(*value).name));
+            let name = program.graph.op(value.op).name();
+            faults.push(format!(
+                "{}: it is held in parts, and {name} is no fold",
+                program.graph.value(*value).name
+            ));
         }
     }
     segments(program, &mut faults);
@@ -80,24 +88,43 @@ fn sharding_fault(s: &Sharding, extent: Option<usize>, layouts: &[Layout]) -> Op
     })
 }
 
-/// Why a value cannot be held in parts that are folded so.
-fn parts_fault(program: &Program, value: ValueId, kind: Reduction) -> Option<String> {
-    let graph = &program.graph;
-    let Op::Reduce { kind: of, axes, .. } = graph.op(value.op) else {
-        return Some(format!("it is held in parts, and {} is no fold", graph.op(value.op).name()));
-    };
-    let folded = match of {
-        Reduction::Mean => Reduction::Sum,
-        other => *other,
-    };
-    if folded != kind {
-        return Some(format!("its parts are folded by {}, and it is a {}", kind.name(), of.name()));
+/// How a value is held once these were gathered: what [`Program::held`] says of a segment.
+fn held(program: &Program, gathered: &BTreeSet<ValueId>, v: ValueId) -> Placement {
+    let placed = program.placements.get(&v).filter(|_| !gathered.contains(&v));
+    placed.cloned().unwrap_or(Placement::Whole)
+}
+
+fn words(e: ShardError) -> String {
+    match e {
+        ShardError::Fault { at, why } => format!("{at}: {why}"),
+        other => other.to_string(),
     }
-    let operand = graph.operands(value.op)[0];
-    match program.placements.get(&operand) {
-        Some(Placement::Sharded(s)) if axes.contains(&s.axis) => None,
-        _ => Some(format!("it is held in parts, and {} is not split along them", graph.value(operand).name)),
+}
+
+/// Whether each operand is held as it is read.
+fn fits(
+    program: &Program,
+    id: OpId,
+    read: &[Placement],
+    held: impl Fn(ValueId) -> Placement,
+) -> Result<(), ShardError> {
+    for (v, read) in program.graph.operands(id).into_iter().zip(read) {
+        match (held(v), read) {
+            (Placement::Sharded(held), Placement::Sharded(read)) if held != *read => {
+                return Err(otherwise(program, v, &held, read));
+            }
+            (Placement::Sharded(_), Placement::Whole) => return Err(read_whole(program, v)),
+            (Placement::Parts(_), _) => {
+                let name = &program.graph.value(v).name;
+                return Err(ShardError::fault(
+                    name,
+                    "it is held in parts where it is read, before its reduce",
+                ));
+            }
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 fn segments(program: &Program, faults: &mut Vec<String>) {
@@ -106,45 +133,55 @@ fn segments(program: &Program, faults: &mut Vec<String>) {
     let source = |id: OpId| matches!(graph.op(id), Op::Input(_) | Op::Constant(_));
     let name = |id: OpId| graph.value(graph.result(id)).name.as_str();
     let mut done: BTreeSet<OpId> = BTreeSet::new();
-    let in_parts = |v: ValueId, at: usize| matches!(program.held(v, at), Placement::Parts(_));
-    let mut stand = |id: OpId, at: usize, faults: &mut Vec<String>| {
+    let mut gathered: BTreeSet<ValueId> = BTreeSet::new();
+    let mut stand = |id: OpId, faults: &mut Vec<String>| {
         let early = graph.operands(id).into_iter().find(|v| !source(v.op) && !done.contains(&v.op));
         if let Some(v) = early {
             faults.push(format!("{} stands before {}, which it needs", name(id), graph.value(v).name));
-        }
-        if let Some(v) = graph.operands(id).into_iter().find(|&v| in_parts(v, at)) {
-            faults.push(format!("{} needs {}, which is held in parts there", name(id), graph.value(v).name));
         }
         if !done.insert(id) {
             faults.push(format!("{} stands in two segments", name(id)));
         }
     };
-    for (at, segment) in program.segments.iter().enumerate() {
+    for segment in &program.segments {
         match segment {
-            Segment::Local(ops) => ops.iter().for_each(|&id| stand(id, at, faults)),
+            Segment::Local(ops) => {
+                for &id in ops {
+                    stand(id, faults);
+                    let held = |v| held(program, &gathered, v);
+                    let read = reads(program, id, held);
+                    let fits = read.and_then(|read| fits(program, id, &read, held));
+                    faults.extend(fits.err().map(words));
+                }
+            }
             Segment::Island(id) => {
                 let handed = program.islands.get(id).map(|i| i.operands.len());
                 if !matches!(graph.op(*id), Op::Attention(_)) || handed != Some(graph.operands(*id).len()) {
                     faults.push(format!("{} is no attention that is handed its operands", name(*id)));
                 }
-                stand(*id, at, faults);
+                stand(*id, faults);
+                let read = program.islands.get(id).map_or(&[][..], |i| &i.operands);
+                let fits = fits(program, *id, read, |v| held(program, &gathered, v));
+                faults.extend(fits.err().map(words));
             }
             Segment::Gather { value, .. } => {
-                if !matches!(program.held(*value, at), Placement::Sharded(_)) {
+                if !matches!(held(program, &gathered, *value), Placement::Sharded(_)) {
                     faults.push(format!("{} is gathered, and not split there", graph.value(*value).name));
                 }
+                gathered.insert(*value);
             }
             Segment::Reduce { value, kind } => {
-                if *program.held(*value, at) != Placement::Parts(*kind) {
+                if held(program, &gathered, *value) != Placement::Parts(*kind) {
                     let name = &graph.value(*value).name;
                     faults
                         .push(format!("{name} is reduced, and not held in parts of a {} there", kind.name()));
                 }
+                gathered.insert(*value);
             }
         }
     }
-    let end = program.segments.len();
-    for o in graph.outputs().iter().filter(|o| in_parts(o.value, end)) {
+    let in_parts = |v| matches!(held(program, &gathered, v), Placement::Parts(_));
+    for o in graph.outputs().iter().filter(|o| in_parts(o.value)) {
         faults.push(format!("output {} is never reduced", o.name));
     }
     for &id in topology.order().iter().filter(|&&id| topology.is_live(id) && !source(id)) {
