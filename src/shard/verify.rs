@@ -190,3 +190,89 @@ fn segments(program: &Program, faults: &mut Vec<String>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::parse;
+    use crate::shard::{ShardOptions, shard};
+    use std::sync::Arc;
+
+    /// input → tanh → attention → neg, on two ranks.
+    fn program() -> Program {
+        let text = r#"graph "tiny" {
+  input %x: f32[1,2,8,4]
+  %t: f32[1,2,8,4] = tanh %x
+  %o: f32[1,2,8,4] = attention %t, %t, %t {scale=0.5, mask=causal(0), acc=f32, empty=zero}
+  %n: f32[1,2,8,4] = neg %o
+  output "n" = %n
+}"#;
+        shard(Arc::new(parse(text).unwrap()), &ShardOptions::new(2)).unwrap()
+    }
+
+    /// What is told of the program after a change.
+    fn told(change: impl FnOnce(&mut Program)) -> Vec<String> {
+        let mut program = program();
+        change(&mut program);
+        verify_program(&program)
+    }
+
+    #[test]
+    fn a_program_of_the_split_is_right() {
+        assert_eq!(verify_program(&program()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn faults_of_layouts_are_told() {
+        let rows = |change: fn(&mut Vec<Vec<crate::layout::Progression>>)| {
+            told(|p| change(&mut p.layouts[0].rows)).join("; ")
+        };
+        assert_eq!(rows(|r| r.truncate(1)), "layout 0 (zigzag): it has 1 ranks, and the program has 2");
+        assert_eq!(rows(|r| r[0].clear()), "layout 0 (zigzag): its ranks own 4 rows, and there are 8");
+        assert_eq!(rows(|r| r[1] = r[0].clone()), "layout 0 (zigzag): row 0 has two owners");
+        assert_eq!(rows(|r| r[1][1].start += 4), "layout 0 (zigzag): row 8 is none of its 8");
+    }
+
+    #[test]
+    fn faults_of_placements_are_told() {
+        let faults = told(|p| {
+            for placement in p.placements.values_mut() {
+                if let Placement::Sharded(s) = placement {
+                    s.outer += 1;
+                }
+            }
+        });
+        assert!(!faults.is_empty());
+        let says = "axis 2 is not 2 × 8 rows × 1, as its layout says";
+        assert!(faults.iter().all(|f| f.ends_with(says)), "{faults:?}");
+        let faults = told(|p| p.layouts.clear());
+        assert!(
+            !faults.is_empty() && faults.iter().all(|f| f.ends_with("there is no layout 0")),
+            "{faults:?}"
+        );
+    }
+
+    #[test]
+    fn faults_of_segments_are_told() {
+        let has = |faults: &[String], says: &str| assert!(faults.iter().any(|f| f == says), "{faults:?}");
+        let faults = told(|p| p.segments.reverse());
+        has(&faults, "n stands before o, which it needs");
+        has(&faults, "o stands before t, which it needs");
+        has(&told(|p| p.segments.push(p.segments[0].clone())), "t stands in two segments");
+        let faults = told(|p| p.segments.clear());
+        assert_eq!(faults, ["t", "o", "n"].map(|name| format!("{name} stands in no segment")));
+        let gather = |p: &mut Program| {
+            let value = p.graph.inputs()[0];
+            p.segments.insert(0, Segment::Gather { value, reason: String::new() });
+        };
+        has(&told(gather), "x is gathered, and whole already");
+    }
+
+    #[test]
+    fn faults_of_islands_are_told() {
+        let says = "o is no attention that is handed its operands";
+        assert_eq!(told(|p| p.islands.clear()), [says]);
+        let lost = |p: &mut Program| p.islands.values_mut().for_each(|i| i.operands.truncate(2));
+        assert_eq!(told(lost), [says]);
+    }
+}
