@@ -14,6 +14,7 @@ pub(crate) mod classify;
 pub(crate) mod conditions;
 pub(crate) mod documents;
 pub(crate) mod finite_fill;
+pub(crate) mod infinities;
 pub(crate) mod mean_of_values;
 pub(crate) mod plan;
 pub(crate) mod recognise;
