@@ -225,7 +225,9 @@ fn summary(compiled: &Compiled, report: &Report) -> Vec<String> {
         lines.push(format!("not split: {}: {}", r.at, r.reason));
     }
     for g in &report.gathered {
-        lines.push(format!("gathered {}: {} ({} in all)", g.at, g.reason, print::bytes(g.bytes)));
+        let what = if g.kind == "reduce" { "reduced" } else { "gathered" };
+        let (bytes, time) = (print::bytes(g.bytes), report::time(g.makespan_us));
+        lines.push(format!("{what} {}: {} ({bytes} in all, {time})", g.at, g.reason));
     }
     if report.islands.is_empty() {
         lines.push("nothing is split: every rank computes the whole model".into());

@@ -1,4 +1,4 @@
-//! A rank's graph for the host: ordinary operations stay, islands and gathers become calls.
+//! A rank's graph for the host: ordinary operations stay, islands, gathers and reduces become calls.
 
 use super::call::{Call, CallKind, Port};
 use crate::ir::{Graph, Op, OpId, ValueId};
@@ -55,6 +55,7 @@ pub fn hand_back(
                 continue;
             }
             Segment::Gather { value, .. } => (CallKind::Gather(*value), vec![*value], 0),
+            Segment::Reduce { value, kind } => (CallKind::Reduce(*value, *kind), vec![*value], 0),
             Segment::Island(op) => {
                 let at = whole.value(whole.result(*op)).name.clone();
                 let bytes = workspace.get(op).copied();
@@ -68,14 +69,14 @@ pub fn hand_back(
             (CallKind::Island(op), Some(island)) => {
                 for (&v, form) in whole.operands(op).iter().zip(&island.operands) {
                     operands.push(match form {
-                        Placement::Whole => out.whole(v)?,
                         Placement::Sharded(s) => out.rows(v, s)?,
+                        Placement::Whole | Placement::Parts(_) => out.whole(v)?,
                     });
                 }
             }
             _ => operands.push(out.held(values[0])?),
         }
-        // What a gather gives is whole; an island's results are the rank's rows.
+        // What a gather or a reduce gives is whole; an island's results are the rank's rows.
         let placed = |v: &ValueId| match (kind, program.placements.get(v)) {
             (CallKind::Island(_), Some(p)) => p.clone(),
             _ => Placement::Whole,
@@ -85,7 +86,7 @@ pub fn hand_back(
         let first = &whole.value(values[0]).name;
         let (name, source) = match kind {
             CallKind::Island(op) => (first.clone(), whole.source(op)),
-            CallKind::Gather(_) => (format!("{first}.whole"), ""),
+            CallKind::Gather(_) | CallKind::Reduce(..) => (format!("{first}.whole"), ""),
         };
         let fails = |why: String| ShardError::Island { at: name.clone(), why };
         let op = out.graph.add(call, &operands, &name, source).map_err(|e| fails(e.to_string()))?;

@@ -1,4 +1,4 @@
-//! The printed program of a rank: its segments and islands as regions, its gathers, in one graph.
+//! The printed program of a rank: its segments and islands as regions, its gathers and reduces, in one graph.
 //!
 //! In: a [`Program`], a rank, and the island graphs that a later room made. Out: a graph whose inputs are the whole inputs of
 //! the model and whose outputs are what the rank holds of the model's outputs.
@@ -50,6 +50,14 @@ pub(crate) fn rank_graph(
                 let here = out.graph.result(op);
                 out.define(*value, here, Placement::Whole)?;
             }
+            Segment::Reduce { value, kind } => {
+                let (name, dtype) = (&whole.value(*value).name, whole.ty(*value).dtype);
+                let op = Op::AllReduce { kind: *kind, ranks: program.ranks, dtype };
+                let here = out.held(*value)?;
+                let op = add(&mut out.graph, op, &[here], &format!("{name}.whole"), "")?;
+                let here = out.graph.result(op);
+                out.define(*value, here, Placement::Whole)?;
+            }
             Segment::Island(id) => {
                 let name = &whole.value(whole.result(*id)).name;
                 let missing = || ShardError::Island { at: name.clone(), why: "its graph is missing".into() };
@@ -59,8 +67,8 @@ pub(crate) fn rank_graph(
                 let mut operands = Vec::new();
                 for (&v, form) in whole.operands(*id).iter().zip(&island.operands) {
                     operands.push(match form {
-                        Placement::Whole => out.whole(v)?,
                         Placement::Sharded(s) => out.rows(v, s)?,
+                        Placement::Whole | Placement::Parts(_) => out.whole(v)?,
                     });
                 }
                 let kind = RegionKind::Island { strategy: *strategy, layout };

@@ -1,13 +1,14 @@
 //! Copies operations of a program into a graph of one rank, with the rank's extents.
 //!
 //! In: a program, a place in it and a rank; then operations, one after another. Out: a graph, well typed because every type is
-//! inferred anew, and where the program's values are in it. A value that is held whole is cut where rows of it are read.
+//! inferred anew, and where the program's values are in it. A value that is held whole is cut where rows of it are read; a fold
+//! over the rows that the ranks share out is the rank's part of it.
 
 use super::error::ShardError;
 use super::factor::Factor;
 use super::reads::{factor, reads};
 use super::types::{Placement, Program, Segment, Sharding};
-use crate::ir::{Attention, Graph, Op, OpId, Type, ValueId};
+use crate::ir::{Attention, Binary, Graph, Op, OpId, Reduction, Tensor, Type, ValueId};
 use crate::layout::{Progression, row_count};
 use std::collections::{HashMap, HashSet};
 
@@ -30,10 +31,7 @@ pub(crate) struct RankOps<'a> {
 impl<'a> RankOps<'a> {
     /// A graph that stands at `segment` of the program.
     pub(crate) fn new(program: &'a Program, segment: usize, rank: usize, graph: Graph) -> RankOps<'a> {
-        let gathered = program.segments[..segment].iter().filter_map(|s| match s {
-            Segment::Gather { value, .. } => Some(*value),
-            _ => None,
-        });
+        let gathered = program.segments[..segment].iter().filter_map(Segment::makes_whole);
         RankOps {
             program,
             rank,
@@ -58,8 +56,8 @@ impl<'a> RankOps<'a> {
         let mut own = Vec::new();
         for (v, read) in operands.into_iter().zip(reads(program, id, |v| self.form_of(v))?) {
             own.push(match read {
-                Placement::Whole => self.whole(v)?,
                 Placement::Sharded(s) => self.rows(v, &s)?,
+                Placement::Whole | Placement::Parts(_) => self.whole(v)?,
             });
         }
         let local = match program.placements.get(&first) {
@@ -77,12 +75,37 @@ impl<'a> RankOps<'a> {
                     }
                 }
             }
+            Some(Placement::Parts(_)) => self.part(id, &own)?,
             _ => self.insert(op.clone(), &own, name, source)?,
         };
         for (v, here) in whole.results(id).into_iter().zip(self.graph.results(local)) {
             self.define(v, here, program.placements.get(&v).cloned().unwrap_or(Placement::Whole))?;
         }
         Ok(())
+    }
+
+    /// The rank's part of a fold over the rows: what the fold is of the rank's rows, wide enough to be folded with the others;
+    /// of a mean the sum, divided by the number of all elements.
+    fn part(&mut self, id: OpId, own: &[ValueId]) -> Result<OpId, ShardError> {
+        let whole = &self.program.graph;
+        let (name, source) = (&whole.value(whole.result(id)).name, whole.source(id));
+        let (Op::Reduce { kind, axes, keep }, &[mut x]) = (whole.op(id), own) else {
+            return Err(ShardError::fault(name, "it is held in parts, and is no fold"));
+        };
+        let ty = whole.ty(whole.operands(id)[0]);
+        if ty.dtype.part() != ty.dtype {
+            let wide = self.insert(Op::Cast(ty.dtype.part()), &[x], &format!("{name}.wide"), source)?;
+            x = self.graph.result(wide);
+        }
+        let fold = |kind| Op::Reduce { kind, axes: axes.clone(), keep: *keep };
+        if *kind != Reduction::Mean {
+            return self.insert(fold(*kind), &[x], name, source);
+        }
+        let sum = self.insert(fold(Reduction::Sum), &[x], &format!("{name}.sum"), source)?;
+        let sum = self.graph.result(sum);
+        let count = axes.iter().fold(1.0, |n, &a| n * ty.shape[a] as f64);
+        let count = self.graph.constant(&format!("{name}.count"), Tensor::scalar(ty.dtype.part(), count));
+        self.insert(Op::Binary(Binary::Div), &[sum, count], name, source)
     }
 
     /// States where a value of the program is, and how it is held.
@@ -154,7 +177,7 @@ impl<'a> RankOps<'a> {
     pub(crate) fn whole(&mut self, v: ValueId) -> Result<ValueId, ShardError> {
         let here = self.held(v)?;
         match self.form.get(&v) {
-            Some(Placement::Sharded(_)) => Err(read_whole(self.program, v)),
+            Some(Placement::Sharded(_) | Placement::Parts(_)) => Err(read_whole(self.program, v)),
             _ => Ok(here),
         }
     }
@@ -202,6 +225,7 @@ pub(super) fn otherwise(program: &Program, v: ValueId, held: &Sharding, read: &S
 pub(crate) fn local_type(program: &Program, form: &Placement, whole: &Type, rank: usize) -> Type {
     match form {
         Placement::Whole => whole.clone(),
+        Placement::Parts(_) => Type::new(whole.dtype.part(), whole.shape.clone()),
         Placement::Sharded(s) => {
             let layout = &program.layouts[s.layout];
             let shape = Factor::of(s, layout.length).local(&whole.shape, layout.share(rank));

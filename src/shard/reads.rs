@@ -8,7 +8,7 @@ use super::axes;
 use super::error::ShardError;
 use super::factor::Factor;
 use super::types::{Placement, Program, Sharding};
-use crate::ir::{Op, OpId, Type, ValueId};
+use crate::ir::{Op, OpId, Reduction, Type, ValueId};
 
 /// How each operand of an operation is read.
 ///
@@ -21,8 +21,11 @@ pub(super) fn reads(
 ) -> Result<Vec<Placement>, ShardError> {
     let graph = &program.graph;
     let (op, operands, first) = (graph.op(id), graph.operands(id), graph.result(id));
-    let Some(Placement::Sharded(s)) = program.placements.get(&first) else {
-        return Ok(vec![Placement::Whole; operands.len()]);
+    let s = match program.placements.get(&first) {
+        Some(Placement::Sharded(s)) => s,
+        // A fold over the rows that its operand carries.
+        Some(Placement::Parts(kind)) => return folded(program, id, *kind),
+        _ => return Ok(vec![Placement::Whole; operands.len()]),
     };
     let fault = |why: String| ShardError::fault(&graph.value(first).name, why);
     let f = factor(program, s).map_err(fault)?;
@@ -34,7 +37,7 @@ pub(super) fn reads(
         return Ok(operands.iter().zip(parts).map(read).collect());
     }
     let carried = |v: &ValueId| match held(*v) {
-        Placement::Whole => Ok(None),
+        Placement::Whole | Placement::Parts(_) => Ok(None),
         Placement::Sharded(s) => factor(program, &s).map(Some),
     };
     let carried = operands.iter().map(carried).collect::<Result<Vec<_>, _>>().map_err(fault)?;
@@ -43,6 +46,27 @@ pub(super) fn reads(
     let read =
         |map: Option<Factor>| map.map_or(Placement::Whole, |m| Placement::Sharded(m.sharding(s.layout)));
     Ok(maps.into_iter().map(read).collect())
+}
+
+/// The rows that a fold over them reads, of which each rank makes its part.
+fn folded(program: &Program, id: OpId, kind: Reduction) -> Result<Vec<Placement>, ShardError> {
+    let graph = &program.graph;
+    let fault = |why: String| Err(ShardError::fault(&graph.value(graph.result(id)).name, why));
+    let Op::Reduce { kind: of, axes, .. } = graph.op(id) else {
+        return fault(format!("it is held in parts, and {} is no fold", graph.op(id).name()));
+    };
+    let by = if *of == Reduction::Mean { Reduction::Sum } else { *of };
+    if by != kind {
+        return fault(format!("its parts are folded by {}, and it is a {}", kind.name(), of.name()));
+    }
+    let operand = graph.operands(id)[0];
+    match program.placements.get(&operand) {
+        Some(Placement::Sharded(s)) if axes.contains(&s.axis) => Ok(vec![Placement::Sharded(s.clone())]),
+        _ => fault(format!(
+            "it is held in parts, and {} is not split along what is folded",
+            graph.value(operand).name
+        )),
+    }
 }
 
 /// Where the rows lie that a sharding states.

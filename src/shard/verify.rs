@@ -9,6 +9,8 @@
 //! * **Segments.** Every operation that an output needs stands in one segment, behind those that it needs; inputs and constants
 //!   stand in none. A value that is gathered is sharded until then, and made before.
 //! * **Reads.** Every operand, of an operation or of an island, is held whole where it is read, or by the rows that are read.
+//! * **Parts.** A value that is held in parts is a fold over the axis that carries rows, and nothing needs it before it is reduced,
+//!   once and in that way.
 //! * **Islands.** An island is an attention, stands in one segment, and is handed each of its operands.
 
 use super::error::ShardError;
@@ -38,6 +40,15 @@ pub(crate) fn verify_program(program: &Program) -> Vec<String> {
             if let Some(why) = sharding_fault(s, extent, &program.layouts) {
                 faults.push(format!("{}: {why}", program.graph.value(*value).name));
             }
+        }
+        if matches!(placement, Placement::Parts(_))
+            && !matches!(program.graph.op(value.op), Op::Reduce { .. })
+        {
+            let name = program.graph.op(value.op).name();
+            faults.push(format!(
+                "{}: it is held in parts, and {name} is no fold",
+                program.graph.value(*value).name
+            ));
         }
     }
     segments(program, &mut faults);
@@ -103,6 +114,13 @@ fn fits(
                 return Err(otherwise(program, v, &held, read));
             }
             (Placement::Sharded(_), Placement::Whole) => return Err(read_whole(program, v)),
+            (Placement::Parts(_), _) => {
+                let name = &program.graph.value(v).name;
+                return Err(ShardError::fault(
+                    name,
+                    "it is held in parts where it is read, before its reduce",
+                ));
+            }
             _ => {}
         }
     }
@@ -147,16 +165,114 @@ fn segments(program: &Program, faults: &mut Vec<String>) {
                 faults.extend(fits.err().map(words));
             }
             Segment::Gather { value, .. } => {
-                if matches!(held(program, &gathered, *value), Placement::Whole) {
-                    faults.push(format!("{} is gathered, and whole already", graph.value(*value).name));
+                if !matches!(held(program, &gathered, *value), Placement::Sharded(_)) {
+                    faults.push(format!("{} is gathered, and not split there", graph.value(*value).name));
+                }
+                gathered.insert(*value);
+            }
+            Segment::Reduce { value, kind } => {
+                if held(program, &gathered, *value) != Placement::Parts(*kind) {
+                    let name = &graph.value(*value).name;
+                    faults
+                        .push(format!("{name} is reduced, and not held in parts of a {} there", kind.name()));
                 }
                 gathered.insert(*value);
             }
         }
     }
+    let in_parts = |v| matches!(held(program, &gathered, v), Placement::Parts(_));
+    for o in graph.outputs().iter().filter(|o| in_parts(o.value)) {
+        faults.push(format!("output {} is never reduced", o.name));
+    }
     for &id in topology.order().iter().filter(|&&id| topology.is_live(id) && !source(id)) {
         if !done.contains(&id) {
             faults.push(format!("{} stands in no segment", name(id)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::parse;
+    use crate::shard::{ShardOptions, shard};
+    use std::sync::Arc;
+
+    /// input → tanh → attention → neg, on two ranks.
+    fn program() -> Program {
+        let text = r#"graph "tiny" {
+  input %x: f32[1,2,8,4]
+  %t: f32[1,2,8,4] = tanh %x
+  %o: f32[1,2,8,4] = attention %t, %t, %t {scale=0.5, mask=causal(0), acc=f32, empty=zero}
+  %n: f32[1,2,8,4] = neg %o
+  output "n" = %n
+}"#;
+        shard(Arc::new(parse(text).unwrap()), &ShardOptions::new(2)).unwrap()
+    }
+
+    /// What is told of the program after a change.
+    fn told(change: impl FnOnce(&mut Program)) -> Vec<String> {
+        let mut program = program();
+        change(&mut program);
+        verify_program(&program)
+    }
+
+    #[test]
+    fn a_program_of_the_split_is_right() {
+        assert_eq!(verify_program(&program()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn faults_of_layouts_are_told() {
+        let rows = |change: fn(&mut Vec<Vec<crate::layout::Progression>>)| {
+            told(|p| change(&mut p.layouts[0].rows)).join("; ")
+        };
+        assert_eq!(rows(|r| r.truncate(1)), "layout 0 (zigzag): it has 1 ranks, and the program has 2");
+        assert_eq!(rows(|r| r[0].clear()), "layout 0 (zigzag): its ranks own 4 rows, and there are 8");
+        assert_eq!(rows(|r| r[1] = r[0].clone()), "layout 0 (zigzag): row 0 has two owners");
+        assert_eq!(rows(|r| r[1][1].start += 4), "layout 0 (zigzag): row 8 is none of its 8");
+    }
+
+    #[test]
+    fn faults_of_placements_are_told() {
+        let faults = told(|p| {
+            for placement in p.placements.values_mut() {
+                if let Placement::Sharded(s) = placement {
+                    s.outer += 1;
+                }
+            }
+        });
+        assert!(!faults.is_empty());
+        let says = "axis 2 is not 2 × 8 rows × 1, as its layout says";
+        assert!(faults.iter().all(|f| f.ends_with(says)), "{faults:?}");
+        let faults = told(|p| p.layouts.clear());
+        assert!(
+            !faults.is_empty() && faults.iter().all(|f| f.ends_with("there is no layout 0")),
+            "{faults:?}"
+        );
+    }
+
+    #[test]
+    fn faults_of_segments_are_told() {
+        let has = |faults: &[String], says: &str| assert!(faults.iter().any(|f| f == says), "{faults:?}");
+        let faults = told(|p| p.segments.reverse());
+        has(&faults, "n stands before o, which it needs");
+        has(&faults, "o stands before t, which it needs");
+        has(&told(|p| p.segments.push(p.segments[0].clone())), "t stands in two segments");
+        let faults = told(|p| p.segments.clear());
+        assert_eq!(faults, ["t", "o", "n"].map(|name| format!("{name} stands in no segment")));
+        let gather = |p: &mut Program| {
+            let value = p.graph.inputs()[0];
+            p.segments.insert(0, Segment::Gather { value, reason: String::new() });
+        };
+        has(&told(gather), "x is gathered, and whole already");
+    }
+
+    #[test]
+    fn faults_of_islands_are_told() {
+        let says = "o is no attention that is handed its operands";
+        assert_eq!(told(|p| p.islands.clear()), [says]);
+        let lost = |p: &mut Program| p.islands.values_mut().for_each(|i| i.operands.truncate(2));
+        assert_eq!(told(lost), [says]);
     }
 }
