@@ -239,6 +239,9 @@ fn reason(plan: &Decided, i: usize, slot: usize) -> String {
     let (op, v) = (live.op(i), live.operands[i][slot]);
     let name = &live.graph.value(live.graph.result(live.order()[i])).name;
     let why = match (plan.split[live.at(v)], plan.needs[i][slot]) {
+        (Some((have, _)), Need::Rows(f, _)) if have == f => {
+            "its rows are those of another sequence, which lie otherwise".into()
+        }
         (Some((have, _)), Need::Rows(f, _)) => {
             format!("it is split along axis {} and needed along axis {}", have.axis, f.axis)
         }

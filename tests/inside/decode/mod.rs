@@ -49,7 +49,8 @@ struct Outcome {
     refused: Option<String>,
     found: usize,
     split: usize,
-    gathers: usize,
+    /// Why values were put together on every rank.
+    gathers: Vec<String>,
     /// Why attentions were left whole.
     left: Vec<String>,
 }
@@ -74,12 +75,15 @@ fn judge(case: &Decode, seed: u64) -> Result<Outcome, String> {
         Err(e) => return Err(e.to_string()),
     };
     let program = &compiled.program;
-    let gather = |s: &&Segment| matches!(s, Segment::Gather { .. });
+    let gather = |s: &Segment| match s {
+        Segment::Gather { reason, .. } => Some(kind(reason)),
+        _ => None,
+    };
     let outcome = Outcome {
         refused: None,
         found: compiled.attentions.len(),
         split: program.islands.len(),
-        gathers: program.segments.iter().filter(gather).count(),
+        gathers: program.segments.iter().filter_map(gather).collect(),
         left: program.refused.iter().map(|(_, why)| kind(why)).collect(),
     };
     let rank = seed as usize % case.ranks;
@@ -158,15 +162,16 @@ fn report(outcomes: &[Outcome], kinds: &BTreeMap<&'static str, usize>) -> String
     let sum = |f: fn(&Outcome) -> usize| outcomes.iter().map(f).sum::<usize>();
     let refused = outcomes.iter().filter_map(|o| o.refused.clone());
     let all_split = outcomes.iter().filter(|o| o.refused.is_none() && o.found == o.split).count();
-    let plain = outcomes.iter().filter(|o| o.refused.is_none() && o.gathers == 0).count();
+    let plain = outcomes.iter().filter(|o| o.refused.is_none() && o.gathers.is_empty()).count();
     format!(
         "{} decode graphs, none wrong: {} attentions, {} split; all are split in {all_split} graphs, and nothing is put together in {plain}\n\
-         refused:\n{}left whole:\n{}kinds:\n{}",
+         refused:\n{}left whole:\n{}put together:\n{}kinds:\n{}",
         outcomes.len(),
         sum(|o| o.found),
         sum(|o| o.split),
         counts(refused),
         counts(outcomes.iter().flat_map(|o| o.left.clone())),
+        counts(outcomes.iter().flat_map(|o| o.gathers.clone())),
         kinds.iter().map(|(k, n)| format!("  {n:6} {k}\n")).collect::<String>(),
     )
 }
