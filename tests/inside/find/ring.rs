@@ -24,7 +24,8 @@ fn said(graph: &Graph, what: &str) -> Vec<Ring> {
     let unasked = annulus::find::find(graph, &FindOptions::default()).attentions;
     assert!(unasked.iter().all(|a| a.ring == Ring::Unasked), "{what}: find itself asks nobody");
     for ranks in [2, 3] {
-        let compiled = compile(graph, &Options::new(ranks).strategy(Strategy::AllGather)).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let compiled = compile(graph, &Options::new(ranks).strategy(Strategy::AllGather))
+            .unwrap_or_else(|e| panic!("{what}: {e}"));
         assert_eq!(compiled.attentions.len(), said.len(), "{what}");
         let islands = compiled.schedules();
         for (attention, said) in compiled.attentions.iter().zip(&said) {
