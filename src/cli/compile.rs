@@ -5,7 +5,7 @@ use super::progress::Progress;
 use super::stop::Stop;
 use super::{eval as compared, model, print};
 use annulus::device::Device;
-use annulus::dump::report::{self, IslandReport, Report, TrafficReport};
+use annulus::dump::report::{self, IslandReport, OpaqueReport, Report, TrafficReport};
 use annulus::dump::{dot, perfetto, stages, timeline_svg};
 use annulus::import::case::Case;
 use annulus::ir::{Form, print as print_graph};
@@ -110,6 +110,7 @@ fn pass(case: &Case, split: &Split, admit: &Admit, verbose: bool) -> Result<(Com
         .memory(split.memory)
         .slots(split.slots as usize)
         .find(model::admitted(admit, case)?);
+    let options = split.rowwise.iter().cloned().fold(options, Options::rowwise);
     let start = Instant::now();
     let _progress = Progress::begin(verbose, "finding, splitting, scheduling and proving");
     let compiled = annulus::compile(&case.graph, &options)?;
@@ -227,6 +228,7 @@ fn summary(compiled: &Compiled, report: &Report) -> Vec<String> {
     for g in &report.gathered {
         lines.push(format!("gathered {}: {} ({} in all)", g.at, g.reason, print::bytes(g.bytes)));
     }
+    lines.extend(report.opaque.iter().map(OpaqueReport::line));
     if report.islands.is_empty() {
         lines.push("nothing is split: every rank computes the whole model".into());
         return lines;

@@ -209,6 +209,9 @@ fn load_model(path: &Path, data: &Stored, options: &ImportOptions) -> Result<Cas
     for (name, tensor) in &inputs {
         options.input_shapes.entry(name.clone()).or_insert_with(|| tensor.shape().to_vec());
     }
+    for (name, tensor) in &expected {
+        options.output_shapes.entry(name.clone()).or_insert_with(|| tensor.shape().to_vec());
+    }
     let graph = graph(&model, &options).map_err(import)?;
     let in_graph = graph.inputs().into_iter().map(|v| (graph.value(v).name.as_str(), graph.ty(v)));
     let out_graph = graph.outputs().iter().map(|o| (o.name.as_str(), graph.ty(o.value)));

@@ -6,7 +6,7 @@
 
 use super::factor::{Factor, product};
 use crate::ir::axes::{Along, Map, maps};
-use crate::ir::{Op, Type};
+use crate::ir::{Op, RowAxes, Type};
 
 /// Which factor of each operand `op` needs for the rows `f` of its results: `None` for an operand that it needs whole; `None`
 /// at all where the rows of the result cannot be computed from rows of the operands. `held` tells which factor each operand is
@@ -18,6 +18,9 @@ pub(super) fn operands(
     out: &Type,
     held: &[Option<Factor>],
 ) -> Option<Vec<Option<Factor>>> {
+    if let Op::Opaque(o) = op {
+        return opaque(o.rowwise.as_ref()?, f, x.len(), out);
+    }
     let there = out.shape.get(f.axis) == Some(&f.extent(f.length));
     let made = match op {
         // What is given is whole; what counts can count rows.
@@ -47,6 +50,10 @@ pub(super) fn operands(
 /// Why the operation mixes the rows of that operand.
 pub(super) fn result(op: &Op, slot: usize, f: Factor, x: &[&Type], out: &Type) -> Result<Factor, String> {
     let mixes = || mixes(op, slot);
+    if let Op::Opaque(o) = op {
+        let carries = |r: &&RowAxes| r.operands.get(slot) == Some(&Some(f.axis));
+        return o.rowwise.as_ref().filter(carries).map(|r| f.at(r.result)).ok_or_else(mixes);
+    }
     // It may have very many operands, all alike.
     if let Op::Concat { axis } = op
         && x.len() > 1
@@ -61,6 +68,13 @@ pub(super) fn result(op: &Op, slot: usize, f: Factor, x: &[&Type], out: &Type) -
         }
         None => Err(mixes()),
     }
+}
+
+/// What an operator that annulus does not compute needs, by what is promised of it.
+fn opaque(rows: &RowAxes, f: Factor, operands: usize, out: &Type) -> Option<Vec<Option<Factor>>> {
+    let there = rows.result == f.axis && out.shape.get(f.axis) == Some(&f.extent(f.length));
+    let needed = |slot: usize| rows.operands.get(slot).copied().flatten().map(|axis| f.at(axis));
+    there.then(|| (0..operands).map(needed).collect())
 }
 
 /// Why no axis of the result carries the rows of operand `slot`.
@@ -84,6 +98,10 @@ fn mixes(op: &Op, slot: usize) -> String {
         Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) | Op::Broadcast(_) => {
             "it broadcasts along the rows".into()
         }
+        Op::Opaque(o) => format!(
+            "annulus does not know what {} does with rows; --rowwise promises that it treats them apart",
+            o.operator()
+        ),
         _ => format!("{} needs every row of operand {slot}", op.name()),
     }
 }

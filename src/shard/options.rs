@@ -1,6 +1,7 @@
 //! What is asked of the split.
 
 use super::error::ShardError;
+use super::rowwise::Rowwise;
 use crate::layout::{LayoutKind, Progression};
 
 /// The largest number of ranks that a program is made for.
@@ -17,12 +18,14 @@ pub struct ShardOptions {
     pub layout: Option<LayoutKind>,
     /// Inputs that are handed to a rank by rows.
     pub inputs: Vec<Handed>,
+    /// Operators that annulus does not compute, and that treat rows apart from one another.
+    pub rowwise: Vec<Rowwise>,
 }
 
 impl ShardOptions {
     /// So many ranks, the layout chosen, every input handed over whole.
     pub fn new(ranks: usize) -> ShardOptions {
-        ShardOptions { ranks, layout: None, inputs: vec![] }
+        ShardOptions { ranks, layout: None, inputs: vec![], rowwise: vec![] }
     }
 
     /// The layout of every sequence; `None` leaves it to the split.
@@ -36,6 +39,13 @@ impl ShardOptions {
     #[must_use]
     pub fn inputs(mut self, handed: impl IntoIterator<Item = Handed>) -> ShardOptions {
         self.inputs.extend(handed);
+        self
+    }
+
+    /// More operators that treat rows apart from one another.
+    #[must_use]
+    pub fn rowwise(mut self, promises: impl IntoIterator<Item = Rowwise>) -> ShardOptions {
+        self.rowwise.extend(promises);
         self
     }
 }

@@ -210,6 +210,11 @@ fn localized(op: &Op, f: Factor, rows: usize) -> Op {
         Op::Slice { axis, start, step, .. } if *axis == f.axis => {
             Op::Slice { axis: *axis, start: *start, len: f.extent(rows), step: *step }
         }
+        Op::Opaque(o) => {
+            let mut o = (**o).clone();
+            o.results.iter_mut().for_each(|t| t.shape = f.local(&t.shape, rows));
+            Op::Opaque(o.into())
+        }
         _ => op.clone(),
     }
 }
