@@ -23,6 +23,7 @@ mod ir;
 mod kernels;
 mod kernels_compile;
 mod lower;
+mod opaque;
 mod ring;
 mod schedule;
 mod shard;
