@@ -24,9 +24,8 @@ pub(super) fn opaque(graph: &Graph, order: &Topology) -> Vec<(OpId, Miss)> {
 
 /// What is said of an operator, if it may be attention.
 fn reason(o: &Opaque) -> Option<String> {
-    let name = o.name.to_lowercase();
     let operator = o.operator();
-    if NAMES.iter().any(|n| name.contains(n)) {
+    if is_attention(o) {
         let why = match o.why.as_str() {
             "" => "annulus does not know it".to_owned(),
             why => format!("annulus does not know it in this form ({why})"),
@@ -49,6 +48,12 @@ fn reason(o: &Opaque) -> Option<String> {
              branch or the body that is taken into the model itself"
         )
     })
+}
+
+/// Whether an operator is attention by its name.
+pub(super) fn is_attention(o: &Opaque) -> bool {
+    let name = o.name.to_lowercase();
+    NAMES.iter().any(|n| name.contains(n))
 }
 
 /// Whether bytes hold a word.

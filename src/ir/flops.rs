@@ -67,6 +67,7 @@ pub(crate) fn flops(op: &Op, operands: &[&Type], results: &[&Type]) -> u64 {
         | Op::Wait
         | Op::Unshard { .. }
         | Op::Opaque(_)
+        | Op::AllReduce { .. }
         | Op::Call { .. } => 0,
     }
 }

@@ -175,7 +175,11 @@ fn graph(m: &Model, opaque: bool) -> Graph {
     let mut b = Build { g: Graph::new("model"), opaque, seed: 0 };
     let Model { batch, rows: s, kv_heads, group, sizes: (d, dv), .. } = *m;
     let input = b.g.input("x", Type::new(DType::F64, [batch, s, WIDTH]));
-    let keep = b.g.input("keep", Type::new(DType::Bool, [batch, 1, 1, s]));
+    // The first key stays: a row without a key would be NaN, and what is not known behind it might make a number of that.
+    let given = b.g.input("keep", Type::new(DType::Bool, [batch, 1, 1, s]));
+    let first: Vec<f64> = (0..s).map(|i| f64::from(u8::from(i == 0))).collect();
+    let first = b.g.constant("first", Tensor::from_f64(DType::Bool, [1, 1, 1, s], &first).unwrap());
+    let keep = b.op(Op::Binary(Binary::Or), &[given, first], "kept");
     let mut x = input;
     for own in &m.layers {
         let h = b.own(x, 1, own[0]);
@@ -237,10 +241,8 @@ fn inputs(g: &Graph, masked: u64) -> Vec<Tensor> {
     let mut b = Build { g: Graph::new(""), opaque: false, seed: masked };
     let x = b.numbers(g.ty(g.inputs()[0]));
     let ty = g.ty(g.inputs()[1]);
-    // The first key stays, so that no row of a written-out softmax is without one.
-    let s = ty.shape[3];
     let keep: Vec<f64> =
-        (0..ty.elements()).map(|i| f64::from(u8::from(i % s == 0 || masked >> (i % 64) & 1 == 1))).collect();
+        (0..ty.elements()).map(|i| f64::from(u8::from(masked >> (i % 64) & 1 == 1))).collect();
     vec![x, Tensor::from_f64(DType::Bool, ty.shape.clone(), &keep).unwrap()]
 }
 
