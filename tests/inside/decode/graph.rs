@@ -92,7 +92,7 @@ pub(crate) fn decode(seed: u64) -> Decode {
     let magnitude = if dtype == DType::F64 && rng.below(3) == 0 { 1e4 } else { 1.0 };
     let mut d = Draw {
         rng,
-        g: Graph::new(&format!("decode{seed}")),
+        g: Graph::new(format!("decode{seed}")),
         dtype,
         batch,
         rows,

@@ -542,7 +542,8 @@ fn windows_are_split_along_the_batch() {
         b.out("y", y);
         b.g
     };
-    let entry = |i: usize| if i % 3 == 0 { vec![] } else { vec![Term::Keys { start: 0, end: i % 4 }] };
+    let entry =
+        |i: usize| if i.is_multiple_of(3) { vec![] } else { vec![Term::Keys { start: 0, end: i % 4 }] };
     let padded = |n: usize| Mask {
         terms: vec![Term::Causal { offset: 0 }, Term::Batch { entries: (0..n).map(entry).collect() }],
         ..Mask::none()
