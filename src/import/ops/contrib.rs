@@ -5,8 +5,8 @@
 //! part. All heads have keys of their own. Past rows come before new ones.
 
 use super::super::node::Cx;
-use super::attention::{ScoreOutput, scores};
 use super::super::outcome::{Lowered, LoweredNode, Refusal, malformed, unsupported};
+use super::attention::{ScoreOutput, scores};
 use crate::ir::infer::attention_sizes;
 use crate::ir::{Attention, AttentionSizes, Binary, Contract, DType, EmptyRow, Op, Type, ValueId};
 use crate::mask::{Fill, Term};
