@@ -105,10 +105,13 @@ fn mixes(op: &Op, slot: usize) -> String {
         Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) | Op::Broadcast(_) => {
             "it broadcasts along the rows".into()
         }
-        Op::Opaque(o) => format!(
-            "annulus does not know what {} does with rows; --rowwise promises that it treats them apart",
-            o.operator()
-        ),
+        Op::Opaque(o) => {
+            let operator = o.operator();
+            format!(
+                "annulus does not know what {operator} does with rows; if it treats them apart, promise that with --rowwise \
+                 {operator}=AXES:AXIS"
+            )
+        }
         _ => format!("{} needs every row of operand {slot}", op.name()),
     }
 }

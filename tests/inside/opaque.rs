@@ -322,7 +322,7 @@ fn gathers(compiled: &Compiled) -> Vec<String> {
 fn what_it_reads_is_put_together_unless_its_rows_are_promised_to_be_apart() {
     let g = parse(AROUND).unwrap();
     let compiled = compile(&g, &Options::new(3)).unwrap();
-    let said = "opaque o: annulus does not know what test::Op does with rows; --rowwise promises that it treats them apart";
+    let said = "opaque o: annulus does not know what test::Op does with rows; if it treats them apart, promise that with --rowwise test::Op=AXES:AXIS";
     assert_eq!(gathers(&compiled), [said]);
     let promised = Options::new(3).layout(LayoutKind::Zigzag).rowwise(Rowwise::new("test::Op", [Some(2)], 2));
     let compiled = compile(&g, &promised).unwrap();
