@@ -2,6 +2,7 @@
 //!
 //! In: a [`Compiled`] program, and what a run gave. Out: a [`Report`], which serde prints.
 
+use crate::eval::{Lacking, lacking};
 use crate::ir::{Graph, Op, OpId, ValueId};
 use crate::layout::{LayoutKind, Progression};
 use crate::schedule::cost::{Estimate, efficiency, exchange_us};
@@ -20,9 +21,13 @@ pub struct Report {
     pub islands: Vec<IslandReport>,
     /// Values that are put together on every rank because an operation mixes rows, and folds over the rows.
     pub gathered: Vec<GatherReport>,
+    /// Operators that annulus carries without computing them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub opaque: Vec<OpaqueReport>,
     /// Layouts of sharded inputs, then of sharded outputs.
     pub values: Vec<ValueLayout>,
-    /// Work of each rank outside islands; an attention that is computed whole is work of every rank.
+    /// Work of each rank outside islands; an attention that is computed whole is work of every rank. That of opaque operators is
+    /// not known, and not counted.
     pub local_flops: Vec<u64>,
     /// Work of the unsharded model outside islands.
     pub whole_flops: u64,
@@ -133,6 +138,36 @@ pub struct GatherReport {
     pub bytes: usize,
     /// Time on the device; it is not part of the figures of the schedule, which are those of the islands.
     pub makespan_us: f64,
+}
+
+/// An operator that annulus carries without computing it, and where the graph has it.
+#[derive(Clone, Debug, Serialize)]
+pub struct OpaqueReport {
+    /// The operator with its domain.
+    pub operator: String,
+    /// The nodes that are of it.
+    pub nodes: Vec<String>,
+    /// Why it is not computed; empty if it is not known at all.
+    pub reason: String,
+}
+
+impl OpaqueReport {
+    /// In a line.
+    pub fn line(&self) -> String {
+        let first = self.nodes.first().map_or("", String::as_str);
+        let nodes = match self.nodes.len() {
+            0 | 1 => format!("at {first}"),
+            n => format!("in {n} nodes, the first is {first}"),
+        };
+        let reason = if self.reason.is_empty() { "not known" } else { &self.reason };
+        format!("opaque: {} {nodes} ({reason}): carried for the host, its work is not counted", self.operator)
+    }
+}
+
+/// The operators of a graph that annulus carries without computing them, in the order of the first node of each.
+pub fn opaque(graph: &Graph) -> Vec<OpaqueReport> {
+    let one = |l: Lacking| OpaqueReport { operator: l.operator, nodes: l.nodes, reason: l.why };
+    lacking(graph).into_iter().map(one).collect()
 }
 
 /// Which rows of an input or output each rank has.
@@ -251,6 +286,7 @@ pub fn report(compiled: &Compiled) -> Report {
         traffic: planned(compiled),
         islands,
         gathered,
+        opaque: opaque(graph),
         values: layouts(compiled),
         local_flops: (0..ranks).map(|r| shard::local_flops(program, r)).collect(),
         whole_flops: shard::whole_flops(program),
