@@ -29,7 +29,7 @@ pub(crate) fn meeting(cx: &mut Context<'_>, pieces: &[Piece]) -> Option<ValueId>
             Piece::Kept(_, fill) => below |= fill == Fill::NegInf,
             Piece::Floor(_) => {}
             Piece::Added(v) => {
-                let (up, down) = (!within(cx, v, NOT_ABOVE), !within(cx, v, NOT_BELOW));
+                let (up, down) = (may_be_above(cx, v), !within(cx, v, NOT_BELOW));
                 if up && below {
                     return Some(v);
                 }
@@ -47,7 +47,12 @@ pub(crate) fn meeting(cx: &mut Context<'_>, pieces: &[Piece]) -> Option<ValueId>
 /// A value that is added to scores and may be +∞ or NaN.
 pub(crate) fn above(cx: &mut Context<'_>, pieces: &[Piece]) -> Option<ValueId> {
     let added = |p: &Piece| if let Piece::Added(v) = p { Some(*v) } else { None };
-    pieces.iter().filter_map(added).find(|&v| !within(cx, v, NOT_ABOVE))
+    pieces.iter().filter_map(added).find(|&v| may_be_above(cx, v))
+}
+
+/// Whether an element may be +∞ or NaN.
+pub(crate) fn may_be_above(cx: &mut Context<'_>, v: ValueId) -> bool {
+    !within(cx, v, NOT_ABOVE)
 }
 
 /// Whether every element is a number.

@@ -2,6 +2,7 @@
 
 mod bind;
 mod cases;
+mod guards;
 mod kinds;
 mod limits;
 mod models;
