@@ -127,7 +127,12 @@ fn own(graph: &Graph, id: OpId, operands: &[ValueId], bound: &HashMap<OpId, Tens
     };
     match graph.op(id) {
         Op::Input(_) if bound.contains_key(&id) => Some(largest),
-        Op::Input(_) | Op::Start(..) | Op::Wait | Op::Unshard { .. } | Op::Call { .. } => None,
+        Op::Input(_)
+        | Op::Start(..)
+        | Op::Wait
+        | Op::Unshard { .. }
+        | Op::AllReduce { .. }
+        | Op::Call { .. } => None,
         Op::Region(RegionKind::Segment | RegionKind::Island { .. }, _) => None,
         Op::Constant(c) if c.data.is_none() => None,
         Op::Attention(_) | Op::Partial(_) => {

@@ -80,6 +80,7 @@ fn apply_at(op: &Op, x: &[Tensor], precision: Precision, depth: usize) -> Result
         Op::Start(..)
         | Op::Wait
         | Op::Unshard { .. }
+        | Op::AllReduce { .. }
         | Op::Call { .. }
         | Op::Region(RegionKind::Island { .. }, _) => {
             return Err("needs other ranks".into());

@@ -5,6 +5,7 @@
 
 use super::algebra::rule::Guard;
 use super::hidden::{Around, unseen};
+use super::masks::mean_of_values::{self, EmptyRows, with_mean};
 use super::masks::reorder::keeps_logarithms;
 use super::masks::types::MaskPlan;
 use crate::find::algebra::normal_form::{Factor, LeafOp, LeafRef, Normal, ScoreStep};
@@ -123,7 +124,7 @@ pub(crate) fn rewrite(
     inputs.extend(&plan.leaves);
     inputs.extend(sinks);
     let sinks = sinks.map(|_| inputs.len() - 1);
-    let attention = Attention {
+    let mut attention = Attention {
         sinks,
         scale: normal.scale,
         mask: plan.mask,
@@ -133,7 +134,9 @@ pub(crate) fn rewrite(
         empty_row: if normal.zero_empty || no_keys { EmptyRow::Zero } else { EmptyRow::Nan },
         lse: false,
     };
-    let op = put(cx, region, normal, (roles, &scores), attention, &inputs)?;
+    let narrow = region.narrow.unwrap_or(acc);
+    let empty = mean_of_values::apart(cx, &mut attention, &inputs, narrow, &mut applied);
+    let op = put(cx, region, normal, (roles, &scores), (attention, empty), &inputs)?;
     Ok(Rewritten { op, applied })
 }
 
@@ -226,7 +229,7 @@ fn put(
     region: &Region,
     normal: &Normal,
     (roles, scores): (Roles, &Axes),
-    attention: Attention,
+    (attention, empty): (Attention, EmptyRows),
     inputs: &[ValueId],
 ) -> Result<OpId, String> {
     let (old, out_axes) = &region.out;
@@ -237,7 +240,10 @@ fn put(
         .add(Op::Attention(Box::new(attention)), inputs, &name, &source)
         .map_err(|e| e.to_string())?;
     let own = vec![roles.batch, roles.heads, roles.rows, region.depth_v.clone()];
-    let mut result = cx.graph.result(op);
+    let mut result = match empty {
+        EmptyRows::AsStated => cx.graph.result(op),
+        EmptyRows::Mean => with_mean(cx, op, &name).map_err(|e| e.to_string())?,
+    };
     if normal.zero_nan {
         result = zeros_for_nan(cx, result).map_err(|e| e.to_string())?;
     }

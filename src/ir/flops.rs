@@ -65,6 +65,7 @@ pub(crate) fn flops(op: &Op, operands: &[&Type], results: &[&Type]) -> u64 {
         | Op::Start(..)
         | Op::Wait
         | Op::Unshard { .. }
+        | Op::AllReduce { .. }
         | Op::Call { .. } => 0,
     }
 }

@@ -49,4 +49,21 @@ pub enum ShardError {
         /// What is wrong.
         why: String,
     },
+    /// What the split relies on does not hold. It is a fault of annulus, whatever the graph.
+    #[error(
+        "internal fault at {at}: {why}; annulus is at fault, not the graph: please report it with the graph and the options"
+    )]
+    Fault {
+        /// The operation or value, by the name of its result.
+        at: String,
+        /// What does not hold.
+        why: String,
+    },
+}
+
+impl ShardError {
+    /// A fault of annulus.
+    pub(super) fn fault(at: &str, why: impl Into<String>) -> ShardError {
+        ShardError::Fault { at: at.to_owned(), why: why.into() }
+    }
 }

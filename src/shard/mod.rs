@@ -12,12 +12,14 @@ mod error;
 mod factor;
 #[cfg(any(feature = "dump", test))]
 mod flops;
+mod joins;
 mod local;
 mod options;
 mod place;
 mod propagate;
 mod rank_graph;
 mod rank_ops;
+mod reads;
 mod refusal;
 mod sequences;
 mod split;

@@ -9,6 +9,7 @@
 mod cache;
 mod cases;
 mod check;
+mod decode;
 mod driver;
 mod dump;
 mod eval;

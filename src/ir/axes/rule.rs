@@ -66,6 +66,7 @@ pub(crate) fn maps(op: &Op, x: &[&Type], out: &Type) -> Vec<Map> {
         | Op::Finish { .. }
         | Op::Region(..)
         | Op::Unshard { .. }
+        | Op::AllReduce { .. }
         | Op::Call { .. } => vec![Map::Opaque; x.len()],
     }
 }

@@ -72,6 +72,7 @@ fn rule(op: &Op, x: &[&Type]) -> Result<Vec<Type>, String> {
         Op::Finish { of, rows, dtype, lse, .. } => island::finish(of, rows, *dtype, *lse, x),
         Op::Region(_, g) => island::region(g, x),
         Op::Unshard { axis, outer, inner, rows } => island::unshard(*axis, (*outer, *inner), rows, x),
+        Op::AllReduce { kind, ranks, dtype } => reduce::all_reduce(*kind, *ranks, *dtype, x),
         Op::Call { results, .. } => Ok(results.clone()),
     }
 }

@@ -215,6 +215,17 @@ pub enum Op {
         /// For each rank its rows.
         rows: Vec<Vec<Progression>>,
     },
+    /// Folds a value of which each rank has a part: the parts of ranks 0, 1, 2, … one after another, so that the bits are the
+    /// same on every rank and in every run. Operand: the rank's part, in [`DType::part`] of `dtype`. Result: the value in
+    /// `dtype`, rounded once.
+    AllReduce {
+        /// How: [`Reduction::Sum`], [`Reduction::Max`] or [`Reduction::Min`].
+        kind: Reduction,
+        /// How many ranks there are.
+        ranks: usize,
+        /// Element type of the result.
+        dtype: DType,
+    },
     /// What the host of a rank's graph asks annulus to do here, with the other ranks; see [`crate::host::hand_back`].
     Call {
         /// Its number in the graph, from 0; the same on every rank.
@@ -267,6 +278,7 @@ impl Op {
             Op::Region(RegionKind::Segment, _) => "segment",
             Op::Region(RegionKind::Island { .. }, _) => "island",
             Op::Unshard { .. } => "unshard",
+            Op::AllReduce { .. } => "all_reduce",
             Op::Call { .. } => "call",
         }
     }

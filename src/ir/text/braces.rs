@@ -194,6 +194,10 @@ pub(super) fn push_attributes(out: &mut String, op: &Op) {
             a.set("number", number);
             a.set("workspace", workspace);
         }
+        Op::AllReduce { kind, ranks, dtype: _ } => {
+            a.flag(kind.name(), true);
+            a.set("ranks", ranks);
+        }
         Op::Unshard { axis, outer, inner, rows } => {
             a.set("axis", axis);
             a.set_unless("outer", *outer, 1);

@@ -77,7 +77,7 @@ const SOFTMAXES: [(&str, &str); 16] = [
 ];
 
 /// What makes `%x` of the scores `%s`.
-const MASKS: [(&str, &str); 12] = [
+const MASKS: [(&str, &str); 13] = [
     ("none", "%x: S = mul %s, %one"),
     ("where −∞", "%x: S = select %keep, %s, %ninf"),
     ("where −10000", "%x: S = select %keep, %s, %fill"),
@@ -92,6 +92,7 @@ const MASKS: [(&str, &str); 12] = [
         "−∞ and an input are added",
         "%b: f32[4,5] = select %keep, %zero, %ninf\n%y0: S = add %s, %b\n%x: S = add %y0, %bias",
     ),
+    ("where the least number", "%x: S = select %past, %s, %least"),
     (
         "capped",
         "%t0: S = mul %s, %tenth\n%t1: S = tanh %t0\n%t2: S = mul %t1, %ten\n%x: S = select %keep, %t2, %ninf",
@@ -186,7 +187,8 @@ impl Model {
             "input %q: f32[1,2,4,3]\ninput %k: f32[1,2,5,3]\ninput %v: f32[1,2,5,3]\ninput %bias: f32[4,5]\ninput %pad: bool[1,1,1,5]".into(),
             "const %zero: f32[] = 0.0\nconst %one: f32[] = 1.0\nconst %seven: f32[] = 7.0\nconst %tenth: f32[] = 0.1\nconst %ten: f32[] = 10.0".into(),
             "const %ninf: f32[] = -inf\nconst %pinf: f32[] = inf\nconst %fill: f32[] = -10000.0\nconst %big: f32[] = 9000.0".into(),
-            "const %tiny: f32[] = 0.0000001".into(),
+            "const %tiny: f32[] = 0.0000001\nconst %least: f32[] = -3.4028235e38".into(),
+            format!("const %past: bool[4,5] = {}", list((0..ROWS * KEYS).map(|n| n % KEYS < n / KEYS))),
             format!("const %keep: bool[4,5] = {}", self.keep()),
             format!("const %above: f32[4,5] = {}", self.above()),
             "const %w: f32[3,3] = [0.5, -0.25, 1.0, 0.75, 0.5, -1.0, 0.25, 1.5, 0.5]".into(),

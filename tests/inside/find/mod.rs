@@ -2,6 +2,7 @@
 
 mod bind;
 mod cases;
+mod fills;
 mod guards;
 mod kinds;
 mod limits;

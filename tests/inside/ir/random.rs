@@ -292,6 +292,10 @@ fn step(g: &Graph, made: &[ValueId], s: &Step, kind: usize) -> (Op, Vec<ValueId>
                 false => (Op::Conv { windows, groups: 1 + s.n[3] % 2 }, vec![x, like(x)]),
             }
         }
+        _ if s.bits % 4 == 1 => {
+            let kind = [Reduction::Sum, Reduction::Max, Reduction::Min, Reduction::Prod][s.n[3] % 4];
+            (Op::AllReduce { kind, ranks: s.n[0], dtype: t.dtype }, vec![x])
+        }
         _ if s.bits.is_multiple_of(4) => {
             let results = vec![t.clone(), Type::new(DType::F16, shape(s))];
             (Op::Call { number: s.n[0], results, workspace: s.n[1] }, vec![x, y])
