@@ -10,6 +10,7 @@ use annulus::dump::{dot, perfetto, stages, timeline_svg};
 use annulus::import::case::Case;
 use annulus::ir::{Form, print as print_graph};
 use annulus::schedule::Schedule;
+use annulus::shard::Placement;
 use annulus::{Compiled, Island, Options};
 use std::path::Path;
 use std::time::Instant;
@@ -229,11 +230,20 @@ fn summary(compiled: &Compiled, report: &Report) -> Vec<String> {
         let (bytes, time) = (print::bytes(g.bytes), report::time(g.makespan_us));
         lines.push(format!("{what} {}: {} ({bytes} in all, {time})", g.at, g.reason));
     }
+    let split = |p: &Placement| matches!(p, Placement::Sharded(_));
+    let count = |n: usize| format!("{n}");
     if report.islands.is_empty() {
-        lines.push("nothing is split: every rank computes the whole model".into());
+        lines.push(if !compiled.program.placements.values().any(split) {
+            "nothing is split: every rank computes the whole model".into()
+        } else {
+            format!(
+                "no attention is split along its rows · sent per rank {} in {} messages",
+                print::span(&report.traffic.bytes_sent, print::bytes),
+                print::span(&report.traffic.messages, count),
+            )
+        });
         return lines;
     }
-    let count = |n: usize| format!("{n}");
     lines.push(format!(
         "sent per rank {} in {} messages · arena {} per rank",
         print::span(&report.traffic.bytes_sent, print::bytes),

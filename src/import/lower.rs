@@ -32,7 +32,7 @@ fn operator(node: &NodeProto) -> String {
 /// Lowers a model. The result holds nothing that no output needs, inputs excepted.
 pub(super) fn lower(model: &ModelProto, options: &ImportOptions) -> Result<Graph, ImportError> {
     let proto = graph_of(model)?;
-    let flat = flatten(model, proto, node_names(proto)?, opsets(model)?)?;
+    let flat = flatten(model, proto, node_names(proto), opsets(model)?)?;
     if let Some(opsets) = flat.opsets.iter().find(|o| o.get("").is_some_and(|v| !OPSETS.contains(v))) {
         return refused(format!(
             "operator set {} is not supported: want {} to {}",
@@ -213,25 +213,39 @@ fn value_names<'a>(flat: &'a Flat<'_>) -> Result<HashSet<&'a str>, ImportError> 
     }
 }
 
-/// A name for every node; one that two nodes have is an error, for reports would be ambiguous.
-fn node_names(graph: &GraphProto) -> Result<Vec<String>, ImportError> {
-    let mut taken: HashSet<String> = HashSet::new();
-    for n in graph.node.iter().filter(|n| !n.name.is_empty()) {
-        if !taken.insert(n.name.clone()) {
-            return malformed(format!("two nodes are named {:?}", n.name));
+/// A name for every node. A node without one is named by its operator and place; of several nodes of one name the first keeps it, and the
+/// others are numbered, for reports name nodes.
+fn node_names(graph: &GraphProto) -> Vec<String> {
+    // What a file says of its nodes is never given to another one.
+    let mut taken: HashSet<String> = graph.node.iter().map(|n| n.name.clone()).collect();
+    let (mut met, mut moved): (HashMap<&str, usize>, HashMap<&str, usize>) = Default::default();
+    let mut free = |base: &str, mut number: usize| {
+        while !taken.insert(format!("{base}_{number}")) {
+            number += 1;
         }
-    }
-    let unnamed = |(i, n): (usize, &NodeProto)| {
-        if !n.name.is_empty() {
-            return n.name.clone();
-        }
-        let mut name = format!("{}_{i}", n.op_type);
-        while taken.contains(&name) {
-            name.push('_');
-        }
-        name
+        (format!("{base}_{number}"), number)
     };
-    Ok(graph.node.iter().enumerate().map(unnamed).collect())
+    let mut names = Vec::with_capacity(graph.node.len());
+    for (i, n) in graph.node.iter().enumerate() {
+        // The number that was given last, so that very many nodes of one name take no longer.
+        let (base, from) = if n.name.is_empty() {
+            (&n.op_type, moved.get(n.op_type.as_str()).map_or(i, |&last| i.max(last + 1)))
+        } else if let Some(&last) = met.get(n.name.as_str()) {
+            (&n.name, last + 1)
+        } else {
+            met.insert(&n.name, 0);
+            names.push(n.name.clone());
+            continue;
+        };
+        let (name, number) = free(base, from);
+        match n.name.as_str() {
+            "" if number != i => drop(moved.insert(base, number)),
+            "" => {}
+            _ => drop(met.insert(base, number)),
+        }
+        names.push(name);
+    }
+    names
 }
 
 /// The nodes, operands first; among those that may come next, the one that stands first in the file.

@@ -37,7 +37,8 @@ const MAX_SLOTS: usize = u32::MAX as usize;
 pub struct Options {
     /// Number of ranks, from 1 to [`MAX_RANKS`].
     pub ranks: usize,
-    /// How keys and queries meet; `None`: whatever takes the least time on the device.
+    /// How keys and queries meet; `None`: whatever takes the least time on the device, and short windows that lie in the batch axis
+    /// are split along the batch.
     pub strategy: Option<Strategy>,
     /// Who owns which rows; `None`: whatever takes the least time on the device, over all attentions of a sequence.
     pub layout: Option<LayoutKind>,
@@ -142,7 +143,10 @@ impl Options {
 
     /// What `shard` is asked.
     pub(super) fn shard(&self) -> ShardOptions {
-        ShardOptions::new(self.ranks).layout(self.layout).inputs(self.inputs.iter().cloned())
+        // A strategy is one for rows.
+        let windows = self.strategy.is_none();
+        let inputs = self.inputs.iter().cloned();
+        ShardOptions::new(self.ranks).layout(self.layout).windows(windows).inputs(inputs)
     }
 
     /// What `search` is asked.

@@ -17,18 +17,28 @@ pub struct ShardOptions {
     pub layout: Option<LayoutKind>,
     /// Inputs that are handed to a rank by rows.
     pub inputs: Vec<Handed>,
+    /// Whether attention over short windows that lie in its batch axis is split along the batch, so that each rank has windows of
+    /// its own and nothing is sent. Otherwise it is split along its rows, as every other attention.
+    pub windows: bool,
 }
 
 impl ShardOptions {
-    /// So many ranks, the layout chosen, every input handed over whole.
+    /// So many ranks, the layout chosen, every input handed over whole, windows split along the batch.
     pub fn new(ranks: usize) -> ShardOptions {
-        ShardOptions { ranks, layout: None, inputs: vec![] }
+        ShardOptions { ranks, layout: None, inputs: vec![], windows: true }
     }
 
     /// The layout of every sequence; `None` leaves it to the split.
     #[must_use]
     pub fn layout(mut self, layout: impl Into<Option<LayoutKind>>) -> ShardOptions {
         self.layout = layout.into();
+        self
+    }
+
+    /// Whether short windows are split along the batch.
+    #[must_use]
+    pub fn windows(mut self, along_the_batch: bool) -> ShardOptions {
+        self.windows = along_the_batch;
         self
     }
 

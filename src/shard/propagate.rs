@@ -97,6 +97,8 @@ pub(super) struct Wishes {
     /// Whether the value is an activation: an attention or a sum of products went into it.
     pub(super) activation: Vec<bool>,
     pub(super) splits: Vec<Split>,
+    /// What attentions over windows carry along their batch.
+    pub(super) windows: Vec<Wish>,
     /// Attentions that are not split along their rows, by place, with the reason.
     pub(super) refused: BTreeMap<usize, String>,
     /// Inputs that the host hands to a rank by rows, by place, and whether the user named them.
@@ -221,14 +223,16 @@ impl Wishes {
 /// The wishes of every attention, carried through the graph.
 ///
 /// `named` are inputs that the user hands to a rank by rows, each with the axis that carries them: what is computed from them
-/// counts as activations, so that it is split as far as it goes.
-pub(super) fn propagate(live: &Live, named: &[(ValueId, usize)]) -> Wishes {
+/// counts as activations, so that it is split as far as it goes. Attention over short windows is split along its batch where `windows`
+/// ranks share it.
+pub(super) fn propagate(live: &Live, named: &[(ValueId, usize)], windows: usize) -> Wishes {
     let n = live.order().len();
     let handed: BTreeMap<usize, bool> = named.iter().map(|&(v, _)| (live.at(v), true)).collect();
     let mut wishes = Wishes {
         wish: vec![None; n],
         activation: activations(live, &handed),
         splits: vec![],
+        windows: vec![],
         refused: BTreeMap::new(),
         handed,
         one_row: one_row(live),
@@ -249,6 +253,11 @@ pub(super) fn propagate(live: &Live, named: &[(ValueId, usize)]) -> Wishes {
     for i in 0..n {
         if let Op::Attention(a) = live.op(i) {
             let sizes = (live.types(i)[0], live.types(i)[1], live.types(i)[2]);
+            if let Some(batch) = window_count(live, &wishes, i, windows) {
+                let wish = Wish { factor: Factor::axis(0, batch), sequence: wishes.fresh() };
+                wishes.windows.push(wish);
+                follow(live, &mut wishes, &mut ahead, i, wish);
+            }
             match refusal(live, &wishes, i) {
                 Some(reason) => {
                     wishes.refused.insert(i, reason);
@@ -270,6 +279,19 @@ pub(super) fn propagate(live: &Live, named: &[(ValueId, usize)]) -> Wishes {
         }
     }
     wishes
+}
+
+/// How many windows attention `i` has in its batch axis, if it is to be split along them over so many ranks: at least one for each
+/// rank, and several, of too few rows for the rows to be worth a message. Nothing says yet how its operands are split.
+fn window_count(live: &Live, wishes: &Wishes, i: usize, ranks: usize) -> Option<usize> {
+    /// Fewer entries of a batch are no windows.
+    const FEWEST: usize = 4;
+    /// A rank that has fewer rows than a tile of a kernel has computes a whole one all the same.
+    const TILE: usize = 64;
+    let types = live.types(i);
+    let (batch, rows) = (types[0].shape[0], types[0].shape[2].max(types[1].shape[2]));
+    let free = live.operands[i][..3].iter().all(|v| wishes.wish[live.at(*v)].is_none());
+    (free && ranks > 1 && batch >= ranks.max(FEWEST) && rows < ranks.saturating_mul(TILE)).then_some(batch)
 }
 
 /// Whether leaf `t` of an attention with `q_len` query rows has a query axis of its own; which one.

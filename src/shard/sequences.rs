@@ -80,7 +80,10 @@ pub(super) fn sequences(
                    every batch entry";
         return Err(ShardError::Layout { kind: LayoutKind::Document, why: why.into() });
     }
-    // Then those of which an input or an old row is handed over.
+    // Then those of windows, and those of which an input or an old row is handed over.
+    for wish in &wishes.windows {
+        found.rows(wish.sequence, wish.factor.length);
+    }
     for wish in wishes.handed.keys().filter_map(|&i| wishes.wish[i]) {
         found.rows(wish.sequence, wish.factor.length);
     }

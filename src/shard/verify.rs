@@ -134,7 +134,7 @@ fn segments(program: &Program, faults: &mut Vec<String>) {
     let name = |id: OpId| graph.value(graph.result(id)).name.as_str();
     let mut done: BTreeSet<OpId> = BTreeSet::new();
     let mut gathered: BTreeSet<ValueId> = BTreeSet::new();
-    let mut stand = |id: OpId, faults: &mut Vec<String>| {
+    let stand = |done: &mut BTreeSet<OpId>, id: OpId, faults: &mut Vec<String>| {
         let early = graph.operands(id).into_iter().find(|v| !source(v.op) && !done.contains(&v.op));
         if let Some(v) = early {
             faults.push(format!("{} stands before {}, which it needs", name(id), graph.value(v).name));
@@ -147,7 +147,7 @@ fn segments(program: &Program, faults: &mut Vec<String>) {
         match segment {
             Segment::Local(ops) => {
                 for &id in ops {
-                    stand(id, faults);
+                    stand(&mut done, id, faults);
                     let held = |v| held(program, &gathered, v);
                     let read = reads(program, id, held);
                     let fits = read.and_then(|read| fits(program, id, &read, held));
@@ -159,18 +159,24 @@ fn segments(program: &Program, faults: &mut Vec<String>) {
                 if !matches!(graph.op(*id), Op::Attention(_)) || handed != Some(graph.operands(*id).len()) {
                     faults.push(format!("{} is no attention that is handed its operands", name(*id)));
                 }
-                stand(*id, faults);
+                stand(&mut done, *id, faults);
                 let read = program.islands.get(id).map_or(&[][..], |i| &i.operands);
                 let fits = fits(program, *id, read, |v| held(program, &gathered, v));
                 faults.extend(fits.err().map(words));
             }
             Segment::Gather { value, .. } => {
+                if !source(value.op) && !done.contains(&value.op) {
+                    faults.push(format!("{} is gathered before it is made", graph.value(*value).name));
+                }
                 if !matches!(held(program, &gathered, *value), Placement::Sharded(_)) {
                     faults.push(format!("{} is gathered, and not split there", graph.value(*value).name));
                 }
                 gathered.insert(*value);
             }
             Segment::Reduce { value, kind } => {
+                if !done.contains(&value.op) {
+                    faults.push(format!("{} is reduced before it is made", graph.value(*value).name));
+                }
                 if held(program, &gathered, *value) != Placement::Parts(*kind) {
                     let name = &graph.value(*value).name;
                     faults
@@ -194,7 +200,7 @@ fn segments(program: &Program, faults: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::parse;
+    use crate::ir::{Reduction, parse};
     use crate::shard::{ShardOptions, shard};
     use std::sync::Arc;
 
@@ -242,9 +248,10 @@ mod tests {
                 }
             }
         });
-        assert!(!faults.is_empty());
-        let says = "axis 2 is not 2 × 8 rows × 1, as its layout says";
-        assert!(faults.iter().all(|f| f.ends_with(says)), "{faults:?}");
+        for v in ["t", "o", "n"] {
+            let says = format!("{v}: axis 2 is not 2 × 8 rows × 1, as its layout says");
+            assert!(faults.contains(&says), "{faults:?}");
+        }
         let faults = told(|p| p.layouts.clear());
         assert!(
             !faults.is_empty() && faults.iter().all(|f| f.ends_with("there is no layout 0")),
@@ -265,7 +272,83 @@ mod tests {
             let value = p.graph.inputs()[0];
             p.segments.insert(0, Segment::Gather { value, reason: String::new() });
         };
-        has(&told(gather), "x is gathered, and whole already");
+        has(&told(gather), "x is gathered, and not split there");
+    }
+
+    /// input → attention → maximum over the rows → subtracted, on three ranks.
+    fn folded(change: impl FnOnce(&mut Program)) -> Vec<String> {
+        let text = r#"graph "folded" {
+  input %x: f32[1,2,8,4]
+  %o: f32[1,2,8,4] = attention %x, %x, %x {scale=0.5, mask=none, acc=f32, empty=zero}
+  %m: f32[1,2,1,4] = reduce %o {max, axes=[2], keep}
+  %d: f32[1,2,8,4] = sub %o, %m
+  output "m" = %m
+  output "d" = %d
+}"#;
+        let mut program = shard(Arc::new(parse(text).unwrap()), &ShardOptions::new(3)).unwrap();
+        change(&mut program);
+        verify_program(&program)
+    }
+
+    fn reduce(p: &mut Program) -> (usize, ValueId) {
+        let at = p.segments.iter().position(|s| matches!(s, Segment::Reduce { .. })).unwrap();
+        (at, p.segments[at].makes_whole().unwrap())
+    }
+
+    #[test]
+    fn faults_of_parts_are_told() {
+        assert_eq!(folded(|_| {}), Vec::<String>::new());
+        let has = |faults: &[String], says: &str| assert!(faults.iter().any(|f| f == says), "{faults:?}");
+        let lost = folded(|p| {
+            let (at, _) = reduce(p);
+            p.segments.remove(at);
+        });
+        has(&lost, "m: it is held in parts where it is read, before its reduce");
+        has(&lost, "output m is never reduced");
+        let late = folded(|p| {
+            let (at, _) = reduce(p);
+            let segment = p.segments.remove(at);
+            p.segments.push(segment);
+        });
+        has(&late, "m: it is held in parts where it is read, before its reduce");
+        let twice = folded(|p| {
+            let (at, _) = reduce(p);
+            p.segments.insert(at, p.segments[at].clone());
+        });
+        has(&twice, "m is reduced, and not held in parts of a max there");
+        let otherwise = folded(|p| {
+            let (at, value) = reduce(p);
+            p.segments[at] = Segment::Reduce { value, kind: Reduction::Sum };
+        });
+        has(&otherwise, "m is reduced, and not held in parts of a sum there");
+        let otherwise = folded(|p| {
+            let (_, value) = reduce(p);
+            p.placements.insert(value, Placement::Parts(Reduction::Min));
+        });
+        has(&otherwise, "m: its parts are folded by min, and it is a max");
+        let gathered = folded(|p| {
+            let (at, value) = reduce(p);
+            p.segments[at] = Segment::Gather { value, reason: String::new() };
+        });
+        has(&gathered, "m is gathered, and not split there");
+        let whole = folded(|p| {
+            let (_, value) = reduce(p);
+            let o = p.graph.operands(value.op)[0];
+            p.placements.insert(o, Placement::Whole);
+        });
+        has(&whole, "m: it is held in parts, and o is not split along what is folded");
+        let no_fold = folded(|p| {
+            let (_, value) = reduce(p);
+            let o = p.graph.operands(value.op)[0];
+            p.placements.insert(o, Placement::Parts(Reduction::Sum));
+        });
+        has(&no_fold, "o: it is held in parts, and attention is no fold");
+        let early = folded(|p| {
+            let (at, _) = reduce(p);
+            let segment = p.segments.remove(at);
+            p.segments.insert(0, segment);
+        });
+        has(&early, "m is reduced before it is made");
     }
 
     #[test]

@@ -135,7 +135,7 @@ mod tests {
             "one rank has a part of f32[1], and another of f32[2]"
         );
         assert_eq!(
-            why(&[a.clone()], Reduction::Sum, DType::F64),
+            why(std::slice::from_ref(&a), Reduction::Sum, DType::F64),
             "a part of f32[1] is none of a value of f64"
         );
         assert_eq!(why(&[a.clone(), a], Reduction::Prod, DType::F32), "parts are not folded by prod");

