@@ -12,6 +12,7 @@ mod error;
 mod factor;
 #[cfg(any(feature = "dump", test))]
 mod flops;
+mod joined;
 mod joins;
 mod local;
 mod options;

@@ -9,8 +9,9 @@
 
 use super::error::ShardError;
 use super::factor::Factor;
+use super::joins::Sequence;
 use super::options::{Handed, ShardOptions};
-use super::propagate::{Live, Sequence, Wish, Wishes, query_axis};
+use super::propagate::{Live, Wish, Wishes, query_axis};
 use super::sequences::{Sequences, sequences};
 use super::types::{IslandSharding, Placement, Program, Segment};
 use crate::ir::{Graph, Op, Reduction, ValueId};

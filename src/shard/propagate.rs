@@ -11,7 +11,7 @@
 
 use super::axes;
 use super::factor::Factor;
-use super::joins::Join;
+use super::joins::{Join, Sequence};
 use super::refusal;
 use crate::ir::{Graph, Op, OpId, Topology, Type, ValueId};
 use std::collections::btree_map::Entry;
@@ -70,9 +70,6 @@ impl<'a> Live<'a> {
         self.graph.ty(self.graph.result(self.order()[i]))
     }
 }
-
-/// A sequence, before it is known with which others it is tied.
-pub(super) type Sequence = usize;
 
 /// What the results of an operation are to carry.
 #[derive(Clone, Copy, Debug)]
