@@ -1,7 +1,7 @@
 //! A host: a program that has a graph compiler of its own, and hands annulus nothing but the attention.
 //!
-//! For each rank the host gets back an ordinary graph in which every island, and every value that must be put together, is one `call`
-//! operation. It knows no attention, no transfer and no schedule: it evaluates the other operations as it likes, and at a
+//! For each rank the host gets back an ordinary graph in which every island, and every value that must be put together or folded over
+//! the ranks, is one `call` operation. It knows no attention, no transfer and no schedule: it evaluates the other operations as it likes, and at a
 //! `call` it hands over the operands and takes the results. Here all ranks live in one process and stop at each call until all
 //! have arrived; on real ranks each enters the call by itself.
 //!
@@ -10,7 +10,7 @@
 #![allow(clippy::print_stdout)]
 
 use annulus::eval::{Precision, apply, compare, eval};
-use annulus::exec::cpu::run_island;
+use annulus::exec::cpu::{fold, run_island};
 use annulus::host::{CallKind, HandBack};
 use annulus::ir::{DType, Op, OpId, Tensor, ValueId, parse};
 use annulus::layout::Progression;
@@ -20,14 +20,17 @@ use std::collections::BTreeMap;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// Attention between two elementwise parts, and a mean over all rows, for which every rank needs all of them.
+/// Attention between two elementwise parts; a mean over all rows, to which each rank adds its part; and the last row, for which
+/// every rank needs all of them.
 const GRAPH: &str = r#"graph "host" {
   input %x: f32[1,2,12,4]
   %h: f32[1,2,12,4] = tanh %x
   %a: f32[1,2,12,4] = attention %h, %h, %x {scale=0.5, mask=causal(0), acc=f32, empty=zero}
   %b: f32[1,2,12,4] = add %a, %x
   %mean: f32[1,2,1,4] = reduce %b {mean, axes=[2], keep}
-  %y: f32[1,2,12,4] = sub %b, %mean
+  %c: f32[1,2,12,4] = sub %b, %mean
+  %last: f32[1,2,1,4] = slice %c {axis=2, start=11, len=1}
+  %y: f32[1,2,12,4] = sub %c, %last
   output "y" = %y
 }"#;
 
@@ -122,6 +125,12 @@ fn drive(compiled: &Compiled, inputs: &[Tensor]) -> Result<Vec<Vec<Tensor>>> {
                 println!("call {number}: attention, {} bytes of workspace on rank 0", call.workspace_bytes);
                 run_island(&schedules[&op], &operands, 0)?.0
             }
+            CallKind::Reduce(value, kind) => {
+                let (name, dtype) = (&program.graph.value(value).name, program.graph.ty(value).dtype);
+                println!("call {number}: the ranks' parts of {name} are folded by {}", kind.name());
+                let parts: Vec<Tensor> = operands.into_iter().map(|mut o| o.remove(0)).collect();
+                vec![vec![fold(&parts, kind, dtype)?]; program.ranks]
+            }
             CallKind::Gather(value) => {
                 println!("call {number}: {} is put together on every rank", program.graph.value(value).name);
                 let Placement::Sharded(split) = &program.placements[&value] else {
@@ -154,7 +163,7 @@ pub(crate) fn main() -> Result<()> {
     let output = program.graph.outputs()[0].value;
     let parts: Vec<Tensor> = outputs.into_iter().map(|mut o| o.remove(0)).collect();
     let whole = match program.held(output, program.segments.len()) {
-        Placement::Whole => parts[0].clone(),
+        Placement::Whole | Placement::Parts(_) => parts[0].clone(),
         Placement::Sharded(split) => {
             let rows: Vec<Vec<Progression>> =
                 (0..program.ranks).map(|r| program.rows(split, r).to_vec()).collect();

@@ -5,11 +5,12 @@ use super::progress::Progress;
 use super::stop::Stop;
 use super::{eval as compared, model, print};
 use annulus::device::Device;
-use annulus::dump::report::{self, IslandReport, Report, TrafficReport};
+use annulus::dump::report::{self, IslandReport, OpaqueReport, Report, TrafficReport};
 use annulus::dump::{dot, perfetto, stages, timeline_svg};
 use annulus::import::case::Case;
 use annulus::ir::{Form, print as print_graph};
 use annulus::schedule::Schedule;
+use annulus::shard::Placement;
 use annulus::{Compiled, Island, Options};
 use std::path::Path;
 use std::time::Instant;
@@ -110,6 +111,7 @@ fn pass(case: &Case, split: &Split, admit: &Admit, verbose: bool) -> Result<(Com
         .memory(split.memory)
         .slots(split.slots as usize)
         .find(model::admitted(admit, case)?);
+    let options = split.rowwise.iter().cloned().fold(options, Options::rowwise);
     let start = Instant::now();
     let _progress = Progress::begin(verbose, "finding, splitting, scheduling and proving");
     let compiled = annulus::compile(&case.graph, &options)?;
@@ -225,13 +227,25 @@ fn summary(compiled: &Compiled, report: &Report) -> Vec<String> {
         lines.push(format!("not split: {}: {}", r.at, r.reason));
     }
     for g in &report.gathered {
-        lines.push(format!("gathered {}: {} ({} in all)", g.at, g.reason, print::bytes(g.bytes)));
+        let what = if g.kind == "reduce" { "reduced" } else { "gathered" };
+        let (bytes, time) = (print::bytes(g.bytes), report::time(g.makespan_us));
+        lines.push(format!("{what} {}: {} ({bytes} in all, {time})", g.at, g.reason));
     }
+    lines.extend(report.opaque.iter().map(OpaqueReport::line));
+    let split = |p: &Placement| matches!(p, Placement::Sharded(_));
+    let count = |n: usize| format!("{n}");
     if report.islands.is_empty() {
-        lines.push("nothing is split: every rank computes the whole model".into());
+        lines.push(if !compiled.program.placements.values().any(split) {
+            "nothing is split: every rank computes the whole model".into()
+        } else {
+            format!(
+                "no attention is split along its rows · sent per rank {} in {} messages",
+                print::span(&report.traffic.bytes_sent, print::bytes),
+                print::span(&report.traffic.messages, count),
+            )
+        });
         return lines;
     }
-    let count = |n: usize| format!("{n}");
     lines.push(format!(
         "sent per rank {} in {} messages · arena {} per rank",
         print::span(&report.traffic.bytes_sent, print::bytes),

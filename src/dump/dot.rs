@@ -138,7 +138,10 @@ fn node(out: &mut String, depth: usize, name: &str, graph: &Graph, id: OpId) {
     let style = match op {
         Op::Input(_) => ", shape=house, fillcolor=\"#dcefdc\"",
         Op::Constant(_) => ", shape=note, fillcolor=\"#eeeeee\"",
-        Op::Start(..) | Op::Wait | Op::Unshard { .. } | Op::Call { .. } => ", fillcolor=\"#f9d9a8\"",
+        Op::Start(..) | Op::Wait | Op::Unshard { .. } | Op::AllReduce { .. } | Op::Call { .. } => {
+            ", fillcolor=\"#f9d9a8\""
+        }
+        Op::Opaque(_) => ", fillcolor=\"#f4cccc\"",
         Op::Attention(_) | Op::Partial(_) => ", fillcolor=\"#cfe2f7\"",
         Op::Merge { .. } | Op::Finish { .. } => ", fillcolor=\"#e6dcf5\"",
         _ => "",
@@ -156,6 +159,7 @@ fn headline(op: &Op) -> String {
     match op {
         Op::Constant(c) => constant(c),
         Op::Contract(c) => format!("contract {},{} → {}", c.lhs, c.rhs, c.out),
+        Op::Opaque(o) => format!("opaque {}", elided(&o.operator())),
         Op::Permute(p) => format!("permute {p:?}"),
         Op::Cast(t) => format!("cast to {t}"),
         Op::Reduce { kind, axes, .. } => format!("{} over {axes:?}", kind.name()),
@@ -191,6 +195,7 @@ fn details(op: &Op) -> String {
             Collective::AllGather { group, rows } => format!("stage {group}, {} ranks", rows.len()),
         },
         Op::Unshard { rows, .. } => format!("from {} ranks", rows.len()),
+        Op::AllReduce { kind, ranks, .. } => format!("{} over {ranks} ranks", kind.name()),
         _ => String::new(),
     }
 }

@@ -27,6 +27,7 @@ pub fn listing(program: &Program) -> String {
         Some(Placement::Sharded(s)) => {
             format!("axis {} ({} × rows × {}) by layout {}", s.axis, s.outer, s.inner, s.layout)
         }
+        Some(Placement::Parts(kind)) => format!("in parts, to be folded by {}", kind.name()),
         _ => "whole".to_owned(),
     };
     for v in graph.inputs() {
@@ -44,6 +45,9 @@ pub fn listing(program: &Program) -> String {
             }
             Segment::Gather { value, reason } => {
                 let _ = writeln!(out, "  gather {}: {}", named(*value), reason.escape_debug());
+            }
+            Segment::Reduce { value, kind } => {
+                let _ = writeln!(out, "  reduce {}: {} of the ranks' parts", named(*value), kind.name());
             }
             Segment::Island(op) => {
                 let Op::Attention(attention) = graph.op(*op) else { continue };

@@ -2,9 +2,10 @@
 //!
 //! In: a [`Compiled`] program, and what a run gave. Out: a [`Report`], which serde prints.
 
+use crate::eval::{Lacking, lacking};
 use crate::ir::{Graph, Op, OpId, ValueId};
 use crate::layout::{LayoutKind, Progression};
-use crate::schedule::cost::{Estimate, efficiency};
+use crate::schedule::cost::{Estimate, efficiency, exchange_us};
 use crate::shard::{self, Placement, Program, Segment};
 use crate::{Compiled, Island, Rejected, label};
 use serde::Serialize;
@@ -18,22 +19,26 @@ pub struct Report {
     pub attention: AttentionCount,
     /// One entry per distinct schedule; figures are of one use.
     pub islands: Vec<IslandReport>,
-    /// Values that are put together on every rank because an operation mixes rows.
+    /// Values that are put together on every rank because an operation mixes rows, and folds over the rows.
     pub gathered: Vec<GatherReport>,
+    /// Operators that annulus carries without computing them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub opaque: Vec<OpaqueReport>,
     /// Layouts of sharded inputs, then of sharded outputs.
     pub values: Vec<ValueLayout>,
-    /// Work of each rank outside islands; an attention that is computed whole is work of every rank.
+    /// Work of each rank outside islands; an attention that is computed whole is work of every rank. That of opaque operators is
+    /// not known, and not counted.
     pub local_flops: Vec<u64>,
     /// Work of the unsharded model outside islands.
     pub whole_flops: u64,
-    /// Sums over all uses, gathers included.
+    /// Sums over all uses, gathers and reduces included.
     pub traffic: TrafficReport,
     /// Inputs that are bound: the program is right for their stored values alone, and refuses others.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bound: Vec<String>,
     /// Name of the device that the times are for.
     pub device: String,
-    /// Sums (of times) and maxima (of bytes) over all uses.
+    /// Sums (of times) and maxima (of bytes) over all uses of islands.
     pub schedule: ScheduleFigures,
     /// What was proved of the schedules.
     pub checks: Checks,
@@ -125,10 +130,44 @@ pub struct ScheduleFigures {
 pub struct GatherReport {
     /// The value.
     pub at: String,
-    /// The operation that needs it whole, and why.
+    /// `gather`: each rank sends its rows. `reduce`: each rank sends its part of a fold over the rows.
+    pub kind: &'static str,
+    /// The operation that needs it whole, and why; or how the parts are folded.
     pub reason: String,
     /// Bytes sent by all ranks together.
     pub bytes: usize,
+    /// Time on the device; it is not part of the figures of the schedule, which are those of the islands.
+    pub makespan_us: f64,
+}
+
+/// An operator that annulus carries without computing it, and where the graph has it.
+#[derive(Clone, Debug, Serialize)]
+pub struct OpaqueReport {
+    /// The operator with its domain.
+    pub operator: String,
+    /// The nodes that are of it.
+    pub nodes: Vec<String>,
+    /// Why it is not computed; empty if it is not known at all.
+    pub reason: String,
+}
+
+impl OpaqueReport {
+    /// In a line.
+    pub fn line(&self) -> String {
+        let first = self.nodes.first().map_or("", String::as_str);
+        let nodes = match self.nodes.len() {
+            0 | 1 => format!("at {first}"),
+            n => format!("in {n} nodes, the first is {first}"),
+        };
+        let reason = if self.reason.is_empty() { "not known" } else { &self.reason };
+        format!("opaque: {} {nodes} ({reason}): carried for the host, its work is not counted", self.operator)
+    }
+}
+
+/// The operators of a graph that annulus carries without computing them, in the order of the first node of each.
+pub fn opaque(graph: &Graph) -> Vec<OpaqueReport> {
+    let one = |l: Lacking| OpaqueReport { operator: l.operator, nodes: l.nodes, reason: l.why };
+    lacking(graph).into_iter().map(one).collect()
 }
 
 /// Which rows of an input or output each rank has.
@@ -220,9 +259,15 @@ pub fn report(compiled: &Compiled) -> Report {
             rejected: i.rejected.iter().map(|r| rejected(layouts, r)).collect(),
         })
         .collect();
-    let gathered: Vec<GatherReport> = gathers(compiled)
+    let gathered: Vec<GatherReport> = exchanges(compiled)
         .into_iter()
-        .map(|(at, reason, sent)| GatherReport { at, reason, bytes: sent.iter().sum() })
+        .map(|e| GatherReport {
+            at: e.at,
+            kind: e.kind,
+            reason: e.reason,
+            bytes: e.parts.iter().sum::<usize>() * (ranks - 1),
+            makespan_us: e.time,
+        })
         .collect();
     Report {
         ranks,
@@ -241,6 +286,7 @@ pub fn report(compiled: &Compiled) -> Report {
         traffic: planned(compiled),
         islands,
         gathered,
+        opaque: opaque(graph),
         values: layouts(compiled),
         local_flops: (0..ranks).map(|r| shard::local_flops(program, r)).collect(),
         whole_flops: shard::whole_flops(program),
@@ -325,7 +371,7 @@ fn sums(compiled: &Compiled) -> ScheduleFigures {
     all
 }
 
-/// What the plan sends: islands times their uses, and gathers.
+/// What the plan sends: islands times their uses, gathers and reduces.
 pub fn planned(compiled: &Compiled) -> TrafficReport {
     let ranks = compiled.program.ranks;
     let mut traffic = TrafficReport { bytes_sent: vec![0; ranks], messages: vec![0; ranks] };
@@ -335,27 +381,44 @@ pub fn planned(compiled: &Compiled) -> TrafficReport {
             traffic.messages[r] += island.uses.len() * program.messages();
         }
     }
-    for (_, _, sent) in gathers(compiled) {
-        for (r, bytes) in sent.into_iter().enumerate() {
-            traffic.bytes_sent[r] += bytes;
-            traffic.messages[r] += usize::from(bytes > 0);
+    for e in exchanges(compiled) {
+        for (r, bytes) in e.parts.into_iter().enumerate() {
+            traffic.bytes_sent[r] += bytes * (ranks - 1);
+            traffic.messages[r] += usize::from(bytes > 0 && ranks > 1);
         }
     }
     traffic
 }
 
-/// Every gather: the value, why, and the bytes that each rank sends (its rows to every other rank).
-fn gathers(compiled: &Compiled) -> Vec<(String, String, Vec<usize>)> {
+/// An exchange outside of islands.
+struct Exchange {
+    at: String,
+    kind: &'static str,
+    reason: String,
+    /// The bytes that each rank sends to every other.
+    parts: Vec<usize>,
+    /// In µs.
+    time: f64,
+}
+
+/// Every gather and every reduce, in order.
+fn exchanges(compiled: &Compiled) -> Vec<Exchange> {
     let program = &compiled.program;
     let graph = &*program.graph;
     let mut out = Vec::new();
     for segment in &program.segments {
-        let Segment::Gather { value, reason } = segment else { continue };
-        let Some(Placement::Sharded(s)) = program.placements.get(value) else { continue };
-        let layout = &program.layouts[s.layout];
-        let per_row = graph.ty(*value).bytes().checked_div(layout.length).unwrap_or(0);
-        let sent = (0..program.ranks).map(|r| layout.share(r) * per_row * (program.ranks - 1)).collect();
-        out.push((graph.value(*value).name.clone(), reason.clone(), sent));
+        let (value, kind, reason) = match segment {
+            Segment::Gather { value, reason } => (*value, "gather", reason.clone()),
+            Segment::Reduce { value, kind } => {
+                (*value, "reduce", format!("{} of the ranks' parts, in the order of the ranks", kind.name()))
+            }
+            _ => continue,
+        };
+        let Some(form) = program.placements.get(&value) else { continue };
+        let part = |rank| shard::local_type(program, form, graph.ty(value), rank).bytes();
+        let parts: Vec<usize> = (0..program.ranks).map(part).collect();
+        let time = exchange_us(&compiled.device, &parts);
+        out.push(Exchange { at: graph.value(value).name.clone(), kind, reason, parts, time });
     }
     out
 }

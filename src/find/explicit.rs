@@ -3,6 +3,7 @@
 use crate::find::axes::factors::{Dim, Space};
 use crate::find::axes::relayout::emit_trace;
 use crate::find::axes::trace::{Trace, trace};
+use crate::find::masks::mean_of_values::{EmptyRows, apart, with_mean};
 use crate::find::masks::plan::plan;
 use crate::find::masks::types::{Condition, Context, Piece};
 use crate::find::rewrite::Rewritten;
@@ -37,7 +38,8 @@ pub(crate) fn normalise(cx: &mut Context<'_>, id: OpId) -> Result<Rewritten, Str
         operands.push(x[sinks]);
         operands.len() - 1
     });
-    let new = Attention { mask: plan.mask, bias: plan.bias, sinks, ..(*a).clone() };
+    let mut new = Attention { mask: plan.mask, bias: plan.bias, sinks, ..(*a).clone() };
+    let empty = apart(cx, &mut new, &operands, a.acc, &mut applied);
     if new == *a && operands == x {
         return Ok(Rewritten { op: id, applied });
     }
@@ -45,7 +47,11 @@ pub(crate) fn normalise(cx: &mut Context<'_>, id: OpId) -> Result<Rewritten, Str
     let source = cx.graph.source(id).to_owned();
     let op =
         cx.graph.add(Op::Attention(Box::new(new)), &operands, &name, &source).map_err(|e| e.to_string())?;
-    for (old, new) in cx.graph.results(id).into_iter().zip(cx.graph.results(op)) {
+    let mut results = cx.graph.results(op);
+    if empty == EmptyRows::Mean {
+        results = vec![with_mean(cx, op, &name).map_err(|e| e.to_string())?];
+    }
+    for (old, new) in cx.graph.results(id).into_iter().zip(results) {
         cx.graph.replace(old, new).map_err(|e| e.to_string())?;
     }
     Ok(Rewritten { op, applied })

@@ -7,6 +7,7 @@
 //! | numbers from | to | what they do beside a score |
 //! |---|---|---|
 //! | 0 | [`SMALL_SUM_BF16`], [`SMALL_SUM_F16`], [`SMALL_SUM`] | are rounded as a score is, in that type |
+//! | | [`SAFE_EXPONENT`] | have exponentials that neither over- nor underflow |
 //! | | [`MODERATE`] | leave a row of nothing else three digits of its probabilities |
 //! | [`MASKING`] | | stand for a masked key where the other numbers are 0 |
 //! | | [`SMALL_BIAS`], [`SMALL_BIAS_F16`] | do not reach a huge fill |
@@ -41,6 +42,9 @@ pub(crate) const SMALL_SHIFT: f64 = 1e4;
 pub(crate) const SWALLOWED: f64 = 1e20;
 /// Up to here, where −10000 stands for masked keys, a row of nothing else keeps three digits of its probabilities.
 pub(crate) const MODERATE: f64 = 2e4;
+/// Exponentials of numbers within this bound, of their differences, and sums of as many as there are keys are numbers of f32: e⁸⁰ is
+/// 5·10³⁴.
+pub(crate) const SAFE_EXPONENT: f64 = 40.0;
 /// A factor up to this, or down to its reciprocal, leaves a size what it is.
 pub(crate) const MODERATE_FACTOR: f64 = 1e3;
 

@@ -13,9 +13,12 @@
 //! | `algebra` | terms, their facts, the rules and the normal form that egg reaches with them |
 //! | `region` | from a softmax back to QKᵀ and forward to PV; the operations between as a term |
 //! | `masks` | masks by evaluation: what they keep, their fill, the terms that rows of kept keys spell, the kind of a bias |
+//! | `observers` | what behind an attention makes a number of NaN |
+//! | `hidden` | rows that are NaN in the graph and numbers in the attention, and whether that is seen |
 //! | `sequence` | whether queries and keys come from one sequence |
 //! | `rewrite`, `explicit` | the attention in PV's place; an operator that is one already, in the same normal form |
 //! | `lookalikes` | what stands where attention would, but for the softmax |
+//! | `opaque` | what may be attention among the operators that annulus does not compute |
 //! | `split_keys` | products over some keys and over others, which are one product |
 //! | `written_out`, `search` | one attention that is written out; every candidate of a graph |
 //! | [`report`] | the figures of the command line |
@@ -29,9 +32,12 @@ mod axes;
 mod decimal;
 mod elements;
 mod explicit;
+mod hidden;
 mod lookalikes;
 mod magnitude;
 mod masks;
+mod observers;
+mod opaque;
 mod region;
 pub mod report;
 mod rewrite;

@@ -4,6 +4,8 @@
 //! and its result laid out as PV's was, or the condition that failed. The graph only grows until PV's result is replaced.
 
 use super::algebra::rule::Guard;
+use super::hidden::{Around, unseen};
+use super::masks::mean_of_values::{self, EmptyRows, with_mean};
 use super::masks::reorder::keeps_logarithms;
 use super::masks::types::MaskPlan;
 use crate::find::algebra::normal_form::{Factor, LeafOp, LeafRef, Normal, ScoreStep};
@@ -15,7 +17,9 @@ use crate::find::masks::types::{Condition, Context, Piece};
 use crate::find::region::types::{LeafValue, Region, label};
 use crate::find::types::{Applied, Numerics};
 use crate::ir::infer::attention_sizes;
-use crate::ir::{Attention, Binary, DType, EmptyRow, Graph, Op, OpId, Tensor, Type, Unary, ValueId};
+use crate::ir::{
+    Attention, Binary, DType, EmptyRow, Graph, InferError, Op, OpId, Tensor, Type, Unary, ValueId,
+};
 use crate::mask::Fill;
 
 /// Which factors make up the axes of an attention.
@@ -84,7 +88,12 @@ pub(crate) struct Rewritten {
 ///
 /// # Errors
 /// The condition that failed. What was added to the graph by then is read by nothing.
-pub(crate) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) -> Result<Rewritten, String> {
+pub(crate) fn rewrite(
+    cx: &mut Context<'_>,
+    around: &mut Around<'_>,
+    region: &Region,
+    normal: &Normal,
+) -> Result<Rewritten, String> {
     let roles = roles(region);
     let scores = vec![roles.batch.clone(), roles.heads.clone(), roles.rows.clone(), region.keys.clone()];
     let (wide, [q, k, v]) = widened_operands(cx, region, normal, &roles, &scores)?;
@@ -97,6 +106,7 @@ pub(crate) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
         .collect::<Result<Vec<_>, String>>()?;
     let plan = plan(cx, sizes, region.narrow.unwrap_or(acc), &pieces)?;
     guarded(cx, region, normal, &plan)?;
+    unseen(cx, around, region, normal, sizes, &plan)?;
     let mut applied = normal.applied.clone();
     applied.extend(plan.applied);
     applied.extend(notes(cx, region, &roles, acc));
@@ -114,7 +124,7 @@ pub(crate) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
     inputs.extend(&plan.leaves);
     inputs.extend(sinks);
     let sinks = sinks.map(|_| inputs.len() - 1);
-    let attention = Attention {
+    let mut attention = Attention {
         sinks,
         scale: normal.scale,
         mask: plan.mask,
@@ -124,7 +134,9 @@ pub(crate) fn rewrite(cx: &mut Context<'_>, region: &Region, normal: &Normal) ->
         empty_row: if normal.zero_empty || no_keys { EmptyRow::Zero } else { EmptyRow::Nan },
         lse: false,
     };
-    let op = put(cx, region, normal, (roles, &scores), attention, &inputs)?;
+    let narrow = region.narrow.unwrap_or(acc);
+    let empty = mean_of_values::apart(cx, &mut attention, &inputs, narrow, &mut applied);
+    let op = put(cx, region, normal, (roles, &scores), (attention, empty), &inputs)?;
     Ok(Rewritten { op, applied })
 }
 
@@ -217,7 +229,7 @@ fn put(
     region: &Region,
     normal: &Normal,
     (roles, scores): (Roles, &Axes),
-    attention: Attention,
+    (attention, empty): (Attention, EmptyRows),
     inputs: &[ValueId],
 ) -> Result<OpId, String> {
     let (old, out_axes) = &region.out;
@@ -228,7 +240,13 @@ fn put(
         .add(Op::Attention(Box::new(attention)), inputs, &name, &source)
         .map_err(|e| e.to_string())?;
     let own = vec![roles.batch, roles.heads, roles.rows, region.depth_v.clone()];
-    let mut result = cx.graph.result(op);
+    let mut result = match empty {
+        EmptyRows::AsStated => cx.graph.result(op),
+        EmptyRows::Mean => with_mean(cx, op, &name).map_err(|e| e.to_string())?,
+    };
+    if normal.zero_nan {
+        result = zeros_for_nan(cx, result).map_err(|e| e.to_string())?;
+    }
     for f in &normal.on_result {
         result = times(cx, region, scores, result, f)?;
     }
@@ -242,6 +260,15 @@ fn put(
     }
     cx.graph.replace(*old, new).map_err(|e| e.to_string())?;
     Ok(op)
+}
+
+/// A value with zeros in the place of NaN. A row of probabilities is NaN as a whole, and so is its product with a finite V.
+fn zeros_for_nan(cx: &mut Context<'_>, x: ValueId) -> Result<ValueId, InferError> {
+    let name = format!("{}.guard", cx.graph.value(x).name);
+    let zero = Tensor::scalar(cx.graph.ty(x).dtype, 0.0);
+    let nan = cx.graph.add1(Op::Unary(Unary::IsNan), &[x], &name, "")?;
+    let zero = cx.graph.constant(&name, zero);
+    cx.graph.add1(Op::Select, &[nan, zero, x], &name, "")
 }
 
 /// A value laid out as (batch, heads, rows, size), times a factor.

@@ -3,6 +3,7 @@
 //! In: a verified graph. Out: the graph with each found region replaced by one attention node, with the reasons for every match
 //! and every near miss.
 
+use super::hidden::Around;
 use super::masks::additive;
 use super::masks::types::Context;
 use super::region::anchor::is_anchor;
@@ -11,7 +12,7 @@ use super::region::types::{Fail, label};
 use super::rewrite::Rewritten;
 use super::types::{Applied, Bound, FindOptions, Found, FoundAttention, Miss, Numerics, Ring};
 use super::written_out::written_out;
-use super::{explicit, lookalikes, rewrite, split_keys};
+use super::{explicit, lookalikes, opaque, rewrite, split_keys};
 use crate::eval::Constants;
 use crate::find::algebra::saturate::Solver;
 use crate::find::elements::interpret::Values;
@@ -64,6 +65,7 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> (Foun
     let mut attentions = vec![];
     let mut missed = vec![];
     let mut explained = HashSet::new();
+    let mut around = Around::new(graph, &order);
     let mut changed = false;
     for id in candidates(graph, &order) {
         let explicit = matches!(graph.op(id), Op::Attention(_));
@@ -81,7 +83,7 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> (Foun
             (done, vec![name.clone()], name)
         } else {
             explained.extend(products(graph, &order, id));
-            match written_out(&mut cx, &order, &mut constants, &mut solver, id) {
+            match written_out(&mut cx, &mut around, &mut constants, &mut solver, id) {
                 Ok((mut done, region)) => {
                     if region.nodes.iter().any(|n| joined.contains(n)) {
                         done.applied.insert(
@@ -103,7 +105,10 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> (Foun
                     missed.push((id, Miss { at: label(graph, id), reason }));
                     continue;
                 }
-                Err(Fail::NotAttention | Fail::Swapped) => continue,
+                Err(Fail::NotAttention | Fail::Swapped) => {
+                    around.passed.insert(id);
+                    continue;
+                }
             }
         };
         changed |= done.op != id;
@@ -123,6 +128,7 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> (Foun
         });
     }
     missed.extend(lookalikes::lookalikes(graph, &order, &explained));
+    missed.extend(opaque::opaque(graph, &order));
     missed.sort_by_key(|(id, _)| order.place(*id));
     let (places, missed) = missed.into_iter().unzip();
     if !changed {

@@ -1,5 +1,6 @@
 //! One attention that is written out: its region, the facts of its leaves, its normal form, and the attention in its place.
 
+use super::hidden::Around;
 use super::masks::types::Context;
 use crate::eval::Constants;
 use crate::find::algebra::saturate::Solver;
@@ -11,18 +12,17 @@ use crate::find::masks::reorder::size;
 use crate::find::region::search::region;
 use crate::find::region::types::{Fail, LeafValue, Region};
 use crate::find::rewrite::{Rewritten, rewrite};
-use crate::ir::Topology;
 use crate::ir::{DType, Op, OpId};
 
 /// One attention that is written out.
 pub(crate) fn written_out(
     cx: &mut Context<'_>,
-    order: &Topology,
+    around: &mut Around<'_>,
     constants: &mut Constants,
     solver: &mut Solver,
     id: OpId,
 ) -> Result<(Rewritten, Region), Fail> {
-    let region = region(cx.graph, order, constants, id)?;
+    let region = region(cx.graph, around.order, constants, id)?;
     cx.scores = region.operands[..2].iter().map(|t| t.base).collect();
     // Half the distance from 1 to the next number.
     let swallowed = match region.sums {
@@ -34,7 +34,7 @@ pub(crate) fn written_out(
     let normal = solver
         .solve(&region.term, &facts, cx.admitted)
         .map_err(|why| Fail::Miss(region.with_names(cx.graph, &why)))?;
-    let done = rewrite(cx, &region, &normal).map_err(Fail::Miss)?;
+    let done = rewrite(cx, around, &region, &normal).map_err(Fail::Miss)?;
     Ok((done, region))
 }
 

@@ -1,6 +1,6 @@
-//! A call at the border between the host's graph and an island or a gather.
+//! A call at the border between the host's graph and an island, a gather or a reduce.
 
-use crate::ir::{DType, Graph, OpId, ValueId};
+use crate::ir::{DType, Graph, OpId, Reduction, ValueId};
 
 /// What a call does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +9,10 @@ pub enum CallKind {
     Island(OpId),
     /// Puts this value of the program's graph together.
     Gather(ValueId),
+    /// Folds the ranks' parts of this value of the program's graph in the order of the ranks; the last kind is how:
+    /// [`Reduction::Sum`], [`Reduction::Max`] or [`Reduction::Min`]. The operand is this rank's part, in
+    /// [`DType::part`] of the result's type.
+    Reduce(ValueId, Reduction),
 }
 
 /// One call.

@@ -1,4 +1,4 @@
-//! A rank's graph for the host: ordinary operations stay, islands and gathers become calls.
+//! A rank's graph for the host: ordinary operations stay, islands, gathers and reduces become calls.
 
 use super::call::{Call, CallKind, Port};
 use crate::ir::{Graph, Op, OpId, ValueId};
@@ -43,16 +43,19 @@ pub fn hand_back(
     let whole = &program.graph;
     let mut out = RankOps::new(program, 0, rank, Graph::new(format!("{}.rank{rank}", whole.name())));
     for v in whole.inputs() {
-        out.held(v);
+        out.held(v)?;
     }
     let mut calls: Vec<Call> = Vec::new();
     for segment in &program.segments {
         let (kind, values, bytes) = match segment {
             Segment::Local(ops) => {
-                ops.iter().for_each(|&op| out.add(op));
+                for &op in ops {
+                    out.add(op)?;
+                }
                 continue;
             }
             Segment::Gather { value, .. } => (CallKind::Gather(*value), vec![*value], 0),
+            Segment::Reduce { value, kind } => (CallKind::Reduce(*value, *kind), vec![*value], 0),
             Segment::Island(op) => {
                 let at = whole.value(whole.result(*op)).name.clone();
                 let bytes = workspace.get(op).copied();
@@ -66,14 +69,14 @@ pub fn hand_back(
             (CallKind::Island(op), Some(island)) => {
                 for (&v, form) in whole.operands(op).iter().zip(&island.operands) {
                     operands.push(match form {
-                        Placement::Whole => out.whole(v),
-                        Placement::Sharded(s) => out.rows(v, s),
+                        Placement::Sharded(s) => out.rows(v, s)?,
+                        Placement::Whole | Placement::Parts(_) => out.whole(v)?,
                     });
                 }
             }
-            _ => operands.push(out.held(values[0])),
+            _ => operands.push(out.held(values[0])?),
         }
-        // What a gather gives is whole; an island's results are the rank's rows.
+        // What a gather or a reduce gives is whole; an island's results are the rank's rows.
         let placed = |v: &ValueId| match (kind, program.placements.get(v)) {
             (CallKind::Island(_), Some(p)) => p.clone(),
             _ => Placement::Whole,
@@ -83,7 +86,7 @@ pub fn hand_back(
         let first = &whole.value(values[0]).name;
         let (name, source) = match kind {
             CallKind::Island(op) => (first.clone(), whole.source(op)),
-            CallKind::Gather(_) => (format!("{first}.whole"), ""),
+            CallKind::Gather(_) | CallKind::Reduce(..) => (format!("{first}.whole"), ""),
         };
         let fails = |why: String| ShardError::Island { at: name.clone(), why };
         let op = out.graph.add(call, &operands, &name, source).map_err(|e| fails(e.to_string()))?;
@@ -91,7 +94,7 @@ pub fn hand_back(
             if matches!(kind, CallKind::Island(_)) {
                 out.graph.rename(here, &whole.value(*v).name);
             }
-            out.define(*v, here, placed(v));
+            out.define(*v, here, placed(v))?;
         }
         let port = |&v: &ValueId| Port::of(&out.graph, v);
         let results = out.graph.results(op).iter().map(port).collect();
@@ -104,7 +107,7 @@ pub fn hand_back(
         });
     }
     for o in whole.outputs() {
-        let here = out.held(o.value);
+        let here = out.held(o.value)?;
         out.graph.output(&o.name, here);
     }
     Ok(HandBack { graph: out.graph, calls })

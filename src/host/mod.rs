@@ -1,4 +1,4 @@
-//! host: what the host gets back: a rank's graph in which every island and every gather is one `call` operation. The rest of the model
+//! host: what the host gets back: a rank's graph in which every island, every gather and every reduce is one `call` operation. The rest of the model
 //! is the host's to compile and to run.
 //!
 //! In: a [`Program`](crate::shard::Program) and a rank. Out: the graph, flat, and for each call what it takes and gives. Its inputs are what the

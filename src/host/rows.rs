@@ -83,7 +83,7 @@ pub fn scatter(program: &Program, input: &str, whole: &Tensor, rank: usize) -> R
     numbered(rank, program.ranks)?;
     typed(whole, graph.ty(v), || format!("input {input}"))?;
     match program.held(v, 0) {
-        Placement::Whole => Ok(whole.clone()),
+        Placement::Whole | Placement::Parts(_) => Ok(whole.clone()),
         Placement::Sharded(s) => cut(whole, s, program.rows(s, rank)).map_err(RowsError::Layout),
     }
 }
@@ -106,7 +106,7 @@ pub fn unshard(program: &Program, output: &str, parts: &[Tensor]) -> Result<Tens
         typed(part, &wants, || format!("rank {rank}'s part of output {output}"))?;
     }
     match held {
-        Placement::Whole => Ok(first.clone()),
+        Placement::Whole | Placement::Parts(_) => Ok(first.clone()),
         Placement::Sharded(s) => join(parts, s, &program.layouts[s.layout]).map_err(RowsError::Layout),
     }
 }

@@ -31,7 +31,7 @@ pub enum Stage {
     Segment,
     /// A rank's part of one attention.
     Ring,
-    /// The printed program of a rank: segments, gathers and islands.
+    /// The printed program of a rank: segments, gathers, reduces and islands.
     Rank,
     /// The graph that the host of a rank runs, in which what is split is a call.
     HandBack,
@@ -52,7 +52,7 @@ enum Family {
     Rows,
     /// A part of an island: chunks, transfers, partial results, merges.
     Island,
-    /// A part of a rank's printed program: segments, islands, gathers.
+    /// A part of a rank's printed program: segments, islands, gathers, reduces.
     Program,
     /// A call of the host's.
     Call,
@@ -80,7 +80,8 @@ impl Family {
             | Op::GatherNd { .. }
             | Op::ScatterNd { .. }
             | Op::CumSum { .. }
-            | Op::TopK { .. } => Family::Model,
+            | Op::TopK { .. }
+            | Op::Opaque(_) => Family::Model,
             Op::Attention(_) => Family::Attention,
             Op::Rows { .. } => Family::Rows,
             Op::Chunk { .. }
@@ -89,7 +90,7 @@ impl Family {
             | Op::Partial(_)
             | Op::Merge { .. }
             | Op::Finish { .. } => Family::Island,
-            Op::Region(..) | Op::Unshard { .. } => Family::Program,
+            Op::Region(..) | Op::Unshard { .. } | Op::AllReduce { .. } => Family::Program,
             Op::Call { .. } => Family::Call,
         }
     }

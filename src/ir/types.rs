@@ -89,6 +89,12 @@ impl DType {
     pub fn accumulator(self) -> DType {
         if self == DType::F64 { DType::F64 } else { DType::F32 }
     }
+
+    /// The type in which a rank keeps its part of a sum over ranks: f32 for the halves, so that the sum is rounded once, and
+    /// every other type as it is.
+    pub fn part(self) -> DType {
+        if self.is_float() { self.accumulator() } else { self }
+    }
 }
 
 impl fmt::Display for DType {

@@ -62,6 +62,11 @@ impl Mask {
         self.is_causal() || self.each_entry().all(|mut terms| terms.any(|t| matches!(t, Term::Prefix { .. })))
     }
 
+    /// Whether some term says of each batch entry what it keeps.
+    pub fn by_entry(&self) -> bool {
+        self.terms.iter().any(|t| matches!(t, Term::Batch { .. }))
+    }
+
     /// Batch entries that the mask tells apart; 1 if it says the same of all.
     pub fn entries(&self) -> usize {
         let lists = self.terms.iter().filter_map(|t| match t {
@@ -69,6 +74,21 @@ impl Mask {
             _ => None,
         });
         lists.max().unwrap_or(1).max(1)
+    }
+
+    /// The mask of some of the batch entries, named in the order in which they stand there. An entry that there is not keeps every
+    /// key, as it does in the mask itself.
+    pub fn of_entries(&self, which: &[usize]) -> Mask {
+        let own = |term: &Term| match term {
+            // Of no batch entry nothing is said, and a list of none has no text.
+            Term::Batch { .. } if which.is_empty() => None,
+            Term::Batch { entries } => {
+                let entries = which.iter().map(|&i| entries.get(i).cloned().unwrap_or_default()).collect();
+                Some(Term::Batch { entries })
+            }
+            other => Some(other.clone()),
+        };
+        Mask { terms: self.terms.iter().filter_map(own).collect(), fill: self.fill }
     }
 
     /// For each batch entry that the mask tells apart, the terms that hold for it.

@@ -13,7 +13,7 @@ pub enum Error {
     #[error(transparent)]
     Import(#[from] import::ImportError),
     /// A graph is not well formed after a stage. After any stage but the import it is a fault of annulus.
-    #[error("the graph is not well formed after {stage}: {}", list(.errors))]
+    #[error("the graph is not well formed after {stage}: {}", some(.errors))]
     Verify {
         /// The stage.
         stage: ir::Stage,
@@ -21,7 +21,7 @@ pub enum Error {
         errors: Vec<ir::verify::VerifyError>,
     },
     /// The program is not well formed after the graph was split, which is a fault of annulus.
-    #[error("the program is not well formed after shard: {}", .faults.join("; "))]
+    #[error("internal fault: the program is not well formed after shard: {}; annulus is at fault, not the graph: please report it with the graph and the options", some(.faults))]
     Program {
         /// Every broken invariant, in words.
         faults: Vec<String>,
@@ -99,7 +99,8 @@ pub enum Error {
     Eval(#[from] eval::EvalError),
 }
 
-fn list(errors: &[ir::verify::VerifyError]) -> String {
+/// The first of them, and how many there are besides.
+fn some<E: ToString>(errors: &[E]) -> String {
     let all: Vec<String> = errors.iter().take(5).map(ToString::to_string).collect();
     let more = errors.len().saturating_sub(all.len());
     let rest = if more > 0 { format!("; and {more} more") } else { String::new() };

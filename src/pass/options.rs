@@ -7,7 +7,7 @@ use crate::layout::LayoutKind;
 use crate::ring::Strategy;
 use crate::schedule::SLOTS;
 use crate::search::SearchOptions;
-use crate::shard::{Handed, MAX_RANKS, ShardOptions};
+use crate::shard::{Handed, MAX_RANKS, Rowwise, ShardOptions};
 
 /// The most receive slots that may be asked for: what the command line takes too.
 const MAX_SLOTS: usize = u32::MAX as usize;
@@ -37,12 +37,16 @@ const MAX_SLOTS: usize = u32::MAX as usize;
 pub struct Options {
     /// Number of ranks, from 1 to [`MAX_RANKS`].
     pub ranks: usize,
-    /// How keys and queries meet; `None`: whatever takes the least time on the device.
+    /// How keys and queries meet; `None`: whatever takes the least time on the device, and short windows that lie in the batch axis
+    /// are split along the batch.
     pub strategy: Option<Strategy>,
     /// Who owns which rows; `None`: whatever takes the least time on the device, over all attentions of a sequence.
     pub layout: Option<LayoutKind>,
     /// Inputs that the host hands to a rank by rows.
     pub inputs: Vec<Handed>,
+    /// Operators that annulus does not compute, and that treat rows apart from one another: what they read need not be gathered.
+    /// Nothing proves it; see [`Rowwise`].
+    pub rowwise: Vec<Rowwise>,
     /// What the ranks are; `None`: [`Device::default_for`] their number.
     pub device: Option<Device>,
     /// The most bytes of arena that an island may have on a rank; `None`: any number.
@@ -62,6 +66,7 @@ impl Options {
             strategy: None,
             layout: None,
             inputs: vec![],
+            rowwise: vec![],
             device: None,
             memory: None,
             slots: SLOTS,
@@ -94,6 +99,13 @@ impl Options {
     #[must_use]
     pub fn inputs(mut self, handed: impl IntoIterator<Item = Handed>) -> Options {
         self.inputs.extend(handed);
+        self
+    }
+
+    /// One more operator that annulus does not compute, and that treats rows apart from one another.
+    #[must_use]
+    pub fn rowwise(mut self, promise: Rowwise) -> Options {
+        self.rowwise.push(promise);
         self
     }
 
@@ -143,7 +155,11 @@ impl Options {
 
     /// What `shard` is asked.
     pub(super) fn shard(&self) -> ShardOptions {
-        ShardOptions::new(self.ranks).layout(self.layout).inputs(self.inputs.iter().cloned())
+        // A strategy is one for rows.
+        let windows = self.strategy.is_none();
+        let inputs = self.inputs.iter().cloned();
+        let rowwise = self.rowwise.iter().cloned();
+        ShardOptions::new(self.ranks).layout(self.layout).windows(windows).inputs(inputs).rowwise(rowwise)
     }
 
     /// What `search` is asked.

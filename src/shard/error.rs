@@ -19,6 +19,14 @@ pub enum ShardError {
         /// Why not.
         why: String,
     },
+    /// A promise about an operator does not fit.
+    #[error("--rowwise {promise}: {why}")]
+    Rowwise {
+        /// As the command line takes it.
+        promise: String,
+        /// Why not.
+        why: String,
+    },
     /// The layout that was asked for does not apply.
     #[error("layout {kind} does not apply: {why}")]
     Layout {
@@ -49,4 +57,21 @@ pub enum ShardError {
         /// What is wrong.
         why: String,
     },
+    /// What the split relies on does not hold. It is a fault of annulus, whatever the graph.
+    #[error(
+        "internal fault at {at}: {why}; annulus is at fault, not the graph: please report it with the graph and the options"
+    )]
+    Fault {
+        /// The operation or value, by the name of its result.
+        at: String,
+        /// What does not hold.
+        why: String,
+    },
+}
+
+impl ShardError {
+    /// A fault of annulus.
+    pub(super) fn fault(at: &str, why: impl Into<String>) -> ShardError {
+        ShardError::Fault { at: at.to_owned(), why: why.into() }
+    }
 }

@@ -1,6 +1,7 @@
 //! Where a sequence lies in a shape.
 
 use super::types::Sharding;
+use crate::layout::Progression;
 
 /// A sequence within a shape: `axis` is (outer, length, inner), row-major, and `length` counts the rows of the sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,6 +27,11 @@ impl Factor {
         Factor { axis: sharding.axis, outer: sharding.outer, length, inner: sharding.inner }
     }
 
+    /// The sharding that states this factor of a sequence with that layout.
+    pub(super) fn sharding(&self, layout: usize) -> Sharding {
+        Sharding { axis: self.axis, outer: self.outer, inner: self.inner, layout }
+    }
+
     /// Extent of the axis where `rows` rows of the sequence are held.
     pub(super) fn extent(&self, rows: usize) -> usize {
         self.outer.saturating_mul(rows).saturating_mul(self.inner)
@@ -38,6 +44,19 @@ impl Factor {
             *e = self.extent(rows);
         }
         shape
+    }
+
+    /// Which elements of the axis are held where these rows of the sequence are, in order.
+    pub(super) fn places(&self, rows: &[Progression]) -> Vec<usize> {
+        let rows: Vec<usize> = rows.iter().flat_map(Progression::rows).collect();
+        let mut places = Vec::new();
+        for outside in 0..self.outer {
+            for row in &rows {
+                let first = (outside * self.length + row) * self.inner;
+                places.extend(first..first + self.inner);
+            }
+        }
+        places
     }
 
     /// The same factor of another axis.

@@ -23,7 +23,8 @@ pub(crate) struct LocalGraph {
 /// The graph of local segment `segment` on `rank`.
 ///
 /// # Errors
-/// If there is no such segment or rank, or the segment is not local.
+/// If there is no such segment or rank, or the segment is not local; [`ShardError::Fault`] if the program is not what
+/// [`verify_program`](super::verify_program) asks.
 pub(crate) fn local_graph(program: &Program, segment: usize, rank: usize) -> Result<LocalGraph, ShardError> {
     program.numbered(rank)?;
     let Some(Segment::Local(ops)) = program.segments.get(segment) else {
@@ -32,7 +33,7 @@ pub(crate) fn local_graph(program: &Program, segment: usize, rank: usize) -> Res
     let name = format!("{}.segment{segment}", program.graph.name());
     let mut rank_ops = RankOps::new(program, segment, rank, Graph::new(name));
     for &op in ops {
-        rank_ops.add(op);
+        rank_ops.add(op)?;
     }
     let inside: HashSet<OpId> = ops.iter().copied().collect();
     let returned: HashSet<ValueId> = program.graph.outputs().iter().map(|o| o.value).collect();
@@ -43,8 +44,10 @@ pub(crate) fn local_graph(program: &Program, segment: usize, rank: usize) -> Res
     };
     let outputs: Vec<ValueId> = ops.iter().flat_map(|&op| program.graph.results(op)).filter(leaves).collect();
     for v in &outputs {
-        let local = rank_ops.here[v];
-        rank_ops.graph.output(&program.graph.value(*v).name, local);
+        let local = rank_ops.here.get(v).copied();
+        let name = &program.graph.value(*v).name;
+        let local = local.ok_or_else(|| ShardError::fault(name, "nothing makes it"))?;
+        rank_ops.graph.output(name, local);
     }
     Ok(LocalGraph { graph: rank_ops.graph, inputs: rank_ops.inputs, outputs })
 }

@@ -1,18 +1,19 @@
-//! From wishes to a [`Program`]: what is split, what is whole, what is gathered, and the order of segments.
+//! From wishes to a [`Program`]: what is split, what is whole, what is gathered or reduced, and the order of segments.
 //!
 //! In: the live operations and their [`Wishes`]. Out: a [`Program`].
 //!
 //! Invariants of the result: every live operation but inputs and constants stands in one segment, after what it reads; a
 //! value that a split operation reads is split in the same way, or whole and sliced there; a value that a whole operation
-//! reads is whole, or gathered in an earlier segment. Segments alternate as seldom as the dependences allow.
+//! reads is whole, or gathered in an earlier segment; a fold over the rows of a split activation is computed in parts, which are
+//! reduced right behind it. Segments alternate as seldom as the dependences allow.
 
 use super::error::ShardError;
 use super::factor::Factor;
 use super::options::{Handed, ShardOptions};
 use super::propagate::{Live, Sequence, Wish, Wishes, query_axis};
 use super::sequences::{Sequences, sequences};
-use super::types::{IslandSharding, Placement, Program, Segment, Sharding};
-use crate::ir::{Graph, Op, ValueId};
+use super::types::{IslandSharding, Placement, Program, Segment};
+use crate::ir::{Graph, Op, Reduction, ValueId};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -29,6 +30,8 @@ struct Decided<'a> {
     wishes: &'a Wishes,
     /// The rows that the results carry; `None`: whole.
     split: Vec<Option<(Factor, Sequence)>>,
+    /// How the ranks' parts of the result are folded, of a fold over the rows of what is split.
+    folds: Vec<Option<Reduction>>,
     /// How each operand is read.
     needs: Vec<Vec<Need>>,
 }
@@ -43,29 +46,36 @@ pub(super) fn place(
 ) -> Result<Program, ShardError> {
     let plan = decide(live, wishes);
     let Sequences { layouts, index, joined } = sequences(live, wishes, options, handed)?;
-    let sharding = |(f, s): (Factor, Sequence)| Sharding {
-        axis: f.axis,
-        outer: f.outer,
-        inner: f.inner,
-        layout: index[&wishes.sequence(s)],
+    let layout = |s: Sequence, i: usize| {
+        let layout = index.get(&wishes.sequence(s)).copied();
+        layout.ok_or_else(|| ShardError::fault(live.name(i), "its rows have no layout"))
+    };
+    let placed = |split: Option<(Factor, Sequence)>, i: usize| match split {
+        None => Ok(Placement::Whole),
+        Some((f, s)) => Ok(Placement::Sharded(f.sharding(layout(s, i)?))),
     };
     let mut placements = BTreeMap::new();
     for (i, &op) in live.order().iter().enumerate() {
-        let placement = plan.split[i].map_or(Placement::Whole, |s| Placement::Sharded(sharding(s)));
+        let placement = match (plan.split[i], plan.folds[i]) {
+            (None, Some(kind)) => Placement::Parts(kind),
+            (split, _) => placed(split, i)?,
+        };
         placements.extend(graph.results(op).into_iter().map(|v| (v, placement.clone())));
     }
-    let islands = wishes.splits.iter().map(|split| {
-        let operands = plan.needs[split.at].iter().map(|need| match *need {
-            Need::Whole => Placement::Whole,
-            Need::Rows(f, s) => Placement::Sharded(sharding((f, s))),
+    let mut islands = BTreeMap::new();
+    for split in &wishes.splits {
+        let at = split.at;
+        let operands = plan.needs[at].iter().map(|need| match *need {
+            Need::Whole => placed(None, at),
+            Need::Rows(f, s) => placed(Some((f, s)), at),
         });
         let island = IslandSharding {
-            q_layout: index[&wishes.sequence(split.q)],
-            kv_layout: index[&wishes.sequence(split.kv)],
-            operands: operands.collect(),
+            q_layout: layout(split.q, at)?,
+            kv_layout: layout(split.kv, at)?,
+            operands: operands.collect::<Result<_, ShardError>>()?,
         };
-        (live.order()[split.at], island)
-    });
+        islands.insert(live.order()[at], island);
+    }
     Ok(Program {
         graph: graph.clone(),
         ranks: options.ranks,
@@ -73,7 +83,7 @@ pub(super) fn place(
         joined,
         placements,
         segments: segments(&plan),
-        islands: islands.collect(),
+        islands,
         refused: wishes.refused.iter().map(|(&i, reason)| (live.order()[i], reason.clone())).collect(),
     })
 }
@@ -82,7 +92,8 @@ pub(super) fn place(
 /// whole operands: it is cheap, and nothing is sent.
 fn decide<'a>(live: &'a Live<'a>, wishes: &'a Wishes) -> Decided<'a> {
     let n = live.order().len();
-    let mut plan = Decided { live, wishes, split: vec![None; n], needs: vec![vec![]; n] };
+    let mut plan =
+        Decided { live, wishes, split: vec![None; n], folds: vec![None; n], needs: vec![vec![]; n] };
     // A constant is copied; an input is whole unless the host hands rows.
     let given = |i: usize| match live.op(i) {
         Op::Constant(_) => true,
@@ -104,6 +115,9 @@ fn decide<'a>(live: &'a Live<'a>, wishes: &'a Wishes) -> Decided<'a> {
             };
             plan.split[i] = Some((wish.factor, wishes.sequence(wish.sequence)));
             plan.needs[i] = reads.into_iter().map(need).collect();
+        } else if let Some((rows, kind)) = folded_rows(live, wishes, i) {
+            plan.needs[i] = vec![rows];
+            plan.folds[i] = Some(kind);
         } else {
             plan.needs[i] = vec![Need::Whole; live.operands[i].len()];
         }
@@ -114,7 +128,30 @@ fn decide<'a>(live: &'a Live<'a>, wishes: &'a Wishes) -> Decided<'a> {
             needed_whole[from] |= !matches!(need, Need::Rows(f, s) if carried == Some((f, s)));
         }
     }
+    // What is not split after all is folded whole.
+    for i in (0..n).filter(|&i| plan.folds[i].is_some()).collect::<Vec<_>>() {
+        let held = plan.split[live.at(live.operands[i][0])];
+        if !matches!(plan.needs[i][0], Need::Rows(f, s) if held == Some((f, s))) {
+            plan.folds[i] = None;
+            plan.needs[i] = vec![Need::Whole];
+        }
+    }
     plan
+}
+
+/// The rows that operation `i` reads where it is a fold over the rows of an activation, and how the ranks' parts of it are
+/// folded.
+fn folded_rows(live: &Live, wishes: &Wishes, i: usize) -> Option<(Need, Reduction)> {
+    let Op::Reduce { kind, axes, .. } = live.op(i) else { return None };
+    let from = live.at(live.operands[i][0]);
+    let wish = wishes.wish[from].filter(|w| axes.contains(&w.factor.axis))?;
+    let kind = match kind {
+        Reduction::Mean if live.out(i).dtype.is_float() => Reduction::Sum,
+        Reduction::Sum | Reduction::Max | Reduction::Min => *kind,
+        Reduction::Mean | Reduction::Prod => return None,
+    };
+    let kept = wishes.activation[from] || wishes.handed.get(&from) == Some(&true);
+    kept.then(|| (Need::Rows(wish.factor, wishes.sequence(wish.sequence)), kind))
 }
 
 /// How island `i` reads its operands.
@@ -179,6 +216,11 @@ fn segments(plan: &Decided) -> Vec<Segment> {
         } else {
             at_round(round, Some(i), None);
             (local[i], exchange[i]) = (round, round);
+            if let Some(kind) = plan.folds[i] {
+                let value = live.graph.result(live.order()[i]);
+                at_round(round, None, Some(Segment::Reduce { value, kind }));
+                local[i] = round + 1;
+            }
         }
     }
     let mut segments = Vec::new();
@@ -197,6 +239,9 @@ fn reason(plan: &Decided, i: usize, slot: usize) -> String {
     let (op, v) = (live.op(i), live.operands[i][slot]);
     let name = &live.graph.value(live.graph.result(live.order()[i])).name;
     let why = match (plan.split[live.at(v)], plan.needs[i][slot]) {
+        (Some((have, _)), Need::Rows(f, _)) if have == f => {
+            "its rows are those of another sequence, which lie otherwise".into()
+        }
         (Some((have, _)), Need::Rows(f, _)) => {
             format!("it is split along axis {} and needed along axis {}", have.axis, f.axis)
         }
@@ -204,7 +249,7 @@ fn reason(plan: &Decided, i: usize, slot: usize) -> String {
             "the rows of every rank need all of its rows".into()
         }
         (Some((have, _)), Need::Whole) => {
-            match super::axes::result(op, slot, have, &live.types(i), live.out(i)) {
+            match super::axes::result(op, slot, have, &live.types(i), live.out(i), None) {
                 Err(why) => why,
                 Ok(_) => "the rows of another operand are split otherwise".into(),
             }

@@ -11,8 +11,10 @@
 
 use super::axes;
 use super::factor::Factor;
+use super::joins::Join;
 use super::refusal;
 use crate::ir::{Graph, Op, OpId, Topology, Type, ValueId};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The operations of a graph without the dead ones, by their place in the order, with their operands and readers.
@@ -59,6 +61,11 @@ impl<'a> Live<'a> {
         self.operands[i].iter().map(|&v| self.graph.ty(v)).collect()
     }
 
+    /// The name of what an operation makes.
+    pub(super) fn name(&self, i: usize) -> &'a str {
+        &self.graph.value(self.graph.result(self.order()[i])).name
+    }
+
     pub(super) fn out(&self, i: usize) -> &'a Type {
         self.graph.ty(self.graph.result(self.order()[i]))
     }
@@ -90,13 +97,22 @@ pub(super) struct Wishes {
     /// Whether the value is an activation: an attention or a sum of products went into it.
     pub(super) activation: Vec<bool>,
     pub(super) splits: Vec<Split>,
+    /// What attentions over windows carry along their batch.
+    pub(super) windows: Vec<Wish>,
     /// Attentions that are not split along their rows, by place, with the reason.
     pub(super) refused: BTreeMap<usize, String>,
     /// Inputs that the host hands to a rank by rows, by place, and whether the user named them.
     pub(super) handed: BTreeMap<usize, bool>,
-    /// Concatenations along the rows, in the order in which they were met, with the sequence of each operand. The rows of the
-    /// result are those of the operands, one behind the other: a cache with new rows behind it.
-    pub(super) joins: Vec<(usize, Vec<Sequence>)>,
+    /// Where an attention behind wants the row of a sequence of one row, by place: with one row, a shape alone does not say which
+    /// axis carries it.
+    one_row: Vec<Option<Factor>>,
+    /// Concatenations along the rows, in the order in which they were met.
+    joins: Vec<Join>,
+    /// Which of them an operation is, by place.
+    join_at: BTreeMap<usize, usize>,
+    /// The first of them that gives the rows of a sequence, if they are of several parts: by the sequence that stands for all
+    /// that it is tied with.
+    join_of: BTreeMap<Sequence, usize>,
     parent: Vec<Sequence>,
 }
 
@@ -109,12 +125,41 @@ impl Wishes {
         s
     }
 
+    /// Ties two sequences of the same rows; where both are put together of parts of the same lengths, the parts too.
     fn tie(&mut self, a: Sequence, b: Sequence) {
-        let (a, b) = (self.sequence(a), self.sequence(b));
-        self.parent[a.max(b)] = a.min(b);
+        let mut pairs = vec![(a, b)];
+        while let Some((a, b)) = pairs.pop() {
+            let (a, b) = (self.root(a), self.root(b));
+            if a == b {
+                continue;
+            }
+            let (stays, goes) = (a.min(b), a.max(b));
+            self.parent[goes] = stays;
+            let Some(gone) = self.join_of.remove(&goes) else { continue };
+            match self.join_of.entry(stays) {
+                Entry::Vacant(free) => {
+                    free.insert(gone);
+                }
+                Entry::Occupied(mut held) => {
+                    let first = gone.min(*held.get());
+                    pairs.extend(self.joins[gone].parts_with(&self.joins[*held.get()]));
+                    held.insert(first);
+                }
+            }
+        }
     }
 
-    fn fresh(&mut self) -> Sequence {
+    /// The same as [`sequence`](Wishes::sequence), and makes the way shorter for the next one who asks.
+    fn root(&mut self, s: Sequence) -> Sequence {
+        let root = self.sequence(s);
+        let mut at = s;
+        while self.parent[at] != root {
+            at = std::mem::replace(&mut self.parent[at], root);
+        }
+        root
+    }
+
+    pub(super) fn fresh(&mut self) -> Sequence {
         self.parent.push(self.parent.len());
         self.parent.len() - 1
     }
@@ -128,51 +173,44 @@ impl Wishes {
     /// The rows that operation `i` reads of each operand for its wish; `None` if it has no wish or cannot follow it.
     pub(super) fn reads(&self, live: &Live, i: usize) -> Option<Vec<Option<Wish>>> {
         let wish = self.wish[i]?;
-        if let Some((_, parts)) = self.joins.iter().find(|(at, _)| *at == i) {
-            let (_, first) = self.join_of(wish.sequence)?;
-            let same = first.len() == parts.len()
-                && first.iter().zip(parts).all(|(&a, &b)| self.sequence(a) == self.sequence(b));
-            // Else the rows of the result were joined otherwise where they were first met.
-            let part = |(t, &sequence): (&&Type, &Sequence)| {
-                let axis = wish.factor.axis;
-                Some(Wish { factor: Factor::axis(axis, t.shape[axis]), sequence })
-            };
-            return same.then(|| live.types(i).iter().zip(parts).map(part).collect());
+        if let Some(join) = self.join_at(i) {
+            return self.joined_reads(join, wish);
         }
         let maps = self.maps_for(live, i, wish.factor)?;
         Some(maps.into_iter().map(|m| m.map(|factor| Wish { factor, sequence: wish.sequence })).collect())
     }
 
-    /// The first concatenation that gives the rows of a sequence, and the sequences of its operands.
-    pub(super) fn join_of(&self, s: Sequence) -> Option<&(usize, Vec<Sequence>)> {
-        let s = self.sequence(s);
-        self.joins.iter().find(|(at, _)| self.wish[*at].is_some_and(|w| self.sequence(w.sequence) == s))
+    /// The concatenations along the rows, in the order in which they were met.
+    pub(super) fn joins(&self) -> &[Join] {
+        &self.joins
     }
 
-    /// Takes note that concatenation `i` joins rows, if it does; `wish` is what its result is to carry. Returns what each
-    /// operand is to carry.
-    fn join(&mut self, live: &Live, i: usize, wish: Wish) -> Option<Vec<Wish>> {
-        let Op::Concat { axis } = *live.op(i) else { return None };
-        let f = wish.factor;
-        let types = live.types(i);
-        if axis != f.axis || (f.outer, f.inner) != (1, 1) || types.len() < 2 {
-            return None;
+    /// Concatenation `i`, if it joins rows.
+    pub(super) fn join_at(&self, i: usize) -> Option<&Join> {
+        self.join_at.get(&i).map(|&j| &self.joins[j])
+    }
+
+    /// The first concatenation that gives the rows of a sequence of several parts.
+    pub(super) fn join_of(&self, s: Sequence) -> Option<&Join> {
+        self.join_of.get(&self.sequence(s)).map(|&j| &self.joins[j])
+    }
+
+    /// The sequences whose rows are those of several parts, by the one that stands for all, each with its first concatenation.
+    pub(super) fn wholes(&self) -> impl Iterator<Item = (Sequence, &Join)> {
+        self.join_of.iter().map(|(&s, &j)| (s, &self.joins[j]))
+    }
+
+    /// Takes note of a concatenation that gives the rows of a sequence. Where another one does so too, its parts are tied with
+    /// those of this one.
+    pub(super) fn remember(&mut self, join: Join, of: Sequence) {
+        let pairs = self.join_of(of).map_or_else(Vec::new, |first| first.parts_with(&join));
+        self.join_at.insert(join.at, self.joins.len());
+        if join.of_parts() {
+            let root = self.sequence(of);
+            self.join_of.entry(root).or_insert(self.joins.len());
         }
-        let lengths: Vec<usize> = types.iter().map(|t| t.shape[axis]).collect();
-        let before = self.join_of(wish.sequence).map(|(at, parts)| (*at, parts.clone()));
-        let parts = match before {
-            None => lengths.iter().map(|_| self.fresh()).collect(),
-            Some((at, parts)) => {
-                let before = self.wish[at]?.factor.axis;
-                if !live.types(at).iter().map(|t| t.shape[before]).eq(lengths.iter().copied()) {
-                    return None;
-                }
-                parts
-            }
-        };
-        self.joins.push((i, parts.clone()));
-        let part = |(length, sequence)| Wish { factor: Factor::axis(axis, length), sequence };
-        Some(lengths.into_iter().zip(parts).map(part).collect())
+        self.joins.push(join);
+        pairs.into_iter().for_each(|(a, b)| self.tie(a, b));
     }
 
     fn maps_for(&self, live: &Live, i: usize, f: Factor) -> Option<Vec<Option<Factor>>> {
@@ -185,17 +223,22 @@ impl Wishes {
 /// The wishes of every attention, carried through the graph.
 ///
 /// `named` are inputs that the user hands to a rank by rows, each with the axis that carries them: what is computed from them
-/// counts as activations, so that it is split as far as it goes.
-pub(super) fn propagate(live: &Live, named: &[(ValueId, usize)]) -> Wishes {
+/// counts as activations, so that it is split as far as it goes. Attention over short windows is split along its batch where `windows`
+/// ranks share it.
+pub(super) fn propagate(live: &Live, named: &[(ValueId, usize)], windows: usize) -> Wishes {
     let n = live.order().len();
     let handed: BTreeMap<usize, bool> = named.iter().map(|&(v, _)| (live.at(v), true)).collect();
     let mut wishes = Wishes {
         wish: vec![None; n],
         activation: activations(live, &handed),
         splits: vec![],
+        windows: vec![],
         refused: BTreeMap::new(),
         handed,
+        one_row: one_row(live),
         joins: vec![],
+        join_at: BTreeMap::new(),
+        join_of: BTreeMap::new(),
         parent: vec![],
     };
     let mut ahead = BTreeSet::new();
@@ -210,6 +253,11 @@ pub(super) fn propagate(live: &Live, named: &[(ValueId, usize)]) -> Wishes {
     for i in 0..n {
         if let Op::Attention(a) = live.op(i) {
             let sizes = (live.types(i)[0], live.types(i)[1], live.types(i)[2]);
+            if let Some(batch) = window_count(live, &wishes, i, windows) {
+                let wish = Wish { factor: Factor::axis(0, batch), sequence: wishes.fresh() };
+                wishes.windows.push(wish);
+                follow(live, &mut wishes, &mut ahead, i, wish);
+            }
             match refusal(live, &wishes, i) {
                 Some(reason) => {
                     wishes.refused.insert(i, reason);
@@ -233,6 +281,19 @@ pub(super) fn propagate(live: &Live, named: &[(ValueId, usize)]) -> Wishes {
     wishes
 }
 
+/// How many windows attention `i` has in its batch axis, if it is to be split along them over so many ranks: at least one for each
+/// rank, and several, of too few rows for the rows to be worth a message. Nothing says yet how its operands are split.
+fn window_count(live: &Live, wishes: &Wishes, i: usize, ranks: usize) -> Option<usize> {
+    /// Fewer entries of a batch are no windows.
+    const FEWEST: usize = 4;
+    /// A rank that has fewer rows than a tile of a kernel has computes a whole one all the same.
+    const TILE: usize = 64;
+    let types = live.types(i);
+    let (batch, rows) = (types[0].shape[0], types[0].shape[2].max(types[1].shape[2]));
+    let free = live.operands[i][..3].iter().all(|v| wishes.wish[live.at(*v)].is_none());
+    (free && ranks > 1 && batch >= ranks.max(FEWEST) && rows < ranks.saturating_mul(TILE)).then_some(batch)
+}
+
 /// Whether leaf `t` of an attention with `q_len` query rows has a query axis of its own; which one.
 pub(super) fn query_axis(t: &Type, q_len: usize) -> Option<usize> {
     let axis = t.rank().checked_sub(2)?;
@@ -250,7 +311,7 @@ fn refusal(live: &Live, wishes: &Wishes, i: usize) -> Option<String> {
     if held.factor == Factor::axis(2, types[0].shape[2]) {
         return None;
     }
-    let along = axes::result(live.op(i), 0, held.factor, &types, live.out(i)).ok()?;
+    let along = axes::result(live.op(i), 0, held.factor, &types, live.out(i), None).ok()?;
     let maps = wishes.maps_for(live, i, along)?;
     let agrees = |(slot, v): (usize, &ValueId)| {
         let other = wishes.wish[live.at(*v)].map(|w| w.factor);
@@ -363,7 +424,7 @@ fn carry_forward(
         if wishes.wish[i].is_none() {
             let along = |&slot: &usize| {
                 let Wish { factor, sequence } = carried(slot)?;
-                let factor = axes::result(op, slot, factor, &types, live.out(i)).ok()?;
+                let factor = axes::result(op, slot, factor, &types, live.out(i), wishes.one_row[i]).ok()?;
                 Some(Wish { factor, sequence })
             };
             let Some(wish) = slots.iter().find_map(along) else { continue };
@@ -398,13 +459,45 @@ fn follow(live: &Live, wishes: &mut Wishes, ahead: &mut BTreeSet<usize>, i: usiz
     ask(live, wishes, ahead, asked);
 }
 
+/// Where attentions want the row of each value that is a sequence of one row for them, as far as the way back from them tells.
+fn one_row(live: &Live) -> Vec<Option<Factor>> {
+    let mut wanted = vec![None; live.order().len()];
+    let mut seen = vec![false; live.order().len()];
+    for i in 0..live.order().len() {
+        if !matches!(live.op(i), Op::Attention(_)) {
+            continue;
+        }
+        let rows = |v: ValueId| (v, Factor::axis(2, live.graph.ty(v).shape[2]));
+        let mut stack: Vec<(ValueId, Factor)> = live.operands[i].iter().take(3).copied().map(rows).collect();
+        while let Some((v, f)) = stack.pop() {
+            let at = live.at(v);
+            if std::mem::replace(&mut seen[at], true) {
+                continue;
+            }
+            wanted[at] = (f.length == 1).then_some(f);
+            if let Op::Concat { axis } = live.op(at)
+                && *axis == f.axis
+                && (f.outer, f.inner) == (1, 1)
+            {
+                let part = |&v: &ValueId| (v, Factor::axis(*axis, live.graph.ty(v).shape[*axis]));
+                stack.extend(live.operands[at].iter().map(part));
+            } else if !matches!(live.op(at), Op::Attention(_)) {
+                let maps = axes::operands(live.op(at), f, &live.types(at), live.out(at), &[]);
+                let maps = live.operands[at].iter().zip(maps.into_iter().flatten());
+                stack.extend(maps.filter_map(|(&v, map)| Some((v, map?))));
+            }
+        }
+    }
+    wanted
+}
+
 /// Which operations give activations.
 fn activations(live: &Live, handed: &BTreeMap<usize, bool>) -> Vec<bool> {
     let n = live.order().len();
     let (mut activation, mut varies) = (vec![false; n], vec![false; n]);
     for i in 0..n {
         let from = || live.operands[i].iter().map(|&v| live.at(v));
-        varies[i] = matches!(live.op(i), Op::Input(_)) || from().any(|j| varies[j]);
+        varies[i] = matches!(live.op(i), Op::Input(_) | Op::Opaque(_)) || from().any(|j| varies[j]);
         let here = match live.op(i) {
             Op::Attention(_) => true,
             Op::Input(_) => handed.contains_key(&i),

@@ -1,4 +1,4 @@
-//! The printed program of a rank: its segments and islands as regions, its gathers, in one graph.
+//! The printed program of a rank: its segments and islands as regions, its gathers and reduces, in one graph.
 //!
 //! In: a [`Program`], a rank, and the island graphs that a later room made. Out: a graph whose inputs are the whole inputs of
 //! the model and whose outputs are what the rank holds of the model's outputs.
@@ -25,29 +25,38 @@ pub(crate) fn rank_graph(
     let whole = &program.graph;
     let mut out = RankOps::new(program, 0, rank, Graph::new(format!("{}.rank{rank}", whole.name())));
     for v in whole.inputs() {
-        out.held(v);
+        out.held(v)?;
     }
     for (at, segment) in program.segments.iter().enumerate() {
         match segment {
             Segment::Local(_) => {
                 let local = local_graph(program, at, rank)?;
-                let operands: Vec<ValueId> = local.inputs.iter().map(|&v| out.held(v)).collect();
+                let operands: Vec<ValueId> =
+                    local.inputs.iter().map(|&v| out.held(v)).collect::<Result<_, _>>()?;
                 let region = Op::Region(RegionKind::Segment, Arc::new(local.graph));
                 let op = add(&mut out.graph, region, &operands, &format!("segment{at}"), "")?;
                 for (&v, here) in local.outputs.iter().zip(out.graph.results(op)) {
                     out.graph.rename(here, &whole.value(v).name);
-                    out.define(v, here, placed(program, v));
+                    out.define(v, here, placed(program, v))?;
                 }
             }
             Segment::Gather { value, .. } => {
                 let Placement::Sharded(s) = placed(program, *value) else { continue };
                 let rows = (0..program.ranks).map(|r| program.rows(&s, r).to_vec()).collect();
                 let op = Op::Unshard { axis: s.axis, outer: s.outer, inner: s.inner, rows };
-                let here = out.held(*value);
+                let here = out.held(*value)?;
                 let name = format!("{}.whole", whole.value(*value).name);
                 let op = add(&mut out.graph, op, &[here], &name, "")?;
                 let here = out.graph.result(op);
-                out.define(*value, here, Placement::Whole);
+                out.define(*value, here, Placement::Whole)?;
+            }
+            Segment::Reduce { value, kind } => {
+                let (name, dtype) = (&whole.value(*value).name, whole.ty(*value).dtype);
+                let op = Op::AllReduce { kind: *kind, ranks: program.ranks, dtype };
+                let here = out.held(*value)?;
+                let op = add(&mut out.graph, op, &[here], &format!("{name}.whole"), "")?;
+                let here = out.graph.result(op);
+                out.define(*value, here, Placement::Whole)?;
             }
             Segment::Island(id) => {
                 let name = &whole.value(whole.result(*id)).name;
@@ -58,8 +67,8 @@ pub(crate) fn rank_graph(
                 let mut operands = Vec::new();
                 for (&v, form) in whole.operands(*id).iter().zip(&island.operands) {
                     operands.push(match form {
-                        Placement::Whole => out.whole(v),
-                        Placement::Sharded(s) => out.rows(v, s),
+                        Placement::Sharded(s) => out.rows(v, s)?,
+                        Placement::Whole | Placement::Parts(_) => out.whole(v)?,
                     });
                 }
                 let kind = RegionKind::Island { strategy: *strategy, layout };
@@ -72,13 +81,13 @@ pub(crate) fn rank_graph(
                 }
                 for (&v, here) in results.iter().zip(out.graph.results(op)) {
                     out.graph.rename(here, &whole.value(v).name);
-                    out.define(v, here, placed(program, v));
+                    out.define(v, here, placed(program, v))?;
                 }
             }
         }
     }
     for o in whole.outputs() {
-        let here = out.held(o.value);
+        let here = out.held(o.value)?;
         out.graph.output(&o.name, here);
     }
     Ok(out.graph)

@@ -2,13 +2,18 @@
 //!
 //! In: the attentions that are split and the kind of layout that is asked for. Out: the layouts, and which of them each
 //! sequence has. Where a kind depends on masks, those of all attentions of the sequence count.
+//!
+//! Invariants: which sequences share a layout depends on what is known of them, never on the kind, nor on how the rows happen to
+//! lie: two caches that nobody asks anything else of share one, and so do sequences that are put together of the same parts. What
+//! is put together of parts lies behind them in length.
 
 use super::error::ShardError;
 use super::factor::Factor;
+use super::joins::Join;
 use super::options::{Handed, ShardOptions};
 use super::propagate::{Live, Sequence, Split, Wishes};
 use crate::ir::{Attention, Op, ValueId};
-use crate::layout::{Layout, LayoutKind};
+use crate::layout::{Layout, LayoutKind, Progression};
 use crate::mask::{Fill, Mask, Term};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -20,7 +25,24 @@ struct Rows {
     starts: BTreeSet<usize>,
     /// The attentions whose queries are its rows.
     queries: Vec<Split>,
+    /// As the host has them.
+    given: Option<Layout>,
 }
+
+impl Rows {
+    fn new(length: usize) -> Rows {
+        Rows { length, causal: false, starts: BTreeSet::new(), queries: vec![], given: None }
+    }
+
+    /// All that says how the rows lie, whatever the kind; `None` if it is more than is compared: the work of queries.
+    fn known(&self) -> Option<Known> {
+        let known = || (self.length, self.causal, self.starts.clone(), self.given.clone());
+        self.queries.is_empty().then(known)
+    }
+}
+
+/// See [`Rows::known`].
+type Known = (usize, bool, BTreeSet<usize>, Option<Layout>);
 
 /// The layouts of the sequences.
 pub(super) struct Sequences {
@@ -39,76 +61,64 @@ pub(super) fn sequences(
     options: &ShardOptions,
     handed: &[(ValueId, &Handed)],
 ) -> Result<Sequences, ShardError> {
-    let mut index = HashMap::new();
-    let mut found: Vec<Rows> = Vec::new();
+    let mut found = Found { wishes, rows: vec![], of: HashMap::new() };
     for split in &wishes.splits {
         let operands = live.types(split.at);
         for (s, length, queries) in
             [(split.q, operands[0].shape[2], true), (split.kv, operands[1].shape[2], false)]
         {
-            let at = *index.entry(wishes.sequence(s)).or_insert_with(|| {
-                found.push(Rows { length, causal: false, starts: BTreeSet::new(), queries: vec![] });
-                found.len() - 1
-            });
-            let rows = &mut found[at];
+            let rows = found.rows(s, length);
             rows.causal |= split.causal;
-            rows.starts.extend(starts(&attention(live, split).mask, length, queries));
+            rows.starts.extend(starts(&attention(live, split)?.mask, length, queries));
             if queries {
                 rows.queries.push(*split);
             }
         }
     }
-    if options.layout == Some(LayoutKind::Document) && found.iter().all(|r| r.starts.is_empty()) {
+    if options.layout == Some(LayoutKind::Document) && found.rows.iter().all(|r| r.starts.is_empty()) {
         let why = "no attention has a mask that keeps documents apart which are known when compiling and are the same for \
                    every batch entry";
         return Err(ShardError::Layout { kind: LayoutKind::Document, why: why.into() });
     }
-    // Then those of which an input or an old row is handed over.
-    let by_rows = wishes.handed.keys().filter_map(|&i| wishes.wish[i]).map(|w| (w.factor.length, w.sequence));
-    let parts = wishes.joins.iter().filter_map(|(at, parts)| {
-        let axis = wishes.wish[*at]?.factor.axis;
-        Some(live.types(*at).into_iter().map(move |t| t.shape[axis]).zip(parts.iter().copied()))
-    });
-    for (length, s) in by_rows.chain(parts.flatten()) {
-        index.entry(wishes.sequence(s)).or_insert_with(|| {
-            found.push(Rows { length, causal: false, starts: BTreeSet::new(), queries: vec![] });
-            found.len() - 1
-        });
+    // Then those of windows, and those of which an input or an old row is handed over.
+    for wish in &wishes.windows {
+        found.rows(wish.sequence, wish.factor.length);
     }
-    let layouts = found.iter().map(|rows| {
+    for wish in wishes.handed.keys().filter_map(|&i| wishes.wish[i]) {
+        found.rows(wish.sequence, wish.factor.length);
+    }
+    for &(length, s) in wishes.joins().iter().flat_map(|join| &join.operands) {
+        found.rows(s, length);
+    }
+    let given = found.give(live, options.ranks, handed)?;
+    let joined = found.share();
+    let layouts = found.rows.iter().map(|rows| {
         let chosen = if rows.causal { LayoutKind::Zigzag } else { LayoutKind::Contiguous };
-        match options.layout.unwrap_or(chosen) {
-            LayoutKind::Document => {
+        match (&rows.given, options.layout.unwrap_or(chosen)) {
+            (Some(given), _) => given.clone(),
+            (None, LayoutKind::Document) => {
                 let starts: Vec<usize> = rows.starts.iter().copied().collect();
                 Layout::by_document(rows.length, options.ranks, &starts)
             }
-            LayoutKind::Balanced if !rows.queries.is_empty() => {
+            (None, LayoutKind::Balanced) if !rows.queries.is_empty() => {
                 let work = |first, end| rows.queries.iter().map(|s| work(live, s, first, end)).sum();
                 Layout::balanced(rows.length, options.ranks, work)
             }
-            kind => Layout::new(kind, rows.length, options.ranks),
+            (None, kind) => Layout::new(kind, rows.length, options.ranks),
         }
     });
-    let mut made = Sequences { layouts: layouts.collect(), index, joined: BTreeMap::new() };
-    made.give(live, wishes, options.ranks, handed)?;
-    // Shorter sequences first: what is joined is longer than its parts.
-    let mut joins: Vec<(usize, Sequence, &[Sequence])> = Vec::new();
-    for (at, parts) in &wishes.joins {
-        if let Some(wish) = wishes.wish[*at] {
-            let whole = wishes.sequence(wish.sequence);
-            if !joins.iter().any(|j| j.1 == whole) {
-                joins.push((wish.factor.length, whole, parts));
-            }
-        }
-    }
-    joins.sort_by_key(|j| j.0);
-    for (_, whole, parts) in joins {
-        made.join(whole, parts, wishes);
+    let mut made = Sequences { layouts: layouts.collect(), index: found.of, joined };
+    let mut wholes: Vec<usize> = made.joined.keys().copied().collect();
+    // What is joined is longer than its parts.
+    wholes.sort_by_key(|&at| made.layouts[at].length);
+    for at in wholes {
+        let parts: Vec<&Layout> = made.joined[&at].iter().map(|&part| &made.layouts[part]).collect();
+        made.layouts[at] = Layout::joined(&parts);
     }
     // A sequence that is joined has the rows of its parts, whatever was given.
-    for (v, input) in handed {
-        let Some((at, given)) = made.given(live, wishes, options.ranks, *v, input)? else { continue };
-        if made.layouts[at].rows != given.rows {
+    for (input, sequence, rows) in given {
+        let held = made.index.get(&sequence).map(|&at| &made.layouts[at]);
+        if !held.is_some_and(|held| same_rows(held, &rows)) {
             return Err(input.refused(
                 "its rows are tied to those of other values, which lie on other ranks than the given rows say; give the rows that the earlier report names".into(),
             ));
@@ -117,83 +127,117 @@ pub(super) fn sequences(
     Ok(made)
 }
 
-impl Sequences {
-    /// Lets the sequences of inputs whose rows are given have these rows.
-    fn give(
+/// Whether each rank has the same rows in the same order, however they are written.
+fn same_rows(a: &Layout, b: &Layout) -> bool {
+    let rows = |own: &[Progression]| own.iter().flat_map(Progression::rows).collect::<Vec<_>>();
+    a.rows.len() == b.rows.len() && a.rows.iter().zip(&b.rows).all(|(a, b)| a == b || rows(a) == rows(b))
+}
+
+/// The sequences, as they are met.
+struct Found<'a> {
+    wishes: &'a Wishes,
+    rows: Vec<Rows>,
+    /// By the sequence that stands for all that it is tied with.
+    of: HashMap<Sequence, usize>,
+}
+
+impl Found<'_> {
+    fn rows(&mut self, s: Sequence, length: usize) -> &mut Rows {
+        let at = *self.of.entry(self.wishes.sequence(s)).or_insert_with(|| {
+            self.rows.push(Rows::new(length));
+            self.rows.len() - 1
+        });
+        &mut self.rows[at]
+    }
+
+    /// Lets the sequences of inputs whose rows are given have these rows. Returns the inputs with their sequences and rows.
+    fn give<'h>(
         &mut self,
         live: &Live,
-        wishes: &Wishes,
         ranks: usize,
-        handed: &[(ValueId, &Handed)],
-    ) -> Result<(), ShardError> {
-        for (v, input) in handed {
-            if let Some((at, given)) = self.given(live, wishes, ranks, *v, input)? {
-                self.layouts[at] = given;
+        handed: &[(ValueId, &'h Handed)],
+    ) -> Result<Vec<(&'h Handed, Sequence, Layout)>, ShardError> {
+        let mut all = Vec::new();
+        for &(v, input) in handed {
+            let Some(rows) = &input.rows else { continue };
+            let wish = self.wishes.wish[live.at(v)];
+            let wish = wish.filter(|w| w.factor == Factor::axis(input.axis, w.factor.length));
+            let at = wish.map(|w| (w.factor.length, self.wishes.sequence(w.sequence)));
+            let Some((length, sequence)) = at.filter(|(_, s)| self.of.contains_key(s)) else {
+                return Err(input.refused(
+                    "no attention reads it along that axis, so that its rows cannot be given; leave out =ROWS"
+                        .into(),
+                ));
+            };
+            if rows.len() != ranks {
+                return Err(
+                    input.refused(format!("rows of {} ranks are given, and there are {ranks}", rows.len()))
+                );
             }
+            let given = Layout::given(length, rows.clone()).map_err(|why| input.refused(why))?;
+            self.rows(sequence, length).given = Some(given.clone());
+            all.push((input, sequence, given));
         }
-        Ok(())
+        Ok(all)
     }
 
-    /// The layout that is given with an input, and which it is to be.
-    fn given(
-        &self,
-        live: &Live,
-        wishes: &Wishes,
-        ranks: usize,
-        v: ValueId,
-        input: &Handed,
-    ) -> Result<Option<(usize, Layout)>, ShardError> {
-        let Some(rows) = &input.rows else { return Ok(None) };
-        let wish = wishes.wish[live.at(v)].filter(|w| w.factor == Factor::axis(input.axis, w.factor.length));
-        let at = wish.and_then(|w| Some((w, *self.index.get(&wishes.sequence(w.sequence))?)));
-        let Some((wish, at)) = at else {
-            return Err(input.refused(
-                "no attention reads it along that axis, so that its rows cannot be given; leave out =ROWS"
-                    .into(),
-            ));
+    /// Lets sequences share one layout: old rows of which nothing else is known, so that layers whose caches are alike are one
+    /// problem, and what is put together of the same parts. Returns the parts of each layout that has some.
+    fn share(&mut self) -> BTreeMap<usize, Vec<usize>> {
+        let wishes = self.wishes;
+        let mut stands: Vec<usize> = (0..self.rows.len()).collect();
+        let mut old: HashMap<Known, usize> = HashMap::new();
+        for &(_, s) in wishes.joins().iter().flat_map(|join| &join.operands) {
+            let at = self.of.get(&wishes.sequence(s)).copied();
+            if let Some((at, known)) =
+                at.filter(|_| wishes.join_of(s).is_none()).and_then(|at| Some((at, self.rows[at].known()?)))
+            {
+                stands[at] = *old.entry(known).or_insert(at);
+            }
+        }
+        let mut wholes: Vec<(usize, usize, &Join)> = wishes
+            .wholes()
+            .filter_map(|(s, join)| self.of.get(&s).map(|&at| (self.rows[at].length, at, join)))
+            .collect();
+        // What is joined is longer than its parts.
+        wholes.sort_by_key(|&(length, at, _)| (length, at));
+        let mut made: HashMap<Vec<usize>, usize> = HashMap::new();
+        let mut joined = BTreeMap::new();
+        for (_, at, join) in wholes {
+            let parts = join.parts().map(|(_, s)| self.of.get(&wishes.sequence(s)).map(|&part| stands[part]));
+            let Some(parts) = parts.collect::<Option<Vec<usize>>>() else { continue };
+            stands[at] = *made.entry(parts.clone()).or_insert(at);
+            if stands[at] == at {
+                joined.insert(at, parts);
+            }
+        }
+        // Only those that stand for themselves are left.
+        let mut number = vec![0; stands.len()];
+        let mut left = 0;
+        let mut rows = Vec::new();
+        for (at, own) in std::mem::take(&mut self.rows).into_iter().enumerate() {
+            if stands[at] == at {
+                number[at] = left;
+                left += 1;
+                rows.push(own);
+            }
+        }
+        self.rows = rows;
+        self.of.values_mut().for_each(|at| *at = number[stands[*at]]);
+        let renumbered = |(at, parts): (usize, Vec<usize>)| {
+            (number[at], parts.into_iter().map(|part| number[part]).collect())
         };
-        if rows.len() != ranks {
-            return Err(
-                input.refused(format!("rows of {} ranks are given, and there are {ranks}", rows.len()))
-            );
-        }
-        let given = Layout::given(wish.factor.length, rows.clone()).map_err(|why| input.refused(why))?;
-        Ok(Some((at, given)))
-    }
-
-    /// Gives a sequence the rows of its parts. Layers whose caches are alike share one layout.
-    fn join(&mut self, whole: Sequence, parts: &[Sequence], wishes: &Wishes) {
-        let known = parts
-            .iter()
-            .map(|&p| self.index.get(&wishes.sequence(p)).copied())
-            .collect::<Option<Vec<usize>>>();
-        let (Some(&at), Some(mut parts_at)) = (self.index.get(&whole), known) else { return };
-        for (place, &part) in parts_at.iter_mut().zip(parts) {
-            let equal =
-                self.joined.values().flatten().copied().find(|&o| self.layouts[o] == self.layouts[*place]);
-            if let Some(equal) = equal {
-                *place = equal;
-                self.index.insert(wishes.sequence(part), equal);
-            }
-        }
-        let layout = Layout::joined(&parts_at.iter().map(|&p| &self.layouts[p]).collect::<Vec<_>>());
-        let equal = self.joined.iter().find(|(_, parts)| **parts == parts_at).map(|(&at, _)| at);
-        match equal {
-            Some(equal) => {
-                self.index.insert(whole, equal);
-            }
-            None => {
-                self.layouts[at] = layout;
-                self.joined.insert(at, parts_at);
-            }
-        }
+        joined.into_iter().map(renumbered).collect()
     }
 }
 
-fn attention<'a>(live: &Live<'a>, split: &Split) -> &'a Attention {
+fn attention<'a>(live: &Live<'a>, split: &Split) -> Result<&'a Attention, ShardError> {
     match live.op(split.at) {
-        Op::Attention(a) => a,
-        _ => unreachable!("only attentions are split"),
+        Op::Attention(a) => Ok(a),
+        other => Err(ShardError::fault(
+            live.name(split.at),
+            format!("{} is split as an attention is", other.name()),
+        )),
     }
 }
 
@@ -214,7 +258,7 @@ fn starts(mask: &Mask, length: usize, queries: bool) -> Vec<usize> {
 fn work(live: &Live, split: &Split, first: usize, end: usize) -> u128 {
     let types = live.types(split.at);
     let (q, k, v) = (&types[0].shape, &types[1].shape, &types[2].shape);
-    let mask = &attention(live, split).mask;
+    let Ok(Attention { mask, .. }) = attention(live, split) else { return 0 };
     let pairs = match mask.fill {
         Fill::NegInf => mask.area(first, end, k[2]),
         // A masked pair is computed like any other.

@@ -4,6 +4,7 @@
 
 use super::error::ShardError;
 use super::options::{Handed, MAX_RANKS, ShardOptions};
+use super::rowwise::promised;
 use super::types::Program;
 use super::{place, propagate, sequences};
 use crate::ir::{Graph, OpId, ValueId};
@@ -34,10 +35,12 @@ pub(crate) fn shard_with(
             options.ranks
         )));
     }
+    let graph = promised(graph, &options.rowwise)?;
     let live = propagate::Live::new(&graph);
     let handed = named(&graph, &options.inputs)?;
     let axes: Vec<(ValueId, usize)> = handed.iter().map(|&(v, h)| (v, h.axis)).collect();
-    let wishes = propagate::propagate(&live, &axes);
+    let windows = if options.windows { options.ranks } else { 1 };
+    let wishes = propagate::propagate(&live, &axes, windows);
     let program = place::place(&graph, &live, &wishes, options, &handed)?;
     let mut others = Vec::new();
     if !kinds.is_empty() {
@@ -53,11 +56,11 @@ pub(crate) fn shard_with(
     Ok((program, others))
 }
 
-/// The attentions of a graph that [`shard`] leaves whole, in order, each with the reason, where every input is handed over whole.
-/// It is the same for any number of ranks. An attention that no output needs is not among them, for nobody computes it.
+/// The attentions of a graph that [`shard`] does not split along their rows, in order, each with the reason, where every input is
+/// handed over whole and none is split along its batch. It is the same for any number of ranks. An attention that no output needs is not among them, for nobody computes it.
 pub(crate) fn refusals(graph: &Graph) -> Vec<(OpId, String)> {
     let live = propagate::Live::new(graph);
-    let wishes = propagate::propagate(&live, &[]);
+    let wishes = propagate::propagate(&live, &[], 1);
     wishes.refused.into_iter().map(|(i, reason)| (live.order()[i], reason)).collect()
 }
 

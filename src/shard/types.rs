@@ -1,7 +1,7 @@
 //! The Program: what each rank does, as one decision for all of them.
 
 use super::error::ShardError;
-use crate::ir::{Graph, OpId, ValueId};
+use crate::ir::{Graph, OpId, Reduction, ValueId};
 use crate::layout::{Layout, Progression};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,6 +13,10 @@ pub enum Placement {
     Whole,
     /// Each rank has its rows.
     Sharded(Sharding),
+    /// Each rank has its part of a fold over the rows, in [`DType::part`](crate::ir::DType::part) of the value's type: the parts
+    /// of all ranks, folded in this way in the order of the ranks, are the value. Nothing reads it before its
+    /// [`Segment::Reduce`].
+    Parts(Reduction),
 }
 
 /// Which axis of a value carries a sequence, and who owns which of its rows. The axis is taken as
@@ -42,8 +46,25 @@ pub enum Segment {
         /// The operation that needs it whole, and why.
         reason: String,
     },
+    /// A value of which each rank has a part is folded over the ranks, in their order; from here on every rank holds it whole.
+    Reduce {
+        /// The value.
+        value: ValueId,
+        /// How: [`Reduction::Sum`], [`Reduction::Max`] or [`Reduction::Min`].
+        kind: Reduction,
+    },
     /// An attention that is split over the ranks.
     Island(OpId),
+}
+
+impl Segment {
+    /// The value that every rank holds whole from here on, if this is an exchange that puts one together.
+    pub fn makes_whole(&self) -> Option<ValueId> {
+        match self {
+            Segment::Gather { value, .. } | Segment::Reduce { value, .. } => Some(*value),
+            Segment::Local(_) | Segment::Island(_) => None,
+        }
+    }
 }
 
 /// What an island is handed and who owns its rows.
@@ -82,11 +103,11 @@ pub struct Program {
 
 impl Program {
     /// How the ranks hold a value when `segment` begins (`segments.len()`: at the end): a sharded value is whole once it
-    /// was gathered. A value that no output needs is not held; it counts as whole.
+    /// was gathered, and one that is held in parts once it was reduced. A value that no output needs is not held; it counts
+    /// as whole.
     pub fn held(&self, value: ValueId, segment: usize) -> &Placement {
-        let gathered = |s: &Segment| matches!(s, Segment::Gather { value: v, .. } if *v == value);
         match self.placements.get(&value) {
-            Some(p @ Placement::Sharded(_)) if !self.segments.iter().take(segment).any(gathered) => p,
+            Some(p) if !self.segments.iter().take(segment).any(|s| s.makes_whole() == Some(value)) => p,
             _ => &Placement::Whole,
         }
     }

@@ -8,10 +8,16 @@
 //! * **Placements.** The axis of a sharded value is (outer, length, inner) of its layout.
 //! * **Segments.** Every operation that an output needs stands in one segment, behind those that it needs; inputs and constants
 //!   stand in none. A value that is gathered is sharded until then, and made before.
+//! * **Reads.** Every operand, of an operation or of an island, is held whole where it is read, or by the rows that are read.
+//! * **Parts.** A value that is held in parts is a fold over the axis that carries rows, and nothing needs it before it is reduced,
+//!   once and in that way.
 //! * **Islands.** An island is an attention, stands in one segment, and is handed each of its operands.
 
+use super::error::ShardError;
+use super::rank_ops::{otherwise, read_whole};
+use super::reads::reads;
 use super::types::{Placement, Program, Segment, Sharding};
-use crate::ir::{Op, OpId, Topology};
+use crate::ir::{Op, OpId, Topology, ValueId};
 use crate::layout::{Layout, row_count};
 use std::collections::BTreeSet;
 
@@ -34,6 +40,15 @@ pub(crate) fn verify_program(program: &Program) -> Vec<String> {
             if let Some(why) = sharding_fault(s, extent, &program.layouts) {
                 faults.push(format!("{}: {why}", program.graph.value(*value).name));
             }
+        }
+        if matches!(placement, Placement::Parts(_))
+            && !matches!(program.graph.op(value.op), Op::Reduce { .. })
+        {
+            let name = program.graph.op(value.op).name();
+            faults.push(format!(
+                "{}: it is held in parts, and {name} is no fold",
+                program.graph.value(*value).name
+            ));
         }
     }
     segments(program, &mut faults);
@@ -73,13 +88,53 @@ fn sharding_fault(s: &Sharding, extent: Option<usize>, layouts: &[Layout]) -> Op
     })
 }
 
+/// How a value is held once these were gathered: what [`Program::held`] says of a segment.
+fn held(program: &Program, gathered: &BTreeSet<ValueId>, v: ValueId) -> Placement {
+    let placed = program.placements.get(&v).filter(|_| !gathered.contains(&v));
+    placed.cloned().unwrap_or(Placement::Whole)
+}
+
+fn words(e: ShardError) -> String {
+    match e {
+        ShardError::Fault { at, why } => format!("{at}: {why}"),
+        other => other.to_string(),
+    }
+}
+
+/// Whether each operand is held as it is read.
+fn fits(
+    program: &Program,
+    id: OpId,
+    read: &[Placement],
+    held: impl Fn(ValueId) -> Placement,
+) -> Result<(), ShardError> {
+    for (v, read) in program.graph.operands(id).into_iter().zip(read) {
+        match (held(v), read) {
+            (Placement::Sharded(held), Placement::Sharded(read)) if held != *read => {
+                return Err(otherwise(program, v, &held, read));
+            }
+            (Placement::Sharded(_), Placement::Whole) => return Err(read_whole(program, v)),
+            (Placement::Parts(_), _) => {
+                let name = &program.graph.value(v).name;
+                return Err(ShardError::fault(
+                    name,
+                    "it is held in parts where it is read, before its reduce",
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn segments(program: &Program, faults: &mut Vec<String>) {
     let graph = &*program.graph;
     let topology = Topology::new(graph);
     let source = |id: OpId| matches!(graph.op(id), Op::Input(_) | Op::Constant(_));
     let name = |id: OpId| graph.value(graph.result(id)).name.as_str();
     let mut done: BTreeSet<OpId> = BTreeSet::new();
-    let mut stand = |id: OpId, faults: &mut Vec<String>| {
+    let mut gathered: BTreeSet<ValueId> = BTreeSet::new();
+    let stand = |done: &mut BTreeSet<OpId>, id: OpId, faults: &mut Vec<String>| {
         let early = graph.operands(id).into_iter().find(|v| !source(v.op) && !done.contains(&v.op));
         if let Some(v) = early {
             faults.push(format!("{} stands before {}, which it needs", name(id), graph.value(v).name));
@@ -88,22 +143,52 @@ fn segments(program: &Program, faults: &mut Vec<String>) {
             faults.push(format!("{} stands in two segments", name(id)));
         }
     };
-    for (at, segment) in program.segments.iter().enumerate() {
+    for segment in &program.segments {
         match segment {
-            Segment::Local(ops) => ops.iter().for_each(|&id| stand(id, faults)),
+            Segment::Local(ops) => {
+                for &id in ops {
+                    stand(&mut done, id, faults);
+                    let held = |v| held(program, &gathered, v);
+                    let read = reads(program, id, held);
+                    let fits = read.and_then(|read| fits(program, id, &read, held));
+                    faults.extend(fits.err().map(words));
+                }
+            }
             Segment::Island(id) => {
                 let handed = program.islands.get(id).map(|i| i.operands.len());
                 if !matches!(graph.op(*id), Op::Attention(_)) || handed != Some(graph.operands(*id).len()) {
                     faults.push(format!("{} is no attention that is handed its operands", name(*id)));
                 }
-                stand(*id, faults);
+                stand(&mut done, *id, faults);
+                let read = program.islands.get(id).map_or(&[][..], |i| &i.operands);
+                let fits = fits(program, *id, read, |v| held(program, &gathered, v));
+                faults.extend(fits.err().map(words));
             }
             Segment::Gather { value, .. } => {
-                if matches!(program.held(*value, at), Placement::Whole) {
-                    faults.push(format!("{} is gathered, and whole already", graph.value(*value).name));
+                if !source(value.op) && !done.contains(&value.op) {
+                    faults.push(format!("{} is gathered before it is made", graph.value(*value).name));
                 }
+                if !matches!(held(program, &gathered, *value), Placement::Sharded(_)) {
+                    faults.push(format!("{} is gathered, and not split there", graph.value(*value).name));
+                }
+                gathered.insert(*value);
+            }
+            Segment::Reduce { value, kind } => {
+                if !done.contains(&value.op) {
+                    faults.push(format!("{} is reduced before it is made", graph.value(*value).name));
+                }
+                if held(program, &gathered, *value) != Placement::Parts(*kind) {
+                    let name = &graph.value(*value).name;
+                    faults
+                        .push(format!("{name} is reduced, and not held in parts of a {} there", kind.name()));
+                }
+                gathered.insert(*value);
             }
         }
+    }
+    let in_parts = |v| matches!(held(program, &gathered, v), Placement::Parts(_));
+    for o in graph.outputs().iter().filter(|o| in_parts(o.value)) {
+        faults.push(format!("output {} is never reduced", o.name));
     }
     for &id in topology.order().iter().filter(|&&id| topology.is_live(id) && !source(id)) {
         if !done.contains(&id) {
@@ -115,7 +200,7 @@ fn segments(program: &Program, faults: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::parse;
+    use crate::ir::{Reduction, parse};
     use crate::shard::{ShardOptions, shard};
     use std::sync::Arc;
 
@@ -163,9 +248,10 @@ mod tests {
                 }
             }
         });
-        assert!(!faults.is_empty());
-        let says = "axis 2 is not 2 × 8 rows × 1, as its layout says";
-        assert!(faults.iter().all(|f| f.ends_with(says)), "{faults:?}");
+        for v in ["t", "o", "n"] {
+            let says = format!("{v}: axis 2 is not 2 × 8 rows × 1, as its layout says");
+            assert!(faults.contains(&says), "{faults:?}");
+        }
         let faults = told(|p| p.layouts.clear());
         assert!(
             !faults.is_empty() && faults.iter().all(|f| f.ends_with("there is no layout 0")),
@@ -186,7 +272,83 @@ mod tests {
             let value = p.graph.inputs()[0];
             p.segments.insert(0, Segment::Gather { value, reason: String::new() });
         };
-        has(&told(gather), "x is gathered, and whole already");
+        has(&told(gather), "x is gathered, and not split there");
+    }
+
+    /// input → attention → maximum over the rows → subtracted, on three ranks.
+    fn folded(change: impl FnOnce(&mut Program)) -> Vec<String> {
+        let text = r#"graph "folded" {
+  input %x: f32[1,2,8,4]
+  %o: f32[1,2,8,4] = attention %x, %x, %x {scale=0.5, mask=none, acc=f32, empty=zero}
+  %m: f32[1,2,1,4] = reduce %o {max, axes=[2], keep}
+  %d: f32[1,2,8,4] = sub %o, %m
+  output "m" = %m
+  output "d" = %d
+}"#;
+        let mut program = shard(Arc::new(parse(text).unwrap()), &ShardOptions::new(3)).unwrap();
+        change(&mut program);
+        verify_program(&program)
+    }
+
+    fn reduce(p: &mut Program) -> (usize, ValueId) {
+        let at = p.segments.iter().position(|s| matches!(s, Segment::Reduce { .. })).unwrap();
+        (at, p.segments[at].makes_whole().unwrap())
+    }
+
+    #[test]
+    fn faults_of_parts_are_told() {
+        assert_eq!(folded(|_| {}), Vec::<String>::new());
+        let has = |faults: &[String], says: &str| assert!(faults.iter().any(|f| f == says), "{faults:?}");
+        let lost = folded(|p| {
+            let (at, _) = reduce(p);
+            p.segments.remove(at);
+        });
+        has(&lost, "m: it is held in parts where it is read, before its reduce");
+        has(&lost, "output m is never reduced");
+        let late = folded(|p| {
+            let (at, _) = reduce(p);
+            let segment = p.segments.remove(at);
+            p.segments.push(segment);
+        });
+        has(&late, "m: it is held in parts where it is read, before its reduce");
+        let twice = folded(|p| {
+            let (at, _) = reduce(p);
+            p.segments.insert(at, p.segments[at].clone());
+        });
+        has(&twice, "m is reduced, and not held in parts of a max there");
+        let otherwise = folded(|p| {
+            let (at, value) = reduce(p);
+            p.segments[at] = Segment::Reduce { value, kind: Reduction::Sum };
+        });
+        has(&otherwise, "m is reduced, and not held in parts of a sum there");
+        let otherwise = folded(|p| {
+            let (_, value) = reduce(p);
+            p.placements.insert(value, Placement::Parts(Reduction::Min));
+        });
+        has(&otherwise, "m: its parts are folded by min, and it is a max");
+        let gathered = folded(|p| {
+            let (at, value) = reduce(p);
+            p.segments[at] = Segment::Gather { value, reason: String::new() };
+        });
+        has(&gathered, "m is gathered, and not split there");
+        let whole = folded(|p| {
+            let (_, value) = reduce(p);
+            let o = p.graph.operands(value.op)[0];
+            p.placements.insert(o, Placement::Whole);
+        });
+        has(&whole, "m: it is held in parts, and o is not split along what is folded");
+        let no_fold = folded(|p| {
+            let (_, value) = reduce(p);
+            let o = p.graph.operands(value.op)[0];
+            p.placements.insert(o, Placement::Parts(Reduction::Sum));
+        });
+        has(&no_fold, "o: it is held in parts, and attention is no fold");
+        let early = folded(|p| {
+            let (at, _) = reduce(p);
+            let segment = p.segments.remove(at);
+            p.segments.insert(0, segment);
+        });
+        has(&early, "m is reduced before it is made");
     }
 
     #[test]

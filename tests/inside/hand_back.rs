@@ -2,25 +2,30 @@
 
 use annulus::eval::compare;
 use annulus::eval::{Precision, apply};
-use annulus::exec::cpu::run_island;
+use annulus::exec::cpu::{fold, run_island};
 use annulus::host::{CallKind, HandBack, RowsError, scatter_rows, unshard_rows};
 use annulus::import::case;
 use annulus::ir::text::{Form, parse, print};
-use annulus::ir::{Data, Op, Tensor, ValueId};
+use annulus::ir::{Data, Op, Opaque, Reduction, Tensor, Type, ValueId};
 use annulus::layout::LayoutKind;
 use annulus::shard::{Handed, Placement, Sharding, local_flops, local_graph};
 use annulus::{Compiled, Options, compile};
 use std::collections::HashMap;
 use std::path::Path;
 
+/// What a host makes of an operator that annulus does not compute.
+pub(crate) type Own<'f> = &'f dyn Fn(&Opaque, &[Tensor]) -> Vec<Tensor>;
+
 /// A rank of the host: its graph, and how far it is.
-struct Host {
+struct Host<'f> {
     back: HandBack,
+    /// What the host knows that annulus does not compute.
+    known: Own<'f>,
     next: usize,
     values: HashMap<ValueId, Tensor>,
 }
 
-impl Host {
+impl Host<'_> {
     /// Runs up to the next call; its number and operands.
     fn run(&mut self) -> Option<(usize, Vec<Tensor>)> {
         let graph = &self.back.graph;
@@ -34,6 +39,12 @@ impl Host {
                 }
                 Op::Constant(c) => {
                     self.values.insert(graph.result(op), c.data.as_deref().unwrap().clone());
+                }
+                Op::Opaque(o) => {
+                    let results = (self.known)(o, &operands);
+                    let types: Vec<Type> = results.iter().map(Tensor::ty).collect();
+                    assert_eq!(types, o.results, "{} on a rank", o.name);
+                    self.values.extend(graph.results(op).into_iter().zip(results));
                 }
                 plain => {
                     let results = apply(plain, &operands, Precision::Declared).unwrap();
@@ -98,6 +109,11 @@ fn own(compiled: &Compiled, v: ValueId, x: &Tensor, rank: usize) -> Tensor {
 
 /// Every rank's graph side by side; calls are answered when all ranks have made them.
 fn drive(compiled: &Compiled, inputs: &[Tensor]) -> Vec<Tensor> {
+    drive_with(compiled, inputs, &|o, _| panic!("{} is not known", o.name))
+}
+
+/// The same of a host that knows operators which annulus does not compute.
+pub(crate) fn drive_with(compiled: &Compiled, inputs: &[Tensor], known: Own<'_>) -> Vec<Tensor> {
     let program = &compiled.program;
     let schedules = compiled.schedules();
     let mut hosts: Vec<Host> = (0..program.ranks)
@@ -110,7 +126,7 @@ fn drive(compiled: &Compiled, inputs: &[Tensor]) -> Vec<Tensor> {
                 own
             });
             let values = back.graph.inputs().into_iter().zip(own).collect();
-            Host { back, next: 0, values }
+            Host { back, known, next: 0, values }
         })
         .collect();
     let mut answered = 0;
@@ -141,6 +157,12 @@ fn drive(compiled: &Compiled, inputs: &[Tensor]) -> Vec<Tensor> {
                 }
                 run_island(schedule, &operands, number as u64).unwrap().0
             }
+            CallKind::Reduce(v, kind) => {
+                assert_eq!(program.placements[&v], Placement::Parts(kind));
+                let parts: Vec<Tensor> = operands.into_iter().map(|mut o| o.remove(0)).collect();
+                let whole = fold(&parts, kind, program.graph.ty(v).dtype).unwrap();
+                vec![vec![whole]; program.ranks]
+            }
             CallKind::Gather(v) => {
                 let Placement::Sharded(s) = &program.placements[&v] else { panic!("gathers what is whole") };
                 let parts: Vec<Tensor> = operands.into_iter().map(|mut o| o.remove(0)).collect();
@@ -155,6 +177,7 @@ fn drive(compiled: &Compiled, inputs: &[Tensor]) -> Vec<Tensor> {
         let parts: Vec<Tensor> =
             hosts.iter().map(|h| h.values[&h.back.graph.outputs()[i].value].clone()).collect();
         let whole = match program.held(o.value, end) {
+            Placement::Parts(_) => panic!("parts are reduced before they are an output"),
             Placement::Whole => parts[0].clone(),
             Placement::Sharded(s) => together(compiled, o.value, s, &parts),
         };
@@ -189,13 +212,14 @@ fn a_host_that_knows_no_attention_runs_bundled_models() {
 
 /// What mixes rows and is no attention gets its input by a call too.
 #[test]
-fn a_gather_is_a_call() {
+fn a_gather_is_a_call_and_so_is_a_reduce() {
     let text = r#"graph "mean" {
   input %x: f64[1,2,9,4]
   %a: f64[1,2,9,4] = attention %x, %x, %x {scale=0.5, mask=causal(0), acc=f64, empty=zero}
   %m: f64[1,2,1,4] = reduce %a {mean, axes=[2], keep}
   %y: f64[1,2,9,4] = sub %a, %m
-  output "y" = %y
+  %all: f64[1,2,9,4] = cumsum %y {axis=2}
+  output "all" = %all
 }"#;
     let graph = parse(text).unwrap();
     let x: Vec<f64> = (0..72).map(|i| f64::from(i * 37 % 19) / 7.0 - 1.0).collect();
@@ -205,14 +229,15 @@ fn a_gather_is_a_call() {
         let compiled = compile(&graph, &Options::new(ranks)).unwrap();
         let got = drive(&compiled, &x);
         assert!(compare(&got[0], &want[0], 1e-12, 1e-12, false).unwrap().within, "{ranks} ranks");
-        let kinds: Vec<bool> = compiled
-            .hand_back(0)
-            .unwrap()
-            .calls
-            .iter()
-            .map(|c| matches!(c.kind, CallKind::Gather(_)))
-            .collect();
-        assert_eq!(kinds, [false, true]);
+        let calls = compiled.hand_back(0).unwrap().calls;
+        let kinds: Vec<CallKind> = calls.iter().map(|c| c.kind).collect();
+        assert!(
+            matches!(
+                kinds[..],
+                [CallKind::Island(_), CallKind::Reduce(_, Reduction::Sum), CallKind::Gather(_)]
+            ),
+            "{kinds:?}"
+        );
     }
 }
 
@@ -262,7 +287,7 @@ fn rows_are_handed_out_and_put_together() {
                     assert_eq!(held, if by_rows { queries } else { queries * ranks });
                     assert!(w.iter().all(|part| *part == inputs[2]));
                     if by_rows {
-                        // The output's rows lie as the queries do; a is whole in the end, for all of it is summed.
+                        // The output's rows lie as the queries do.
                         assert_eq!(compiled.unshard("t", &q).unwrap(), inputs[0]);
                     }
                     let program = &compiled.program;

@@ -9,6 +9,7 @@
 mod cache;
 mod cases;
 mod check;
+mod decode;
 mod driver;
 mod dump;
 mod eval;
@@ -23,6 +24,7 @@ mod ir;
 mod kernels;
 mod kernels_compile;
 mod lower;
+mod opaque;
 mod ring;
 mod schedule;
 mod shard;

@@ -14,6 +14,7 @@
 mod acc;
 mod arena;
 mod error;
+mod fold;
 mod island;
 mod kernel;
 mod leaves;
@@ -23,6 +24,7 @@ mod rows;
 mod validate;
 
 pub use error::ExecError;
+pub use fold::fold;
 pub use island::run_island;
 pub use outcome::{Progress, Run, Traffic};
 pub use program::{run, run_watched};

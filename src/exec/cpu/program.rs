@@ -1,11 +1,12 @@
-//! Walks the segments of a program: local graphs by `eval`, gathers, islands.
+//! Walks the segments of a program: local graphs by `eval`, gathers, reduces, islands.
 
 use super::error::ExecError;
+use super::fold::fold;
 use super::island::run_island_watched;
 use super::outcome::{Progress, Run, Traffic};
 use super::rows::{bytes, cut, join};
-use crate::eval::{Precision, eval};
-use crate::ir::{Op, OpId, Tensor, ValueId};
+use crate::eval::{EvalError, Precision, eval, lacking};
+use crate::ir::{Op, OpId, Reduction, Tensor, ValueId};
 use crate::schedule::Schedule;
 use crate::shard::{LocalGraph, Placement, Program, Segment, Sharding, local_graph};
 use rayon::prelude::*;
@@ -37,6 +38,11 @@ pub fn run_watched(
     seed: u64,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Run, ExecError> {
+    let lacking = lacking(&program.graph);
+    if !lacking.is_empty() {
+        let why = EvalError::Lacks(lacking).to_string();
+        return Err(ExecError { rank: 0, at: "before the first segment".into(), why });
+    }
     let mut state = State::new(program, inputs)?;
     let uses = last_uses(program);
     for (i, segment) in program.segments.iter().enumerate() {
@@ -47,6 +53,7 @@ pub fn run_watched(
         match segment {
             Segment::Local(_) => state.local(i)?,
             Segment::Gather { value, .. } => state.gather(i, *value)?,
+            Segment::Reduce { value, kind } => state.reduce(i, *value, *kind)?,
             Segment::Island(op) => state.island(i, *op, schedules, seed, &mut tell)?,
         }
         let dead: Vec<ValueId> = uses.iter().filter(|&(_, &last)| last == i).map(|(&v, _)| v).collect();
@@ -66,7 +73,7 @@ fn last_uses(program: &Program) -> BTreeMap<ValueId, usize> {
         let ops = match segment {
             Segment::Local(ops) => ops.as_slice(),
             Segment::Island(op) => std::slice::from_ref(op),
-            Segment::Gather { value, .. } => {
+            Segment::Gather { value, .. } | Segment::Reduce { value, .. } => {
                 last.insert(*value, i);
                 &[]
             }
@@ -102,7 +109,7 @@ impl<'a> State<'a> {
             }
             for (rank, values) in values.iter_mut().enumerate() {
                 let local = match program.held(v, 0) {
-                    Placement::Whole => x.clone(),
+                    Placement::Whole | Placement::Parts(_) => x.clone(),
                     Placement::Sharded(s) => cut(x, s, program.rows(s, rank)).map_err(|why| at(rank, why))?,
                 };
                 values.insert(v, local);
@@ -154,8 +161,24 @@ impl<'a> State<'a> {
             return Err(at(0, format!("{} is held whole already", self.name(v))));
         };
         let whole = self.assemble(v, s).map_err(|why| at(0, why))?;
+        self.exchanged(v, &whole).map_err(|(rank, why)| at(rank, why))
+    }
+
+    fn reduce(&mut self, segment: usize, v: ValueId, kind: Reduction) -> Result<(), ExecError> {
+        let at = |rank, why| ExecError { rank, at: format!("segment {segment}, reduce"), why };
+        if *self.program.held(v, segment) != Placement::Parts(kind) {
+            return Err(at(0, format!("{} is not held in parts of a {}", self.name(v), kind.name())));
+        }
+        let parts: Result<Vec<Tensor>, String> = (0..self.program.ranks).map(|r| self.value(r, v)).collect();
+        let dtype = self.program.graph.ty(v).dtype;
+        let whole = parts.and_then(|parts| fold(&parts, kind, dtype)).map_err(|why| at(0, why))?;
+        self.exchanged(v, &whole).map_err(|(rank, why)| at(rank, why))
+    }
+
+    /// Counts what each rank sent of a value, to every other rank, and gives each the whole.
+    fn exchanged(&mut self, v: ValueId, whole: &Tensor) -> Result<(), (usize, String)> {
         for rank in 0..self.program.ranks {
-            let own = self.value(rank, v).map_err(|why| at(rank, why))?;
+            let own = self.value(rank, v).map_err(|why| (rank, why))?;
             let others = self.program.ranks - 1;
             self.traffic.bytes_sent[rank] += bytes(&own) * others;
             self.traffic.messages[rank] += usize::from(bytes(&own) > 0 && others > 0);
@@ -219,6 +242,7 @@ impl<'a> State<'a> {
             let at = |rank, why| ExecError { rank, at: format!("output {}", self.name(v)), why };
             let x = match self.program.held(v, end) {
                 Placement::Sharded(s) => self.assemble(v, s).map_err(|why| at(0, why))?,
+                Placement::Parts(_) => return Err(at(0, "its parts were not put together".into())),
                 Placement::Whole => {
                     let x = self.value(0, v).map_err(|why| at(0, why))?;
                     for rank in 1..self.program.ranks {

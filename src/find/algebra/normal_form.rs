@@ -1,6 +1,6 @@
 //! The normal form of a region, read off the cheapest term that the rules reach, or the operation that stands in its way.
 
-use super::rule::Guard;
+use super::rule::{Guard, Hidden};
 use super::term::Expr;
 use super::term::{K, LeafId, Q, V};
 use super::words::{ONE_SOFTMAX, Place, in_the_way, phrase, value};
@@ -68,6 +68,8 @@ pub(crate) struct Normal {
     pub(crate) sinks: Option<Factor>,
     /// Whether a row without a key gives zeros.
     pub(crate) zero_empty: bool,
+    /// Whether every row whose probabilities are NaN gives zeros, for whatever reason they are.
+    pub(crate) zero_nan: bool,
     /// Factors on Q, beside the scale.
     pub(crate) on_q: Vec<LeafRef>,
     /// Factors on the rows of V.
@@ -76,6 +78,8 @@ pub(crate) struct Normal {
     pub(crate) on_result: Vec<Factor>,
     /// What the rules ask of the region besides.
     pub(crate) guards: Vec<Guard>,
+    /// What of the graph is no number where the normal form is one.
+    pub(crate) hidden: Vec<Hidden>,
     /// The rules, in the order of the explanation.
     pub(crate) applied: Vec<Applied>,
 }
@@ -97,9 +101,10 @@ pub(super) fn read(best: &RecExpr<Expr>) -> Result<Normal, String> {
         on_result.push(factor(m)?);
         top = node(a);
     }
-    let (mut at, v, zero_empty) = match top {
-        Expr::Attention([s, v]) => (s, v, false),
-        Expr::AttentionZero([s, v]) => (s, v, true),
+    let (mut at, v, zero_empty, zero_nan) = match top {
+        Expr::Attention([s, v]) => (s, v, false, false),
+        Expr::AttentionZero([s, v]) => (s, v, true, false),
+        Expr::AttentionZeroNan([s, v]) => (s, v, true, true),
         _ => return Err(obstacle(best)),
     };
     let (mut v, mut on_v) = (v, vec![]);
@@ -116,10 +121,12 @@ pub(super) fn read(best: &RecExpr<Expr>) -> Result<Normal, String> {
         steps: vec![],
         sinks: None,
         zero_empty,
+        zero_nan,
         on_q: vec![],
         on_v,
         on_result,
         guards: vec![],
+        hidden: vec![],
         applied: vec![],
     };
     if let Expr::Sink([s, b]) = node(at) {
@@ -181,7 +188,8 @@ pub(super) fn read(best: &RecExpr<Expr>) -> Result<Normal, String> {
 
 /// The innermost operation that is not of the normal form although what it reads is.
 fn obstacle(best: &RecExpr<Expr>) -> String {
-    let done = |t: &Expr| matches!(t, Expr::Softmax(_) | Expr::Loose(_) | Expr::ZeroEmpty(_));
+    let done =
+        |t: &Expr| matches!(t, Expr::Softmax(_) | Expr::Loose(_) | Expr::ZeroEmpty(_) | Expr::ZeroNan(_));
     for node in best.as_ref() {
         let child = |id: &Id| &best[*id];
         match node {

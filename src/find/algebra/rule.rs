@@ -29,6 +29,8 @@ pub(crate) struct Rule {
     pub(crate) number: Option<fn(&View<'_>) -> Option<f64>>,
     /// What must hold besides of the region in which it was used, and is asked where that is known.
     pub(crate) guard: Option<Guard>,
+    /// Where the left side is no number although the right side is one, for finite Q, K and V: nothing behind the attention may see it.
+    pub(crate) hides: &'static [Hidden],
     /// Random instances of the left side.
     #[cfg(test)]
     pub(crate) example: Generator,
@@ -41,6 +43,25 @@ pub(crate) enum Guard {
     KeepsLogarithm,
     /// No exponential is of f16, in which it overflows above 11 where its maximum was not subtracted.
     ExponentialsInRange,
+}
+
+/// What a graph gives as NaN (or ±∞) where the attention in its place gives a number, though Q, K and V are finite.
+///
+/// Where the outputs of the graph are not finite either, that changes nothing that counts. Where something behind the attention turns it
+/// into a number, as IsNaN or a comparison do, the rule may be used only if it is proved not to happen
+/// ([`observers`](crate::find::observers)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hidden {
+    /// Exponentials of scores from which the maximum of their row was not subtracted: they overflow, or all of a row underflow.
+    Exponentials,
+    /// The logarithm of a sum of exponentials that all underflowed: −∞, which makes infinite probabilities.
+    Logarithms,
+    /// A row without a key, which has no maximum.
+    EmptyRows,
+    /// A row of which another mask leaves no key than the one by which zeros are chosen.
+    RowsOfOthers,
+    /// A score of +∞ that a mask leaves out, but not the number that was subtracted from all scores.
+    Infinities,
 }
 
 /// Applies the right side after the condition has been asked.
@@ -95,11 +116,11 @@ macro_rules! given {
 }
 pub(crate) use given;
 
-/// A list of rules: name, class, left side => right side; the number `?n` of the right side, a condition and a guard, where there
-/// are any; what it does; a generator of examples.
+/// A list of rules: name, class, left side => right side; the number `?n` of the right side, a condition, a guard and what the left
+/// side hides, where there are any; what it does; a generator of examples.
 macro_rules! rules {
     ($(#[$doc:meta])* $list:ident: $($name:literal $numerics:ident $left:literal => $right:literal
-        $(, n = $number:expr)? $(, if $when:expr)? $(, guard $guard:ident)?;
+        $(, n = $number:expr)? $(, if $when:expr)? $(, guard $guard:ident)? $(, hides $($hidden:ident)+)?;
         $what:literal; $example:expr;)*) => {
         $(#[$doc])*
         pub(crate) const $list: &[crate::find::algebra::rule::Rule] = &[$(crate::find::algebra::rule::Rule {
@@ -111,6 +132,7 @@ macro_rules! rules {
             when: crate::find::algebra::rule::given!($($when)?; |_| true),
             number: crate::find::algebra::rule::given!($(Some($number))?; None),
             guard: crate::find::algebra::rule::given!($(Some(crate::find::algebra::rule::Guard::$guard))?; None),
+            hides: &[$($(crate::find::algebra::rule::Hidden::$hidden),+)?],
             #[cfg(test)]
             example: $example,
         },)*];

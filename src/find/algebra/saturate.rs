@@ -116,6 +116,7 @@ fn solve(
     let mut normal = read(&best)?;
     let used = explain(&mut runner, term, &best);
     normal.guards = used.iter().filter_map(|r| r.guard).collect();
+    normal.hidden = used.iter().flat_map(|r| r.hides.iter().copied()).collect();
     let applied = |r: &Rule| Applied::new(r.name, r.what.to_owned(), r.numerics);
     normal.applied = used.into_iter().map(applied).collect();
     Ok(normal)
@@ -142,8 +143,10 @@ impl CostFunction<Expr> for Cost<'_> {
             | Expr::Floor(_)
             | Expr::Sink(_)
             | Expr::ZeroEmpty(_)
+            | Expr::ZeroNan(_)
             | Expr::Attention(_)
             | Expr::AttentionZero(_)
+            | Expr::AttentionZeroNan(_)
             | Expr::Scaled(_)
             | Expr::Weighted(_)
             | Expr::Times(_)

@@ -115,6 +115,16 @@ impl Matrix {
         Matrix { dtype: self.dtype, ..e.zip(&sum, |e, s| e / s) }.map(|x| x)
     }
 
+    /// The softmax, but zeros for a row of nothing but −∞.
+    fn softmax_or_zeros(&self) -> Matrix {
+        let empty = self.max();
+        let sunk = |i: usize| self.sink.get(i).is_some_and(|&s| s != f64::NEG_INFINITY);
+        let p = self.softmax();
+        Matrix::make(p.dtype, p.rows, p.cols, |i, j| {
+            if empty.at(i, 0) == f64::NEG_INFINITY && !sunk(i) { 0.0 } else { p.at(i, j) }
+        })
+    }
+
     fn times(&self, v: &Matrix) -> Matrix {
         let dtype = wider(self.dtype, v.dtype);
         let of = |i, j| (0..v.rows).map(|t| self.at(i, t) * v.at(t, j)).sum();
@@ -201,9 +211,11 @@ pub(crate) fn meaning(term: &RecExpr<Expr>, leaves: &[Matrix]) -> (Matrix, Vec<b
             Expr::Only([b, c]) => masked(x(b), x(c), 0.0),
             Expr::Keep([a, c]) => masked(x(a), x(c), f64::NEG_INFINITY),
             Expr::Replace([a, c, f]) => masked(x(a), x(c), x(f).data[0]),
-            Expr::ZeroEmpty([a]) => x(a).softmax().map(|p| if p.is_nan() { 0.0 } else { p }),
+            Expr::ZeroEmpty([a]) => x(a).softmax_or_zeros(),
+            Expr::ZeroNan([a]) => x(a).softmax().map(|p| if p.is_nan() { 0.0 } else { p }),
             Expr::Attention([a, v]) => x(a).softmax().times(x(v)),
-            Expr::AttentionZero([a, v]) => {
+            Expr::AttentionZero([a, v]) => x(a).softmax_or_zeros().times(x(v)),
+            Expr::AttentionZeroNan([a, v]) => {
                 x(a).softmax().map(|p| if p.is_nan() { 0.0 } else { p }).times(x(v))
             }
             Expr::Unknown(op, of) => {

@@ -134,13 +134,16 @@ define_language! {
         "floor" = Floor([Id; 2]),
         // (sink scores b): in their softmax, and there alone, stands one more score b, without a column of its own
         "sink" = Sink([Id; 2]),
-        // (zero-empty scores): softmax, but zeros instead of NaN
+        // (zero-empty scores): softmax, but zeros for a row without a key
         "zero-empty" = ZeroEmpty([Id; 1]),
+        // (zero-nan scores): softmax, but zeros instead of NaN
+        "zero-nan" = ZeroNan([Id; 1]),
         // (loose scores): softmax, where no sum of exponentials over- or underflows
         "loose" = Loose([Id; 1]),
-        // (attention scores v), and with zeros for an empty row
+        // (attention scores v), with zeros for a row without a key, and with zeros instead of NaN
         "attention" = Attention([Id; 2]),
         "attention-zero" = AttentionZero([Id; 2]),
+        "attention-zero-nan" = AttentionZeroNan([Id; 2]),
         // (scaled q b): Q times b, which is the same for all of a row
         "scaled" = Scaled([Id; 2]),
         // (weighted v b): each key's row of V times b, which is the same for all queries
@@ -344,7 +347,8 @@ impl Analysis<Expr> for Facts {
             _ => false,
         };
         let weights = match node {
-            Expr::Softmax(_) | Expr::Loose(_) | Expr::ZeroEmpty(_) | Expr::Exp(_) | Expr::RowSum(_) => true,
+            Expr::Softmax(_) | Expr::Loose(_) | Expr::ZeroEmpty(_) | Expr::ZeroNan(_) => true,
+            Expr::Exp(_) | Expr::RowSum(_) => true,
             Expr::Qk(_) | Expr::Scores(_) => false,
             _ => node.children().iter().any(|c| fact(c).weights),
         };
@@ -359,7 +363,10 @@ impl Analysis<Expr> for Facts {
             sizes,
             finite,
             plainly,
-            probabilities: matches!(node, Expr::Softmax(_) | Expr::Loose(_) | Expr::ZeroEmpty(_)),
+            probabilities: matches!(
+                node,
+                Expr::Softmax(_) | Expr::Loose(_) | Expr::ZeroEmpty(_) | Expr::ZeroNan(_)
+            ),
             weights,
             row,
             joined: matches!(node, Expr::Join([x, _]) if egraph[*x].data.normal),

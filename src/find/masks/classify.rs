@@ -99,7 +99,8 @@ fn dense(cx: &Context<'_>, group: usize, v: ValueId, p: &Possible, dtype: DType)
     })]
 }
 
-/// What positions say of an item, and whether it is all; otherwise it is a band outside of which no pair is kept.
+/// What positions say of an item, and whether it is all; otherwise no pair outside of it is kept: it is the part of the mask that is
+/// constant, where another part comes from an input.
 pub(crate) fn recognised(item: &Item, sizes: AttentionSizes) -> Option<(Recognised, bool)> {
     if let MaskSource::Positions(term) = &item.source {
         return Some((Recognised::by(term), true));
@@ -107,6 +108,11 @@ pub(crate) fn recognised(item: &Item, sizes: AttentionSizes) -> Option<(Recognis
     let (entries, exact) = rows(item, sizes)?;
     if exact && let Some(recognised) = Recognised::fit(&entries, sizes.kv_len) {
         return Some((recognised, true));
+    }
+    // Documents, prefixes and padding if they are all that the rows may keep, else a band.
+    let constant = Recognised::fit(&entries, sizes.kv_len).filter(|r| *r != Recognised::default());
+    if let Some(constant) = constant {
+        return Some((constant, false));
     }
     let (band, _) = Band::fit(&union(&entries), sizes.kv_len);
     (band != Band::default()).then(|| (Recognised { band, more: vec![] }, false))

@@ -5,7 +5,7 @@
 //! terms are recognised by their shape.
 //!
 //! Invariant: a finite fill becomes −∞ only if it is so large that nothing is left of a masked key, and every row is proved to
-//! keep a key, whatever the inputs are. Otherwise it stays a finite fill, or data.
+//! keep a key, whatever the inputs are, or rows without one are computed apart. Otherwise it stays a finite fill, or data.
 
 pub(crate) mod additive;
 pub(crate) mod band;
@@ -14,6 +14,8 @@ pub(crate) mod classify;
 pub(crate) mod conditions;
 pub(crate) mod documents;
 pub(crate) mod finite_fill;
+pub(crate) mod infinities;
+pub(crate) mod mean_of_values;
 pub(crate) mod plan;
 pub(crate) mod recognise;
 pub(crate) mod reorder;

@@ -10,6 +10,7 @@
 use super::classify::{classify, recognised};
 use super::conditions::{above, condition};
 use super::finite_fill::to_infinity;
+use super::infinities;
 use super::recognise::Recognised;
 use super::reorder;
 use super::types::name;
@@ -32,13 +33,15 @@ pub(crate) fn plan(
 ) -> Result<MaskPlan, String> {
     let mut notes = vec![];
     let mut entries: Vec<Entry> = vec![];
+    let (meets_infinity, above) = (infinities::meeting(cx, pieces), infinities::above(cx, pieces));
     let pieces = one_fill(floored(cx, pieces, &mut notes)?, &mut notes);
     for (group, p) in pieces.iter().enumerate() {
         entries.extend(classify(cx, group, p, dtype, &mut notes));
     }
     to_infinity(cx, sizes, dtype, &mut entries, &mut notes)?;
     added_instead(cx, dtype, &mut entries, &mut notes);
-    arrange(cx, sizes, dtype, entries, notes)
+    let plan = arrange(cx, sizes, dtype, entries, notes)?;
+    Ok(MaskPlan { meets_infinity, above, ..plan })
 }
 
 /// Turns masks before a floor into one that replaces scores by it: whatever they made of a masked score is not above it.
@@ -310,7 +313,7 @@ fn terms(
     let mut terms = all.terms(sizes.q_len, sizes.kv_len);
     terms.extend((0..leaves.len()).map(|n| Term::Tensor { operand: 3 + n }));
     let fill = if terms.is_empty() { Fill::NegInf } else { fill };
-    MaskPlan { mask: Mask { terms, fill }, leaves, bias: None, applied: vec![] }
+    MaskPlan::of(Mask { terms, fill }, leaves, None)
 }
 
 /// The sum of the biases, in their type, or in one that holds them all.

@@ -35,8 +35,19 @@ pub(crate) struct MaskPlan {
     pub(crate) leaves: Vec<ValueId>,
     /// Operand index of the bias.
     pub(crate) bias: Option<usize>,
+    /// An addend that may be +∞ or NaN where the graph adds −∞ to it.
+    pub(crate) meets_infinity: Option<ValueId>,
+    /// An addend that may be +∞ or NaN.
+    pub(crate) above: Option<ValueId>,
     /// What was done by evaluation.
     pub(crate) applied: Vec<Applied>,
+}
+
+impl MaskPlan {
+    /// Of a mask and a bias that are known already.
+    pub(crate) fn of(mask: Mask, leaves: Vec<ValueId>, bias: Option<usize>) -> MaskPlan {
+        MaskPlan { mask, leaves, bias, meets_infinity: None, above: None, applied: vec![] }
+    }
 }
 
 /// Graph and memos that the work goes on.

@@ -1,6 +1,7 @@
-//! Folds along axes: reductions, softmax and running sums.
+//! Folds along axes and over ranks: reductions, softmax and running sums.
 
 use super::check::{axis_of, count};
+use crate::ir::op::Reduction;
 use crate::ir::types::{DType, Type};
 
 pub(super) fn reduce(axes: &[usize], keep: bool, x: &[&Type]) -> Result<Vec<Type>, String> {
@@ -20,6 +21,25 @@ pub(super) fn reduce(axes: &[usize], keep: bool, x: &[&Type]) -> Result<Vec<Type
         })
         .collect();
     Ok(vec![Type::new(x[0].dtype, shape)])
+}
+
+pub(super) fn all_reduce(
+    kind: Reduction,
+    ranks: usize,
+    dtype: DType,
+    x: &[&Type],
+) -> Result<Vec<Type>, String> {
+    count(x, 1)?;
+    if !matches!(kind, Reduction::Sum | Reduction::Max | Reduction::Min) {
+        return Err(format!("does not fold parts by {}: want sum, max or min", kind.name()));
+    }
+    if ranks == 0 {
+        return Err("there are 0 ranks".into());
+    }
+    if dtype == DType::Bool || x[0].dtype != dtype.part() {
+        return Err(format!("the parts of a value of {dtype} are not {}", x[0]));
+    }
+    Ok(vec![Type::new(dtype, x[0].shape.clone())])
 }
 
 pub(super) fn softmax(axis: usize, x: &[&Type]) -> Result<Vec<Type>, String> {

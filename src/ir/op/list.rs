@@ -1,7 +1,7 @@
 //! The list of operations.
 
 use super::{
-    Attention, Binary, Collective, Constant, Contract, EmptyRow, Partial, Reduction, Unary, Windows,
+    Attention, Binary, Collective, Constant, Contract, EmptyRow, Opaque, Partial, Reduction, Unary, Windows,
 };
 use crate::ir::dag::Dag;
 use crate::ir::strategy::Strategy;
@@ -159,6 +159,8 @@ pub enum Op {
         /// Largest, or smallest.
         largest: bool,
     },
+    /// An operator that annulus does not compute. Operands and results: those of the model's node, see [`Opaque`].
+    Opaque(Arc<Opaque>),
     /// Scaled-dot-product attention.
     Attention(Box<Attention>),
 
@@ -215,6 +217,17 @@ pub enum Op {
         /// For each rank its rows.
         rows: Vec<Vec<Progression>>,
     },
+    /// Folds a value of which each rank has a part: the parts of ranks 0, 1, 2, … one after another, so that the bits are the
+    /// same on every rank and in every run. Operand: the rank's part, in [`DType::part`] of `dtype`. Result: the value in
+    /// `dtype`, rounded once.
+    AllReduce {
+        /// How: [`Reduction::Sum`], [`Reduction::Max`] or [`Reduction::Min`].
+        kind: Reduction,
+        /// How many ranks there are.
+        ranks: usize,
+        /// Element type of the result.
+        dtype: DType,
+    },
     /// What the host of a rank's graph asks annulus to do here, with the other ranks; see [`crate::host::hand_back`].
     Call {
         /// Its number in the graph, from 0; the same on every rank.
@@ -254,6 +267,7 @@ impl Op {
             Op::ScatterNd { .. } => "scatter_nd",
             Op::CumSum { .. } => "cumsum",
             Op::TopK { .. } => "topk",
+            Op::Opaque(_) => "opaque",
             Op::Attention(_) => "attention",
             Op::Chunk { .. } => "chunk",
             Op::Start(c, _) => match **c {
@@ -267,6 +281,7 @@ impl Op {
             Op::Region(RegionKind::Segment, _) => "segment",
             Op::Region(RegionKind::Island { .. }, _) => "island",
             Op::Unshard { .. } => "unshard",
+            Op::AllReduce { .. } => "all_reduce",
             Op::Call { .. } => "call",
         }
     }

@@ -1,5 +1,7 @@
 //! Prints the attributes of every operation, in the order in which [`op`](super::op) reads them.
 
+use super::form::Form;
+use super::opaque::push_opaque;
 use crate::ir::{Attention, Collective, Op, RegionKind, Strategy, Windows};
 use crate::layout::{LayoutKind, Progression};
 use crate::mask::Fill;
@@ -111,7 +113,7 @@ fn push_list<T: Display>(out: &mut String, items: &[T]) {
 }
 
 /// Prints ` {…}`, or nothing where the operation has no attribute, or all of them are usual.
-pub(super) fn push_attributes(out: &mut String, op: &Op) {
+pub(super) fn push_attributes(out: &mut String, op: &Op, form: Form) {
     let mut a = Braces { out, any: false };
     match op {
         Op::Input(_) | Op::Constant(_) => {}
@@ -165,6 +167,10 @@ pub(super) fn push_attributes(out: &mut String, op: &Op) {
             a.set("k", k);
             a.word(if *largest { "largest" } else { "smallest" });
         }
+        Op::Opaque(o) => {
+            a.word("");
+            push_opaque(a.out, o, form);
+        }
         Op::Attention(attention) => a.attention(attention),
         Op::Chunk { of, rows } => {
             a.list("of", of);
@@ -193,6 +199,10 @@ pub(super) fn push_attributes(out: &mut String, op: &Op) {
         Op::Call { number, results: _, workspace } => {
             a.set("number", number);
             a.set("workspace", workspace);
+        }
+        Op::AllReduce { kind, ranks, dtype: _ } => {
+            a.flag(kind.name(), true);
+            a.set("ranks", ranks);
         }
         Op::Unshard { axis, outer, inner, rows } => {
             a.set("axis", axis);

@@ -54,6 +54,7 @@ impl<'a> Attributes<'a> {
                 reverse: self.flag("reverse"),
             },
             "topk" => self.topk()?,
+            "opaque" => Op::Opaque(Arc::new(self.opaque(types)?)),
             "attention" => Op::Attention(Box::new(self.attention()?)),
             "chunk" => Op::Chunk { of: self.rows("of")?, rows: self.rows("rows")? },
             "sendrecv_start" => self.send_receive(declared()?.clone())?,
@@ -76,6 +77,7 @@ impl<'a> Attributes<'a> {
                 let (outer, inner) = self.outer_inner()?;
                 Op::Unshard { axis: self.natural("axis")?, outer, inner, rows: self.row_lists("rows")? }
             }
+            "all_reduce" => self.all_reduce(declared()?.dtype)?,
             "segment" | "island" => self.region(region)?,
             name => match (Unary::from_name(name), Binary::from_name(name)) {
                 (Some(u), _) => Op::Unary(u),
@@ -94,6 +96,13 @@ impl<'a> Attributes<'a> {
         let kind = Reduction::ALL.iter().copied().find(|k| self.flag(k.name()));
         let kind = kind.ok_or_else(|| self.missing("one of sum, mean, max, min, prod"))?;
         Ok(Op::Reduce { kind, axes: self.list("axes")?, keep: self.flag("keep") })
+    }
+
+    fn all_reduce(&mut self, dtype: DType) -> Result<Op, Fault> {
+        let kinds = [Reduction::Sum, Reduction::Max, Reduction::Min];
+        let kind = kinds.into_iter().find(|k| self.flag(k.name()));
+        let kind = kind.ok_or_else(|| self.missing("one of sum, max, min"))?;
+        Ok(Op::AllReduce { kind, ranks: self.natural("ranks")?, dtype })
     }
 
     fn pool(&mut self) -> Result<Op, Fault> {

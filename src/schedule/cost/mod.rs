@@ -10,6 +10,8 @@
 
 mod bound;
 mod estimate;
+#[cfg(any(feature = "dump", test))]
+mod exchange;
 mod figures;
 mod live;
 mod simulate;
@@ -17,6 +19,8 @@ mod work;
 
 pub(crate) use estimate::Timing;
 pub use estimate::{estimate, flights, timeline};
+#[cfg(any(feature = "dump", test))]
+pub(crate) use exchange::exchange_us;
 pub use figures::{Estimate, Limiter, efficiency};
 pub use live::live_bytes;
 pub use simulate::{Flight, Span, Timeline};

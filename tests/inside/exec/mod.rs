@@ -1,7 +1,7 @@
 //! exec/cpu against attention written out in f64; orders, faults and untrusted schedules.
 
 pub(crate) mod build;
-mod case;
+pub(crate) mod case;
 mod golden;
 mod goldens;
 mod random;

@@ -2,6 +2,8 @@
 
 mod bind;
 mod cases;
+mod fills;
+mod guards;
 mod kinds;
 mod limits;
 mod models;

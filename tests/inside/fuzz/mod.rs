@@ -1,7 +1,7 @@
 //! Fuzzing, on stable Rust and with no tool: see `fuzz/driver.rs` for how long, from which seed, and how to run one input
 //! again.
 
-mod driver;
+pub(crate) mod driver;
 mod onnx;
 mod selftest;
 mod text;

@@ -231,7 +231,7 @@ fn after_attention(s: usize, f: impl FnOnce(&mut Build, ValueId) -> ValueId) -> 
 }
 
 /// A mean over the rows, taken off each row.
-pub(crate) fn gathers_by_mean(s: usize) -> Graph {
+pub(crate) fn folds_by_mean(s: usize) -> Graph {
     after_attention(s, |b, x| {
         let m = b.mean(x, 1, true);
         b.binary(Binary::Sub, x, m)
@@ -246,11 +246,63 @@ fn one_gather(g: Graph, reason: &str) {
     }
 }
 
+/// The folds that are reduced over the ranks.
+fn reduced(program: &Program) -> Vec<Reduction> {
+    let kind = |s: &Segment| match s {
+        Segment::Reduce { kind, .. } => Some(*kind),
+        _ => None,
+    };
+    program.segments.iter().filter_map(kind).collect()
+}
+
+/// Nothing is gathered for a fold over the rows: each rank folds its own, and these parts are folded in the order of the ranks.
+#[test]
+fn a_fold_over_the_rows_is_reduced() {
+    let folds = [Reduction::Sum, Reduction::Mean, Reduction::Max, Reduction::Min];
+    let types = [DType::F64, DType::F32, DType::F16, DType::BF16, DType::I64];
+    // Of whole numbers, so that no order of sums shows, in whatever type; a mean in f64 alone, for it is rounded.
+    let each = folds.into_iter().flat_map(|kind| types.map(|dtype| (kind, dtype)));
+    let each = each.filter(|&(kind, dtype)| kind != Reduction::Mean || dtype == DType::F64);
+    for (i, (kind, dtype)) in each.enumerate() {
+        let s = [1, 2, 5, 19][i % 4];
+        let axes = [vec![1], vec![0, 1], vec![0, 1, 2]][i % 3].clone();
+        let fold = Op::Reduce { kind, axes, keep: true };
+        let graph = after_attention(s, |b, x| {
+            let whole = b.unary(Unary::Round, x);
+            let held = b.cast(whole, dtype);
+            let m = b.op(fold.clone(), &[held]);
+            let m = b.cast(m, DType::F64);
+            b.binary(Binary::Sub, x, m)
+        });
+        let folded = if kind == Reduction::Mean { Reduction::Sum } else { kind };
+        for p in agrees(graph) {
+            assert_eq!((gathers(&p), reduced(&p)), (vec![], vec![folded]), "{fold:?}");
+        }
+    }
+}
+
+/// A product is not, nor the mean of whole numbers, which is rounded: their rows are gathered.
+#[test]
+fn what_is_no_fold_in_parts_is_gathered() {
+    let fold = |kind| Op::Reduce { kind, axes: vec![1], keep: true };
+    for (kind, dtype) in [(Reduction::Prod, DType::F64), (Reduction::Mean, DType::I64)] {
+        let graph = after_attention(5, |b, x| {
+            let held = b.cast(x, dtype);
+            let m = b.op(fold(kind), &[held]);
+            let m = b.cast(m, DType::F64);
+            b.binary(Binary::Sub, x, m)
+        });
+        for p in agrees(graph) {
+            assert_eq!((gathers(&p).len(), reduced(&p).len()), (1, 0), "{kind:?}");
+        }
+    }
+}
+
 #[test]
 fn what_mixes_rows_is_gathered_and_says_why() {
     for s in [2, 5, 19] {
-        one_gather(after_attention(s, |b, x| b.mean(x, 1, false)), "reduces over the rows");
-        one_gather(gathers_by_mean(s), "reduces over the rows");
+        let product = Op::Reduce { kind: Reduction::Prod, axes: vec![1], keep: true };
+        one_gather(after_attention(s, |b, x| b.op(product.clone(), &[x])), "reduces over the rows");
         let cumsum = Op::CumSum { axis: 1, exclusive: false, reverse: false };
         one_gather(
             after_attention(s, |b, x| {
@@ -429,7 +481,7 @@ fn an_input_may_be_handed_out_by_rows() {
             assert!(d < 1e-9, "{list:?} on {ranks} ranks: off by {d}");
             let found = gathers(&p);
             if list[0] == ("x", 1) {
-                assert!(found.len() == 1 && found[0].contains("reduces over the rows"), "{found:?}");
+                assert_eq!((found, reduced(&p)), (vec![], vec![Reduction::Sum]));
             }
         }
     }
@@ -471,6 +523,52 @@ fn an_attention_whose_batch_is_split_is_local() {
             "each rank computes its part of the batch, and its rows of the rest"
         );
     }
+}
+
+/// Windows that lie in the batch axis: each rank has some of its own, whole or not a multiple of the ranks, and nothing is sent. Fewer
+/// windows than ranks, few or long ones, and where the caller says so, are split along their rows.
+#[test]
+fn windows_are_split_along_the_batch() {
+    let graph = |windows: usize, rows: usize, mask: Mask| {
+        let mut b = Build::new("windows");
+        let x = b.input("x", DType::F64, &[windows, rows, 8]);
+        let y = b.self_attention(x, 2, 1, mask);
+        let y = b.mlp(y);
+        let y = b.self_attention(y, 2, 2, Mask::none());
+        b.out("y", y);
+        b.g
+    };
+    let entry =
+        |i: usize| if i.is_multiple_of(3) { vec![] } else { vec![Term::Keys { start: 0, end: i % 4 }] };
+    let padded = |n: usize| Mask {
+        terms: vec![Term::Causal { offset: 0 }, Term::Batch { entries: (0..n).map(entry).collect() }],
+        ..Mask::none()
+    };
+    for (windows, rows) in [(8, 4), (9, 3), (11, 1), (4, 5)] {
+        for mask in [Mask::none(), Mask::causal(0), padded(windows)] {
+            for p in agrees(graph(windows, rows, mask)) {
+                assert_eq!(gathers(&p), Vec::<String>::new());
+                let along = p.ranks > 1 && windows >= p.ranks;
+                assert_eq!(
+                    (p.islands.len(), p.refused.len()),
+                    if along { (0, 2) } else { (2, 0) },
+                    "{}",
+                    p.ranks
+                );
+                let said =
+                    |r: &(annulus::ir::OpId, String)| r.1.starts_with("its batch is split over the ranks");
+                assert!(p.refused.iter().all(said), "{:?}", p.refused);
+            }
+        }
+    }
+    let islands = |g: Graph, options: ShardOptions| shard(Arc::new(g), &options).unwrap().islands.len();
+    assert_eq!(islands(graph(8, 4, Mask::none()), ShardOptions::new(4)), 0);
+    assert_eq!(islands(graph(8, 4, Mask::none()), ShardOptions::new(4).windows(false)), 2);
+    assert_eq!(islands(graph(8, 4, Mask::none()), ShardOptions::new(4).inputs([Handed::new("x", 1)])), 2);
+    assert_eq!(islands(graph(8, 4, Mask::none()), ShardOptions::new(9)), 2);
+    assert_eq!(islands(graph(3, 4, Mask::none()), ShardOptions::new(2)), 2);
+    assert_eq!(islands(graph(8, 255, Mask::none()), ShardOptions::new(4)), 0);
+    assert_eq!(islands(graph(8, 256, Mask::none()), ShardOptions::new(4)), 2);
 }
 
 /// What is left as it was is computed whole by every rank, and is work of every rank.

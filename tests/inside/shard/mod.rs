@@ -8,3 +8,4 @@ mod given;
 mod models;
 mod printed;
 mod random;
+mod relations;

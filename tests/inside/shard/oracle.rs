@@ -3,7 +3,7 @@
 
 use annulus::eval::{Precision, apply, eval};
 use annulus::ir::verify::verify;
-use annulus::ir::{Data, Op, Tensor, ValueId};
+use annulus::ir::{Binary, Data, Op, Reduction, Tensor, ValueId};
 use annulus::layout::Progression;
 use annulus::shard::{Placement, Program, Segment, Sharding, local_graph};
 use std::collections::{BTreeMap, BTreeSet};
@@ -102,6 +102,25 @@ pub(crate) fn run(program: &Program, inputs: &[Tensor]) -> Vec<Tensor> {
                 let all = join(program, &held[value], s);
                 held.insert(*value, vec![all; ranks]);
             }
+            Segment::Reduce { value, kind } => {
+                assert_eq!(
+                    *program.held(*value, at),
+                    Placement::Parts(*kind),
+                    "reduces what is held in parts"
+                );
+                let dtype = graph.ty(*value).dtype;
+                let two = match kind {
+                    Reduction::Sum => Binary::Add,
+                    Reduction::Max => Binary::Max,
+                    Reduction::Min => Binary::Min,
+                    other => panic!("parts are not folded by {}", other.name()),
+                };
+                let of = |op, x: &[Tensor]| apply(&op, x, Precision::Declared).unwrap().remove(0);
+                let mut parts = held[value].iter().cloned();
+                let first = parts.next().unwrap();
+                let whole = parts.fold(first, |a, b| of(Op::Binary(two), &[a, b]));
+                held.insert(*value, vec![of(Op::Cast(dtype), &[whole]); ranks]);
+            }
             Segment::Island(op) => {
                 let island = &program.islands[op];
                 let operands: Vec<Tensor> = graph
@@ -118,6 +137,7 @@ pub(crate) fn run(program: &Program, inputs: &[Tensor]) -> Vec<Tensor> {
                             assert_eq!(have, handed, "rows are held otherwise than the island wants them");
                             join(program, &held[&v], s)
                         }
+                        (Placement::Parts(_), _) => panic!("an island is handed parts"),
                         (Placement::Whole, have) => {
                             assert_eq!(*have, Placement::Whole);
                             agreed(&held[&v])
@@ -136,6 +156,7 @@ pub(crate) fn run(program: &Program, inputs: &[Tensor]) -> Vec<Tensor> {
     }
     let end = program.segments.len();
     let whole = |v: ValueId| match program.held(v, end) {
+        Placement::Parts(_) => panic!("an output is held in parts"),
         Placement::Whole => agreed(&held[&v]),
         Placement::Sharded(s) => join(program, &held[&v], s),
     };
@@ -166,7 +187,7 @@ fn covered_once(program: &Program) {
         .flat_map(|s| match s {
             Segment::Local(ops) => ops.clone(),
             Segment::Island(op) => vec![*op],
-            Segment::Gather { .. } => vec![],
+            Segment::Gather { .. } | Segment::Reduce { .. } => vec![],
         })
         .collect();
     want.sort();

@@ -1,7 +1,7 @@
 //! The printed program of a rank, read in `snapshots/shard`.
 
 use super::build::Build;
-use super::cases::{cross, gathers_by_mean, rotary_block};
+use super::cases::{cross, folds_by_mean, rotary_block};
 use crate::inside::support::cases;
 use annulus::ir::text::{Form, parse, print};
 use annulus::ir::verify::verify;
@@ -50,14 +50,14 @@ fn snapshot(name: &str, g: Graph, ranks: usize, rank: usize) {
 fn a_rank_of_each_idea() {
     snapshot("rotary.p2.rank1", rotary_block(6), 2, 1);
     snapshot("cross.p3.rank0", cross(5, 7), 3, 0);
-    snapshot("mean.p2.rank0", gathers_by_mean(5), 2, 0);
+    snapshot("mean.p2.rank0", folds_by_mean(5), 2, 0);
 }
 
 #[test]
 fn the_printed_program_is_well_formed_and_says_what_is_done() {
     for s in [1, 2, 7] {
         for ranks in [1, 2, 3, 4] {
-            for g in [rotary_block(s), cross(s, 3), gathers_by_mean(s)] {
+            for g in [rotary_block(s), cross(s, 3), folds_by_mean(s)] {
                 let program = program(g, ranks);
                 for rank in 0..ranks {
                     let g = printed(&program, rank);
@@ -67,7 +67,8 @@ fn the_printed_program_is_well_formed_and_says_what_is_done() {
                     let locals = program.segments.iter().filter(|s| matches!(s, Segment::Local(_))).count();
                     assert_eq!(count("segment"), locals);
                     assert_eq!(count("island"), program.islands.len());
-                    assert_eq!(count("segment") + count("island") + count("unshard"), program.segments.len());
+                    let exchanges = count("unshard") + count("all_reduce");
+                    assert_eq!(count("segment") + count("island") + exchanges, program.segments.len());
                 }
             }
         }

@@ -33,29 +33,33 @@ rules! {
     |d| d.scores("(where (rmax (not (eq (keep (qk $0 $1) $3) -inf))) (softmax (keep (qk $0 $1) $3)) 0)");
 
     "zero-where-masked" Domain "(where ?c (softmax (keep ?x ?c)) 0)" => "(zero-empty (keep ?x ?c))",
-        if |v| v.normal("?x");
+        if |v| v.normal("?x"),
+        hides RowsOfOthers;
     "zeros for masked keys after the softmax change only rows without a key";
     |d| d.scores("(where $3 (softmax (keep (scores $0 $1 0.5) $3)) 0)");
 
     "zero-where-dropped" Domain "(where ?c 0 (softmax (keep ?x (not ?c))))" => "(zero-empty (keep ?x (not ?c)))",
-        if |v| v.normal("?x");
+        if |v| v.normal("?x"),
+        hides RowsOfOthers;
     "zeros for masked keys after the softmax change only rows without a key";
     |d| d.scores("(where $3 0 (softmax (keep (scores $0 $1 0.5) (not $3))))");
 
     "zero-where-filled" Domain "(where ?c (softmax (replace ?x ?c ?f)) 0)" => "(zero-empty (keep ?x ?c))",
-        if |v| v.above_fills("?x") && v.huge("?f");
+        if |v| v.above_fills("?x") && v.huge("?f"),
+        hides RowsOfOthers;
     "the fill leaves nothing of a masked key, and zeros after the softmax make it as good as −∞";
     |d| d.scores("(where $3 (softmax (replace (scores $0 $1 0.5) $3 -1e35)) 0)");
 
     "zero-where-refilled" Domain "(where ?c 0 (softmax (replace ?x (not ?c) ?f)))" => "(zero-empty (keep ?x (not ?c)))",
-        if |v| v.above_fills("?x") && v.huge("?f");
+        if |v| v.above_fills("?x") && v.huge("?f"),
+        hides RowsOfOthers;
     "the fill leaves nothing of a masked key, and zeros after the softmax make it as good as −∞";
     |d| d.scores("(where $3 0 (softmax (replace (scores $0 $1 0.5) (not $3) -1e35)))");
 
-    "zero-empty" Domain "(where (isnan (softmax ?x)) 0 (softmax ?x))" => "(zero-empty ?x)",
+    "zero-nan" Exact "(where (isnan (softmax ?x)) 0 (softmax ?x))" => "(zero-nan ?x)",
         if |v| v.ready_or_joined("?x");
-    "only a row without a key gives NaN, and zeros replace it";
-    |d| d.scores("(where (isnan (softmax (scores $0 $1 0.5))) 0 (softmax (scores $0 $1 0.5)))");
+    "zeros replace the NaN that a row without a key gives, or one with a score of NaN or +∞";
+    |d| d.scores("(where (isnan (softmax (bias (scores $0 $1 0.5) $15))) 0 (softmax (bias (scores $0 $1 0.5) $15)))");
 
     "no-infinite-probability" Exact "(where (eq ?p inf) ?c ?y)" => "?y",
         if |v| v.fact("?p").probabilities;
@@ -72,9 +76,13 @@ rules! {
     "no probability is infinite";
     |d| d.scores("(where (op:and (isinf (softmax (scores $0 $1 0.5))) (op:gt (softmax (scores $0 $1 0.5)) 0)) 1 (softmax (scores $0 $1 0.5)))");
 
-    "zero-empty-twice" Domain "(where (isnan (zero-empty ?x)) 0 (zero-empty ?x))" => "(zero-empty ?x)";
-    "a row without a key gives zeros already";
-    |d| d.scores("(where (isnan (zero-empty (keep (scores $0 $1 0.5) $3))) 0 (zero-empty (keep (scores $0 $1 0.5) $3)))");
+    "zero-nan-of-empty" Exact "(where (isnan (zero-empty ?x)) 0 (zero-empty ?x))" => "(zero-nan ?x)";
+    "a row without a key gives zeros already, and zeros replace the NaN of others";
+    |d| d.scores("(where (isnan (zero-empty (bias (scores $0 $1 0.5) $15))) 0 (zero-empty (bias (scores $0 $1 0.5) $15)))");
+
+    "zero-nan-twice" Exact "(where (isnan (zero-nan ?x)) 0 (zero-nan ?x))" => "(zero-nan ?x)";
+    "zeros stand in the place of NaN already";
+    |d| d.scores("(where (isnan (zero-nan (keep (scores $0 $1 0.5) $3))) 0 (zero-nan (keep (scores $0 $1 0.5) $3)))");
 
     "zero-where-all-masked" Domain "(where (row-empty ?b) 0 (softmax (bias ?x ?b)))" => "(zero-empty (bias ?x ?b))",
         if |v| v.fact("?x").plain;

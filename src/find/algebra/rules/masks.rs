@@ -80,17 +80,21 @@ rules! {
     |d| d.scores("(mul (softmax (keep (scores $0 $1 0.5) $3)) $10)");
 
     "masked-afterwards" Domain "(div (mul (softmax ?x) ?k) (rsum (mul (softmax ?x) ?k)))" => "(loose (keep ?x (nonzero ?k)))",
-        if |v| v.normal("?x") && binary(v);
+        if |v| v.normal("?x") && binary(v),
+        hides Exponentials;
     "masked probabilities divided by their sum are the softmax of the masked scores";
     |d| d.scores("(div (mul (softmax (scores $0 $1 0.5)) $10) (rsum (mul (softmax (scores $0 $1 0.5)) $10)))");
 
     "masked-exp" Domain "(mul (exp (sub ?x ?m)) ?k)" => "(exp (sub (keep ?x (nonzero ?k)) ?m))",
-        if |v| v.normal("?x") && v.of_rows("?m") && binary(v);
+        if |v| v.normal("?x") && v.of_rows("?m") && binary(v),
+        hides Exponentials;
     "exp(x) times 0 is exp(−∞), and times 1 it stays what it is";
-    |d| d.scores("(mul (exp (sub (scores $0 $1 0.5) (rmax (scores $0 $1 0.5)))) $10)");
+    |d| { let of = d.pick_term(&["(scores $0 $1 0.5)", "(keep (scores $0 $1 0.5) (nonzero $10))"]);
+        d.scores(&format!("(mul (exp (sub (scores $0 $1 0.5) (rmax {of}))) $10)")) };
 
     "masked-plain-exp" Domain "(mul (exp ?x) ?k)" => "(exp (keep ?x (nonzero ?k)))",
-        if |v| v.normal("?x") && binary(v);
+        if |v| v.normal("?x") && binary(v),
+        hides Exponentials;
     "exp(x) times 0 is exp(−∞), and times 1 it stays what it is";
     |d| d.scores("(mul (exp (scores $0 $1 0.5)) $10)");
 

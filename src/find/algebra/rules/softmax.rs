@@ -23,7 +23,8 @@ rules! {
 
     "softmax-without-max" Domain "(div (exp ?x) (rsum (exp ?x)))" => "(loose ?x)",
         if |v| v.normal("?x"),
-        guard ExponentialsInRange;
+        guard ExponentialsInRange,
+        hides Exponentials;
     "exp(x) divided by its sum is softmax, where it does not overflow";
     |d| d.scores("(div (exp (scores $0 $1 0.5)) (rsum (exp (scores $0 $1 0.5))))");
 
@@ -42,13 +43,20 @@ rules! {
     "softmax subtracts the maximum of each row itself";
     |d| d.scores("(softmax (sub (qk $0 $1) (rmax (qk $0 $1))))");
 
+    "shifted-by-max-or-zero" Rounding "(softmax (sub ?x (rmax-or-zero ?x)))" => "(softmax ?x)",
+        if |v| v.scores("?x");
+    "softmax subtracts the maximum of each row itself";
+    |d| d.scores("(softmax (sub (keep (scores $0 $1 0.5) $3) (rmax-or-zero (keep (scores $0 $1 0.5) $3))))");
+
     "shift-by-row" Domain "(softmax (sub ?x ?m))" => "(softmax ?x)",
-        if |v| v.peak("?x", "?m");
+        if |v| v.peak_alone("?x", "?m"),
+        hides Infinities;
     "a finite number that is subtracted from all scores of a row does not change their softmax";
-    |d| { let (x, m) = d.shift(true); d.scores(&format!("(softmax (sub {x} {m}))")) };
+    |d| { let (x, m) = d.shift_by_any(); d.scores(&format!("(softmax (sub {x} {m}))")) };
 
     "shifted-quotient" Domain "(div (exp (sub ?x ?m)) (rsum (exp (sub ?x ?m))))" => "(loose ?x)",
-        if |v| v.peak_alone("?x", "?m");
+        if |v| v.peak_alone("?x", "?m"),
+        hides Exponentials;
     "exp(x − m) divided by its sum is softmax, for any finite m of each row";
     |d| { let (x, m) = d.shift(true); d.scores(&format!("(div (exp (sub {x} {m})) (rsum (exp (sub {x} {m}))))")) };
 
@@ -59,7 +67,8 @@ rules! {
 
     // Where the sum overflows, its logarithm makes a finite 0: the shift must not be below any score.
     "exp-of-log-softmax" Domain "(exp (sub (sub ?x ?m) (log (rsum (exp (sub ?x ?m))))))" => "(loose ?x)",
-        if |v| v.crest_alone("?x", "?m");
+        if |v| v.crest_alone("?x", "?m"),
+        hides Logarithms;
     "exp(x − ln Σ exp(x)) is exp(x) divided by its sum";
     |d| { let (x, m) = d.shift(false); d.scores(&format!("(exp (sub (sub {x} {m}) (log (rsum (exp (sub {x} {m}))))))")) };
 
@@ -71,7 +80,8 @@ rules! {
     // Not beside a finite fill, which loses the logarithm: that is asked where the fill is known.
     "exp-less-lse" Domain "(exp (sub ?x (add ?m (log (rsum (exp (sub ?x ?m)))))))" => "(loose ?x)",
         if |v| v.crest_alone("?x", "?m"),
-        guard KeepsLogarithm;
+        guard KeepsLogarithm,
+        hides Logarithms;
     "exp(x − lse) is softmax, where lse is the logarithm of the sum of exp(x)";
     |d| { let (x, m) = d.shift(false); d.scores(&format!("(exp (sub {x} (add {m} (log (rsum (exp (sub {x} {m})))))))")) };
 
@@ -83,7 +93,8 @@ rules! {
 
     "exp-less-sum" Domain "(exp (sub ?x (add (log (rsum (exp (sub ?x ?m)))) ?m)))" => "(loose ?x)",
         if |v| v.crest_alone("?x", "?m"),
-        guard KeepsLogarithm;
+        guard KeepsLogarithm,
+        hides Logarithms;
     "exp(x − lse) is softmax, where lse is the logarithm of the sum of exp(x)";
     |d| { let (x, m) = d.shift(false); d.scores(&format!("(exp (sub {x} (add (log (rsum (exp (sub {x} {m})))) {m})))")) };
 
@@ -138,6 +149,11 @@ rules! {
         if |v| v.ready("?x");
     "the softmax of scores in normal form, times V, is attention";
     |d| d.output("(pv (loose (scores $0 $1 0.5)) $6)");
+
+    "attention-zero-nan" Reassociation "(pv (zero-nan ?x) ?v)" => "(attention-zero-nan ?x ?v)",
+        if |v| v.ready("?x");
+    "the softmax of scores in normal form, with zeros instead of NaN, times V, is attention";
+    |d| d.output("(pv (zero-nan (keep (scores $0 $1 0.5) $3)) $6)");
 
     "attention-zero" Reassociation "(pv (zero-empty ?x) ?v)" => "(attention-zero ?x ?v)",
         if |v| v.ready("?x");
