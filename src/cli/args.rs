@@ -55,6 +55,13 @@ pub(crate) enum Command {
     #[command(after_help = MODEL_HELP)]
     Run(Run),
     /// Parse a schedule of all ranks and prove it, or say what is wrong with it and where
+    ///
+    /// The checks: form (all numbers are in range), matching (sends and receives pair up), deadlock (every step runs), race (accesses to a
+    /// byte have an order), filled (bytes hold what is read from them), coverage (every pair that the mask may keep is computed
+    /// once), merge once (partial results of a row are one chain), memory (every byte of an arena is filled, no more of them than
+    /// the strategy needs, and a ring has as many receive slots as the head says), sizes (counts fit 64 bits), labels (the layouts
+    /// and the strategy are what the head calls them; rows that are called given are as they are stated). What else the head says,
+    /// the scale and the mask say, is the attention that is proved to be computed.
     Check(Check),
     /// Put a model through the named passes and print the text that the last one gives
     #[command(after_help = MODEL_HELP)]
@@ -151,7 +158,7 @@ pub(crate) struct Split {
     #[arg(long, value_name = "BYTES", value_parser = memory)]
     pub(crate) memory: Option<usize>,
     /// Give each rank of a ring this many receive slots, at least 2; more of them cost memory, and let ranks lag behind one another where
-    /// work is uneven
+    /// work is uneven. No more are made than hops arrive
     #[arg(long, value_name = "N", default_value_t = SLOTS as u32, value_parser = clap::value_parser!(u32).range(2..))]
     pub(crate) slots: u32,
 }

@@ -278,6 +278,7 @@ fn phrase(check: &str) -> &str {
         "coverage" => "every key once",
         "merge once" => "every part merged once",
         "sizes" => "sizes in 64 bits",
+        "labels" => "true labels",
         other => other,
     }
 }

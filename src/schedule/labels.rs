@@ -13,45 +13,54 @@ use std::collections::BTreeSet;
 pub(super) fn labelled(site: &Site<'_>) -> [Layout; 2] {
     let (q, kv) = (site.q_layout, site.kv_layout);
     let (mask, keys) = (&site.attention.mask, site.sizes.kv_len);
-    let documents = [starts(mask, q.length, true), starts(mask, kv.length, false)];
     let pairs = |first, end| match mask.fill {
         Fill::NegInf => mask.area(first, end, keys),
         _ => (end - first) as u128 * keys as u128,
     };
-    let q_kind = kind(q, &documents, 0, pairs);
-    let kv_kind = match (&q.rows, q.length) == (&kv.rows, kv.length) {
-        // One sequence, or as good as one.
+    let asking = |layout| kind(layout, mask, true, pairs);
+    let asked = |layout| kind(layout, mask, false, |first, end| (end - first) as u128);
+    // Keys that have the rows of the queries are of one sequence with them, or as good as that.
+    let one = (&q.rows, q.length) == (&kv.rows, kv.length);
+    let q_kind = asking(q);
+    let kv_kind = match one {
         true if q.kind == kv.kind => q_kind,
-        true => kind(kv, &documents, 0, pairs),
-        false => kind(kv, &documents, 1, |first, end| (end - first) as u128),
+        true => asking(kv),
+        false => asked(kv),
     };
     [(q, q_kind), (kv, kv_kind)].map(|(layout, kind)| Layout { kind, ..layout.clone() })
 }
 
-/// The name of a layout; `side` is the one of `documents` that counts its rows.
-fn kind(
-    layout: &Layout,
-    documents: &[BTreeSet<usize>; 2],
-    side: usize,
-    area: impl Fn(usize, usize) -> u128,
-) -> LayoutKind {
+/// Whether the pairs of all blocks of a balanced layout are counted in fewer steps than the proof gives them: some for each
+/// block, and many where a row's first or last key begins or ceases to move.
+fn countable(mask: &Mask, ranks: usize) -> bool {
+    let turns = |terms: &mut dyn Iterator<Item = &Term>| {
+        terms.map(|t| if let Term::Segments { starts, .. } = t { starts.len() } else { 1 }).sum::<usize>()
+    };
+    let steps = mask.each_entry().map(|mut terms| 64 * ranks + 2400 * (1 + turns(&mut terms)));
+    steps.fold(0, usize::saturating_add) < 1 << 28
+}
+
+/// The name of a layout of queries or of keys, whose blocks are that much work.
+fn kind(layout: &Layout, mask: &Mask, queries: bool, work: impl Fn(usize, usize) -> u128) -> LayoutKind {
     let (length, ranks) = (layout.length, layout.ranks());
     let named = |kind, made: Layout| (made.rows == layout.rows).then_some(kind);
     let plain = |kind| named(kind, Layout::new(kind, length, ranks));
     let found = match layout.kind {
         LayoutKind::Contiguous | LayoutKind::Zigzag | LayoutKind::Stripe => plain(layout.kind),
         LayoutKind::Document => {
-            // A sequence may be asked as well as it asks.
-            let both = &documents[0] | &documents[1];
+            let [own, other] = [queries, !queries].map(|queries| starts(mask, length, queries));
             let by = |starts: &BTreeSet<usize>| {
-                let starts: Vec<usize> = starts.iter().copied().filter(|&s| s < length).collect();
+                let starts: Vec<usize> = starts.iter().copied().collect();
                 let made = || Layout::by_document(length, ranks, &starts);
                 if starts.is_empty() { None } else { named(LayoutKind::Document, made()) }
             };
-            by(&both).or_else(|| by(&documents[side])).or_else(|| plain(LayoutKind::Zigzag))
+            // A sequence may be asked as well as it asks.
+            by(&(&own | &other)).or_else(|| by(&own)).or_else(|| plain(LayoutKind::Zigzag))
         }
-        LayoutKind::Balanced => named(LayoutKind::Balanced, Layout::balanced(length, ranks, area)),
-        LayoutKind::Given => None,
+        LayoutKind::Balanced if !queries || countable(mask, ranks) => {
+            named(LayoutKind::Balanced, Layout::balanced(length, ranks, work))
+        }
+        LayoutKind::Balanced | LayoutKind::Given => None,
     };
     found.unwrap_or(LayoutKind::Given)
 }

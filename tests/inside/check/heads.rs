@@ -168,35 +168,6 @@ fn has_documents(case: &Case, kind: LayoutKind) -> bool {
     kind != LayoutKind::Document || case.attention.mask.to_string().contains("segments")
 }
 
-/// Each kind at every place of every few schedules of the corpus: none passes, and none that is not changed is refused.
-#[test]
-fn every_planted_head_is_refused() {
-    let corpus = corpus();
-    let counts: Vec<[usize; KINDS.len()]> = corpus
-        .par_iter()
-        .skip(3)
-        .step_by(6)
-        .map(|(name, case, schedule)| {
-            assert_eq!(check(schedule).failed, [], "{name}");
-            let mut counts = [0; KINDS.len()];
-            for (kind, count) in KINDS.iter().zip(&mut counts) {
-                for planted in (kind.plant)(case, schedule) {
-                    assert_ne!(&planted, schedule, "{} in {name}", kind.name);
-                    let report = check(&planted);
-                    let told = report.failed.iter().any(|f| f.check == kind.check);
-                    assert!(told, "{} in {name}: {:?}\n{planted}", kind.name, report.failed);
-                    *count += 1;
-                }
-            }
-            counts
-        })
-        .collect();
-    for (i, kind) in KINDS.iter().enumerate() {
-        let planted: usize = counts.iter().map(|c| c[i]).sum();
-        assert!(planted >= 100, "{}: {planted}", kind.name);
-    }
-}
-
 /// The names that the schedules of the corpus have are those that were asked for.
 #[test]
 fn labels_are_kept_where_the_head_shows_them() {
@@ -277,4 +248,38 @@ fn rows_that_other_attentions_ask_for_are_given() {
     assert_eq!(compiled(["segments(7;0)", "segments(7;0)"], Document), [Document]);
     assert_eq!(compiled(["segments(7,30;0)", "segments(7;0)"], Document), [Document, Given]);
     assert_eq!(compiled(["segments(7;0)", "causal(0)"], Document), [Document, Given]);
+}
+
+/// Left out while working: `--skip ::long::`.
+mod long {
+    use super::*;
+
+    /// Each kind at every place of every few schedules of the corpus: none passes, and none that is not changed is refused.
+    #[test]
+    fn every_planted_head_is_refused() {
+        let corpus = corpus();
+        let counts: Vec<[usize; KINDS.len()]> = corpus
+            .par_iter()
+            .skip(3)
+            .step_by(6)
+            .map(|(name, case, schedule)| {
+                assert_eq!(check(schedule).failed, [], "{name}");
+                let mut counts = [0; KINDS.len()];
+                for (kind, count) in KINDS.iter().zip(&mut counts) {
+                    for planted in (kind.plant)(case, schedule) {
+                        assert_ne!(&planted, schedule, "{} in {name}", kind.name);
+                        let report = check(&planted);
+                        let told = report.failed.iter().any(|f| f.check == kind.check);
+                        assert!(told, "{} in {name}: {:?}\n{planted}", kind.name, report.failed);
+                        *count += 1;
+                    }
+                }
+                counts
+            })
+            .collect();
+        for (i, kind) in KINDS.iter().enumerate() {
+            let planted: usize = counts.iter().map(|c| c[i]).sum();
+            assert!(planted >= 100, "{}: {planted}", kind.name);
+        }
+    }
 }
