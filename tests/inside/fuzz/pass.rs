@@ -76,7 +76,12 @@ fn pass(input: &[u8]) -> String {
         let (name, axis) = word.rsplit_once(':')?;
         Some(Handed::new(name, axis.parse().ok()?))
     }));
-    let compiled = match compile(&graph, &request.options) {
+    through(&graph, &request)
+}
+
+/// Puts a graph through the whole pass, and runs it if it is small. Panics if annulus is at fault.
+pub(crate) fn through(graph: &Graph, request: &Request) -> String {
+    let compiled = match compile(graph, &request.options) {
         Ok(compiled) => compiled,
         Err(e) => {
             let words = e.to_string();
@@ -92,12 +97,12 @@ fn pass(input: &[u8]) -> String {
     let told = report(&compiled);
     assert!(told.ok && told.checks.failed.is_empty(), "{:?}", told.checks.failed);
     for stage in [Pass::Find, Pass::Shard] {
-        text_after(&graph, &request, stage, Form::People).unwrap_or_else(|e| panic!("{e}"));
+        text_after(graph, request, stage, Form::People).unwrap_or_else(|e| panic!("{e}"));
     }
     let (found, split) = (compiled.attentions.len(), compiled.program.islands.len());
     let outcome = format!("{found} attentions, {split} split, {} segments", compiled.program.segments.len());
-    let Some(inputs) = inputs(&graph) else { return outcome };
-    match (eval(&graph, &inputs, Precision::Declared), run(&compiled, &inputs, 5)) {
+    let Some(inputs) = inputs(graph) else { return outcome };
+    match (eval(graph, &inputs, Precision::Declared), run(&compiled, &inputs, 5)) {
         (Ok(want), Ok(run)) => {
             if let Some(wrong) = wrong(&run.outputs, &want) {
                 panic!("{wrong}");
