@@ -13,6 +13,7 @@ mod factor;
 #[cfg(any(feature = "dump", test))]
 mod flops;
 mod joins;
+mod live;
 mod local;
 mod options;
 mod place;
@@ -21,10 +22,12 @@ mod rank_graph;
 mod rank_ops;
 mod reads;
 mod refusal;
+mod rowwise;
 mod sequences;
 mod split;
 mod types;
 mod verify;
+mod wishes;
 
 pub use error::ShardError;
 #[cfg(any(feature = "dump", test))]
@@ -34,6 +37,7 @@ pub use options::{Handed, MAX_RANKS, ShardOptions};
 pub(crate) use rank_graph::rank_graph;
 pub(crate) use rank_ops::{RankOps, local_type};
 pub(crate) use refusal::by_sizes;
+pub use rowwise::Rowwise;
 pub use split::shard;
 pub(crate) use split::{refusals, shard_with};
 pub use types::{IslandSharding, Placement, Program, Segment, Sharding};

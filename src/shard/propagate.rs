@@ -11,214 +11,12 @@
 
 use super::axes;
 use super::factor::Factor;
-use super::joins::Join;
+use super::joins::Sequence;
+use super::live::Live;
 use super::refusal;
-use crate::ir::{Graph, Op, OpId, Topology, Type, ValueId};
-use std::collections::btree_map::Entry;
+use super::wishes::{Split, Wish, Wishes};
+use crate::ir::{Op, Type, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// The operations of a graph without the dead ones, by their place in the order, with their operands and readers.
-pub(super) struct Live<'a> {
-    pub(super) graph: &'a Graph,
-    topology: Topology,
-    pub(super) operands: Vec<Vec<ValueId>>,
-    /// For each operation those that read it, by place, ascending.
-    pub(super) users: Vec<Vec<usize>>,
-}
-
-impl<'a> Live<'a> {
-    pub(super) fn new(graph: &'a Graph) -> Live<'a> {
-        let topology = Topology::without_dead(graph);
-        let operands = topology.order().iter().map(|&op| graph.operands(op)).collect();
-        let users = vec![vec![]; topology.order().len()];
-        let mut live = Live { graph, topology, operands, users };
-        for i in 0..live.order().len() {
-            for slot in 0..live.operands[i].len() {
-                let at = live.at(live.operands[i][slot]);
-                if live.users[at].last() != Some(&i) {
-                    live.users[at].push(i);
-                }
-            }
-        }
-        live
-    }
-
-    /// The operations, operands first.
-    pub(super) fn order(&self) -> &[OpId] {
-        self.topology.order()
-    }
-
-    /// The place of the operation that makes a value.
-    pub(super) fn at(&self, v: ValueId) -> usize {
-        self.topology.place(v.op).expect("what is read is not dead")
-    }
-
-    pub(super) fn op(&self, i: usize) -> &'a Op {
-        self.graph.op(self.order()[i])
-    }
-
-    pub(super) fn types(&self, i: usize) -> Vec<&'a Type> {
-        self.operands[i].iter().map(|&v| self.graph.ty(v)).collect()
-    }
-
-    /// The name of what an operation makes.
-    pub(super) fn name(&self, i: usize) -> &'a str {
-        &self.graph.value(self.graph.result(self.order()[i])).name
-    }
-
-    pub(super) fn out(&self, i: usize) -> &'a Type {
-        self.graph.ty(self.graph.result(self.order()[i]))
-    }
-}
-
-/// A sequence, before it is known with which others it is tied.
-pub(super) type Sequence = usize;
-
-/// What the results of an operation are to carry.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Wish {
-    pub(super) factor: Factor,
-    pub(super) sequence: Sequence,
-}
-
-/// An attention that is split, and the sequences of its query and key rows.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Split {
-    pub(super) at: usize,
-    pub(super) q: Sequence,
-    pub(super) kv: Sequence,
-    pub(super) causal: bool,
-}
-
-/// The outcome.
-pub(super) struct Wishes {
-    /// By place in [`Live::order`].
-    pub(super) wish: Vec<Option<Wish>>,
-    /// Whether the value is an activation: an attention or a sum of products went into it.
-    pub(super) activation: Vec<bool>,
-    pub(super) splits: Vec<Split>,
-    /// What attentions over windows carry along their batch.
-    pub(super) windows: Vec<Wish>,
-    /// Attentions that are not split along their rows, by place, with the reason.
-    pub(super) refused: BTreeMap<usize, String>,
-    /// Inputs that the host hands to a rank by rows, by place, and whether the user named them.
-    pub(super) handed: BTreeMap<usize, bool>,
-    /// Where an attention behind wants the row of a sequence of one row, by place: with one row, a shape alone does not say which
-    /// axis carries it.
-    one_row: Vec<Option<Factor>>,
-    /// Concatenations along the rows, in the order in which they were met.
-    joins: Vec<Join>,
-    /// Which of them an operation is, by place.
-    join_at: BTreeMap<usize, usize>,
-    /// The first of them that gives the rows of a sequence, if they are of several parts: by the sequence that stands for all
-    /// that it is tied with.
-    join_of: BTreeMap<Sequence, usize>,
-    parent: Vec<Sequence>,
-}
-
-impl Wishes {
-    /// The representative of the sequences that a sequence is tied with.
-    pub(super) fn sequence(&self, mut s: Sequence) -> Sequence {
-        while self.parent[s] != s {
-            s = self.parent[s];
-        }
-        s
-    }
-
-    /// Ties two sequences of the same rows; where both are put together of parts of the same lengths, the parts too.
-    fn tie(&mut self, a: Sequence, b: Sequence) {
-        let mut pairs = vec![(a, b)];
-        while let Some((a, b)) = pairs.pop() {
-            let (a, b) = (self.root(a), self.root(b));
-            if a == b {
-                continue;
-            }
-            let (stays, goes) = (a.min(b), a.max(b));
-            self.parent[goes] = stays;
-            let Some(gone) = self.join_of.remove(&goes) else { continue };
-            match self.join_of.entry(stays) {
-                Entry::Vacant(free) => {
-                    free.insert(gone);
-                }
-                Entry::Occupied(mut held) => {
-                    let first = gone.min(*held.get());
-                    pairs.extend(self.joins[gone].parts_with(&self.joins[*held.get()]));
-                    held.insert(first);
-                }
-            }
-        }
-    }
-
-    /// The same as [`sequence`](Wishes::sequence), and makes the way shorter for the next one who asks.
-    fn root(&mut self, s: Sequence) -> Sequence {
-        let root = self.sequence(s);
-        let mut at = s;
-        while self.parent[at] != root {
-            at = std::mem::replace(&mut self.parent[at], root);
-        }
-        root
-    }
-
-    pub(super) fn fresh(&mut self) -> Sequence {
-        self.parent.push(self.parent.len());
-        self.parent.len() - 1
-    }
-
-    /// Which factors operation `i` reads for its wish; `None` if it has no wish or cannot follow it.
-    pub(super) fn maps(&self, live: &Live, i: usize) -> Option<Vec<Option<Factor>>> {
-        let factor = self.wish[i]?.factor;
-        self.maps_for(live, i, factor)
-    }
-
-    /// The rows that operation `i` reads of each operand for its wish; `None` if it has no wish or cannot follow it.
-    pub(super) fn reads(&self, live: &Live, i: usize) -> Option<Vec<Option<Wish>>> {
-        let wish = self.wish[i]?;
-        if let Some(join) = self.join_at(i) {
-            return self.joined_reads(join, wish);
-        }
-        let maps = self.maps_for(live, i, wish.factor)?;
-        Some(maps.into_iter().map(|m| m.map(|factor| Wish { factor, sequence: wish.sequence })).collect())
-    }
-
-    /// The concatenations along the rows, in the order in which they were met.
-    pub(super) fn joins(&self) -> &[Join] {
-        &self.joins
-    }
-
-    /// Concatenation `i`, if it joins rows.
-    pub(super) fn join_at(&self, i: usize) -> Option<&Join> {
-        self.join_at.get(&i).map(|&j| &self.joins[j])
-    }
-
-    /// The first concatenation that gives the rows of a sequence of several parts.
-    pub(super) fn join_of(&self, s: Sequence) -> Option<&Join> {
-        self.join_of.get(&self.sequence(s)).map(|&j| &self.joins[j])
-    }
-
-    /// The sequences whose rows are those of several parts, by the one that stands for all, each with its first concatenation.
-    pub(super) fn wholes(&self) -> impl Iterator<Item = (Sequence, &Join)> {
-        self.join_of.iter().map(|(&s, &j)| (s, &self.joins[j]))
-    }
-
-    /// Takes note of a concatenation that gives the rows of a sequence. Where another one does so too, its parts are tied with
-    /// those of this one.
-    pub(super) fn remember(&mut self, join: Join, of: Sequence) {
-        let pairs = self.join_of(of).map_or_else(Vec::new, |first| first.parts_with(&join));
-        self.join_at.insert(join.at, self.joins.len());
-        if join.of_parts() {
-            let root = self.sequence(of);
-            self.join_of.entry(root).or_insert(self.joins.len());
-        }
-        self.joins.push(join);
-        pairs.into_iter().for_each(|(a, b)| self.tie(a, b));
-    }
-
-    fn maps_for(&self, live: &Live, i: usize, f: Factor) -> Option<Vec<Option<Factor>>> {
-        let carried = |v: &ValueId| self.wish[live.at(*v)].map(|w| w.factor);
-        let held: Vec<Option<Factor>> = live.operands[i].iter().map(carried).collect();
-        axes::operands(live.op(i), f, &live.types(i), live.out(i), &held)
-    }
-}
 
 /// The wishes of every attention, carried through the graph.
 ///
@@ -228,19 +26,8 @@ impl Wishes {
 pub(super) fn propagate(live: &Live, named: &[(ValueId, usize)], windows: usize) -> Wishes {
     let n = live.order().len();
     let handed: BTreeMap<usize, bool> = named.iter().map(|&(v, _)| (live.at(v), true)).collect();
-    let mut wishes = Wishes {
-        wish: vec![None; n],
-        activation: activations(live, &handed),
-        splits: vec![],
-        windows: vec![],
-        refused: BTreeMap::new(),
-        handed,
-        one_row: one_row(live),
-        joins: vec![],
-        join_at: BTreeMap::new(),
-        join_of: BTreeMap::new(),
-        parent: vec![],
-    };
+    let activation = activations(live, &handed);
+    let mut wishes = Wishes::new(activation, handed, one_row(live));
     let mut ahead = BTreeSet::new();
     for &(v, axis) in named {
         let factor = Factor::axis(axis, live.graph.ty(v).shape[axis]);
@@ -497,7 +284,7 @@ fn activations(live: &Live, handed: &BTreeMap<usize, bool>) -> Vec<bool> {
     let (mut activation, mut varies) = (vec![false; n], vec![false; n]);
     for i in 0..n {
         let from = || live.operands[i].iter().map(|&v| live.at(v));
-        varies[i] = matches!(live.op(i), Op::Input(_)) || from().any(|j| varies[j]);
+        varies[i] = matches!(live.op(i), Op::Input(_) | Op::Opaque(_)) || from().any(|j| varies[j]);
         let here = match live.op(i) {
             Op::Attention(_) => true,
             Op::Input(_) => handed.contains_key(&i),
