@@ -14,8 +14,8 @@ MODEL is an .onnx file, a file in annulus's own text form (- reads one from stan
 model.onnx and test_data_set_0/{input,output}_N.pb. The inputs and expected outputs of a folder are taken unless --inputs and \
 --expect name others.
 
-The exit status is 0 if all went well, 1 if a comparison or a check failed or something was refused, and 2 if the arguments are \
-wrong or an input cannot be read.";
+The exit status is 0 if all went well, 1 if a comparison or a check failed or something was refused, 2 if the arguments are \
+wrong or an input cannot be read, and 3 if annulus itself is at fault.";
 
 /// annulus splits long-context attention over the ranks of a GPU group: it finds the attentions of a model, rewrites each into chunks,
 /// transfers and merges, schedules them, proves the schedule, and runs all ranks.

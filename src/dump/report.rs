@@ -227,6 +227,13 @@ pub struct OutputReport {
     pub within: bool,
 }
 
+impl CheckFailure {
+    /// The graph of a rank's local work cannot be made.
+    fn local(rank: usize, message: String) -> CheckFailure {
+        CheckFailure { check: "graph of a rank".into(), rank, step: 0, op: "local".into(), message }
+    }
+}
+
 impl From<&crate::check::Failure> for CheckFailure {
     fn from(f: &crate::check::Failure) -> CheckFailure {
         CheckFailure {
@@ -269,6 +276,15 @@ pub fn report(compiled: &Compiled) -> Report {
             makespan_us: e.time,
         })
         .collect();
+    let mut checks = checks(compiled);
+    let mut flops = Vec::new();
+    for rank in 0..ranks {
+        let work = shard::local_flops(program, rank);
+        // What a rank cannot compute is counted as nothing, and told.
+        checks.failed.extend(work.as_ref().err().map(|e| CheckFailure::local(rank, e.to_string())));
+        flops.push(work.unwrap_or(0));
+    }
+    let ok = checks.failed.is_empty();
     Report {
         ranks,
         attention: AttentionCount {
@@ -288,12 +304,12 @@ pub fn report(compiled: &Compiled) -> Report {
         gathered,
         opaque: opaque(graph),
         values: layouts(compiled),
-        local_flops: (0..ranks).map(|r| shard::local_flops(program, r)).collect(),
+        local_flops: flops,
         whole_flops: shard::whole_flops(program),
-        checks: checks(compiled),
+        checks,
         compile_ms: None,
         outputs: None,
-        ok: true,
+        ok,
     }
 }
 

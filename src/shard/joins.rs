@@ -1,11 +1,8 @@
-//! Concatenations along the rows: a cache with new rows behind it.
+//! A concatenation along the rows: a cache with new rows behind it. The rows of the result are those of the operands, one behind
+//! the other.
 //!
-//! In: a concatenation that is asked for the rows of a sequence. Out: a sequence for each operand. The rows of the result are those
-//! of the operands, one behind the other.
-//!
-//! Invariants: sequences are told apart by what they are tied with, never by their length. An operand without rows is none of the
-//! parts; where one operand alone has rows, they are those of the result, so that a sequence of parts is longer than each of them.
-//! Tied sequences that are both put together of parts of the same lengths have tied parts.
+//! Invariants: an operand without rows is none of the parts; where one operand alone has rows, they are those of the result, so that
+//! a sequence of several parts is longer than each of them.
 
 /// A sequence, before it is known with which others it is tied.
 pub(super) type Sequence = usize;

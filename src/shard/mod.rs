@@ -12,8 +12,8 @@ mod error;
 mod factor;
 #[cfg(any(feature = "dump", test))]
 mod flops;
-mod joined;
 mod joins;
+mod live;
 mod local;
 mod options;
 mod place;
@@ -27,6 +27,7 @@ mod sequences;
 mod split;
 mod types;
 mod verify;
+mod wishes;
 
 pub use error::ShardError;
 #[cfg(any(feature = "dump", test))]

@@ -10,8 +10,9 @@
 use super::error::ShardError;
 use super::factor::Factor;
 use super::joins::{Join, Sequence};
+use super::live::Live;
 use super::options::{Handed, ShardOptions};
-use super::propagate::{Live, Split, Wishes};
+use super::wishes::{Split, Wishes};
 use crate::ir::{Attention, Op, ValueId};
 use crate::layout::{Layout, LayoutKind, Progression};
 use crate::mask::{Fill, Mask, Term};
