@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 /// # Errors
 /// As [`local_graph`].
 pub(crate) fn local_flops(program: &Program, rank: usize) -> Result<u64, ShardError> {
+    program.numbered(rank)?;
     let local = program.segments.iter().enumerate().filter(|(_, s)| matches!(s, Segment::Local(_)));
     let work = |graph: &Graph| graph_flops(graph).saturating_add(attention_flops(graph, |_| true));
     let graphs = local.map(|(at, _)| local_graph(program, at, rank));

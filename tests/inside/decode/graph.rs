@@ -88,7 +88,11 @@ pub(crate) fn decode(seed: u64) -> Decode {
         DType::BF16,
     ]);
     let rows = if rng.below(5) < 2 { 1 } else { 1 + rng.below(6) };
-    let batch = if rng.below(6) == 0 { rows.min(3) } else { 1 + rng.below(3) };
+    let batch = match rng.below(12) {
+        0 | 1 => rows.min(3),
+        2 => 4 + rng.below(2),
+        _ => 1 + rng.below(3),
+    };
     let magnitude = if dtype == DType::F64 && rng.below(3) == 0 { 1e4 } else { 1.0 };
     let mut d = Draw {
         rng,
