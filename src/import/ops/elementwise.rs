@@ -2,7 +2,7 @@
 
 use super::super::node::Cx;
 use super::super::outcome::{LoweredNode, malformed, one, unsupported};
-use crate::ir::{Binary, DType, Data, Op, Tensor, Unary};
+use crate::ir::{Binary, DType, Data, Op, Tensor, Unary, WayOut};
 
 /// A function of one element.
 pub(super) fn unary(cx: &mut Cx<'_>, f: Unary) -> LoweredNode {
@@ -136,7 +136,7 @@ pub(super) fn dropout(cx: &mut Cx<'_>) -> LoweredNode {
     if let Some(mode) = cx.opt(2)? {
         match cx.known(mode).as_ref().map(Tensor::data) {
             Some(Data::Bool(b)) if b.iter().all(|&b| !b) => {}
-            _ => return unsupported("training mode"),
+            _ => return unsupported("it is in training mode", WayOut::ExportForInference),
         }
     }
     let mut results = identity(cx)?;
