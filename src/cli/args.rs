@@ -14,8 +14,8 @@ MODEL is an .onnx file, a file in annulus's own text form (- reads one from stan
 model.onnx and test_data_set_0/{input,output}_N.pb. The inputs and expected outputs of a folder are taken unless --inputs and \
 --expect name others.
 
-The exit status is 0 if all went well, 1 if a comparison or a check failed or something was refused, and 2 if the arguments are \
-wrong or an input cannot be read.";
+The exit status is 0 if all went well, 1 if a comparison or a check failed or something was refused, 2 if the arguments are \
+wrong or an input cannot be read, and 3 if annulus itself is at fault.";
 
 /// annulus splits long-context attention over the ranks of a GPU group: it finds the attentions of a model, rewrites each into chunks,
 /// transfers and merges, schedules them, proves the schedule, and runs all ranks.
@@ -55,6 +55,13 @@ pub(crate) enum Command {
     #[command(after_help = MODEL_HELP)]
     Run(Run),
     /// Parse a schedule of all ranks and prove it, or say what is wrong with it and where
+    ///
+    /// The checks: form (all numbers are in range), matching (sends and receives pair up), deadlock (every step runs), race (accesses to a
+    /// byte have an order), filled (bytes hold what is read from them), coverage (every pair that the mask may keep is computed
+    /// once), merge once (partial results of a row are one chain), memory (every byte of an arena is filled, no more of them than
+    /// the strategy needs, and a ring has as many receive slots as the head says), sizes (counts fit 64 bits), labels (the layouts
+    /// and the strategy are what the head calls them; rows that are called given are as they are stated). What else the head says,
+    /// the scale and the mask say, is the attention that is proved to be computed.
     Check(Check),
     /// Put a model through the named passes and print the text that the last one gives
     #[command(after_help = MODEL_HELP)]
@@ -151,7 +158,7 @@ pub(crate) struct Split {
     #[arg(long, value_name = "BYTES", value_parser = memory)]
     pub(crate) memory: Option<usize>,
     /// Give each rank of a ring this many receive slots, at least 2; more of them cost memory, and let ranks lag behind one another where
-    /// work is uneven
+    /// work is uneven. No more are made than hops arrive
     #[arg(long, value_name = "N", default_value_t = SLOTS as u32, value_parser = clap::value_parser!(u32).range(2..))]
     pub(crate) slots: u32,
 }

@@ -1,12 +1,13 @@
 //! The command line. In: arguments. Out: text or one JSON object on standard output, one message on standard error, and an
 //! exit status: 0 done and within tolerance, 1 a comparison or check failed or something was refused, 2 usage or
-//! unreadable input.
+//! unreadable input, 3 annulus itself is at fault.
 
 mod args;
 mod check;
 mod compile;
 mod doctor;
 mod eval;
+mod fault;
 mod find;
 mod model;
 mod opt;
@@ -29,7 +30,7 @@ pub(crate) fn main() -> ExitCode {
             return if error.print().is_ok() { ExitCode::from(code) } else { ExitCode::from(2) };
         }
     };
-    let outcome = match cli.command {
+    status(fault::caught(|| match cli.command {
         args::Command::Find(a) => find::run(&a),
         args::Command::Eval(a) => eval::run(&a),
         args::Command::Compile(a) => compile::compile(&a),
@@ -37,16 +38,17 @@ pub(crate) fn main() -> ExitCode {
         args::Command::Check(a) => check::run(&a),
         args::Command::Opt(a) => opt::run(&a),
         args::Command::Doctor(a) => doctor::run(&a),
+    }))
+}
+
+/// Prints the message of a command that stopped, and gives the exit status.
+fn status(outcome: Result<(), Stop>) -> ExitCode {
+    let (why, code) = match outcome {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Stop::Failed(why)) => (why, 1),
+        Err(Stop::Usage(why)) => (why, 2),
+        Err(Stop::Fault(why)) => (why, 3),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Stop::Failed(why)) => {
-            print::error(&why);
-            ExitCode::from(1)
-        }
-        Err(Stop::Usage(why)) => {
-            print::error(&why);
-            ExitCode::from(2)
-        }
-    }
+    print::error(&why);
+    ExitCode::from(code)
 }

@@ -2,7 +2,7 @@
 
 /// Why a text, or what a program built, describes no device.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}{}: {why}", place(.file, .line), after(.field))]
+#[error("{}", visible(&format!("{}{}: {why}", place(.file, .line), after(.field))))]
 #[non_exhaustive]
 pub struct DeviceError {
     /// The file; of what a program built the name of the device.
@@ -21,4 +21,18 @@ fn place(file: &str, line: &Option<usize>) -> String {
 
 fn after(name: &str) -> String {
     if name.is_empty() { String::new() } else { format!(", {name}") }
+}
+
+/// What stands in a text may be anything: control characters are shown as what they are, and what is long is cut.
+fn visible(text: &str) -> String {
+    const MOST: usize = 1000;
+    let mut out = String::new();
+    for (i, c) in text.chars().enumerate() {
+        if i == MOST {
+            out.push('…');
+            break;
+        }
+        if c.is_control() && c != '\n' { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
 }

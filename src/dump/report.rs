@@ -4,9 +4,9 @@
 
 use crate::eval::{Lacking, lacking};
 use crate::ir::{Graph, Op, OpId, ValueId};
-use crate::layout::Progression;
+use crate::layout::{LayoutKind, Progression};
 use crate::schedule::cost::{Estimate, efficiency, exchange_us};
-use crate::shard::{self, Placement, Segment};
+use crate::shard::{self, Placement, Program, Segment};
 use crate::{Compiled, Island, Rejected, label};
 use serde::Serialize;
 
@@ -227,6 +227,13 @@ pub struct OutputReport {
     pub within: bool,
 }
 
+impl CheckFailure {
+    /// The graph of a rank's local work cannot be made.
+    fn local(rank: usize, message: String) -> CheckFailure {
+        CheckFailure { check: "graph of a rank".into(), rank, step: 0, op: "local".into(), message }
+    }
+}
+
 impl From<&crate::check::Failure> for CheckFailure {
     fn from(f: &crate::check::Failure) -> CheckFailure {
         CheckFailure {
@@ -246,16 +253,17 @@ pub fn report(compiled: &Compiled) -> Report {
     let islands: Vec<IslandReport> = compiled
         .islands
         .iter()
-        .map(|i| IslandReport {
+        .map(|i| (i, kinds(program, i)))
+        .map(|(i, layouts)| IslandReport {
             at: i.uses.iter().map(|&op| place(graph, op)).collect(),
             strategy: i.strategy.name(),
-            layout: i.schedule.q_layout.kind.name(),
-            kv_layout: i.schedule.kv_layout.kind.name(),
+            layout: layouts[0].name(),
+            kv_layout: layouts[1].name(),
             slots: i.schedule.strategy.is_ring().then_some(i.schedule.slots),
             bytes_sent: i.schedule.ranks.iter().map(|r| r.bytes_sent()).collect(),
             messages: i.schedule.ranks.iter().map(|r| r.messages()).collect(),
             figures: figures(&i.estimate),
-            rejected: i.rejected.iter().map(|r| rejected(i, r)).collect(),
+            rejected: i.rejected.iter().map(|r| rejected(layouts, r)).collect(),
         })
         .collect();
     let gathered: Vec<GatherReport> = exchanges(compiled)
@@ -268,6 +276,15 @@ pub fn report(compiled: &Compiled) -> Report {
             makespan_us: e.time,
         })
         .collect();
+    let mut checks = checks(compiled);
+    let mut flops = Vec::new();
+    for rank in 0..ranks {
+        let work = shard::local_flops(program, rank);
+        // What a rank cannot compute is counted as nothing, and told.
+        checks.failed.extend(work.as_ref().err().map(|e| CheckFailure::local(rank, e.to_string())));
+        flops.push(work.unwrap_or(0));
+    }
+    let ok = checks.failed.is_empty();
     Report {
         ranks,
         attention: AttentionCount {
@@ -287,12 +304,12 @@ pub fn report(compiled: &Compiled) -> Report {
         gathered,
         opaque: opaque(graph),
         values: layouts(compiled),
-        local_flops: (0..ranks).map(|r| shard::local_flops(program, r)).collect(),
+        local_flops: flops,
         whole_flops: shard::whole_flops(program),
-        checks: checks(compiled),
+        checks,
         compile_ms: None,
         outputs: None,
-        ok: true,
+        ok,
     }
 }
 
@@ -333,8 +350,18 @@ pub fn time(us: f64) -> String {
     }
 }
 
-fn rejected(island: &Island, r: &Rejected) -> RejectedReport {
-    let taken = [island.schedule.q_layout.kind, island.schedule.kv_layout.kind];
+/// How the layouts of an island were made. Its schedule may know less: it says `given` of rows that other attentions asked for.
+fn kinds(program: &Program, island: &Island) -> [LayoutKind; 2] {
+    let schedule = &island.schedule;
+    let held = island.uses.first().and_then(|op| program.islands.get(op));
+    let made = |layout: usize| program.layouts.get(layout).map(|l| l.kind);
+    [
+        held.and_then(|h| made(h.q_layout)).unwrap_or(schedule.q_layout.kind),
+        held.and_then(|h| made(h.kv_layout)).unwrap_or(schedule.kv_layout.kind),
+    ]
+}
+
+fn rejected(taken: [LayoutKind; 2], r: &Rejected) -> RejectedReport {
     let choice = if r.layouts == taken { r.strategy.name().to_owned() } else { label(r.strategy, r.layouts) };
     RejectedReport { choice, makespan_us: r.makespan_us, reason: r.reason.clone() }
 }

@@ -5,11 +5,12 @@
 //!
 //! Four things are hidden, for finite inputs: exponentials that over- or underflow because no maximum was subtracted, a row without a
 //! key beside a sink, −∞ that is added to +∞, and a key that takes no part although its row of K or V is NaN, as an earlier attention
-//! leaves it for a row without a key. What the rest of the model computes is taken to be finite, and scores to be numbers of their type.
+//! leaves it for a row without a key. What the rest of the model computes is taken to be finite; scores, and sums and products of
+//! exponentials that are numbers, are taken to be numbers of their types.
 
-use super::masks::infinities::{is_finite, keeps_keys, leaves_out};
+use super::masks::infinities::{is_finite, keeps_keys, leaves_out, may_be_above};
 use super::masks::types::{Context, MaskPlan, name};
-use super::observers::{NotFinite, observer};
+use super::observers::{Counts, NotFinite, observer};
 use super::opaque::is_attention;
 use crate::find::algebra::normal_form::{Factor, Normal, ScoreStep};
 use crate::find::algebra::rule::Hidden;
@@ -62,18 +63,18 @@ pub(crate) fn unseen(
     plan: &MaskPlan,
 ) -> Result<(), String> {
     for reason in reasons(cx, region, normal, sizes, plan) {
-        if let Some(op) = seen(around, region, normal, reason.what) {
+        if let Some(op) = seen(around, region, normal, reason.what, Counts::Any) {
             return Err(refusal(around.graph, &reason, op));
         }
     }
     // Only if somebody looks: what K and V come of is the whole graph before them.
     if leaves_out(cx, plan)
-        && let Some(op) = seen(around, region, normal, NAN)
+        && let Some(op) = seen(around, region, normal, NAN, Counts::Tests)
         && let Some(from) = rows_of_nan(cx, around, region)
     {
         let why = format!(
-            "{} may give NaN for a row without a key, of which K and V are made here, and an attention leaves that row out where it is \
-             masked, whereas a product with 0 is NaN",
+            "{} may give rows of NaN, as for a row without a key, and K or V is made of them here: an attention leaves such a row out \
+             where it is masked, whereas the graph multiplies it by 0, which is NaN",
             label(cx.graph, from)
         );
         let way_out = "replace NaN by zeros in the earlier attention as well";
@@ -92,26 +93,16 @@ fn reasons(
 ) -> Vec<Reason> {
     let mut all: Vec<Reason> = vec![];
     let mut put = |what: NotFinite, why: String, way_out| all.push(Reason { what, why, way_out });
-    let divided_after = region.out.0.op != region.nodes[2];
     let has = |h: Hidden| normal.hidden.contains(&h);
     if has(Hidden::Exponentials) && !bounded(region, normal) {
         let why = "exponentials are taken of scores from which the maximum of their row was not subtracted, so that the quotient by \
                    their sum is NaN where one overflows or all underflow, where an attention has numbers";
-        put(NotFinite { nan: true, infinite: divided_after }, why.into(), SUBTRACT);
+        put(NAN, why.into(), SUBTRACT);
     }
     if has(Hidden::Logarithms) && !bounded(region, normal) {
         let why = "the logarithm of a sum of exponentials is subtracted, which is −∞ where all of them underflow, where an attention has \
                    numbers";
         put(NotFinite { nan: true, infinite: true }, why.into(), SUBTRACT);
-    }
-    if divided_after && cx.graph.ty(cx.graph.result(region.nodes[2])).dtype == DType::F16 {
-        let why = "exponentials are multiplied by V in f16 before their sum divides the product, which is infinite where it overflows, \
-                   where an attention has numbers";
-        put(
-            NotFinite { nan: true, infinite: true },
-            why.into(),
-            "divide the exponentials first, or convert to f32",
-        );
     }
     // Zeros in the place of NaN are what a sink alone leaves.
     if has(Hidden::EmptyRows) && !normal.zero_nan && !keeps_keys(cx, sizes, plan) {
@@ -184,11 +175,17 @@ fn one_mask(cx: &mut Context<'_>, region: &Region, normal: &Normal) -> bool {
 }
 
 /// What makes a number of it: a guard on the probabilities, or something behind the product with V.
-fn seen(around: &Around<'_>, region: &Region, normal: &Normal, what: NotFinite) -> Option<OpId> {
+fn seen(
+    around: &Around<'_>,
+    region: &Region,
+    normal: &Normal,
+    what: NotFinite,
+    counts: Counts,
+) -> Option<OpId> {
     if normal.zero_nan && what.nan {
         return Some(guard(around.graph, region));
     }
-    observer(around.graph, around.order, region.out.0, what)
+    observer(around.graph, around.order, region.out.0, what, counts)
 }
 
 /// The test for NaN of the probabilities.
@@ -236,6 +233,9 @@ fn rows_of_nan(cx: &mut Context<'_>, around: &mut Around<'_>, region: &Region) -
             return Some(id);
         }
         order.push(id);
+        if is_guard(cx.graph, id) {
+            continue;
+        }
         for x in cx.graph.operands(id) {
             if seen.insert(x.op) {
                 stack.push(x.op);
@@ -246,15 +246,21 @@ fn rows_of_nan(cx: &mut Context<'_>, around: &mut Around<'_>, region: &Region) -
     None
 }
 
-/// Whether an attention may have a row without a key, and gives NaN for it.
+/// Whether an operation chooses a number where a value is NaN, and the value elsewhere.
+fn is_guard(graph: &Graph, id: OpId) -> bool {
+    let x = graph.operands(id);
+    let nan = |c: ValueId| matches!(graph.op(c.op), Op::Unary(Unary::IsNan)).then(|| graph.operands(c.op)[0]);
+    matches!(graph.op(id), Op::Select) && nan(x[0]) == Some(x[2])
+}
+
+/// Whether an attention may have a row of NaN: one without a key, or with a score of +∞.
 fn may_be_nan(cx: &mut Context<'_>, id: OpId) -> bool {
-    let Op::Attention(a) = cx.graph.op(id) else { return false };
-    if a.empty_row != EmptyRow::Nan {
-        return false;
-    }
+    let Op::Attention(a) = cx.graph.op(id).clone() else { return false };
     let x = cx.graph.operands(id);
-    let leaves: Vec<ValueId> = x[3..].to_vec();
-    let plan = MaskPlan::of(a.mask.clone(), leaves, a.bias);
+    if a.bias.is_some_and(|b| may_be_above(cx, x[b])) {
+        return true;
+    }
+    let plan = MaskPlan::of(a.mask.clone(), x[3..].to_vec(), a.bias);
     let sizes = attention_sizes(cx.graph.ty(x[0]), cx.graph.ty(x[1]), cx.graph.ty(x[2]));
-    !sizes.is_ok_and(|sizes| keeps_keys(cx, sizes, &plan))
+    a.empty_row == EmptyRow::Nan && !sizes.is_ok_and(|sizes| keeps_keys(cx, sizes, &plan))
 }

@@ -3,8 +3,7 @@
 //! In: the bytes of a graph, untrusted. Out: [`Inside`]. Graphs within it are looked at too, at most
 //! [`MAX_DEPTH`] deep. Memory is in proportion to the bytes.
 
-use super::flat::{MAX_DEPTH, domain};
-use super::proto::{AttributeProto, GraphProto, NodeProto, TensorProto};
+use super::proto::{AttributeProto, GraphProto, MAX_DEPTH, NodeProto, TensorProto, domain};
 use prost::Message;
 use std::collections::{BTreeSet, HashSet};
 

@@ -5,7 +5,7 @@
 //! the folder without following any link, is read, and never beyond its end. Where the kernel cannot promise that, nothing is.
 
 use super::error::ImportError;
-use super::flat::MAX_DEPTH;
+use super::proto::MAX_DEPTH;
 use super::proto::{AttributeProto, GraphProto, ModelProto, StringStringEntryProto, TensorProto};
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};

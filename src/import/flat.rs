@@ -11,15 +11,13 @@
 use super::captures::{Inside, inside};
 use super::error::{ImportError, malformed, refused};
 use super::proto::{
-    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, attribute_type,
+    AttributeProto, FunctionProto, GraphProto, MAX_DEPTH, ModelProto, NodeProto, TensorProto, attribute_type,
+    domain,
 };
 use crate::ir::WayOut;
 use prost::Message;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
-
-/// How deep functions and graphs may be nested.
-pub(super) const MAX_DEPTH: usize = 32;
 
 /// How many bytes all copies may take beside a multiple of the file.
 const SPARE_BYTES: usize = 1 << 26;
@@ -61,11 +59,6 @@ pub(super) struct Flat<'a> {
     /// Constants of inner graphs, beside those of the model's.
     pub(super) weights: Vec<TensorProto>,
     pub(super) opsets: Vec<Opsets>,
-}
-
-/// `ai.onnx` is the default domain.
-pub(super) fn domain(name: &str) -> &str {
-    if name == "ai.onnx" { "" } else { name }
 }
 
 /// What the graphs of a node hold.

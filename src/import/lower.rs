@@ -3,14 +3,14 @@
 use super::data;
 use super::declared::Declared;
 use super::error::{ImportError, Unsupported, malformed, refused};
-use super::flat::{Flat, FlatNode, Opsets, PART, domain, flatten};
+use super::flat::{Flat, FlatNode, Opsets, PART, flatten};
 use super::inputs::{graph_of, input_types, inputs_of, is_dimension, no_dimension};
 use super::node::Cx;
 use super::opaque::{Carried, carry};
 use super::ops::{Schema, schema};
 use super::options::ImportOptions;
 use super::outcome::{Lowered, LoweredNode, Refusal, malformed as malformed_node, unsupported};
-use super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+use super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, domain};
 use crate::eval::Constants;
 use crate::ir::{Graph, Refused, Type, WayOut};
 use std::cmp::Reverse;

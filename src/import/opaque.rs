@@ -9,8 +9,9 @@
 
 use super::data;
 use super::declared::Declared;
-use super::flat::{FlatNode, Opsets, domain};
+use super::flat::{FlatNode, Opsets};
 use super::outcome::Lowered;
+use super::proto::domain;
 use super::proto::{AttributeProto, NodeProto, TensorProto, attribute_type};
 use crate::ir::{Attribute, Blob, Constant, Graph, MessageKind, Op, Opaque, Refused, ValueId, WayOut};
 use prost::Message;

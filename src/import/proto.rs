@@ -5,6 +5,14 @@
 
 use prost::Message;
 
+/// How deep functions and graphs may be nested.
+pub(super) const MAX_DEPTH: usize = 32;
+
+/// `ai.onnx` is the default domain.
+pub(super) fn domain(name: &str) -> &str {
+    if name == "ai.onnx" { "" } else { name }
+}
+
 /// A model.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ModelProto {

@@ -78,7 +78,7 @@ ways_out! {
     /// A sequence where a value is wanted.
     JoinSequence = "join the parts of the sequence before (ConcatFromSequence)",
     /// Training.
-    ExportForInference = "export the model for inference",
+    ExportForInference = "export the model for inference, or with a ratio of 0",
     /// Integers where numbers are wanted.
     ConvertToFloat = "convert it to a floating type before",
     /// Too many parts.

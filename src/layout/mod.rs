@@ -83,7 +83,8 @@ pub enum LayoutKind {
     Document,
     /// Blocks of rows dealt out so that the ranks' numbers of visible pairs are as equal as their numbers of blocks allow.
     Balanced,
-    /// As the host has the rows already: nothing to choose.
+    /// As the rows are stated, and nothing more: as the host has them already, or, in a schedule, as something else than its own
+    /// attention asks for them.
     Given,
 }
 

@@ -51,7 +51,8 @@ pub struct Options {
     pub device: Option<Device>,
     /// The most bytes of arena that an island may have on a rank; `None`: any number.
     pub memory: Option<usize>,
-    /// How many receive slots a rank of a ring has, at least 2: more let a rank lag behind its neighbours where work is uneven.
+    /// How many receive slots a rank of a ring has, at least 2: more let a rank lag behind its neighbours where work is uneven. No
+    /// more are made than hops arrive, and the schedule says how many are.
     pub slots: usize,
     /// Which rewritings are admitted.
     pub find: FindOptions,
@@ -122,7 +123,7 @@ impl Options {
         self
     }
 
-    /// How many receive slots a rank of a ring has.
+    /// How many receive slots a rank of a ring has, if as many hops arrive.
     #[must_use]
     pub fn slots(mut self, slots: usize) -> Options {
         self.slots = slots;

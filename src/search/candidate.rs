@@ -6,10 +6,19 @@ use crate::ring::{self, RingError, Strategy};
 use crate::schedule::{self, Schedule};
 use crate::shard::Program;
 
+/// The layouts of queries and keys. Layouts of one kind may be of other rows: a cache with new rows behind it is named like the old
+/// ones, wherever the new ones lie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) kinds: [LayoutKind; 2],
+    /// Which rows they are, each by its number among all that a search has met.
+    pub(super) rows: [usize; 2],
+}
+
 /// A candidate, and what became of it.
 pub(super) struct Tried {
     pub(super) class: usize,
-    pub(super) layouts: [LayoutKind; 2],
+    pub(super) layouts: Held,
     pub(super) strategy: Strategy,
     pub(super) verdict: Verdict,
 }

@@ -1,6 +1,8 @@
 //! Classes: attentions that are one island, whatever is chosen.
 
+use super::error::SearchError;
 use crate::ir::{Attention, Op, OpId, Type};
+use crate::ring::RingError;
 use crate::shard::{self, Program, Segment};
 
 /// Attentions that are one island, whatever is chosen: equal in shapes, types and mask, and of the same sequences. Masks and
@@ -14,16 +16,23 @@ pub(super) struct Class {
 }
 
 /// The classes of a program, in order of first use.
-pub(super) fn classes(program: &Program) -> Vec<Class> {
+///
+/// # Errors
+/// If an island is no attention that the program splits.
+pub(super) fn classes(program: &Program) -> Result<Vec<Class>, SearchError> {
     let graph = &program.graph;
     let mut classes: Vec<Class> = Vec::new();
     for segment in &program.segments {
         let &Segment::Island(op) = segment else { continue };
-        let Op::Attention(attention) = graph.op(op) else { unreachable!("an island is an attention") };
+        let (Op::Attention(attention), Some(held)) = (graph.op(op), program.islands.get(&op)) else {
+            let reason =
+                "internal fault: it is an island, and no attention that the program splits".to_owned();
+            return Err(RingError { at: graph.value(graph.result(op)).name.clone(), reason }.into());
+        };
         let new = Class {
             attention: (**attention).clone(),
             operands: graph.operands(op).into_iter().map(|v| graph.ty(v).clone()).collect(),
-            held: program.islands[&op].clone(),
+            held: held.clone(),
             uses: vec![op],
         };
         let same =
@@ -33,5 +42,5 @@ pub(super) fn classes(program: &Program) -> Vec<Class> {
             None => classes.push(new),
         }
     }
-    classes
+    Ok(classes)
 }

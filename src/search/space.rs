@@ -1,6 +1,6 @@
 //! The space of choices, and the way through it.
 
-use super::candidate::{Tried, Verdict, scheduled};
+use super::candidate::{Held, Tried, Verdict, scheduled};
 use super::class::{Class, classes};
 use super::error::SearchError;
 use super::reasons::{compared, label, longer};
@@ -8,9 +8,10 @@ use super::types::{Chosen, Rejected, SearchOptions, TIE};
 use crate::device::Device;
 use crate::ir::OpId;
 use crate::layout::{Layout, LayoutKind};
-use crate::ring::Strategy;
+use crate::ring::{RingError, Strategy};
 use crate::schedule::cost;
 use crate::shard::Program;
+use std::collections::HashMap;
 
 /// On more ranks a candidate is left as soon as it is known to be no better than another.
 const THOROUGH: usize = 64;
@@ -49,7 +50,8 @@ pub(crate) fn search(
         }
     }
     let hasty = program.ranks > THOROUGH && program.layouts.len() == 1;
-    let mut search = Search { options, device, hasty, classes: classes(&program), tried: vec![] };
+    let mut search =
+        Search { options, device, hasty, classes: classes(&program)?, tried: vec![], met: HashMap::new() };
     search.choose_layouts(&mut program, &candidates);
     let islands = search.islands(&program)?;
     Ok((program, islands))
@@ -63,6 +65,8 @@ struct Search<'a> {
     hasty: bool,
     classes: Vec<Class>,
     tried: Vec<Tried>,
+    /// The layouts that were met, each with its number.
+    met: HashMap<Layout, usize>,
 }
 
 impl Search<'_> {
@@ -138,14 +142,24 @@ impl Search<'_> {
             // What the others leave.
             self.try_all(program, class, (most * (1.0 + TIE) - sum - rest.max(0.0)) / uses);
             // Once it is too long it stays so, and the others are told that at once.
-            sum += self.fastest(class, self.layouts(program, class)) * uses;
+            let held = self.layouts(program, class);
+            sum += self.fastest(class, held) * uses;
         }
         sum.is_finite().then_some(sum)
     }
 
-    fn layouts(&self, program: &Program, class: usize) -> [LayoutKind; 2] {
+    fn layouts(&mut self, program: &Program, class: usize) -> Held {
         let held = &self.classes[class].held;
-        [program.layouts[held.q_layout].kind, program.layouts[held.kv_layout].kind]
+        let layouts = [&program.layouts[held.q_layout], &program.layouts[held.kv_layout]];
+        let rows = layouts.map(|layout| match self.met.get(layout) {
+            Some(&number) => number,
+            None => {
+                let number = self.met.len();
+                self.met.insert(layout.clone(), number);
+                number
+            }
+        });
+        Held { kinds: layouts.map(|layout| layout.kind), rows }
     }
 
     /// Tries the strategies for a class under the program's layouts, once. What takes longer than `most` may be left early.
@@ -171,7 +185,7 @@ impl Search<'_> {
     }
 
     /// The least makespan of what was tried.
-    fn fastest(&self, class: usize, layouts: [LayoutKind; 2]) -> f64 {
+    fn fastest(&self, class: usize, layouts: Held) -> f64 {
         self.of(class, layouts).filter_map(|(_, t)| t.makespan()).fold(f64::INFINITY, f64::min)
     }
 
@@ -185,7 +199,7 @@ impl Search<'_> {
     }
 
     /// What was tried for a class under these layouts.
-    fn of(&self, class: usize, layouts: [LayoutKind; 2]) -> impl Iterator<Item = (usize, &Tried)> {
+    fn of(&self, class: usize, layouts: Held) -> impl Iterator<Item = (usize, &Tried)> {
         self.tried.iter().enumerate().filter(move |(_, t)| t.class == class && t.layouts == layouts)
     }
 
@@ -249,10 +263,17 @@ impl Search<'_> {
                 }
                 Verdict::Takes { us, .. } => (Some(*us), compared(*us, least)),
             };
-            out.push(Rejected { strategy: t.strategy, layouts: t.layouts, makespan_us, reason });
+            out.push(Rejected { strategy: t.strategy, layouts: t.layouts.kinds, makespan_us, reason });
         }
         let time = |r: &Rejected| r.makespan_us.unwrap_or(f64::INFINITY);
         out.sort_by(|a, b| time(a).total_cmp(&time(b)));
+        // Of those that are named alike the best.
+        let mut named: Vec<(Strategy, [LayoutKind; 2])> = vec![(taken.strategy, taken.layouts.kinds)];
+        out.retain(|r| {
+            let new = !named.contains(&(r.strategy, r.layouts));
+            named.push((r.strategy, r.layouts));
+            new
+        });
         out
     }
 
@@ -264,7 +285,7 @@ impl Search<'_> {
             match t.verdict {
                 Verdict::TooLarge { bytes, .. } | Verdict::Takes { bytes, .. } => {
                     if least.as_ref().is_none_or(|(m, _)| bytes < *m) {
-                        least = Some((bytes, label(t.strategy, t.layouts)));
+                        least = Some((bytes, label(t.strategy, t.layouts.kinds)));
                     }
                 }
                 Verdict::Impossible(e) => {
@@ -283,7 +304,10 @@ impl Search<'_> {
                 choice,
             },
             (None, Some(error)) => error.into(),
-            (None, None) => unreachable!("there is a strategy"),
+            (None, None) => {
+                let reason = "internal fault: no strategy was tried".to_owned();
+                RingError { at: graph.value(graph.result(op)).name.clone(), reason }.into()
+            }
         }
     }
 }

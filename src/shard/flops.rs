@@ -1,5 +1,6 @@
 //! Work outside islands.
 
+use super::error::ShardError;
 use super::local::local_graph;
 use super::types::{Program, Segment};
 use crate::ir::flops::{attention_flops, graph_flops};
@@ -7,12 +8,15 @@ use crate::ir::{Graph, OpId};
 use std::collections::BTreeSet;
 
 /// Floating-point operations of `rank` in local segments, counted as [`graph_flops`] counts them, and the attentions there: each
-/// that is no island is computed whole, or for the rank's part of the batch. A rank that there is not does nothing.
-pub(crate) fn local_flops(program: &Program, rank: usize) -> u64 {
+/// that is no island is computed whole, or for the rank's part of the batch.
+///
+/// # Errors
+/// As [`local_graph`].
+pub(crate) fn local_flops(program: &Program, rank: usize) -> Result<u64, ShardError> {
     let local = program.segments.iter().enumerate().filter(|(_, s)| matches!(s, Segment::Local(_)));
     let work = |graph: &Graph| graph_flops(graph).saturating_add(attention_flops(graph, |_| true));
-    let graphs = local.filter_map(|(at, _)| local_graph(program, at, rank).ok());
-    graphs.fold(0, |sum: u64, local| sum.saturating_add(work(&local.graph)))
+    let graphs = local.map(|(at, _)| local_graph(program, at, rank));
+    { graphs }.try_fold(0, |sum: u64, local| Ok(sum.saturating_add(work(&local?.graph))))
 }
 
 /// The same of the unsharded model: everything but the attentions that are islands.

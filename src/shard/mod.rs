@@ -13,6 +13,7 @@ mod factor;
 #[cfg(any(feature = "dump", test))]
 mod flops;
 mod joins;
+mod live;
 mod local;
 mod options;
 mod place;
@@ -26,6 +27,7 @@ mod sequences;
 mod split;
 mod types;
 mod verify;
+mod wishes;
 
 pub use error::ShardError;
 #[cfg(any(feature = "dump", test))]

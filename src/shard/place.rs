@@ -9,10 +9,13 @@
 
 use super::error::ShardError;
 use super::factor::Factor;
+use super::joins::Sequence;
+use super::live::Live;
 use super::options::{Handed, ShardOptions};
-use super::propagate::{Live, Sequence, Wish, Wishes, query_axis};
+use super::propagate::query_axis;
 use super::sequences::{Sequences, sequences};
 use super::types::{IslandSharding, Placement, Program, Segment};
+use super::wishes::{Wish, Wishes};
 use crate::ir::{Graph, Op, Reduction, ValueId};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

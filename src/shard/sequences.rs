@@ -9,9 +9,10 @@
 
 use super::error::ShardError;
 use super::factor::Factor;
-use super::joins::Join;
+use super::joins::{Join, Sequence};
+use super::live::Live;
 use super::options::{Handed, ShardOptions};
-use super::propagate::{Live, Sequence, Split, Wishes};
+use super::wishes::{Split, Wishes};
 use crate::ir::{Attention, Op, ValueId};
 use crate::layout::{Layout, LayoutKind, Progression};
 use crate::mask::{Fill, Mask, Term};

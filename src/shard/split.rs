@@ -3,6 +3,7 @@
 //! In: a graph and options. Out: a [`Program`], and the other layouts that it may have.
 
 use super::error::ShardError;
+use super::live::Live;
 use super::options::{Handed, MAX_RANKS, ShardOptions};
 use super::rowwise::promised;
 use super::types::Program;
@@ -36,7 +37,7 @@ pub(crate) fn shard_with(
         )));
     }
     let graph = promised(graph, &options.rowwise)?;
-    let live = propagate::Live::new(&graph);
+    let live = Live::new(&graph);
     let handed = named(&graph, &options.inputs)?;
     let axes: Vec<(ValueId, usize)> = handed.iter().map(|&(v, h)| (v, h.axis)).collect();
     let windows = if options.windows { options.ranks } else { 1 };
@@ -59,7 +60,7 @@ pub(crate) fn shard_with(
 /// The attentions of a graph that [`shard`] does not split along their rows, in order, each with the reason, where every input is
 /// handed over whole and none is split along its batch. It is the same for any number of ranks. An attention that no output needs is not among them, for nobody computes it.
 pub(crate) fn refusals(graph: &Graph) -> Vec<(OpId, String)> {
-    let live = propagate::Live::new(graph);
+    let live = Live::new(graph);
     let wishes = propagate::propagate(&live, &[], 1);
     wishes.refused.into_iter().map(|(i, reason)| (live.order()[i], reason)).collect()
 }

@@ -3,6 +3,7 @@
 //! In: a value that acts on the scores. Out: an [`Entry`] with what its elements can be.
 
 use super::band::Band;
+use super::conditions::fault;
 use super::recognise::{Recognised, Rows, union};
 use super::types::MaskSource;
 use super::types::{Condition, Context, Entry, Item, Piece, name};
@@ -21,15 +22,18 @@ fn nothing(cx: &Context<'_>, v: ValueId) -> Applied {
 }
 
 /// A bias, a mask, both, or nothing.
+///
+/// # Errors
+/// If it is none of them.
 pub(crate) fn classify(
     cx: &mut Context<'_>,
     group: usize,
     piece: &Piece,
     dtype: DType,
     notes: &mut Vec<Applied>,
-) -> Vec<Entry> {
-    match *piece {
-        Piece::Floor(_) => unreachable!("floors have become fills"),
+) -> Result<Vec<Entry>, String> {
+    Ok(match *piece {
+        Piece::Floor(f) => return Err(fault(&format!("the lower bound {f} of the scores became no fill"))),
         Piece::Kept(ref conditions, fill) => {
             let item = |source, known| {
                 Entry::Mask(Item { group, source, fill, only_as_infinity: false, and_bias: false, known })
@@ -52,22 +56,26 @@ pub(crate) fn classify(
             items
         }
         Piece::Added(v) => {
-            let Some(p) = cx.values.get(cx.graph, cx.constants, v) else { return vec![Entry::Bias(v)] };
-            let Some(numbers) = cx.values.numbers(&p, FEW) else { return dense(cx, group, v, &p, dtype) };
+            let Some(p) = cx.values.get(cx.graph, cx.constants, v) else {
+                return Ok(vec![Entry::Bias(v)]);
+            };
+            let Some(numbers) = cx.values.numbers(&p, FEW) else {
+                return Ok(dense(cx, group, v, &p, dtype));
+            };
             let fills: Vec<f64> = numbers.iter().copied().filter(|&x| x != 0.0).collect();
             if fills.is_empty() {
                 notes.push(nothing(cx, v));
-                return vec![];
+                return Ok(vec![]);
             }
             let masks = fills.len() < numbers.len() && fills.iter().all(|&f| f <= MASKING);
             if !masks {
-                return dense(cx, group, v, &p, dtype);
+                return Ok(dense(cx, group, v, &p, dtype));
             }
             let known = Some(cx.values.certain(&p, &[(0.0, 0.0)]));
             let fill = if fills[0] == f64::NEG_INFINITY { Fill::NegInf } else { Fill::Add(fills[0]) };
             let several = fills.len() > 1;
             if several && !fills.iter().all(|&f| huge(f, dtype)) {
-                return vec![Entry::Bias(v)];
+                return Ok(vec![Entry::Bias(v)]);
             }
             vec![Entry::Mask(Item {
                 group,
@@ -78,7 +86,7 @@ pub(crate) fn classify(
                 known,
             })]
         }
-    }
+    })
 }
 
 /// An addend of many values: those that are certainly huge are a mask, the others a bias.

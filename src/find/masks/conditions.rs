@@ -60,31 +60,39 @@ pub(crate) fn complements(cx: &mut Context<'_>, m: ValueId, of: ValueId) -> bool
 }
 
 /// The boolean value that says where an item keeps a score.
-pub(crate) fn condition(cx: &mut Context<'_>, item: &Item) -> ValueId {
+///
+/// # Errors
+/// If there is none: what positions say is no tensor.
+pub(crate) fn condition(cx: &mut Context<'_>, item: &Item) -> Result<ValueId, String> {
     let v = match item.source {
         MaskSource::Condition(v) => v,
-        MaskSource::Positions(_) => unreachable!("what positions say is no tensor"),
+        MaskSource::Positions(ref term) => return Err(fault(&format!("{term} is asked for as a tensor"))),
         MaskSource::Added(v) => {
             let dtype = cx.graph.ty(v).dtype;
             // Fills are at or below MASKING and the rest is at or above it, or they are huge and the rest is not.
-            above(cx, v, if item.and_bias { huge_bound(dtype) } else { MASKING / 2.0 })
+            above(cx, v, if item.and_bias { huge_bound(dtype) } else { MASKING / 2.0 })?
         }
     };
-    match cx.constants.value(cx.graph, v, CONSTANT_LIMIT) {
+    Ok(match cx.constants.value(cx.graph, v, CONSTANT_LIMIT) {
         Some(t) if cx.graph.as_constant(v).is_none() => {
             let n = cx.graph.value(v).name.clone();
             cx.graph.constant(&n, t)
         }
         _ => v,
-    }
+    })
 }
 
 /// Where a value is above a number.
-pub(crate) fn above(cx: &mut Context<'_>, v: ValueId, bound: f64) -> ValueId {
+///
+/// # Errors
+/// If it is no number.
+pub(crate) fn above(cx: &mut Context<'_>, v: ValueId, bound: f64) -> Result<ValueId, String> {
     let n = format!("{}.keep", cx.graph.value(v).name);
     let c = cx.graph.constant(&n, Tensor::scalar(cx.graph.ty(v).dtype, bound));
-    match cx.graph.add1(Op::Binary(Binary::Gt), &[v, c], &n, "") {
-        Ok(keep) => keep,
-        Err(_) => unreachable!("a float compares with a scalar of its type"),
-    }
+    cx.graph.add1(Op::Binary(Binary::Gt), &[v, c], &n, "").map_err(|e| fault(&e.to_string()))
+}
+
+/// A reason why an attention is missed that is none of the graph's.
+pub(crate) fn fault(why: &str) -> String {
+    format!("internal fault: {why}; annulus is at fault, not the graph: please report it with the graph")
 }

@@ -7,7 +7,8 @@
 use super::finite_fill::no_row_is_empty;
 use super::types::{Context, Item, MaskPlan, MaskSource, Piece};
 use crate::find::elements::abstract_value::{Pass, TRUE};
-use crate::ir::{AttentionSizes, Binary, Op, Reduction, Unary, ValueId};
+use crate::find::magnitude::huge;
+use crate::ir::{AttentionSizes, Binary, DType, Op, Reduction, Unary, ValueId};
 use crate::mask::{Fill, Term};
 
 /// Most values that are looked at to tell what one is made of.
@@ -29,7 +30,7 @@ pub(crate) fn meeting(cx: &mut Context<'_>, pieces: &[Piece]) -> Option<ValueId>
             Piece::Kept(_, fill) => below |= fill == Fill::NegInf,
             Piece::Floor(_) => {}
             Piece::Added(v) => {
-                let (up, down) = (!within(cx, v, NOT_ABOVE), !within(cx, v, NOT_BELOW));
+                let (up, down) = (may_be_above(cx, v), !within(cx, v, NOT_BELOW));
                 if up && below {
                     return Some(v);
                 }
@@ -47,7 +48,12 @@ pub(crate) fn meeting(cx: &mut Context<'_>, pieces: &[Piece]) -> Option<ValueId>
 /// A value that is added to scores and may be +∞ or NaN.
 pub(crate) fn above(cx: &mut Context<'_>, pieces: &[Piece]) -> Option<ValueId> {
     let added = |p: &Piece| if let Piece::Added(v) = p { Some(*v) } else { None };
-    pieces.iter().filter_map(added).find(|&v| !within(cx, v, NOT_ABOVE))
+    pieces.iter().filter_map(added).find(|&v| may_be_above(cx, v))
+}
+
+/// Whether an element may be +∞ or NaN.
+pub(crate) fn may_be_above(cx: &mut Context<'_>, v: ValueId) -> bool {
+    !within(cx, v, NOT_ABOVE)
 }
 
 /// Whether every element is a number.
@@ -120,7 +126,12 @@ pub(crate) fn keeps_keys(cx: &mut Context<'_>, sizes: AttentionSizes, plan: &Mas
 
 /// Whether a key may be left out of a row.
 pub(crate) fn leaves_out(cx: &mut Context<'_>, plan: &MaskPlan) -> bool {
-    let masks = plan.mask.fill == Fill::NegInf && !plan.mask.terms.is_empty();
+    // A huge fill becomes −∞ where rows without a key are computed apart.
+    let masks = match plan.mask.fill {
+        Fill::NegInf => true,
+        Fill::Add(f) | Fill::Replace(f) => huge(f, DType::F16),
+    };
+    let masks = masks && !plan.mask.terms.is_empty();
     let bias = plan.bias.and_then(|b| plan.leaves.get(b.wrapping_sub(3))).copied();
     masks || bias.is_some_and(|b| !within(cx, b, NOT_BELOW))
 }

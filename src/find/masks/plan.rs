@@ -8,7 +8,7 @@
 //! key, whatever the inputs are. Otherwise it stays a finite fill, or data.
 
 use super::classify::{classify, recognised};
-use super::conditions::{above, condition};
+use super::conditions::{above, condition, fault};
 use super::finite_fill::to_infinity;
 use super::infinities;
 use super::recognise::Recognised;
@@ -36,7 +36,7 @@ pub(crate) fn plan(
     let (meets_infinity, above) = (infinities::meeting(cx, pieces), infinities::above(cx, pieces));
     let pieces = one_fill(floored(cx, pieces, &mut notes)?, &mut notes);
     for (group, p) in pieces.iter().enumerate() {
-        entries.extend(classify(cx, group, p, dtype, &mut notes));
+        entries.extend(classify(cx, group, p, dtype, &mut notes)?);
     }
     to_infinity(cx, sizes, dtype, &mut entries, &mut notes)?;
     added_instead(cx, dtype, &mut entries, &mut notes);
@@ -69,7 +69,7 @@ fn floored(cx: &mut Context<'_>, pieces: &[Piece], notes: &mut Vec<Applied>) -> 
                             name(cx, v)
                         ));
                     }
-                    conditions.push(Condition::True(above(cx, v, MASKING / 2.0)));
+                    conditions.push(Condition::True(above(cx, v, MASKING / 2.0)?));
                 }
                 Piece::Kept(more, Fill::NegInf) => conditions.extend(more),
                 Piece::Kept(more, Fill::Replace(g) | Fill::Add(g)) if g <= f => conditions.extend(more),
@@ -260,8 +260,8 @@ fn arrange(
         ));
     }
     let biases: Vec<ValueId> = biases.iter().map(|b| b.value).collect();
-    let mut plan = terms(cx, sizes, items, &mut notes);
-    if let Some(bias) = sum(cx, &biases) {
+    let mut plan = terms(cx, sizes, items, &mut notes)?;
+    if let Some(bias) = sum(cx, &biases)? {
         plan.leaves.push(bias);
         plan.bias = Some(2 + plan.leaves.len());
     }
@@ -275,7 +275,7 @@ fn terms(
     sizes: AttentionSizes,
     items: Vec<Item>,
     notes: &mut Vec<Applied>,
-) -> MaskPlan {
+) -> Result<MaskPlan, String> {
     let fill = items.first().map_or(Fill::NegInf, |i| i.fill);
     let mut all = Recognised::default();
     let mut leaves: Vec<ValueId> = vec![];
@@ -304,7 +304,7 @@ fn terms(
             notes.push(Applied::new("added-infinity", format!("{what} masks with −∞"), Numerics::Domain));
         }
         if !exact {
-            let leaf = condition(cx, i);
+            let leaf = condition(cx, i)?;
             if !leaves.contains(&leaf) {
                 leaves.push(leaf);
             }
@@ -313,13 +313,13 @@ fn terms(
     let mut terms = all.terms(sizes.q_len, sizes.kv_len);
     terms.extend((0..leaves.len()).map(|n| Term::Tensor { operand: 3 + n }));
     let fill = if terms.is_empty() { Fill::NegInf } else { fill };
-    MaskPlan::of(Mask { terms, fill }, leaves, None)
+    Ok(MaskPlan::of(Mask { terms, fill }, leaves, None))
 }
 
 /// The sum of the biases, in their type, or in one that holds them all.
-fn sum(cx: &mut Context<'_>, biases: &[ValueId]) -> Option<ValueId> {
+fn sum(cx: &mut Context<'_>, biases: &[ValueId]) -> Result<Option<ValueId>, String> {
     let types: Vec<DType> = biases.iter().map(|&v| cx.graph.ty(v).dtype).collect();
-    let first = *types.first()?;
+    let Some(&first) = types.first() else { return Ok(None) };
     let wide = if types.iter().all(|&t| t == first) {
         first
     } else if types.contains(&DType::F64) {
@@ -333,12 +333,14 @@ fn sum(cx: &mut Context<'_>, biases: &[ValueId]) -> Option<ValueId> {
         let v = if cx.graph.ty(v).dtype == wide {
             v
         } else {
-            cx.graph.add1(Op::Cast(wide), &[v], &n, "").ok()?
+            cx.graph.add1(Op::Cast(wide), &[v], &n, "").map_err(|e| fault(&e.to_string()))?
         };
         total = Some(match total {
             None => v,
-            Some(t) => cx.graph.add1(Op::Binary(Binary::Add), &[t, v], &n, "").ok()?,
+            Some(t) => {
+                cx.graph.add1(Op::Binary(Binary::Add), &[t, v], &n, "").map_err(|e| fault(&e.to_string()))?
+            }
         });
     }
-    total
+    Ok(total)
 }

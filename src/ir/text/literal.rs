@@ -3,6 +3,7 @@
 use super::cursor::Cursor;
 use super::fault::Fault;
 use super::form::{Form, INLINE};
+use crate::ir::narrow::{bf16_from_text, f16_from_text};
 use crate::ir::quote::push_string;
 use crate::ir::tensor::with_data;
 use crate::ir::{Blob, Constant, DType, Data, Tensor, Type};
@@ -19,7 +20,7 @@ pub(super) trait Element: Sized {
 
 /// Shortest digits that read back; a NaN other than the canonical one with its bits.
 macro_rules! float {
-    ($t:ty, $bits:ty, $wide:ty, $canonical:expr, $widen:expr, $narrow:expr) => {
+    ($t:ty, $bits:ty, $canonical:expr, $widen:expr, $read:expr) => {
         impl Element for $t {
             fn push(&self, out: &mut String) {
                 let bits = self.to_bits();
@@ -45,17 +46,17 @@ macro_rules! float {
                 }
                 // A finite text that overflows is an error, not an infinity.
                 let digits = text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
-                let x: $t = $narrow(text.parse::<$wide>().ok().filter(|_| digits)?);
-                x.is_finite().then_some(x)
+                let x: Option<$t> = if digits { $read(text) } else { None };
+                x.filter(|x| x.is_finite())
             }
         }
     };
 }
 
-float!(f64, u64, f64, 0x7ff8_0000_0000_0000, |x| x, |x| x);
-float!(f32, u32, f32, 0x7fc0_0000, |x| x, |x| x);
-float!(f16, u16, f32, 0x7e00, f16::to_f32, f16::from_f32);
-float!(bf16, u16, f32, 0x7fc0, bf16::to_f32, bf16::from_f32);
+float!(f64, u64, 0x7ff8_0000_0000_0000, |x| x, |text: &str| text.parse().ok());
+float!(f32, u32, 0x7fc0_0000, |x| x, |text: &str| text.parse().ok());
+float!(f16, u16, 0x7e00, f16::to_f32, f16_from_text);
+float!(bf16, u16, 0x7fc0, bf16::to_f32, bf16_from_text);
 
 macro_rules! plain {
     ($($t:ty),*) => {$(

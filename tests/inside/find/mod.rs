@@ -3,6 +3,7 @@
 mod bind;
 mod cases;
 mod fills;
+mod guards;
 mod kinds;
 mod limits;
 mod models;

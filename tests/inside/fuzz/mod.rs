@@ -3,6 +3,7 @@
 
 pub(crate) mod driver;
 mod onnx;
+mod pass;
 mod selftest;
 mod text;
 mod verifier;

@@ -1,10 +1,13 @@
-//! The text of a graph, and the text of a schedule with its proof.
+//! The text of a graph, the text of a schedule with its proof, and the description of a device.
 
 use super::driver::{Rng, Target, fuzz, kind};
 use crate::inside::support::alone::alone;
 use annulus::check::{MOST_FAILURES, check};
+use annulus::device::Device;
+use annulus::dump::report::report;
 use annulus::ir::{Form, parse, print, verify};
 use annulus::schedule;
+use annulus::{Options, compile};
 use std::fs;
 use std::path::Path;
 
@@ -216,9 +219,53 @@ fn proof(input: &[u8]) -> String {
     }
 }
 
+/// A description that is no device is refused in decent words; for one that is, an attention is compiled.
+fn device(input: &[u8]) -> String {
+    static GRAPH: &str = include_str!("../../cases/window.txt");
+    let device = match Device::parse(&String::from_utf8_lossy(input), "fuzzed") {
+        Err(e) => {
+            decent(&e.to_string());
+            return kind(&e.to_string());
+        }
+        Ok(device) => device,
+    };
+    let graph = parse(GRAPH).expect("a case");
+    match compile(&graph, &Options::new(3).device(device)) {
+        Err(e) => {
+            assert!(!e.to_string().contains("internal fault"), "{e}");
+            kind(&e.to_string())
+        }
+        Ok(compiled) => {
+            let (island, told) = (&compiled.islands[0], report(&compiled));
+            let time = island.estimate.makespan_us;
+            assert!(time >= 0.0 && told.ok, "{time}");
+            serde_json::to_string(&told).expect("it is JSON");
+            format!("{} {}", island.strategy.name(), told.schedule.limiter)
+        }
+    }
+}
+
 /// Left out while working: `--skip ::long::`.
 mod long {
     use super::*;
+
+    #[test]
+    fn fuzz_device_text() {
+        if !alone!(fuzz_device_text) {
+            return;
+        }
+        let seeds = Device::bundled().map(|name| {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/device/{name}.toml"));
+            fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+        });
+        fuzz(&Target {
+            name: "fuzz_device_text",
+            seeds: seeds.collect(),
+            inputs: 3_000,
+            mutate,
+            run: device,
+        });
+    }
 
     #[test]
     fn fuzz_graph_text() {

@@ -44,7 +44,7 @@ fn shares(program: &Program) {
     let layout = &program.layouts[0];
     for rank in 0..program.ranks {
         let share = whole * layout.share(rank) as f64 / layout.length as f64;
-        let own = local_flops(program, rank) as f64;
+        let own = local_flops(program, rank).unwrap() as f64;
         assert!(own >= share * 0.999 && own <= share + 0.001 * whole, "rank {rank}: {own}, share {share}");
     }
 }
