@@ -2,7 +2,7 @@
 
 use super::error::ImportError;
 use super::proto::{TensorProto, data_type};
-use crate::ir::{DType, Data, Tensor, Type};
+use crate::ir::{DType, Data, Refused, Tensor, Type, WayOut};
 use half::{bf16, f16};
 use std::sync::Arc;
 
@@ -70,13 +70,15 @@ pub(super) fn byte_size(t: &TensorProto) -> Option<u64> {
 /// Reads a tensor. Its size is known from the message itself, so that nothing is allocated that was not sent.
 pub(super) fn tensor(t: &TensorProto, what: &str) -> Result<Tensor, ImportError> {
     let at = || if t.name.is_empty() { what.to_owned() } else { format!("{what} {}", t.name) };
-    let refused = |why: &str| ImportError::Refused(format!("{}: {why}", at()));
+    let refused = |why: &str, way| ImportError::Refused(Refused::new(format!("{}: {why}", at()), way));
     let Some(dtype) = dtype(t.data_type) else {
-        return Err(refused(&format!("elements of type {} are not supported", type_name(t.data_type))));
+        let why = format!("elements of type {} are not supported", type_name(t.data_type));
+        return Err(refused(&why, WayOut::ConvertElements));
     };
     if t.data_location != 0 || !t.external_data.is_empty() {
         return Err(refused(
             "its elements are in another file, and only a model that is a file itself may have those",
+            WayOut::OneFile,
         ));
     }
     let shape = shape(&t.dims)

@@ -77,10 +77,14 @@ impl<'a> Declared<'a> {
         inputs: &[(&'a str, Type)],
         options: &'a ImportOptions,
     ) -> Result<Declared<'a>, ImportError> {
-        let mut types = HashMap::new();
+        let mut types: HashMap<&str, &TypeProto> = HashMap::new();
+        let says = |t: &TypeProto| t.tensor_type.as_ref().is_some_and(|t| t.shape.is_some());
         for v in graph.value_info.iter().chain(&graph.output).chain(&graph.input) {
-            if let Some(ty) = &v.r#type {
-                types.insert(v.name.as_str(), ty);
+            // Of two declarations of one value, that which says a shape.
+            if let Some(ty) = &v.r#type
+                && (says(ty) || !types.contains_key(v.name.as_str()))
+            {
+                types.insert(&v.name, ty);
             }
         }
         let mut out = Declared { types, dims: HashMap::new(), options, bound: HashSet::new() };

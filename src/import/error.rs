@@ -1,5 +1,7 @@
 //! Why a model could not be read.
 
+use crate::ir::{Refused, WayOut};
+
 /// Why a model could not be read.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -8,18 +10,11 @@ pub enum ImportError {
     #[error("{0}")]
     Malformed(String),
     /// An operator, or a form of it, that the importer does not know.
-    #[error("node {node} ({op}) is not supported: {why}")]
-    Unsupported {
-        /// Operator with its domain.
-        op: String,
-        /// Name of the node; OpType_index if it has none.
-        node: String,
-        /// What about it, with the operand types.
-        why: String,
-    },
+    #[error(transparent)]
+    Unsupported(Box<Unsupported>),
     /// The model is valid, but holds what annulus does not know.
     #[error("{0}")]
-    Refused(String),
+    Refused(Refused),
     /// A symbolic dimension has no size.
     #[error("dimension {dim} of input {input} is symbolic: give its size with --dim {dim}=N{}", also(.others))]
     Symbolic {
@@ -38,6 +33,22 @@ pub enum ImportError {
         /// The symbolic dimensions of the inputs, in order.
         known: Vec<String>,
     },
+}
+
+/// A node that is not lowered, nor carried as it is.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("node {node} ({op}) is not supported: {}; its operands are ({operands}){others}; {}", .why.why(), .why.way_out().text())]
+pub struct Unsupported {
+    /// Operator with its domain.
+    pub op: String,
+    /// Name of the node; OpType_index if it has none.
+    pub node: String,
+    /// Names and types of its operands.
+    pub operands: String,
+    /// What about it, and the way out.
+    pub why: Refused,
+    /// What else of the model is not known, in words; empty if nothing is.
+    pub others: String,
 }
 
 /// Further dimensions in words.
@@ -66,7 +77,7 @@ fn some(names: &[String]) -> String {
 impl ImportError {
     /// Whether the model may well be valid, and annulus knows not enough.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, ImportError::Unsupported { .. } | ImportError::Refused(_))
+        matches!(self, ImportError::Unsupported(_) | ImportError::Refused(_))
     }
 
     /// The same error of a tensor that a node reads.
@@ -74,7 +85,7 @@ impl ImportError {
         let read = |why: String| format!("node {node} ({op}) reads {why}");
         match self {
             ImportError::Malformed(why) => ImportError::Malformed(read(why)),
-            ImportError::Refused(why) => ImportError::Refused(read(why)),
+            ImportError::Refused(why) => ImportError::Refused(why.map(read)),
             other => other,
         }
     }
@@ -95,10 +106,14 @@ impl ImportError {
         };
         match self {
             ImportError::Malformed(why) => ImportError::Malformed(shown(why)),
-            ImportError::Unsupported { op, node, why } => {
-                ImportError::Unsupported { op: shown(op), node: shown(node), why: shown(why) }
-            }
-            ImportError::Refused(why) => ImportError::Refused(shown(why)),
+            ImportError::Unsupported(u) => ImportError::Unsupported(Box::new(Unsupported {
+                op: shown(u.op),
+                node: shown(u.node),
+                operands: shown(u.operands),
+                why: u.why.map(shown),
+                others: shown(u.others),
+            })),
+            ImportError::Refused(why) => ImportError::Refused(why.map(shown)),
             ImportError::Symbolic { input, dim, others } => ImportError::Symbolic {
                 input: shown(input),
                 dim: shown(dim),
@@ -117,7 +132,7 @@ pub(super) fn malformed<T>(why: impl Into<String>) -> Result<T, ImportError> {
     Err(ImportError::Malformed(why.into()))
 }
 
-/// A refusal of what annulus does not know.
-pub(super) fn refused<T>(why: impl Into<String>) -> Result<T, ImportError> {
-    Err(ImportError::Refused(why.into()))
+/// A refusal of what annulus does not know, with a way out.
+pub(super) fn refused<T>(why: impl Into<String>, way_out: WayOut) -> Result<T, ImportError> {
+    Err(ImportError::Refused(Refused::new(why, way_out)))
 }

@@ -166,6 +166,7 @@ impl Reader<'_> {
 /// Reading beneath a folder, as the kernel of Linux promises it.
 #[cfg(target_os = "linux")]
 mod files {
+    use crate::ir::{Refused, WayOut};
     use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
     use std::io::{Read, Seek, SeekFrom};
     use std::os::fd::OwnedFd;
@@ -185,7 +186,9 @@ mod files {
             let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let root = open(here, flags, Mode::empty());
-            root.map(Root).map_err(|e| format!("folder {}: {e}", folder.display()))
+            root.map(Root).map_err(|e| {
+                Refused::new(format!("folder {}: {e}", folder.display()), WayOut::NameFolder).to_string()
+            })
         }
 
         pub(super) fn file(&self, location: &str) -> Result<File, String> {
@@ -193,8 +196,10 @@ mod files {
             let flags =
                 OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
             let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-            let fd = openat2(&self.0, location, flags, Mode::empty(), resolve)
-                .map_err(|e| format!("{location:?} cannot be opened beneath the model's folder: {e}"))?;
+            let fd = openat2(&self.0, location, flags, Mode::empty(), resolve).map_err(|e| {
+                let why = format!("{location:?} cannot be opened beneath the model's folder: {e}");
+                Refused::new(why, WayOut::NameFolder).to_string()
+            })?;
             let facts = fstat(&fd).map_err(|e| format!("{location:?}: {e}"))?;
             if FileType::from_raw_mode(facts.st_mode) != FileType::RegularFile {
                 return Err(format!("{location:?} is no regular file"));

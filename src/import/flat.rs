@@ -9,11 +9,12 @@
 //! functions call each other.
 
 use super::captures::{Inside, inside};
-use super::error::{ImportError, malformed};
+use super::error::{ImportError, malformed, refused};
 use super::proto::{
     AttributeProto, FunctionProto, GraphProto, MAX_DEPTH, ModelProto, NodeProto, TensorProto, attribute_type,
     domain,
 };
+use crate::ir::WayOut;
 use prost::Message;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -342,11 +343,10 @@ impl<'a> Writer<'a> {
                     self.spend(value.encoded_len(), source)?;
                     if (value.g.is_some() || !value.graphs.is_empty()) && !is_flex(&node) {
                         let why = format!(
-                            "node {source}/{own} ({}) is given a graph by the caller of its function, which is not supported; \
-                             inline the functions before (onnx.inliner.inline_local_functions)",
+                            "node {source}/{own} ({}) is given a graph by the caller of its function, which is not supported",
                             node.op_type
                         );
-                        return Err(ImportError::Refused(why));
+                        return refused(why, WayOut::InlineFunctions);
                     }
                     value.name = a.name;
                     attributes.push(value);
@@ -409,7 +409,7 @@ impl<'a> Writer<'a> {
         };
         if !graph.sparse_initializer.is_empty() {
             let why = format!("{place} has sparse initializers, which are not supported");
-            return Err(ImportError::Refused(why));
+            return refused(why, WayOut::Dense);
         }
         let mut names = Names::from([(input.name.clone(), x.to_owned())]);
         for mut t in graph.initializer {

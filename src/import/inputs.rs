@@ -6,14 +6,14 @@ use super::error::{ImportError, malformed, refused};
 use super::node::MAX_RANK;
 use super::options::ImportOptions;
 use super::proto::{DimensionProto, GraphProto, ModelProto, ValueInfoProto};
-use crate::ir::Type;
+use crate::ir::{Type, WayOut};
 use std::collections::{BTreeMap, HashSet};
 
 /// The model's graph.
 pub(super) fn graph_of(model: &ModelProto) -> Result<&GraphProto, ImportError> {
     let Some(graph) = &model.graph else { return malformed("the model has no graph") };
     if !graph.sparse_initializer.is_empty() {
-        return refused("the model has sparse initializers, which are not supported");
+        return refused("the model has sparse initializers, which are not supported", WayOut::Dense);
     }
     Ok(graph)
 }
@@ -130,10 +130,9 @@ fn input_type(
         return malformed(format!("input {name} is no dense tensor"));
     };
     let Some(dtype) = data::dtype(ty.elem_type) else {
-        return refused(format!(
-            "input {name} has elements of type {}, which are not supported",
-            data::type_name(ty.elem_type)
-        ));
+        let element = data::type_name(ty.elem_type);
+        let why = format!("input {name} has elements of type {element}, which are not supported");
+        return refused(why, WayOut::ConvertElements);
     };
     let stored = options.input_shapes.get(name);
     let Some(shape) = &ty.shape else {

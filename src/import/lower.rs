@@ -2,22 +2,23 @@
 
 use super::data;
 use super::declared::Declared;
-use super::error::{ImportError, malformed, refused};
+use super::error::{ImportError, Unsupported, malformed, refused};
 use super::flat::{Flat, FlatNode, Opsets, PART, flatten};
 use super::inputs::{graph_of, input_types, inputs_of, is_dimension, no_dimension};
 use super::node::Cx;
 use super::opaque::{Carried, carry};
 use super::ops::{Schema, schema};
 use super::options::ImportOptions;
-use super::outcome::{Lowered, LoweredNode, Refusal};
+use super::outcome::{Lowered, LoweredNode, Refusal, malformed as malformed_node, unsupported};
 use super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, domain};
 use crate::eval::Constants;
-use crate::ir::{Graph, Type};
+use crate::ir::{Graph, Refused, Type, WayOut};
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
+use std::ops::RangeInclusive;
 
 /// Versions of the default operator set that are understood.
-const OPSETS: std::ops::RangeInclusive<i64> = 13..=26;
+const OPSETS: RangeInclusive<i64> = 13..=26;
 
 /// How many operations a node may make on average, and how many operands those may have for each that it names itself, so
 /// that a small file makes no large graph.
@@ -36,12 +37,10 @@ pub(super) fn lower(model: &ModelProto, options: &ImportOptions) -> Result<Graph
     let proto = graph_of(model)?;
     let flat = flatten(model, proto, node_names(proto), opsets(model)?)?;
     if let Some(opsets) = flat.opsets.iter().find(|o| o.get("").is_some_and(|v| !OPSETS.contains(v))) {
-        return refused(format!(
-            "operator set {} is not supported: want {} to {}",
-            opsets.get("").copied().unwrap_or(0),
-            OPSETS.start(),
-            OPSETS.end()
-        ));
+        let version = opsets.get("").copied().unwrap_or(0);
+        let why =
+            format!("operator set {version} is not supported: want {} to {}", OPSETS.start(), OPSETS.end());
+        return refused(why, WayOut::ConvertOpset);
     }
     let names = value_names(&flat)?;
     let order = order(&flat)?;
@@ -99,38 +98,42 @@ pub(super) fn lower(model: &ModelProto, options: &ImportOptions) -> Result<Graph
             read,
         };
         let outcome = match run(&mut cx) {
-            Err(Refusal::Unsupported(why)) if options.opaque && node.domain != PART => {
+            Err(Refusal::Unsupported(refused)) if options.opaque && node.domain != PART => {
                 // What was made of the node so far stands for nothing.
                 let forgotten = graph.forget_after(before);
                 constants.forget(&forgotten);
                 let carried = Carried {
                     node: flat_node,
                     opsets: &flat.opsets[*opsets],
-                    why: if is_known(node) { why.clone() } else { String::new() },
+                    why: if is_known(node) { refused.why().to_owned() } else { String::new() },
                     operands,
                     needed: &|name| needed.contains(name),
                     function: &is_function,
                 };
                 carry(&mut graph, &mut declared, carried)
                     .map(|all| all.into_iter().map(|v| v.map(Lowered::Value)).collect())
-                    .map_err(|(other, way)| {
-                        Refusal::Unsupported(format!(
-                            "{why}, and it cannot be carried as it is: {other}: {way}"
-                        ))
+                    .map_err(|other| {
+                        // Of a form that is not known the way out is another form.
+                        let way_out = if is_known(node) { refused.way_out() } else { other.way_out() };
+                        let (why, other) = (refused.why(), other.why());
+                        let why = format!("{why}, and it cannot be carried as it is: {other}");
+                        Refusal::Unsupported(Refused::new(why, way_out))
                     })
             }
             outcome => outcome.map(|all| all.into_iter().map(Some).collect()),
         };
         let results: Vec<Option<Lowered>> = outcome.map_err(|refusal| {
-            let types = describe(&graph, &env, &node.input);
+            let operands = describe(&graph, &env, &node.input);
             match refusal {
-                Refusal::Unsupported(why) => ImportError::Unsupported {
-                    why: format!("{why}; its operands are ({types}){}", others(&flat, &order, node)),
+                Refusal::Unsupported(why) => ImportError::Unsupported(Box::new(Unsupported {
                     op: operator(node),
                     node: source.clone(),
-                },
+                    operands,
+                    why,
+                    others: others(&flat, &order, node),
+                })),
                 Refusal::Malformed(why) => ImportError::Malformed(format!(
-                    "node {source} ({}): {why}; its operands are ({types})",
+                    "node {source} ({}): {why}; its operands are ({operands})",
                     operator(node)
                 )),
             }
@@ -201,26 +204,35 @@ fn others(flat: &Flat<'_>, order: &[usize], node: &NodeProto) -> String {
 fn run(cx: &mut Cx<'_>) -> LoweredNode {
     let node = cx.node;
     let Some(Schema { inputs, outputs, lower }) = schema(domain(&node.domain), &node.op_type) else {
-        return Err(Refusal::Unsupported("annulus does not know the operator".into()));
+        return unsupported("annulus does not know the operator", WayOut::CarryOpaque);
     };
     if !inputs.contains(&node.input.len()) || !outputs.contains(&node.output.len()) {
-        return Err(Refusal::Malformed(format!(
-            "{} operands and {} results",
+        return malformed_node(format!(
+            "{} operands and {} results, where the operator takes {} and gives {}",
             node.input.len(),
-            node.output.len()
-        )));
+            node.output.len(),
+            numbers(&inputs),
+            numbers(&outputs)
+        ));
     }
     let results = lower(cx)?;
     if let Some(i) = cx.read.iter().position(|r| !r) {
-        return Err(Refusal::Unsupported(format!(
-            "attribute {} is unknown at version {}",
-            node.attribute[i].name, cx.version
-        )));
+        let why = format!("attribute {} is unknown at version {}", node.attribute[i].name, cx.version);
+        return unsupported(why, WayOut::DropAttribute);
     }
     if let Some(name) = node.output.iter().skip(results.len()).find(|o| !o.is_empty()) {
-        return Err(Refusal::Unsupported(format!("result {name} is not computed")));
+        return unsupported(format!("result {name} is not computed"), WayOut::DropResult);
     }
     Ok(results)
+}
+
+/// How many there may be, in words.
+fn numbers(range: &RangeInclusive<usize>) -> String {
+    match (*range.start(), *range.end()) {
+        (least, usize::MAX) => format!("{least} or more"),
+        (least, most) if least == most => format!("{least}"),
+        (least, most) => format!("{least} to {most}"),
+    }
 }
 
 /// The operands of a node with their types, for messages.

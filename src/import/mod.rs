@@ -28,7 +28,7 @@ mod outcome;
 pub(crate) mod proto;
 mod read;
 
-pub use error::ImportError;
+pub use error::{ImportError, Unsupported};
 pub use options::ImportOptions;
 #[cfg(test)]
 pub(crate) use read::graph;

@@ -6,7 +6,7 @@ use super::outcome::{Lowered, Refusal, malformed, unsupported};
 use super::proto::{AttributeProto, NodeProto, attribute_type};
 use crate::eval::Constants;
 use crate::ir::types::broadcast;
-use crate::ir::{Binary, DType, Data, Graph, Op, Reduction, Tensor, Type, Unary, ValueId};
+use crate::ir::{Binary, DType, Data, Graph, Op, Reduction, Tensor, Type, Unary, ValueId, WayOut};
 use std::collections::HashSet;
 
 /// The most elements that a value may have whose contents shape the graph.
@@ -102,10 +102,13 @@ impl Cx<'_> {
         match self.known(v).as_ref().map(Tensor::data) {
             Some(Data::I64(x)) => Ok(Some(x.to_vec())),
             Some(Data::I32(x)) => Ok(Some(x.iter().map(|&x| i64::from(x)).collect())),
-            _ => unsupported(format!(
-                "its {what} ({}) depends on the values of the inputs, or has more than {SHAPE_LIMIT} elements",
-                self.graph.value(v).name
-            )),
+            _ => {
+                let name = &self.graph.value(v).name;
+                let why = format!(
+                    "its {what} ({name}) depends on the values of the inputs, or has more than {SHAPE_LIMIT} elements"
+                );
+                unsupported(why, WayOut::FixSizes)
+            }
         }
     }
 
@@ -179,7 +182,7 @@ impl Cx<'_> {
         let Some(t) = &a.t else { return malformed(format!("attribute {name} is empty")) };
         match data::tensor(t, "attribute") {
             Ok(t) => Ok(Some(t)),
-            Err(ImportError::Refused(why)) => unsupported(why),
+            Err(ImportError::Refused(why)) => Err(Refusal::Unsupported(why)),
             Err(e) => malformed(format!("attribute {name}: {e}")),
         }
     }
@@ -189,7 +192,10 @@ impl Cx<'_> {
         let code = i32::try_from(code).unwrap_or(0);
         match data::dtype(code) {
             Some(t) => Ok(t),
-            None => unsupported(format!("element type {}", data::type_name(code))),
+            None => unsupported(
+                format!("it names element type {}", data::type_name(code)),
+                WayOut::ConvertElements,
+            ),
         }
     }
 
@@ -238,7 +244,8 @@ impl Cx<'_> {
     fn add(&mut self, op: Op, operands: &[ValueId], name: &str) -> Result<ValueId, Refusal> {
         let v = self.graph.add1(op, operands, name, self.source)?;
         if self.graph.ty(v).rank() > MAX_RANK {
-            return unsupported(format!("more than {MAX_RANK} axes: {}", self.graph.ty(v)));
+            let why = format!("{} has more than {MAX_RANK} axes", self.graph.ty(v));
+            return unsupported(why, WayOut::FewerAxes);
         }
         Ok(v)
     }

@@ -13,7 +13,7 @@ use super::flat::{FlatNode, Opsets};
 use super::outcome::Lowered;
 use super::proto::domain;
 use super::proto::{AttributeProto, NodeProto, TensorProto, attribute_type};
-use crate::ir::{Attribute, Blob, Constant, Graph, MessageKind, Op, Opaque, ValueId};
+use crate::ir::{Attribute, Blob, Constant, Graph, MessageKind, Op, Opaque, Refused, ValueId, WayOut};
 use prost::Message;
 use std::collections::HashSet;
 
@@ -50,18 +50,6 @@ pub(super) struct Carried<'c, 'a> {
     pub(super) function: &'c dyn Fn(&(String, String, String)) -> bool,
 }
 
-/// Why a node is not carried: a sentence about it, and a way out.
-pub(super) type Refused = (String, &'static str);
-
-const SHAPES: &str = "infer the shapes of the model before, with onnx.shape_inference.infer_shapes or onnxruntime's \
-    symbolic_shape_infer, so that the file declares them";
-const DIMENSION: &str =
-    "give its size with --dim, or infer the shapes of the model before with its inputs' sizes fixed";
-const TYPES: &str = "annulus has the element types f64, f32, f16, bf16, i64, i32 and bool";
-const INLINE: &str = "inline the functions of the model before (onnx.inliner.inline_local_functions)";
-const ONE_FILE: &str = "save the model with its tensors inside";
-const SEED: &str = "give the node a seed, so that every rank draws the same numbers";
-
 /// Carries a node: the results by their place, `None` for those that nobody wants.
 pub(super) fn carry(
     graph: &mut Graph,
@@ -71,27 +59,28 @@ pub(super) fn carry(
     let FlatNode { node, source, inside, .. } = carried.node;
     let node: &NodeProto = node;
     if let Some(name) = &inside.external {
-        return Err((
-            format!("a graph of it has tensor {name}, whose elements are in another file"),
-            ONE_FILE,
-        ));
+        let why = format!("a graph of it has tensor {name}, whose elements are in another file");
+        return Err(Refused::new(why, WayOut::OneFile));
     }
     if let Some(name) = &inside.refers {
-        return Err((format!("a graph of it has attribute {name} that is one of a function"), INLINE));
+        let why = format!("a graph of it has attribute {name} that is one of a function");
+        return Err(Refused::new(why, WayOut::InlineFunctions));
     }
     if let Some((_, name, _)) = inside.operators.iter().find(|o| (carried.function)(o)) {
-        return Err((format!("a graph of it calls function {name} of the model"), INLINE));
+        let why = format!("a graph of it calls function {name} of the model");
+        return Err(Refused::new(why, WayOut::InlineFunctions));
     }
     let own = domain(&node.domain);
     let seeded = node.attribute.iter().any(|a| a.name == "seed");
     let random = |domain: &str, name: &str| RANDOM.iter().any(|(d, all)| *d == domain && all.contains(&name));
     if random(own, &node.op_type) && !seeded {
-        return Err(("it draws numbers at random, other ones on every rank".into(), SEED));
+        let why = "it draws numbers at random, other ones on every rank";
+        return Err(Refused::new(why, WayOut::GiveSeed));
     }
     if let Some((_, name, _)) = inside.operators.iter().find(|(domain, name, _)| random(domain, name)) {
         let why =
             format!("a graph of it holds {name}, which draws numbers at random, other ones on every rank");
-        return Err((why, "draw them outside of the model, and give them as an input"));
+        return Err(Refused::new(why, WayOut::DrawOutside));
     }
     let mut o = Opaque::new(own, &node.op_type, []);
     o.overload.clone_from(&node.overload);
@@ -116,10 +105,13 @@ pub(super) fn carry(
             Some(Lowered::Value(v)) => operands.push(*v),
             Some(Lowered::Sequence(_)) => {
                 let why = format!("its operand {name} is a sequence, and no graph of annulus holds one");
-                return Err((why, "hand over its parts, or join them"));
+                return Err(Refused::new(why, WayOut::JoinSequence));
             }
             None if i < given => o.left_out.push(i),
-            None => return Err((format!("nothing makes {name}, which a graph of it reads"), SHAPES)),
+            None => {
+                let why = format!("nothing makes {name}, which a graph of it reads");
+                return Err(Refused::new(why, WayOut::CheckModel));
+            }
         }
     }
     while o
@@ -141,11 +133,12 @@ pub(super) fn carry(
             Some(Err(missing)) if (carried.needed)(name) => {
                 use super::declared::Missing;
                 let way = match missing {
-                    Missing::Type | Missing::Shape => SHAPES,
-                    Missing::Extent(..) => DIMENSION,
-                    Missing::Element(_) | Missing::NoTensor | Missing::TooLarge(_) => TYPES,
+                    Missing::Type | Missing::Shape | Missing::NoTensor => WayOut::InferShapes,
+                    Missing::Extent(..) => WayOut::GiveDimension,
+                    Missing::Element(_) => WayOut::ConvertElements,
+                    Missing::TooLarge(_) => WayOut::CheckModel,
                 };
-                return Err((missing.of(name), way));
+                return Err(Refused::new(missing.of(name), way));
             }
             _ => o.unwanted.push(i),
         }
@@ -154,12 +147,12 @@ pub(super) fn carry(
         o.unwanted.pop();
     }
     let Some(first) = wanted.first() else {
-        return Err(("none of its results has a type that is declared".into(), SHAPES));
+        return Err(Refused::new("none of its results has a type that is declared", WayOut::InferShapes));
     };
     let unwanted: HashSet<usize> = o.unwanted.iter().copied().collect();
     let id = graph
         .add(Op::Opaque(o.into()), &operands, first, source)
-        .map_err(|e| (e.to_string(), "onnx.checker.check_model says what is wrong with the node"))?;
+        .map_err(|e| Refused::new(e.to_string(), WayOut::CheckModel))?;
     let results = graph.results(id);
     for (&v, name) in results.iter().zip(&wanted) {
         graph.rename(v, name);
@@ -171,9 +164,7 @@ pub(super) fn carry(
 
 /// An attribute with its value.
 fn attribute(a: &AttributeProto) -> Result<(String, Attribute), Refused> {
-    let broken = |why: String| {
-        (format!("attribute {}: {why}", a.name), "onnx.checker.check_model says what is wrong with the node")
-    };
+    let broken = |why: String| Refused::new(format!("attribute {}: {why}", a.name), WayOut::CheckModel);
     if !a.ref_attr_name.is_empty() {
         return Err(broken("it refers to a function's attribute".into()));
     }

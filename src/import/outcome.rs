@@ -1,6 +1,6 @@
 //! What a node becomes, or why it becomes nothing.
 
-use crate::ir::{InferError, ValueId};
+use crate::ir::{InferError, Refused, ValueId, WayOut};
 use std::rc::Rc;
 
 /// What a value of the model has become.
@@ -16,7 +16,7 @@ pub(super) enum Lowered {
 #[derive(Debug)]
 pub(super) enum Refusal {
     /// Valid, but not known here.
-    Unsupported(String),
+    Unsupported(Refused),
     /// Not valid.
     Malformed(String),
 }
@@ -27,9 +27,9 @@ impl From<InferError> for Refusal {
     }
 }
 
-/// A refusal of something valid.
-pub(super) fn unsupported<T>(why: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal::Unsupported(why.into()))
+/// A refusal of something valid, with a way out.
+pub(super) fn unsupported<T>(why: impl Into<String>, way_out: WayOut) -> Result<T, Refusal> {
+    Err(Refusal::Unsupported(Refused::new(why, way_out)))
 }
 
 /// A refusal of something invalid.

@@ -24,6 +24,7 @@ pub(crate) mod text;
 pub(crate) mod topology;
 pub(crate) mod types;
 pub mod verify;
+mod way_out;
 
 pub use dag::{Dag, Output, ReplaceError, Value};
 pub use element::{Element, TensorError};
@@ -42,3 +43,4 @@ pub use text::{Form, ParseError, parse, print};
 pub(crate) use topology::Topology;
 pub use types::{DType, MAX_ELEMENTS, MAX_RANK, Type};
 pub use verify::{Broken, VerifyError, verify, verify_at};
+pub use way_out::{Refused, WayOut};

@@ -2,7 +2,7 @@
 
 use super::super::node::Cx;
 use super::super::outcome::{LoweredNode, Refusal, malformed, one, unsupported};
-use crate::ir::{Binary, Op, Reduction, Unary, ValueId};
+use crate::ir::{Binary, Op, Reduction, Unary, ValueId, WayOut};
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI};
 
 /// max(x, 0).
@@ -157,6 +157,6 @@ pub(super) fn named(cx: &mut Cx<'_>, name: &str, x: ValueId, alpha: Option<f64>)
         }
         "Tanh" => cx.out(Op::Unary(Unary::Tanh), &[x])?,
         "Sigmoid" => cx.out(Op::Unary(Unary::Sigmoid), &[x])?,
-        other => return unsupported(format!("activation {other:?}")),
+        other => return unsupported(format!("its activation is {other:?}"), WayOut::ApartActivation),
     })
 }

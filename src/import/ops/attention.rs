@@ -9,7 +9,7 @@ use super::super::node::Cx;
 use super::super::outcome::{Lowered, LoweredNode, Refusal, malformed, one, unsupported};
 use crate::ir::infer::attention_sizes;
 use crate::ir::{
-    Attention, AttentionSizes, Binary, Contract, DType, Op, Reduction, Tensor, Type, Unary, ValueId,
+    Attention, AttentionSizes, Binary, Contract, DType, Op, Reduction, Tensor, Type, Unary, ValueId, WayOut,
 };
 use crate::mask::Term;
 
@@ -218,8 +218,8 @@ fn padded(cx: &mut Cx<'_>, mask: ValueId, keys: usize) -> Result<ValueId, Refusa
     if last == 1 && cx.version < 24 {
         // The operator's function body at 23 broadcasts it; its reference implementation pads it.
         return unsupported(
-            "at version 23 a mask of one key over more keys may be meant for every key or for the first: \
-             expand it to every key, or use version 24, which means the first",
+            "at version 23 a mask of one key over more keys may be meant for every key or for the first",
+            WayOut::ExpandMask,
         );
     }
     let value = if ty.dtype == DType::Bool { 0.0 } else { f64::NEG_INFINITY };

@@ -2,7 +2,7 @@
 
 use super::super::node::Cx;
 use super::super::outcome::{LoweredNode, Refusal, malformed, one, unsupported};
-use crate::ir::{Binary, Contract, Op, ValueId};
+use crate::ir::{Binary, Contract, Op, ValueId, WayOut};
 
 /// Letters of batch axes, outermost first; rows, sum and columns are m, k and n.
 const BATCH: &str = "bhgacdefijlopqrstuvwxyz";
@@ -18,7 +18,7 @@ pub(super) fn fused_matmul(cx: &mut Cx<'_>) -> LoweredNode {
     let alpha = cx.float("alpha")?.unwrap_or(1.0);
     let trans = [cx.flag("transA", false)?, cx.flag("transB", false)?];
     if cx.flag("transBatchA", false)? || cx.flag("transBatchB", false)? {
-        return unsupported("transposed batch axes");
+        return unsupported("it transposes batch axes", WayOut::TransposeBefore);
     }
     let (a, b) = (cx.arg(0)?, cx.arg(1)?);
     one(product(cx, a, b, trans, alpha)?)
@@ -49,7 +49,7 @@ fn matrices(cx: &mut Cx<'_>, last: bool) -> Result<ValueId, Refusal> {
         return malformed("operands are no matrices");
     }
     if (alpha != 1.0 || beta != 1.0) && !cx.dtype(a).is_float() {
-        return unsupported("alpha or beta of integers");
+        return unsupported("its alpha or beta is a factor of integers", WayOut::ConvertToFloat);
     }
     let side =
         |transposed: bool, x: &str, y: &str| if transposed { format!("{y}{x}") } else { format!("{x}{y}") };
@@ -104,7 +104,7 @@ fn product(
     let batch: [&[usize]; 2] = [0, 1].map(|i: usize| &shapes[i][..shapes[i].len().saturating_sub(2)]);
     let rank = batch[0].len().max(batch[1].len());
     if rank > BATCH.len() {
-        return unsupported(format!("{rank} batch axes"));
+        return unsupported(format!("its operands have {rank} batch axes"), WayOut::FewerAxes);
     }
     let mut kept: [Vec<usize>; 2] = [vec![], vec![]];
     let mut letters = [String::new(), String::new()];

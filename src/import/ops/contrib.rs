@@ -8,7 +8,7 @@ use super::super::node::Cx;
 use super::super::outcome::{Lowered, LoweredNode, Refusal, malformed, unsupported};
 use super::attention::{ScoreOutput, scores};
 use crate::ir::infer::attention_sizes;
-use crate::ir::{Attention, AttentionSizes, Binary, Contract, DType, EmptyRow, Op, Type, ValueId};
+use crate::ir::{Attention, AttentionSizes, Binary, Contract, DType, EmptyRow, Op, Type, ValueId, WayOut};
 use crate::mask::{Fill, Term};
 
 /// What the two operators have in common.
@@ -37,7 +37,10 @@ fn attributes(cx: &mut Cx<'_>) -> Result<Attributes, Refusal> {
 pub(super) fn attention(cx: &mut Cx<'_>) -> LoweredNode {
     let a = attributes(cx)?;
     if cx.flag("do_rotary", false)? || cx.flag("past_present_share_buffer", false)? || cx.has(6) {
-        return unsupported("rotary positions inside it, or past and present in one buffer");
+        return unsupported(
+            "it turns rotary positions, or keeps past and present in one buffer",
+            WayOut::AttentionOperator,
+        );
     }
     // Without do_rotary it says nothing.
     cx.int("rotary_embedding_dim")?;
@@ -107,7 +110,7 @@ pub(super) fn attention(cx: &mut Cx<'_>) -> LoweredNode {
 pub(super) fn multi_head(cx: &mut Cx<'_>) -> LoweredNode {
     let a = attributes(cx)?;
     if cx.has(8) || cx.has(9) {
-        return unsupported("past and present in one buffer");
+        return unsupported("it keeps past and present in one buffer", WayOut::AttentionOperator);
     }
     let x = cx.arg(0)?;
     let (key, value) = (cx.opt(1)?, cx.opt(2)?);
@@ -132,7 +135,7 @@ pub(super) fn multi_head(cx: &mut Cx<'_>) -> LoweredNode {
     let sizes = flat.map(|v| cx.shape(v).last().copied().unwrap_or(0));
     if let Some(b) = bias {
         if flat.iter().any(|&v| cx.ty(v).rank() != 3) {
-            return unsupported("a bias on keys that have heads already");
+            return unsupported("its bias is added to keys that have heads already", WayOut::BiasBeforeHeads);
         }
         if cx.shape(b) != [sizes.iter().sum::<usize>()] {
             return malformed(format!("its bias is {}", cx.ty(b)));
@@ -174,7 +177,7 @@ pub(super) fn multi_head(cx: &mut Cx<'_>) -> LoweredNode {
     if cx.wants(3) {
         // What ONNX Runtime gives: the scaled scores, and what is added to them.
         if mask.is_some() || a.causal {
-            return unsupported("its scores are asked for beside a mask");
+            return unsupported("its scores are asked for beside a mask", WayOut::MaskByHand);
         }
         let sizes = match attention_sizes(&cx.ty(q), &cx.ty(k), &cx.ty(v)) {
             Ok(s) => s,
@@ -294,6 +297,9 @@ fn kept(cx: &mut Cx<'_>, mask: ValueId, s: &AttentionSizes, past: usize) -> Resu
             let block = cx.slice("mask.keys", block, 3, 0, keys)?;
             marks(cx, block, &[b, 1, rows, keys])
         }
-        _ => unsupported(format!("a mask {ty} of {batch} × {rows} rows and {keys} keys")),
+        _ => unsupported(
+            format!("its mask is {ty}, a mask of no known form for {batch} × {rows} rows and {keys} keys"),
+            WayOut::MaskOfKeys,
+        ),
     }
 }

@@ -6,7 +6,7 @@
 use super::super::node::Cx;
 use super::super::outcome::{LoweredNode, Refusal, malformed, one, unsupported};
 use super::reduce::instance;
-use crate::ir::{Binary, Contract, Op, Reduction, ValueId, Windows};
+use crate::ir::{Binary, Contract, Op, Reduction, ValueId, WayOut, Windows};
 
 /// Axes beside batch and channels that have letters: (patch, within the patch).
 const PATCHES: [(char, char); 3] = [('h', 'i'), ('w', 'j'), ('d', 'k')];
@@ -159,7 +159,7 @@ fn windows(
                 let (less, more) = (missing / 2, missing - missing / 2);
                 (low[i], high[i]) = if auto == "SAME_UPPER" { (less, more) } else { (more, less) };
             }
-            other => return unsupported(format!("auto_pad {other:?}")),
+            other => return unsupported(format!("its auto_pad is {other:?}"), WayOut::StatePads),
         }
         if past_the_end && auto == "NOTSET" {
             let all = extents[i].saturating_add(low[i]).saturating_add(high[i]);

@@ -5,7 +5,7 @@
 
 use super::super::node::Cx;
 use super::super::outcome::{LoweredNode, Refusal, malformed, one, unsupported};
-use crate::ir::{Contract, Op, Reduction, ValueId};
+use crate::ir::{Contract, Op, Reduction, ValueId, WayOut};
 
 /// Letters of the operands and of the result; an ellipsis has got letters of its own.
 struct Equation {
@@ -32,7 +32,7 @@ fn parse(text: &str, ranks: &[usize]) -> Result<Equation, Refusal> {
     };
     let most = terms.iter().zip(ranks).map(dots).max().unwrap_or(0);
     if most > free.len() {
-        return unsupported(format!("equation {text:?} of so many axes"));
+        return unsupported(format!("its equation {text:?} has too many axes"), WayOut::FewerAxes);
     }
     let spell = |term: &str, rank: Option<usize>| -> Result<Vec<char>, Refusal> {
         let expanded = match term.split_once("...") {

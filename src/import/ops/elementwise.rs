@@ -2,7 +2,7 @@
 
 use super::super::node::Cx;
 use super::super::outcome::{LoweredNode, Refusal, malformed, one, unsupported};
-use crate::ir::{Binary, DType, Op, Tensor, Unary};
+use crate::ir::{Binary, DType, Op, Tensor, Unary, WayOut};
 
 /// A function of one element.
 pub(super) fn unary(cx: &mut Cx<'_>, f: Unary) -> LoweredNode {
@@ -134,7 +134,7 @@ pub(super) fn dropout(cx: &mut Cx<'_>) -> LoweredNode {
     cx.int("seed")?;
     let x = cx.arg(0)?;
     if let Some(why) = drops(cx)? {
-        return unsupported(why);
+        return unsupported(why, WayOut::ExportForInference);
     }
     let mut results = identity(cx)?;
     if cx.wants(1) {
@@ -169,7 +169,5 @@ fn drops(cx: &mut Cx<'_>) -> Result<Option<String>, Refusal> {
             format!("training mode ({}) that depends on the values of the inputs", cx.graph.value(mode).name)
         }
     };
-    Ok(Some(format!(
-        "{mode}, in which chance decides: {ratio}; export the model for inference, or with a ratio of 0"
-    )))
+    Ok(Some(format!("{mode}, in which chance decides: {ratio}")))
 }

@@ -3,7 +3,7 @@
 use super::super::node::{Cx, MAX_PARTS};
 use super::super::outcome::{Lowered, LoweredNode, Refusal, malformed, one, unsupported};
 use super::shape::concatenate;
-use crate::ir::{Binary, DType, Op, Tensor, Type, ValueId};
+use crate::ir::{Binary, DType, Op, Tensor, Type, ValueId, WayOut};
 use std::rc::Rc;
 
 /// Slice: one operation for each axis that changes.
@@ -131,7 +131,10 @@ pub(super) fn split_to_sequence(cx: &mut Cx<'_>) -> LoweredNode {
             };
             let parts = extent.div_ceil(each);
             if parts > MAX_PARTS {
-                return unsupported(format!("{parts} parts"));
+                return unsupported(
+                    format!("it makes {parts} parts, more than {MAX_PARTS}"),
+                    WayOut::SplitInSteps,
+                );
             }
             equal_parts(extent, each, parts)
         }

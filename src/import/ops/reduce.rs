@@ -2,7 +2,7 @@
 
 use super::super::node::Cx;
 use super::super::outcome::{Lowered, LoweredNode, Refusal, malformed, one, unsupported};
-use crate::ir::{Binary, DType, Op, Reduction, Unary, ValueId};
+use crate::ir::{Binary, DType, Op, Reduction, Unary, ValueId, WayOut};
 
 /// What a reduction works on.
 struct Fold {
@@ -37,7 +37,7 @@ fn fold(cx: &mut Cx<'_>) -> Result<Fold, Refusal> {
 pub(super) fn reduce(cx: &mut Cx<'_>, kind: Reduction) -> LoweredNode {
     let Fold { x, axes, keep, nothing } = fold(cx)?;
     if kind == Reduction::Mean && !cx.dtype(x).is_float() {
-        return unsupported("a mean of integers");
+        return unsupported("it takes a mean of integers", WayOut::ConvertToFloat);
     }
     if nothing {
         return one(x);
@@ -304,7 +304,7 @@ pub(super) fn skip_layer_norm(cx: &mut Cx<'_>) -> LoweredNode {
 pub(super) fn skip_rms_norm(cx: &mut Cx<'_>) -> LoweredNode {
     let (scale, bias) = (cx.arg(2)?, cx.opt(3)?);
     if cx.wants(1) {
-        return unsupported("its mean is asked for");
+        return unsupported("its mean is asked for", WayOut::DropResult);
     }
     let (sum, n) = skip(cx, bias)?;
     let input = cx.arg(0)?;

@@ -2,7 +2,7 @@
 
 use super::super::node::Cx;
 use super::super::outcome::{LoweredNode, Refusal, malformed, one, unsupported};
-use crate::ir::{Binary, DType, Op, Type, ValueId};
+use crate::ir::{Binary, DType, Op, Type, ValueId, WayOut};
 
 /// Where the rows of an operand stand, (batch, head, row, size) or (batch, row, head, size).
 struct Layout {
@@ -48,7 +48,7 @@ pub(super) fn contrib(cx: &mut Cx<'_>) -> LoweredNode {
     let heads = cx.int("num_heads")?.unwrap_or(0);
     let part = cx.int("rotary_embedding_dim")?.unwrap_or(0);
     if cx.flag("is_packed_batching", false)? || cx.float("scale")?.is_some_and(|s| s != 1.0) {
-        return unsupported("packed batches, or a scale of the angles");
+        return unsupported("it packs batches, or scales its angles", WayOut::RotaryOperator);
     }
     let (x, positions, cos, sin) = (cx.arg(0)?, cx.arg(1)?, cx.arg(2)?, cx.arg(3)?);
     let (whole, pairs) = (cx.shape(x), cx.shape(cos).last().copied().unwrap_or(0));

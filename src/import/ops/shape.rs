@@ -2,7 +2,7 @@
 
 use super::super::node::{Cx, MAX_RANK};
 use super::super::outcome::{LoweredNode, Refusal, malformed, one, unsupported};
-use crate::ir::{Binary, DType, Data, Op, Tensor, Type, ValueId};
+use crate::ir::{Binary, DType, Data, Op, Tensor, Type, ValueId, WayOut};
 use std::sync::Arc;
 
 /// Constant, from any of its attributes but strings and sparse tensors.
@@ -19,7 +19,7 @@ pub(super) fn constant(cx: &mut Cx<'_>) -> LoweredNode {
     } else if let Some(f) = cx.float_list("value_floats")? {
         vector(Data::F32(Arc::new(f)))
     } else {
-        return unsupported("its value is no dense tensor of numbers");
+        return unsupported("its value is no dense tensor of numbers", WayOut::TensorConstant);
     };
     let Some(value) = value else { return malformed("its value has more elements than fit") };
     known(cx, value)
@@ -76,10 +76,9 @@ pub(super) fn range(cx: &mut Cx<'_>) -> LoweredNode {
             Some(Data::I32(x)) => x.first().map(|&x| Bound::Int(x.into())),
             Some(data) => data.to_f64().first().map(|&x| Bound::Float(x)),
             None => {
-                return unsupported(format!(
-                    "its bound {} depends on the values of the inputs",
-                    cx.graph.value(v).name
-                ));
+                let name = &cx.graph.value(v).name;
+                let why = format!("its bound {name} depends on the values of the inputs");
+                return unsupported(why, WayOut::FixSizes);
             }
         };
     }
@@ -197,7 +196,7 @@ pub(super) fn unsqueeze(cx: &mut Cx<'_>) -> LoweredNode {
     let shape = cx.shape(x);
     let rank = shape.len().saturating_add(axes.len());
     if rank > MAX_RANK {
-        return unsupported(format!("{rank} axes"));
+        return unsupported(format!("its result has {rank} axes, more than {MAX_RANK}"), WayOut::FewerAxes);
     }
     let new = cx.axes(&axes, rank)?;
     let mut old = shape.into_iter();
@@ -352,7 +351,10 @@ fn pad_with_itself(
             other => return malformed(format!("mode is {other:?}")),
         };
         if low[axis].max(high[axis]) > most {
-            return unsupported(format!("{mode} by more than axis {axis} of {} has", cx.ty(x)));
+            return unsupported(
+                format!("{mode} by more than axis {axis} of {} has", cx.ty(x)),
+                WayOut::PadInSteps,
+            );
         }
         let mut side = |what: &str, width: usize, wrapped: usize, edge: usize, reflected: usize| {
             let mut part = |start: usize, len: usize, step: i64| {
@@ -389,7 +391,10 @@ fn pad_with_itself(
 /// Extents from integers that none is negative.
 fn extents(dims: &[i64]) -> Result<Vec<usize>, Refusal> {
     if dims.len() > MAX_RANK {
-        return unsupported(format!("{} axes", dims.len()));
+        return unsupported(
+            format!("its shape has {} axes, more than {MAX_RANK}", dims.len()),
+            WayOut::FewerAxes,
+        );
     }
     match super::super::data::shape(dims) {
         Some(shape) => Ok(shape),

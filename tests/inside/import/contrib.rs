@@ -398,7 +398,7 @@ fn the_scores_of_heads_are_a_result() {
 fn a_scale_may_be_of_another_type() {
     let x = Tensor::from_f64(DType::F16, [2, 4], &noise(&[2, 4], 7).to_f64()).unwrap();
     let scale = noise(&[4], 8);
-    let got = Single::new("RMSNormalization", &[x.clone()], &[Some(scale.clone())]).first();
+    let got = Single::new("RMSNormalization", std::slice::from_ref(&x), &[Some(scale.clone())]).first();
     assert_eq!(got.dtype(), DType::F32);
     let x = x.to_f64();
     for (i, got) in got.to_f64().iter().enumerate() {

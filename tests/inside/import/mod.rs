@@ -10,6 +10,7 @@ mod functions;
 mod models;
 mod opaque;
 mod operators;
+mod refusals;
 mod table;
 
 pub(crate) use annulus::import::proto;

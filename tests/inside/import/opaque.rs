@@ -13,7 +13,7 @@ use prost::Message;
 const ROWS: [Dim; 2] = [Dim::N(4), Dim::N(3)];
 
 /// y = Relu(Foo(x, w)), and what is declared of Foo's result `h`.
-fn foo(declared: Option<ValueInfoProto>) -> ModelProto {
+pub(super) fn foo(declared: Option<ValueInfoProto>) -> ModelProto {
     let mut g = GraphProto { name: "foo".into(), ..GraphProto::default() };
     g.input.push(value("x", DType::F32, &ROWS));
     g.initializer.push(tensor("w", &count(&[3])));
@@ -26,7 +26,7 @@ fn foo(declared: Option<ValueInfoProto>) -> ModelProto {
     m
 }
 
-fn declared() -> ModelProto {
+pub(super) fn declared() -> ModelProto {
     foo(Some(value("h", DType::F32, &ROWS)))
 }
 
@@ -34,7 +34,7 @@ fn import(m: &ModelProto) -> Result<Graph, ImportError> {
     onnx(&m.encode_to_vec(), &ImportOptions::default())
 }
 
-fn changed(mut m: ModelProto, change: impl FnOnce(&mut GraphProto)) -> ModelProto {
+pub(super) fn changed(mut m: ModelProto, change: impl FnOnce(&mut GraphProto)) -> ModelProto {
     change(m.graph.as_mut().unwrap());
     m
 }
@@ -106,17 +106,14 @@ fn what_is_not_declared_is_refused_by_operator_and_value() {
         assert!(why.starts_with("node first (com.example::Foo) is not supported"), "{why}");
         assert!(why.contains(part) && why.contains("x: f32[4,3], w: f32[3]"), "{why}");
     };
-    says(&foo(None), "the file declares no type of its result h: infer the shapes");
+    says(&foo(None), "the file declares no type of its result h; its operands");
     let bare = ValueInfoProto { name: "h".into(), r#type: None };
     says(&foo(Some(bare)), "the file declares no type of its result h");
     let mut shapeless = value("h", DType::F32, &[]);
     shapeless.r#type.as_mut().unwrap().tensor_type.as_mut().unwrap().shape = None;
-    says(&foo(Some(shapeless.clone())), "the file declares no shape of its result h: infer the shapes");
+    says(&foo(Some(shapeless.clone())), "the file declares no shape of its result h; its operands");
     let unknown = value("h", DType::F32, &[Dim::N(4), Dim::Named("n")]);
-    says(
-        &foo(Some(unknown)),
-        "the extent n of axis 1 of its result h is not known: give its size with --dim",
-    );
+    says(&foo(Some(unknown)), "the extent n of axis 1 of its result h is not known; its operands");
     let unnamed = value("h", DType::F32, &[Dim::N(4), Dim::N(-1)]);
     says(&foo(Some(unnamed)), "the extent h.1 of axis 1");
     let mut bytes = value("h", DType::F32, &ROWS);
@@ -375,7 +372,7 @@ fn a_known_operator_in_a_form_that_is_not_lowered_is_carried_with_the_reason() {
 }
 
 /// A graph of one node.
-fn inner(n: NodeProto, output: &str) -> AttributeProto {
+pub(super) fn inner(n: NodeProto, output: &str) -> AttributeProto {
     let g = GraphProto {
         node: vec![n],
         output: vec![ValueInfoProto { name: output.into(), r#type: None }],
@@ -390,7 +387,7 @@ fn inner(n: NodeProto, output: &str) -> AttributeProto {
 }
 
 /// y = If(p) with x, and w deeper within, read from around it.
-fn branch() -> ModelProto {
+pub(super) fn branch() -> ModelProto {
     let deeper = inner(node("Add", &["t", "w"], &["u"], vec![]), "u");
     let deep = node("If", &["p"], &["t"], vec![deeper]);
     changed(declared(), |g| {
