@@ -6,29 +6,29 @@
 use std::fmt;
 
 macro_rules! ways_out {
-    ($($(#[$doc:meta])* $name:ident = $text:expr,)*) => {
-        /// What the author of a model, or whoever calls annulus, can do about a refusal.
+    ($(#[$all:meta])* $ty:ident { $($(#[$doc:meta])* $name:ident = $text:expr,)* }) => {
+        $(#[$all])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
-        pub enum WayOut {
+        pub enum $ty {
             $($(#[$doc])* $name,)*
         }
 
-        impl WayOut {
+        impl $ty {
             /// Every way out.
-            pub const ALL: &'static [WayOut] = &[$(WayOut::$name,)*];
+            pub const ALL: &'static [$ty] = &[$($ty::$name,)*];
 
             /// The name.
             pub fn name(self) -> &'static str {
                 match self {
-                    $(WayOut::$name => stringify!($name),)*
+                    $($ty::$name => stringify!($name),)*
                 }
             }
 
             /// In words, as a demand.
             pub fn text(self) -> &'static str {
                 match self {
-                    $(WayOut::$name => $text,)*
+                    $($ty::$name => $text,)*
                 }
             }
         }
@@ -36,6 +36,8 @@ macro_rules! ways_out {
 }
 
 ways_out! {
+    /// What the author of a model, or whoever calls annulus, can do about a refusal.
+    WayOut {
     // Of the file.
     /// Types of values are missing.
     InferShapes = "infer the shapes of the model before, with onnx.shape_inference.infer_shapes or onnxruntime's \
@@ -103,6 +105,7 @@ ways_out! {
     TransposeBefore = "transpose the operand before",
     /// Too much padding.
     PadInSteps = "pad in several steps",
+    }
 }
 
 /// What is refused, and the way out.
