@@ -1,56 +1,190 @@
-//! memory: no arena is larger than its strategy needs. The bound is a closed form of shares and of the slots that the schedule
-//! says a ring has, not of what the steps do, and for a ring it does not depend on the number of ranks.
+//! memory: arenas are as large as their strategy needs, and no larger; the head says how many receive slots a ring has.
 //!
-//! | strategy | bytes of a rank |
+//! **Slots.** Every slot is named by a step, and every byte of it is filled by one. A slot begins where one before it ends, or
+//! at the next multiple of 256 behind that, and the last one ends the arena: so that of an arena all bytes are filled but for
+//! fewer than 256 in front of a slot.
+//!
+//! **The closed form.** Of shares, and of the receive slots that the head says, each part of what a rank keeps by itself:
+//!
+//! | what is kept | all strategies |
 //! |---|---|
-//! | `ring`, `ring-reverse` | own keys and values, receive slots as large as the largest share, o, m and l of its rows |
-//! | `all-gather`, `all-gather-staged` | own keys and values, those of all ranks, o, m and l of its rows |
+//! | own keys and values | once |
+//! | what arrives, `ring` and `ring-reverse` with S receive slots | as much as S others own, those with the most |
+//! | what arrives, `all-gather` and `all-gather-staged` | as much as all others own |
+//! | carries | o, m and l of its rows, once |
 //!
-//! The text of a schedule names no other strategy.
+//! and no more than the messages bring that arrive: S of them, the largest, or all. Of equal shares in a ring under no mask each
+//! is reached to the byte, and for a ring none depends on the number of ranks.
+//!
+//! **Receive slots.** The head of a ring says as many as the rank with the most has, and 2 where that is fewer: one that
+//! receives sends on at the same time. No rank has more of them than it receives messages. A strategy that is no ring has
+//! none, and its head says 2.
 
+use super::arena::{By, Filled};
 use super::bytes::{carry_bytes, kv_bytes};
 use super::log::Log;
 use crate::ir::Strategy;
 use crate::layout::Progression;
-use crate::schedule::Schedule;
+use crate::schedule::{RankProgram, SLOTS, Schedule};
+use rayon::prelude::*;
 
-/// What a slot may lose in front of it, so that it begins where copies and vector loads like it.
-const ALIGNMENT: u128 = 255;
+/// Slots that do not begin where another one ends begin at a multiple of this.
+const ALIGNMENT: usize = 256;
 
 pub(super) fn memory(schedule: &Schedule, log: &mut Log<'_>) {
-    let a = &schedule.attention;
-    let rows = |own: &[Progression]| own.iter().map(|p| p.len).sum::<usize>();
-    let keys: Vec<u128> = schedule
-        .kv_layout
-        .rows
-        .iter()
-        .map(|own| kv_bytes(a, rows(own)).unwrap_or(usize::MAX) as u128)
-        .collect();
-    let share = keys.iter().copied().max().unwrap_or(0);
-    let (others, what) = match schedule.strategy {
-        // One share is computed on and sent on while the next arrives, in as many slots as the schedule says.
-        Strategy::Ring | Strategy::RingReverse => {
-            ((schedule.slots as u128).saturating_mul(share), format!("{} receive slots", schedule.slots))
+    let filled: Vec<Filled> = schedule.ranks.par_iter().map(Filled::of).collect();
+    receive_slots(schedule, &filled, log);
+    let shares = Shares::of(schedule);
+    log.each_rank(|r, log| {
+        let (program, filled) = (&schedule.ranks[r], &filled[r]);
+        slots(program, filled, r, log);
+        let needs = shares.needed(schedule, r, &filled.messages);
+        for (by, (most, what)) in By::ALL.into_iter().zip(needs) {
+            let bytes = filled.bytes(program, by) as u128;
+            if bytes <= most {
+                log.fact();
+                continue;
+            }
+            log.fail_at(r, 0, "arena".to_owned(), || {
+                let strategy = schedule.strategy;
+                format!(
+                    "it has {bytes} bytes for {what}; the {strategy} strategy needs {most} of them at most"
+                )
+            });
         }
-        Strategy::AllGather | Strategy::AllGatherStaged => {
-            (keys.iter().fold(0u128, |sum, k| sum.saturating_add(*k)), "those of all ranks".to_owned())
-        }
+    });
+}
+
+/// What the head says of receive slots.
+fn receive_slots(schedule: &Schedule, filled: &[Filled], log: &mut Log<'_>) {
+    let says = schedule.slots;
+    let mut told = |holds: bool, rank: usize, message: &dyn Fn() -> String| {
+        if holds { log.fact() } else { log.fail_at(rank, 0, "slots".to_owned(), message) }
     };
-    for (r, program) in schedule.ranks.iter().enumerate() {
-        let carry = carry_bytes(a, rows(&schedule.q_layout.rows[r])).unwrap_or(usize::MAX) as u128;
-        let most =
-            keys[r].saturating_add(others).saturating_add(carry + ALIGNMENT * program.slots.len() as u128);
-        let holds = program.arena_bytes as u128 <= most;
-        if holds {
-            log.fact();
-            continue;
+    if !schedule.strategy.is_ring() {
+        told(says == SLOTS, 0, &|| {
+            format!("the head says {says} receive slots, and {} is no ring that has any", schedule.strategy)
+        });
+        return;
+    }
+    let mut most = (0, 0);
+    for (rank, filled) in filled.iter().enumerate() {
+        let (slots, messages) = (filled.receive_slots(), filled.messages.len());
+        told(slots <= messages, rank, &|| {
+            format!("it has {slots} receive slots for the {messages} messages that it receives")
+        });
+        if slots > most.0 {
+            most = (slots, rank);
         }
-        log.fail_at(r, 0, "arena".to_owned(), || {
+    }
+    let (most, rank) = most;
+    told(says == most.max(SLOTS), rank, &|| {
+        let messages = filled.iter().map(|f| f.messages.len()).max().unwrap_or(0);
+        format!(
+            "the head says {says} receive slots; the most that a rank fills are {most}, and the most messages that one \
+             receives are {messages}: it must say {}",
+            most.max(SLOTS)
+        )
+    });
+}
+
+/// Slots are used, filled, and side by side.
+fn slots(program: &RankProgram, filled: &Filled, r: usize, log: &mut Log<'_>) {
+    let mut told = |holds: bool, message: &dyn Fn() -> String| {
+        if holds { log.fact() } else { log.fail_at(r, 0, "arena".to_owned(), message) }
+    };
+    let name = |i: usize| program.slots[i].name.escape_debug().to_string();
+    for (i, slot) in program.slots.iter().enumerate() {
+        told(filled.named[i], &|| format!("no step uses slot {}", name(i)));
+        if filled.named[i] {
+            let gap = filled.unfilled(i, slot.bytes);
+            told(gap.is_none(), &|| {
+                let (from, to) = gap.unwrap_or_default();
+                format!("no step fills bytes {from}..{to} of slot {}", name(i))
+            });
+        }
+    }
+    let mut order: Vec<usize> = (0..program.slots.len()).collect();
+    order.sort_by_key(|&i| program.slots[i].offset);
+    let mut end = 0usize;
+    for i in order {
+        let offset = program.slots[i].offset;
+        let aligned = end.checked_next_multiple_of(ALIGNMENT);
+        told(offset <= end || Some(offset) == aligned, &|| {
             format!(
-                "it has {} bytes; the {} strategy needs {most} at most: {} for its keys and values, {others} for {what}, \
-                 {carry} for partial results, the rest to align slots",
-                program.arena_bytes, schedule.strategy, keys[r]
+                "slot {} begins at byte {offset}, and bytes {end}..{offset} are in no slot: it may begin at {end}, or at \
+                 the next multiple of {ALIGNMENT}",
+                name(i)
             )
         });
+        end = end.max(offset + program.slots[i].bytes);
     }
+    told(program.arena_bytes == end, &|| {
+        format!("it has {} bytes, and its last slot ends at byte {end}", program.arena_bytes)
+    });
+}
+
+/// Bytes of the keys and values of each rank.
+struct Shares {
+    keys: Vec<u128>,
+    /// The same, the most first, and for each number of them their sum.
+    order: Vec<u128>,
+    sums: Vec<u128>,
+}
+
+impl Shares {
+    fn of(schedule: &Schedule) -> Shares {
+        let a = &schedule.attention;
+        let bytes = |own: &Vec<Progression>| kv_bytes(a, rows(own)).unwrap_or(usize::MAX) as u128;
+        let keys: Vec<u128> = schedule.kv_layout.rows.iter().map(bytes).collect();
+        let mut order = keys.clone();
+        order.sort_unstable_by(|a, b| b.cmp(a));
+        let mut sums = vec![0u128];
+        for share in &order {
+            sums.push(sums.last().map_or(0, |sum| sum.saturating_add(*share)));
+        }
+        Shares { keys, order, sums }
+    }
+
+    /// The sum of the `count` largest shares of other ranks than `r`.
+    fn of_others(&self, r: usize, count: usize) -> u128 {
+        let count = count.min(self.order.len());
+        // A rank whose share is among the largest gives its place to the next.
+        let among = count > 0 && self.keys[r] >= self.order[count - 1];
+        if !among {
+            return self.sums[count];
+        }
+        self.sums[(count + 1).min(self.order.len())] - self.keys[r]
+    }
+
+    /// The most bytes that rank `r` fills, in the order of [`By::ALL`], and what they are for.
+    fn needed(&self, schedule: &Schedule, r: usize, messages: &[usize]) -> [(u128, String); 3] {
+        let (others, arrived, slots) = match schedule.strategy {
+            // One share is computed on and sent on while the next arrives, in as many slots as the head says.
+            Strategy::Ring | Strategy::RingReverse => {
+                let slots = schedule.slots;
+                let mut messages = messages.to_vec();
+                if slots < messages.len() {
+                    messages.select_nth_unstable_by(slots, |a, b| b.cmp(a));
+                    messages.truncate(slots);
+                }
+                (self.of_others(r, slots), messages, format!(" in {slots} receive slots"))
+            }
+            Strategy::AllGather | Strategy::AllGatherStaged => {
+                (self.of_others(r, self.keys.len()), messages.to_vec(), String::new())
+            }
+        };
+        let arrived = arrived.iter().fold(0u128, |sum, &bytes| sum.saturating_add(bytes as u128));
+        let own = rows(&schedule.q_layout.rows[r]);
+        let carry = carry_bytes(&schedule.attention, own).unwrap_or(usize::MAX) as u128;
+        [
+            (self.keys[r], "the rank's own keys and values".to_owned()),
+            (others.min(arrived), format!("what arrives{slots}")),
+            (carry, "carries".to_owned()),
+        ]
+    }
+}
+
+fn rows(own: &[Progression]) -> usize {
+    own.iter().map(|p| p.len).sum()
 }

@@ -1,11 +1,12 @@
 //! The checks in their order: which needs which, and which run side by side.
 //!
 //! In: a schedule. Out: the report of all checks. Invariants: nothing runs before `form` holds; `deadlock` and `filled` run
-//! if `matching` holds; all others need only `form`. The report has one order, whatever runs first.
+//! if `matching` holds, and `labels` holds only where they ran; all others need only `form`. The report has one order,
+//! whatever runs first.
 
 use super::log::Log;
 use super::report::{MOST_FAILURES, Report};
-use super::{bound, chains, coverage, form, matching, merge, race, replay, sizes};
+use super::{bound, chains, coverage, form, labels, matching, merge, race, replay, sizes};
 use crate::schedule::Schedule;
 
 /// Proves a schedule. [`guide::proof`](crate::guide::proof) says what each check shows, and has an example of a schedule that is wrong.
@@ -27,30 +28,37 @@ fn checks(schedule: &Schedule, report: &mut Report) {
     log.close(report);
     // Two halves of about the same work; neither needs the other.
     let (ran, apart) = rayon::join(|| run(schedule, links.as_ref()), || alone(schedule));
-    let ((deadlock, filled), (race, rest)) = (ran, apart);
+    let ((deadlock, filled, travelled), (race, rest, mut labels)) = (ran, apart);
     for mut part in [deadlock, race, filled, rest] {
         report.passed.append(&mut part.passed);
         report.failed.append(&mut part.failed);
     }
+    let all = travelled.map(|log| labels.join(log)).is_some();
+    // What a part of the messages had proves nothing, but what is wrong is wrong.
+    if all || labels.failed() {
+        labels.close(report);
+    }
 }
 
-/// deadlock and filled, if messages match.
-fn run(schedule: &Schedule, links: Option<&matching::Links>) -> (Report, Report) {
-    let (mut deadlocked, mut unfilled) = (Report::default(), Report::default());
+/// deadlock and filled, if messages match, and what messages had if all steps ran or something is wrong with it.
+fn run<'a>(schedule: &'a Schedule, links: Option<&matching::Links>) -> (Report, Report, Option<Log<'a>>) {
+    let (mut deadlocked, mut unfilled, mut travelled) = (Report::default(), Report::default(), None);
     if let Some(links) = links {
         let (mut deadlock, mut filled) = (Log::new(schedule, "deadlock"), Log::new(schedule, "filled"));
-        let ran = replay::replay(schedule, links, &mut deadlock, &mut filled);
+        let mut labels = Log::new(schedule, "labels");
+        let ran = replay::replay(schedule, links, &mut deadlock, &mut filled, &mut labels);
         deadlock.close(&mut deadlocked);
         // What a part of the steps filled proves nothing, but what it finds wrong is wrong.
         if ran || filled.failed() {
             filled.close(&mut unfilled);
         }
+        travelled = (ran || labels.failed()).then_some(labels);
     }
-    (deadlocked, unfilled)
+    (deadlocked, unfilled, travelled)
 }
 
-/// race; and what needs no order of the steps.
-fn alone(schedule: &Schedule) -> (Report, Report) {
+/// race; what needs no order of the steps; and of labels what does not.
+fn alone(schedule: &Schedule) -> (Report, Report, Log<'_>) {
     let (mut races, mut rest) = (Report::default(), Report::default());
     let mut log = Log::new(schedule, "race");
     race::race(schedule, &mut log);
@@ -68,5 +76,7 @@ fn alone(schedule: &Schedule) -> (Report, Report) {
     let mut log = Log::new(schedule, "sizes");
     sizes::sizes(schedule, &mut log);
     log.close(&mut rest);
-    (races, rest)
+    let mut log = Log::new(schedule, "labels");
+    labels::labels(schedule, &mut log);
+    (races, rest, log)
 }

@@ -2,30 +2,32 @@
 //!
 //! A positional term bounds k − q from below or above, so that all of those together keep one interval of differences; or k
 //! alone; or it keeps documents apart, so that a block is cut where they begin and each part asked. A prefix is causal for the
-//! keys behind it, so that a block is cut there as well. Each batch entry is asked by itself.
+//! keys behind it, so that a block is cut there as well. Each batch entry is asked by itself. `area` counts what is kept.
 
 use super::rows::Run;
 use crate::mask::{Fill, Mask, Term};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The pairs that the positional terms of a mask keep; a tensor may keep any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Kept {
     /// What batch entries keep, each kind once.
-    entries: Vec<Entry>,
+    pub(super) entries: Vec<Entry>,
+    /// How many batch entries are of each kind.
+    pub(super) times: Vec<u128>,
 }
 
 /// The pairs that are kept in one batch entry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Entry {
-    band: Band,
+pub(super) struct Entry {
+    pub(super) band: Band,
     /// The first and the last key that are kept.
-    keys: (i128, i128),
+    pub(super) keys: (i128, i128),
     /// Of each prefix how many keys it has, and the most that k − q is behind it.
-    prefixes: Vec<(i128, i128)>,
+    pub(super) prefixes: Vec<(i128, i128)>,
     /// Of each term that keeps documents apart, where they begin, and the position of query row 0.
-    documents: Vec<(Arc<[usize]>, i128)>,
+    pub(super) documents: Vec<(Arc<[usize]>, i128)>,
 }
 
 impl Entry {
@@ -110,16 +112,22 @@ impl Kept {
         };
         let count = batches().map(|entries| entries.len()).max().unwrap_or(1).max(1);
         let mut entries: Vec<Entry> = vec![];
-        let mut seen = HashSet::new();
+        let mut times: Vec<u128> = vec![];
+        let mut seen: HashMap<Entry, usize> = HashMap::new();
         for b in 0..count {
             let own = batches().filter_map(|entries| entries.get(b)).flatten();
             let mut entry = Entry::ALL;
             mask.terms.iter().chain(own).for_each(|term| entry.and(term));
-            if seen.insert(entry.clone()) {
-                entries.push(entry);
+            match seen.get(&entry) {
+                Some(&at) => times[at] += 1,
+                None => {
+                    seen.insert(entry.clone(), entries.len());
+                    entries.push(entry);
+                    times.push(1);
+                }
             }
         }
-        Kept { entries }
+        Kept { entries, times }
     }
 
     /// The pairs that must be computed: those that may be kept, and with a finite fill all, because a masked key then
@@ -127,7 +135,7 @@ impl Kept {
     pub(super) fn needed(mask: &Mask) -> Kept {
         match mask.fill {
             Fill::NegInf => Kept::positions(mask),
-            _ => Kept { entries: vec![Entry::ALL] },
+            _ => Kept { entries: vec![Entry::ALL], times: vec![1] },
         }
     }
 
@@ -196,7 +204,7 @@ fn within(
 }
 
 /// How many of the starts are at or before a position.
-fn begun(starts: &[usize], position: i128) -> usize {
+pub(super) fn begun(starts: &[usize], position: i128) -> usize {
     starts.partition_point(|&s| s as i128 <= position)
 }
 
@@ -209,9 +217,9 @@ fn clip(run: &Run, from: i128, to: i128) -> Option<Run> {
 
 /// Bounds, both included, on k − q. `None` does not bind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Band {
-    least: Option<i128>,
-    most: Option<i128>,
+pub(super) struct Band {
+    pub(super) least: Option<i128>,
+    pub(super) most: Option<i128>,
 }
 
 impl Band {
@@ -365,6 +373,26 @@ mod tests {
             let outside = Kept::unmasked(&mask).unwrap().outside(&q, &k, &mut 9).unwrap();
             prop_assert_eq!(outside.is_some(), pairs.iter().any(|&(i, j)| !all(i, j)));
             prop_assert!(outside.is_none_or(|(i, j)| pairs.contains(&(i, j)) && !all(i, j)));
+        }
+
+        #[test]
+        fn an_area_is_what_counting_says(
+            terms in proptest::collection::vec(term(), 0..4), batch in proptest::option::weighted(0.3, batch()),
+            first in 0usize..30, rows in 0usize..40, keys in 0usize..50,
+        ) {
+            let entries = if batch.is_some() { 2 } else { 1 };
+            let terms: Vec<Term> = terms.into_iter().chain(batch).collect();
+            let end = first + rows;
+            let of = |b: usize| {
+                let pairs = (first..end).flat_map(|q| (0..keys).map(move |k| (q as i128, k as i128)));
+                pairs.filter(|&(q, k)| kept(&terms, b, q, k)).count()
+            };
+            let want = (0..entries).map(of).sum::<usize>().div_ceil(entries) as u128;
+            let mask = Mask { terms: terms.clone(), fill: Fill::NegInf };
+            prop_assert_eq!(Kept::needed(&mask).area(first, end, keys, &mut 10_000), Ok(want));
+            let filled = Mask { terms, fill: Fill::Add(-1.0) };
+            let all = (rows * keys) as u128;
+            prop_assert_eq!(Kept::needed(&filled).area(first, end, keys, &mut 10), Ok(all));
         }
     }
 

@@ -67,6 +67,12 @@ impl<'a> Log<'a> {
         }
     }
 
+    /// Adds what another part of the same check found.
+    pub(super) fn join(&mut self, mut other: Log<'a>) {
+        self.facts = self.facts.saturating_add(other.facts);
+        self.failed.append(&mut other.failed);
+    }
+
     pub(super) fn failed(&self) -> bool {
         !self.failed.is_empty()
     }

@@ -5,20 +5,41 @@ use crate::layout::Progression;
 use std::collections::BTreeMap;
 
 /// What a stretch of bytes is a part of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum What {
-    /// Packed keys and values of global rows. They never change, so that who packed them does not matter.
-    Keys(Progression),
+    /// Packed keys and values of global rows, and the rank that packed them: `form` shows that it owns them.
+    Keys { rows: Progression, owner: usize },
     /// The carry of query rows as a step of a rank left it.
     Carry { rank: usize, rows: Progression, step: usize },
     /// Bytes that hold nothing, sent on: told where they were sent.
     Nothing,
 }
 
+/// Rows have one owner, so that equal rows are equal keys.
+impl PartialEq for What {
+    fn eq(&self, other: &What) -> bool {
+        match (self, other) {
+            (What::Keys { rows, .. }, What::Keys { rows: others, .. }) => rows == others,
+            (What::Carry { rank, rows, step }, What::Carry { rank: of, rows: others, step: left }) => {
+                (rank, rows, step) == (of, others, left)
+            }
+            (What::Nothing, What::Nothing) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for What {}
+
 impl What {
+    /// Keys and values of these rows, whoever packed them.
+    pub(super) fn keys(rows: Progression) -> What {
+        What::Keys { rows, owner: usize::MAX }
+    }
+
     pub(super) fn name(&self) -> String {
         match self {
-            What::Keys(rows) => format!("the keys and values of {}", rows_name(rows)),
+            What::Keys { rows, .. } => format!("the keys and values of {}", rows_name(rows)),
             What::Carry { rank, rows, step } => {
                 format!("the carry of query {} that step {step} of rank {rank} left", rows_name(rows))
             }
@@ -152,7 +173,7 @@ mod tests {
             start in 0usize..40,
             bytes in 0usize..20,
         ) {
-            let what = |i: usize| What::Keys(Progression::range(i, 1));
+            let what = |i: usize| What::keys(Progression::range(i, 1));
             let mut memory = Memory::default();
             let mut bytewise: Vec<Option<(What, usize)>> = vec![None; 64];
             for (at, len, i, from) in writes {

@@ -17,11 +17,14 @@
 //! | `filled` | bytes that are read hold what the step says that they hold |
 //! | `coverage` | every pair of rows that the mask may keep is computed exactly once |
 //! | `merge once` | every output row is one chain of partial results, written by its last, its sinks counted once |
-//! | `memory` | no arena is larger than the closed form of its strategy |
+//! | `memory` | every byte of an arena is filled, no more of them than the closed form of its strategy; receive slots are as many as the head says |
 //! | `sizes` | every count and offset fits a signed 64-bit integer |
+//! | `labels` | layouts and strategy are what the head calls them |
 //!
 //! A check that another one needs is not run if that one fails: it is then neither passed nor failed.
 
+mod area;
+mod arena;
 mod bound;
 mod bytes;
 mod chains;
@@ -29,6 +32,8 @@ mod checks;
 mod coverage;
 mod form;
 mod kept;
+mod labels;
+mod layouts;
 mod log;
 mod matching;
 mod memory;

@@ -1,9 +1,10 @@
-//! deadlock and filled: one run of all ranks on symbols.
+//! deadlock, filled, and whose keys each message has for `labels`: one run of all ranks on symbols.
 //!
 //! A transfer needs both of its ends begun, for nothing is buffered; a step is done when all of its transfers are. No
 //! receive takes from just anyone, so that which step runs first decides neither whether all run nor, where `race` holds,
 //! what any byte holds: one run stands for all.
 
+use super::labels::Travel;
 use super::log::{Log, op_name, rows_name, step_name};
 use super::matching::Links;
 use super::memory::{Found, Memory, Stretch, What};
@@ -11,14 +12,16 @@ use crate::layout::Progression;
 use crate::schedule::{KvPiece, QPiece, RankProgram, Schedule, StepOp, Stream, Transfer, View};
 
 /// Whether every step ran.
-pub(super) fn replay(
+pub(super) fn replay<'a>(
     schedule: &Schedule,
     links: &Links,
     deadlock: &mut Log<'_>,
-    filled: &mut Log<'_>,
+    filled: &mut Log<'a>,
+    labels: &mut Log<'a>,
 ) -> bool {
     let ranks = schedule.ranks.iter().map(Rank::new).collect();
-    let mut replay = Replay { schedule, links, ranks, filled, stretches: Vec::new() };
+    let travel = Travel::new(schedule);
+    let mut replay = Replay { schedule, links, ranks, filled, labels, travel, stretches: Vec::new() };
     let mut ready: Vec<usize> = (0..schedule.ranks.len()).rev().collect();
     while let Some(r) = ready.pop() {
         replay.advance(r, &mut ready);
@@ -81,6 +84,8 @@ struct Replay<'a, 'l, 's> {
     links: &'a Links,
     ranks: Vec<Rank>,
     filled: &'l mut Log<'s>,
+    labels: &'l mut Log<'s>,
+    travel: Travel,
     /// Room that is used again for every message.
     stretches: Vec<Stretch>,
 }
@@ -187,6 +192,8 @@ impl Replay<'_, '_, '_> {
                 at += stretch.0;
             }
         }
+        let holds = stretches.iter().filter_map(|s| s.1.map(|(what, _)| what));
+        self.travel.message((from, step, to), holds, self.labels);
         let schedule = self.schedule;
         let slots = &schedule.ranks[to].slots;
         let places = recv.views.iter().map(|v| (slots[v.slot].offset + v.start, v.bytes));
@@ -208,7 +215,7 @@ impl Replay<'_, '_, '_> {
     fn pack(&mut self, r: usize, pieces: &[KvPiece]) {
         for p in pieces {
             let at = self.at(r, &p.at);
-            self.ranks[r].memory.write(at, p.at.bytes, What::Keys(one_form(p.rows)), 0);
+            self.ranks[r].memory.write(at, p.at.bytes, What::Keys { rows: one_form(p.rows), owner: r }, 0);
         }
     }
 
@@ -222,7 +229,7 @@ impl Replay<'_, '_, '_> {
         cast_out: bool,
     ) {
         for p in kv {
-            let what = What::Keys(one_form(p.rows));
+            let what = What::keys(one_form(p.rows));
             self.expect(r, step, &p.at, what, || format!("takes {}", what.name()));
         }
         for p in q {

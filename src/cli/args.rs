@@ -5,7 +5,7 @@ use annulus::find::Numerics;
 use annulus::layout::{LayoutKind, Progression};
 use annulus::ring::Strategy;
 use annulus::schedule::SLOTS;
-use annulus::shard::Handed;
+use annulus::shard::{Handed, Rowwise};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -74,6 +74,10 @@ pub(crate) struct Model {
     /// Read the tensors that an ONNX model keeps in other files from this folder, instead of the model's own
     #[arg(long, value_name = "DIR")]
     pub(crate) external_data: Option<PathBuf>,
+    /// Refuse a model with operators that annulus does not compute, instead of carrying them as opaque ones, which find and compile work
+    /// around and eval and run refuse
+    #[arg(long)]
+    pub(crate) no_opaque: bool,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -134,6 +138,11 @@ pub(crate) struct Split {
     /// rows already (what a report says of an earlier `present`, which is `past` now), as in past_k:2="0:3 9:1|3:3 10:1|6:3 11:1"
     #[arg(long, value_name = "INPUT:AXIS[=ROWS]", value_parser = input_axis)]
     pub(crate) shard: Vec<Handed>,
+    /// Promise that this operator, which annulus does not compute, treats rows apart from one another, so that what it reads need not be
+    /// gathered: entry i along AXIS of its results is made of the entries i along AXES of its operands, an axis for each operand, and -
+    /// for one that it needs whole, as in com.microsoft::MoE=0,0:0. Nothing proves it: if it is false, so are the numbers
+    #[arg(long, value_name = "OPERATOR=AXES:AXIS", value_parser = rowwise)]
+    pub(crate) rowwise: Vec<Rowwise>,
     /// Estimate times for this device, and choose by them: h100x8, h200x8, h200x8x8, cpu, or a file like src/device/h200x8.toml. By default it
     /// is the smallest of h200x8 and h200x8x8 that holds P ranks
     #[arg(long, value_name = "FILE-or-NAME")]
@@ -323,6 +332,18 @@ fn input_axis(text: &str) -> Result<Handed, String> {
         .parse()
         .map_err(|_| format!("want the number of an axis, from 0, after the colon, found {axis}"))?;
     Ok(Handed::new(name, axis).rows(rows))
+}
+
+fn rowwise(text: &str) -> Result<Rowwise, String> {
+    let want = "want OPERATOR=AXES:AXIS, such as com.microsoft::MoE=0,0:0";
+    let number = |text: &str| {
+        text.parse().map_err(|_| format!("want the number of an axis, from 0, or -, found {text}; {want}"))
+    };
+    let (operator, axes) = text.rsplit_once('=').ok_or(want)?;
+    let (operands, result) = axes.split_once(':').ok_or(want)?;
+    let axis = |text: &str| if text == "-" { Ok(None) } else { number(text).map(Some) };
+    let operands = operands.split(',').map(axis).collect::<Result<Vec<Option<usize>>, String>>()?;
+    Ok(Rowwise::new(operator, operands, number(result)?))
 }
 
 /// The rows of every rank as listings print them: `0:3 9:1|3:3 10:1`.

@@ -33,7 +33,9 @@ pub(crate) fn run(args: &Check) -> Result<(), Stop> {
         }
         for f in &report.failed {
             lines.push(format!("  {}: rank {}, step #{} ({}): {}", f.check, f.rank, f.step, f.op, f.message));
-            if let Some((number, line)) = schedule::line_of(&text, nth, f.rank, f.step) {
+            // A fault of the head or of an arena has no step.
+            let line = schedule::line_of(&text, nth, f.rank, f.step);
+            if let Some((number, line)) = line.filter(|(_, line)| line.contains(&f.op)) {
                 lines.push(format!("    line {number}: {line}"));
             }
         }

@@ -5,7 +5,7 @@ use super::progress::Progress;
 use super::stop::Stop;
 use super::{eval as compared, model, print};
 use annulus::device::Device;
-use annulus::dump::report::{self, IslandReport, Report, TrafficReport};
+use annulus::dump::report::{self, IslandReport, OpaqueReport, Report, TrafficReport};
 use annulus::dump::{dot, perfetto, stages, timeline_svg};
 use annulus::import::case::Case;
 use annulus::ir::{Form, print as print_graph};
@@ -111,6 +111,7 @@ fn pass(case: &Case, split: &Split, admit: &Admit, verbose: bool) -> Result<(Com
         .memory(split.memory)
         .slots(split.slots as usize)
         .find(model::admitted(admit, case)?);
+    let options = split.rowwise.iter().cloned().fold(options, Options::rowwise);
     let start = Instant::now();
     let _progress = Progress::begin(verbose, "finding, splitting, scheduling and proving");
     let compiled = annulus::compile(&case.graph, &options)?;
@@ -230,6 +231,7 @@ fn summary(compiled: &Compiled, report: &Report) -> Vec<String> {
         let (bytes, time) = (print::bytes(g.bytes), report::time(g.makespan_us));
         lines.push(format!("{what} {}: {} ({bytes} in all, {time})", g.at, g.reason));
     }
+    lines.extend(report.opaque.iter().map(OpaqueReport::line));
     let split = |p: &Placement| matches!(p, Placement::Sharded(_));
     let count = |n: usize| format!("{n}");
     if report.islands.is_empty() {

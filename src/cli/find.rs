@@ -3,6 +3,7 @@
 use super::args::Find;
 use super::stop::Stop;
 use super::{model, print};
+use annulus::dump::report::{self, OpaqueReport};
 use annulus::find::{Applied, Found, report::AttentionRecord, report::record};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -12,6 +13,9 @@ use std::time::Instant;
 struct CaseReport {
     attention: Vec<AttentionRecord>,
     missed: Vec<Missed>,
+    /// Operators that annulus carries without computing them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    opaque: Vec<OpaqueReport>,
     /// Inputs that are bound: what was found holds for their stored values alone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     bound: Vec<String>,
@@ -29,12 +33,16 @@ pub(crate) fn run(args: &Find) -> Result<(), Stop> {
     let found = annulus::find_attentions(&case.graph, &model::admitted(&args.admit, &case)?)?;
     model::note(args.model.verbose, "searched", start);
     let bound: Vec<String> = found.guards.iter().map(|b| b.input.clone()).collect();
+    let opaque = report::opaque(&found.graph);
     let records: Vec<AttentionRecord> = found.attentions.iter().map(|a| record(&found.graph, a)).collect();
     if args.model.json {
         let missed = found.missed.iter().map(|m| Missed { at: m.at.clone(), reason: m.reason.clone() });
-        return print::json(&CaseReport { attention: records, missed: missed.collect(), bound });
+        return print::json(&CaseReport { attention: records, missed: missed.collect(), opaque, bound });
     }
     let mut text = describe(&found, &records, args.explain);
+    for o in &opaque {
+        text += &format!("  {}\n", o.line());
+    }
     if !bound.is_empty() {
         text += &format!("  for the stored value of {} alone\n", bound.join(", "));
     }

@@ -3,18 +3,18 @@
 use super::args::{Admit, Data, Model};
 use super::progress::Progress;
 use super::stop::Stop;
-use annulus::eval::{Precision, eval_watched};
+use annulus::eval::{EvalError, Precision, eval_watched, lacking};
 use annulus::find::{Bound, FindOptions};
 use annulus::import::ImportOptions;
 use annulus::import::case::{self, Case, CaseError, Stored};
-use annulus::ir::Tensor;
+use annulus::ir::{Graph, Tensor};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
 /// Reads the model, and the test data that stand beside it or where `data` says. `-` is a text graph on standard input.
 pub(crate) fn load(model: &Model, data: Option<&Data>) -> Result<Case, Stop> {
-    let options = ImportOptions::default().dims(dims(model)?);
+    let options = ImportOptions::default().dims(dims(model)?).opaque(!model.no_opaque);
     let stored = data.map_or_else(Stored::default, |d| Stored {
         inputs: d.inputs.clone(),
         expected: d.expect.clone(),
@@ -37,8 +37,15 @@ pub(crate) fn load(model: &Model, data: Option<&Data>) -> Result<Case, Stop> {
         case::load(&model.model, &stored, &options)
     };
     let case = case.map_err(Stop::from)?;
+    strict(model, &case.graph)?;
     note(model.verbose, "read the model", start);
     Ok(case)
+}
+
+/// With `--no-opaque`: refuses what a text says of operators that annulus does not compute, as the importer does those of a model.
+pub(crate) fn strict(model: &Model, graph: &Graph) -> Result<(), Stop> {
+    let lacking = if model.no_opaque { lacking(graph) } else { vec![] };
+    if lacking.is_empty() { Ok(()) } else { Err(Stop::Failed(EvalError::Lacks(lacking).to_string())) }
 }
 
 /// The sizes of symbolic dimensions, each given once. A text graph has none.

@@ -34,6 +34,7 @@ fn read(args: &Opt) -> Result<(Graph, Request), Stop> {
     } else {
         (model::load(&args.model, None)?, Request::from_header("").map_err(usage)?)
     };
+    model::strict(&args.model, &case.graph)?;
     request.options.find = model::admitted(&args.admit, &case)?;
     Ok((case.graph, request))
 }

@@ -12,8 +12,11 @@ pub(super) enum Stop {
 impl From<annulus::Error> for Stop {
     fn from(error: annulus::Error) -> Stop {
         use annulus::Error;
+        use annulus::shard::ShardError;
         match &error {
-            Error::Shard(annulus::shard::ShardError::Input { .. }) => Stop::Usage(error.to_string()),
+            Error::Shard(ShardError::Input { .. } | ShardError::Rowwise { .. }) => {
+                Stop::Usage(error.to_string())
+            }
             Error::Import(e) if !e.is_refusal() => Stop::Usage(error.to_string()),
             Error::Eval(annulus::eval::EvalError::Inputs(_)) => Stop::Usage(error.to_string()),
             _ => Stop::Failed(error.to_string()),

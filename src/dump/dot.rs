@@ -141,6 +141,7 @@ fn node(out: &mut String, depth: usize, name: &str, graph: &Graph, id: OpId) {
         Op::Start(..) | Op::Wait | Op::Unshard { .. } | Op::AllReduce { .. } | Op::Call { .. } => {
             ", fillcolor=\"#f9d9a8\""
         }
+        Op::Opaque(_) => ", fillcolor=\"#f4cccc\"",
         Op::Attention(_) | Op::Partial(_) => ", fillcolor=\"#cfe2f7\"",
         Op::Merge { .. } | Op::Finish { .. } => ", fillcolor=\"#e6dcf5\"",
         _ => "",
@@ -158,6 +159,7 @@ fn headline(op: &Op) -> String {
     match op {
         Op::Constant(c) => constant(c),
         Op::Contract(c) => format!("contract {},{} → {}", c.lhs, c.rhs, c.out),
+        Op::Opaque(o) => format!("opaque {}", elided(&o.operator())),
         Op::Permute(p) => format!("permute {p:?}"),
         Op::Cast(t) => format!("cast to {t}"),
         Op::Reduce { kind, axes, .. } => format!("{} over {axes:?}", kind.name()),

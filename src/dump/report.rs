@@ -2,10 +2,11 @@
 //!
 //! In: a [`Compiled`] program, and what a run gave. Out: a [`Report`], which serde prints.
 
+use crate::eval::{Lacking, lacking};
 use crate::ir::{Graph, Op, OpId, ValueId};
-use crate::layout::Progression;
+use crate::layout::{LayoutKind, Progression};
 use crate::schedule::cost::{Estimate, efficiency, exchange_us};
-use crate::shard::{self, Placement, Segment};
+use crate::shard::{self, Placement, Program, Segment};
 use crate::{Compiled, Island, Rejected, label};
 use serde::Serialize;
 
@@ -20,9 +21,13 @@ pub struct Report {
     pub islands: Vec<IslandReport>,
     /// Values that are put together on every rank because an operation mixes rows, and folds over the rows.
     pub gathered: Vec<GatherReport>,
+    /// Operators that annulus carries without computing them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub opaque: Vec<OpaqueReport>,
     /// Layouts of sharded inputs, then of sharded outputs.
     pub values: Vec<ValueLayout>,
-    /// Work of each rank outside islands; an attention that is computed whole is work of every rank.
+    /// Work of each rank outside islands; an attention that is computed whole is work of every rank. That of opaque operators is
+    /// not known, and not counted.
     pub local_flops: Vec<u64>,
     /// Work of the unsharded model outside islands.
     pub whole_flops: u64,
@@ -135,6 +140,36 @@ pub struct GatherReport {
     pub makespan_us: f64,
 }
 
+/// An operator that annulus carries without computing it, and where the graph has it.
+#[derive(Clone, Debug, Serialize)]
+pub struct OpaqueReport {
+    /// The operator with its domain.
+    pub operator: String,
+    /// The nodes that are of it.
+    pub nodes: Vec<String>,
+    /// Why it is not computed; empty if it is not known at all.
+    pub reason: String,
+}
+
+impl OpaqueReport {
+    /// In a line.
+    pub fn line(&self) -> String {
+        let first = self.nodes.first().map_or("", String::as_str);
+        let nodes = match self.nodes.len() {
+            0 | 1 => format!("at {first}"),
+            n => format!("in {n} nodes, the first is {first}"),
+        };
+        let reason = if self.reason.is_empty() { "not known" } else { &self.reason };
+        format!("opaque: {} {nodes} ({reason}): carried for the host, its work is not counted", self.operator)
+    }
+}
+
+/// The operators of a graph that annulus carries without computing them, in the order of the first node of each.
+pub fn opaque(graph: &Graph) -> Vec<OpaqueReport> {
+    let one = |l: Lacking| OpaqueReport { operator: l.operator, nodes: l.nodes, reason: l.why };
+    lacking(graph).into_iter().map(one).collect()
+}
+
 /// Which rows of an input or output each rank has.
 #[derive(Clone, Debug, Serialize)]
 pub struct ValueLayout {
@@ -211,16 +246,17 @@ pub fn report(compiled: &Compiled) -> Report {
     let islands: Vec<IslandReport> = compiled
         .islands
         .iter()
-        .map(|i| IslandReport {
+        .map(|i| (i, kinds(program, i)))
+        .map(|(i, layouts)| IslandReport {
             at: i.uses.iter().map(|&op| place(graph, op)).collect(),
             strategy: i.strategy.name(),
-            layout: i.schedule.q_layout.kind.name(),
-            kv_layout: i.schedule.kv_layout.kind.name(),
+            layout: layouts[0].name(),
+            kv_layout: layouts[1].name(),
             slots: i.schedule.strategy.is_ring().then_some(i.schedule.slots),
             bytes_sent: i.schedule.ranks.iter().map(|r| r.bytes_sent()).collect(),
             messages: i.schedule.ranks.iter().map(|r| r.messages()).collect(),
             figures: figures(&i.estimate),
-            rejected: i.rejected.iter().map(|r| rejected(i, r)).collect(),
+            rejected: i.rejected.iter().map(|r| rejected(layouts, r)).collect(),
         })
         .collect();
     let gathered: Vec<GatherReport> = exchanges(compiled)
@@ -250,6 +286,7 @@ pub fn report(compiled: &Compiled) -> Report {
         traffic: planned(compiled),
         islands,
         gathered,
+        opaque: opaque(graph),
         values: layouts(compiled),
         local_flops: (0..ranks).map(|r| shard::local_flops(program, r)).collect(),
         whole_flops: shard::whole_flops(program),
@@ -297,8 +334,18 @@ pub fn time(us: f64) -> String {
     }
 }
 
-fn rejected(island: &Island, r: &Rejected) -> RejectedReport {
-    let taken = [island.schedule.q_layout.kind, island.schedule.kv_layout.kind];
+/// How the layouts of an island were made. Its schedule may know less: it says `given` of rows that other attentions asked for.
+fn kinds(program: &Program, island: &Island) -> [LayoutKind; 2] {
+    let schedule = &island.schedule;
+    let held = island.uses.first().and_then(|op| program.islands.get(op));
+    let made = |layout: usize| program.layouts.get(layout).map(|l| l.kind);
+    [
+        held.and_then(|h| made(h.q_layout)).unwrap_or(schedule.q_layout.kind),
+        held.and_then(|h| made(h.kv_layout)).unwrap_or(schedule.kv_layout.kind),
+    ]
+}
+
+fn rejected(taken: [LayoutKind; 2], r: &Rejected) -> RejectedReport {
     let choice = if r.layouts == taken { r.strategy.name().to_owned() } else { label(r.strategy, r.layouts) };
     RejectedReport { choice, makespan_us: r.makespan_us, reason: r.reason.clone() }
 }

@@ -22,6 +22,11 @@ pub fn table() -> String {
             "causal (any offset), window, documents, prefix, padding, for all batch entries or each its own; boolean tensor; −∞ or a finite fill; additive bias; softcap; sinks"
                 .to_owned(),
         ),
+        (
+            "Other operators",
+            "carried for the host where the file declares the types of their results; `eval` and `run` refuse them by name"
+                .to_owned(),
+        ),
         ("Strategies", list(Strategy::ALL.map(Strategy::name))),
         ("Layouts", list(LayoutKind::ALL.map(LayoutKind::name))),
         ("Sequence and ranks", format!("any length from 0 on, 1 to {MAX_RANKS} ranks, uneven shares")),

@@ -1,5 +1,6 @@
 //! One operation: checked by inference, then computed by the file of its family.
 
+use super::lacking::lacks;
 use super::precision::{Precision, held, hold};
 use super::{attention, contract, elementwise, index, partial, reduce, shape, window};
 use crate::ir::infer::infer;
@@ -113,6 +114,7 @@ fn dispatch(op: &Op, x: &[Tensor], types: &[Type], precision: Precision) -> Resu
         Op::Finish { of, rows, empty_row, .. } => {
             return partial::divide(x, of, rows, types[0].dtype, *empty_row);
         }
+        Op::Opaque(o) => return Err(lacks(o)),
         Op::Input(_)
         | Op::Constant(_)
         | Op::Start(..)

@@ -37,6 +37,14 @@ impl Constants {
         Constants { known: HashMap::new(), bound }
     }
 
+    /// These operations are no longer those that were asked for.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn forget(&mut self, gone: &[OpId]) {
+        for id in gone {
+            self.known.remove(id);
+        }
+    }
+
     /// The value if it depends on constants with data alone and has at most `limit` elements, also on the way to it
     /// (the scores of an attention count). An operation that fails gives `None`, and so do regions and transfers.
     ///
@@ -128,6 +136,7 @@ fn own(graph: &Graph, id: OpId, operands: &[ValueId], bound: &HashMap<OpId, Tens
     match graph.op(id) {
         Op::Input(_) if bound.contains_key(&id) => Some(largest),
         Op::Input(_)
+        | Op::Opaque(_)
         | Op::Start(..)
         | Op::Wait
         | Op::Unshard { .. }

@@ -1,5 +1,7 @@
 //! Why a graph could not be evaluated.
 
+use super::lacking::{Lacking, described};
+
 /// Why a graph could not be evaluated.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -16,6 +18,9 @@ pub enum EvalError {
         /// What is wrong.
         why: String,
     },
+    /// The outputs need operators that annulus does not compute. Nothing was computed.
+    #[error("{}", described(.0))]
+    Lacks(Vec<Lacking>),
     /// The inputs are not those of the graph.
     #[error("{0}")]
     Inputs(String),

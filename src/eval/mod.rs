@@ -26,6 +26,7 @@ mod contract;
 mod elementwise;
 mod error;
 mod index;
+mod lacking;
 mod leaf;
 mod matrix;
 mod number;
@@ -41,6 +42,7 @@ mod window;
 pub use compare::{Comparison, compare};
 pub(crate) use constants::Constants;
 pub use error::EvalError;
+pub use lacking::{Lacking, lacking};
 pub use precision::Precision;
 
 pub use run::{Progress, apply, eval, eval_watched};

@@ -2,6 +2,7 @@
 
 use super::compute::results;
 use super::error::EvalError;
+use super::lacking::lacking;
 use super::precision::{Precision, held, hold};
 use crate::ir::types::MAX_NESTING;
 use crate::ir::{Graph, Op, OpId, RegionKind, Tensor, Topology, ValueId};
@@ -11,7 +12,7 @@ use std::collections::HashMap;
 /// not evaluated; a value is freed after its last use.
 ///
 /// # Errors
-/// If an input does not fit, a weight has no data, or an operation fails (an index out of range, a region or a transfer,
+/// If an input does not fit, a weight has no data, operators are needed that annulus does not compute, or an operation fails (an index out of range, a region or a transfer,
 /// which need other ranks).
 pub fn eval(graph: &Graph, inputs: &[Tensor], precision: Precision) -> Result<Vec<Tensor>, EvalError> {
     eval_watched(graph, inputs, precision, &mut |_| {})
@@ -52,6 +53,10 @@ pub fn eval_watched(
             let name = &graph.value(v).name;
             return Err(EvalError::Inputs(format!("input {name} is {}, got {}", graph.ty(v), x.ty())));
         }
+    }
+    let lacking = lacking(graph);
+    if !lacking.is_empty() {
+        return Err(EvalError::Lacks(lacking));
     }
     let inputs: Vec<Tensor> = inputs.iter().map(|x| hold(x, precision)).collect();
     run(graph, &inputs, precision, 0, watch)

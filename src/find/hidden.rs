@@ -11,6 +11,7 @@
 use super::masks::infinities::{is_finite, keeps_keys, leaves_out, may_be_above};
 use super::masks::types::{Context, MaskPlan, name};
 use super::observers::{Counts, NotFinite, observer};
+use super::opaque::is_attention;
 use crate::find::algebra::normal_form::{Factor, Normal, ScoreStep};
 use crate::find::algebra::rule::Hidden;
 use crate::find::algebra::term::V;
@@ -225,6 +226,7 @@ fn rows_of_nan(cx: &mut Context<'_>, around: &mut Around<'_>, region: &Region) -
         }
         let may = match cx.graph.op(id) {
             Op::Attention(_) => may_be_nan(cx, id),
+            Op::Opaque(o) => is_attention(o),
             _ => is_anchor(cx.graph, id) && !around.passed.contains(&id),
         };
         if may {

@@ -18,6 +18,7 @@
 //! | `sequence` | whether queries and keys come from one sequence |
 //! | `rewrite`, `explicit` | the attention in PV's place; an operator that is one already, in the same normal form |
 //! | `lookalikes` | what stands where attention would, but for the softmax |
+//! | `opaque` | what may be attention among the operators that annulus does not compute |
 //! | `split_keys` | products over some keys and over others, which are one product |
 //! | `written_out`, `search` | one attention that is written out; every candidate of a graph |
 //! | [`report`] | the figures of the command line |
@@ -36,6 +37,7 @@ mod lookalikes;
 mod magnitude;
 mod masks;
 mod observers;
+mod opaque;
 mod region;
 pub mod report;
 mod rewrite;

@@ -226,6 +226,7 @@ mod tests {
             ("%z: f32[2,3] = mul %x, %two; %n: bool[2,3] = isinf %z; output \"y\" = %n", Some("n")),
             ("%n: i64[2,3] = cast %x; output \"y\" = %n", Some("n")),
             ("%a, %b: f32[2,1], i64[2,1] = topk %x {axis=1, k=1, largest}; output \"y\" = %b", Some("a")),
+            ("%y: f32[2,3] = opaque %x {op=\"A\", version=1}; output \"y\" = %y", Some("y")),
             ("%y: f32[2,3] = pow %x, %zero; output \"y\" = %y", Some("y")),
             ("%y: f32[2,3] = pow %x, %two; output \"y\" = %y", None),
             ("%y: f32[2,3] = max %x, %zero; output \"y\" = %y", None),

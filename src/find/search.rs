@@ -12,7 +12,7 @@ use super::region::types::{Fail, label};
 use super::rewrite::Rewritten;
 use super::types::{Applied, Bound, FindOptions, Found, FoundAttention, Miss, Numerics, Ring};
 use super::written_out::written_out;
-use super::{explicit, lookalikes, rewrite, split_keys};
+use super::{explicit, lookalikes, opaque, rewrite, split_keys};
 use crate::eval::Constants;
 use crate::find::algebra::saturate::Solver;
 use crate::find::elements::interpret::Values;
@@ -128,6 +128,7 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> (Foun
         });
     }
     missed.extend(lookalikes::lookalikes(graph, &order, &explained));
+    missed.extend(opaque::opaque(graph, &order));
     missed.sort_by_key(|(id, _)| order.place(*id));
     let (places, missed) = missed.into_iter().unzip();
     if !changed {

@@ -12,6 +12,7 @@ use super::read::{decode, graph, tensor};
 use crate::ir::text::{self, ParseError};
 use crate::ir::{DType, Graph, Tensor, Type};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -204,15 +205,19 @@ fn load_model(path: &Path, data: &Stored, options: &ImportOptions) -> Result<Cas
     let input_names: Vec<String> = inputs_of(proto).iter().map(|i| i.name.clone()).collect();
     let output_names: Vec<String> = proto.output.iter().map(|o| o.name.clone()).collect();
     let inputs = stored_tensors(data.inputs.as_deref(), "input", &input_names)?;
-    let expected = stored_tensors(data.expected.as_deref(), "output", &output_names)?;
+    let mut expected = stored_tensors(data.expected.as_deref(), "output", &output_names)?;
     let mut options = options.clone();
     for (name, tensor) in &inputs {
         options.input_shapes.entry(name.clone()).or_insert_with(|| tensor.shape().to_vec());
+    }
+    for (name, tensor) in &expected {
+        options.output_shapes.entry(name.clone()).or_insert_with(|| tensor.shape().to_vec());
     }
     let graph = graph(&model, &options).map_err(import)?;
     let in_graph = graph.inputs().into_iter().map(|v| (graph.value(v).name.as_str(), graph.ty(v)));
     let out_graph = graph.outputs().iter().map(|o| (o.name.as_str(), graph.ty(o.value)));
     let types: [Vec<(&str, &Type)>; 2] = [in_graph.collect(), out_graph.collect()];
+    let narrow = widened(&mut expected, &types[1]);
     let places = [(&inputs, &data.inputs), (&expected, &data.expected)];
     for ((stored, dir), types) in places.into_iter().zip(types) {
         for (name, tensor) in stored {
@@ -225,12 +230,35 @@ fn load_model(path: &Path, data: &Stored, options: &ImportOptions) -> Result<Cas
         }
     }
     let manifest = json(&folder.join("manifest.json"))?;
-    let tolerance = tolerances(&graph, &folder, manifest.as_ref())?;
+    let tolerance = tolerances(&graph, &folder, manifest.as_ref(), &narrow)?;
     Ok(Case { graph, inputs, expected, tolerance, manifest })
 }
 
-/// Of each output: what the manifest says, else what `../cases.json` says of the folder, else what its type deserves.
-fn tolerances(graph: &Graph, folder: &Path, manifest: Option<&Value>) -> Result<Vec<Tolerance>, CaseError> {
+/// Expected outputs that were stored in a narrower floating type than the model gives are widened, which loses nothing; their
+/// names, each with the type in which it was stored.
+fn widened(expected: &mut [(String, Tensor)], types: &[(&str, &Type)]) -> BTreeMap<String, DType> {
+    let mut narrow = BTreeMap::new();
+    for (name, tensor) in expected {
+        let Some((_, ty)) = types.iter().find(|(n, _)| n == name) else { continue };
+        let stored = tensor.dtype();
+        if stored.widens_to(ty.dtype)
+            && let Some(wide) = Tensor::from_f64(ty.dtype, tensor.shape(), &tensor.to_f64())
+        {
+            *tensor = wide;
+            narrow.insert(name.clone(), stored);
+        }
+    }
+    narrow
+}
+
+/// Of each output: what the manifest says, else what `../cases.json` says of the folder, else what its type deserves, or the
+/// narrower one in which it was stored.
+fn tolerances(
+    graph: &Graph,
+    folder: &Path,
+    manifest: Option<&Value>,
+    narrow: &BTreeMap<String, DType>,
+) -> Result<Vec<Tolerance>, CaseError> {
     let stated = |v: &Value| -> Option<Tolerance> {
         Some(Tolerance { atol: v.get("atol")?.as_f64()?, rtol: v.get("rtol")?.as_f64()? })
     };
@@ -245,7 +273,10 @@ fn tolerances(graph: &Graph, folder: &Path, manifest: Option<&Value>) -> Result<
     Ok(graph
         .outputs()
         .iter()
-        .map(|o| of_output(&o.name).or(of_case).unwrap_or(Tolerance::of(graph.ty(o.value).dtype)))
+        .map(|o| {
+            let dtype = narrow.get(&o.name).copied().unwrap_or(graph.ty(o.value).dtype);
+            of_output(&o.name).or(of_case).unwrap_or(Tolerance::of(dtype))
+        })
         .collect())
 }
 

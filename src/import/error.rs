@@ -69,6 +69,16 @@ impl ImportError {
         matches!(self, ImportError::Unsupported { .. } | ImportError::Refused(_))
     }
 
+    /// The same error of a tensor that a node reads.
+    pub(super) fn read_by(self, node: &str, op: &str) -> ImportError {
+        let read = |why: String| format!("node {node} ({op}) reads {why}");
+        match self {
+            ImportError::Malformed(why) => ImportError::Malformed(read(why)),
+            ImportError::Refused(why) => ImportError::Refused(read(why)),
+            other => other,
+        }
+    }
+
     /// The error with the names of the model as they may be shown: what is not printable is escaped.
     pub(super) fn printable(self) -> ImportError {
         let shown = |text: String| -> String {

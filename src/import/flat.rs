@@ -3,9 +3,12 @@
 //! In: the model as decoded. Out: [`Flat`]. Values inside get names of their own, `call/value`, and nodes `call/node`, so
 //! that reports say where they come from.
 //!
+//! Nodes that no output of the model needs are left out, whatever they are.
+//!
 //! Invariants: nesting is at most [`MAX_DEPTH`] deep, and what is written out is bounded by the size of the file, however
 //! functions call each other.
 
+use super::captures::{Inside, inside};
 use super::error::{ImportError, malformed};
 use super::proto::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, attribute_type,
@@ -31,6 +34,23 @@ pub(super) struct FlatNode<'a> {
     pub(super) node: Cow<'a, NodeProto>,
     pub(super) source: String,
     pub(super) opsets: usize,
+    /// What its graphs hold.
+    pub(super) inside: Inside,
+    /// The flat model's names of what they capture.
+    pub(super) captured: Vec<String>,
+}
+
+impl<'a> FlatNode<'a> {
+    /// A node without graphs.
+    fn plain(node: NodeProto, source: &str, opsets: usize) -> FlatNode<'a> {
+        let source = source.to_owned();
+        FlatNode { node: Cow::Owned(node), source, opsets, inside: Inside::default(), captured: vec![] }
+    }
+
+    /// Every name that it reads; empty for an operand that is left out.
+    pub(super) fn reads(&self) -> impl Iterator<Item = &str> {
+        self.node.input.iter().chain(&self.captured).map(String::as_str)
+    }
 }
 
 /// A model without functions and inner graphs.
@@ -47,7 +67,39 @@ pub(super) fn domain(name: &str) -> &str {
     if name == "ai.onnx" { "" } else { name }
 }
 
-/// Writes out what a model's nodes stand for. `sources` names the nodes, `opsets` are the model's.
+/// What the graphs of a node hold.
+fn inside_of(node: &NodeProto, source: &str) -> Result<Inside, ImportError> {
+    inside(node).map_err(|why| ImportError::Malformed(format!("node {source} ({}): {why}", node.op_type)))
+}
+
+/// Which nodes of a graph its outputs need. The others are not looked at any further.
+fn live(graph: &GraphProto, sources: &[String]) -> Result<Vec<bool>, ImportError> {
+    let given = graph.initializer.iter().map(|t| &t.name).chain(graph.input.iter().map(|i| &i.name));
+    let given: HashSet<&str> = given.map(String::as_str).collect();
+    let mut made_by: HashMap<&str, usize> = HashMap::new();
+    for (i, n) in graph.node.iter().enumerate() {
+        for output in n.output.iter().filter(|o| !o.is_empty()) {
+            if given.contains(output.as_str()) || made_by.insert(output, i).is_some() {
+                return malformed(format!("two values are named {output:?}"));
+            }
+        }
+    }
+    let mut live = vec![false; graph.node.len()];
+    let mut open: Vec<usize> =
+        graph.output.iter().filter_map(|o| made_by.get(o.name.as_str()).copied()).collect();
+    while let Some(i) = open.pop() {
+        if std::mem::replace(&mut live[i], true) {
+            continue;
+        }
+        let node = &graph.node[i];
+        let captured = inside_of(node, &sources[i])?.captured;
+        let reads = node.input.iter().chain(&captured);
+        open.extend(reads.filter_map(|name| made_by.get(name.as_str()).copied()));
+    }
+    Ok(live)
+}
+
+/// Writes out what those nodes of a model stand for that its outputs need. `sources` names the nodes, `opsets` are the model's.
 pub(super) fn flatten<'a>(
     model: &'a ModelProto,
     graph: &'a GraphProto,
@@ -72,12 +124,16 @@ pub(super) fn flatten<'a>(
         budget: None,
         model,
     };
-    for (node, source) in graph.node.iter().zip(sources) {
+    let live = live(graph, &sources)?;
+    for ((node, source), _) in graph.node.iter().zip(sources).zip(live).filter(|(_, live)| *live) {
         if domain(&node.domain) == PART {
             return malformed(format!("node {source} is of domain {PART:?}, which is no model's"));
         }
         if !writer.is_nested(node) {
-            writer.out.nodes.push(FlatNode { node: Cow::Borrowed(node), source, opsets: 0 });
+            let inside = inside_of(node, &source)?;
+            let captured = inside.captured.clone();
+            let node = Cow::Borrowed(node);
+            writer.out.nodes.push(FlatNode { node, source, opsets: 0, inside, captured });
             continue;
         }
         if writer.taken.is_empty() {
@@ -164,8 +220,14 @@ impl<'a> Writer<'a> {
         if self.is_nested(&node) {
             return self.flex(node, at);
         }
-        let source = at.source.to_owned();
-        self.out.nodes.push(FlatNode { node: Cow::Owned(node), source, opsets: at.opsets });
+        let inside = inside_of(&node, at.source)?;
+        let flat = |name: &String| match at.scopes.iter().rev().find_map(|s| s.get(name)) {
+            Some(flat) if !flat.is_empty() => Ok(flat.clone()),
+            None if at.model => Ok(name.clone()),
+            _ => malformed(format!("node {} reads {name:?} in a graph, which nothing makes", at.source)),
+        };
+        let captured = inside.captured.iter().map(flat).collect::<Result<_, _>>()?;
+        self.out.nodes.push(FlatNode { inside, captured, ..FlatNode::plain(node, at.source, at.opsets) });
         Ok(())
     }
 
@@ -233,7 +295,7 @@ impl<'a> Writer<'a> {
                 return malformed(format!("node {source}: function {} makes no {formal:?}", f.name));
             };
             let hand = plain("", "Identity", vec![from.clone()], wanted.clone(), vec![]);
-            self.out.nodes.push(FlatNode { node: Cow::Owned(hand), source: source.to_owned(), opsets });
+            self.out.nodes.push(FlatNode::plain(hand, source, opsets));
         }
         Ok(())
     }
@@ -280,11 +342,19 @@ impl<'a> Writer<'a> {
                 }
             }
             let mut attributes = Vec::with_capacity(node.attribute.len());
-            for a in node.attribute.drain(..) {
+            for a in std::mem::take(&mut node.attribute) {
                 if a.ref_attr_name.is_empty() {
                     attributes.push(a);
                 } else if let Some(mut value) = attribute(&a.ref_attr_name) {
                     self.spend(value.encoded_len(), source)?;
+                    if (value.g.is_some() || !value.graphs.is_empty()) && !is_flex(&node) {
+                        let why = format!(
+                            "node {source}/{own} ({}) is given a graph by the caller of its function, which is not supported; \
+                             inline the functions before (onnx.inliner.inline_local_functions)",
+                            node.op_type
+                        );
+                        return Err(ImportError::Refused(why));
+                    }
                     value.name = a.name;
                     attributes.push(value);
                 }
@@ -313,8 +383,8 @@ impl<'a> Writer<'a> {
         });
         let [score_mod, prob_mod] = graphs;
         let part = |this: &mut Self, op: &str, input: Vec<String>, output: String, attributes| {
-            let node = Cow::Owned(plain(PART, op, input, output, attributes));
-            this.out.nodes.push(FlatNode { node, source: source.to_owned(), opsets });
+            let node = plain(PART, op, input, output, attributes);
+            this.out.nodes.push(FlatNode::plain(node, source, opsets));
         };
         let scores = self.fresh(source, "scores");
         part(self, "FlexScores", vec![q.clone(), k], scores.clone(), std::mem::take(&mut node.attribute));

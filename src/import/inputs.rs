@@ -1,6 +1,7 @@
 //! The graph of a model and its inputs: their names, and their types with symbolic dimensions bound.
 
 use super::data;
+use super::declared::dimensions;
 use super::error::{ImportError, malformed, refused};
 use super::node::MAX_RANK;
 use super::options::ImportOptions;
@@ -64,9 +65,12 @@ pub(super) fn input_types<'a>(
         Err(e) if !matches!(e, ImportError::Symbolic { .. }) => return types,
         _ => symbols(&inputs),
     };
-    if let Some(name) = options.dims.keys().find(|&name| !symbols.iter().any(|(s, _)| s == name)) {
-        let known = symbols.into_iter().map(|(name, _)| name).collect();
-        return Err(ImportError::UnknownDimension { dim: name.clone(), known });
+    let declared: HashSet<String> =
+        if options.dims.is_empty() { HashSet::new() } else { dimensions(graph).collect() };
+    let other = |name: &String| types.is_ok() && declared.contains(name);
+    let known = |name: &String| symbols.iter().any(|(s, _)| s == name) || other(name);
+    if let Some(name) = options.dims.keys().find(|&name| !known(name)) {
+        return Err(no_dimension(graph, name));
     }
     types.map_err(|e| match e {
         ImportError::Symbolic { input, dim, .. } => {
@@ -79,6 +83,17 @@ pub(super) fn input_types<'a>(
         }
         e => e,
     })
+}
+
+/// The error of a size that is given for a dimension which no input has.
+pub(super) fn no_dimension(graph: &GraphProto, name: &str) -> ImportError {
+    let known = symbols(&inputs_of(graph)).into_iter().map(|(name, _)| name).collect();
+    ImportError::UnknownDimension { dim: name.to_owned(), known }
+}
+
+/// Whether an input has a symbolic dimension of that name.
+pub(super) fn is_dimension(graph: &GraphProto, name: &str) -> bool {
+    symbols(&inputs_of(graph)).iter().any(|(s, _)| s == name)
 }
 
 /// The name of every symbolic dimension, each once, with the first input that has it.

@@ -1,18 +1,20 @@
 //! From the wire format to the graph: names, types, order; then every node in turn through the [`super::ops`] table.
 
 use super::data;
+use super::declared::Declared;
 use super::error::{ImportError, malformed, refused};
 use super::flat::{Flat, FlatNode, Opsets, PART, domain, flatten};
-use super::inputs::{graph_of, input_types, inputs_of};
+use super::inputs::{graph_of, input_types, inputs_of, is_dimension, no_dimension};
 use super::node::Cx;
+use super::opaque::{Carried, carry};
 use super::ops::{Schema, schema};
 use super::options::ImportOptions;
 use super::outcome::{Lowered, LoweredNode, Refusal};
-use super::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
+use super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use crate::eval::Constants;
-use crate::ir::{Graph, Tensor, Type};
+use crate::ir::{Graph, Type};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
 
 /// Versions of the default operator set that are understood.
 const OPSETS: std::ops::RangeInclusive<i64> = 13..=26;
@@ -46,23 +48,32 @@ pub(super) fn lower(model: &ModelProto, options: &ImportOptions) -> Result<Graph
 
     let mut graph = Graph::new(&proto.name);
     let mut env: HashMap<&str, Lowered> = HashMap::new();
-    for (name, ty) in input_types(proto, options)? {
+    let inputs = input_types(proto, options)?;
+    let mut declared = Declared::new(proto, &inputs, options)?;
+    for (name, ty) in inputs {
         env.insert(name, Lowered::Value(graph.input(name, ty)));
     }
-    // A weight joins the graph where it is first used, so that the text names it there.
-    let mut weights: HashMap<&str, Tensor> = HashMap::new();
+    // A weight joins the graph where it is first used, so that the text names it there; what nobody uses is not read.
+    let mut weights: HashMap<&str, &TensorProto> = HashMap::new();
     for t in proto.initializer.iter().chain(&flat.weights) {
-        weights.insert(&t.name, data::tensor(t, "initializer")?);
+        weights.insert(&t.name, t);
     }
+    let mut needed: HashSet<&str> = proto.output.iter().map(|o| o.name.as_str()).collect();
+    needed.extend(order.iter().flat_map(|&i| flat.nodes[i].reads()));
+    let functions: HashSet<(&str, &str, &str)> =
+        model.functions.iter().map(|f| (domain(&f.domain), f.name.as_str(), f.overload.as_str())).collect();
+    let is_function =
+        |(d, name, overload): &(String, String, String)| functions.contains(&(d, name, overload));
     let mut constants = Constants::default();
     let growth = |n: usize| GROWTH.saturating_mul(n).saturating_add(1 << 16);
-    let named = flat.nodes.iter().map(|n| 1 + n.node.input.len()).sum();
-    for i in order {
-        let FlatNode { node, source, opsets } = &flat.nodes[i];
-        for name in &node.input {
-            bring(&mut graph, &mut env, &mut weights, name);
+    let named = flat.nodes.iter().map(|n| 1 + n.reads().count()).sum();
+    for &i in &order {
+        let flat_node @ FlatNode { node, source, opsets, .. } = &flat.nodes[i];
+        for name in flat_node.reads() {
+            bring(&mut graph, &mut env, &mut weights, name)
+                .map_err(|e| e.read_by(source, &operator(node)))?;
         }
-        let inputs: Vec<Option<Lowered>> = node.input.iter().map(|n| env.get(n.as_str()).cloned()).collect();
+        let mut inputs: Vec<Option<Lowered>> = flat_node.reads().map(|n| env.get(n).cloned()).collect();
         let version = match flat.opsets[*opsets].get(domain(&node.domain)) {
             Some(&v) => v,
             None if node.domain == PART => 1,
@@ -73,7 +84,10 @@ pub(super) fn lower(model: &ModelProto, options: &ImportOptions) -> Result<Graph
                 ));
             }
         };
+        let operands = inputs.clone();
+        inputs.truncate(node.input.len());
         let read = vec![false; node.attribute.len()];
+        let before = graph.len();
         let mut cx = Cx {
             graph: &mut graph,
             constants: &mut constants,
@@ -84,30 +98,56 @@ pub(super) fn lower(model: &ModelProto, options: &ImportOptions) -> Result<Graph
             names: &names,
             read,
         };
-        let outcome = run(&mut cx);
-        let results = outcome.map_err(|refusal| {
+        let outcome = match run(&mut cx) {
+            Err(Refusal::Unsupported(why)) if options.opaque && node.domain != PART => {
+                // What was made of the node so far stands for nothing.
+                let forgotten = graph.forget_after(before);
+                constants.forget(&forgotten);
+                let carried = Carried {
+                    node: flat_node,
+                    opsets: &flat.opsets[*opsets],
+                    why: if is_known(node) { why.clone() } else { String::new() },
+                    operands,
+                    needed: &|name| needed.contains(name),
+                    function: &is_function,
+                };
+                carry(&mut graph, &mut declared, carried)
+                    .map(|all| all.into_iter().map(|v| v.map(Lowered::Value)).collect())
+                    .map_err(|(other, way)| {
+                        Refusal::Unsupported(format!(
+                            "{why}, and it cannot be carried as it is: {other}: {way}"
+                        ))
+                    })
+            }
+            outcome => outcome.map(|all| all.into_iter().map(Some).collect()),
+        };
+        let results: Vec<Option<Lowered>> = outcome.map_err(|refusal| {
             let types = describe(&graph, &env, &node.input);
-            let (op, node) = (operator(node), source.clone());
             match refusal {
-                Refusal::Unsupported(why) => {
-                    ImportError::Unsupported { op, node, why: format!("{why}; its operands are ({types})") }
-                }
-                Refusal::Malformed(why) => {
-                    ImportError::Malformed(format!("node {node} ({op}): {why}; its operands are ({types})"))
-                }
+                Refusal::Unsupported(why) => ImportError::Unsupported {
+                    why: format!("{why}; its operands are ({types}){}", others(&flat, &order, node)),
+                    op: operator(node),
+                    node: source.clone(),
+                },
+                Refusal::Malformed(why) => ImportError::Malformed(format!(
+                    "node {source} ({}): {why}; its operands are ({types})",
+                    operator(node)
+                )),
             }
         })?;
         if graph.len() > growth(flat.nodes.len()) || graph.uses_in_all() > growth(named) {
             return malformed(format!("node {source} makes too many operations, or of too many operands"));
         }
         for (name, value) in node.output.iter().zip(results) {
-            if !name.is_empty() {
-                env.insert(name, value);
+            let Some(value) = value.filter(|_| !name.is_empty()) else { continue };
+            if let Lowered::Value(v) = value {
+                declared.learn(name, &graph.ty(v).shape)?;
             }
+            env.insert(name, value);
         }
     }
     for output in &proto.output {
-        bring(&mut graph, &mut env, &mut weights, &output.name);
+        bring(&mut graph, &mut env, &mut weights, &output.name)?;
         let value = match env.get(output.name.as_str()) {
             Some(Lowered::Value(v)) => *v,
             Some(Lowered::Sequence(_)) => {
@@ -118,6 +158,10 @@ pub(super) fn lower(model: &ModelProto, options: &ImportOptions) -> Result<Graph
         check_output(output, graph.ty(value))?;
         graph.output(&output.name, value);
     }
+    let idle = |name: &&String| !declared.rests_on(name) && !is_dimension(proto, name);
+    if let Some(name) = options.dims.keys().find(idle) {
+        return Err(no_dimension(proto, name));
+    }
     graph.remove_dead();
     Ok(graph)
 }
@@ -126,11 +170,30 @@ pub(super) fn lower(model: &ModelProto, options: &ImportOptions) -> Result<Graph
 fn bring<'a>(
     graph: &mut Graph,
     env: &mut HashMap<&'a str, Lowered>,
-    weights: &mut HashMap<&'a str, Tensor>,
+    weights: &mut HashMap<&'a str, &'a TensorProto>,
     name: &str,
-) {
-    if let Some((name, data)) = weights.remove_entry(name) {
+) -> Result<(), ImportError> {
+    if let Some((name, t)) = weights.remove_entry(name) {
+        let data = data::tensor(t, "initializer")?;
         env.insert(name, Lowered::Value(graph.constant(name, data)));
+    }
+    Ok(())
+}
+
+/// Whether annulus knows the operator of a node, in some form.
+fn is_known(node: &NodeProto) -> bool {
+    schema(domain(&node.domain), &node.op_type).is_some()
+}
+
+/// The operators beside that of a node which annulus does not know either, in words.
+fn others(flat: &Flat<'_>, order: &[usize], node: &NodeProto) -> String {
+    let nodes = order.iter().map(|&i| flat.nodes[i].node.as_ref());
+    let unknown: BTreeSet<String> = nodes.filter(|n| !is_known(n)).map(operator).collect();
+    let own = operator(node);
+    let names: Vec<String> = unknown.into_iter().filter(|o| *o != own).collect();
+    match names.len() {
+        0 => String::new(),
+        _ => format!("; annulus does not know {} of the model either", names.join(", ")),
     }
 }
 
@@ -248,7 +311,7 @@ fn node_names(graph: &GraphProto) -> Vec<String> {
     names
 }
 
-/// The nodes, operands first; among those that may come next, the one that stands first in the file.
+/// The nodes that the outputs need, operands first; among those that may come next, the one that stands first in the file.
 fn order(flat: &Flat<'_>) -> Result<Vec<usize>, ImportError> {
     let mut made_by: HashMap<&str, usize> = HashMap::new();
     for (i, n) in flat.nodes.iter().enumerate() {
@@ -257,16 +320,24 @@ fn order(flat: &Flat<'_>) -> Result<Vec<usize>, ImportError> {
     let mut given: HashSet<&str> = flat.graph.initializer.iter().map(|t| t.name.as_str()).collect();
     given.extend(flat.weights.iter().map(|t| t.name.as_str()));
     given.extend(flat.graph.input.iter().map(|i| i.name.as_str()));
+    let mut live = vec![false; flat.nodes.len()];
+    let mut open: Vec<usize> =
+        flat.graph.output.iter().filter_map(|o| made_by.get(o.name.as_str()).copied()).collect();
+    while let Some(i) = open.pop() {
+        if !std::mem::replace(&mut live[i], true) {
+            open.extend(flat.nodes[i].reads().filter_map(|name| made_by.get(name).copied()));
+        }
+    }
     let mut users: Vec<Vec<usize>> = vec![vec![]; flat.nodes.len()];
     let mut missing = vec![0usize; flat.nodes.len()];
-    for (i, n) in flat.nodes.iter().enumerate() {
-        for name in n.node.input.iter().filter(|x| !x.is_empty()) {
-            match made_by.get(name.as_str()) {
+    for (i, n) in flat.nodes.iter().enumerate().filter(|(i, _)| live[*i]) {
+        for name in n.reads().filter(|x| !x.is_empty()) {
+            match made_by.get(name) {
                 Some(&from) => {
                     users[from].push(i);
                     missing[i] += 1;
                 }
-                None if given.contains(name.as_str()) => {}
+                None if given.contains(name) => {}
                 None => {
                     return malformed(format!("node {} reads {name:?}, which nothing makes", n.source));
                 }
@@ -274,7 +345,7 @@ fn order(flat: &Flat<'_>) -> Result<Vec<usize>, ImportError> {
         }
     }
     let mut ready: BinaryHeap<Reverse<usize>> =
-        (0..missing.len()).filter(|&i| missing[i] == 0).map(Reverse).collect();
+        (0..missing.len()).filter(|&i| live[i] && missing[i] == 0).map(Reverse).collect();
     let mut order = Vec::with_capacity(missing.len());
     while let Some(Reverse(i)) = ready.pop() {
         order.push(i);

@@ -11,14 +11,17 @@
 //! inputs is refused. An attribute that the importer does not ask for is refused, never passed over. A node that changes
 //! nothing becomes nothing.
 
+mod captures;
 pub mod case;
 mod data;
+mod declared;
 mod error;
 mod external;
 mod flat;
 mod inputs;
 mod lower;
 mod node;
+mod opaque;
 mod ops;
 mod options;
 mod outcome;

@@ -97,6 +97,9 @@ pub(crate) struct GraphProto {
     /// Outputs.
     #[prost(message, repeated, tag = "12")]
     pub output: Vec<ValueInfoProto>,
+    /// Types of other values, as far as somebody wrote them down.
+    #[prost(message, repeated, tag = "13")]
+    pub value_info: Vec<ValueInfoProto>,
 }
 
 /// A node.
@@ -155,6 +158,24 @@ pub(crate) struct AttributeProto {
     /// Strings.
     #[prost(bytes = "vec", repeated, tag = "9")]
     pub strings: Vec<Vec<u8>>,
+    /// Tensors.
+    #[prost(message, repeated, tag = "10")]
+    pub tensors: Vec<TensorProto>,
+    /// Graphs, undecoded.
+    #[prost(bytes = "vec", repeated, tag = "11")]
+    pub graphs: Vec<Vec<u8>>,
+    /// A type, undecoded.
+    #[prost(bytes = "vec", optional, tag = "14")]
+    pub tp: Option<Vec<u8>>,
+    /// Types, undecoded.
+    #[prost(bytes = "vec", repeated, tag = "15")]
+    pub type_protos: Vec<Vec<u8>>,
+    /// A sparse tensor, undecoded.
+    #[prost(bytes = "vec", optional, tag = "22")]
+    pub sparse_tensor: Option<Vec<u8>>,
+    /// Sparse tensors, undecoded.
+    #[prost(bytes = "vec", repeated, tag = "23")]
+    pub sparse_tensors: Vec<Vec<u8>>,
     /// Which of the fields holds the value: one of [`attribute_type`].
     #[prost(int32, tag = "20")]
     pub r#type: i32,
@@ -179,6 +200,20 @@ pub(crate) mod attribute_type {
     pub(crate) const FLOATS: i32 = 6;
     /// `ints`.
     pub(crate) const INTS: i32 = 7;
+    /// `strings`.
+    pub(crate) const STRINGS: i32 = 8;
+    /// `tensors`.
+    pub(crate) const TENSORS: i32 = 9;
+    /// `graphs`.
+    pub(crate) const GRAPHS: i32 = 10;
+    /// `sparse_tensor`.
+    pub(crate) const SPARSE_TENSOR: i32 = 11;
+    /// `sparse_tensors`.
+    pub(crate) const SPARSE_TENSORS: i32 = 12;
+    /// `tp`.
+    pub(crate) const TYPE_PROTO: i32 = 13;
+    /// `type_protos`.
+    pub(crate) const TYPE_PROTOS: i32 = 14;
 }
 
 /// A tensor. Its elements stand in `raw_data`, little endian, or in the field of their type.
@@ -196,6 +231,9 @@ pub(crate) struct TensorProto {
     /// i32 and bool elements, and the bits of f16 and bf16 ones.
     #[prost(int32, repeated, tag = "5")]
     pub int32_data: Vec<i32>,
+    /// Strings.
+    #[prost(bytes = "vec", repeated, tag = "6")]
+    pub string_data: Vec<Vec<u8>>,
     /// i64 elements.
     #[prost(int64, repeated, tag = "7")]
     pub int64_data: Vec<i64>,

@@ -148,6 +148,11 @@ impl<O> Dag<O> {
         self.node(id).map_or("", |n| &n.source)
     }
 
+    /// An operation of this graph, to be changed into one of the same operands and results.
+    pub(super) fn op_mut(&mut self, id: OpId) -> Option<&mut O> {
+        self.dag.node_weight_mut(id.node).filter(|_| id.origin == self.origin).map(|n| &mut n.op)
+    }
+
     /// Name and type of a value.
     ///
     /// # Panics
@@ -342,6 +347,21 @@ impl<O> Dag<O> {
             }
             keep
         });
+    }
+
+    /// Removes every operation that was added after there were `len`, with its uses; they are given back. For a graph from which
+    /// none was removed otherwise, and of which none of these is an input or an output.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn forget_after(&mut self, len: usize) -> Vec<OpId> {
+        // The last one first: numbers that are free again are taken in the order of their going, last in, first out.
+        let gone: Vec<OpId> = (len..self.len()).rev().map(|i| self.id(NodeIndex::new(i))).collect();
+        for id in &gone {
+            let node = self.dag.remove_node(id.node);
+            for v in node.into_iter().flat_map(|n| n.results) {
+                self.free(&v.name);
+            }
+        }
+        gone
     }
 
     /// Operations that are not in `order`, by number: those on a cycle and those behind one.

@@ -15,6 +15,7 @@
 //! * **Merge**: 3 for each element of the result o, two factors and a sum. **Finish**: 1 for each element of out.
 //! * **Scatter** that combines: 1 for each element of the updates.
 //! * **Movement** (shapes, slices, indices, transfers, constants): 0.
+//! * **Opaque** operators: 0, for nobody knows; a report that has any says so.
 //! * **Region**: what its graph is.
 
 use super::{Graph, Op, OpId, Type};
@@ -65,6 +66,7 @@ pub(crate) fn flops(op: &Op, operands: &[&Type], results: &[&Type]) -> u64 {
         | Op::Start(..)
         | Op::Wait
         | Op::Unshard { .. }
+        | Op::Opaque(_)
         | Op::AllReduce { .. }
         | Op::Call { .. } => 0,
     }

@@ -3,9 +3,10 @@
 use super::Tensor;
 use super::dag::{Dag, Value};
 use super::ids::{OpId, ValueId};
-use super::infer::{InferError, infer};
-use super::op::{Constant, Op};
+use super::infer::{InferError, infer, rowwise};
+use super::op::{Constant, Op, Opaque, RowAxes};
 use super::types::Type;
+use std::sync::Arc;
 
 /// A graph of SSA values and operations.
 ///
@@ -90,6 +91,22 @@ impl Graph {
         source: &str,
     ) -> Result<ValueId, InferError> {
         self.add(op, operands, name, source).map(|id| self.result(id))
+    }
+
+    /// Promises that an opaque operator treats rows apart along these axes.
+    ///
+    /// # Errors
+    /// If it is none, or has no such axes of one extent.
+    pub(crate) fn promise(&mut self, id: OpId, rows: RowAxes) -> Result<(), String> {
+        let operands = self.operands(id);
+        let types: Vec<&Type> = operands.iter().map(|&v| self.ty(v)).collect();
+        let Some(Op::Opaque(o)) = self.get_op(id) else { return Err("it is no opaque operator".into()) };
+        rowwise(&rows, &types, &o.results)?;
+        let promised = Op::Opaque(Arc::new(Opaque { rowwise: Some(rows), ..(**o).clone() }));
+        if let Some(op) = self.op_mut(id) {
+            *op = promised;
+        }
+        Ok(())
     }
 
     /// Adds an operation as stated: nothing is inferred, checked or renamed. For the parser, which checks before it adds.

@@ -32,8 +32,8 @@ pub use half::{bf16, f16};
 pub use ids::{OpId, ValueId};
 pub use infer::InferError;
 pub use op::{
-    Attention, AttentionSizes, Binary, Collective, Constant, Contract, EmptyRow, Op, Partial, Reduction,
-    RegionKind, Unary, Windows,
+    Attention, AttentionSizes, Attribute, Binary, Blob, Collective, Constant, Contract, EmptyRow,
+    MessageKind, Op, Opaque, Partial, Reduction, RegionKind, RowAxes, Unary, Windows,
 };
 pub use stage::Stage;
 pub use strategy::Strategy;

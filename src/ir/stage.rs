@@ -80,7 +80,8 @@ impl Family {
             | Op::GatherNd { .. }
             | Op::ScatterNd { .. }
             | Op::CumSum { .. }
-            | Op::TopK { .. } => Family::Model,
+            | Op::TopK { .. }
+            | Op::Opaque(_) => Family::Model,
             Op::Attention(_) => Family::Attention,
             Op::Rows { .. } => Family::Rows,
             Op::Chunk { .. }

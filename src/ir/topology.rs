@@ -35,7 +35,9 @@ impl Topology {
         let mut known = vec![None; order.iter().map(|id| id.index() + 1).max().unwrap_or(0)];
         for (place, &id) in order.iter().enumerate() {
             let depends = |v: &ValueId| known[v.op.index()].is_some_and(|k: Known| k.dynamic);
-            let dynamic = matches!(graph.op(id), Op::Input(_)) || graph.operands(id).iter().any(depends);
+            // What an opaque operator gives may be anything, even without operands.
+            let source = matches!(graph.op(id), Op::Input(_) | Op::Opaque(_));
+            let dynamic = source || graph.operands(id).iter().any(depends);
             known[id.index()] = Some(Known { place, live: false, dynamic });
         }
         let mut topology = Topology { order, known };

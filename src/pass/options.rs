@@ -7,7 +7,7 @@ use crate::layout::LayoutKind;
 use crate::ring::Strategy;
 use crate::schedule::SLOTS;
 use crate::search::SearchOptions;
-use crate::shard::{Handed, MAX_RANKS, ShardOptions};
+use crate::shard::{Handed, MAX_RANKS, Rowwise, ShardOptions};
 
 /// The most receive slots that may be asked for: what the command line takes too.
 const MAX_SLOTS: usize = u32::MAX as usize;
@@ -44,6 +44,9 @@ pub struct Options {
     pub layout: Option<LayoutKind>,
     /// Inputs that the host hands to a rank by rows.
     pub inputs: Vec<Handed>,
+    /// Operators that annulus does not compute, and that treat rows apart from one another: what they read need not be gathered.
+    /// Nothing proves it; see [`Rowwise`].
+    pub rowwise: Vec<Rowwise>,
     /// What the ranks are; `None`: [`Device::default_for`] their number.
     pub device: Option<Device>,
     /// The most bytes of arena that an island may have on a rank; `None`: any number.
@@ -62,6 +65,7 @@ impl Options {
             strategy: None,
             layout: None,
             inputs: vec![],
+            rowwise: vec![],
             device: None,
             memory: None,
             slots: SLOTS,
@@ -94,6 +98,13 @@ impl Options {
     #[must_use]
     pub fn inputs(mut self, handed: impl IntoIterator<Item = Handed>) -> Options {
         self.inputs.extend(handed);
+        self
+    }
+
+    /// One more operator that annulus does not compute, and that treats rows apart from one another.
+    #[must_use]
+    pub fn rowwise(mut self, promise: Rowwise) -> Options {
+        self.rowwise.push(promise);
         self
     }
 
@@ -146,7 +157,8 @@ impl Options {
         // A strategy is one for rows.
         let windows = self.strategy.is_none();
         let inputs = self.inputs.iter().cloned();
-        ShardOptions::new(self.ranks).layout(self.layout).windows(windows).inputs(inputs)
+        let rowwise = self.rowwise.iter().cloned();
+        ShardOptions::new(self.ranks).layout(self.layout).windows(windows).inputs(inputs).rowwise(rowwise)
     }
 
     /// What `search` is asked.

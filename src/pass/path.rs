@@ -4,6 +4,7 @@ use super::compiled::{Compiled, Island};
 use super::error::Error;
 use super::options::Options;
 use super::verified::{bound, device, split, verified};
+use crate::eval::{self, EvalError};
 use crate::exec::cpu::{self, Run};
 use crate::find::{FindOptions, Found, FoundAttention, Ring, find};
 use crate::ir::{Graph, OpId, Stage, Tensor};
@@ -77,7 +78,8 @@ fn answer(attentions: &mut [FoundAttention], refused: &[(OpId, String)]) {
 /// Runs a compiled graph on the CPU, every rank in this process, on whole inputs; `seed` picks another legal order.
 ///
 /// # Errors
-/// If an operation fails on a rank, or an input has another value than the one it is bound to.
+/// If operators are needed that annulus does not compute, an operation fails on a rank, or an input has another value than the
+/// one it is bound to.
 pub fn run(compiled: &Compiled, inputs: &[Tensor], seed: u64) -> Result<Run, Error> {
     run_watched(compiled, inputs, seed, &mut |_| {})
 }
@@ -93,6 +95,10 @@ pub fn run_watched(
     watch: &mut dyn FnMut(cpu::Progress),
 ) -> Result<Run, Error> {
     let graph = &compiled.program.graph;
+    let lacking = eval::lacking(graph);
+    if !lacking.is_empty() {
+        return Err(EvalError::Lacks(lacking).into());
+    }
     for guard in &compiled.guards {
         let at = graph.inputs().into_iter().position(|v| graph.value(v).name == guard.input);
         if at.and_then(|i| inputs.get(i)).is_some_and(|x| *x != guard.value) {

@@ -10,6 +10,7 @@ mod build;
 pub mod cost;
 mod events;
 pub(crate) mod flow;
+mod labels;
 mod ranks;
 mod slots;
 mod text;

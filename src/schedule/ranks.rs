@@ -1,29 +1,36 @@
 //! The programs of all ranks, from one plan.
 
-use super::build;
-use super::types::{AttentionFacts, Leaf, SLOTS, Schedule};
+use super::types::{AttentionFacts, Leaf, RankProgram, SLOTS, Schedule, Step, StepOp};
+use super::{build, labels};
 use crate::ring::Plan;
 use crate::ring::site::{LeafSite, Site};
 use rayon::prelude::*;
 
 /// Schedules a plan. What a ring receives goes into `slots` slots in turn, which are at least [`SLOTS`]: with one, a rank could
-/// not send on what it holds while the next hop arrives.
+/// not send on what it holds while the next hop arrives. Slots for more hops than any rank receives are not made, and the
+/// schedule does not say that they are.
 pub fn schedule(plan: &Plan<'_>, slots: usize) -> Schedule {
-    let ring = plan.strategy.is_ring();
-    let slots = if ring { slots.max(SLOTS) } else { SLOTS };
     let (site, attention) = (&plan.site, facts(&plan.site));
     // The ranks apart, on all cores; each has its own place in the result.
-    let of = |rank| build::rank_program(plan, (&attention, slots), rank);
-    let ranks = (0..site.ranks()).into_par_iter().map(of).collect();
+    let of = |rank| build::rank_program(plan, (&attention, slots.max(SLOTS)), rank);
+    let ranks: Vec<RankProgram> = (0..site.ranks()).into_par_iter().map(of).collect();
+    let hops = if plan.strategy.is_ring() { ranks.iter().map(received).max().unwrap_or(0) } else { 0 };
+    let [q_layout, kv_layout] = labels::labelled(site);
     Schedule {
         name: site.name.clone(),
         strategy: plan.strategy,
-        slots,
+        slots: slots.min(hops).max(SLOTS),
         attention,
-        q_layout: site.q_layout.clone(),
-        kv_layout: site.kv_layout.clone(),
+        q_layout,
+        kv_layout,
         ranks,
     }
+}
+
+/// How many messages a rank of a ring receives.
+fn received(program: &RankProgram) -> usize {
+    let receives = |s: &&Step| matches!(&s.op, StepOp::Exchange { recvs, .. } if !recvs.is_empty());
+    program.steps.iter().filter(receives).count()
 }
 
 /// What the schedule claims to compute.

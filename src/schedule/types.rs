@@ -36,7 +36,8 @@ pub struct Schedule {
     pub name: String,
     /// How keys and queries meet.
     pub strategy: Strategy,
-    /// How many receive slots each rank of a ring has; [`SLOTS`] where no hop goes round.
+    /// How many receive slots the rank of a ring has that fills the most of them, but no fewer than [`SLOTS`]; [`SLOTS`] where no
+    /// hop goes round.
     pub slots: usize,
     /// What is computed.
     pub attention: AttentionFacts,

@@ -6,7 +6,7 @@
 
 use super::factor::{Factor, product};
 use crate::ir::axes::{Along, Map, maps};
-use crate::ir::{Op, Type};
+use crate::ir::{Op, RowAxes, Type};
 
 /// Which factor of each operand `op` needs for the rows `f` of its results: `None` for an operand that it needs whole; `None`
 /// at all where the rows of the result cannot be computed from rows of the operands. `held` tells which factor each operand is
@@ -18,6 +18,9 @@ pub(super) fn operands(
     out: &Type,
     held: &[Option<Factor>],
 ) -> Option<Vec<Option<Factor>>> {
+    if let Op::Opaque(o) = op {
+        return opaque(o.rowwise.as_ref()?, f, x.len(), out);
+    }
     let there = out.shape.get(f.axis) == Some(&f.extent(f.length));
     let made = match op {
         // What is given is whole; what counts can count rows.
@@ -54,6 +57,10 @@ pub(super) fn result(
     prefer: Option<Factor>,
 ) -> Result<Factor, String> {
     let mixes = || mixes(op, slot);
+    if let Op::Opaque(o) = op {
+        let carries = |r: &&RowAxes| r.operands.get(slot) == Some(&Some(f.axis));
+        return o.rowwise.as_ref().filter(carries).map(|r| f.at(r.result)).ok_or_else(mixes);
+    }
     // It may have very many operands, all alike.
     if let Op::Concat { axis } = op
         && x.len() > 1
@@ -68,6 +75,13 @@ pub(super) fn result(
         }
         None => Err(mixes()),
     }
+}
+
+/// What an operator that annulus does not compute needs, by what is promised of it.
+fn opaque(rows: &RowAxes, f: Factor, operands: usize, out: &Type) -> Option<Vec<Option<Factor>>> {
+    let there = rows.result == f.axis && out.shape.get(f.axis) == Some(&f.extent(f.length));
+    let needed = |slot: usize| rows.operands.get(slot).copied().flatten().map(|axis| f.at(axis));
+    there.then(|| (0..operands).map(needed).collect())
 }
 
 /// Why no axis of the result carries the rows of operand `slot`.
@@ -90,6 +104,13 @@ fn mixes(op: &Op, slot: usize) -> String {
         Op::Reshape(_) => "the reshape hides the rows in a longer axis".into(),
         Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) | Op::Broadcast(_) => {
             "it broadcasts along the rows".into()
+        }
+        Op::Opaque(o) => {
+            let operator = o.operator();
+            format!(
+                "annulus does not know what {operator} does with rows; if it treats them apart, promise that with --rowwise \
+                 {operator}=AXES:AXIS"
+            )
         }
         _ => format!("{} needs every row of operand {slot}", op.name()),
     }

@@ -19,6 +19,14 @@ pub enum ShardError {
         /// Why not.
         why: String,
     },
+    /// A promise about an operator does not fit.
+    #[error("--rowwise {promise}: {why}")]
+    Rowwise {
+        /// As the command line takes it.
+        promise: String,
+        /// Why not.
+        why: String,
+    },
     /// The layout that was asked for does not apply.
     #[error("layout {kind} does not apply: {why}")]
     Layout {

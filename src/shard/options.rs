@@ -1,6 +1,7 @@
 //! What is asked of the split.
 
 use super::error::ShardError;
+use super::rowwise::Rowwise;
 use crate::layout::{LayoutKind, Progression};
 
 /// The largest number of ranks that a program is made for.
@@ -17,6 +18,8 @@ pub struct ShardOptions {
     pub layout: Option<LayoutKind>,
     /// Inputs that are handed to a rank by rows.
     pub inputs: Vec<Handed>,
+    /// Operators that annulus does not compute, and that treat rows apart from one another.
+    pub rowwise: Vec<Rowwise>,
     /// Whether attention over short windows that lie in its batch axis is split along the batch, so that each rank has windows of
     /// its own and nothing is sent. Otherwise it is split along its rows, as every other attention.
     pub windows: bool,
@@ -25,7 +28,7 @@ pub struct ShardOptions {
 impl ShardOptions {
     /// So many ranks, the layout chosen, every input handed over whole, windows split along the batch.
     pub fn new(ranks: usize) -> ShardOptions {
-        ShardOptions { ranks, layout: None, inputs: vec![], windows: true }
+        ShardOptions { ranks, layout: None, inputs: vec![], rowwise: vec![], windows: true }
     }
 
     /// The layout of every sequence; `None` leaves it to the split.
@@ -46,6 +49,13 @@ impl ShardOptions {
     #[must_use]
     pub fn inputs(mut self, handed: impl IntoIterator<Item = Handed>) -> ShardOptions {
         self.inputs.extend(handed);
+        self
+    }
+
+    /// More operators that treat rows apart from one another.
+    #[must_use]
+    pub fn rowwise(mut self, promises: impl IntoIterator<Item = Rowwise>) -> ShardOptions {
+        self.rowwise.extend(promises);
         self
     }
 }

@@ -497,7 +497,7 @@ fn activations(live: &Live, handed: &BTreeMap<usize, bool>) -> Vec<bool> {
     let (mut activation, mut varies) = (vec![false; n], vec![false; n]);
     for i in 0..n {
         let from = || live.operands[i].iter().map(|&v| live.at(v));
-        varies[i] = matches!(live.op(i), Op::Input(_)) || from().any(|j| varies[j]);
+        varies[i] = matches!(live.op(i), Op::Input(_) | Op::Opaque(_)) || from().any(|j| varies[j]);
         let here = match live.op(i) {
             Op::Attention(_) => true,
             Op::Input(_) => handed.contains_key(&i),

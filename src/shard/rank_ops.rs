@@ -244,6 +244,11 @@ fn localized(op: &Op, f: Factor, own: &[Progression]) -> Op {
         Op::Slice { axis, start, step, .. } if *axis == f.axis => {
             Op::Slice { axis: *axis, start: *start, len: f.extent(rows), step: *step }
         }
+        Op::Opaque(o) => {
+            let mut o = (**o).clone();
+            o.results.iter_mut().for_each(|t| t.shape = f.local(&t.shape, rows));
+            Op::Opaque(o.into())
+        }
         // Its batch runs along: of what the mask says of each batch entry, the rank needs that of its own.
         Op::Attention(a) if f.axis == 0 && a.mask.by_entry() => {
             let mask = a.mask.of_entries(&f.places(own));

@@ -4,6 +4,7 @@
 
 use super::error::ShardError;
 use super::options::{Handed, MAX_RANKS, ShardOptions};
+use super::rowwise::promised;
 use super::types::Program;
 use super::{place, propagate, sequences};
 use crate::ir::{Graph, OpId, ValueId};
@@ -34,6 +35,7 @@ pub(crate) fn shard_with(
             options.ranks
         )));
     }
+    let graph = promised(graph, &options.rowwise)?;
     let live = propagate::Live::new(&graph);
     let handed = named(&graph, &options.inputs)?;
     let axes: Vec<(ValueId, usize)> = handed.iter().map(|&(v, h)| (v, h.axis)).collect();

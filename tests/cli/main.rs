@@ -6,6 +6,7 @@ mod doctor;
 mod inputs;
 mod lengths;
 mod names;
+mod opaque;
 mod readme;
 
 #[path = "../inside/support/data.rs"]

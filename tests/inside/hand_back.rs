@@ -6,21 +6,26 @@ use annulus::exec::cpu::{fold, run_island};
 use annulus::host::{CallKind, HandBack, RowsError, scatter_rows, unshard_rows};
 use annulus::import::case;
 use annulus::ir::text::{Form, parse, print};
-use annulus::ir::{Data, Op, Reduction, Tensor, ValueId};
+use annulus::ir::{Data, Op, Opaque, Reduction, Tensor, Type, ValueId};
 use annulus::layout::LayoutKind;
 use annulus::shard::{Handed, Placement, Sharding, local_flops, local_graph};
 use annulus::{Compiled, Options, compile};
 use std::collections::HashMap;
 use std::path::Path;
 
+/// What a host makes of an operator that annulus does not compute.
+pub(crate) type Own<'f> = &'f dyn Fn(&Opaque, &[Tensor]) -> Vec<Tensor>;
+
 /// A rank of the host: its graph, and how far it is.
-struct Host {
+struct Host<'f> {
     back: HandBack,
+    /// What the host knows that annulus does not compute.
+    known: Own<'f>,
     next: usize,
     values: HashMap<ValueId, Tensor>,
 }
 
-impl Host {
+impl Host<'_> {
     /// Runs up to the next call; its number and operands.
     fn run(&mut self) -> Option<(usize, Vec<Tensor>)> {
         let graph = &self.back.graph;
@@ -34,6 +39,12 @@ impl Host {
                 }
                 Op::Constant(c) => {
                     self.values.insert(graph.result(op), c.data.as_deref().unwrap().clone());
+                }
+                Op::Opaque(o) => {
+                    let results = (self.known)(o, &operands);
+                    let types: Vec<Type> = results.iter().map(Tensor::ty).collect();
+                    assert_eq!(types, o.results, "{} on a rank", o.name);
+                    self.values.extend(graph.results(op).into_iter().zip(results));
                 }
                 plain => {
                     let results = apply(plain, &operands, Precision::Declared).unwrap();
@@ -98,6 +109,11 @@ fn own(compiled: &Compiled, v: ValueId, x: &Tensor, rank: usize) -> Tensor {
 
 /// Every rank's graph side by side; calls are answered when all ranks have made them.
 fn drive(compiled: &Compiled, inputs: &[Tensor]) -> Vec<Tensor> {
+    drive_with(compiled, inputs, &|o, _| panic!("{} is not known", o.name))
+}
+
+/// The same of a host that knows operators which annulus does not compute.
+pub(crate) fn drive_with(compiled: &Compiled, inputs: &[Tensor], known: Own<'_>) -> Vec<Tensor> {
     let program = &compiled.program;
     let schedules = compiled.schedules();
     let mut hosts: Vec<Host> = (0..program.ranks)
@@ -110,7 +126,7 @@ fn drive(compiled: &Compiled, inputs: &[Tensor]) -> Vec<Tensor> {
                 own
             });
             let values = back.graph.inputs().into_iter().zip(own).collect();
-            Host { back, next: 0, values }
+            Host { back, known, next: 0, values }
         })
         .collect();
     let mut answered = 0;

@@ -5,7 +5,7 @@ use super::fold::fold;
 use super::island::run_island_watched;
 use super::outcome::{Progress, Run, Traffic};
 use super::rows::{bytes, cut, join};
-use crate::eval::{Precision, eval};
+use crate::eval::{EvalError, Precision, eval, lacking};
 use crate::ir::{Op, OpId, Reduction, Tensor, ValueId};
 use crate::schedule::Schedule;
 use crate::shard::{LocalGraph, Placement, Program, Segment, Sharding, local_graph};
@@ -38,6 +38,11 @@ pub fn run_watched(
     seed: u64,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Run, ExecError> {
+    let lacking = lacking(&program.graph);
+    if !lacking.is_empty() {
+        let why = EvalError::Lacks(lacking).to_string();
+        return Err(ExecError { rank: 0, at: "before the first segment".into(), why });
+    }
     let mut state = State::new(program, inputs)?;
     let uses = last_uses(program);
     for (i, segment) in program.segments.iter().enumerate() {

@@ -15,7 +15,7 @@ use crate::mask::Term;
 
 /// Which stage of the scores the fourth result shows.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum ScoreOutput {
+pub(super) enum ScoreOutput {
     Scaled,
     Capped,
     Masked,
@@ -51,14 +51,21 @@ pub(super) fn attention(cx: &mut Cx<'_>) -> LoweredNode {
         }
         _ => return malformed("past_key and past_value do not come together"),
     };
-    let sizes = match attention_sizes(&cx.ty(q), &cx.ty(k), &cx.ty(v)) {
+    // V may be of another type than Q and K; the result is of theirs.
+    let own = cx.dtype(q);
+    let common = common(own, cx.dtype(v));
+    let mut operands = vec![];
+    for (what, x) in [("q.wide", q), ("k.wide", k), ("v.wide", v)] {
+        // What is no number is refused below, by its type.
+        operands.push(if cx.dtype(x).is_float() { cx.cast(what, x, common)? } else { x });
+    }
+    let sizes = match attention_sizes(&cx.ty(operands[0]), &cx.ty(operands[1]), &cx.ty(operands[2])) {
         Ok(s) => s,
         Err(why) => return malformed(why),
     };
 
-    let mut node = bare(cx, &sizes, cx.dtype(q), scale, precision)?;
+    let mut node = bare(cx, &sizes, common, scale, precision)?;
     node.softcap = softcap;
-    let mut operands = vec![q, k, v];
     if let Some(mask) = cx.opt(3)? {
         let mask = padded(cx, mask, sizes.kv_len)?;
         match cx.dtype(mask) {
@@ -88,10 +95,21 @@ pub(super) fn attention(cx: &mut Cx<'_>) -> LoweredNode {
         }
     }
 
-    let qk = if cx.wants(3) { Some(scores(cx, &node, &operands, &sizes, stage)?) } else { None };
+    let qk = match cx.wants(3) {
+        true => {
+            let qk = scores(cx, &node, &operands, &sizes, stage)?;
+            Some(cx.cast("qk.own", qk, own)?)
+        }
+        false => None,
+    };
     let op = Op::Attention(Box::new(node));
-    let y = if flat {
+    let y = if flat || own != common {
         let y = cx.sub("heads", op, &operands)?;
+        if !flat {
+            let y = cx.out(Op::Cast(own), &[y])?;
+            return Ok([y, k, v].into_iter().chain(qk).map(Lowered::Value).collect());
+        }
+        let y = cx.cast("narrow", y, own)?;
         let rows = cx.permute("rows", y, &[0, 2, 1, 3])?;
         let Some(hidden) = sizes.q_heads.checked_mul(sizes.v_head_dim) else {
             return malformed("its result is too large");
@@ -137,6 +155,15 @@ fn bare(
         node.acc = if wide == DType::F64 { DType::F64 } else { node.acc };
     }
     Ok(node)
+}
+
+/// A type that holds the numbers of both.
+fn common(a: DType, b: DType) -> DType {
+    match (a.is_exact_in(b), b.is_exact_in(a)) {
+        (_, true) => a,
+        (true, _) => b,
+        _ => DType::F32,
+    }
 }
 
 type Bounds = (Option<u64>, Option<u64>);
@@ -245,7 +272,7 @@ fn live(
 }
 
 /// The scores up to `stage`, for the fourth result: written out, for no attention shows them.
-fn scores(
+pub(super) fn scores(
     cx: &mut Cx<'_>,
     node: &Attention,
     operands: &[ValueId],

@@ -6,6 +6,7 @@
 
 use super::super::node::Cx;
 use super::super::outcome::{Lowered, LoweredNode, Refusal, malformed, unsupported};
+use super::attention::{ScoreOutput, scores};
 use crate::ir::infer::attention_sizes;
 use crate::ir::{Attention, AttentionSizes, Binary, Contract, DType, EmptyRow, Op, Type, ValueId};
 use crate::mask::{Fill, Term};
@@ -169,7 +170,23 @@ pub(super) fn multi_head(cx: &mut Cx<'_>) -> LoweredNode {
     }
     let (mask, add) = (cx.opt(4)?, cx.opt(5)?);
     let y = attend(cx, [q, k, v], mask, add, past, &a)?;
-    Ok([y, k, v].map(Lowered::Value).to_vec())
+    let mut results = vec![y, k, v];
+    if cx.wants(3) {
+        // What ONNX Runtime gives: the scaled scores, and what is added to them.
+        if mask.is_some() || a.causal {
+            return unsupported("its scores are asked for beside a mask");
+        }
+        let sizes = match attention_sizes(&cx.ty(q), &cx.ty(k), &cx.ty(v)) {
+            Ok(s) => s,
+            Err(why) => return malformed(why),
+        };
+        let scale = a.scale.unwrap_or_else(|| 1.0 / (sizes.head_dim as f64).sqrt());
+        let mut node = Attention::plain(scale, cx.dtype(q).accumulator());
+        node.bias = add.map(|_| 3);
+        let operands: Vec<ValueId> = [q, k, v].into_iter().chain(add).collect();
+        results.push(scores(cx, &node, &operands, &sizes, ScoreOutput::Masked)?);
+    }
+    Ok(results.into_iter().map(Lowered::Value).collect())
 }
 
 /// New rows behind past ones.

@@ -1,8 +1,8 @@
 //! Operators that work element by element.
 
 use super::super::node::Cx;
-use super::super::outcome::{LoweredNode, malformed, one, unsupported};
-use crate::ir::{Binary, DType, Data, Op, Tensor, Unary};
+use super::super::outcome::{LoweredNode, Refusal, malformed, one, unsupported};
+use crate::ir::{Binary, DType, Op, Tensor, Unary};
 
 /// A function of one element.
 pub(super) fn unary(cx: &mut Cx<'_>, f: Unary) -> LoweredNode {
@@ -129,15 +129,12 @@ pub(super) fn identity(cx: &mut Cx<'_>) -> LoweredNode {
     }
 }
 
-/// Dropout outside training: the operand itself, and a mask that keeps everything.
+/// Dropout outside training, or of ratio 0: the operand itself, and a mask that keeps everything.
 pub(super) fn dropout(cx: &mut Cx<'_>) -> LoweredNode {
     cx.int("seed")?;
     let x = cx.arg(0)?;
-    if let Some(mode) = cx.opt(2)? {
-        match cx.known(mode).as_ref().map(Tensor::data) {
-            Some(Data::Bool(b)) if b.iter().all(|&b| !b) => {}
-            _ => return unsupported("training mode"),
-        }
+    if let Some(why) = drops(cx)? {
+        return unsupported(why);
     }
     let mut results = identity(cx)?;
     if cx.wants(1) {
@@ -146,4 +143,33 @@ pub(super) fn dropout(cx: &mut Cx<'_>) -> LoweredNode {
         results.extend(one(cx.out_nth(1, Op::Broadcast(shape), &[yes])?)?);
     }
     Ok(results)
+}
+
+/// Why a Dropout is not the identity, if it is not: in training it drops what chance says, if anything.
+fn drops(cx: &mut Cx<'_>) -> Result<Option<String>, Refusal> {
+    let zero = |x: &Tensor| x.to_f64().iter().all(|&x| x == 0.0);
+    let Some(mode) = cx.opt(2)? else { return Ok(None) };
+    let training = cx.known(mode);
+    if training.as_ref().is_some_and(|x| x.dtype() == DType::Bool && zero(x)) {
+        return Ok(None);
+    }
+    let ratio = cx.opt(1)?;
+    let known = ratio.and_then(|ratio| cx.known(ratio));
+    if known.as_ref().is_some_and(|x| x.dtype().is_float() && x.len() == 1 && zero(x)) {
+        return Ok(None);
+    }
+    let ratio = match (ratio, known.as_ref().map(Tensor::to_f64).as_deref()) {
+        (None, _) => "its ratio is left out, and is 0.5".to_owned(),
+        (Some(_), Some([x])) => format!("its ratio is {x}"),
+        (Some(v), _) => format!("its ratio ({}) is no number that is known", cx.graph.value(v).name),
+    };
+    let mode = match training {
+        Some(_) => "training mode".to_owned(),
+        None => {
+            format!("training mode ({}) that depends on the values of the inputs", cx.graph.value(mode).name)
+        }
+    };
+    Ok(Some(format!(
+        "{mode}, in which chance decides: {ratio}; export the model for inference, or with a ratio of 0"
+    )))
 }

@@ -195,6 +195,9 @@ pub(super) fn rms_norm(cx: &mut Cx<'_>) -> LoweredNode {
     let wide = cx.cast("wide", x, n.stage)?;
     let [normal, _] = rms(cx, wide, &n)?;
     let normal = cx.cast("narrow", normal, dtype)?;
+    // The result is of the scale's type, which may be another one.
+    let own = cx.dtype(scale);
+    let normal = if own.is_float() { cx.cast("own", normal, own)? } else { normal };
     one(affine(cx, normal, scale, None)?)
 }
 

@@ -163,7 +163,7 @@ fn core(op: &str) -> Option<Schema> {
 fn microsoft(op: &str) -> Option<Schema> {
     match op {
         "Attention" => row(2..=7, 1..=2, contrib::attention),
-        "MultiHeadAttention" => row(1..=10, 1..=3, contrib::multi_head),
+        "MultiHeadAttention" => row(1..=10, 1..=4, contrib::multi_head),
         "Gelu" => to_one(1..=1, activation::bias_gelu),
         "BiasGelu" => to_one(2..=2, activation::bias_gelu),
         "FastGelu" => to_one(1..=2, activation::fast_gelu),

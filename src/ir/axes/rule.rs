@@ -56,6 +56,8 @@ pub(crate) fn maps(op: &Op, x: &[&Type], out: &Type) -> Vec<Map> {
         Op::GatherNd { batch } => gather_nd(*batch, x),
         Op::ScatterNd { .. } => scatter_nd(x),
         Op::Attention(_) => x.iter().enumerate().map(|(slot, t)| attention(slot, t, out)).collect(),
+        // Nothing is known of it.
+        Op::Opaque(_) => vec![Map::Opaque; x.len()],
         // Of islands and of a rank's program: they name rows by number, or hold graphs of their own.
         Op::Rows { .. }
         | Op::Chunk { .. }

@@ -9,6 +9,7 @@
 //! | `shape` | reshape, permute, broadcast, slice, rows, concat, pad |
 //! | `index` | gather, scatter, top-k |
 //! | `attention` | attention, its partial results |
+//! | `opaque` | operators that are not computed |
 //! | `island` | chunk, transfers, merge, finish, regions, unshard |
 
 mod attention;
@@ -17,6 +18,7 @@ mod contract;
 mod elementwise;
 mod index;
 mod island;
+mod opaque;
 mod reduce;
 mod rows;
 mod rule;
@@ -24,6 +26,7 @@ mod shape;
 mod window;
 
 pub(crate) use attention::attention_sizes;
+pub(crate) use opaque::rowwise;
 pub(crate) use rows::union;
 pub use rule::InferError;
 pub(crate) use rule::infer;

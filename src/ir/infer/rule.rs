@@ -3,6 +3,7 @@
 use super::attention::{attention, partial};
 use super::check::count;
 use super::contract::contract;
+use super::opaque::opaque;
 use super::{elementwise, index, island, reduce, shape, window};
 use crate::ir::op::Op;
 use crate::ir::types::{MAX_RANK, Type};
@@ -67,6 +68,7 @@ fn rule(op: &Op, x: &[&Type]) -> Result<Vec<Type>, String> {
         Op::GatherNd { batch } => index::gather_nd(*batch, x),
         Op::ScatterNd { how } => index::scatter_nd(*how, x),
         Op::TopK { axis, k, .. } => index::topk(*axis, *k, x),
+        Op::Opaque(o) => opaque(o, x),
         Op::Attention(a) => attention(a, x),
         Op::Chunk { of, rows } => island::chunk(of, rows, x),
         Op::Start(c, ty) => island::start(c, ty, x),

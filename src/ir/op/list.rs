@@ -1,7 +1,7 @@
 //! The list of operations.
 
 use super::{
-    Attention, Binary, Collective, Constant, Contract, EmptyRow, Partial, Reduction, Unary, Windows,
+    Attention, Binary, Collective, Constant, Contract, EmptyRow, Opaque, Partial, Reduction, Unary, Windows,
 };
 use crate::ir::dag::Dag;
 use crate::ir::strategy::Strategy;
@@ -159,6 +159,8 @@ pub enum Op {
         /// Largest, or smallest.
         largest: bool,
     },
+    /// An operator that annulus does not compute. Operands and results: those of the model's node, see [`Opaque`].
+    Opaque(Arc<Opaque>),
     /// Scaled-dot-product attention.
     Attention(Box<Attention>),
 
@@ -265,6 +267,7 @@ impl Op {
             Op::ScatterNd { .. } => "scatter_nd",
             Op::CumSum { .. } => "cumsum",
             Op::TopK { .. } => "topk",
+            Op::Opaque(_) => "opaque",
             Op::Attention(_) => "attention",
             Op::Chunk { .. } => "chunk",
             Op::Start(c, _) => match **c {

@@ -6,6 +6,7 @@ mod collective;
 mod constant;
 mod function;
 mod list;
+mod opaque;
 
 pub use attention::{Attention, AttentionSizes, EmptyRow, Partial};
 pub use axes::{Contract, Windows};
@@ -13,3 +14,4 @@ pub use collective::Collective;
 pub use constant::Constant;
 pub use function::{Binary, Reduction, Unary};
 pub use list::{Op, RegionKind};
+pub use opaque::{Attribute, Blob, MessageKind, Opaque, RowAxes};

@@ -1,5 +1,7 @@
 //! Prints the attributes of every operation, in the order in which [`op`](super::op) reads them.
 
+use super::form::Form;
+use super::opaque::push_opaque;
 use crate::ir::{Attention, Collective, Op, RegionKind, Strategy, Windows};
 use crate::layout::{LayoutKind, Progression};
 use crate::mask::Fill;
@@ -111,7 +113,7 @@ fn push_list<T: Display>(out: &mut String, items: &[T]) {
 }
 
 /// Prints ` {…}`, or nothing where the operation has no attribute, or all of them are usual.
-pub(super) fn push_attributes(out: &mut String, op: &Op) {
+pub(super) fn push_attributes(out: &mut String, op: &Op, form: Form) {
     let mut a = Braces { out, any: false };
     match op {
         Op::Input(_) | Op::Constant(_) => {}
@@ -164,6 +166,10 @@ pub(super) fn push_attributes(out: &mut String, op: &Op) {
             a.set("axis", axis);
             a.set("k", k);
             a.word(if *largest { "largest" } else { "smallest" });
+        }
+        Op::Opaque(o) => {
+            a.word("");
+            push_opaque(a.out, o, form);
         }
         Op::Attention(attention) => a.attention(attention),
         Op::Chunk { of, rows } => {

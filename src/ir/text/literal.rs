@@ -3,21 +3,24 @@
 use super::cursor::Cursor;
 use super::fault::Fault;
 use super::form::{Form, INLINE};
+use crate::ir::narrow::{bf16_from_text, f16_from_text};
+use crate::ir::quote::push_string;
 use crate::ir::tensor::with_data;
-use crate::ir::{Constant, DType, Data, Tensor, Type};
+use crate::ir::{Blob, Constant, DType, Data, Tensor, Type};
 use half::{bf16, f16};
 use std::fmt::Write;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// One element as text, and back.
-trait Element: Sized {
+pub(super) trait Element: Sized {
     fn push(&self, out: &mut String);
     fn parse(text: &str) -> Option<Self>;
 }
 
 /// Shortest digits that read back; a NaN other than the canonical one with its bits.
 macro_rules! float {
-    ($t:ty, $bits:ty, $wide:ty, $canonical:expr, $widen:expr, $narrow:expr) => {
+    ($t:ty, $bits:ty, $canonical:expr, $widen:expr, $read:expr) => {
         impl Element for $t {
             fn push(&self, out: &mut String) {
                 let bits = self.to_bits();
@@ -43,17 +46,17 @@ macro_rules! float {
                 }
                 // A finite text that overflows is an error, not an infinity.
                 let digits = text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
-                let x: $t = $narrow(text.parse::<$wide>().ok().filter(|_| digits)?);
-                x.is_finite().then_some(x)
+                let x: Option<$t> = if digits { $read(text) } else { None };
+                x.filter(|x| x.is_finite())
             }
         }
     };
 }
 
-float!(f64, u64, f64, 0x7ff8_0000_0000_0000, |x| x, |x| x);
-float!(f32, u32, f32, 0x7fc0_0000, |x| x, |x| x);
-float!(f16, u16, f32, 0x7e00, f16::to_f32, f16::from_f32);
-float!(bf16, u16, f32, 0x7fc0, bf16::to_f32, bf16::from_f32);
+float!(f64, u64, 0x7ff8_0000_0000_0000, |x| x, |text: &str| text.parse().ok());
+float!(f32, u32, 0x7fc0_0000, |x| x, |text: &str| text.parse().ok());
+float!(f16, u16, 0x7e00, f16::to_f32, f16_from_text);
+float!(bf16, u16, 0x7fc0, bf16::to_f32, bf16_from_text);
 
 macro_rules! plain {
     ($($t:ty),*) => {$(
@@ -85,6 +88,57 @@ pub(super) fn push_constant(out: &mut String, constant: &Constant, form: Form) {
                 out.push('"');
             }
         }
+    }
+}
+
+/// Prints one element.
+pub(super) fn push_element<T: Element>(out: &mut String, x: &T) {
+    x.push(out);
+}
+
+/// Prints a string of bytes: in quotes where it is text, else by its bytes.
+pub(super) fn push_bytes(out: &mut String, bytes: &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => push_string(out, text),
+        Err(_) => {
+            out.push_str("hex\"");
+            push_hex(out, bytes);
+            out.push('"');
+        }
+    }
+}
+
+/// Parses what [`push_bytes`] prints.
+pub(super) fn bytes(c: &mut Cursor<'_>) -> Result<Vec<u8>, Fault> {
+    c.spaces();
+    if c.eat_word("hex") { hex(c) } else { Ok(c.string("a string")?.into_owned().into_bytes()) }
+}
+
+/// Prints bytes by their hash, and in the full form themselves.
+pub(super) fn push_blob(out: &mut String, blob: &Blob, form: Form) {
+    let _ = write!(out, "#{:016x}", blob.hash);
+    if let (Some(bytes), Form::Full) = (&blob.bytes, form) {
+        out.push_str(" hex\"");
+        push_hex(out, bytes);
+        out.push('"');
+    }
+}
+
+/// Parses what [`push_blob`] prints.
+pub(super) fn blob(c: &mut Cursor<'_>) -> Result<Blob, Fault> {
+    c.spaces();
+    if !c.eat(b'#') {
+        return Err(c.expected("a content hash such as `#3f2a91c0aa11bb22`"));
+    }
+    let (hash, at) = hash(c)?;
+    c.spaces();
+    if !c.eat_word("hex") {
+        return Ok(Blob { hash, bytes: None });
+    }
+    let blob = Blob::new(hex(c)?);
+    match blob.hash == hash {
+        true => Ok(blob),
+        false => Err(Fault::new(at, format!("the bytes hash to #{:016x}", blob.hash), "not to this")),
     }
 }
 
@@ -136,12 +190,7 @@ pub(super) fn constant(c: &mut Cursor<'_>, ty: &Type) -> Result<Constant, Fault>
 
 /// `#hash`, with or without bytes.
 fn hashed(c: &mut Cursor<'_>, ty: &Type) -> Result<Constant, Fault> {
-    let start = c.pos - 1;
-    let digits = c.run(|b| b.is_ascii_hexdigit());
-    let hash = u64::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 16).ok_or_else(|| {
-        Fault::new(start..c.pos, "expected a content hash of 16 hexadecimal digits", "found this")
-    })?;
-    let hash_at = start..c.pos;
+    let (hash, hash_at) = hash(c)?;
     c.spaces();
     if !c.eat_word("hex") {
         return Ok(Constant { ty: ty.clone(), hash, data: None });
@@ -165,6 +214,16 @@ fn hashed(c: &mut Cursor<'_>, ty: &Type) -> Result<Constant, Fault> {
     Ok(constant)
 }
 
+/// The digits behind `#`, and where the hash stands.
+fn hash(c: &mut Cursor<'_>) -> Result<(u64, Range<usize>), Fault> {
+    let start = c.pos - 1;
+    let digits = c.run(|b| b.is_ascii_hexdigit());
+    let hash = u64::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 16).ok_or_else(|| {
+        Fault::new(start..c.pos, "expected a content hash of 16 hexadecimal digits", "found this")
+    })?;
+    Ok((hash, start..c.pos))
+}
+
 fn hex(c: &mut Cursor<'_>) -> Result<Vec<u8>, Fault> {
     let wanted = "pairs of hexadecimal digits in quotes";
     let start = c.pos;
@@ -183,15 +242,20 @@ fn hex(c: &mut Cursor<'_>) -> Result<Vec<u8>, Fault> {
     Ok(pairs.iter().map(|[high, low]| value(*high) << 4 | value(*low)).collect())
 }
 
+/// Parses what [`push_element`] prints.
+pub(super) fn element<T: Element>(c: &mut Cursor<'_>, what: &str) -> Result<T, Fault> {
+    c.spaces();
+    let start = c.pos;
+    let text = c.run(|b| b.is_ascii_alphanumeric() || b"+-.()".contains(&b));
+    T::parse(text).ok_or_else(|| {
+        c.pos = start;
+        c.expected(what)
+    })
+}
+
 fn elements<T: Element>(c: &mut Cursor<'_>, ty: &Type) -> Result<Arc<Vec<T>>, Fault> {
-    let one = |c: &mut Cursor<'_>| {
-        let start = c.pos;
-        let text = c.run(|b| b.is_ascii_alphanumeric() || b"+-.()".contains(&b));
-        T::parse(text).ok_or_else(|| {
-            c.pos = start;
-            c.expected(&format!("an element of type {}", ty.dtype))
-        })
-    };
+    let what = format!("an element of type {}", ty.dtype);
+    let one = |c: &mut Cursor<'_>| element(c, &what);
     let mut out = Vec::new();
     if ty.rank() == 0 {
         out.push(one(c)?);

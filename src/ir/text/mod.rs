@@ -36,6 +36,7 @@ mod fault;
 mod form;
 mod literal;
 mod op;
+mod opaque;
 mod parse;
 mod print;
 

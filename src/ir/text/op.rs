@@ -54,6 +54,7 @@ impl<'a> Attributes<'a> {
                 reverse: self.flag("reverse"),
             },
             "topk" => self.topk()?,
+            "opaque" => Op::Opaque(Arc::new(self.opaque(types)?)),
             "attention" => Op::Attention(Box::new(self.attention()?)),
             "chunk" => Op::Chunk { of: self.rows("of")?, rows: self.rows("rows")? },
             "sendrecv_start" => self.send_receive(declared()?.clone())?,

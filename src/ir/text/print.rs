@@ -87,7 +87,7 @@ fn line<'g>(out: &mut String, graph: &'g Graph, id: OpId, form: Form) -> Option<
                 out.push(' ');
                 push_values(out, graph, &operands);
             }
-            push_attributes(out, op);
+            push_attributes(out, op, form);
         }
     }
     let source = graph.source(id);

@@ -4,7 +4,7 @@ use super::broken::Broken;
 use crate::ir::infer::infer;
 use crate::ir::quote::quoted_name;
 use crate::ir::types::{MAX_NESTING, MAX_RANK};
-use crate::ir::{Constant, Graph, Op, OpId, Partial, Stage, Type};
+use crate::ir::{Attribute, Blob, Constant, Graph, Op, OpId, Partial, Stage, Type};
 use crate::mask::{Fill, Mask, Tile};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -132,6 +132,7 @@ pub(in crate::ir) fn faults(graph: &Graph) -> Vec<(Place, Broken)> {
                 fault(Broken::Unlisted);
             }
             Op::Constant(c) => constant(c, &mut fault),
+            Op::Opaque(o) => o.attributes.iter().for_each(|(_, value)| attribute(value, &mut fault)),
             Op::Start(c, _) => {
                 if c.group() == 0 {
                     fault(Broken::GroupZero);
@@ -195,6 +196,24 @@ fn constant(c: &Constant, fault: &mut impl FnMut(Broken)) {
         fault(Broken::DataType { data: data.ty(), ty: c.ty.clone() });
     } else if (cfg!(debug_assertions) || c.ty.bytes() <= HASHED_BYTES) && data.content_hash() != c.hash {
         fault(Broken::DataHash(c.hash));
+    }
+}
+
+/// Data and bytes within an attribute, as those of constants.
+fn attribute(value: &Attribute, fault: &mut impl FnMut(Broken)) {
+    match value {
+        Attribute::Tensor(c) => constant(c, fault),
+        Attribute::Tensors(all) => all.iter().for_each(|c| constant(c, fault)),
+        Attribute::Encoded(_, messages) => {
+            let known = messages.iter().filter_map(|m| m.bytes.as_ref().map(|bytes| (m.hash, bytes)));
+            for (hash, bytes) in known {
+                let looked_at = cfg!(debug_assertions) || bytes.len() <= HASHED_BYTES;
+                if looked_at && Blob::new(bytes.clone()).hash != hash {
+                    fault(Broken::DataHash(hash));
+                }
+            }
+        }
+        _ => {}
     }
 }
 

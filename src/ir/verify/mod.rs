@@ -14,7 +14,8 @@
 //! * **Names.** A value has a name that is not empty and that no other value of the graph has.
 //! * **Inputs.** The list of inputs holds every input operation of the graph once, and nothing else.
 //! * **Outputs.** An output is a value that exists; no two outputs have one name.
-//! * **Constants.** Data, where it is there, has the type and the content hash that the constant claims. (The hash of data
+//! * **Constants**, and what is inside the attributes of opaque operators. Data, where it is there, has the type and the content
+//!   hash that the constant claims. (The hash of data
 //!   above 64 KiB is compared in debug builds only, and whenever a text is parsed: hashing all weights after every pass
 //!   would cost more than the pass.)
 //! * **Transfers.** The result of a started transfer is read by exactly one `wait` and by nothing else, is no output, and a

@@ -89,7 +89,7 @@ pub(crate) fn striped(length: usize, ranks: usize) -> Layout {
             vec![Progression { start: r, len, step: if len == 1 { 1 } else { ranks } }]
         }
     });
-    Layout { kind: LayoutKind::Contiguous, length, rows: rows.collect() }
+    Layout { kind: LayoutKind::Given, length, rows: rows.collect() }
 }
 
 /// Blocks that end at `cuts`, dealt to ranks by `deal`, every other one split into even and odd rows.
@@ -109,7 +109,7 @@ pub(crate) fn scattered(length: usize, ranks: usize, cuts: &[usize], deal: &[usi
             rows[deal[(i + j) % deal.len()] % ranks].push(p);
         }
     }
-    Layout { kind: LayoutKind::Contiguous, length, rows }
+    Layout { kind: LayoutKind::Given, length, rows }
 }
 
 /// A schedule over any layouts, with every pair computed.

@@ -4,6 +4,7 @@ mod corpus;
 mod edit;
 mod faults;
 mod files;
+mod heads;
 mod hostile;
 mod plant;
 mod right;

@@ -102,7 +102,7 @@ pub(crate) const KINDS: &[Kind] = &[
     },
     Kind {
         name: "keys are received in another slot",
-        checks: &["filled", "race"],
+        checks: &["filled", "race", "memory"],
         plant: |s| {
             moved(s, |op| match op {
                 StepOp::Exchange { recvs, .. } => recvs.iter_mut().flat_map(|t| &mut t.views).collect(),
@@ -112,7 +112,7 @@ pub(crate) const KINDS: &[Kind] = &[
     },
     Kind {
         name: "keys are sent from another slot",
-        checks: &["filled", "race"],
+        checks: &["filled", "race", "labels"],
         plant: |s| {
             moved(s, |op| match op {
                 StepOp::Exchange { sends, .. } => sends.iter_mut().flat_map(|t| &mut t.views).collect(),

@@ -13,8 +13,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 /// Every check, in order.
-pub(crate) const CHECKS: [&str; 9] =
-    ["form", "matching", "deadlock", "race", "filled", "coverage", "merge once", "memory", "sizes"];
+pub(crate) const CHECKS: [&str; 10] =
+    ["form", "matching", "deadlock", "race", "filled", "coverage", "merge once", "memory", "sizes", "labels"];
 
 pub(crate) fn proved(schedule: &Schedule) -> Result<Report, String> {
     let report = check(schedule);

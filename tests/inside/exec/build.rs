@@ -18,7 +18,11 @@ struct Builder {
 }
 
 impl Builder {
-    fn slot(&mut self, name: &str, bytes: usize) -> usize {
+    /// A slot, if anything is laid there.
+    fn slot(&mut self, name: &str, bytes: usize, used: bool) -> usize {
+        if !used {
+            return usize::MAX;
+        }
         let offset = self.program.arena_bytes;
         self.program.slots.push(Slot { name: name.into(), offset, bytes });
         self.program.arena_bytes += bytes;
@@ -53,15 +57,27 @@ fn tile(facts: &AttentionFacts, q: &[Progression], k: &[Progression]) -> Tile {
 pub(crate) fn build(facts: &AttentionFacts, q_layout: &Layout, kv_layout: &Layout, way: Way) -> Schedule {
     let ranks = q_layout.ranks();
     let bytes = |r: usize| facts.kv_bytes(kv_layout.share(r));
-    let most = (0..ranks).map(bytes).max().unwrap_or(0);
+    let has_keys = |r: usize| kv_layout.share(r) > 0;
     let programs = (0..ranks).map(|rank| {
         let mut b = Builder { program: RankProgram::default(), events: 0 };
-        let local = b.slot("kv.local", bytes(rank));
+        // Which source is computed at each step.
+        let source = |t: usize| (rank + ranks - t) % ranks;
+        let local = b.slot("kv.local", bytes(rank), has_keys(rank));
         let received: Vec<usize> = match way {
-            Way::Ring => (0..2).map(|i| b.slot(&format!("kv.{i}"), most)).collect(),
-            Way::AllGather => (0..ranks).map(|r| b.slot(&format!("kv.{r}"), bytes(r))).collect(),
+            Way::Ring => (0..2)
+                .map(|i| {
+                    let lands: Vec<usize> = (1 + i..ranks).step_by(2).map(source).collect();
+                    let most = lands.iter().copied().map(bytes).max().unwrap_or(0);
+                    b.slot(&format!("kv.{i}"), most, lands.into_iter().any(has_keys))
+                })
+                .collect(),
+            Way::AllGather => {
+                (0..ranks).map(|r| b.slot(&format!("kv.{r}"), bytes(r), r != rank && has_keys(r))).collect()
+            }
         };
-        let acc = b.slot("acc", facts.carry_bytes(q_layout.share(rank)));
+        // One partial result goes on from none.
+        let carried = ranks > 1 && q_layout.share(rank) > 0;
+        let acc = b.slot("acc", facts.carry_bytes(q_layout.share(rank)), carried);
         let own = &q_layout.rows[rank];
         let mut start = 0;
         let q: Vec<QPiece> = own
@@ -69,13 +85,12 @@ pub(crate) fn build(facts: &AttentionFacts, q_layout: &Layout, kv_layout: &Layou
             .map(|&rows| {
                 let carry = View { slot: acc, start, bytes: facts.carry_bytes(rows.len) };
                 start += carry.bytes;
-                QPiece { rows, carry: Some(carry) }
+                QPiece { rows, carry: carried.then_some(carry) }
             })
             .collect();
         let mine = pieces(facts, &kv_layout.rows[rank], local, 0);
         let packed = b.step(Stream::Compute, vec![], StepOp::Pack { pieces: mine });
-        // Which source is computed at each step, and where it lies.
-        let source = |t: usize| (rank + ranks - t) % ranks;
+        // Where what is computed at each step lies.
         let place = |t: usize| match (t, way) {
             (0, _) => local,
             (_, Way::Ring) => received[(t - 1) % 2],

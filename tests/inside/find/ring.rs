@@ -1,4 +1,5 @@
-//! What `find` says of the ring before anything is compiled is what `compile` does, on any number of ranks.
+//! What `find` says of the ring before anything is compiled is what `compile` does, on any number of ranks, where a strategy is named:
+//! without one, short windows are split along their batch instead.
 
 use super::cases::{cases, graph};
 use super::models::folders;
@@ -9,6 +10,7 @@ use annulus::find::{FindOptions, Ring};
 use annulus::import::ImportOptions;
 use annulus::import::case::{Stored, load};
 use annulus::ir::{Graph, parse};
+use annulus::ring::Strategy;
 use annulus::{Options, compile, find_attentions};
 use std::fmt::Write;
 
@@ -22,7 +24,8 @@ fn said(graph: &Graph, what: &str) -> Vec<Ring> {
     let unasked = annulus::find::find(graph, &FindOptions::default()).attentions;
     assert!(unasked.iter().all(|a| a.ring == Ring::Unasked), "{what}: find itself asks nobody");
     for ranks in [2, 3] {
-        let compiled = compile(graph, &Options::new(ranks)).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let compiled = compile(graph, &Options::new(ranks).strategy(Strategy::AllGather))
+            .unwrap_or_else(|e| panic!("{what}: {e}"));
         assert_eq!(compiled.attentions.len(), said.len(), "{what}");
         let islands = compiled.schedules();
         for (attention, said) in compiled.attentions.iter().zip(&said) {

@@ -134,6 +134,37 @@ fn some_tensor(rng: &mut Rng, name: &str) -> TensorProto {
     t
 }
 
+fn dims(shape: &[i64]) -> Vec<Dim> {
+    shape.iter().map(|&n| Dim::N(n)).collect()
+}
+
+/// An attribute with a graph that reads values from around it, and may hold another one.
+fn inner(rng: &mut Rng, pool: &[String], depth: usize) -> AttributeProto {
+    let mut g = GraphProto::default();
+    let mut names = pool.to_vec();
+    for i in 0..1 + rng.below(3) {
+        let (x, y) = (rng.pick(&names).clone(), format!("in{depth}_{i}"));
+        let mut n = node(rng.pick::<&str>(&words(OPERATORS)), &[&x], &[&y], vec![]);
+        if depth > 0 && rng.below(3) == 0 {
+            n.attribute.push(inner(rng, &names, depth - 1));
+        }
+        g.node.push(n);
+        names.push(y);
+    }
+    let last = annulus::import::proto::ValueInfoProto { name: rng.pick(&names).clone(), r#type: None };
+    g.output.push(last);
+    let mut bytes = g.encode_to_vec();
+    if rng.below(10) == 0 {
+        bytes.truncate(rng.below(bytes.len() + 1));
+    }
+    AttributeProto {
+        name: "body".into(),
+        g: Some(bytes),
+        r#type: attribute_type::GRAPH,
+        ..Default::default()
+    }
+}
+
 /// A few operators at random, each on what the inputs, constants and operators before it give.
 fn fresh(rng: &mut Rng) -> ModelProto {
     let mut g = GraphProto { name: "fresh".to_owned(), ..GraphProto::default() };
@@ -143,9 +174,8 @@ fn fresh(rng: &mut Rng) -> ModelProto {
     for i in 0..1 + rng.below(4) {
         let shape =
             if rng.below(3) == 0 { (0..rng.below(5)).map(|_| extent(rng)).collect() } else { shape.clone() };
-        let dims: Vec<Dim> = shape.into_iter().map(Dim::N).collect();
         pool.push(format!("x{i}"));
-        g.input.push(value(&pool[pool.len() - 1], *rng.pick(&TYPES), &dims));
+        g.input.push(value(&pool[pool.len() - 1], *rng.pick(&TYPES), &dims(&shape)));
     }
     for i in 0..rng.below(5) {
         pool.push(format!("c{i}"));
@@ -162,6 +192,18 @@ fn fresh(rng: &mut Rng) -> ModelProto {
         let names: Vec<&str> = outputs.iter().map(String::as_str).collect();
         let attributes = (0..rng.below(3)).map(|_| attribute(rng)).collect();
         g.node.push(node(rng.pick::<&str>(&operators), &inputs, &names, attributes));
+        for o in &outputs {
+            if rng.below(2) == 0 {
+                continue;
+            }
+            // What is not known is carried where the file declares its type.
+            let declared = value(o, *rng.pick(&TYPES), &dims(&shape));
+            g.value_info.push(declared);
+        }
+        if rng.below(6) == 0 {
+            let graph = inner(rng, &pool, 3);
+            g.node.last_mut().expect("one was added").attribute.push(graph);
+        }
         pool.extend(outputs.iter().cloned());
         g.output.extend(
             outputs

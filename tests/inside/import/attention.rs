@@ -292,3 +292,46 @@ proptest! {
         r.check();
     }
 }
+
+/// V of another type than Q and K, past rows included: the result is of Q's type, the present values of V's.
+#[test]
+fn values_may_be_of_another_type() {
+    let of = |dtype: DType, x: &Tensor| Tensor::from_f64(dtype, x.shape(), &x.to_f64()).unwrap();
+    let wave = |shape: &[usize], step: f64| {
+        let n: usize = shape.iter().product();
+        floats(shape, &(0..n).map(|i| (i as f64 * step).sin()).collect::<Vec<_>>())
+    };
+    let (q, k, v) = (wave(&[2, 2, 3, 4], 0.7), wave(&[2, 2, 3, 4], 1.3), wave(&[2, 2, 3, 5], 0.9));
+    let (pk, pv) = (wave(&[2, 2, 2, 4], 2.1), wave(&[2, 2, 2, 5], 1.7));
+    for (a, b) in [
+        (DType::F32, DType::F16),
+        (DType::F16, DType::F32),
+        (DType::F16, DType::BF16),
+        (DType::F64, DType::BF16),
+    ] {
+        let inputs = [of(a, &q), of(a, &k), of(b, &v), of(a, &pk), of(b, &pv)];
+        let node = |inputs: &[Tensor]| {
+            let [q, k, v, pk, pv] = inputs else { panic!("five operands") };
+            let mut s = Single::new("Attention", &[q.clone(), k.clone(), v.clone()], &[]);
+            s.inputs.push(pk.clone());
+            s.inputs.push(pv.clone());
+            let mut model = s.outputs(4).model();
+            let g = model.graph.as_mut().unwrap();
+            g.node[0].input.insert(3, String::new());
+            let g = annulus::import::graph(&model, &Default::default()).unwrap();
+            annulus::eval::eval(&g, inputs, annulus::eval::Precision::Declared).unwrap()
+        };
+        let got = node(&inputs);
+        let types: Vec<DType> = got.iter().map(Tensor::dtype).collect();
+        assert_eq!(types, [a, a, b, a]);
+        let wide: Vec<Tensor> = inputs.iter().map(|x| of(DType::F64, x)).collect();
+        let want = node(&wide);
+        assert_eq!(got[2].to_f64(), want[2].to_f64());
+        for i in [0, 3] {
+            let step = if a == DType::F16 { 2e-3 } else { 1e-6 };
+            for (g, w) in got[i].to_f64().iter().zip(want[i].to_f64()) {
+                assert!((g - w).abs() <= step * (1.0 + w.abs()), "{a} {b} result {i}: {g}, not {w}");
+            }
+        }
+    }
+}

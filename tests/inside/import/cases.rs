@@ -4,7 +4,7 @@ use super::build::*;
 use crate::inside::support::scratch;
 use annulus::import::ImportOptions;
 use annulus::import::case::{Case, CaseError, Stored, Tolerance, load};
-use annulus::ir::{Form, Tensor, print};
+use annulus::ir::{DType, Form, Tensor, print};
 use prost::Message;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -56,6 +56,21 @@ fn tolerances_come_from_the_nearest_word() {
     assert_eq!(read(&at).unwrap().tolerance, [Tolerance { atol: 0.125, rtol: 0.0 }]);
     assert_eq!(read(&at.join("model.onnx")).unwrap().tolerance[0].atol, 0.125);
     assert!(read(&at).unwrap().manifest.is_some());
+}
+
+/// What a tool stored in a narrower type than the model gives is compared as closely as that type deserves.
+#[test]
+fn outputs_stored_in_a_narrower_type_are_widened() {
+    let at = folder("narrow");
+    store(&at, "input_0.pb", "x0", &count(&[2]));
+    let half = Tensor::from_f64(DType::F16, [2], &[-0.0, -1.0]).unwrap();
+    store(&at, "output_0.pb", "y0", &half);
+    let case = read(&at).unwrap();
+    assert_eq!(case.expected, [("y0".to_owned(), floats(&[2], &[-0.0, -1.0]))]);
+    assert_eq!(case.tolerance, [Tolerance::of(DType::F16)]);
+    store(&at, "output_0.pb", "y0", &Tensor::from_f64(DType::F64, [2], &[0.0, -1.0]).unwrap());
+    let why = read(&at).unwrap_err().to_string();
+    assert!(why.contains("y0 is f32[2] in the model and f64[2] in its stored value"), "{why}");
 }
 
 #[test]

@@ -161,7 +161,7 @@ fn heads_come_apart_packed_or_with_a_bias() {
     let biased = node(&[less(&q, 0), less(&k, 1), less(&v, 2)], &[Some(floats(&[3 * n], &bias))]).first();
     close(&biased.to_f64(), &apart.to_f64());
     assert!(node(std::slice::from_ref(&q), &[]).refusal().contains("neither q, k and v nor packed"));
-    assert!(node(&[q, k, v], &[]).outputs(4).refusal().contains("4 results"));
+    assert!(node(&[q, k, v], &[]).outputs(5).refusal().contains("5 results"));
 }
 
 #[test]
@@ -354,5 +354,57 @@ fn einsum_spells_in_many_ways() {
     ] {
         let got = run(equation, &[x.clone(), y.clone()]).refusal();
         assert!(got.contains(why), "{equation}: {got}");
+    }
+}
+
+/// The fourth result of MultiHeadAttention: the scaled scores, and what is added to them, as ONNX Runtime gives them.
+#[test]
+fn the_scores_of_heads_are_a_result() {
+    let [q, k, v] = [1, 2, 3].map(|seed| noise(&[1, 3, 8], seed));
+    let add = noise(&[1, 2, 3, 3], 4);
+    for (scale, bias) in [(None, None), (Some(1.5f32), Some(add))] {
+        let mut s = Single::new("com.microsoft::MultiHeadAttention", &[q.clone(), k.clone(), v.clone()], &[]);
+        s.constants = vec![None, None, bias.clone()];
+        let mut s = s.with(int("num_heads", 2)).outputs(4);
+        s.attributes.extend(scale.map(|x| float("scale", x)));
+        let got = s.run().pop().unwrap();
+        assert_eq!(got.shape(), [1, 2, 3, 3]);
+        let (x, y) = (q.to_f64(), k.to_f64());
+        let mut want = vec![];
+        for h in 0..2 {
+            for i in 0..3 {
+                for j in 0..3 {
+                    let dot: f64 = (0..4).map(|d| x[i * 8 + h * 4 + d] * y[j * 8 + h * 4 + d]).sum();
+                    let more = bias.as_ref().map_or(0.0, |b| b.to_f64()[(h * 3 + i) * 3 + j]);
+                    want.push(dot * scale.map_or(0.5, f64::from) + more);
+                }
+            }
+        }
+        close(&got.to_f64(), &want);
+    }
+    let masked =
+        Single::new("com.microsoft::MultiHeadAttention", &[q, k, v], &[None, Some(i32s(&[1, 3], &[1.0; 3]))]);
+    assert!(
+        masked
+            .with(int("num_heads", 2))
+            .outputs(4)
+            .refusal()
+            .contains("its scores are asked for beside a mask")
+    );
+}
+
+/// A scale of another type than x: the normalised rows are rounded to x's type, the result is of the scale's.
+#[test]
+fn a_scale_may_be_of_another_type() {
+    let x = Tensor::from_f64(DType::F16, [2, 4], &noise(&[2, 4], 7).to_f64()).unwrap();
+    let scale = noise(&[4], 8);
+    let got = Single::new("RMSNormalization", &[x.clone()], &[Some(scale.clone())]).first();
+    assert_eq!(got.dtype(), DType::F32);
+    let x = x.to_f64();
+    for (i, got) in got.to_f64().iter().enumerate() {
+        let row = &x[i / 4 * 4..i / 4 * 4 + 4];
+        let root = (row.iter().map(|x| x * x).sum::<f64>() / 4.0 + 1e-5).sqrt();
+        let want = x[i] / root * scale.to_f64()[i % 4];
+        assert!((got - want).abs() < 2e-3, "{got}, not {want}");
     }
 }

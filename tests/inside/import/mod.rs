@@ -8,6 +8,7 @@ mod contrib;
 mod external;
 mod functions;
 mod models;
+mod opaque;
 mod operators;
 mod table;
 

@@ -274,6 +274,50 @@ fn nodes_that_change_nothing_become_nothing() {
     }
 }
 
+/// In training too, a Dropout of ratio 0 keeps everything; else chance decides, and it is refused.
+#[test]
+fn dropout_of_ratio_0_keeps_everything() {
+    let x = count(&[2, 3]);
+    let (yes, no) = (Tensor::scalar(DType::Bool, 1.0), Tensor::scalar(DType::Bool, 0.0));
+    let ratio = |dtype, r| Some(Tensor::scalar(dtype, r));
+    for (ratio, mode) in [
+        (ratio(DType::F32, 0.0), Some(yes.clone())),
+        (ratio(DType::F64, -0.0), Some(yes.clone())),
+        (ratio(DType::F16, 0.0), Some(yes.clone())),
+        (ratio(DType::F32, 0.5), Some(no.clone())),
+        (None, Some(no.clone())),
+        (ratio(DType::F32, 0.5), None),
+    ] {
+        let of = |outputs| {
+            Single::new("Dropout", std::slice::from_ref(&x), &[ratio.clone(), mode.clone()]).outputs(outputs)
+        };
+        let both = of(2).run();
+        assert_eq!(both[0], x);
+        assert_eq!(both[1], Tensor::from_vec([2, 3], vec![true; 6]).unwrap());
+        let g = of(1).graph().unwrap();
+        assert_eq!((mnemonics(&g).len(), g.outputs()[0].value), (0, g.inputs()[0]));
+    }
+    let refused = |ratio: Option<Tensor>, mode: &Tensor| {
+        let single = Single::new("Dropout", std::slice::from_ref(&x), &[ratio, Some(mode.clone())]);
+        single.graph().unwrap_err().to_string()
+    };
+    let half = refused(ratio(DType::F32, 0.5), &yes);
+    assert!(half.contains("training mode") && half.contains("its ratio is 0.5"), "{half}");
+    let default = refused(None, &yes);
+    assert!(default.contains("its ratio is left out, and is 0.5"), "{default}");
+    // Whether it trains, or the ratio, may come from outside; of a ratio of 0 nobody need ask.
+    let given =
+        |inputs: &[Tensor], constants: &[Option<Tensor>]| Single::new("Dropout", inputs, constants).graph();
+    let open =
+        given(&[x.clone(), Tensor::scalar(DType::F32, 0.0), yes.clone()], &[]).unwrap_err().to_string();
+    assert!(
+        open.contains("depends on the values of the inputs") && open.contains("no number that is known"),
+        "{open}"
+    );
+    let closed = given(&[x.clone(), Tensor::scalar(DType::F32, 0.0)], &[Some(no)]).unwrap();
+    assert_eq!(mnemonics(&closed), [""; 0]);
+}
+
 #[test]
 fn tile_repeats_axes_as_a_whole() {
     let got = Single::new("Tile", &[count(&[1, 2])], &[some(&[2, 2])]).first();

@@ -39,6 +39,26 @@ fn every_case_prints_as_it_is_written() {
     }
 }
 
+/// A number in text is rounded once, to the type that it is declared of.
+#[test]
+fn numbers_in_text_are_rounded_once() {
+    let read = |ty: &str, numbers: &str| {
+        let graph =
+            parsed(&format!("graph \"g\" {{\n  const %c: {ty} = {numbers}\n  output \"c\" = %c\n}}\n"));
+        graph.as_constant(graph.outputs()[0].value).and_then(|c| c.data.as_deref().cloned()).unwrap().to_f64()
+    };
+    // Beside a tie of the type; what lies beyond f32 is lost on the way through it, and beyond f64 through that.
+    let above = "[1.000488281251, 1.00048828125000000000000000001, -1.000488281251, 1.00048828125]";
+    assert_eq!(read("f16[4]", above), [1.0009765625, 1.0009765625, -1.0009765625, 1.0]);
+    let above = "[1.00390625000001, 1.003906250000000000000000000001, -1.00390625000001, 1.00390625]";
+    assert_eq!(read("bf16[4]", above), [1.0078125, 1.0078125, -1.0078125, 1.0]);
+    assert_eq!(read("f16[]", "65519.9999999999999999"), [65504.0]);
+    for too_large in ["65520.0", "1e400"] {
+        let text = format!("graph \"g\" {{\n  const %c: f16[] = {too_large}\n}}\n");
+        assert!(parse(&text).unwrap_err().to_string().contains("an element of type f16"));
+    }
+}
+
 #[test]
 fn what_is_no_graph_is_refused_at_its_place() {
     for path in files("inside/ir/parse_fail") {
@@ -81,6 +101,7 @@ fn every_mnemonic() -> BTreeSet<&'static str> {
         Op::ScatterNd { .. } => "scatter_nd",
         Op::CumSum { .. } => "cumsum",
         Op::TopK { .. } => "topk",
+        Op::Opaque(_) => "opaque",
         Op::Attention(_) => "attention",
         Op::Chunk { .. } => "chunk",
         Op::Start(c, _) => match **c {
@@ -114,7 +135,7 @@ fn every_mnemonic() -> BTreeSet<&'static str> {
 
 #[test]
 fn the_cases_hold_every_operation() {
-    // 18 unary and 16 binary functions, and 35 operations beside.
+    // 18 unary and 16 binary functions, and 36 operations beside.
     let all = every_mnemonic();
-    assert_eq!(all.len(), Unary::ALL.len() + Binary::ALL.len() + 35, "{all:?}");
+    assert_eq!(all.len(), Unary::ALL.len() + Binary::ALL.len() + 36, "{all:?}");
 }

@@ -1,8 +1,9 @@
 //! Random graphs over every operation: a list of numbers is read as steps; a step that inference refuses is left out.
 
 use annulus::ir::{
-    Attention, Binary, Collective, Constant, Contract, DType, Data, EmptyRow, Form, Graph, Op, Partial,
-    Reduction, RegionKind, Tensor, Type, Unary, ValueId, Windows, parse, print, verify,
+    Attention, Attribute, Binary, Blob, Collective, Constant, Contract, DType, Data, EmptyRow, Form, Graph,
+    MessageKind, Op, Opaque, Partial, Reduction, RegionKind, RowAxes, Tensor, Type, Unary, ValueId, Windows,
+    parse, print, verify,
 };
 use annulus::layout::{LayoutKind, Progression, row_count};
 use annulus::mask::{Fill, Mask, Term, Tile};
@@ -26,7 +27,7 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => "[a-zA-Z0-9_./:$-]{1,6}",
         1 => any::<String>(),
     ];
-    let step = (0usize..52, any::<[usize; 3]>(), proptest::array::uniform4(0usize..6), any::<u64>(), name)
+    let step = (0usize..54, any::<[usize; 3]>(), proptest::array::uniform4(0usize..6), any::<u64>(), name)
         .prop_map(|(kind, on, n, bits, name)| Step { kind, on, n, bits, name });
     proptest::collection::vec(step, 0..40)
 }
@@ -291,6 +292,18 @@ fn step(g: &Graph, made: &[ValueId], s: &Step, kind: usize) -> (Op, Vec<ValueId>
                 true => (Op::Pool { kind, kernel: vec![1 + s.n[2] % 2; n], windows }, vec![x]),
                 false => (Op::Conv { windows, groups: 1 + s.n[3] % 2 }, vec![x, like(x)]),
             }
+        }
+        50 | 51 => {
+            let results = [t.clone(), Type::new(DType::I64, shape(s))];
+            let mut o = Opaque::new(s.name.clone(), "Op", results.into_iter().take(1 + s.n[0] % 2));
+            let number = Attribute::Float(f32::from_bits(s.bits as u32));
+            let graph = Attribute::Encoded(MessageKind::Graph, vec![Blob::new(s.name.as_bytes())]);
+            o.attributes = vec![(format!("a{}", s.name), number), ("g".to_owned(), graph)];
+            o.left_out = if s.n[1] > 2 { vec![1] } else { vec![] };
+            o.captured = if s.n[2] > 2 { vec![format!("y{}", s.name)] } else { vec![] };
+            let rows = RowAxes { operands: vec![Some(axis)], result: axis };
+            o.rowwise = (kind == 51 && s.n[0].is_multiple_of(2) && t.rank() > 0).then_some(rows);
+            (Op::Opaque(o.into()), vec![x, y, z])
         }
         _ if s.bits % 4 == 1 => {
             let kind = [Reduction::Sum, Reduction::Max, Reduction::Min, Reduction::Prod][s.n[3] % 4];

@@ -5,7 +5,7 @@ use annulus::check::check;
 use annulus::layout::LayoutKind;
 use annulus::mask::Mask;
 use annulus::ring::Strategy;
-use annulus::schedule::{RankProgram, SLOTS, Slot, StepOp, View, parse};
+use annulus::schedule::{RankProgram, SLOTS, Slot, Step, StepOp, View, parse};
 use proptest::prelude::*;
 
 fn views(program: &RankProgram) -> Vec<View> {
@@ -68,6 +68,12 @@ proptest! {
     }
 }
 
+/// How many messages a rank receives.
+fn received(program: &RankProgram) -> usize {
+    let receives = |s: &&Step| matches!(&s.op, StepOp::Exchange { recvs, .. } if !recvs.is_empty());
+    program.steps.iter().filter(receives).count()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
@@ -78,16 +84,14 @@ proptest! {
             let schedule = case.schedule_with(way, slots);
             let failed = check(&schedule).failed;
             prop_assert!(failed.is_empty(), "{failed:?}\n{schedule}");
-            prop_assert_eq!(schedule.slots, if schedule.strategy.is_ring() { slots } else { SLOTS });
+            let most = schedule.ranks.iter().map(received).max().unwrap_or(0);
+            let used = if schedule.strategy.is_ring() { slots.min(most).max(SLOTS) } else { SLOTS };
+            prop_assert_eq!(schedule.slots, used);
             let read = parse(&schedule.to_string()).unwrap().remove(0);
             prop_assert_eq!((read.slots, read.ranks), (schedule.slots, schedule.ranks.clone()));
             for program in schedule.ranks.iter().filter(|_| schedule.strategy.is_ring()) {
-                let received = |s: &&Slot| s.name.strip_prefix("kv.").is_some_and(|n| n.parse::<usize>().is_ok());
-                let hops = program.steps.iter().filter(|s| match &s.op {
-                    StepOp::Exchange { recvs, .. } => !recvs.is_empty(),
-                    _ => false,
-                });
-                prop_assert_eq!(program.slots.iter().filter(received).count(), hops.count().min(slots));
+                let lands = |s: &&Slot| s.name.strip_prefix("kv.").is_some_and(|n| n.parse::<usize>().is_ok());
+                prop_assert_eq!(program.slots.iter().filter(lands).count(), received(program).min(slots));
             }
         }
     }
@@ -105,9 +109,15 @@ fn a_ring_that_says_fewer_slots_than_it_fills_is_refused() {
         assert_eq!(check(&schedule).failed, []);
         schedule.slots -= 1;
         let failed = check(&schedule).failed;
-        assert_eq!(failed.len(), 6);
+        // The head itself, and the arena of each rank.
+        assert_eq!(failed.len(), 1 + 6);
         let says = format!("{} receive slots", slots - 1);
         assert!(failed.iter().all(|f| f.check == "memory" && f.message.contains(&says)), "{failed:?}");
+        schedule.slots += 2;
+        let failed = check(&schedule).failed;
+        assert_eq!(failed.len(), 1);
+        let must = format!("the most messages that one receives are 5: it must say {slots}");
+        assert!(failed[0].check == "memory" && failed[0].message.ends_with(&must), "{failed:?}");
     }
 }
 

@@ -1,0 +1,222 @@
+//! What the steps of a rank do with its arena: which bytes packing, receiving and carries fill.
+//!
+//! In: a rank's program. Out: a [`Filled`], by slots. Views that go on where those before them ended cost nothing to keep,
+//! which are nearly all.
+
+use crate::schedule::{RankProgram, StepOp, View};
+
+/// What fills bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum By {
+    /// The rank's own keys and values.
+    Pack,
+    /// What it receives.
+    Receive,
+    /// Carries.
+    Carry,
+}
+
+impl By {
+    pub(super) const ALL: [By; 3] = [By::Pack, By::Receive, By::Carry];
+}
+
+/// A range of bytes: the first, and the one behind the last.
+type Bytes = (usize, usize);
+
+/// The bytes that are filled.
+pub(super) struct Filled {
+    /// Of each slot and each kind of step how many bytes are filled from its begin on.
+    begins: Vec<[usize; 3]>,
+    /// What is not part of that: slot, kind, bytes.
+    rest: Vec<(usize, By, Bytes)>,
+    /// Slots that some step names at all.
+    pub(super) named: Vec<bool>,
+    /// Slots that receives name, and packs.
+    received: Vec<bool>,
+    packed: Vec<bool>,
+    /// How many bytes each message brings.
+    pub(super) messages: Vec<usize>,
+}
+
+impl Filled {
+    pub(super) fn of(program: &RankProgram) -> Filled {
+        let none = || vec![false; program.slots.len()];
+        let begins = vec![[0; 3]; program.slots.len()];
+        let (named, received, packed) = (none(), none(), none());
+        let mut filled = Filled { begins, rest: vec![], named, received, packed, messages: vec![] };
+        for step in &program.steps {
+            match &step.op {
+                StepOp::Pack { pieces } => {
+                    for p in pieces {
+                        filled.packed[p.at.slot] = true;
+                        filled.fill(By::Pack, &p.at);
+                    }
+                }
+                StepOp::Exchange { sends, recvs, .. } => {
+                    sends.iter().flat_map(|t| &t.views).for_each(|v| filled.named[v.slot] = true);
+                    for t in recvs {
+                        filled.messages.push(t.bytes());
+                        for view in &t.views {
+                            filled.received[view.slot] = true;
+                            filled.fill(By::Receive, view);
+                        }
+                    }
+                }
+                StepOp::AttnPartial { q, kv, cast_out, .. } => {
+                    kv.iter().for_each(|p| filled.named[p.at.slot] = true);
+                    for view in q.iter().filter_map(|p| p.carry.as_ref()) {
+                        filled.named[view.slot] = true;
+                        if !*cast_out {
+                            filled.fill(By::Carry, view);
+                        }
+                    }
+                }
+            }
+        }
+        filled.settle();
+        filled
+    }
+
+    fn fill(&mut self, by: By, view: &View) {
+        self.named[view.slot] = true;
+        let begin = &mut self.begins[view.slot][by as usize];
+        let end = view.start + view.bytes;
+        if view.start <= *begin {
+            *begin = end.max(*begin);
+        } else {
+            self.rest.push((view.slot, by, (view.start, end)));
+        }
+    }
+
+    /// Joins what touches.
+    fn settle(&mut self) {
+        self.rest.sort_unstable();
+        let mut rest: Vec<(usize, By, Bytes)> = Vec::new();
+        for (slot, by, (start, end)) in std::mem::take(&mut self.rest) {
+            let begin = &mut self.begins[slot][by as usize];
+            if start <= *begin {
+                *begin = end.max(*begin);
+                continue;
+            }
+            match rest.last_mut().filter(|l| (l.0, l.1) == (slot, by) && start <= l.2.1) {
+                Some(last) => last.2.1 = last.2.1.max(end),
+                None => rest.push((slot, by, (start, end))),
+            }
+        }
+        self.rest = rest;
+    }
+
+    /// Slots that receives fill and no pack.
+    pub(super) fn receive_slots(&self) -> usize {
+        self.received.iter().zip(&self.packed).filter(|&(&received, &packed)| received && !packed).count()
+    }
+
+    /// How many bytes of the arena steps of that kind fill.
+    pub(super) fn bytes(&self, program: &RankProgram, by: By) -> usize {
+        let mut parts: Vec<Bytes> = self
+            .begins
+            .iter()
+            .zip(&program.slots)
+            .map(|(begin, slot)| (slot.offset, slot.offset + begin[by as usize]))
+            .collect();
+        for (slot, _, (start, end)) in self.rest.iter().filter(|r| r.1 == by) {
+            let offset = program.slots[*slot].offset;
+            parts.push((offset + start, offset + end));
+        }
+        let mut sum = 0;
+        joined(&mut parts, |_, from, to| sum += to - from);
+        sum
+    }
+
+    /// The first bytes of a slot that no step fills, counted from its begin.
+    pub(super) fn unfilled(&self, slot: usize, bytes: usize) -> Option<Bytes> {
+        if self.begins[slot].contains(&bytes) {
+            return None;
+        }
+        let mut parts: Vec<Bytes> = self.begins[slot].iter().map(|&end| (0, end)).collect();
+        let from = self.rest.partition_point(|r| r.0 < slot);
+        parts.extend(self.rest[from..].iter().take_while(|r| r.0 == slot).map(|r| r.2));
+        let mut gap = None;
+        let mut end = 0;
+        joined(&mut parts, |before, from, to| {
+            if from > before && gap.is_none() {
+                gap = Some((before, from));
+            }
+            end = to;
+        });
+        gap.or((end < bytes).then_some((end, bytes)))
+    }
+}
+
+/// Tells of ranges, in order and without what is met twice: where those before end, begin and end.
+fn joined(parts: &mut [Bytes], mut tell: impl FnMut(usize, usize, usize)) {
+    parts.sort_unstable();
+    let mut seen = 0;
+    for &(from, to) in parts.iter().filter(|p| p.0 < p.1) {
+        if to > seen {
+            tell(seen, from.max(seen), to);
+            seen = to;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::Progression;
+    use crate::mask::Tile;
+    use crate::schedule::{ExchangeKind, KvPiece, QPiece, Slot, Step, Stream, Transfer};
+    use proptest::prelude::*;
+
+    fn step(by: By, at: View) -> Step {
+        let rows = Progression::range(0, 1);
+        let op = match by {
+            By::Pack => StepOp::Pack { pieces: vec![KvPiece { rows, at }] },
+            By::Receive => {
+                let recvs = vec![Transfer { peer: 1, views: vec![at] }];
+                StepOp::Exchange { group: 1, kind: ExchangeKind::SendRecv, sends: vec![], recvs }
+            }
+            By::Carry => {
+                let (q, kv) = (vec![QPiece { rows, carry: Some(at) }], vec![]);
+                let (carry_in, sinks_here, cast_out) = (false, false, false);
+                StepOp::AttnPartial { q, kv, tile: Tile::Full, carry_in, sinks_here, cast_out }
+            }
+        };
+        Step { stream: Stream::Compute, waits: vec![], records: None, op, reason: String::new() }
+    }
+
+    proptest! {
+        /// Two slots that share bytes.
+        #[test]
+        fn what_is_filled_is_what_an_array_says(
+            views in proptest::collection::vec((0usize..3, 0usize..2, 0usize..9, 0usize..9), 0..8),
+        ) {
+            let slots = vec![
+                Slot { name: "a".into(), offset: 0, bytes: 18 },
+                Slot { name: "b".into(), offset: 9, bytes: 18 },
+            ];
+            let mut bytes = [[false; 27]; 3];
+            let mut inside = [[false; 18]; 2];
+            let mut steps = vec![];
+            for (by, slot, start, len) in views {
+                steps.push(step(By::ALL[by], View { slot, start, bytes: len }));
+                for at in start..start + len {
+                    bytes[by][slots[slot].offset + at] = true;
+                    inside[slot][at] = true;
+                }
+            }
+            let program = RankProgram { arena_bytes: 27, slots, steps };
+            let filled = Filled::of(&program);
+            for by in By::ALL {
+                prop_assert_eq!(filled.bytes(&program, by), bytes[by as usize].iter().filter(|b| **b).count());
+            }
+            for (slot, inside) in inside.iter().enumerate() {
+                let first = inside.iter().position(|b| !b);
+                let gap = first.map(|from| {
+                    (from, (from..18).find(|&at| inside[at]).unwrap_or(18))
+                });
+                prop_assert_eq!(filled.unfilled(slot, 18), gap);
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! labels: layouts and strategy are what the head calls them.
+//!
+//! Names of layouts are proved by their closed forms ([`layouts`](super::layouts)). What a strategy's name says:
+//!
+//! | strategy | what travels, and how |
+//! |---|---|
+//! | `ring` | hops, each a `sendrecv` of its own: to the next rank and from the one before, the last with the first; a message holds keys and values of one rank, and what a rank receives comes from ever farther back |
+//! | `ring-reverse` | the same the other way round |
+//! | `all-gather` | one `all_gather`, group 1: a rank sends its own keys and values, the same amount to every other rank, or nothing to any |
+//! | `all-gather-staged` | up to four, groups 1 to 4: of the rows that a rank sends, n in all, stage g has those from ⌊(g−1)n/4⌋ up to ⌊gn/4⌋ |
+//!
+//! The form of each step is asked here; [`Travel`] asks whose keys a message holds while the steps run. Between two ranks a
+//! ring is one in both directions, and without a message all strategies are one: then the names are all true. A rank may
+//! keep keys at home that no other needs, and a hop may carry nothing: `coverage` shows that nobody misses them.
+
+use super::bytes::kv_bytes;
+use super::layouts;
+use super::log::Log;
+use super::memory::What;
+use crate::ir::Strategy;
+use crate::schedule::{ExchangeKind, Schedule, StepOp, Transfer};
+
+/// Stages of a staged all-gather.
+const STAGES: usize = 4;
+
+/// The names of the layouts, and the form of each step.
+pub(super) fn labels(schedule: &Schedule, log: &mut Log<'_>) {
+    layouts::layouts(schedule, log);
+    let strategy = schedule.strategy;
+    log.each_rank(|r, log| {
+        let steps = &schedule.ranks[r].steps;
+        let exchanges = || {
+            steps.iter().enumerate().filter_map(|(i, s)| Exchange::of(&s.op).map(|exchange| (i, exchange)))
+        };
+        let sent: u128 = exchanges().map(|(_, e)| e.to_each()).sum();
+        let rank = Rank { schedule, r, sent };
+        for (i, exchange) in exchanges() {
+            let Some(why) = rank.misfit(strategy, &exchange) else {
+                log.fact();
+                continue;
+            };
+            log.fail(r, i, || {
+                let fits = |s: &Strategy| rank.misfit(*s, &exchange).is_none();
+                let fits: Vec<&str> = Strategy::ALL.into_iter().filter(fits).map(Strategy::name).collect();
+                let fits = if fits.is_empty() {
+                    "a step of no strategy".to_owned()
+                } else {
+                    format!("a step of {}", fits.join(" or "))
+                };
+                format!("{why}: it is {fits}, and the head says {strategy}")
+            });
+        }
+    });
+}
+
+/// The fields of an exchange.
+struct Exchange<'a> {
+    group: usize,
+    kind: ExchangeKind,
+    sends: &'a [Transfer],
+    recvs: &'a [Transfer],
+}
+
+impl<'a> Exchange<'a> {
+    fn of(op: &'a StepOp) -> Option<Exchange<'a>> {
+        match op {
+            StepOp::Exchange { group, kind, sends, recvs } => {
+                Some(Exchange { group: *group, kind: *kind, sends, recvs })
+            }
+            _ => None,
+        }
+    }
+
+    /// What the first of those who are sent anything gets.
+    fn to_each(&self) -> u128 {
+        self.sends.first().map_or(0, |t| t.bytes() as u128)
+    }
+}
+
+/// A rank, and how many bytes it sends to each other rank where it sends the same to all.
+struct Rank<'a> {
+    schedule: &'a Schedule,
+    r: usize,
+    sent: u128,
+}
+
+impl Rank<'_> {
+    /// Why a step is none of a strategy.
+    fn misfit(&self, strategy: Strategy, exchange: &Exchange<'_>) -> Option<String> {
+        match strategy {
+            Strategy::Ring => self.hop(exchange, true),
+            Strategy::RingReverse => self.hop(exchange, false),
+            Strategy::AllGather => self.gather(exchange, 1),
+            Strategy::AllGatherStaged => self.gather(exchange, STAGES),
+        }
+    }
+
+    fn hop(&self, exchange: &Exchange<'_>, on: bool) -> Option<String> {
+        let (r, ranks) = (self.r, self.schedule.ranks.len());
+        if exchange.kind != ExchangeKind::SendRecv {
+            return Some("is an all_gather, and a ring has hops, each a sendrecv".to_owned());
+        }
+        let (next, before) = ((r + 1) % ranks, (r + ranks - 1) % ranks);
+        let (to, from) = if on { (next, before) } else { (before, next) };
+        if let Some(t) = exchange.sends.iter().find(|t| t.peer != to) {
+            return Some(format!("sends to rank {}, and hops go to rank {to}", t.peer));
+        }
+        let t = exchange.recvs.iter().find(|t| t.peer != from)?;
+        Some(format!("receives from rank {}, and hops come from rank {from}", t.peer))
+    }
+
+    fn gather(&self, exchange: &Exchange<'_>, stages: usize) -> Option<String> {
+        let others = self.schedule.ranks.len() - 1;
+        if exchange.kind != ExchangeKind::AllGather {
+            return Some("is a sendrecv, and keys are gathered by all_gather".to_owned());
+        }
+        let group = exchange.group;
+        if group > stages {
+            let all = if stages == 1 {
+                "all keys come in group 1".to_owned()
+            } else {
+                format!("keys come in groups 1 to {stages}")
+            };
+            return Some(format!("is of group {group}, and {all}"));
+        }
+        let sends = exchange.sends;
+        if !sends.is_empty() && sends.len() != others {
+            return Some(format!("sends to {} ranks, and keys go to all {others} others", sends.len()));
+        }
+        if let Some(w) = sends.windows(2).find(|w| w[0].bytes() != w[1].bytes()) {
+            let [a, b] = [&w[0], &w[1]].map(|t| format!("{} bytes to rank {}", t.bytes(), t.peer));
+            return Some(format!("sends {a} and {b}, and all others get the same keys"));
+        }
+        let row = kv_bytes(&self.schedule.attention, 1).unwrap_or(usize::MAX) as u128;
+        // Keys and values of no bytes are not counted.
+        let rows = self.sent.checked_div(row)?;
+        let upto = |g: usize| rows * g as u128 / stages as u128 * row;
+        let (part, have) = (upto(group) - upto(group.saturating_sub(1)), exchange.to_each());
+        (part != have).then(|| {
+            format!(
+                "sends each other rank {have} of {} bytes, and stage {group} of {stages} has {part}",
+                self.sent
+            )
+        })
+    }
+}
+
+/// Whose keys travel, message by message.
+pub(super) struct Travel {
+    strategy: Strategy,
+    /// Of each rank of a ring, how far back the owner is of what it received last.
+    farthest: Vec<usize>,
+}
+
+impl Travel {
+    pub(super) fn new(schedule: &Schedule) -> Travel {
+        Travel { strategy: schedule.strategy, farthest: vec![0; schedule.ranks.len()] }
+    }
+
+    /// A message of step `step` of rank `from` to rank `to`, whose bytes hold this. What was never written is told elsewhere.
+    pub(super) fn message(
+        &mut self,
+        (from, step, to): (usize, usize, usize),
+        holds: impl Iterator<Item = What>,
+        log: &mut Log<'_>,
+    ) {
+        let strategy = self.strategy;
+        let mut whose: Option<usize> = None;
+        for what in holds {
+            let owner = match what {
+                What::Keys { owner, .. } => owner,
+                What::Carry { .. } => {
+                    log.fail(from, step, || {
+                        format!(
+                            "sends {} to rank {to}, and {strategy} sends keys and values alone",
+                            what.name()
+                        )
+                    });
+                    return;
+                }
+                What::Nothing => return,
+            };
+            if let Some(other) = whose.filter(|&w| w != owner) {
+                log.fail(from, step, || {
+                    format!(
+                        "sends keys of ranks {other} and {owner} to rank {to} in one message, and a message of {strategy} has \
+                         those of one rank"
+                    )
+                });
+                return;
+            }
+            whose = Some(owner);
+        }
+        let Some(owner) = whose else { return };
+        let ranks = self.farthest.len();
+        let back = match strategy {
+            Strategy::Ring => (to + ranks - owner) % ranks,
+            Strategy::RingReverse => (owner + ranks - to) % ranks,
+            Strategy::AllGather | Strategy::AllGatherStaged => {
+                log.want(owner == from, from, step, || {
+                    format!(
+                        "sends keys of rank {owner} to rank {to}, and in {strategy} each rank sends its own"
+                    )
+                });
+                return;
+            }
+        };
+        let before = std::mem::replace(&mut self.farthest[to], back);
+        log.want(back > before, from, step, || {
+            if back == 0 {
+                format!("sends rank {to} its own keys, which are not to come back in a ring")
+            } else {
+                format!(
+                    "sends rank {to} the keys of rank {owner}, {back} hops back, after those of {before} hops back: what comes \
+                     round in {strategy} comes from ever farther"
+                )
+            }
+        });
+    }
+}
