@@ -63,7 +63,7 @@ pub(super) fn shape(dims: &[i64]) -> Option<Vec<usize>> {
 /// How many bytes the elements take, by type and shape.
 pub(super) fn byte_size(t: &TensorProto) -> Option<u64> {
     let ty = Type::new(dtype(t.data_type)?, shape(&t.dims)?);
-    ty.checked_elements()?;
+    ty.data_elements()?;
     u64::try_from(ty.bytes()).ok()
 }
 

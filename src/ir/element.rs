@@ -99,7 +99,7 @@ impl Tensor {
     /// If the number of elements is not that of the shape, or the shape has more elements than any value may have.
     pub fn from_vec<T: Element>(shape: impl Into<Vec<usize>>, values: Vec<T>) -> Result<Tensor, TensorError> {
         let (ty, given) = (Type::new(T::DTYPE, shape), values.len());
-        match ty.checked_elements() {
+        match ty.data_elements() {
             None => Err(TensorError::TooLarge { ty }),
             Some(n) if n != given => Err(TensorError::Elements { ty, given }),
             Some(_) => made(ty, T::into_data(values)),
@@ -130,7 +130,7 @@ impl Tensor {
         bytes: &[u8],
     ) -> Result<Tensor, TensorError> {
         let (ty, given) = (Type::new(dtype, shape), bytes.len());
-        match ty.checked_elements() {
+        match ty.data_elements() {
             None => Err(TensorError::TooLarge { ty }),
             Some(n) if n * dtype.bytes() != given => Err(TensorError::Bytes { ty, given }),
             Some(_) => match Data::from_le_bytes(dtype, bytes) {
@@ -160,7 +160,7 @@ fn made(ty: Type, data: Data) -> Result<Tensor, TensorError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::MAX_ELEMENTS;
+    use crate::ir::MAX_DATA;
 
     fn round<T: Element + std::fmt::Debug>(values: Vec<T>) {
         let x = Tensor::from_vec([values.len() / 2, 2], values.clone()).unwrap();
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn no_shape_is_too_large_to_be_refused() {
-        for shape in [vec![MAX_ELEMENTS, 2], vec![usize::MAX; 3], vec![0, usize::MAX]] {
+        for shape in [vec![MAX_DATA, 2], vec![usize::MAX; 3], vec![0, usize::MAX]] {
             let ty = Type::new(DType::F32, shape.clone());
             let large = Err(TensorError::TooLarge { ty });
             assert_eq!(Tensor::from_vec(shape.clone(), vec![1.0f32]), large);

@@ -41,6 +41,6 @@ pub use strategy::Strategy;
 pub use tensor::{Data, Tensor};
 pub use text::{Form, ParseError, parse, print};
 pub(crate) use topology::Topology;
-pub use types::{DType, MAX_ELEMENTS, MAX_RANK, Type};
+pub use types::{DType, MAX_DATA, MAX_ELEMENTS, MAX_RANK, Type};
 pub use verify::{Broken, VerifyError, verify, verify_at};
 pub use way_out::{Refused, WayOut};

@@ -154,7 +154,7 @@ impl Tensor {
     /// A tensor, or `None` if the number of elements is not that of the shape.
     pub fn new(shape: impl Into<Vec<usize>>, data: Data) -> Option<Tensor> {
         let shape = shape.into();
-        let want = Type::new(data.dtype(), shape.clone()).checked_elements()?;
+        let want = Type::new(data.dtype(), shape.clone()).data_elements()?;
         (want == data.len()).then_some(Tensor { shape, data })
     }
 

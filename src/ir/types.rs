@@ -2,8 +2,12 @@
 
 use std::fmt;
 
-/// The largest number of elements that one value may have: 2^40.
-pub const MAX_ELEMENTS: usize = 1 << 40;
+/// The largest number of elements that a type may have: 2^56, so that bytes of a few values add up in 63 bits. Such a value need not
+/// exist: the scores of an attention that is found never do. What is made is bounded by [`MAX_DATA`], and by the memory that is there.
+pub const MAX_ELEMENTS: usize = 1 << 56;
+
+/// The largest number of elements of data, such as a constant, and of rows of a sequence: 2^40.
+pub const MAX_DATA: usize = 1 << 40;
 
 /// The largest number of axes that one value may have.
 pub const MAX_RANK: usize = 64;
@@ -126,9 +130,18 @@ impl Type {
     /// Number of elements, or `None` above [`MAX_ELEMENTS`]. An extent of 0 counts as 1 for the bound, so that strides
     /// and products over some of the axes do not overflow either.
     pub fn checked_elements(&self) -> Option<usize> {
+        self.elements_within(MAX_ELEMENTS)
+    }
+
+    /// Number of elements of data of this type, or `None` above [`MAX_DATA`], where an extent of 0 counts as 1 as well.
+    pub fn data_elements(&self) -> Option<usize> {
+        self.elements_within(MAX_DATA)
+    }
+
+    fn elements_within(&self, most: usize) -> Option<usize> {
         let mut n = 1usize;
         for &d in &self.shape {
-            n = n.checked_mul(d.max(1)).filter(|&n| n <= MAX_ELEMENTS)?;
+            n = n.checked_mul(d.max(1)).filter(|&n| n <= most)?;
         }
         Some(if self.shape.contains(&0) { 0 } else { n })
     }

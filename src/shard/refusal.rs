@@ -4,7 +4,7 @@
 //! depends neither on the number of ranks nor on the device.
 
 use crate::ir::infer::attention_sizes;
-use crate::ir::{AttentionSizes, MAX_ELEMENTS, Type};
+use crate::ir::{AttentionSizes, MAX_DATA, Type};
 
 /// The most bytes that the packed keys and values, or the carries, of all rows may have: beyond it, sums of byte offsets
 /// would need care that no real attention asks for.
@@ -47,7 +47,7 @@ pub(crate) fn by_sizes(s: &AttentionSizes) -> Option<String> {
     };
     // They travel as one value.
     let size = s.head_dim.saturating_add(s.v_head_dim);
-    if !within(MAX_ELEMENTS, &[s.batch, s.kv_heads, size, s.kv_len.max(1)]) {
+    if !within(MAX_DATA, &[s.batch, s.kv_heads, size, s.kv_len.max(1)]) {
         return Some(too_many("its keys and values side by side", "2^40 elements"));
     }
     let carry = [8, s.batch, s.q_heads, s.v_head_dim.saturating_add(2), s.q_len.max(1)];

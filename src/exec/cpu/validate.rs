@@ -4,7 +4,7 @@
 use super::arena::locate;
 use super::error::ExecError;
 use super::rows::{last_row, run_of};
-use crate::ir::{DType, MAX_ELEMENTS, Tensor};
+use crate::ir::{DType, MAX_DATA, Tensor};
 use crate::layout::{Layout, Progression};
 use crate::mask::Term;
 use crate::schedule::{AttentionFacts, KvPiece, QPiece, RankProgram, Schedule, StepOp, Transfer};
@@ -79,7 +79,7 @@ fn facts(a: &AttentionFacts) -> Result<(), String> {
     }
     // A sequence of no rows must not hide huge extents: every extent counts as at least 1.
     let bounded = |extents: &[usize]| {
-        extents.iter().try_fold(1usize, |n, &e| n.checked_mul(e.max(1)).filter(|&n| n <= MAX_ELEMENTS))
+        extents.iter().try_fold(1usize, |n, &e| n.checked_mul(e.max(1)).filter(|&n| n <= MAX_DATA))
     };
     let width = s.head_dim.checked_add(s.v_head_dim).and_then(|d| d.checked_add(2));
     let fits = width.is_some_and(|w| {

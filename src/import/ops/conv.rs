@@ -137,7 +137,7 @@ fn windows(
             None => vec![usual; len],
             Some(list) => list.iter().map_while(|&i| usize::try_from(i).ok()).collect(),
         };
-        if list.len() != len || list.iter().any(|&i| i < least || i >= crate::ir::MAX_ELEMENTS) {
+        if list.len() != len || list.iter().any(|&i| i < least || i >= crate::ir::MAX_DATA) {
             return malformed(format!("attribute {name} is {given:?} for {n} spatial axes"));
         }
         Ok(list)

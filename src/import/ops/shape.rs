@@ -92,7 +92,7 @@ pub(super) fn range(cx: &mut Cx<'_>) -> LoweredNode {
         [Some(Bound::Float(a)), Some(Bound::Float(b)), Some(Bound::Float(d))] if d != 0.0 => {
             let len = ((b - a) / d).ceil().max(0.0);
             // The cast is exact: larger counts are no value's size.
-            let len = (len <= crate::ir::MAX_ELEMENTS as f64).then_some(len as usize);
+            let len = (len <= crate::ir::MAX_DATA as f64).then_some(len as usize);
             (len, a != 0.0, d != 1.0)
         }
         _ => return malformed("its distance is 0"),

@@ -1,6 +1,6 @@
 //! Lists of rows: whether they may be, and where one stands in another.
 
-use crate::ir::types::MAX_ELEMENTS;
+use crate::ir::types::MAX_DATA;
 use crate::layout::Progression;
 
 /// Most comparisons of one row progression with another that are made for one operation; beyond, it is refused.
@@ -43,12 +43,12 @@ pub(super) fn counted(rows: &[Progression]) -> Result<usize, String> {
     let mut n = 0usize;
     for p in rows {
         let last = p.len.checked_sub(1).and_then(|n| n.checked_mul(p.step)?.checked_add(p.start));
-        if p.step == 0 || p.step > MAX_ELEMENTS || last.is_none_or(|last| last >= MAX_ELEMENTS) {
+        if p.step == 0 || p.step > MAX_DATA || last.is_none_or(|last| last >= MAX_DATA) {
             return Err(format!("rows {p} are empty, or end beyond 2^40"));
         }
         n = n.saturating_add(p.len);
     }
-    if n <= MAX_ELEMENTS { Ok(n) } else { Err("more than 2^40 rows".into()) }
+    if n <= MAX_DATA { Ok(n) } else { Err("more than 2^40 rows".into()) }
 }
 
 /// Refuses lists whose comparison would take too long.

@@ -22,13 +22,14 @@ pub struct InferError {
 /// The types of the results of `op` on operands of these types.
 ///
 /// # Errors
-/// If there are too few or too many operands, if types or extents do not fit, or if a result has more than
-/// [`MAX_ELEMENTS`](crate::ir::MAX_ELEMENTS) elements or [`MAX_RANK`] axes.
+/// If there are too few or too many operands, if types or extents do not fit, if a result has more than
+/// [`MAX_ELEMENTS`](crate::ir::MAX_ELEMENTS) elements or [`MAX_RANK`] axes, or a constant more than [`MAX_DATA`](crate::ir::MAX_DATA)
+/// elements.
 pub(crate) fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>, InferError> {
     let results = rule(op, operands).map_err(|why| InferError { op: op.name(), why })?;
     for t in &results {
         if t.checked_elements().is_none() {
-            return Err(InferError { op: op.name(), why: format!("{t} has more than 2^40 elements") });
+            return Err(InferError { op: op.name(), why: format!("{t} has more than 2^56 elements") });
         }
         if t.rank() > MAX_RANK {
             let why = format!("the result has {} axes, more than {MAX_RANK}", t.rank());
@@ -41,6 +42,9 @@ pub(crate) fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>, InferError
 fn rule(op: &Op, x: &[&Type]) -> Result<Vec<Type>, String> {
     match op {
         Op::Input(ty) => count(x, 0).map(|()| vec![ty.clone()]),
+        Op::Constant(c) if c.ty.checked_elements().is_some() && c.ty.data_elements().is_none() => {
+            Err(format!("{} is a constant of more than 2^40 elements", c.ty))
+        }
         Op::Constant(c) => count(x, 0).map(|()| vec![c.ty.clone()]),
         Op::Iota { ty, axis } => elementwise::iota(ty, *axis, x),
         Op::Unary(u) => elementwise::unary(*u, x),

@@ -2,7 +2,7 @@
 
 use super::check::count;
 use crate::ir::op::{Reduction, Windows};
-use crate::ir::types::{DType, MAX_ELEMENTS, Type};
+use crate::ir::types::{DType, MAX_DATA, Type};
 
 pub(super) fn conv(windows: &Windows, groups: usize, x: &[&Type]) -> Result<Vec<Type>, String> {
     count(x, 2)?;
@@ -58,7 +58,7 @@ fn window_counts(w: &Windows, kernel: &[usize], extents: &[usize]) -> Result<Vec
             let all = extents[i].saturating_add(w.low[i]).saturating_add(w.high[i]);
             let reach = k.checked_sub(1).and_then(|n| n.checked_mul(dilation)?.checked_add(1));
             match reach {
-                Some(reach) if reach <= all && all <= MAX_ELEMENTS && stride > 0 && dilation > 0 => {
+                Some(reach) if reach <= all && all <= MAX_DATA && stride > 0 && dilation > 0 => {
                     Ok((all - reach) / stride + 1)
                 }
                 _ => Err(format!(

@@ -294,7 +294,7 @@ impl<'a> Cursor<'a> {
             ));
         }
         if ty.checked_elements().is_none() {
-            return Err(Fault::new(start..self.pos, "expected at most 2^40 elements", "found more"));
+            return Err(Fault::new(start..self.pos, "expected at most 2^56 elements", "found more"));
         }
         Ok(ty)
     }

@@ -118,7 +118,11 @@ pub(in crate::ir) fn faults(graph: &Graph) -> Vec<(Place, Broken)> {
             } else if !names.insert(&value.name) {
                 fault(Broken::NameTaken(value.name.clone()));
             }
-            if value.ty.rank() > MAX_RANK || value.ty.checked_elements().is_none() {
+            let counted = match graph.op(id) {
+                Op::Constant(_) => value.ty.data_elements(),
+                _ => value.ty.checked_elements(),
+            };
+            if value.ty.rank() > MAX_RANK || counted.is_none() {
                 fault(Broken::TooLarge);
             }
         }

@@ -9,8 +9,8 @@
 //! * **Operands.** The operands of an operation with n operands fill the slots 0 to n − 1, each once, and each is a result
 //!   that exists.
 //! * **Types.** The results of an operation have the types that inference gives for its operands: every rule
-//!   about what an operation takes, the attributes of attention and of its parts included, holds. A value has at most 2^40
-//!   elements and 64 axes.
+//!   about what an operation takes, the attributes of attention and of its parts included, holds. A value has at most 2^56
+//!   elements and 64 axes, a constant at most 2^40 elements.
 //! * **Names.** A value has a name that is not empty and that no other value of the graph has.
 //! * **Inputs.** The list of inputs holds every input operation of the graph once, and nothing else.
 //! * **Outputs.** An output is a value that exists; no two outputs have one name.
