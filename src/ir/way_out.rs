@@ -5,106 +5,169 @@
 
 use std::fmt;
 
-macro_rules! ways_out {
-    ($(#[$all:meta])* $ty:ident { $($(#[$doc:meta])* $name:ident = $text:expr,)* }) => {
-        $(#[$all])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        #[non_exhaustive]
-        pub enum $ty {
-            $($(#[$doc])* $name,)*
-        }
-
-        impl $ty {
-            /// Every way out.
-            pub const ALL: &'static [$ty] = &[$($ty::$name,)*];
-
-            /// The name.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $($ty::$name => stringify!($name),)*
-                }
-            }
-
-            /// In words, as a demand.
-            pub fn text(self) -> &'static str {
-                match self {
-                    $($ty::$name => $text,)*
-                }
-            }
-        }
-    };
-}
-
-ways_out! {
-    /// What the author of a model, or whoever calls annulus, can do about a refusal.
-    WayOut {
+/// What the author of a model, or whoever calls annulus, can do about a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum WayOut {
     // Of the file.
     /// Types of values are missing.
-    InferShapes = "infer the shapes of the model before, with onnx.shape_inference.infer_shapes or onnxruntime's \
-        symbolic_shape_infer, so that the file declares them",
+    InferShapes,
     /// An extent is missing.
-    GiveDimension = "give its size with --dim, or infer the shapes of the model before with the sizes of its inputs fixed",
+    GiveDimension,
     /// An element type that annulus lacks.
-    ConvertElements = "convert it to one of the types that annulus has: f64, f32, f16, bf16, i64, i32, bool",
+    ConvertElements,
     /// Functions of the model that cannot be taken along.
-    InlineFunctions = "inline the functions of the model before (onnx.inliner.inline_local_functions)",
+    InlineFunctions,
     /// Tensors in other files.
-    OneFile = "save the model with its tensors inside, or load it by its path and name the folder of its tensors with --external-data",
+    OneFile,
     /// A file that is not where the model's folder is.
-    NameFolder = "name the folder that holds the model's tensors with --external-data",
+    NameFolder,
     /// A version of the operators that is not read.
-    ConvertOpset = "convert the model to opset 23 (onnx.version_converter.convert_version)",
+    ConvertOpset,
     /// Sparse constants.
-    Dense = "write them as dense tensors",
+    Dense,
     /// The file contradicts itself.
-    CheckModel = "onnx.checker.check_model says what is wrong with it",
-
+    CheckModel,
     // Of operators.
     /// An operator that is not known, where none may be carried.
-    CarryOpaque = "leave out --no-opaque, so that it is carried for the host, or write it with operators that annulus knows",
+    CarryOpaque,
     /// A form of an attention.
-    AttentionOperator = "export the attention written out, or as the Attention operator of opset 23",
+    AttentionOperator,
     /// A form of a rotary embedding.
-    RotaryOperator = "export the rotary embedding written out, or as the RotaryEmbedding operator of opset 23",
+    RotaryOperator,
     /// An attribute that is not known.
-    DropAttribute = "remove the attribute if it says no more than its default, or convert the model to opset 23",
+    DropAttribute,
     /// A result that is not computed.
-    DropResult = "leave that result out, or compute it by operators of its own",
+    DropResult,
     /// What must be known when importing depends on inputs.
-    FixSizes = "make it a constant of the model: fix the sizes when exporting, or fold what is constant (onnxsim, or the offline \
-        optimisation of onnxruntime)",
+    FixSizes,
     /// Random numbers.
-    GiveSeed = "give the node a seed, so that every rank draws the same numbers",
+    GiveSeed,
     /// Random numbers inside a graph of a node.
-    DrawOutside = "draw the numbers outside of the model, and give them as an input",
+    DrawOutside,
     /// A sequence where a value is wanted.
-    JoinSequence = "join the parts of the sequence before (ConcatFromSequence)",
+    JoinSequence,
     /// Training.
-    ExportForInference = "export the model for inference, or with a ratio of 0",
+    ExportForInference,
     /// Integers where numbers are wanted.
-    ConvertToFloat = "convert it to a floating type before",
+    ConvertToFloat,
     /// Too many parts.
-    SplitInSteps = "split it in several steps",
+    SplitInSteps,
     /// A mask whose meaning is open.
-    ExpandMask = "expand it to every key, or use version 24, which means the first",
+    ExpandMask,
     /// A bias where heads are apart.
-    BiasBeforeHeads = "add the bias before the heads are made",
+    BiasBeforeHeads,
     /// A mask in a form that is not read.
-    MaskOfKeys = "give the mask as 0 and 1 for each key of a batch entry",
+    MaskOfKeys,
     /// A mask where scores are asked for.
-    MaskByHand = "add the mask to the scores as attention_bias",
+    MaskByHand,
     /// Too many axes.
-    FewerAxes = "join axes by a Reshape before",
+    FewerAxes,
     /// Padding by a word.
-    StatePads = "state pads instead of auto_pad",
+    StatePads,
     /// A constant that is no tensor.
-    TensorConstant = "give the constant as a dense tensor of numbers",
+    TensorConstant,
     /// A function inside another operator.
-    ApartActivation = "apply the activation by an operator of its own",
+    ApartActivation,
     /// Axes in another order.
-    TransposeBefore = "transpose the operand before",
+    TransposeBefore,
     /// Too much padding.
-    PadInSteps = "pad in several steps",
+    PadInSteps,
+}
+
+impl WayOut {
+    /// Every way out, in the order of declaration.
+    pub const ALL: [WayOut; 31] = [
+        WayOut::InferShapes,
+        WayOut::GiveDimension,
+        WayOut::ConvertElements,
+        WayOut::InlineFunctions,
+        WayOut::OneFile,
+        WayOut::NameFolder,
+        WayOut::ConvertOpset,
+        WayOut::Dense,
+        WayOut::CheckModel,
+        WayOut::CarryOpaque,
+        WayOut::AttentionOperator,
+        WayOut::RotaryOperator,
+        WayOut::DropAttribute,
+        WayOut::DropResult,
+        WayOut::FixSizes,
+        WayOut::GiveSeed,
+        WayOut::DrawOutside,
+        WayOut::JoinSequence,
+        WayOut::ExportForInference,
+        WayOut::ConvertToFloat,
+        WayOut::SplitInSteps,
+        WayOut::ExpandMask,
+        WayOut::BiasBeforeHeads,
+        WayOut::MaskOfKeys,
+        WayOut::MaskByHand,
+        WayOut::FewerAxes,
+        WayOut::StatePads,
+        WayOut::TensorConstant,
+        WayOut::ApartActivation,
+        WayOut::TransposeBefore,
+        WayOut::PadInSteps,
+    ];
+
+    /// In words, as a demand.
+    pub fn text(self) -> &'static str {
+        match self {
+            WayOut::InferShapes => {
+                "infer the shapes of the model before, with onnx.shape_inference.infer_shapes or onnxruntime's \
+        symbolic_shape_infer, so that the file declares them"
+            }
+            WayOut::GiveDimension => {
+                "give its size with --dim, or infer the shapes of the model before with the sizes of its inputs fixed"
+            }
+            WayOut::ConvertElements => {
+                "convert it to one of the types that annulus has: f64, f32, f16, bf16, i64, i32, bool"
+            }
+            WayOut::InlineFunctions => {
+                "inline the functions of the model before (onnx.inliner.inline_local_functions)"
+            }
+            WayOut::OneFile => {
+                "save the model with its tensors inside, or load it by its path and name the folder of its tensors with --external-data"
+            }
+            WayOut::NameFolder => "name the folder that holds the model's tensors with --external-data",
+            WayOut::ConvertOpset => "convert the model to opset 23 (onnx.version_converter.convert_version)",
+            WayOut::Dense => "write them as dense tensors",
+            WayOut::CheckModel => "onnx.checker.check_model says what is wrong with it",
+            WayOut::CarryOpaque => {
+                "leave out --no-opaque, so that it is carried for the host, or write it with operators that annulus knows"
+            }
+            WayOut::AttentionOperator => {
+                "export the attention written out, or as the Attention operator of opset 23"
+            }
+            WayOut::RotaryOperator => {
+                "export the rotary embedding written out, or as the RotaryEmbedding operator of opset 23"
+            }
+            WayOut::DropAttribute => {
+                "remove the attribute if it says no more than its default, or convert the model to opset 23"
+            }
+            WayOut::DropResult => "leave that result out, or compute it by operators of its own",
+            WayOut::FixSizes => {
+                "make it a constant of the model: fix the sizes when exporting, or fold what is constant (onnxsim, or the offline \
+        optimisation of onnxruntime)"
+            }
+            WayOut::GiveSeed => "give the node a seed, so that every rank draws the same numbers",
+            WayOut::DrawOutside => "draw the numbers outside of the model, and give them as an input",
+            WayOut::JoinSequence => "join the parts of the sequence before (ConcatFromSequence)",
+            WayOut::ExportForInference => "export the model for inference, or with a ratio of 0",
+            WayOut::ConvertToFloat => "convert it to a floating type before",
+            WayOut::SplitInSteps => "split it in several steps",
+            WayOut::ExpandMask => "expand it to every key, or use version 24, which means the first",
+            WayOut::BiasBeforeHeads => "add the bias before the heads are made",
+            WayOut::MaskOfKeys => "give the mask as 0 and 1 for each key of a batch entry",
+            WayOut::MaskByHand => "add the mask to the scores as attention_bias",
+            WayOut::FewerAxes => "join axes by a Reshape before",
+            WayOut::StatePads => "state pads instead of auto_pad",
+            WayOut::TensorConstant => "give the constant as a dense tensor of numbers",
+            WayOut::ApartActivation => "apply the activation by an operator of its own",
+            WayOut::TransposeBefore => "transpose the operand before",
+            WayOut::PadInSteps => "pad in several steps",
+        }
     }
 }
 
@@ -154,6 +217,11 @@ mod tests {
     fn every_way_out_is_one_of_its_own() {
         let texts: BTreeSet<&str> = WayOut::ALL.iter().map(|w| w.text()).collect();
         assert_eq!(texts.len(), WayOut::ALL.len());
+        let declared = include_str!("way_out.rs").split("pub enum WayOut {").nth(1).expect("the enum");
+        let declared = declared.split('}').next().expect("its end").lines();
+        let names = declared.map(str::trim).filter(|l| l.ends_with(',') && !l.starts_with("//"));
+        let listed: Vec<String> = WayOut::ALL.iter().map(|w| format!("{w:?},")).collect();
+        assert_eq!(listed, names.collect::<Vec<_>>());
         // They stand at the end of a sentence.
         assert!(texts.iter().all(|t| !t.ends_with('.') && !t.contains("  ")), "{texts:?}");
     }

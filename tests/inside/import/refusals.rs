@@ -176,7 +176,7 @@ fn each_names_operator_node_types_and_the_way_out() {
             named.extend(words.map(|w| w.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned()));
         }
     }
-    for way in WayOut::ALL.iter().filter(|w| named.contains(w.name()) && w.name() != "NameFolder") {
-        assert!(all.contains(way.text()), "{} is not shown", way.name());
+    for way in WayOut::ALL.iter().filter(|w| named.contains(&format!("{w:?}")) && **w != WayOut::NameFolder) {
+        assert!(all.contains(way.text()), "{way:?} is not shown");
     }
 }
