@@ -7,6 +7,7 @@ use super::{eval as compared, model, print};
 use annulus::device::Device;
 use annulus::dump::report::{self, IslandReport, OpaqueReport, Report, TrafficReport};
 use annulus::dump::{dot, perfetto, stages, timeline_svg};
+use annulus::eval::{Precision, fits};
 use annulus::import::case::Case;
 use annulus::ir::{Form, print as print_graph};
 use annulus::schedule::Schedule;
@@ -53,8 +54,12 @@ pub(crate) fn run(args: &Run) -> Result<(), Stop> {
         ));
     }
     let case = model::load(&args.model, Some(&args.data))?;
-    let inputs = model::inputs(&case)?;
     let stored = model::expected(&case)?;
+    if stored.is_none() {
+        // What the ranks compute is compared with: before any input is asked for.
+        fits(&case.graph, Precision::Declared).map_err(annulus::Error::from)?;
+    }
+    let inputs = model::inputs(&case)?;
     let (compiled, mut report) = pass(&case, &args.split, &args.admit, args.model.verbose)?;
     let start = Instant::now();
     let progress = Progress::begin(args.model.verbose, &format!("running {} ranks", args.split.ranks));

@@ -4,7 +4,7 @@ use super::args::{Data, Eval};
 use super::stop::Stop;
 use super::{model, print};
 use annulus::dump::report::OutputReport;
-use annulus::eval::compare;
+use annulus::eval::{Precision, compare, fits};
 use annulus::import::case::Case;
 use annulus::ir::{Output, Tensor};
 use serde::Serialize;
@@ -35,6 +35,8 @@ struct Uncompared {
 
 pub(crate) fn run(args: &Eval) -> Result<(), Stop> {
     let case = model::load(&args.model, Some(&args.data))?;
+    // Before any input is asked for.
+    fits(&case.graph, Precision::Declared).map_err(annulus::Error::from)?;
     let inputs = model::inputs(&case)?;
     let expected = model::expected(&case)?;
     let start = Instant::now();

@@ -1,6 +1,7 @@
 //! Why a graph could not be evaluated.
 
 use super::lacking::{Lacking, described};
+use super::memory::Shortage;
 
 /// Why a graph could not be evaluated.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -21,6 +22,9 @@ pub enum EvalError {
     /// The outputs need operators that annulus does not compute. Nothing was computed.
     #[error("{}", described(.0))]
     Lacks(Vec<Lacking>),
+    /// There is no memory for it. Nothing was computed.
+    #[error("{0}")]
+    Memory(Box<Shortage>),
     /// The inputs are not those of the graph.
     #[error("{0}")]
     Inputs(String),
