@@ -101,7 +101,10 @@ pub(crate) fn run(args: &Run) -> Result<(), Stop> {
     }
     match (as_planned, within) {
         (false, _) => Err(Stop::Failed("the ranks sent other bytes or messages than the plan says".into())),
-        (true, false) => Err(Stop::Failed(compared::failed(&case, &args.data))),
+        (true, false) => {
+            let outputs = report.outputs.as_deref().unwrap_or_default();
+            Err(Stop::Failed(compared::failed(&case, &args.data, outputs)))
+        }
         (true, true) => Ok(()),
     }
 }
