@@ -7,6 +7,7 @@ use super::{eval as compared, model, print};
 use annulus::device::Device;
 use annulus::dump::report::{self, IslandReport, OpaqueReport, Report, TrafficReport};
 use annulus::dump::{dot, perfetto, stages, timeline_svg};
+use annulus::eval::{EvalError, Precision, fits};
 use annulus::import::case::Case;
 use annulus::ir::{Form, print as print_graph};
 use annulus::schedule::Schedule;
@@ -53,8 +54,12 @@ pub(crate) fn run(args: &Run) -> Result<(), Stop> {
         ));
     }
     let case = model::load(&args.model, Some(&args.data))?;
-    let inputs = model::inputs(&case)?;
     let stored = model::expected(&case)?;
+    if stored.is_none() {
+        // What the ranks compute is compared with: before any input is asked for.
+        fits(&case.graph, Precision::Declared).map_err(|e| annulus::Error::from(EvalError::from(e)))?;
+    }
+    let inputs = model::inputs(&case)?;
     let (compiled, mut report) = pass(&case, &args.split, &args.admit, args.model.verbose)?;
     let start = Instant::now();
     let progress = Progress::begin(args.model.verbose, &format!("running {} ranks", args.split.ranks));
@@ -96,7 +101,10 @@ pub(crate) fn run(args: &Run) -> Result<(), Stop> {
     }
     match (as_planned, within) {
         (false, _) => Err(Stop::Failed("the ranks sent other bytes or messages than the plan says".into())),
-        (true, false) => Err(Stop::Failed(compared::failed(&case, &args.data))),
+        (true, false) => {
+            let outputs = report.outputs.as_deref().unwrap_or_default();
+            Err(Stop::Failed(compared::failed(&case, &args.data, outputs)))
+        }
         (true, true) => Ok(()),
     }
 }

@@ -4,7 +4,7 @@ use super::args::{Data, Eval};
 use super::stop::Stop;
 use super::{model, print};
 use annulus::dump::report::OutputReport;
-use annulus::eval::compare;
+use annulus::eval::{EvalError, Precision, compare, fits};
 use annulus::import::case::Case;
 use annulus::ir::{Output, Tensor};
 use serde::Serialize;
@@ -35,6 +35,8 @@ struct Uncompared {
 
 pub(crate) fn run(args: &Eval) -> Result<(), Stop> {
     let case = model::load(&args.model, Some(&args.data))?;
+    // Before any input is asked for.
+    fits(&case.graph, Precision::Declared).map_err(|e| annulus::Error::from(EvalError::from(e)))?;
     let inputs = model::inputs(&case)?;
     let expected = model::expected(&case)?;
     let start = Instant::now();
@@ -44,11 +46,11 @@ pub(crate) fn run(args: &Eval) -> Result<(), Stop> {
     let reports = judge(&case, &args.data, &outputs, &expected, false)?;
     let ok = reports.iter().all(|r| r.within);
     if args.model.json {
-        print::json(&EvalReport { outputs: reports, compared: true, ok })?;
+        print::json(&EvalReport { outputs: reports.clone(), compared: true, ok })?;
     } else {
         print::text(&lines(&case, &args.data, &reports).join("\n"))?;
     }
-    if ok { Ok(()) } else { Err(Stop::Failed(failed(&case, &args.data))) }
+    if ok { Ok(()) } else { Err(Stop::Failed(failed(&case, &args.data, &reports))) }
 }
 
 /// Says of each output what it is, and that nothing was compared.
@@ -114,15 +116,37 @@ pub(crate) fn lines(case: &Case, data: &Data, reports: &[OutputReport]) -> Vec<S
         let (atol, rtol) = model::tolerance(case, data, i);
         let (relation, verdict) = if r.within { ("within", "ok") } else { ("not within", "WRONG") };
         format!(
-            "{:width$}  max error {:.1e}   {relation} {atol:.1e} + {rtol:.0e}·|expected|   {verdict}",
-            r.name, r.max_abs_error
+            "{:width$}  max error {:.1e}   {relation} {atol:.1e} + {rtol:.0e}·|expected|{}   {verdict}",
+            r.name,
+            r.max_abs_error,
+            computed(case, data, i)
         )
     };
     reports.iter().enumerate().map(line).collect()
 }
 
+/// By which type output number `i` is judged, where that is narrower than its own: ` (computed in f16)`.
+fn computed(case: &Case, data: &Data, i: usize) -> String {
+    let own = data.atol.is_none() || data.rtol.is_none();
+    let narrow = case.computed_in.get(i).copied().flatten().filter(|_| own);
+    narrow.map_or_else(String::new, |dtype| format!(" (computed in {dtype})"))
+}
+
 /// The message when an output is not within tolerance.
-pub(crate) fn failed(case: &Case, data: &Data) -> String {
-    let from = if data.expect.is_some() || !case.expected.is_empty() { "the stored outputs" } else { "eval" };
-    format!("an output differs from {from} by more than the tolerance; --atol and --rtol change it")
+pub(crate) fn failed(case: &Case, data: &Data, reports: &[OutputReport]) -> String {
+    let stored = data.expect.is_some() || !case.expected.is_empty();
+    let from = if stored { "the stored outputs" } else { "eval" };
+    let mut why =
+        format!("an output differs from {from} by more than the tolerance; --atol and --rtol change it");
+    let wrong = reports.iter().enumerate().filter(|(_, r)| !r.within);
+    let mut causes: Vec<String> = vec![];
+    for cause in wrong.flat_map(|(i, _)| case.departures_of(i)).map(ToString::to_string).filter(|_| stored) {
+        if !causes.contains(&cause) {
+            causes.push(cause);
+        }
+    }
+    if !causes.is_empty() {
+        why += &format!("; if they are ONNX Runtime's, this may be why: {}", causes.join("; "));
+    }
+    why
 }

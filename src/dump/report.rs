@@ -272,7 +272,7 @@ pub fn report(compiled: &Compiled) -> Report {
             at: e.at,
             kind: e.kind,
             reason: e.reason,
-            bytes: e.parts.iter().sum::<usize>() * (ranks - 1),
+            bytes: e.parts.iter().fold(0usize, |n, &p| n.saturating_add(p)).saturating_mul(ranks - 1),
             makespan_us: e.time,
         })
         .collect();
@@ -399,7 +399,8 @@ pub fn planned(compiled: &Compiled) -> TrafficReport {
     }
     for e in exchanges(compiled) {
         for (r, bytes) in e.parts.into_iter().enumerate() {
-            traffic.bytes_sent[r] += bytes * (ranks - 1);
+            let sent = bytes.saturating_mul(ranks - 1);
+            traffic.bytes_sent[r] = traffic.bytes_sent[r].saturating_add(sent);
             traffic.messages[r] += usize::from(bytes > 0 && ranks > 1);
         }
     }

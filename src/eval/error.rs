@@ -1,6 +1,7 @@
 //! Why a graph could not be evaluated.
 
 use super::lacking::{Lacking, described};
+use super::memory::Shortage;
 
 /// Why a graph could not be evaluated.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -21,7 +22,16 @@ pub enum EvalError {
     /// The outputs need operators that annulus does not compute. Nothing was computed.
     #[error("{}", described(.0))]
     Lacks(Vec<Lacking>),
+    /// There is no memory for it. Nothing was computed.
+    #[error("{0}")]
+    Memory(Box<Shortage>),
     /// The inputs are not those of the graph.
     #[error("{0}")]
     Inputs(String),
+}
+
+impl From<Box<Shortage>> for EvalError {
+    fn from(shortage: Box<Shortage>) -> EvalError {
+        EvalError::Memory(shortage)
+    }
 }

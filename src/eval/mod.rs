@@ -5,8 +5,8 @@
 //!
 //! Invariants: every operation is computed by one implementation, chosen by its element type once, in a fixed order of
 //! summation, so that bits do not depend on the number of threads. Operands are checked by inference before
-//! anything is read, so that a faulty operation is an error, never a panic. A value has at most 2^32 elements. A
-//! graph is walked without recursion; regions may be nested 32 deep.
+//! anything is read, so that a faulty operation is an error, never a panic. A value has at most 2^32 elements, and
+//! nothing is computed of a graph that holds more at once than there is memory for. A graph is walked without recursion; regions may be nested 32 deep.
 //!
 //! | file | operations |
 //! |---|---|
@@ -29,6 +29,7 @@ mod index;
 mod lacking;
 mod leaf;
 mod matrix;
+mod memory;
 mod number;
 mod partial;
 mod precision;
@@ -43,6 +44,7 @@ pub use compare::{Comparison, compare};
 pub(crate) use constants::Constants;
 pub use error::EvalError;
 pub use lacking::{Lacking, lacking};
+pub use memory::{Shortage, fits};
 pub use precision::Precision;
 
 pub use run::{Progress, apply, eval, eval_watched};

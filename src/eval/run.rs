@@ -3,6 +3,7 @@
 use super::compute::results;
 use super::error::EvalError;
 use super::lacking::lacking;
+use super::memory::fits;
 use super::precision::{Precision, held, hold};
 use crate::ir::types::MAX_NESTING;
 use crate::ir::{Graph, Op, OpId, RegionKind, Tensor, Topology, ValueId};
@@ -12,7 +13,8 @@ use std::collections::HashMap;
 /// not evaluated; a value is freed after its last use.
 ///
 /// # Errors
-/// If an input does not fit, a weight has no data, operators are needed that annulus does not compute, or an operation fails (an index out of range, a region or a transfer,
+/// If an input does not fit, a weight has no data, operators are needed that annulus does not compute, there is no memory for what is
+/// held at once, or an operation fails (an index out of range, a region or a transfer,
 /// which need other ranks).
 pub fn eval(graph: &Graph, inputs: &[Tensor], precision: Precision) -> Result<Vec<Tensor>, EvalError> {
     eval_watched(graph, inputs, precision, &mut |_| {})
@@ -58,6 +60,7 @@ pub fn eval_watched(
     if !lacking.is_empty() {
         return Err(EvalError::Lacks(lacking));
     }
+    fits(graph, precision)?;
     let inputs: Vec<Tensor> = inputs.iter().map(|x| hold(x, precision)).collect();
     run(graph, &inputs, precision, 0, watch)
 }

@@ -208,11 +208,9 @@ fn guard(graph: &Graph, region: &Region) -> OpId {
 
 fn refusal(graph: &Graph, reason: &Reason, op: OpId) -> String {
     let (why, way_out) = (&reason.why, reason.way_out);
-    format!(
-        "{why}; {} ({}) sees that and makes a number of it; {way_out}",
-        label(graph, op),
-        graph.op(op).name()
-    )
+    let made = if matches!(graph.op(op), Op::Opaque(_)) { "may make" } else { "makes" };
+    let (node, name) = (label(graph, op), graph.op(op).name());
+    format!("{why}; {node} ({name}) sees that and {made} a number of it; {way_out}")
 }
 
 /// An attention before K or V that may give a row of NaN.

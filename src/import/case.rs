@@ -4,15 +4,17 @@
 //! [`Case`]. Tensors that a model keeps in other files are read from its own folder or one that is named, nowhere else. No
 //! other part of the library touches the file system; every error names the file.
 
+use super::departure::Departure;
 use super::error::ImportError;
 use super::external;
 use super::inputs::{graph_of, inputs_of};
+use super::narrowest::narrowest;
 use super::options::ImportOptions;
-use super::read::{decode, graph, tensor};
+use super::read::{decode, noted, tensor};
 use crate::ir::text::{self, ParseError};
-use crate::ir::{DType, Graph, Tensor, Type};
+use crate::ir::{DType, Graph, Output, Tensor, Topology, Type};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -47,11 +49,31 @@ pub struct Case {
     pub expected: Vec<(String, Tensor)>,
     /// For each output of the graph.
     pub tolerance: Vec<Tolerance>,
+    /// For each output of the graph the type that decides its tolerance, where that is narrower than its own: the output is computed
+    /// in it, or was stored in it.
+    pub computed_in: Vec<Option<DType>>,
+    /// Nodes of which ONNX Runtime gives something else than they mean: where stored outputs come from it, they may differ for that.
+    pub departures: Vec<Departure>,
     /// `manifest.json` beside the model, unread but for the tolerances.
     pub manifest: Option<Value>,
 }
 
 impl Case {
+    /// The departures of ONNX Runtime on which an output depends, by its place among the outputs of the graph.
+    pub fn departures_of(&self, output: usize) -> Vec<&Departure> {
+        if self.departures.is_empty() {
+            return vec![];
+        }
+        let Some(output) = self.graph.outputs().get(output).map(|o| o.value) else { return vec![] };
+        let mut seen = BTreeSet::from([output.op]);
+        let mut stack = vec![output.op];
+        while let Some(id) = stack.pop() {
+            stack.extend(self.graph.operands(id).into_iter().map(|v| v.op).filter(|op| seen.insert(*op)));
+        }
+        let nodes: BTreeSet<&str> = seen.iter().map(|&id| self.graph.source(id)).collect();
+        self.departures.iter().filter(|d| nodes.contains(d.node.as_str())).collect()
+    }
+
     /// The stored inputs in the order in which [`crate::eval::eval`] takes them.
     ///
     /// # Errors
@@ -148,10 +170,13 @@ pub fn from_text(source: &str, path: &Path, stored: &Stored) -> Result<Case, Cas
     let graph = text::parse(source).map_err(|source| CaseError::Text { path: path.to_owned(), source })?;
     let inputs: Vec<String> = graph.inputs().into_iter().map(|v| graph.value(v).name.clone()).collect();
     let outputs: Vec<String> = graph.outputs().iter().map(|o| o.name.clone()).collect();
+    let (tolerance, computed_in) = tolerances(&graph, |_| None, &BTreeMap::new());
     Ok(Case {
         inputs: stored_tensors(stored.inputs.as_deref(), "input", &inputs)?,
         expected: stored_tensors(stored.expected.as_deref(), "output", &outputs)?,
-        tolerance: graph.outputs().iter().map(|o| Tolerance::of(graph.ty(o.value).dtype)).collect(),
+        tolerance,
+        computed_in,
+        departures: vec![],
         manifest: None,
         graph,
     })
@@ -213,7 +238,7 @@ fn load_model(path: &Path, data: &Stored, options: &ImportOptions) -> Result<Cas
     for (name, tensor) in &expected {
         options.output_shapes.entry(name.clone()).or_insert_with(|| tensor.shape().to_vec());
     }
-    let graph = graph(&model, &options).map_err(import)?;
+    let (graph, departures) = noted(&model, &options).map_err(import)?;
     let in_graph = graph.inputs().into_iter().map(|v| (graph.value(v).name.as_str(), graph.ty(v)));
     let out_graph = graph.outputs().iter().map(|o| (o.name.as_str(), graph.ty(o.value)));
     let types: [Vec<(&str, &Type)>; 2] = [in_graph.collect(), out_graph.collect()];
@@ -230,8 +255,9 @@ fn load_model(path: &Path, data: &Stored, options: &ImportOptions) -> Result<Cas
         }
     }
     let manifest = json(&folder.join("manifest.json"))?;
-    let tolerance = tolerances(&graph, &folder, manifest.as_ref(), &narrow)?;
-    Ok(Case { graph, inputs, expected, tolerance, manifest })
+    let stated = stated(&folder, manifest.as_ref())?;
+    let (tolerance, computed_in) = tolerances(&graph, stated, &narrow);
+    Ok(Case { graph, inputs, expected, tolerance, computed_in, departures, manifest })
 }
 
 /// Expected outputs that were stored in a narrower floating type than the model gives are widened, which loses nothing; their
@@ -251,14 +277,11 @@ fn widened(expected: &mut [(String, Tensor)], types: &[(&str, &Type)]) -> BTreeM
     narrow
 }
 
-/// Of each output: what the manifest says, else what `../cases.json` says of the folder, else what its type deserves, or the
-/// narrower one in which it was stored.
-fn tolerances(
-    graph: &Graph,
+/// What is stated of an output by its name: by the manifest, else of all outputs by `../cases.json`.
+fn stated<'a>(
     folder: &Path,
-    manifest: Option<&Value>,
-    narrow: &BTreeMap<String, DType>,
-) -> Result<Vec<Tolerance>, CaseError> {
+    manifest: Option<&'a Value>,
+) -> Result<impl Fn(&str) -> Option<Tolerance> + use<'a>, CaseError> {
     let stated = |v: &Value| -> Option<Tolerance> {
         Some(Tolerance { atol: v.get("atol")?.as_f64()?, rtol: v.get("rtol")?.as_f64()? })
     };
@@ -266,18 +289,33 @@ fn tolerances(
         Some(_) => None,
         None => case_entry(folder)?.as_ref().and_then(stated),
     };
-    let of_output = |name: &str| {
-        let entries = manifest?.get("outputs")?.as_array()?;
-        entries.iter().find(|e| e.get("name").and_then(Value::as_str) == Some(name)).and_then(stated)
+    Ok(move |name: &str| {
+        let entries =
+            manifest.and_then(|m| m.get("outputs")?.as_array()).map_or(&[] as &[Value], Vec::as_slice);
+        let entry = entries.iter().find(|e| e.get("name").and_then(Value::as_str) == Some(name));
+        entry.and_then(stated).or(of_case)
+    })
+}
+
+/// Of each output: what is stated, else what the narrowest type deserves in which it is computed or was stored, and that type where
+/// it is not the output's own.
+fn tolerances(
+    graph: &Graph,
+    stated: impl Fn(&str) -> Option<Tolerance>,
+    narrow: &BTreeMap<String, DType>,
+) -> (Vec<Tolerance>, Vec<Option<DType>>) {
+    let topology = Topology::new(graph);
+    let one = |o: &Output| {
+        if let Some(tolerance) = stated(&o.name) {
+            return (tolerance, None);
+        }
+        let own = graph.ty(o.value).dtype;
+        let computed = narrowest(graph, &topology, o.value);
+        let dtype = narrow.get(&o.name).copied().filter(|&stored| computed == own || stored == computed);
+        let dtype = dtype.unwrap_or(computed);
+        (Tolerance::of(dtype), (dtype != own).then_some(dtype))
     };
-    Ok(graph
-        .outputs()
-        .iter()
-        .map(|o| {
-            let dtype = narrow.get(&o.name).copied().unwrap_or(graph.ty(o.value).dtype);
-            of_output(&o.name).or(of_case).unwrap_or(Tolerance::of(dtype))
-        })
-        .collect())
+    graph.outputs().iter().map(one).unzip()
 }
 
 /// The entry of a folder in the `cases.json` beside it.

@@ -2,6 +2,7 @@
 
 use super::data;
 use super::declared::Declared;
+use super::departure::Departure;
 use super::error::{ImportError, Unsupported, malformed, refused};
 use super::flat::{Flat, FlatNode, Opsets, PART, flatten};
 use super::inputs::{graph_of, input_types, inputs_of, is_dimension, no_dimension};
@@ -32,8 +33,12 @@ fn operator(node: &NodeProto) -> String {
     }
 }
 
-/// Lowers a model. The result holds nothing that no output needs, inputs excepted.
-pub(super) fn lower(model: &ModelProto, options: &ImportOptions) -> Result<Graph, ImportError> {
+/// Lowers a model. The result holds nothing that no output needs, inputs excepted; with it come the nodes of which ONNX Runtime gives
+/// something else than they mean.
+pub(super) fn lower(
+    model: &ModelProto,
+    options: &ImportOptions,
+) -> Result<(Graph, Vec<Departure>), ImportError> {
     let proto = graph_of(model)?;
     let flat = flatten(model, proto, node_names(proto), opsets(model)?)?;
     if let Some(opsets) = flat.opsets.iter().find(|o| o.get("").is_some_and(|v| !OPSETS.contains(v))) {
@@ -64,6 +69,7 @@ pub(super) fn lower(model: &ModelProto, options: &ImportOptions) -> Result<Graph
     let is_function =
         |(d, name, overload): &(String, String, String)| functions.contains(&(d, name, overload));
     let mut constants = Constants::default();
+    let mut departures = vec![];
     let growth = |n: usize| GROWTH.saturating_mul(n).saturating_add(1 << 16);
     let named = flat.nodes.iter().map(|n| 1 + n.reads().count()).sum();
     for &i in &order {
@@ -96,8 +102,11 @@ pub(super) fn lower(model: &ModelProto, options: &ImportOptions) -> Result<Graph
             inputs,
             names: &names,
             read,
+            departs: vec![],
         };
-        let outcome = match run(&mut cx) {
+        let lowered = run(&mut cx);
+        let departs = std::mem::take(&mut cx.departs);
+        let outcome = match lowered {
             Err(Refusal::Unsupported(refused)) if options.opaque && node.domain != PART => {
                 // What was made of the node so far stands for nothing.
                 let forgotten = graph.forget_after(before);
@@ -120,7 +129,11 @@ pub(super) fn lower(model: &ModelProto, options: &ImportOptions) -> Result<Graph
                         Refusal::Unsupported(Refused::new(why, way_out))
                     })
             }
-            outcome => outcome.map(|all| all.into_iter().map(Some).collect()),
+            outcome => {
+                let named = |what| Departure { node: source.clone(), operator: operator(node), what };
+                departures.extend(departs.into_iter().map(named));
+                outcome.map(|all| all.into_iter().map(Some).collect())
+            }
         };
         let results: Vec<Option<Lowered>> = outcome.map_err(|refusal| {
             let operands = describe(&graph, &env, &node.input);
@@ -166,7 +179,7 @@ pub(super) fn lower(model: &ModelProto, options: &ImportOptions) -> Result<Graph
         return Err(no_dimension(proto, name));
     }
     graph.remove_dead();
-    Ok(graph)
+    Ok((graph, departures))
 }
 
 /// Adds the weight of that name to the graph if it is one that is not there yet.

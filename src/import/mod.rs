@@ -15,11 +15,13 @@ mod captures;
 pub mod case;
 mod data;
 mod declared;
+mod departure;
 mod error;
 mod external;
 mod flat;
 mod inputs;
 mod lower;
+mod narrowest;
 mod node;
 mod opaque;
 mod ops;
@@ -28,6 +30,7 @@ mod outcome;
 pub(crate) mod proto;
 mod read;
 
+pub use departure::{Departure, Differs};
 pub use error::{ImportError, Unsupported};
 pub use options::ImportOptions;
 #[cfg(test)]

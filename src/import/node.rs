@@ -1,6 +1,7 @@
 //! One node on its way into the graph: its operands, its attributes, and the operations that it becomes.
 
 use super::data;
+use super::departure::Differs;
 use super::error::ImportError;
 use super::outcome::{Lowered, Refusal, malformed, unsupported};
 use super::proto::{AttributeProto, NodeProto, attribute_type};
@@ -36,6 +37,8 @@ pub(super) struct Cx<'a> {
     pub(super) names: &'a HashSet<&'a str>,
     /// Which attributes have been asked for; one that never is would change the meaning unseen.
     pub(super) read: Vec<bool>,
+    /// In what ONNX Runtime gives something else than the node means.
+    pub(super) departs: Vec<Differs>,
 }
 
 impl Cx<'_> {

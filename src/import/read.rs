@@ -1,6 +1,7 @@
 //! From bytes to a decoded model, a verified graph, or a tensor.
 
 use super::data;
+use super::departure::Departure;
 use super::error::ImportError;
 use super::lower::lower;
 use super::options::ImportOptions;
@@ -21,12 +22,23 @@ pub fn onnx(bytes: &[u8], options: &ImportOptions) -> Result<Graph, ImportError>
 /// # Errors
 /// As [`onnx`].
 pub(crate) fn graph(model: &ModelProto, options: &ImportOptions) -> Result<Graph, ImportError> {
-    let graph = lower(model, options).map_err(ImportError::printable)?;
+    noted(model, options).map(|(graph, _)| graph)
+}
+
+/// [`graph`], and the nodes of which ONNX Runtime gives something else than they mean.
+///
+/// # Errors
+/// As [`onnx`].
+pub(super) fn noted(
+    model: &ModelProto,
+    options: &ImportOptions,
+) -> Result<(Graph, Vec<Departure>), ImportError> {
+    let (graph, departures) = lower(model, options).map_err(ImportError::printable)?;
     verify(&graph).map_err(|broken| {
         let first = broken.first().map(ToString::to_string).unwrap_or_default();
         ImportError::Malformed(format!("the graph does not verify: {first}"))
     })?;
-    Ok(graph)
+    Ok((graph, departures))
 }
 
 /// Decodes a model without lowering it.

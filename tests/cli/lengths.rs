@@ -45,3 +45,21 @@ fn exports_of_any_length_at_this_one() {
         }
     }
 }
+
+/// Scores of 2^41 elements pass through `find` and `compile`; `eval` and a `run` that compares with it say what they would need,
+/// before they ask for inputs.
+#[test]
+#[cfg_attr(not(test_data), ignore = "set ANNULUS_TEST_DATA to the folder of real models and goldens")]
+fn a_million_rows_written_out() {
+    let model = data::folder("faults").join("limit-1M-rows").join("model.onnx");
+    let model = model.to_str().unwrap();
+    let found = super::stdout(&["find", model]);
+    assert!(found.starts_with("1 attention, no near misses"), "{found}");
+    assert!(super::stdout(&["compile", model, "--ranks", "8"]).contains("found 1 attention, 1 distinct"));
+    for arguments in [vec!["eval", model], vec!["run", model, "--ranks", "8"]] {
+        let (status, message) = super::refused(&arguments);
+        assert_eq!(status, Some(1), "{message}");
+        let says = "contract s (node MatMul_1) would make f32[1,2,1048576,1048576], 8.0 TiB";
+        assert!(message.contains(says) && message.contains("--dim"), "{message}");
+    }
+}

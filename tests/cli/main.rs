@@ -4,6 +4,7 @@
 
 mod doctor;
 mod inputs;
+mod judged;
 mod lengths;
 mod names;
 mod opaque;

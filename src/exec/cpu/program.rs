@@ -5,7 +5,7 @@ use super::fold::fold;
 use super::island::run_island_watched;
 use super::outcome::{Progress, Run, Traffic};
 use super::rows::{bytes, cut, join};
-use crate::eval::{EvalError, Precision, eval, lacking};
+use crate::eval::{EvalError, Precision, eval, fits, lacking};
 use crate::ir::{Op, OpId, Reduction, Tensor, ValueId};
 use crate::schedule::Schedule;
 use crate::shard::{LocalGraph, Placement, Program, Segment, Sharding, local_graph};
@@ -43,6 +43,7 @@ pub fn run_watched(
         let why = EvalError::Lacks(lacking).to_string();
         return Err(ExecError { rank: 0, at: "before the first segment".into(), why });
     }
+    room(program)?;
     let mut state = State::new(program, inputs)?;
     let uses = last_uses(program);
     for (i, segment) in program.segments.iter().enumerate() {
@@ -63,6 +64,17 @@ pub fn run_watched(
     }
     let outputs = state.outputs()?;
     Ok(Run { outputs, traffic: state.traffic })
+}
+
+/// Whether there is memory for what each rank computes by itself.
+fn room(program: &Program) -> Result<(), ExecError> {
+    for i in (0..program.segments.len()).filter(|&i| matches!(program.segments[i], Segment::Local(_))) {
+        // Ranks differ by some rows at most.
+        let at = |why| ExecError { rank: 0, at: format!("segment {i}"), why };
+        let local = local_graph(program, i, 0).map_err(|e| at(e.to_string()))?;
+        fits(&local.graph, Precision::Declared).map_err(|e| at(e.to_string()))?;
+    }
+    Ok(())
 }
 
 /// The segment after which a value is no longer needed, for values that some operation of a segment reads and that are no

@@ -167,9 +167,7 @@ impl Values {
             Op::Permute(perm) => with(known(self, 0)?.cells.permute(perm)?),
             Op::Broadcast(shape) => with(known(self, 0)?.cells.broadcast(shape)?),
             Op::Slice { axis, start, len, step } => {
-                let which: Vec<usize> =
-                    (0..*len as i64).map(|i| (*start as i64 + i * step) as usize).collect();
-                with(known(self, 0)?.cells.pick(*axis, &which)?)
+                with(known(self, 0)?.cells.slice(*axis, *start, *len, *step)?)
             }
             Op::Gather { axis } => {
                 let a = known(self, 0)?;

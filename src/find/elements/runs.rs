@@ -240,6 +240,10 @@ impl<T: Value> Runs<T> {
         {
             return Some(Runs { shape: shape.to_vec(), held, ..self.clone() });
         }
+        // Rows without elements would be gone through for nothing.
+        if self.shape.contains(&0) {
+            return None;
+        }
         let mut out = Runs::new(shape, lead(shape).to_vec());
         let (mut left, mut seen) = (last(shape), 0);
         for [i] in places(lead(&self.shape), [strides(&self.held)]) {
@@ -309,6 +313,9 @@ impl<T: Value> Runs<T> {
     fn transpose(&self) -> Option<Runs<T>> {
         let n = self.shape.len();
         let (rows, cols) = (self.shape[n - 2], self.shape[n - 1]);
+        if cols > RUNS {
+            return None;
+        }
         let mut shape = self.shape.clone();
         shape.swap(n - 2, n - 1);
         let outer = &self.held[..n - 2];
@@ -352,6 +359,41 @@ impl<T: Value> Runs<T> {
         Some(out)
     }
 
+    /// Elements start, start+step, … of an axis, within its extent.
+    pub(crate) fn slice(&self, axis: usize, start: usize, len: usize, step: i64) -> Option<Runs<T>> {
+        let mut shape = self.shape.clone();
+        shape[axis] = len;
+        if self.held.get(axis) == Some(&1) && len > 0 {
+            return Some(Runs { shape, ..self.clone() });
+        }
+        if axis == self.held.len() && step == 1 {
+            return self.range(&shape, start);
+        }
+        if len > RUNS {
+            return None;
+        }
+        let which: Vec<usize> = (0..len as i64).map(|i| (start as i64 + i * step) as usize).collect();
+        self.pick(axis, &which)
+    }
+
+    /// The last axis from `from` on, as far as the shape says.
+    fn range(&self, shape: &[usize], from: usize) -> Option<Runs<T>> {
+        let mut out = Runs::new(shape, self.held.clone());
+        let to = from + last(shape);
+        for i in 0..self.rows() {
+            let mut at = 0;
+            for &(n, v) in self.row(i) {
+                let (a, b) = (at.max(from), (at + n).min(to));
+                if a < b {
+                    out.push(b - a, v.after(a - at));
+                }
+                at += n;
+            }
+            out.end()?;
+        }
+        Some(out)
+    }
+
     /// Elements `which` of an axis.
     pub(crate) fn pick(&self, axis: usize, which: &[usize]) -> Option<Runs<T>> {
         let mut shape = self.shape.clone();
@@ -377,36 +419,28 @@ impl<T: Value> Runs<T> {
             }
             return Some(out);
         }
-        let whole = which.windows(2).all(|w| w[1] == w[0] + 1);
+        if let Some(&from) = which.first()
+            && which.windows(2).all(|w| w[1] == w[0] + 1)
+        {
+            return self.range(&shape, from);
+        }
         let mut seen = 0;
         let mut out = Runs::new(&shape, self.held.clone());
         for i in 0..self.rows() {
-            if whole {
-                let (from, to) = (which.first().copied().unwrap_or(0), which.last().map_or(0, |l| l + 1));
-                let mut at = 0;
-                for &(n, v) in self.row(i) {
-                    let (a, b) = (at.max(from), (at + n).min(to));
-                    if a < b {
-                        out.push(b - a, v.after(a - at));
-                    }
-                    at += n;
-                }
-            } else {
-                let ends: Vec<usize> = self
-                    .row(i)
-                    .iter()
-                    .scan(0, |e, r| {
-                        *e += r.0;
-                        Some(*e)
-                    })
-                    .collect();
-                for &w in which {
-                    let p = ends.partition_point(|&e| e <= w);
-                    let &(n, v) = self.row(i).get(p)?;
-                    out.push(1, v.after(w + n - ends[p]).first());
-                }
-                seen += which.len();
+            let ends: Vec<usize> = self
+                .row(i)
+                .iter()
+                .scan(0, |e, r| {
+                    *e += r.0;
+                    Some(*e)
+                })
+                .collect();
+            for &w in which {
+                let p = ends.partition_point(|&e| e <= w);
+                let &(n, v) = self.row(i).get(p)?;
+                out.push(1, v.after(w + n - ends[p]).first());
             }
+            seen += which.len();
             out.end().filter(|()| seen <= RUNS)?;
         }
         Some(out)

@@ -9,7 +9,7 @@ use super::types::MaskSource;
 use super::types::{Condition, Context, Entry, Item, Piece, name};
 use crate::find::elements::abstract_value::TRUE;
 use crate::find::elements::interpret::Possible;
-use crate::find::elements::runs::{Runs, meet};
+use crate::find::elements::runs::{RUNS, Runs, meet};
 use crate::find::magnitude::{HUGE, MASKING, huge, huge_bound};
 use crate::find::types::{Applied, Numerics};
 use crate::ir::{AttentionSizes, DType, ValueId};
@@ -131,7 +131,8 @@ pub(crate) fn recognised(item: &Item, sizes: AttentionSizes) -> Option<(Recognis
 fn rows(item: &Item, sizes: AttentionSizes) -> Option<(Vec<Rows>, bool)> {
     let known = item.known.as_ref()?;
     let (q, k) = (sizes.q_len, sizes.kv_len);
-    if q == 0 || k == 0 {
+    // One range a row is written out, and one number a key.
+    if q == 0 || k == 0 || q.max(k) > RUNS {
         return None;
     }
     let [batch, heads, held] = [4, 3, 2].map(|from_last| known.held_extent(from_last));

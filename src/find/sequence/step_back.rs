@@ -57,7 +57,10 @@ pub(crate) fn back(graph: &Graph, order: &Topology, at: Row) -> Vec<RowSource> {
         all.retain(|s| graph.ty(s.row.value).dtype != DType::Bool);
         // One row that stands for all counts as so many; beside rows of their own it is a factor or an addend, but for a choice.
         let one = |s: &RowSource| !single && s.row.extent == 1;
-        let size = |s: &RowSource| graph.ty(s.row.value).elements() * if one(s) { at.extent } else { 1 };
+        let size = |s: &RowSource| {
+            let elements = graph.ty(s.row.value).elements();
+            elements.saturating_mul(if one(s) { at.extent } else { 1 })
+        };
         let most = all.iter().filter(|s| is_dynamic(s)).map(size).max();
         let largest = |s: &RowSource| is_dynamic(s) && Some(size(s)) == most;
         let own = all.iter().any(|s| largest(s) && !one(s));

@@ -5,6 +5,7 @@
 //! mask shorter than the keys is padded with −∞. A row without a live key gives zeros. Query heads share a key head with
 //! their neighbours.
 
+use super::super::departure::Differs;
 use super::super::node::Cx;
 use super::super::outcome::{Lowered, LoweredNode, Refusal, malformed, one, unsupported};
 use crate::ir::infer::attention_sizes;
@@ -67,6 +68,9 @@ pub(super) fn attention(cx: &mut Cx<'_>) -> LoweredNode {
     let mut node = bare(cx, &sizes, common, scale, precision)?;
     node.softcap = softcap;
     if let Some(mask) = cx.opt(3)? {
+        if cx.dtype(mask).is_float() && may_hold_least_rows(cx, mask) {
+            cx.departs.push(Differs::LeastRow);
+        }
         let mask = padded(cx, mask, sizes.kv_len)?;
         match cx.dtype(mask) {
             DType::Bool => node.mask.terms.push(Term::Tensor { operand: operands.len() }),
@@ -132,14 +136,15 @@ pub(super) fn flex(cx: &mut Cx<'_>) -> LoweredNode {
         Ok(s) => s,
         Err(why) => return malformed(why),
     };
-    let node = bare(cx, &sizes, cx.dtype(*q), scale, precision)?;
+    let dtype = cx.dtype(*q);
+    let node = bare(cx, &sizes, dtype, scale, precision)?;
     one(cx.out(Op::Attention(Box::new(node)), &operands)?)
 }
 
 /// An attention without mask. A scale that is not given is 1/√(head size); sums are kept at least as wide as
 /// `softmax_precision` says.
 fn bare(
-    cx: &Cx<'_>,
+    cx: &mut Cx<'_>,
     sizes: &AttentionSizes,
     dtype: DType,
     scale: Option<f64>,
@@ -153,8 +158,24 @@ fn bare(
             return malformed(format!("softmax_precision is {wide}"));
         }
         node.acc = if wide == DType::F64 { DType::F64 } else { node.acc };
+        if dtype.is_float() && !dtype.is_exact_in(wide) {
+            cx.departs.push(Differs::Precision);
+        }
     }
     Ok(node)
+}
+
+/// Whether a row of a float mask may be the least number of its type for every key: always, unless its numbers are known.
+fn may_hold_least_rows(cx: &mut Cx<'_>, mask: ValueId) -> bool {
+    let ty = cx.ty(mask);
+    let (Some(known), Some(&keys)) = (cx.known(mask), ty.shape.last()) else { return true };
+    let least = match ty.dtype {
+        DType::F64 => f64::MIN,
+        DType::F32 => f64::from(f32::MIN),
+        DType::F16 => half::f16::MIN.to_f64(),
+        _ => half::bf16::MIN.to_f64(),
+    };
+    known.to_f64().chunks(keys.max(1)).any(|row| row.iter().all(|&x| x == least))
 }
 
 /// A type that holds the numbers of both.

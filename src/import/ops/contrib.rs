@@ -4,6 +4,7 @@
 //! `mask_filter_value`, a finite number, and so still takes part; a key after the row of a unidirectional operator takes no
 //! part. All heads have keys of their own. Past rows come before new ones.
 
+use super::super::departure::Differs;
 use super::super::node::Cx;
 use super::super::outcome::{Lowered, LoweredNode, Refusal, malformed, unsupported};
 use super::attention::{ScoreOutput, scores};
@@ -223,6 +224,9 @@ fn attend(
         None => None,
     };
     if a.causal {
+        if past.saturating_add(s.q_len) < s.kv_len {
+            cx.departs.push(Differs::LastRow);
+        }
         node.mask.terms.push(Term::Causal { offset: past as i64 });
     }
     match keep {

@@ -30,7 +30,7 @@ pub enum Broken {
         inferred: Vec<Type>,
     },
     /// A result is too large.
-    #[error("a result has more than 2^56 elements, a constant more than 2^40, or {MAX_RANK} axes")]
+    #[error("a result has more than 2^56 elements (a constant: 2^40) or {MAX_RANK} axes")]
     TooLarge,
     /// A result's name is empty.
     #[error("a result has no name")]

@@ -172,5 +172,7 @@ fn a_value_too_large_to_compute_is_an_error() {
     let y = g.add1(Op::Broadcast(vec![1 << 20, 1 << 20]), &[x], "y", "").unwrap();
     g.output("y", y);
     let error = eval(&g, &[], Precision::Declared).unwrap_err();
-    assert!(error.to_string().contains("more than 2^32"), "{error}");
+    let why = error.to_string();
+    assert!(why.starts_with("broadcast y would make f32[1048576,1048576], 4.0 TiB"), "{why}");
+    assert!(why.contains("at most 2^32 elements") && why.contains("--dim"), "{why}");
 }

@@ -122,7 +122,7 @@ fn a_block_of_windows_is_written_out_at_a_time() {
 
 #[test]
 fn hostile_windows_end_soon() {
-    let most = annulus::ir::MAX_ELEMENTS;
+    let most = annulus::ir::MAX_DATA;
     let x = tensor(DType::F32, &[1, 1, 2, 2], &[1.0, 2.0, 3.0, 4.0]);
     let huge = |n: usize| Windows {
         strides: vec![usize::MAX; 2],

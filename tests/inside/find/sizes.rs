@@ -133,3 +133,67 @@ fn relative_bias_from_positions() {
     let (r, _) = found(&format!("{POSITIONS}\n{lines}"), ADD);
     assert_eq!((r.mask.as_str(), r.bias), ("none", Some("relative")));
 }
+
+/// 32 heads and 2^20 rows, of which the scores are 2^45, more than any data may have: what is written out is compiled as the
+/// operator is, to the same schedule, and a graph of one rank holds no more operations for the rows.
+mod long {
+    use annulus::ir::{Graph, Op, parse};
+    use annulus::{Compiled, Options, compile};
+
+    const ROWS: usize = 1 << 20;
+
+    fn graph(lines: &str) -> Graph {
+        let text = lines.replace("S,", &format!("{ROWS},")).replace("S]", &format!("{ROWS}]"));
+        parse(&format!(
+            "graph \"long\" {{\n  input %q: f32[1,32,{ROWS},128]\n{text}\n  output \"o\" = %o\n}}"
+        ))
+        .unwrap()
+    }
+
+    fn operator(mask: &str) -> Compiled {
+        let line = format!(
+            "  %o: f32[1,32,S,128] = attention %q, %q, %q {{scale=0.125, mask={mask}, acc=f32, empty=nan}}"
+        );
+        compile(&graph(&line), &Options::new(8)).unwrap()
+    }
+
+    fn written_out(mask: &str, fill: &str) -> Compiled {
+        let text = format!(
+            "  const %scale: f32[] = 0.125
+  const %fill: f32[] = {fill}
+  const %none: i64[] = 0
+  const %w: i64[] = 4096
+  %i: i64[S,1] = iota {{axis=0}}
+  %j: i64[S] = iota {{axis=0}}
+{mask}
+  %s: f32[1,32,S,S] = contract %q, %q {{bhid,bhjd->bhij}}
+  %t: f32[1,32,S,S] = mul %s, %scale
+  %x: f32[1,32,S,S] = select %m, %t, %fill
+  %p: f32[1,32,S,S] = softmax %x {{axis=3}}
+  %o: f32[1,32,S,128] = contract %p, %q {{bhij,bhjd->bhid}}"
+        );
+        compile(&graph(&text), &Options::new(8)).unwrap()
+    }
+
+    /// The schedule but for its first line, which has the name, and the operations of rank 3.
+    fn work(compiled: &Compiled) -> (String, usize) {
+        assert_eq!(compiled.islands.len(), 1, "{:?}", compiled.missed);
+        let schedule = compiled.islands[0].schedule.to_string();
+        let rank = compiled.rank_graph(3).unwrap();
+        let islands = rank.ops().into_iter().filter(|&id| matches!(rank.op(id), Op::Region(..))).count();
+        (schedule.split_once('\n').unwrap().1.to_owned(), islands)
+    }
+
+    #[test]
+    fn a_million_rows_written_out_are_compiled_as_one_operator() {
+        let window = "  %d: i64[S,S] = sub %i, %j\n  %near: bool[S,S] = lt %d, %w\n  %past: bool[S,S] = ge %d, %none\n  \
+            %m: bool[S,S] = and %near, %past";
+        for (mask, lines, fill) in [
+            ("causal(0)", "  %m: bool[S,S] = le %j, %i", "-3.4028235e38"),
+            ("window(4095,0,0)", window, "-inf"),
+        ] {
+            let (one, many) = (operator(mask), written_out(lines, fill));
+            assert_eq!(work(&one), work(&many), "{mask}");
+        }
+    }
+}

@@ -41,7 +41,7 @@ const ATTRIBUTES: &str = "axis axes keepdims perm to value value_int value_ints 
     batch_axis unidirectional mask_filter_value equation ceil_mode storage_order keepdims split \
     count_include_pad qkv_hidden_sizes activation activation_alpha mask_index_type do_rotary";
 
-const NUMBERS: [i64; 22] = [
+const NUMBERS: [i64; 23] = [
     0,
     0,
     1,
@@ -59,7 +59,8 @@ const NUMBERS: [i64; 22] = [
     65,
     1 << 31,
     1 << 40,
-    (1 << 40) + 1,
+    1 << 56,
+    (1 << 56) + 1,
     i64::MAX,
     i64::MIN,
     i64::MIN + 1,

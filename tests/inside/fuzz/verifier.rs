@@ -77,7 +77,7 @@ fn broken(input: &[u8]) -> Graph {
             3 if has_a && has_b => g.faulty_value(va).ty = g.ty(vb).clone(),
             4 if has_a => {
                 let shape = &mut g.faulty_value(va).ty.shape;
-                let extent = [0, 1, 2, 1 << 20, 1 << 40, (1 << 40) + 1, usize::MAX / 2, usize::MAX][small];
+                let extent = [0, 1, 2, 1 << 20, 1 << 40, (1 << 56) + 1, usize::MAX / 2, usize::MAX][small];
                 match at(4) % (shape.len() + 1) {
                     d if d < shape.len() => shape[d] = extent,
                     _ => shape.push(extent),
