@@ -79,15 +79,15 @@ pub(crate) fn with_mean(cx: &mut Context<'_>, op: OpId, name: &str) -> Result<Va
     let [batch, heads, rows, size] = out_ty.shape[..] else { return Ok(out) };
     let kv_heads = v_ty.shape[1];
     let step = |what: &str| format!("{name}.{what}");
-    let wide = if v_ty.dtype == acc { v } else { g.add1(Op::Cast(acc), &[v], &step("v"), "")? };
+    // Of halves it is summed in f32 and rounded once.
     let mean = Op::Reduce { kind: Reduction::Mean, axes: vec![2], keep: true };
-    let mut mean = g.add1(mean, &[wide], &step("mean"), "")?;
+    let mut mean = g.add1(mean, &[v], &step("mean"), "")?;
     if kv_heads != heads {
         let each = Op::Broadcast(vec![batch, kv_heads, heads / kv_heads, size]);
         mean = g.add1(each, &[mean], &step("mean"), "")?;
         mean = g.add1(Op::Reshape(vec![batch, heads, 1, size]), &[mean], &step("mean"), "")?;
     }
-    if out_ty.dtype != acc {
+    if out_ty.dtype != v_ty.dtype {
         mean = g.add1(Op::Cast(out_ty.dtype), &[mean], &step("mean"), "")?;
     }
     let lse = g.add1(Op::Reshape(vec![batch, heads, rows, 1]), &[lse], &step("lse"), "")?;
