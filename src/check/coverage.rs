@@ -17,9 +17,9 @@ use crate::schedule::{Schedule, StepOp};
 const MOST_WORK: u64 = 1 << 28;
 
 pub(super) fn coverage(schedule: &Schedule, chains: &[Vec<Chain>], log: &mut Log<'_>) {
-    let mask = &schedule.attention.mask;
-    let needed = Kept::needed(mask);
-    let unmasked = Kept::unmasked(mask);
+    let steps = schedule.attention.scores.steps();
+    let needed = Kept::needed(steps);
+    let unmasked = Kept::unmasked(steps);
     log.each_rank(|r, log| {
         let mut work = MOST_WORK / schedule.ranks.len() as u64;
         for chain in &chains[r] {

@@ -3,9 +3,9 @@
 use super::bytes::{carry_bytes, kv_bytes};
 use super::log::{Log, rows_name};
 use super::rows::{Owned, Run, sweep};
-use crate::ir::DType;
+use crate::ir::{DType, Factor, ScoreStep};
 use crate::layout::{Layout, Progression};
-use crate::mask::{Fill, Term, Tile};
+use crate::mask::{Fill, Mask, Term, Tile};
 use crate::schedule::{
     AttentionFacts, ExchangeKind, RankProgram, Schedule, Step, StepOp, Stream, Transfer, View,
 };
@@ -53,46 +53,30 @@ fn attention(a: &AttentionFacts, log: &mut Log<'_>) {
     want(wide, format!("{} is not accumulated in {}", a.dtype, a.acc));
     let heads = s.kv_heads > 0 && s.q_heads.is_multiple_of(s.kv_heads);
     want(heads, format!("{} query heads do not share {} key heads evenly", s.q_heads, s.kv_heads));
-    want(a.scale.is_finite(), "the scale is not finite".to_owned());
-    want(a.softcap.is_finite() && a.softcap >= 0.0, "the softcap is no finite number from 0 on".to_owned());
-    let filled = match a.mask.fill {
-        Fill::NegInf => true,
-        Fill::Replace(x) | Fill::Add(x) => x.is_finite(),
-    };
-    want(filled, "the fill of the mask is not finite".to_owned());
     want(
         kv_bytes(a, s.kv_len).is_some(),
         "all keys and values have more bytes than can be counted".to_owned(),
     );
     want(carry_bytes(a, s.q_len).is_some(), "all carries have more bytes than can be counted".to_owned());
     let leaf = |argument: usize| argument.checked_sub(3).and_then(|i| a.leaves.get(i));
-    for term in &a.mask.terms {
-        let plain = |t: &Term| match t {
-            Term::Segments { starts, .. } => {
-                starts.first() != Some(&0) && starts.windows(2).all(|w| w[0] < w[1])
+    let number = |n: usize| leaf(n).is_some_and(|l| l.dtype.is_float());
+    for step in a.scores.steps() {
+        match *step {
+            ScoreStep::Factor(Factor::Number(x)) => {
+                want(x.is_finite(), format!("the factor {x} of the scores is not finite"));
             }
-            Term::Keys { start, end } => start <= end,
-            _ => true,
-        };
-        if let Term::Batch { entries } = term {
-            let message =
-                format!("the mask has terms for {} batch entries, not for {}", entries.len(), s.batch);
-            want(entries.len() == s.batch, message);
-            let inner = |t: &Term| plain(t) && !matches!(t, Term::Batch { .. } | Term::Tensor { .. });
-            let holds = entries.iter().flatten().all(inner);
-            want(holds, "the mask's terms for each batch entry are not all of positions".to_owned());
+            ScoreStep::Factor(Factor::Leaf(n)) => {
+                want(number(n), format!("the factor {n} is no argument of a floating type"));
+            }
+            ScoreStep::Softcap(c) => {
+                want(c.is_finite() && c > 0.0, format!("the softcap {c} is no finite number above 0"));
+            }
+            ScoreStep::Add(n) => want(number(n), format!("the bias {n} is no argument of a floating type")),
+            ScoreStep::Round(t) => {
+                want(t.is_float(), format!("scores are rounded to {t}, which is no floating type"));
+            }
+            ScoreStep::Fill(ref m) => fill(m, a, &mut want),
         }
-        if matches!(term, Term::Segments { .. } | Term::Keys { .. }) {
-            want(plain(term), format!("{term} of the mask has its numbers in no order"));
-        }
-        if let Term::Tensor { operand } = *term {
-            let holds = leaf(operand).is_some_and(|l| l.dtype == DType::Bool);
-            want(holds, format!("the mask's tensor {operand} is no argument of type bool"));
-        }
-    }
-    if let Some(bias) = a.bias {
-        let holds = leaf(bias).is_some_and(|l| l.dtype.is_float());
-        want(holds, format!("the bias {bias} is no argument of a floating type"));
     }
     if let Some(sinks) = a.sinks {
         let holds = leaf(sinks).is_some_and(|l| l.dtype.is_float() && l.shape[3] == 1);
@@ -104,6 +88,40 @@ fn attention(a: &AttentionFacts, log: &mut Log<'_>) {
         want(fits, format!("leaf {} of shape {:?} does not broadcast to {whole:?}", i + 3, l.shape));
         let rows = !l.by_query_rows || l.shape[2] == s.q_len;
         want(rows, format!("leaf {} has no query rows to hand out", i + 3));
+    }
+}
+
+/// The terms and the number of one fill.
+fn fill(mask: &Mask, a: &AttentionFacts, want: &mut dyn FnMut(bool, String)) {
+    let filled = match mask.fill {
+        Fill::NegInf => true,
+        Fill::Replace(x) | Fill::Add(x) => x.is_finite(),
+    };
+    want(filled, "the fill of the mask is not finite".to_owned());
+    let batch = a.sizes.batch;
+    for term in &mask.terms {
+        let plain = |t: &Term| match t {
+            Term::Segments { starts, .. } => {
+                starts.first() != Some(&0) && starts.windows(2).all(|w| w[0] < w[1])
+            }
+            Term::Keys { start, end } => start <= end,
+            _ => true,
+        };
+        if let Term::Batch { entries } = term {
+            let message = format!("the mask has terms for {} batch entries, not for {batch}", entries.len());
+            want(entries.len() == batch, message);
+            let inner = |t: &Term| plain(t) && !matches!(t, Term::Batch { .. } | Term::Tensor { .. });
+            let holds = entries.iter().flatten().all(inner);
+            want(holds, "the mask's terms for each batch entry are not all of positions".to_owned());
+        }
+        if matches!(term, Term::Segments { .. } | Term::Keys { .. }) {
+            want(plain(term), format!("{term} of the mask has its numbers in no order"));
+        }
+        if let Term::Tensor { operand } = *term {
+            let leaf = operand.checked_sub(3).and_then(|i| a.leaves.get(i));
+            let holds = leaf.is_some_and(|l| l.dtype == DType::Bool);
+            want(holds, format!("the mask's tensor {operand} is no argument of type bool"));
+        }
     }
 }
 

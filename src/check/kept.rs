@@ -5,6 +5,7 @@
 //! keys behind it, so that a block is cut there as well. Each batch entry is asked by itself. `area` counts what is kept.
 
 use super::rows::Run;
+use crate::ir::ScoreStep;
 use crate::mask::{Fill, Mask, Term};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -104,11 +105,9 @@ impl Entry {
 }
 
 impl Kept {
-    fn positions(mask: &Mask) -> Kept {
+    fn positions(terms: &[&Term]) -> Kept {
         let batches = || {
-            mask.terms
-                .iter()
-                .filter_map(|t| if let Term::Batch { entries } = t { Some(entries) } else { None })
+            terms.iter().filter_map(|t| if let Term::Batch { entries } = t { Some(entries) } else { None })
         };
         let count = batches().map(|entries| entries.len()).max().unwrap_or(1).max(1);
         let mut entries: Vec<Entry> = vec![];
@@ -117,7 +116,7 @@ impl Kept {
         for b in 0..count {
             let own = batches().filter_map(|entries| entries.get(b)).flatten();
             let mut entry = Entry::ALL;
-            mask.terms.iter().chain(own).for_each(|term| entry.and(term));
+            terms.iter().copied().chain(own).for_each(|term| entry.and(term));
             match seen.get(&entry) {
                 Some(&at) => times[at] += 1,
                 None => {
@@ -130,19 +129,29 @@ impl Kept {
         Kept { entries, times }
     }
 
-    /// The pairs that must be computed: those that may be kept, and with a finite fill all, because a masked key then
-    /// still has a share in the sum.
-    pub(super) fn needed(mask: &Mask) -> Kept {
-        match mask.fill {
-            Fill::NegInf => Kept::positions(mask),
-            _ => Kept { entries: vec![Entry::ALL], times: vec![1] },
+    /// The pairs that must be computed: all but those that a fill of −∞ leaves out for good. What a finite number masks still has a
+    /// share in the sum, and what a softcap or a finite number makes of −∞ has one again.
+    pub(super) fn needed(steps: &[ScoreStep]) -> Kept {
+        let mut out: Vec<&Term> = vec![];
+        for step in steps {
+            match step {
+                ScoreStep::Fill(Mask { terms, fill: Fill::NegInf }) => out.extend(terms),
+                ScoreStep::Fill(Mask { terms, fill: Fill::Replace(_) }) if terms.is_empty() => {}
+                ScoreStep::Softcap(_) | ScoreStep::Fill(Mask { fill: Fill::Replace(_), .. }) => out.clear(),
+                ScoreStep::Fill(Mask { fill: Fill::Add(_), .. })
+                | ScoreStep::Factor(_)
+                | ScoreStep::Add(_)
+                | ScoreStep::Round(_) => {}
+            }
         }
+        Kept::positions(&out)
     }
 
-    /// The pairs that are certainly not masked; `None` if a tensor may mask any.
-    pub(super) fn unmasked(mask: &Mask) -> Option<Kept> {
-        let tensor = mask.terms.iter().any(|t| matches!(t, Term::Tensor { .. }));
-        (!tensor).then(|| Kept::positions(mask))
+    /// The pairs that certainly no fill masks; `None` if a tensor may mask any.
+    pub(super) fn unmasked(steps: &[ScoreStep]) -> Option<Kept> {
+        let terms: Vec<&Term> = steps.iter().filter_map(ScoreStep::mask).flat_map(|m| &m.terms).collect();
+        let tensor = terms.iter().any(|t| matches!(t, Term::Tensor { .. }));
+        (!tensor).then(|| Kept::positions(&terms))
     }
 
     /// A pair of the block that some batch entry does not keep. `Err` as of [`Kept::inside`].
@@ -366,11 +375,11 @@ mod tests {
             let some = |i, j| (0..2).any(|b| kept(&terms, b, i, j));
             let all = |i, j| (0..2).all(|b| kept(&terms, b, i, j));
             let mask = Mask { terms: terms.clone(), fill: Fill::NegInf };
-            let band = Kept::needed(&mask);
+            let band = Kept::needed(&[ScoreStep::Fill(mask.clone())]);
             let inside = band.inside(&q, &k, &mut 1000).unwrap();
             prop_assert_eq!(inside.is_some(), pairs.iter().any(|&(i, j)| some(i, j)));
             prop_assert!(inside.is_none_or(|(i, j)| pairs.contains(&(i, j)) && some(i, j)));
-            let outside = Kept::unmasked(&mask).unwrap().outside(&q, &k, &mut 9).unwrap();
+            let outside = Kept::unmasked(&[ScoreStep::Fill(mask.clone())]).unwrap().outside(&q, &k, &mut 9).unwrap();
             prop_assert_eq!(outside.is_some(), pairs.iter().any(|&(i, j)| !all(i, j)));
             prop_assert!(outside.is_none_or(|(i, j)| pairs.contains(&(i, j)) && !all(i, j)));
         }
@@ -389,7 +398,7 @@ mod tests {
             };
             let want = (0..entries).map(of).sum::<usize>().div_ceil(entries) as u128;
             let mask = Mask { terms: terms.clone(), fill: Fill::NegInf };
-            prop_assert_eq!(Kept::needed(&mask).area(first, end, keys, &mut 10_000), Ok(want));
+            prop_assert_eq!(Kept::needed(&[ScoreStep::Fill(mask.clone())]).area(first, end, keys, &mut 10_000), Ok(want));
             let filled = Mask { terms, fill: Fill::Add(-1.0) };
             let all = (rows * keys) as u128;
             prop_assert_eq!(Kept::needed(&filled).area(first, end, keys, &mut 10), Ok(all));
@@ -411,6 +420,6 @@ mod tests {
         let wide = Term::Window { left: Some(u64::MAX), right: Some(u64::MAX), offset: i64::MIN };
         let mask = Mask { terms: vec![wide, Term::Causal { offset: i64::MAX }], fill: Fill::NegInf };
         let row = Run { first: u64::MAX as i128, last: u64::MAX as i128, step: 1 };
-        assert!(Kept::needed(&mask).inside(&q, &row, &mut 9).is_ok());
+        assert!(Kept::needed(&[ScoreStep::Fill(mask.clone())]).inside(&q, &row, &mut 9).is_ok());
     }
 }

@@ -89,7 +89,7 @@ impl Side<'_> {
     /// Blocks of rows by the pairs that they compute. Keys compute none by themselves: each of their rows counts once.
     fn dealt(&self, ranks: usize, length: usize) -> Result<Vec<Vec<Progression>>, TooLong> {
         let a = &self.schedule.attention;
-        let kept = Kept::needed(&a.mask);
+        let kept = Kept::needed(a.scores.steps());
         let mut budget = MOST_WORK;
         let owned = deal(ranks, length, |first, end| match self.queries {
             true => kept.area(first, end, a.sizes.kv_len, &mut budget),
@@ -115,7 +115,7 @@ impl Side<'_> {
         let layout = self.layout();
         let starts = |queries: bool| {
             let mut rows = BTreeSet::new();
-            for term in &self.schedule.attention.mask.terms {
+            for term in self.schedule.attention.scores.masks().flat_map(|m| &m.terms) {
                 if let Term::Segments { starts, offset } = term {
                     let shift = if queries { i128::from(*offset) } else { 0 };
                     let own = starts.iter().filter_map(|&s| usize::try_from(s as i128 - shift).ok());

@@ -177,11 +177,8 @@ fn headline(op: &Op) -> String {
 fn details(op: &Op) -> String {
     match op {
         Op::Attention(a) => {
-            let bias = if a.bias.is_some() { ", bias" } else { "" };
             let sinks = if a.sinks.is_some() { ", sinks" } else { "" };
-            let cap =
-                if a.softcap > 0.0 { format!(", softcap {}", number(&a.softcap)) } else { String::new() };
-            format!("mask {}, scale {}{cap}{bias}{sinks}", a.mask, number(&a.scale))
+            format!("scores {}{sinks}", a.scores)
         }
         Op::Partial(p) => {
             format!("{} tile: q {} × k {}", p.tile.name(), show(&p.q_rows), show(&p.k_rows))

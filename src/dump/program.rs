@@ -57,7 +57,7 @@ pub fn listing(program: &Program) -> String {
                     .map(|v| format!("%{}", graph.value(v).name.escape_debug()))
                     .collect();
                 let v = graph.result(*op);
-                let (operands, mask) = (operands.join(", "), &attention.mask);
+                let (operands, mask) = (operands.join(", "), attention.scores.mask());
                 let _ = writeln!(out, "  island {} = attention {operands} {mask}  {}", named(v), held(v));
             }
         }

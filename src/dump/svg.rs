@@ -166,7 +166,7 @@ impl Picture<'_> {
             schedule.strategy,
             schedule.ranks.len(),
             if schedule.ranks.len() == 1 { "" } else { "s" },
-            a.mask
+            a.scores.mask()
         );
         self.text(
             LEFT,

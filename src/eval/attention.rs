@@ -12,8 +12,8 @@ use super::partial::{finish, sink};
 use super::real::Real;
 use super::reduce::sum;
 use crate::ir::infer::attention_sizes;
-use crate::ir::{Attention, AttentionSizes, DType, Data, Partial, Tensor};
-use crate::mask::{Fill, Mask, Term, Tile};
+use crate::ir::{Attention, AttentionSizes, DType, Data, Factor, Partial, ScoreStep, Scores, Tensor};
+use crate::mask::{Fill, Term, Tile};
 use rayon::prelude::*;
 
 /// Query rows whose scores are in memory at once, per thread.
@@ -28,9 +28,8 @@ pub(super) fn attention(a: &Attention, x: &[Tensor], acc: DType, out: DType) -> 
             q: &elements::<A>(&x[0])?,
             k: Packed { data: &k, stride: s.head_dim, first: 0, width: s.head_dim },
             v: Packed { data: &v, stride: s.v_head_dim, first: 0, width: s.v_head_dim },
-            scale: A::from_f64(a.scale),
-            softcap: A::from_f64(a.softcap),
-            mask: Some(&a.mask),
+            scores: &a.scores,
+            fills: true,
             q_rows: (0..s.q_len).collect(),
             k_rows: (0..s.kv_len).collect(),
             leaves: Leaves::new(a, x, 3, s.kv_len)?,
@@ -74,9 +73,8 @@ pub(super) fn partial(p: &Partial, x: &[Tensor], acc: DType) -> Result<Vec<Data>
             q: &elements::<A>(&x[0])?,
             k: Packed { data: &packed, stride, first: 0, width: head_dim },
             v: Packed { data: &packed, stride, first: head_dim, width: p.v_head_dim },
-            scale: A::from_f64(a.scale),
-            softcap: A::from_f64(a.softcap),
-            mask: (p.tile != Tile::Full).then_some(&a.mask),
+            scores: &a.scores,
+            fills: p.tile != Tile::Full,
             q_rows: p.q_rows.iter().flat_map(|r| r.rows()).collect(),
             leaves: Leaves::new(a, x, 2, k_rows.iter().max().map_or(0, |&r| r + 1))?,
             k_rows,
@@ -109,10 +107,9 @@ struct Problem<'a, A> {
     q: &'a [A],
     k: Packed<'a, A>,
     v: Packed<'a, A>,
-    scale: A,
-    softcap: A,
-    /// Absent if every pair is known to be kept.
-    mask: Option<&'a Mask>,
+    scores: &'a Scores,
+    /// Not if every pair is known to be kept.
+    fills: bool,
     q_rows: Vec<usize>,
     k_rows: Vec<usize>,
     leaves: Leaves<A>,
@@ -182,32 +179,52 @@ impl<A: Real> Problem<'_, A> {
 
     /// Turns the products q·k of one query row into scores; −∞ takes no part.
     fn settle(&self, [b, h, i]: [usize; 3], row: &mut [A]) {
-        let visible = self.mask.map_or(Interval::ALL, |m| Interval::of(&m.terms, b, self.q_rows[i]));
-        for (x, &key) in row.iter_mut().zip(&self.k_rows) {
-            let at = [b, h, i, key];
-            *x = x.mul(self.scale);
-            if self.softcap != A::ZERO {
-                *x = x.div(self.softcap).tanh().mul(self.softcap);
+        let pairs = |row: &mut [A], of: &dyn Fn(A, usize) -> A| {
+            row.iter_mut().zip(&self.k_rows).for_each(|(x, &key)| *x = of(*x, key));
+        };
+        // What is −∞ stays so, whatever it is multiplied by or whatever is added.
+        let dead = |x: A| x == A::LEAST;
+        for step in self.scores.steps() {
+            match step {
+                ScoreStep::Factor(Factor::Number(c)) => {
+                    let c = A::from_f64(*c);
+                    pairs(row, &|x, _| if dead(x) { x } else { x.mul(c) });
+                }
+                ScoreStep::Factor(Factor::Leaf(n)) => pairs(row, &|x, key| {
+                    if dead(x) { x } else { x.mul(self.leaves.number(*n, [b, h, i, key])) }
+                }),
+                ScoreStep::Softcap(c) => {
+                    let c = A::from_f64(*c);
+                    pairs(row, &|x, _| x.div(c).tanh().mul(c));
+                }
+                ScoreStep::Add(n) => pairs(row, &|x, key| {
+                    let more = self.leaves.number(*n, [b, h, i, key]);
+                    if dead(x) || dead(more) { A::LEAST } else { x.add(more) }
+                }),
+                ScoreStep::Fill(mask) if self.fills => {
+                    let visible = Interval::of(&mask.terms, b, self.q_rows[i]);
+                    let tensors: Vec<usize> = step.leaves().map(|(n, _)| n).collect();
+                    let kept = |key| {
+                        visible.holds(key) && tensors.iter().all(|&n| self.leaves.holds(n, [b, h, i, key]))
+                    };
+                    pairs(row, &|x, key| match mask.fill {
+                        _ if kept(key) => x,
+                        Fill::NegInf => A::LEAST,
+                        Fill::Replace(f) => A::from_f64(f),
+                        Fill::Add(_) if dead(x) => x,
+                        Fill::Add(f) => x.add(A::from_f64(f)),
+                    });
+                }
+                ScoreStep::Fill(_) => {}
+                ScoreStep::Round(to) => pairs(row, &|x, _| rounded(x, *to)),
             }
-            let bias = self.leaves.bias.as_ref().map(|l| l.at(at));
-            if bias == Some(A::LEAST) {
-                *x = A::LEAST;
-                continue;
-            }
-            if let Some(bias) = bias {
-                *x = x.add(bias);
-            }
-            let Some(mask) = self.mask else { continue };
-            if visible.holds(key) && self.leaves.allow.iter().all(|l| l.at(at)) {
-                continue;
-            }
-            *x = match mask.fill {
-                Fill::NegInf => A::LEAST,
-                Fill::Replace(f) => A::from_f64(f),
-                Fill::Add(f) => x.add(A::from_f64(f)),
-            };
         }
     }
+}
+
+/// A number rounded to a floating type.
+fn rounded<A: Real>(x: A, to: DType) -> A {
+    A::from_f64(to.round(x.to_f64()))
 }
 
 /// The keys that the positional terms of a mask keep for one query row of a batch entry: an interval of global rows, ends included, empty

@@ -5,19 +5,22 @@ use super::number::same;
 use super::real::Real;
 use crate::ir::types::strides;
 use crate::ir::{Attention, Tensor};
-use crate::mask::Term;
+use std::collections::BTreeMap;
 
 /// The elements in the type of accumulation.
 pub(super) fn elements<A: Real>(x: &Tensor) -> Result<Vec<A>, String> {
     same::<A>(&cast(x.data(), A::DTYPE)).map(<[A]>::to_vec)
 }
 
-/// Bias and truth tensors, broadcast to (batch, query head, query row, global key row).
+/// Tensors of numbers and of truth values, broadcast to (batch, query head, query row, global key row).
 pub(super) struct Leaves<A> {
-    /// What is added to the scores.
-    pub(super) bias: Option<LeafView<A>>,
-    /// Where each is false, the key is masked.
-    pub(super) allow: Vec<LeafView<bool>>,
+    leaves: BTreeMap<usize, Leaf<A>>,
+}
+
+/// One of them.
+enum Leaf<A> {
+    Number(LeafView<A>),
+    Truth(LeafView<bool>),
 }
 
 /// A tensor read by (batch, query head, query row, key row).
@@ -39,21 +42,26 @@ impl<A: Real> Leaves<A> {
                 _ => Ok(t),
             }
         };
-        let mut allow = Vec::new();
-        for term in &a.mask.terms {
-            if let Term::Tensor { operand: n } = term {
-                let t = operand(*n)?;
-                allow.push(LeafView::new(same::<bool>(t.data())?.to_vec(), t));
-            }
+        let mut leaves = BTreeMap::new();
+        for (n, truth) in a.scores.leaves() {
+            let t = operand(n)?;
+            let leaf = match truth {
+                true => Leaf::Truth(LeafView::new(same::<bool>(t.data())?.to_vec(), t)),
+                false => Leaf::Number(LeafView::new(elements::<A>(t)?, t)),
+            };
+            leaves.insert(n, leaf);
         }
-        let bias = match a.bias {
-            None => None,
-            Some(n) => {
-                let t = operand(n)?;
-                Some(LeafView::new(elements::<A>(t)?, t))
-            }
-        };
-        Ok(Leaves { bias, allow })
+        Ok(Leaves { leaves })
+    }
+
+    /// The number of a leaf for a pair; 0 of one that is none.
+    pub(super) fn number(&self, leaf: usize, at: [usize; 4]) -> A {
+        if let Some(Leaf::Number(l)) = self.leaves.get(&leaf) { l.at(at) } else { A::ZERO }
+    }
+
+    /// The truth value of a leaf for a pair; false of one that is none.
+    pub(super) fn holds(&self, leaf: usize, at: [usize; 4]) -> bool {
+        if let Some(Leaf::Truth(l)) = self.leaves.get(&leaf) { l.at(at) } else { false }
     }
 }
 

@@ -19,6 +19,7 @@ pub(super) trait Real: Scalar + Product {
     fn is_infinite(self) -> bool;
     fn is_finite(self) -> bool;
     fn from_f64(x: f64) -> Self;
+    fn to_f64(self) -> f64;
 
     /// 1/(1+e^−x), without overflow on either side.
     fn sigmoid(self) -> Self {
@@ -75,6 +76,9 @@ macro_rules! real {
             }
             fn from_f64(x: f64) -> Self {
                 x as $t
+            }
+            fn to_f64(self) -> f64 {
+                f64::from(self)
             }
         }
     )*};

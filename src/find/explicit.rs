@@ -9,7 +9,7 @@ use crate::find::masks::types::{Condition, Context, Piece};
 use crate::find::rewrite::Rewritten;
 use crate::find::types::{Applied, Numerics};
 use crate::ir::infer::attention_sizes;
-use crate::ir::{Attention, Op, OpId, ValueId};
+use crate::ir::{Attention, Op, OpId, Scores, ValueId};
 use crate::mask::Term;
 
 /// Brings an attention operator into normal form, and lets its readers read that.
@@ -38,7 +38,9 @@ pub(crate) fn normalise(cx: &mut Context<'_>, id: OpId) -> Result<Rewritten, Str
         operands.push(x[sinks]);
         operands.len() - 1
     });
-    let mut new = Attention { mask: plan.mask, bias: plan.bias, sinks, ..(*a).clone() };
+    let scale = a.scores.scale().unwrap_or(1.0);
+    let scores = Scores::usual(scale, a.scores.softcap(), plan.bias, plan.mask);
+    let mut new = Attention { scores, sinks, ..(*a).clone() };
     let empty = apart(cx, &mut new, &operands, a.acc, &mut applied);
     if new == *a && operands == x {
         return Ok(Rewritten { op: id, applied });
@@ -59,13 +61,14 @@ pub(crate) fn normalise(cx: &mut Context<'_>, id: OpId) -> Result<Rewritten, Str
 
 /// The operator's bias and mask, in the order in which they act.
 fn pieces(a: &Attention, x: &[ValueId]) -> Vec<Piece> {
-    let bias = a.bias.map(|b| Piece::Added(x[b]));
+    let bias = a.scores.added().next().map(|b| Piece::Added(x[b]));
+    let mask = a.scores.mask();
     let condition = |t: &Term| match t {
         Term::Tensor { operand } => Condition::True(x[*operand]),
         other => Condition::Positions(other.clone()),
     };
-    let conditions: Vec<Condition> = a.mask.terms.iter().map(condition).collect();
-    let mask = (!conditions.is_empty()).then_some(Piece::Kept(conditions, a.mask.fill));
+    let conditions: Vec<Condition> = mask.terms.iter().map(condition).collect();
+    let mask = (!conditions.is_empty()).then_some(Piece::Kept(conditions, mask.fill));
     bias.into_iter().chain(mask).collect()
 }
 

@@ -255,10 +255,10 @@ fn is_guard(graph: &Graph, id: OpId) -> bool {
 fn may_be_nan(cx: &mut Context<'_>, id: OpId) -> bool {
     let Op::Attention(a) = cx.graph.op(id).clone() else { return false };
     let x = cx.graph.operands(id);
-    if a.bias.is_some_and(|b| may_be_above(cx, x[b])) {
+    if a.scores.added().any(|b| may_be_above(cx, x[b])) {
         return true;
     }
-    let plan = MaskPlan::of(a.mask.clone(), x[3..].to_vec(), a.bias);
+    let plan = MaskPlan::of(a.scores.mask(), x[3..].to_vec(), a.scores.added().next());
     let sizes = attention_sizes(cx.graph.ty(x[0]), cx.graph.ty(x[1]), cx.graph.ty(x[2]));
     a.empty_row == EmptyRow::Nan && !sizes.is_ok_and(|sizes| keeps_keys(cx, sizes, &plan))
 }

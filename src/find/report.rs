@@ -28,7 +28,7 @@ pub struct AttentionRecord {
     /// Key rows, past ones included.
     pub kv_len: usize,
     /// Factor on q·k.
-    pub scale: f64,
+    pub scale: Option<f64>,
     /// Whether no row sees a key beyond its own; the only row of a step of decoding never does.
     pub causal: bool,
     /// Position of query row 0 among the keys.
@@ -102,8 +102,9 @@ pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
     };
     let size = |f: fn(crate::ir::AttentionSizes) -> usize| sizes.map_or(0, f);
     let added = found.added.iter().flatten();
-    let terms = attention.mask.terms.iter().chain(added).cloned().collect();
-    let mask = &Mask { terms, fill: attention.mask.fill };
+    let all = attention.scores.mask();
+    let terms = all.terms.iter().chain(added).cloned().collect();
+    let mask = &Mask { terms, fill: all.fill };
     let (windows, offsets): (Vec<_>, Vec<_>) = if found.is_step {
         (0..mask.entries()).map(|entry| stepped(mask, entry, size(|s| s.kv_len))).unzip()
     } else {
@@ -112,7 +113,7 @@ pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
     let same = |all: &[i64]| all.iter().all(|o| *o == all[0]);
     let query_offset = if same(&offsets) { Offset::All(offsets[0]) } else { Offset::Each(offsets) };
     let window = windows[0].filter(|w| windows.iter().all(|o| o == &Some(*w)));
-    let bias = attention.bias.and_then(|b| x.get(b)).copied();
+    let bias = attention.scores.added().next().and_then(|b| x.get(b)).copied();
     let numerics = found.applied.iter().map(|a| a.numerics).max().unwrap_or(Numerics::Exact);
     AttentionRecord {
         name: found.name.clone(),
@@ -124,11 +125,11 @@ pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
         v_head_dim: size(|s| s.v_head_dim),
         q_len: size(|s| s.q_len),
         kv_len: size(|s| s.kv_len),
-        scale: attention.scale,
+        scale: attention.scores.scale(),
         causal: found.is_step || mask.is_causal(),
         query_offset,
         window,
-        softcap: attention.softcap,
+        softcap: attention.scores.softcap(),
         bias: bias.filter(|_| found.added.is_none()).map(|b| crate::find::masks::bias_kind::kind(graph, b)),
         mask: mask_text(graph, found, attention, mask),
         sinks: attention.sinks.is_some(),
@@ -151,7 +152,7 @@ fn mask_text(graph: &Graph, found: &FoundAttention, a: &Attention, mask: &Mask) 
             other => other.to_string(),
         })
         .collect();
-    if let (Some(bias), Some(_)) = (a.bias, &found.added) {
+    if let (Some(bias), Some(_)) = (a.scores.added().next(), &found.added) {
         parts.push(format!("added({})", name(bias)));
     }
     let mut seen: Vec<String> = vec![];

@@ -18,7 +18,7 @@ use crate::find::region::types::{LeafValue, Region, label};
 use crate::find::types::{Applied, Numerics};
 use crate::ir::infer::attention_sizes;
 use crate::ir::{
-    Attention, Binary, DType, EmptyRow, Graph, InferError, Op, OpId, Tensor, Type, Unary, ValueId,
+    Attention, Binary, DType, EmptyRow, Graph, InferError, Op, OpId, Scores, Tensor, Type, Unary, ValueId,
 };
 use crate::mask::Fill;
 
@@ -126,10 +126,7 @@ pub(crate) fn rewrite(
     let sinks = sinks.map(|_| inputs.len() - 1);
     let mut attention = Attention {
         sinks,
-        scale: normal.scale,
-        mask: plan.mask,
-        softcap: normal.softcap,
-        bias: plan.bias,
+        scores: Scores::usual(normal.scale, normal.softcap, plan.bias, plan.mask),
         acc,
         empty_row: if normal.zero_empty || no_keys { EmptyRow::Zero } else { EmptyRow::Nan },
         lse: false,

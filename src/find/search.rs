@@ -144,7 +144,7 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> (Foun
 fn added_mask(cx: &mut Context<'_>, attention: OpId) -> Option<Vec<mask::Term>> {
     let Op::Attention(a) = cx.graph.op(attention) else { return None };
     let x = cx.graph.operands(attention);
-    let bias = *x.get(a.bias?)?;
+    let bias = *x.get(a.scores.added().next()?)?;
     let sizes = attention_sizes(cx.graph.ty(x[0]), cx.graph.ty(x[1]), cx.graph.ty(x[2])).ok()?;
     additive::mask(cx, sizes, bias)
 }

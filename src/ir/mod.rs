@@ -33,8 +33,9 @@ pub use half::{bf16, f16};
 pub use ids::{OpId, ValueId};
 pub use infer::InferError;
 pub use op::{
-    Attention, AttentionSizes, Attribute, Binary, Blob, Collective, Constant, Contract, EmptyRow,
-    MessageKind, Op, Opaque, Partial, Reduction, RegionKind, RowAxes, Unary, Windows,
+    Attention, AttentionSizes, Attribute, Binary, Blob, Collective, Constant, Contract, EmptyRow, Factor,
+    MessageKind, Op, Opaque, ParseScoresError, Partial, Reduction, RegionKind, RowAxes, ScoreStep, Scores,
+    Unary, Windows,
 };
 pub use stage::Stage;
 pub use strategy::Strategy;

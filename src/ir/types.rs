@@ -1,5 +1,6 @@
 //! Element types, shapes and the type of a value.
 
+use super::narrow::{bf16_from_f64, f16_from_f64};
 use std::fmt;
 
 /// The largest number of elements that a type may have: 2^56, so that bytes of a few values add up in 63 bits. Such a value need not
@@ -65,6 +66,16 @@ impl DType {
             DType::F32 | DType::I32 => 4,
             DType::F16 | DType::BF16 => 2,
             DType::Bool => 1,
+        }
+    }
+
+    /// The nearest number of a floating type, ties to even; of another type the number itself.
+    pub fn round(self, x: f64) -> f64 {
+        match self {
+            DType::F32 => f64::from(x as f32),
+            DType::F16 => f64::from(f16_from_f64(x)),
+            DType::BF16 => f64::from(bf16_from_f64(x)),
+            _ => x,
         }
     }
 

@@ -4,7 +4,7 @@ use super::arch::Arch;
 use super::element::Element;
 use super::key::{KernelKey, MaskedScore, Operand};
 use super::params::FAR;
-use crate::ir::DType;
+use crate::ir::{DType, Factor, ScoreStep, Scores};
 use crate::mask::{self, Mask, Term, Tile};
 use crate::schedule::AttentionFacts;
 
@@ -47,6 +47,11 @@ pub enum Refusal {
     /// Another mask for each batch entry.
     #[error("{0}: the kernels see the same positions in every batch entry; hand it over as a boolean mask")]
     PerEntry(String),
+    /// Steps of the scores.
+    #[error(
+        "scores of the steps {0}: the kernels know a factor, a softcap, a bias and a mask, in this order"
+    )]
+    Steps(String),
     /// Too many rows.
     #[error("{0} rows: the kernels count rows below 2^30")]
     Rows(usize),
@@ -71,6 +76,7 @@ pub struct Launch {
 pub fn kernel(facts: &AttentionFacts, step: Launch, arch: Arch) -> Result<KernelKey, Refusal> {
     let Launch { tile, keys, carry_in, sinks_here, cast_out } = step;
     let sizes = &facts.sizes;
+    let usual = Usual::of(&facts.scores).ok_or_else(|| Refusal::Steps(facts.scores.to_string()))?;
     let element = match facts.dtype {
         DType::F16 => Element::F16,
         DType::BF16 => Element::Bf16,
@@ -80,21 +86,21 @@ pub fn kernel(facts: &AttentionFacts, step: Launch, arch: Arch) -> Result<Kernel
     if let Some(rows) = [sizes.q_len, sizes.kv_len].into_iter().find(|n| *n >= FAR as usize) {
         return Err(Refusal::Rows(rows));
     }
-    let fill_value = match facts.mask.fill {
+    let fill_value = match usual.mask.fill {
         mask::Fill::NegInf => 0.0,
         mask::Fill::Replace(x) | mask::Fill::Add(x) => x,
     };
-    for (what, value) in [("scale", facts.scale), ("softcap", facts.softcap), ("the mask's fill", fill_value)]
+    for (what, value) in [("scale", usual.scale), ("softcap", usual.softcap), ("the mask's fill", fill_value)]
     {
         if !(value as f32).is_finite() || (what == "softcap" && value > 0.0 && value as f32 == 0.0) {
             return Err(Refusal::Number { what, value });
         }
     }
-    let masks = facts.mask.terms.iter().filter(|t| matches!(t, Term::Tensor { .. })).count();
+    let masks = usual.mask.terms.iter().filter(|t| matches!(t, Term::Tensor { .. })).count();
     if masks > 1 {
         return Err(Refusal::Masks(masks));
     }
-    if let Some(batch) = facts.mask.terms.iter().find(|t| matches!(t, Term::Batch { .. })) {
+    if let Some(batch) = usual.mask.terms.iter().find(|t| matches!(t, Term::Batch { .. })) {
         return Err(Refusal::PerEntry(batch.to_string()));
     }
     let operand = |what, argument: Option<usize>| match argument {
@@ -105,21 +111,21 @@ pub fn kernel(facts: &AttentionFacts, step: Launch, arch: Arch) -> Result<Kernel
             other => Err(Refusal::Operand { what, found: other.map_or("missing", DType::name) }),
         },
     };
-    let bias = operand("bias", facts.bias)?;
+    let bias = operand("bias", usual.bias)?;
     let sinks = if sinks_here { operand("sinks", facts.sinks)? } else { Operand::None };
     let masked = tile != Tile::Full;
-    let positions = masked && facts.mask.terms.len() > masks;
+    let positions = masked && usual.mask.terms.len() > masks;
     let mask = masked && masks > 0;
-    let fill = match facts.mask.fill {
+    let fill = match usual.mask.fill {
         mask::Fill::Replace(_) if positions || mask => MaskedScore::Replace,
         mask::Fill::Add(_) if positions || mask => MaskedScore::Add,
         _ => MaskedScore::NegInf,
     };
-    let softcap = facts.softcap > 0.0;
+    let softcap = usual.softcap > 0.0;
     let (dk, dv) = (sizes.head_dim, sizes.v_head_dim);
     // The Hopper kernel takes maxima before it scales, and knows nothing but positions.
     let simple = !mask && bias == Operand::None && fill == MaskedScore::NegInf && sinks != Operand::Element;
-    let hopper = (arch == Arch::Sm90a && simple && facts.scale as f32 > 0.0)
+    let hopper = (arch == Arch::Sm90a && simple && usual.scale as f32 > 0.0)
         .then(|| KernelKey::hopper(element, dk, dv, positions))
         .flatten();
     let plain = hopper
@@ -177,4 +183,46 @@ pub fn sight(mask: &Mask, q_rows: usize) -> Sight {
     }
     window[1] = highs.into_iter().min().map(clamp);
     Sight { window, documents }
+}
+
+/// A score program in the order that the kernels know.
+struct Usual {
+    scale: f64,
+    softcap: f64,
+    bias: Option<usize>,
+    mask: mask::Mask,
+}
+
+impl Usual {
+    /// Of a program that is one.
+    fn of(scores: &Scores) -> Option<Usual> {
+        let mut usual = Usual { scale: 1.0, softcap: 0.0, bias: None, mask: mask::Mask::none() };
+        let mut place = 0;
+        for step in scores.steps() {
+            let own = match step {
+                ScoreStep::Factor(Factor::Number(c)) => {
+                    usual.scale *= c;
+                    0
+                }
+                ScoreStep::Softcap(c) => {
+                    usual.softcap = *c;
+                    1
+                }
+                ScoreStep::Add(n) => {
+                    usual.bias = Some(*n);
+                    2
+                }
+                ScoreStep::Fill(m) => {
+                    usual.mask = m.clone();
+                    3
+                }
+                ScoreStep::Factor(Factor::Leaf(_)) | ScoreStep::Round(_) => return None,
+            };
+            if own < place || (own == place && own > 0) {
+                return None;
+            }
+            place = own;
+        }
+        Some(usual)
+    }
 }

@@ -5,7 +5,7 @@ use super::outline::{Act, KeyRows, Outline};
 use super::plan::Plan;
 use super::site::Site;
 use crate::ir::infer::{infer, union};
-use crate::ir::{Attention, Collective, Graph, Op, OpId, Partial, Strategy, Type, Value, ValueId};
+use crate::ir::{Attention, Collective, Graph, Op, OpId, Partial, ScoreStep, Strategy, Type, Value, ValueId};
 use crate::layout::{Progression, row_count};
 use crate::mask::Tile;
 use std::collections::BTreeMap;
@@ -145,11 +145,13 @@ impl<'a> Builder<'a> {
             if let (true, Some(axis)) = (leaf.by_query_rows, leaf.query_axis) {
                 ty.shape[axis] = rows;
             }
-            let named = |operand: Option<usize>| operand == Some(i + 3);
-            let name = match site.attention {
-                a if named(a.bias) => "bias",
-                a if named(a.sinks) => "sinks",
-                _ => "mask",
+            let steps = site.attention.scores.steps();
+            let read = |s: &&ScoreStep| s.leaves().any(|(n, _)| n == i + 3);
+            let name = match steps.iter().find(read) {
+                Some(ScoreStep::Add(_)) => "bias",
+                Some(ScoreStep::Factor(_)) => "factor",
+                Some(_) => "mask",
+                None => "sinks",
             };
             leaves.push(graph.input(name, ty));
         }

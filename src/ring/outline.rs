@@ -238,7 +238,7 @@ impl Stages {
 
     /// The partial results of each stage. Pieces that see no key at all come in the first, over no keys.
     fn groups(&self, plan: &Plan<'_>, rank: usize, out: &mut Outline) -> Groups {
-        let (mask, q) = (&plan.site.attention.mask, plan.site.q_layout.rows[rank].as_slice());
+        let (scores, q) = (&plan.site.attention.scores, plan.site.q_layout.rows[rank].as_slice());
         // Who sees what, stage by stage, and of each the query pieces in order.
         let mut seen: Vec<(Rows, Tile)> = Vec::with_capacity(q.len() * self.ends.len());
         let mut busy: Vec<Option<(usize, usize)>> = vec![None; q.len()];
@@ -247,7 +247,7 @@ impl Stages {
                 let from = out.rows.len();
                 let mut all = Tile::Full;
                 for key in self.keys(stage) {
-                    match mask.tile(piece, key) {
+                    match scores.tile(piece, key) {
                         Tile::Skip => continue,
                         Tile::Full => {}
                         Tile::Partial => all = Tile::Partial,

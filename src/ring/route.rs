@@ -50,7 +50,7 @@ impl<'a> Route<'a> {
         let ranks = site.ranks();
         let needs = |rank: usize, piece: &Progression| {
             let rows = &site.q_layout.rows[rank];
-            rows.iter().any(|q| site.attention.mask.tile(q, piece) != Tile::Skip)
+            rows.iter().any(|q| site.attention.scores.tile(q, piece) != Tile::Skip)
         };
         let pieces = site.kv_layout.rows.as_slice();
         let reach = pieces

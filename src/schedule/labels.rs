@@ -5,18 +5,15 @@
 //! behind it: one attention shows no more than that they are as they are.
 
 use crate::layout::{Layout, LayoutKind};
-use crate::mask::{Fill, Mask, Term};
+use crate::mask::{Mask, Term};
 use crate::ring::site::Site;
 use std::collections::BTreeSet;
 
 /// The layouts of the queries and of the keys.
 pub(super) fn labelled(site: &Site<'_>) -> [Layout; 2] {
     let (q, kv) = (site.q_layout, site.kv_layout);
-    let (mask, keys) = (&site.attention.mask, site.sizes.kv_len);
-    let pairs = |first, end| match mask.fill {
-        Fill::NegInf => mask.area(first, end, keys),
-        _ => (end - first) as u128 * keys as u128,
-    };
+    let (mask, keys) = (site.attention.scores.live(), site.sizes.kv_len);
+    let pairs = |first, end| mask.area(first, end, keys);
     let asking = |layout| kind(layout, mask, true, pairs);
     let asked = |layout| kind(layout, mask, false, |first, end| (end - first) as u128);
     // Keys that have the rows of the queries are of one sequence with them, or as good as that.

@@ -1,8 +1,8 @@
 //! The Schedule as plain data: the program of all ranks for one island.
 
-use crate::ir::{AttentionSizes, DType, EmptyRow, Strategy};
+use crate::ir::{AttentionSizes, DType, EmptyRow, Scores, Strategy};
 use crate::layout::{Layout, Progression};
-use crate::mask::{Mask, Tile};
+use crate::mask::Tile;
 
 /// Receive slots of a ring where nobody says otherwise: one is computed on and sent on while the next arrives.
 pub const SLOTS: usize = 2;
@@ -13,8 +13,8 @@ pub const SLOTS: usize = 2;
 ///
 /// ```
 /// let text = r#"schedule "o" all-gather {
-///   attention q f32[1,1,2,1] k f32[1,1,2,1] v f32[1,1,2,1] acc f32 scale 1.0 empty zero
-///   mask causal(0)
+///   attention q f32[1,1,2,1] k f32[1,1,2,1] v f32[1,1,2,1] acc f32 empty zero
+///   scores factor 1.0 | fill -inf unless causal(0)
 ///   q_layout  contiguous 2 { 0:2 }
 ///   kv_layout contiguous 2 { 0:2 }
 ///
@@ -58,14 +58,8 @@ pub struct AttentionFacts {
     pub dtype: DType,
     /// Type of o, m, l.
     pub acc: DType,
-    /// Factor on q·k.
-    pub scale: f64,
-    /// cap of cap·tanh(s/cap); 0 for none.
-    pub softcap: f64,
-    /// Which keys a row sees. Tensor terms name arguments.
-    pub mask: Mask,
-    /// Argument that is an additive bias.
-    pub bias: Option<usize>,
+    /// What happens to q·k before the softmax. Its leaves name arguments.
+    pub scores: Scores,
     /// Argument that holds the sinks; of extent 1 along the keys.
     pub sinks: Option<usize>,
     /// What a row without a live key yields.
@@ -76,7 +70,7 @@ pub struct AttentionFacts {
     pub leaves: Vec<Leaf>,
 }
 
-/// A mask, bias or sinks tensor handed to the island at run.
+/// A mask, bias, factor or sinks tensor handed to the island at run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaf {
     /// Element type.

@@ -52,7 +52,7 @@ pub(super) fn propagate(live: &Live, named: &[(ValueId, usize)], windows: usize)
                 }
                 None => {
                     let (q_len, kv_len) = (sizes.0.shape[2], sizes.1.shape[2]);
-                    let causal = a.mask.grows();
+                    let causal = a.scores.mask().grows();
                     let (q, kv) = (wishes.fresh(), wishes.fresh());
                     // A causal mask compares row numbers: of equal lengths they count the same rows.
                     if causal && q_len == kv_len {

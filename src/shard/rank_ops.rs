@@ -250,9 +250,9 @@ fn localized(op: &Op, f: Factor, own: &[Progression]) -> Op {
             Op::Opaque(o.into())
         }
         // Its batch runs along: of what the mask says of each batch entry, the rank needs that of its own.
-        Op::Attention(a) if f.axis == 0 && a.mask.by_entry() => {
-            let mask = a.mask.of_entries(&f.places(own));
-            Op::Attention(Box::new(Attention { mask, ..(**a).clone() }))
+        Op::Attention(a) if f.axis == 0 && a.scores.by_entry() => {
+            let scores = a.scores.of_entries(&f.places(own));
+            Op::Attention(Box::new(Attention { scores, ..(**a).clone() }))
         }
         _ => op.clone(),
     }

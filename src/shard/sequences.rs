@@ -15,7 +15,7 @@ use super::options::{Handed, ShardOptions};
 use super::wishes::{Split, Wishes};
 use crate::ir::{Attention, Op, ValueId};
 use crate::layout::{Layout, LayoutKind, Progression};
-use crate::mask::{Fill, Mask, Term};
+use crate::mask::{Mask, Term};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A sequence and who attends along it.
@@ -70,7 +70,7 @@ pub(super) fn sequences(
         {
             let rows = found.rows(s, length);
             rows.causal |= split.causal;
-            rows.starts.extend(starts(&attention(live, split)?.mask, length, queries));
+            rows.starts.extend(starts(&attention(live, split)?.scores.mask(), length, queries));
             if queries {
                 rows.queries.push(*split);
             }
@@ -259,11 +259,8 @@ fn starts(mask: &Mask, length: usize, queries: bool) -> Vec<usize> {
 fn work(live: &Live, split: &Split, first: usize, end: usize) -> u128 {
     let types = live.types(split.at);
     let (q, k, v) = (&types[0].shape, &types[1].shape, &types[2].shape);
-    let Ok(Attention { mask, .. }) = attention(live, split) else { return 0 };
-    let pairs = match mask.fill {
-        Fill::NegInf => mask.area(first, end, k[2]),
-        // A masked pair is computed like any other.
-        _ => (end - first) as u128 * k[2] as u128,
-    };
+    let Ok(Attention { scores, .. }) = attention(live, split) else { return 0 };
+    // A pair that a finite number masks is computed like any other.
+    let pairs = scores.live().area(first, end, k[2]);
     pairs.saturating_mul((q[0] * q[1]) as u128).saturating_mul((q[3] + v[3]) as u128)
 }

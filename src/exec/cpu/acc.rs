@@ -15,6 +15,7 @@ pub(super) trait Acc:
 
     fn of_f32(x: f32) -> Self;
     fn of_f64(x: f64) -> Self;
+    fn to_f64(self) -> f64;
     fn exp(self) -> Self;
     fn ln(self) -> Self;
     fn tanh(self) -> Self;
@@ -39,6 +40,9 @@ macro_rules! acc {
             }
             fn of_f64(x: f64) -> $t {
                 $of_f64(x)
+            }
+            fn to_f64(self) -> f64 {
+                f64::from(self)
             }
             fn exp(self) -> $t {
                 self.exp()

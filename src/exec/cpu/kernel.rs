@@ -6,15 +6,15 @@
 //! and pieces alone, not on the number of threads: work is cut in fixed blocks, and each block is one thread's.
 
 use super::acc::{Acc, numbers};
-use super::leaves::{LeafRow, Leaves};
+use super::leaves::Leaves;
+use super::scores::Program;
 use crate::ir::{EmptyRow, Tensor};
 use crate::layout::Progression;
-use crate::mask::{Fill, Mask, Tile};
+use crate::mask::Tile;
 use crate::schedule::AttentionFacts;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 use rayon::prelude::*;
-use std::ops::Range;
 
 const Q_BLOCK: usize = 64;
 const K_BLOCK: usize = 256;
@@ -114,7 +114,7 @@ impl<A: Acc> Block<'_, A> {
         let at = ((self.batch * s.q_heads + self.head) * ctx.q_rows + local + self.first) * s.head_dim;
         let q = view(&ctx.q[at..at + n * s.head_dim], n, s.head_dim);
         let mut o = view_mut(self.o, n, s.v_head_dim);
-        let mask = (tile == Tile::Partial).then_some(&ctx.facts.mask);
+        let program = Program::of(&ctx.facts.scores, tile == Tile::Partial);
         let global = |i: usize| rows.start + (self.first + i) * rows.step;
         let widest = keys.iter().map(|p| p.rows.len).max().unwrap_or(0).min(K_BLOCK);
         let mut scores = Array2::<A>::zeros((n, widest));
@@ -123,55 +123,22 @@ impl<A: Acc> Block<'_, A> {
             let len = piece.rows.len;
             let k = view(&piece.k[kv_head * len * s.head_dim..][..len * s.head_dim], len, s.head_dim);
             let v = view(&piece.v[kv_head * len * s.v_head_dim..][..len * s.v_head_dim], len, s.v_head_dim);
-            // The keys of the piece that each row sees by position.
-            let seen: Vec<Range<usize>> = (0..n)
-                .map(|i| mask.map_or(0..len, |m| visible(m, self.batch, global(i), &piece.rows)))
-                .collect();
-            let all = match mask {
-                Some(m) if m.fill == Fill::NegInf => hull(&seen),
-                _ => 0..len,
-            };
+            let all = program.hull(self.batch, (0..n).map(global), &piece.rows);
             for begin in (all.start / K_BLOCK * K_BLOCK..all.end).step_by(K_BLOCK) {
                 let block = begin.max(all.start)..(begin + K_BLOCK).min(all.end);
                 let width = block.len();
                 let mut p = scores.slice_mut(s![.., ..width]);
                 let v = v.slice(s![block.clone(), ..]);
-                general_mat_mul(
-                    A::of_f64(ctx.facts.scale),
-                    &q,
-                    &k.slice(s![block.clone(), ..]).t(),
-                    A::zero(),
-                    &mut p,
-                );
+                let scale = A::of_f64(program.scale);
+                general_mat_mul(scale, &q, &k.slice(s![block.clone(), ..]).t(), A::zero(), &mut p);
                 let mut dead: Vec<(usize, Vec<bool>)> = Vec::new();
                 for i in 0..n {
                     let row = p.row_mut(i).into_slice();
                     let Some(row) = row else { continue };
+                    let at = [self.batch, self.head, global(i), local + self.first + i];
+                    program.run(&ctx.leaves, at, row, &piece.rows, &block);
                     let live = &mut live[..width];
-                    live.fill(true);
-                    let masks: Vec<LeafRow<'_, bool>> = match mask {
-                        Some(_) => ctx
-                            .leaves
-                            .masks
-                            .iter()
-                            .map(|l| l.row(self.batch, self.head, global(i), local + self.first + i))
-                            .collect(),
-                        None => vec![],
-                    };
-                    let bias = ctx
-                        .leaves
-                        .bias
-                        .as_ref()
-                        .map(|l| l.row(self.batch, self.head, global(i), local + self.first + i));
-                    let key = |j: usize| piece.rows.start + (block.start + j) * piece.rows.step;
-                    adjust(ctx.facts, row, bias.as_ref(), key, live);
-                    if let Some(mask) = mask {
-                        let seen = seen[i].start.max(block.start)..seen[i].end.min(block.end);
-                        let keeps = |j: usize| {
-                            seen.contains(&(block.start + j)) && masks.iter().all(|m| m.at(key(j)))
-                        };
-                        cover(mask.fill, row, keeps, live);
-                    }
+                    live.iter_mut().zip(&*row).for_each(|(l, &x)| *l = x != A::NEG_INFINITY);
                     let correction = exponentiate(row, live, &mut self.m[i], &mut self.l[i]);
                     o.row_mut(i).mapv_inplace(|x| x * correction);
                     if live.contains(&false) {
@@ -179,40 +146,6 @@ impl<A: Acc> Block<'_, A> {
                     }
                 }
                 accumulate(&p.view(), &v, &dead, &mut o);
-            }
-        }
-    }
-}
-
-/// Softcap and bias; a key whose bias is −∞ takes no part.
-fn adjust<A: Acc>(
-    facts: &AttentionFacts,
-    row: &mut [A],
-    bias: Option<&LeafRow<'_, A>>,
-    key: impl Fn(usize) -> usize,
-    live: &mut [bool],
-) {
-    if facts.softcap > 0.0 {
-        let cap = A::of_f64(facts.softcap);
-        row.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
-    }
-    if let Some(bias) = bias {
-        for (j, x) in row.iter_mut().enumerate() {
-            let b = bias.at(key(j));
-            live[j] = b != A::NEG_INFINITY;
-            *x += b;
-        }
-    }
-}
-
-/// Gives masked scores what the fill says.
-fn cover<A: Acc>(fill: Fill, row: &mut [A], keeps: impl Fn(usize) -> bool, live: &mut [bool]) {
-    for (j, x) in row.iter_mut().enumerate() {
-        if !keeps(j) {
-            match fill {
-                Fill::NegInf => live[j] = false,
-                Fill::Replace(y) => *x = A::of_f64(y),
-                Fill::Add(y) => *x += A::of_f64(y),
             }
         }
     }
@@ -277,17 +210,6 @@ fn accumulate<A: Acc>(
             }
         }
     }
-}
-
-/// Which rows of `k` the query row of a batch entry sees by position, as indices into `k`.
-fn visible(mask: &Mask, batch: usize, row: usize, k: &Progression) -> Range<usize> {
-    mask.hull_of(batch, &Progression::range(row, 1), k)
-}
-
-fn hull(ranges: &[Range<usize>]) -> Range<usize> {
-    let some = || ranges.iter().filter(|r| !r.is_empty());
-    let start = some().map(|r| r.start).min().unwrap_or(0);
-    start..some().map(|r| r.end).max().unwrap_or(0)
 }
 
 /// Counts the sinks of the query rows `rows`, which begin at the rank's row `local`, in their carry. Without any, or of a

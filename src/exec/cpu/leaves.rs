@@ -1,8 +1,7 @@
-//! Mask, bias and sinks tensors as the kernel reads them: by batch entry, head, query row and key row.
+//! Tensors of numbers and truth values, and sinks, as the kernel reads them: by batch entry, head, query row and key row.
 
 use super::acc::{Acc, numbers};
 use crate::ir::{Data, Tensor};
-use crate::mask::Term;
 use crate::schedule::{AttentionFacts, Leaf};
 use std::sync::Arc;
 
@@ -52,28 +51,45 @@ impl<T: Copy> LeafRow<'_, T> {
     }
 }
 
-/// The leaves of one rank: the tensor terms of the mask, the bias and the sinks.
+/// The leaves of one rank: what the steps of the scores read, and the sinks.
 pub(super) struct Leaves<A> {
-    pub(super) masks: Vec<LeafView<bool>>,
-    pub(super) bias: Option<LeafView<A>>,
+    leaves: Vec<LeafOf<A>>,
     pub(super) sinks: Option<LeafView<A>>,
 }
 
+/// One of them, by its type.
+enum LeafOf<A> {
+    Number(LeafView<A>),
+    Truth(LeafView<bool>),
+}
+
 impl<A: Acc> Leaves<A> {
-    /// The arguments that the facts name; leaves begin at argument 3.
+    /// The arguments of the facts; leaves begin at argument 3.
     pub(super) fn new(facts: &AttentionFacts, args: &[Tensor]) -> Leaves<A> {
-        let leaves = &facts.leaves;
-        let terms = facts.mask.terms.iter().filter_map(|t| match t {
-            Term::Tensor { operand } => Some(*operand),
-            _ => None,
-        });
-        let masks = terms
-            .filter_map(|i| match args[i].data() {
-                Data::Bool(v) => Some(LeafView::new(&leaves[i - 3], &args[i], v.clone())),
-                _ => None,
-            })
-            .collect();
-        let float = |i: usize| LeafView::new(&leaves[i - 3], &args[i], Arc::new(numbers(args[i].data())));
-        Leaves { masks, bias: facts.bias.map(float), sinks: facts.sinks.map(float) }
+        let number = |leaf: &Leaf, arg: &Tensor| LeafView::new(leaf, arg, Arc::new(numbers(arg.data())));
+        let view = |(leaf, arg): (&Leaf, &Tensor)| match arg.data() {
+            Data::Bool(v) => LeafOf::Truth(LeafView::new(leaf, arg, v.clone())),
+            _ => LeafOf::Number(number(leaf, arg)),
+        };
+        Leaves {
+            leaves: facts.leaves.iter().zip(&args[3..]).map(view).collect(),
+            sinks: facts.sinks.map(|i| number(&facts.leaves[i - 3], &args[i])),
+        }
+    }
+
+    /// The numbers of an argument for a query row, given by its batch entry, head, global and local number; see `validate`.
+    pub(super) fn numbers(&self, argument: usize, [b, h, global, local]: [usize; 4]) -> LeafRow<'_, A> {
+        match &self.leaves[argument - 3] {
+            LeafOf::Number(l) => l.row(b, h, global, local),
+            LeafOf::Truth(_) => unreachable!("validated: argument {argument} holds numbers"),
+        }
+    }
+
+    /// The truth values of an argument for a query row.
+    pub(super) fn truths(&self, argument: usize, [b, h, global, local]: [usize; 4]) -> LeafRow<'_, bool> {
+        match &self.leaves[argument - 3] {
+            LeafOf::Truth(l) => l.row(b, h, global, local),
+            LeafOf::Number(_) => unreachable!("validated: argument {argument} holds truth values"),
+        }
     }
 }

@@ -21,6 +21,7 @@ mod leaves;
 mod outcome;
 mod program;
 mod rows;
+mod scores;
 mod validate;
 
 pub use error::ExecError;

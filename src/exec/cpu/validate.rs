@@ -6,7 +6,6 @@ use super::error::ExecError;
 use super::rows::{last_row, run_of};
 use crate::ir::{DType, MAX_DATA, Tensor};
 use crate::layout::{Layout, Progression};
-use crate::mask::Term;
 use crate::schedule::{AttentionFacts, KvPiece, QPiece, RankProgram, Schedule, StepOp, Transfer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -89,8 +88,8 @@ fn facts(a: &AttentionFacts) -> Result<(), String> {
     if !fits {
         return Err("the sizes have more than 2^40 elements".into());
     }
-    if !a.scale.is_finite() || !a.softcap.is_finite() || a.softcap < 0.0 {
-        return Err(format!("scale {} or softcap {} is no number", a.scale, a.softcap));
+    if let Some(fault) = a.scores.fault(s.batch) {
+        return Err(fault);
     }
     let full = [s.batch, s.q_heads, s.q_len, s.kv_len];
     for (i, leaf) in a.leaves.iter().enumerate() {
@@ -104,17 +103,13 @@ fn facts(a: &AttentionFacts) -> Result<(), String> {
         }
     }
     let leaf = |i: usize| i.checked_sub(3).and_then(|i| a.leaves.get(i));
-    for term in &a.mask.terms {
-        if let Term::Tensor { operand } = term
-            && leaf(*operand).is_none_or(|l| l.dtype != DType::Bool)
-        {
-            return Err(format!("the mask names argument {operand}, which is no truth tensor"));
+    for (argument, truth) in a.scores.leaves() {
+        let fits =
+            |l: &crate::schedule::Leaf| (l.dtype == DType::Bool) == truth && (truth || l.dtype.is_float());
+        if !leaf(argument).is_some_and(fits) {
+            let want = if truth { "truth" } else { "floating" };
+            return Err(format!("the scores read argument {argument}, which is no {want} tensor"));
         }
-    }
-    if let Some(b) = a.bias
-        && leaf(b).is_none_or(|l| !l.dtype.is_float())
-    {
-        return Err(format!("the bias is argument {b}, which is no floating tensor"));
     }
     if let Some(s) = a.sinks
         && leaf(s).is_none_or(|l| !l.dtype.is_float() || l.shape[3] != 1)

@@ -15,8 +15,10 @@ use crate::find::decimal::decimal;
 use crate::find::magnitude::huge;
 use crate::find::types::{Applied, Numerics};
 use crate::ir::infer::InferError;
-use crate::ir::{Attention, Binary, DType, EmptyRow, Op, OpId, Reduction, Tensor, ValueId};
-use crate::mask::{Fill, Term};
+use crate::ir::{
+    Attention, Binary, DType, EmptyRow, Op, OpId, Reduction, ScoreStep, Scores, Tensor, ValueId,
+};
+use crate::mask::{Fill, Mask, Term};
 
 /// How rows without a key are computed, of an attention whose fill became −∞.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,24 +37,27 @@ pub(crate) fn apart(
     narrow: DType,
     notes: &mut Vec<Applied>,
 ) -> EmptyRows {
-    let (Fill::Add(f) | Fill::Replace(f)) = attention.mask.fill else { return EmptyRows::AsStated };
-    let skips = attention.mask.terms.iter().any(|t| !matches!(t, Term::Tensor { .. }));
+    let finite: Vec<&Mask> = attention.scores.masks().filter(|m| m.fill != Fill::NegInf).collect();
+    let [Mask { terms, fill: Fill::Add(f) | Fill::Replace(f) }] = finite[..] else {
+        return EmptyRows::AsStated;
+    };
+    let (f, skips) = (*f, terms.iter().any(|t| !matches!(t, Term::Tensor { .. })));
     let keys = operands.get(1).and_then(|&k| cx.graph.ty(k).shape.get(2)).copied();
     let may = huge(f, narrow) && skips && !attention.lse && keys.is_some_and(|n| n > 0);
     if !may || !cx.admitted.contains(&Numerics::Domain) {
         return EmptyRows::AsStated;
     }
     // What is added to the fill is swallowed as scores are, and a sink is above it.
-    let beside: Vec<ValueId> = [attention.bias, attention.sinks]
-        .into_iter()
-        .flatten()
-        .filter_map(|i| operands.get(i))
-        .copied()
-        .collect();
+    let beside: Vec<ValueId> =
+        attention.scores.added().chain(attention.sinks).filter_map(|i| operands.get(i)).copied().collect();
     if !beside.into_iter().all(|v| is_small(cx, v, narrow, false)) {
         return EmptyRows::AsStated;
     }
-    attention.mask.fill = Fill::NegInf;
+    let infinite = |s: &ScoreStep| match s {
+        ScoreStep::Fill(m) => ScoreStep::Fill(Mask { fill: Fill::NegInf, ..m.clone() }),
+        other => other.clone(),
+    };
+    attention.scores = Scores::new(attention.scores.steps().iter().map(infinite));
     let (rows, what) = match attention.sinks {
         Some(_) => (EmptyRows::AsStated, "a row without a key gives zeros, for its sink takes all"),
         None => {

@@ -10,9 +10,10 @@ use super::super::node::Cx;
 use super::super::outcome::{Lowered, LoweredNode, Refusal, malformed, one, unsupported};
 use crate::ir::infer::attention_sizes;
 use crate::ir::{
-    Attention, AttentionSizes, Binary, Contract, DType, Op, Reduction, Tensor, Type, Unary, ValueId, WayOut,
+    Attention, AttentionSizes, Binary, Contract, DType, Factor, Op, Reduction, ScoreStep, Tensor, Type,
+    Unary, ValueId, WayOut,
 };
-use crate::mask::Term;
+use crate::mask::{Fill, Mask, Term};
 
 /// Which stage of the scores the fourth result shows.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,15 +67,15 @@ pub(super) fn attention(cx: &mut Cx<'_>) -> LoweredNode {
     };
 
     let mut node = bare(cx, &sizes, common, scale, precision)?;
-    node.softcap = softcap;
+    let (mut bias, mut terms) = (None, vec![]);
     if let Some(mask) = cx.opt(3)? {
         if cx.dtype(mask).is_float() && may_hold_least_rows(cx, mask) {
             cx.departs.push(Differs::LeastRow);
         }
         let mask = padded(cx, mask, sizes.kv_len)?;
         match cx.dtype(mask) {
-            DType::Bool => node.mask.terms.push(Term::Tensor { operand: operands.len() }),
-            t if t.is_float() => node.bias = Some(operands.len()),
+            DType::Bool => terms.push(Term::Tensor { operand: operands.len() }),
+            t if t.is_float() => bias = Some(operands.len()),
             t => return malformed(format!("its mask holds {t}")),
         }
         operands.push(mask);
@@ -83,21 +84,29 @@ pub(super) fn attention(cx: &mut Cx<'_>) -> LoweredNode {
         (Some(_), Some(_)) => return malformed("nonpad_kv_seqlen and past_key exclude each other"),
         (Some(lengths), None) => {
             let live = live(cx, lengths, &sizes, causal, bounds)?;
-            node.mask.terms.push(Term::Tensor { operand: operands.len() });
+            terms.push(Term::Tensor { operand: operands.len() });
             operands.push(live);
         }
         (None, past) => {
             let offset = past.unwrap_or(0) as i64;
             if causal {
-                node.mask.terms.push(Term::Causal { offset });
+                terms.push(Term::Causal { offset });
             }
             if let (left, right) = bounds
                 && (left.is_some() || right.is_some())
             {
-                node.mask.terms.push(Term::Window { left, right, offset });
+                terms.push(Term::Window { left, right, offset });
             }
         }
     }
+
+    if softcap != 0.0 {
+        node = node.then(ScoreStep::Softcap(softcap));
+    }
+    if let Some(bias) = bias {
+        node = node.biased(bias);
+    }
+    node = node.masked(Mask { terms, fill: Fill::NegInf });
 
     let qk = match cx.wants(3) {
         true => {
@@ -308,25 +317,36 @@ pub(super) fn scores(
     let axes = Contract { lhs: "bhgqd".into(), rhs: "bhkd".into(), out: "bhgqk".into() };
     let product = cx.sub("qk.product", Op::Contract(axes), &[q, k])?;
     let product = cx.reshape("qk", product, &full)?;
-    let mut x = cx.with_scalar("qk.scaled", Binary::Mul, product, node.scale)?;
-    if stage >= ScoreOutput::Capped && node.softcap > 0.0 {
-        let small = cx.with_scalar("qk.small", Binary::Div, x, node.softcap)?;
-        let bent = cx.unary("qk.tanh", Unary::Tanh, small)?;
-        x = cx.with_scalar("qk.capped", Binary::Mul, bent, node.softcap)?;
+    let mut x = product;
+    for step in node.scores.steps() {
+        x = match step {
+            ScoreStep::Factor(Factor::Number(c)) => cx.with_scalar("qk.scaled", Binary::Mul, x, *c)?,
+            ScoreStep::Softcap(c) if stage >= ScoreOutput::Capped => {
+                let small = cx.with_scalar("qk.small", Binary::Div, x, *c)?;
+                let bent = cx.unary("qk.tanh", Unary::Tanh, small)?;
+                cx.with_scalar("qk.capped", Binary::Mul, bent, *c)?
+            }
+            ScoreStep::Add(n) if stage >= ScoreOutput::Masked => {
+                let bias = cx.cast("qk.bias", operands[*n], node.acc)?;
+                cx.binary("qk.biased", Binary::Add, x, bias)?
+            }
+            ScoreStep::Fill(mask) if stage >= ScoreOutput::Masked => {
+                for term in &mask.terms {
+                    let keep = match *term {
+                        Term::Tensor { operand } => operands[operand],
+                        _ => positions(cx, term, s)?,
+                    };
+                    let never = cx.scalar("qk.never", node.acc, f64::NEG_INFINITY);
+                    x = cx.sub("qk.masked", Op::Select, &[keep, x, never])?;
+                }
+                x
+            }
+            // The operator has no others.
+            _ => x,
+        };
     }
     if stage >= ScoreOutput::Masked {
-        if let Some(bias) = node.bias {
-            let bias = cx.cast("qk.bias", operands[bias], node.acc)?;
-            x = cx.binary("qk.biased", Binary::Add, x, bias)?;
-        }
         let never = cx.scalar("qk.never", node.acc, f64::NEG_INFINITY);
-        for term in &node.mask.terms {
-            let keep = match *term {
-                Term::Tensor { operand } => operands[operand],
-                _ => positions(cx, term, s)?,
-            };
-            x = cx.sub("qk.masked", Op::Select, &[keep, x, never])?;
-        }
         if stage == ScoreOutput::Softmax {
             let max = cx.reduce("qk.max", Reduction::Max, x, &[3])?;
             let empty = cx.binary("qk.empty", Binary::Eq, max, never)?;

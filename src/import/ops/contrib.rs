@@ -10,7 +10,7 @@ use super::super::outcome::{Lowered, LoweredNode, Refusal, malformed, unsupporte
 use super::attention::{ScoreOutput, scores};
 use crate::ir::infer::attention_sizes;
 use crate::ir::{Attention, AttentionSizes, Binary, Contract, DType, EmptyRow, Op, Type, ValueId, WayOut};
-use crate::mask::{Fill, Term};
+use crate::mask::{Fill, Mask, Term};
 
 /// What the two operators have in common.
 struct Attributes {
@@ -186,7 +186,9 @@ pub(super) fn multi_head(cx: &mut Cx<'_>) -> LoweredNode {
         };
         let scale = a.scale.unwrap_or_else(|| 1.0 / (sizes.head_dim as f64).sqrt());
         let mut node = Attention::plain(scale, cx.dtype(q).accumulator());
-        node.bias = add.map(|_| 3);
+        if add.is_some() {
+            node = node.biased(3);
+        }
         let operands: Vec<ValueId> = [q, k, v].into_iter().chain(add).collect();
         results.push(scores(cx, &node, &operands, &sizes, ScoreOutput::Masked)?);
     }
@@ -218,43 +220,22 @@ fn attend(
     let mut node = Attention::plain(scale, cx.dtype(q).accumulator());
     node.empty_row = EmptyRow::Nan;
     let mut operands = vec![q, k, v];
-    let mut bias = add;
-    let keep = match mask {
-        Some(m) => Some(kept(cx, m, &s, past)?),
-        None => None,
-    };
+    if let Some(mask) = mask {
+        let keep = kept(cx, mask, &s, past)?;
+        let terms = vec![Term::Tensor { operand: operands.len() }];
+        operands.push(keep);
+        let fill = if a.filter.is_finite() { Fill::Add(a.filter) } else { Fill::NegInf };
+        node = node.masked(Mask { terms, fill });
+    }
+    if let Some(b) = add {
+        node = node.biased(operands.len());
+        operands.push(b);
+    }
     if a.causal {
         if past.saturating_add(s.q_len) < s.kv_len {
             cx.departs.push(Differs::LastRow);
         }
-        node.mask.terms.push(Term::Causal { offset: past as i64 });
-    }
-    match keep {
-        // One fill for the whole mask: beside keys that take no part, those that are lowered become a bias.
-        Some(keep) if a.causal && a.filter.is_finite() => {
-            let zero = cx.scalar("mask.kept", node.acc, 0.0);
-            let filter = cx.scalar("mask.filter", node.acc, a.filter);
-            let lowered = cx.sub("mask.lowered", Op::Select, &[keep, zero, filter])?;
-            bias = Some(match bias {
-                None => lowered,
-                Some(b) => {
-                    let b = cx.cast("bias.wide", b, node.acc)?;
-                    cx.binary("bias.lowered", Binary::Add, lowered, b)?
-                }
-            });
-        }
-        Some(keep) => {
-            node.mask.terms.push(Term::Tensor { operand: operands.len() });
-            operands.push(keep);
-            if a.filter.is_finite() {
-                node.mask.fill = Fill::Add(a.filter);
-            }
-        }
-        None => {}
-    }
-    if let Some(b) = bias {
-        node.bias = Some(operands.len());
-        operands.push(b);
+        node = node.masked(Mask::causal(past as i64));
     }
     let y = cx.sub("attention", Op::Attention(Box::new(node)), &operands)?;
     let rows = cx.permute("rows", y, &[0, 2, 1, 3])?;

@@ -4,7 +4,7 @@ use super::rows::{counted, show};
 use crate::ir::op::{Attention, AttentionSizes, Partial};
 use crate::ir::types::{DType, Type};
 use crate::layout::Progression;
-use crate::mask::{Fill, Term, Tile};
+use crate::mask::Tile;
 
 /// The sizes of an attention on operands of these types.
 ///
@@ -62,15 +62,7 @@ pub(super) fn attention(a: &Attention, x: &[&Type]) -> Result<Vec<Type>, String>
 
 /// Checks what no operand has a part in, of an attention over so many batch entries.
 pub(super) fn attributes(a: &Attention, batch: usize) -> Result<(), String> {
-    if !a.scale.is_finite() || !a.softcap.is_finite() || a.softcap < 0.0 {
-        return Err(format!("scale {} or softcap {} is no number", a.scale, a.softcap));
-    }
-    if let Fill::Replace(fill) | Fill::Add(fill) = a.mask.fill
-        && !fill.is_finite()
-    {
-        return Err(format!("the mask fills with {fill}, which is not finite"));
-    }
-    if let Some(fault) = a.mask.fault(batch) {
+    if let Some(fault) = a.scores.fault(batch) {
         return Err(fault);
     }
     if a.acc != DType::F32 && a.acc != DType::F64 {
@@ -120,15 +112,11 @@ pub(super) fn partial(p: &Partial, x: &[&Type]) -> Result<Vec<Type>, String> {
     Ok(vec![Type::new(acc, vec![b, hq, sq, p.v_head_dim]), row.clone(), row])
 }
 
-/// Checks that bias and tensor terms are operands from `first` on and broadcast to `full`
+/// Checks that the leaves of the scores are operands from `first` on and broadcast to `full`
 /// (an extent of `usize::MAX` is not compared). Attention counts its leaves from 3.
 pub(super) fn leaves(a: &Attention, x: &[&Type], first: usize, full: [usize; 4]) -> Result<(), String> {
-    let tensors = a.mask.terms.iter().filter_map(|t| match t {
-        Term::Tensor { operand } => Some((*operand, true)),
-        _ => None,
-    });
     let mut used = vec![false; x.len()];
-    for (operand, truth) in tensors.chain(a.bias.map(|b| (b, false))) {
+    for (operand, truth) in a.scores.leaves() {
         let slot = operand.wrapping_sub(3 - first);
         let Some(t) = x.get(slot).filter(|_| operand >= 3) else {
             return Err(format!("there is no operand {operand}"));
@@ -136,7 +124,7 @@ pub(super) fn leaves(a: &Attention, x: &[&Type], first: usize, full: [usize; 4])
         used[slot] = true;
         let fits = if truth { t.dtype == DType::Bool } else { t.dtype.is_float() };
         if !fits || t.rank() > 4 {
-            let want = if truth { "a mask is bool" } else { "a bias is a floating type" };
+            let want = if truth { "a mask is bool" } else { "a bias or a factor is a floating type" };
             return Err(format!("operand {operand} is {t}; {want}, of at most four axes"));
         }
         let extents = t.shape.iter().zip(&full[4 - t.rank()..]);
@@ -145,7 +133,7 @@ pub(super) fn leaves(a: &Attention, x: &[&Type], first: usize, full: [usize; 4])
         }
     }
     match used.iter().skip(first).position(|u| !u) {
-        Some(i) => Err(format!("no mask term and no bias names operand {}", 3 + i)),
+        Some(i) => Err(format!("no step of the scores names operand {}", 3 + i)),
         None => Ok(()),
     }
 }

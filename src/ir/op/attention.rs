@@ -1,5 +1,6 @@
 //! Attention: what it computes, its sizes, and the part of it that one pair of chunks makes.
 
+use super::scores::{ScoreStep, Scores};
 use crate::ir::types::DType;
 use crate::layout::Progression;
 use crate::mask::{Mask, Tile};
@@ -27,28 +28,21 @@ impl EmptyRow {
 /// Scaled-dot-product attention with everything explicit:
 ///
 /// ```text
-/// s[b,h,i,j] = softcap(scale · Σ_d q[b,h,i,d] · k[b,g,j,d]) + bias[b,h,i,j]      g = h / (Hq / Hkv)
-/// s          = masked as `mask` says
+/// s[b,h,i,j] = scores(Σ_d q[b,h,i,d] · k[b,g,j,d])      g = h / (Hq / Hkv)
 /// out[b,h,i] = Σ_j softmax_j(s)[j] · v[b,g,j]
 /// ```
 ///
-/// Operands: q (B, Hq, Sq, Dk), k (B, Hkv, Sk, Dk), v (B, Hkv, Sk, Dv), then the leaves that `bias` and the tensor terms
-/// of `mask` name by operand index, each broadcast to (B, Hq, Sq, Sk), and last the sinks, if there are any, broadcast to
+/// Operands: q (B, Hq, Sq, Dk), k (B, Hkv, Sk, Dk), v (B, Hkv, Sk, Dv), then the leaves that the steps
+/// of `scores` name by operand index, each broadcast to (B, Hq, Sq, Sk), and last the sinks, if there are any, broadcast to
 /// (B, Hq, Sq, 1). Results: out (B, Hq, Sq, Dv) in the type of q and,
-/// if `lse`, the natural log-sum-exp (B, Hq, Sq) in `acc`. Softcap is cap·tanh(s/cap), absent if 0.
-/// A key masked with −∞, or whose bias is −∞, takes no part even if its value is infinite or NaN. A sink is one more
+/// if `lse`, the natural log-sum-exp (B, Hq, Sq) in `acc`.
+/// A key whose score is −∞ takes no part even if its value is infinite or NaN. A sink is one more
 /// score of a row, as it is, neither scaled nor masked, that weighs in the softmax and in lse and has no value: a row
 /// without a live key, but with a sink above −∞, gives zeros whatever `empty_row` says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
-    /// Factor on q·k. Never derived from the head size.
-    pub scale: f64,
-    /// Which keys a row sees.
-    pub mask: Mask,
-    /// cap of cap·tanh(s/cap), before bias and mask; 0 for none.
-    pub softcap: f64,
-    /// Operand index of an additive bias.
-    pub bias: Option<usize>,
+    /// What happens to q·k before the softmax. The scale is a step of it, never derived from the head size.
+    pub scores: Scores,
     /// Operand index of the sinks: always the last operand.
     pub sinks: Option<usize>,
     /// Type in which scores, sums and products are accumulated: [`DType::F32`] or [`DType::F64`].
@@ -60,18 +54,25 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// Plain attention: no mask, no softcap, no bias, an empty row gives zeros.
+    /// Plain attention: a scale and no other step, an empty row gives zeros.
     pub fn plain(scale: f64, acc: DType) -> Attention {
-        Attention {
-            scale,
-            mask: Mask::none(),
-            softcap: 0.0,
-            bias: None,
-            sinks: None,
-            acc,
-            empty_row: EmptyRow::Zero,
-            lse: false,
-        }
+        Attention { scores: Scores::scaled(scale), sinks: None, acc, empty_row: EmptyRow::Zero, lse: false }
+    }
+
+    /// With one more step.
+    pub fn then(self, step: ScoreStep) -> Attention {
+        let steps = self.scores.steps().iter().cloned().chain([step]);
+        Attention { scores: Scores::new(steps), ..self }
+    }
+
+    /// With a mask as one more step.
+    pub fn masked(self, mask: Mask) -> Attention {
+        self.then(ScoreStep::Fill(mask))
+    }
+
+    /// With a leaf, by operand index, that is added to the scores as one more step.
+    pub fn biased(self, leaf: usize) -> Attention {
+        self.then(ScoreStep::Add(leaf))
     }
 }
 
@@ -101,7 +102,7 @@ pub struct AttentionSizes {
 /// m (B, Hq, |q_rows|) and l = Σ exp(score − m) (B, Hq, |q_rows|); of no key (0, −∞, 0).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Partial {
-    /// The attention it is a part of; `bias` and tensor terms name operands of the attention, one less here because
+    /// The attention it is a part of; leaves are named as operands of the attention, one less here because
     /// k and v travel packed.
     pub attention: Arc<Attention>,
     /// Dv: where the values begin in the packed operand is its last extent less Dv.

@@ -7,6 +7,8 @@ mod constant;
 mod function;
 mod list;
 mod opaque;
+mod scores;
+mod scores_text;
 
 pub use attention::{Attention, AttentionSizes, EmptyRow, Partial};
 pub use axes::{Contract, Windows};
@@ -15,3 +17,5 @@ pub use constant::Constant;
 pub use function::{Binary, Reduction, Unary};
 pub use list::{Op, RegionKind};
 pub use opaque::{Attribute, Blob, MessageKind, Opaque, RowAxes};
+pub use scores::{Factor, ScoreStep, Scores};
+pub use scores_text::ParseScoresError;

@@ -4,7 +4,6 @@ use super::form::Form;
 use super::opaque::push_opaque;
 use crate::ir::{Attention, Collective, Op, RegionKind, Strategy, Windows};
 use crate::layout::{LayoutKind, Progression};
-use crate::mask::Fill;
 use std::fmt::{Display, Write};
 
 /// Attributes in braces; none at all where there is none.
@@ -58,20 +57,7 @@ impl Braces<'_> {
     }
 
     fn attention(&mut self, a: &Attention) {
-        self.word(format_args!("scale={:?}", a.scale));
-        match a.mask.fill {
-            // `Display` of a mask without terms leaves the fill out.
-            fill if a.mask.terms.is_empty() && fill != Fill::NegInf => {
-                self.word(format_args!("mask=none fill {fill}"));
-            }
-            _ => self.set("mask", &a.mask),
-        }
-        if a.softcap != 0.0 {
-            self.word(format_args!("softcap={:?}", a.softcap));
-        }
-        if let Some(bias) = a.bias {
-            self.set("bias", bias);
-        }
+        self.word(format_args!("scores=[{}]", a.scores));
         if let Some(sinks) = a.sinks {
             self.set("sinks", sinks);
         }

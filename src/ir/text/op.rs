@@ -4,11 +4,11 @@ use super::attributes::Attributes;
 use super::cursor::Cursor;
 use super::fault::Fault;
 use crate::ir::{
-    Attention, Binary, Collective, Contract, DType, EmptyRow, Graph, Op, Partial, Reduction, RegionKind,
-    Strategy, Type, Unary, Windows,
+    Attention, Binary, Collective, Contract, DType, EmptyRow, Graph, Op, ParseScoresError, Partial,
+    Reduction, RegionKind, Scores, Strategy, Type, Unary, Windows,
 };
 use crate::layout::LayoutKind;
-use crate::mask::{Mask, Tile};
+use crate::mask::Tile;
 use std::sync::Arc;
 
 impl<'a> Attributes<'a> {
@@ -178,12 +178,8 @@ impl<'a> Attributes<'a> {
     }
 
     fn attention(&mut self) -> Result<Attention, Fault> {
-        let number = |c: &mut Cursor<'a>| c.number::<f64>("a number");
         Ok(Attention {
-            scale: self.required("scale", number)?,
-            mask: self.required("mask", mask)?,
-            softcap: self.optional("softcap", number)?.unwrap_or(0.0),
-            bias: self.optional("bias", Cursor::natural)?,
+            scores: self.required("scores", scores)?,
             sinks: self.optional("sinks", Cursor::natural)?,
             acc: self.word("acc", &[DType::F32, DType::F64], |t| t.name())?,
             empty_row: self.empty_row()?,
@@ -207,13 +203,15 @@ fn contract(c: &mut Cursor<'_>) -> Result<Contract, Fault> {
     Ok(Contract { lhs: axes(",")?, rhs: axes("->")?, out: axes("")? })
 }
 
-fn mask(c: &mut Cursor<'_>) -> Result<Mask, Fault> {
+fn scores(c: &mut Cursor<'_>) -> Result<Scores, Fault> {
     let text = c.rest();
-    let wanted = "a mask: none, or causal(offset), window(left,right,offset), segments(starts;offset), \
-                  prefix(length;offset), keys(start,end), batch(terms;terms) and tensor(operand) joined by &, with a finite fill as `fill add(-10000.0)` or `fill replace(-10000.0)`";
-    let mask = text
-        .parse()
-        .map_err(|_| Fault::new(c.pos..c.pos + text.len(), format!("expected {wanted}"), "found this"))?;
+    let wanted = "the steps of the scores, such as `[factor 0.25 | add 3 | fill -inf unless causal(0)]`";
+    let found = |at| Fault::new(at, format!("expected {wanted}"), "found this");
+    let inside = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+    let inside = inside.ok_or_else(|| found(c.pos..c.pos + text.len()))?;
+    let scores = inside.parse().map_err(|e: ParseScoresError| {
+        Fault::new(c.pos + 1..c.pos + 1 + inside.len(), format!("expected {wanted}"), e.to_string())
+    })?;
     c.pos += text.len();
-    Ok(mask)
+    Ok(scores)
 }

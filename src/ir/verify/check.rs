@@ -5,7 +5,7 @@ use crate::ir::infer::infer;
 use crate::ir::quote::quoted_name;
 use crate::ir::types::{MAX_NESTING, MAX_RANK};
 use crate::ir::{Attribute, Blob, Constant, Graph, Op, OpId, Partial, Stage, Type};
-use crate::mask::{Fill, Mask, Tile};
+use crate::mask::Tile;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -231,12 +231,13 @@ fn transfer(graph: &Graph, id: OpId, fault: &mut impl FnMut(Broken)) {
 
 /// Why it is not proved that the mask keeps every pair of rows of the two sides.
 fn not_full(p: &Partial) -> Option<Broken> {
-    // A bias or a finite fill changes no pair's part in the softmax; a term does.
-    let mask = Mask { fill: Fill::NegInf, ..p.attention.mask.clone() };
+    let scores = &p.attention.scores;
     if p.q_rows.len().saturating_mul(p.k_rows.len()) > MAX_TILES {
         return Some(Broken::NotProvedFull);
     }
-    let masked =
-        p.q_rows.iter().find_map(|q| p.k_rows.iter().find(|k| mask.tile(q, k) != Tile::Full).map(|k| (q, k)));
-    masked.map(|(q, k)| Broken::NotFull { mask: Box::new(mask.clone()), q: *q, k: *k })
+    let masked = p
+        .q_rows
+        .iter()
+        .find_map(|q| p.k_rows.iter().find(|k| scores.tile(q, k) != Tile::Full).map(|k| (q, k)));
+    masked.map(|(q, k)| Broken::NotFull { mask: Box::new(scores.mask()), q: *q, k: *k })
 }

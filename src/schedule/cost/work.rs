@@ -11,7 +11,7 @@ use crate::device::{Device, Link};
 use crate::ir::infer::attention_sizes;
 use crate::ir::{Attention, AttentionSizes, DType, Type};
 use crate::layout::{Layout, Progression};
-use crate::mask::{Fill, Mask, Tile};
+use crate::mask::{Mask, Tile};
 use crate::schedule::types::{AttentionFacts, KvPiece, QPiece, RankProgram, Schedule, StepOp, Transfer};
 use rayon::prelude::*;
 
@@ -90,7 +90,7 @@ const SURE: f64 = 0.99;
 pub(crate) fn least(attention: &Attention, operands: &[Type], [q, kv]: [&Layout; 2], device: &Device) -> f64 {
     let [q_type, k_type, v_type, ..] = operands else { return 0.0 };
     let Ok(sizes) = attention_sizes(q_type, k_type, v_type) else { return 0.0 };
-    let pairs = |p: &Progression| attention.mask.area(p.start, p.start + p.len, kv.length) as f64;
+    let pairs = |p: &Progression| attention.scores.live().area(p.start, p.start + p.len, kv.length) as f64;
     // Rows that are apart are counted in the mean alone.
     let of = |rows: &Vec<Progression>| rows.iter().filter(|p| p.step == 1).map(pairs).sum::<f64>();
     let mean = pairs(&Progression::range(0, q.length)) / q.ranks() as f64;
@@ -153,7 +153,7 @@ impl<'a> Model<'a> {
 
     /// Pairs of rows in the tiles that are computed.
     fn pairs(&self, q: &[QPiece], kv: &[KvPiece], tile: Tile) -> f64 {
-        let mask = Some(&self.facts.mask).filter(|m| tile == Tile::Partial && m.fill == Fill::NegInf);
+        let mask = Some(self.facts.scores.live()).filter(|_| tile == Tile::Partial);
         let each = |q: &QPiece| kv.iter().map(|k| self.tiles(mask, &q.rows, &k.rows)).sum::<f64>();
         let [rows, keys] = self.device.tile;
         q.iter().map(each).sum::<f64>() * rows as f64 * keys as f64
@@ -188,7 +188,7 @@ impl<'a> Model<'a> {
         bytes += if carry_in { carry } else { 0.0 };
         bytes += if cast_out { rows * per_row * s.v_head_dim as f64 * element } else { carry };
         for (i, leaf) in f.leaves.iter().enumerate() {
-            let is_mask = f.bias != Some(i + 3) && f.sinks != Some(i + 3);
+            let is_mask = leaf.dtype == DType::Bool;
             if f.sinks == Some(i + 3) || (is_mask && tile != Tile::Partial) {
                 continue;
             }

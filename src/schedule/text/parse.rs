@@ -3,9 +3,9 @@
 use super::chars::bare;
 use super::cursor::{Parsed, Parser, render};
 use super::error::ParseScheduleError;
-use crate::ir::{AttentionSizes, DType, EmptyRow, Strategy};
+use crate::ir::{AttentionSizes, DType, EmptyRow, Scores, Strategy};
 use crate::layout::{Layout, LayoutKind, Progression};
-use crate::mask::{Mask, Tile};
+use crate::mask::Tile;
 use crate::schedule::{
     AttentionFacts, ExchangeKind, KvPiece, Leaf, QPiece, RankProgram, SLOTS, Schedule, Slot, Step, StepOp,
     Stream, Transfer, View,
@@ -77,10 +77,6 @@ impl Parser<'_> {
         }
         self.word("acc")?;
         let acc = self.dtype()?;
-        self.word("scale")?;
-        let scale = self.float()?;
-        let softcap = if self.eat_word("softcap") { self.float()? } else { 0.0 };
-        let bias = if self.eat_word("bias") { Some(self.number()?) } else { None };
         let sinks = if self.eat_word("sinks") { Some(self.number()?) } else { None };
         self.word("empty")?;
         let empty_row = self.named("`zero` or `nan`", |w| {
@@ -88,8 +84,8 @@ impl Parser<'_> {
         })?;
         let lse = self.eat_word("lse");
         self.space();
-        self.word("mask")?;
-        let mask = self.mask()?;
+        self.word("scores")?;
+        let scores = self.scores()?;
         let mut leaves = Vec::new();
         self.space();
         while self.eat_word("leaf") {
@@ -99,7 +95,7 @@ impl Parser<'_> {
             self.space();
         }
         let sizes = AttentionSizes { batch, q_heads, kv_heads, q_len, kv_len, head_dim, v_head_dim };
-        Ok(AttentionFacts { sizes, dtype, acc, scale, softcap, mask, bias, sinks, empty_row, lse, leaves })
+        Ok(AttentionFacts { sizes, dtype, acc, scores, sinks, empty_row, lse, leaves })
     }
 
     fn operand(&mut self, name: &str) -> Parsed<(DType, [usize; 4])> {
@@ -124,13 +120,13 @@ impl Parser<'_> {
     }
 
     /// The rest of the line, up to a comment.
-    fn mask(&mut self) -> Parsed<Mask> {
+    fn scores(&mut self) -> Parsed<Scores> {
         self.blanks();
         let line = self.line();
         let text = line.find("//").map_or(line, |i| &line[..i]).trim_end();
         let begin = self.at;
         self.at += text.len();
-        text.parse().or_else(|e: crate::mask::ParseMaskError| self.fault(begin, e.to_string()))
+        text.parse().or_else(|e: crate::ir::ParseScoresError| self.fault(begin, e.to_string()))
     }
 
     fn layout(&mut self, key: &str) -> Parsed<Layout> {

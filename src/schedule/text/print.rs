@@ -34,18 +34,12 @@ fn attention(f: &mut fmt::Formatter<'_>, a: &AttentionFacts) -> fmt::Result {
     write!(f, "  attention q {t}[{},{},{},{}]", s.batch, s.q_heads, s.q_len, s.head_dim)?;
     write!(f, " k {t}[{},{},{},{}]", s.batch, s.kv_heads, s.kv_len, s.head_dim)?;
     write!(f, " v {t}[{},{},{},{}]", s.batch, s.kv_heads, s.kv_len, s.v_head_dim)?;
-    write!(f, " acc {} scale {:?}", a.acc, a.scale)?;
-    if a.softcap != 0.0 {
-        write!(f, " softcap {:?}", a.softcap)?;
-    }
-    if let Some(bias) = a.bias {
-        write!(f, " bias {bias}")?;
-    }
+    write!(f, " acc {}", a.acc)?;
     if let Some(sinks) = a.sinks {
         write!(f, " sinks {sinks}")?;
     }
     writeln!(f, " empty {}{}", a.empty_row.name(), if a.lse { " lse" } else { "" })?;
-    writeln!(f, "  mask {}", a.mask)?;
+    writeln!(f, "  scores {}", a.scores)?;
     for (i, leaf) in a.leaves.iter().enumerate() {
         let [b, h, q, k] = leaf.shape;
         let own = if leaf.by_query_rows { " by_query_rows" } else { "" };
