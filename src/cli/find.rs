@@ -70,13 +70,17 @@ fn describe(found: &Found, records: &[AttentionRecord], explain: bool) -> String
             format!("{}×{} over {} kv heads", r.q_heads, r.head_dim, r.kv_heads)
         };
         let values = if r.v_head_dim == r.head_dim { String::new() } else { format!("  v {}", r.v_head_dim) };
+        let scale = r.scale.map_or("by an operand".to_owned(), |s| s.to_string());
         let softcap = if r.softcap == 0.0 { String::new() } else { format!("  softcap {}", r.softcap) };
         let sinks = if r.sinks { "  sinks" } else { "" };
         let bias = r.bias.as_ref().map_or(String::new(), |b| format!("  bias {b}"));
         out += &format!(
-            "  {:width$}  {}  {heads}{values}  {}×{}  scale {}  {}{softcap}{bias}{sinks}  {}  ring: {}\n",
-            r.name, r.kind, r.q_len, r.kv_len, r.scale, r.mask, r.form, r.ring
+            "  {:width$}  {}  {heads}{values}  {}×{}  scale {scale}  {}{softcap}{bias}{sinks}  {}  ring: {}\n",
+            r.name, r.kind, r.q_len, r.kv_len, r.mask, r.form, r.ring
         );
+        if !r.usual {
+            out += &format!("      scores {}\n", r.scores.join(" | "));
+        }
         if explain {
             let same = shown.get(&rules(&a.applied)).copied();
             // Layers of a model mostly differ in the names of their nodes alone: only the lines that differ are repeated.

@@ -6,7 +6,7 @@
 use super::algebra::rule::Guard;
 use super::hidden::{Around, unseen};
 use super::masks::mean_of_values::{self, EmptyRows, with_mean};
-use super::masks::reorder::keeps_logarithms;
+use super::masks::size::keeps_logarithms;
 use super::masks::types::MaskPlan;
 use crate::find::algebra::normal_form::{Factor, LeafOp, LeafRef, Normal, ScoreStep};
 use crate::find::algebra::term::V;
@@ -18,7 +18,7 @@ use crate::find::region::types::{LeafValue, Region, label};
 use crate::find::types::{Applied, Numerics};
 use crate::ir::infer::attention_sizes;
 use crate::ir::{
-    Attention, Binary, DType, EmptyRow, Graph, InferError, Op, OpId, Scores, Tensor, Type, Unary, ValueId,
+    Attention, Binary, DType, EmptyRow, Graph, InferError, Op, OpId, Tensor, Type, Unary, ValueId,
 };
 use crate::mask::Fill;
 
@@ -108,7 +108,7 @@ pub(crate) fn rewrite(
     guarded(cx, region, normal, &plan)?;
     unseen(cx, around, region, normal, sizes, &plan)?;
     let mut applied = normal.applied.clone();
-    applied.extend(plan.applied);
+    applied.extend(plan.applied.iter().cloned());
     applied.extend(notes(cx, region, &roles, acc));
     admitted(cx, &applied)?;
     let sinks = match &normal.sinks {
@@ -126,7 +126,7 @@ pub(crate) fn rewrite(
     let sinks = sinks.map(|_| inputs.len() - 1);
     let mut attention = Attention {
         sinks,
-        scores: Scores::usual(normal.scale, normal.softcap, plan.bias, plan.mask),
+        scores: plan.scores.clone(),
         acc,
         empty_row: if normal.zero_empty || no_keys { EmptyRow::Zero } else { EmptyRow::Nan },
         lse: false,
@@ -177,9 +177,9 @@ fn guarded(cx: &mut Context<'_>, region: &Region, normal: &Normal, plan: &MaskPl
     if normal.guards.contains(&Guard::ExponentialsInRange) && region.exponentials == Some(DType::F16) {
         return Err("exponentials of f16 overflow for scores above 11, where a softmax does not; subtract each row's maximum before exp, or write the softmax as one operator".into());
     }
-    let bias = plan.bias.and_then(|b| plan.leaves.get(b - 3)).copied();
+    let finite = plan.scores.masks().any(|m| m.fill != Fill::NegInf);
     if normal.guards.contains(&Guard::KeepsLogarithm)
-        && (plan.mask.fill != Fill::NegInf || !bias.is_none_or(|b| keeps_logarithms(cx, b)))
+        && (finite || !plan.added().into_iter().all(|b| keeps_logarithms(cx, b)))
     {
         return Err("the logarithm of a sum is added to scores that may be so large that it is lost beside them; mask with −∞, or write the softmax as one operator".into());
     }
@@ -361,6 +361,10 @@ fn operands(cx: &mut Context<'_>, region: &Region, roles: &Roles) -> Result<[Val
 /// A step of the normal form with its leaf as a value that broadcasts to the scores.
 fn piece(cx: &mut Context<'_>, region: &Region, scores: &Axes, step: &ScoreStep) -> Result<Piece, String> {
     Ok(match step {
+        ScoreStep::Factor(Factor::Number(c)) => Piece::Factor(*c),
+        ScoreStep::Factor(Factor::Leaf(l)) => Piece::FactorBy(leaf(cx, region, scores, l)?),
+        ScoreStep::Softcap(c) => Piece::Softcap(*c),
+        ScoreStep::Round(to, why) => Piece::Round(*to, *why),
         ScoreStep::Bias(l) => Piece::Added(leaf(cx, region, scores, l)?),
         ScoreStep::Floor(f) => Piece::Floor(*f),
         ScoreStep::Keep(l) => kept(truth(cx, region, scores, l)?, Fill::NegInf),

@@ -60,6 +60,8 @@ pub(super) fn phrase(term: &RecExpr<Expr>, node: &Expr) -> String {
         Expr::Join(_) => "a column joined (Concat) to",
         Expr::Drop(_) => "a column cut off (Slice) from",
         Expr::Scores(_) => "a scaled product with K of",
+        Expr::Factor(_) => "a factor on",
+        Expr::Round(_) => "a rounding of",
         Expr::Cap(_) => "a softcap of",
         Expr::Bias(_) => "a bias on",
         Expr::Keep(_) => "a mask on",
