@@ -5,6 +5,7 @@
 
 use super::algebra::rule::Guard;
 use super::hidden::{Around, unseen};
+use super::hoist::{hoist, times as times_rows};
 use super::masks::mean_of_values::{self, EmptyRows, with_mean};
 use super::masks::size::keeps_logarithms;
 use super::masks::types::MaskPlan;
@@ -96,20 +97,33 @@ pub(crate) fn rewrite(
 ) -> Result<Rewritten, String> {
     let roles = roles(region);
     let scores = vec![roles.batch.clone(), roles.heads.clone(), roles.rows.clone(), region.keys.clone()];
-    let (wide, [q, k, v]) = widened_operands(cx, region, normal, &roles, &scores)?;
+    let (wide, [mut q, mut k, v]) = widened_operands(cx, region, normal, &roles, &scores)?;
     let sizes = attention_sizes(cx.graph.ty(q), cx.graph.ty(k), cx.graph.ty(v))?;
     let acc = wide.accumulator();
-    let pieces = normal
+    let mut pieces = normal
         .steps
         .iter()
         .map(|step| piece(cx, region, &scores, step))
         .collect::<Result<Vec<_>, String>>()?;
+    let hoisted = hoist(cx, &mut pieces, wide, sizes.kv_heads < sizes.q_heads);
+    for &by in &hoisted.on_q {
+        q = times_rows(cx, q, by, false)?;
+    }
+    for &by in &hoisted.on_k {
+        k = times_rows(cx, k, by, true)?;
+    }
     let plan = plan(cx, sizes, region.narrow.unwrap_or(acc), &pieces)?;
     guarded(cx, region, normal, &plan)?;
     unseen(cx, around, region, normal, sizes, &plan)?;
     let mut applied = normal.applied.clone();
     applied.extend(plan.applied.iter().cloned());
     applied.extend(notes(cx, region, &roles, acc));
+    for (factors, rule, what) in [(&hoisted.on_q, "factor-on-q", "Q"), (&hoisted.on_k, "factor-on-k", "K")] {
+        if !factors.is_empty() {
+            let what = format!("a factor that whole rows of {what} share is applied to them");
+            applied.push(Applied::new(rule, what, Numerics::Reassociation));
+        }
+    }
     admitted(cx, &applied)?;
     let sinks = match &normal.sinks {
         None => None,
@@ -148,12 +162,8 @@ fn widened_operands(
     let [mut q, mut k, mut v] = operands(cx, region, roles)?;
     // One type for all three: the widest, in which nothing is lost.
     let types = [q, k, v].map(|x| cx.graph.ty(x).dtype);
-    // A factor may be beyond the type of Q, or Q times it, though the scores times it are not: f16 has a small range.
     let mut wide = widest(types);
-    if wide == DType::F16 && !normal.on_q.is_empty() {
-        wide = DType::F32;
-    }
-    for l in normal.on_q.iter().chain(&normal.on_v) {
+    for l in &normal.on_v {
         let factor = region.leaves.get(l.leaf.0 - V.0 - 1).map(|l| cx.graph.ty(l.value).dtype);
         wide = factor.filter(|&f| wide.widens_to(f)).unwrap_or(wide);
     }
@@ -162,9 +172,6 @@ fn widened_operands(
             let name = cx.graph.value(*x).name.clone();
             *x = cx.graph.add1(Op::Cast(wide), &[*x], &name, "").map_err(|e| e.to_string())?;
         }
-    }
-    for l in &normal.on_q {
-        q = times(cx, region, scores, q, &Factor::Leaf(l.clone()))?;
     }
     for l in &normal.on_v {
         v = weighted(cx, region, roles, scores, v, l)?;

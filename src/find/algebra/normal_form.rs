@@ -82,8 +82,6 @@ pub(crate) struct Normal {
     pub(crate) zero_empty: bool,
     /// Whether every row whose probabilities are NaN gives zeros, for whatever reason they are.
     pub(crate) zero_nan: bool,
-    /// Factors on Q, beside the scale.
-    pub(crate) on_q: Vec<LeafRef>,
     /// Factors on the rows of V.
     pub(crate) on_v: Vec<LeafRef>,
     /// Factors on the result.
@@ -132,7 +130,6 @@ pub(super) fn read(best: &RecExpr<Expr>, halves: &[Option<Digits>]) -> Result<No
         sinks: None,
         zero_empty,
         zero_nan,
-        on_q: vec![],
         on_v,
         on_result,
         guards: vec![],
@@ -188,11 +185,6 @@ pub(super) fn read(best: &RecExpr<Expr>, halves: &[Option<Digits>]) -> Result<No
                     .filter(|s| s.is_finite())
                     .ok_or("the scale of the scores is not one finite number")?;
                 n.steps.push(ScoreStep::Factor(Factor::Number(scale)));
-                let mut q = q;
-                while let Expr::Scaled([of, m]) = node(q) {
-                    n.on_q.push(leaf_ref(best, *m)?);
-                    q = of;
-                }
                 let bare = [(q, Q, "Q"), (k, K, "K")];
                 for (id, leaf, name) in bare {
                     if *node(id) != Expr::Leaf(leaf) {

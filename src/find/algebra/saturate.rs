@@ -161,7 +161,7 @@ impl CostFunction<Expr> for Cost<'_> {
             Expr::Not([x]) | Expr::Neg([x]) | Expr::Nonzero([x]) | Expr::Reciprocal([x]) if of_scores(x) => {
                 1000
             }
-            // A mask or a scaled Q says more.
+            // A mask says more.
             Expr::Factor([_, m]) if self.0[*m].data.number.is_none() => 30,
             Expr::Scores(_)
             | Expr::Factor(_)
@@ -177,7 +177,6 @@ impl CostFunction<Expr> for Cost<'_> {
             | Expr::Attention(_)
             | Expr::AttentionZero(_)
             | Expr::AttentionZeroNan(_)
-            | Expr::Scaled(_)
             | Expr::Weighted(_)
             | Expr::Times(_)
             | Expr::Number(_)

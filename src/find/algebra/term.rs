@@ -148,8 +148,6 @@ define_language! {
         "attention" = Attention([Id; 2]),
         "attention-zero" = AttentionZero([Id; 2]),
         "attention-zero-nan" = AttentionZeroNan([Id; 2]),
-        // (scaled q b): Q times b, which is the same for all of a row
-        "scaled" = Scaled([Id; 2]),
         // (weighted v b): each key's row of V times b, which is the same for all queries
         "weighted" = Weighted([Id; 2]),
         // (times attention b): the result times b, which is the same for all of a row; (times b n): a leaf times a number

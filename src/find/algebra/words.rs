@@ -69,7 +69,6 @@ pub(super) fn phrase(term: &RecExpr<Expr>, node: &Expr) -> String {
         Expr::Floor(_) => "a lower bound on",
         Expr::Sink(_) => "a sink beside",
         Expr::Attention(_) | Expr::AttentionZero(_) | Expr::AttentionZeroNan(_) => "an attention with",
-        Expr::Scaled(_) => "a factor for each row on",
         Expr::Weighted(_) => "a factor for each key on",
         Expr::Times(_) => "a factor on",
         Expr::Only(_) => "a choice of zeros beside",

@@ -45,6 +45,11 @@ pub(crate) fn plan(
     }
     to_infinity(cx, sizes, dtype, &mut entries, &mut notes)?;
     let rounds = entries.iter().any(|e| rounded_away(cx, e, dtype));
+    // A factor of 1 is told only where there is no other.
+    let factors = |e: &&Entry| matches!(e, Entry::Other(Piece::Factor(_) | Piece::FactorBy(_)));
+    let several = entries.iter().filter(factors).count() > 1;
+    let one = |e: &Entry| several && matches!(e, Entry::Other(Piece::Factor(c)) if *c == 1.0);
+    entries.retain(|e| !one(e));
     let mut writer = Writer { cx, sizes, notes, leaves: vec![], steps: vec![], infinite: vec![] };
     let mut at = 0;
     while let Some(entry) = entries.get(at) {

@@ -84,16 +84,6 @@ rules! {
     "c·tanh(s/c) is a softcap";
     |d| { let s = d.number(); d.scores(&format!("(mul (tanh (scores $0 $1 {s})) 3.5)")) };
 
-    "factor-on-q" Reassociation "(mul (scores ?q ?k ?s) ?m)" => "(scores (scaled ?q ?m) ?k ?s)",
-        if |v| v.row_leaf("?m");
-    "a factor that all scores of a row share is applied to Q";
-    |d| d.scores("(mul (scores $0 $1 0.5) $9)");
-
-    "divisor-on-q" Rounding "(div (scores ?q ?k ?s) ?m)" => "(scores (scaled ?q (reciprocal ?m)) ?k ?s)",
-        if |v| v.row_leaf("?m");
-    "a divisor that all scores of a row share is applied to Q";
-    |d| d.scores("(div (scores $0 $1 0.5) $9)");
-
     "scale-of-joined" Reassociation "(mul (join ?x ?b) ?c)" => "(join (mul ?x ?c) (times ?b ?c))",
         if |v| v.number("?c").is_some_and(|c| c != 1.0) && v.outside("?b");
     "a factor on scores and the column beside them is a factor on each";
