@@ -74,6 +74,7 @@ fn describe(found: &Found, records: &[AttentionRecord], explain: bool) -> String
         let softcap = if r.softcap == 0.0 { String::new() } else { format!("  softcap {}", r.softcap) };
         let sinks = if r.sinks { "  sinks" } else { "" };
         let bias = r.bias.as_ref().map_or(String::new(), |b| format!("  bias {b}"));
+        let scale = r.scale.map_or("of an operand".to_owned(), |x| x.to_string());
         out += &format!(
             "  {:width$}  {}  {heads}{values}  {}×{}  scale {scale}  {}{softcap}{bias}{sinks}  {}  ring: {}\n",
             r.name, r.kind, r.q_len, r.kv_len, r.mask, r.form, r.ring
