@@ -4,7 +4,7 @@ use super::condition::multiplied;
 use super::rule::{Guard, Rule, rules};
 use super::rules::all;
 use super::semantics::{Matrix, epsilon, meaning};
-use super::term::{Expr, Facts, LeafFacts, LeafId};
+use super::term::{Expr, Facts, LeafFacts, LeafId, Number};
 use crate::find::axes::factors::Dim;
 use crate::find::magnitude::Size;
 use crate::find::types::Numerics;
