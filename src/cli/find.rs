@@ -70,7 +70,6 @@ fn describe(found: &Found, records: &[AttentionRecord], explain: bool) -> String
             format!("{}×{} over {} kv heads", r.q_heads, r.head_dim, r.kv_heads)
         };
         let values = if r.v_head_dim == r.head_dim { String::new() } else { format!("  v {}", r.v_head_dim) };
-        let scale = r.scale.map_or("by an operand".to_owned(), |s| s.to_string());
         let softcap = if r.softcap == 0.0 { String::new() } else { format!("  softcap {}", r.softcap) };
         let sinks = if r.sinks { "  sinks" } else { "" };
         let bias = r.bias.as_ref().map_or(String::new(), |b| format!("  bias {b}"));
