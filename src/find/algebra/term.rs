@@ -329,7 +329,8 @@ impl Analysis<Expr> for Facts {
             Expr::Scores(_) | Expr::Cap(_) => Some(Sizes::default()),
             Expr::Factor([x, c]) => fact(x).sizes.map(|s| match fact(c).number {
                 Some(c) => s.times(c.get()),
-                // A leaf may be any number.
+                // A leaf may be any number, as Q may.
+                None if s == Sizes::default() => s,
                 None => Sizes { unknown: s.unknown.saturating_add(1), ..s },
             }),
             Expr::Round([x, _]) => fact(x).sizes,

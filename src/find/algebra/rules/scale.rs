@@ -37,14 +37,25 @@ rules! {
     |d| { let c = d.pick(&[3.0, 11.313708498984761, -0.7]); d.scores(&format!("(div (qk $0 $1) {c})")) };
 
     "factor" Exact "(mul ?x ?m)" => "(factor ?x ?m)",
-        if |v| v.normal("?x") && (v.is_number("?m") || v.outside("?m"));
+        if |v| v.normal("?x") && (v.positive("?m") || (v.finite("?x") && (v.is_number("?m") || v.outside("?m"))));
     "what scores are multiplied by is a factor, wherever it stands";
-    |d| { let m = d.pick_term(&["0.75", "-3", "$2", "$9"]); let x = d.pick_term(&["(scores $0 $1 0.5)", "(bias (scores $0 $1 0.5) $2)"]);
-        d.scores(&format!("(mul {x} {m})")) };
+    |d| { let m = d.pick_term(&["0.75", "-3", "$2", "$9"]); d.scores(&format!("(mul (scores $0 $1 0.5) {m})")) };
+
+    "factor-of-masked" Domain "(mul ?x ?m)" => "(factor ?x ?m)",
+        if |v| v.normal("?x") && !v.finite("?x") && !v.positive("?m") && (v.is_number("?m") || v.outside("?m")),
+        hides Factors;
+    "what scores are multiplied by is a factor, and −∞ stays what it is";
+    |d| { let m = d.pick_term(&["-3", "$2", "$9"]); d.scores(&format!("(mul (bias (scores $0 $1 0.5) $2) {m})")) };
 
     "divisor" Rounding "(div ?x ?m)" => "(factor ?x (reciprocal ?m))",
-        if |v| v.normal("?x") && v.outside("?m");
+        if |v| v.normal("?x") && v.finite("?x") && v.outside("?m");
     "what scores are divided by is a factor, its reciprocal";
+    |d| d.scores("(div (scores $0 $1 0.5) $9)");
+
+    "divisor-of-masked" Domain "(div ?x ?m)" => "(factor ?x (reciprocal ?m))",
+        if |v| v.normal("?x") && !v.finite("?x") && v.outside("?m"),
+        hides Factors;
+    "what scores are divided by is a factor, its reciprocal, and −∞ stays what it is";
     |d| d.scores("(div (bias (scores $0 $1 0.5) $2) $9)");
 
     "factors" Reassociation "(factor (factor ?x ?a) ?b)" => "(factor ?x ?n)",
