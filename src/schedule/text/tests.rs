@@ -217,8 +217,8 @@ fn a_long_line_is_shown_in_part() {
 #[test]
 fn errors() {
     let right = "schedule \"s\" ring {
-  attention q f32[1,1,2,1] k f32[1,1,2,1] v f32[1,1,2,1] acc f32 scale 1.0 empty zero
-  mask causal(0)
+  attention q f32[1,1,2,1] k f32[1,1,2,1] v f32[1,1,2,1] acc f32 empty zero
+  scores factor 1.0 | fill -inf unless causal(0)
   q_layout  contiguous 2 { 0:2 }
   kv_layout contiguous 2 { 0:2 }
 
@@ -239,7 +239,17 @@ fn errors() {
         ("k f32[1,1,2,1]", "k f32[1,1,2,7]"),
         ("v f32[1,1,2,1]", "v f16[1,1,2,1]"),
         ("q f32[1,1,2,1]", "q f32[1,2,1]"),
-        ("scale 1.0", "scale 1e999"),
+        ("factor 1.0", "factor 1e"),
+        ("factor 1.0", "factor leaf x"),
+        ("factor 1.0", "factor"),
+        ("factor 1.0", "times 1.0"),
+        ("factor 1.0", "softcap"),
+        ("factor 1.0", "add -1"),
+        ("factor 1.0", "round f15"),
+        ("factor 1.0 |", "factor 1.0 | |"),
+        ("-inf unless", "replace(inf) unless"),
+        ("-inf unless", "-inf if"),
+        ("scores factor", "mask factor"),
         ("causal(0)", "causal(x)"),
         ("contiguous 2 { 0:2 }", "spiral 2 { 0:2 }"),
         ("{ 0:2 }", "{ 0:2, }"),
