@@ -21,8 +21,10 @@ rules! {
     "a factor on K is a factor on the scores";
     |d| { let (c, s) = (d.number(), d.number()); d.scores(&format!("(scores $0 (mul $1 {c}) {s})")) };
 
+    // What a half type rounds between two factors is not lost, should it count; one that is a power of two changes no digit.
     "scale-of-scores" Reassociation "(mul (scores ?q ?k ?s) ?c)" => "(scores ?q ?k ?n)",
-        n = |v| Some(v.number("?c")? * v.number("?s")?);
+        n = |v| Some(v.number("?c")? * v.number("?s")?),
+        if |v| v.number("?c").is_some_and(|c| power_of_two(c.abs())) || !v.half_product("?q", "?k", "?s");
     "a factor on the scores becomes part of their scale";
     |d| { let (c, s) = (d.number(), d.number()); d.scores(&format!("(mul (scores $0 $1 {s}) {c})")) };
 
@@ -84,6 +86,13 @@ rules! {
         if |v| v.finite("?x");
     "a factor that is 0 or one number is a mask and a factor";
     |d| d.scores("(mul (scores $0 $1 0.5) $10)");
+
+    "switched-of-masked" Domain "(mul ?x ?m)" => "(replace (factor ?x ?n) (nonzero ?m) 0)",
+        n = |v| v.switch("?m"),
+        if |v| v.normal("?x") && !v.finite("?x"),
+        hides Factors;
+    "a factor that is 0 or one number is a mask and a factor, but for −∞·0";
+    |d| d.scores("(mul (bias (scores $0 $1 0.5) $2) $10)");
 
     "neg-to-mul" Exact "(neg ?x)" => "(mul ?x -1)",
         if |v| v.scores("?x");
