@@ -46,7 +46,10 @@ fn must_be_found(s: &Spelling) -> bool {
     let infinite = |m: &&How| m.fill() == Some(Fill::Infinity);
     let biases = masks.iter().filter(of_input).count();
     let meeting = s.guarded && biases > 0 && biases + masks.iter().filter(infinite).count() > 1;
-    !s.is_across() && !vanishing && !meeting
+    // log2(e) is another number in halves: a factor on shifted scores and the sink beside them, of which a bias may be any number.
+    let shifted = s.sinks.is_some_and(|x| x.shifted);
+    let powers = s.is_half() && s.powers_of_two() && shifted && biases > 0;
+    !s.is_across() && !vanishing && !meeting && !powers
 }
 
 /// Whether masks make NaN of what is attention otherwise: twice the least number is −∞.

@@ -47,7 +47,7 @@ rules! {
         if |v| v.normal("?x") && !v.finite("?x") && !v.positive("?m") && (v.is_number("?m") || v.outside("?m")),
         hides Factors;
     "what scores are multiplied by is a factor, and −∞ stays what it is";
-    |d| { let m = d.pick_term(&["-3", "$2", "$9"]); d.scores(&format!("(mul (bias (scores $0 $1 0.5) $2) {m})")) };
+    |d| { let m = d.pick_term(&["-3", "$10"]); d.scores(&format!("(mul (keep (scores $0 $1 0.5) $3) {m})")) };
 
     "divisor" Rounding "(div ?x ?m)" => "(factor ?x (reciprocal ?m))",
         if |v| v.normal("?x") && v.finite("?x") && v.outside("?m");
@@ -58,7 +58,7 @@ rules! {
         if |v| v.normal("?x") && !v.finite("?x") && v.outside("?m"),
         hides Factors;
     "what scores are divided by is a factor, its reciprocal, and −∞ stays what it is";
-    |d| d.scores("(div (bias (scores $0 $1 0.5) $2) $9)");
+    |d| d.scores("(div (keep (scores $0 $1 0.5) $3) $2)");
 
     "factors" Reassociation "(factor (factor ?x ?a) ?b)" => "(factor ?x ?n)",
         n = |v| Some(v.number("?a")? * v.number("?b")?).filter(|n| n.is_finite());
