@@ -78,6 +78,9 @@ fn describe(found: &Found, records: &[AttentionRecord], explain: bool) -> String
             "  {:width$}  {}  {heads}{values}  {}×{}  scale {scale}  {}{softcap}{bias}{sinks}  {}  ring: {}\n",
             r.name, r.kind, r.q_len, r.kv_len, r.mask, r.form, r.ring
         );
+        if !r.usual {
+            out += &format!("      scores {}\n", r.scores.join(" | "));
+        }
         if explain {
             let same = shown.get(&rules(&a.applied)).copied();
             // Layers of a model mostly differ in the names of their nodes alone: only the lines that differ are repeated.
