@@ -51,16 +51,13 @@ pub(crate) fn joined(graph: &Graph, missed: &[OpId]) -> Option<Joined> {
             parts.graph.replace(graph.result(id), v).ok()?;
         }
     }
-    let Parts { graph: mut g, products, .. } = parts;
-    if products.is_empty() {
-        return None;
-    }
-    g.remove_dead();
-    Some(Joined { graph: g, products })
+    let Parts { graph, products, .. } = parts;
+    // What is dead stays, so that no operation gets the number of another.
+    (!products.is_empty()).then_some(Joined { graph, products })
 }
 
 /// Operations before near misses as far as products, and behind them as far as what is made of the next products.
-fn around(graph: &Graph, missed: &[OpId]) -> HashSet<OpId> {
+pub(crate) fn around(graph: &Graph, missed: &[OpId]) -> HashSet<OpId> {
     let product = |id: OpId| matches!(graph.op(id), Op::Contract(_));
     let mut near: HashSet<OpId> = HashSet::new();
     let mut stack = missed.to_vec();
