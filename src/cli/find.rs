@@ -75,7 +75,7 @@ fn describe(found: &Found, records: &[AttentionRecord], explain: bool) -> String
         let bias = r.bias.as_ref().map_or(String::new(), |b| format!("  bias {b}"));
         out += &format!(
             "  {:width$}  {}  {heads}{values}  {}×{}  scale {}  {}{softcap}{bias}{sinks}  {}  ring: {}\n",
-            r.name, r.kind, r.q_len, r.kv_len, r.scale, r.mask, r.form, r.ring
+            r.name, r.kind, r.q_len, r.kv_len, format!("{:?}", r.scale), r.mask, r.form, r.ring
         );
         if explain {
             let same = shown.get(&rules(&a.applied)).copied();

@@ -455,10 +455,12 @@ fn build(
         return Err("an axis of the sum is one of neither side".into());
     }
     let [q_runs, k_runs] = [0, 1].map(|which| of_operand(&runs, which));
-    // What all are multiplied by stays a factor of the whole; of numbers the largest does.
+    // What all are multiplied by stays a factor of the whole; of numbers the largest does, without its sign.
     let first = &parts[0].product;
     let together = parts.iter().all(|s| s.product.factors == first.factors);
-    let number = parts.iter().map(|s| s.product.number).fold(0.0, |a: f64, b| if b.abs() > a.abs() { b } else { a });
+    let numbers = || parts.iter().map(|s| s.product.number);
+    let one = numbers().all(|n| n == first.number);
+    let number = if one { first.number } else { numbers().map(f64::abs).fold(0.0, f64::max) };
     let mut numerics = Numerics::Reassociation;
     let (mut qs, mut ks) = (vec![], vec![]);
     for s in parts {

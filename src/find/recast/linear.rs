@@ -20,9 +20,10 @@ const DEEPEST: usize = 16;
 #[derive(Clone, Copy)]
 enum Step {
     Neg,
+    /// Converted to another type.
+    Cast,
     /// Multiplied by a value, or divided by it, that is the same for all keys.
     By(Binary, ValueId),
-    Cast(DType),
 }
 
 /// Takes every product of a sum of probabilities with values apart.
@@ -122,7 +123,7 @@ fn read(
         }
         Op::Unary(Unary::Neg) => return read(g, constants, (x[0], summed), &with(Step::Neg), out),
         Op::Cast(to) if to.is_float() && g.ty(x[0]).dtype.is_float() => {
-            return read(g, constants, (x[0], summed), &with(Step::Cast(to)), out);
+            return read(g, constants, (x[0], summed), &with(Step::Cast), out);
         }
         Op::Binary(b @ (Binary::Mul | Binary::Div)) if !is_anchor(g, v.op) => {
             let sides: &[usize] = if b == Binary::Mul { &[0, 1] } else { &[0] };
@@ -163,7 +164,7 @@ fn apart(
             match *step {
                 Step::Neg => minus = !minus,
                 // It is rounded once, where the product is.
-                Step::Cast(_) => {}
+                Step::Cast => {}
                 Step::By(b, by) => {
                     let by = on_result(g, by, letters, &c.out, p_rank, &name)?;
                     let by =
