@@ -3,8 +3,8 @@
 //! In: a region with its normal form and masks, and the graph around it. Out: nothing, if no output of numbers can tell; else the reason,
 //! which names what turns NaN into a number.
 //!
-//! Four things are hidden, for finite inputs: exponentials that over- or underflow because no maximum was subtracted, a row without a
-//! key beside a sink, −∞ that is added to +∞, and a key that takes no part although its row of K or V is NaN, as an earlier attention
+//! Five things are hidden, for finite inputs: exponentials that over- or underflow because no maximum was subtracted, a row without a
+//! key beside a sink, −∞ that is added to +∞, −∞ that is multiplied by 0 or a number below it, and a key that takes no part although its row of K or V is NaN, as an earlier attention
 //! leaves it for a row without a key. What the rest of the model computes is taken to be finite; scores, and sums and products of
 //! exponentials that are numbers, are taken to be numbers of their types.
 
@@ -119,6 +119,11 @@ fn reasons(
                    for every row without a key";
         put(NAN, why.into(), "choose zeros by all masks together");
     }
+    if has(Hidden::Factors) {
+        let why = "scores that may be −∞ are multiplied by what may be 0 or below it, which makes their row NaN, where an attention leaves \
+                   the key out";
+        put(NAN, why.into(), "multiply the scores before they are masked");
+    }
     if has(Hidden::Infinities)
         && let Some(v) = plan.above
     {
@@ -151,7 +156,8 @@ fn reasons(
 fn bounded(region: &Region, normal: &Normal) -> bool {
     let within = |x: f64| x.abs() <= SAFE_EXPONENT;
     let step = |s: &ScoreStep| match s {
-        ScoreStep::Keep(_) => true,
+        ScoreStep::Keep(_) | ScoreStep::Round(..) => true,
+        ScoreStep::Factor(_) | ScoreStep::Softcap(_) => false,
         ScoreStep::Replace(_, f) | ScoreStep::Floor(f) => within(*f),
         ScoreStep::Bias(_) => false,
     };
@@ -161,7 +167,8 @@ fn bounded(region: &Region, normal: &Normal) -> bool {
         Some(Factor::Leaf(_)) => false,
     };
     let half = region.exponentials == Some(DType::F16);
-    normal.softcap > 0.0 && within(normal.softcap) && !half && sink && normal.steps.iter().all(step)
+    let cap = normal.steps.iter().rposition(|s| matches!(s, ScoreStep::Softcap(c) if within(*c)));
+    cap.is_some_and(|at| !half && sink && normal.steps[at + 1..].iter().all(step))
 }
 
 /// Whether nothing but one mask makes −∞ of scores.
@@ -258,7 +265,7 @@ fn may_be_nan(cx: &mut Context<'_>, id: OpId) -> bool {
     if a.scores.added().any(|b| may_be_above(cx, x[b])) {
         return true;
     }
-    let plan = MaskPlan::of(a.scores.mask(), x[3..].to_vec(), a.scores.added().next());
+    let plan = MaskPlan::of(a.scores.clone(), x[3..].to_vec());
     let sizes = attention_sizes(cx.graph.ty(x[0]), cx.graph.ty(x[1]), cx.graph.ty(x[2]));
     a.empty_row == EmptyRow::Nan && !sizes.is_ok_and(|sizes| keeps_keys(cx, sizes, &plan))
 }

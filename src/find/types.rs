@@ -158,8 +158,8 @@ pub struct FoundAttention {
     pub is_self: bool,
     /// Whether it is a step of decoding: self-attention of a single row, all others of whose sequence are past keys.
     pub is_step: bool,
-    /// If its bias is no bias but a mask, of numbers that are added: what positions say of it.
-    pub added: Option<Vec<mask::Term>>,
+    /// Of what is added to its scores, by operand index, what is no bias but a mask of numbers, with what positions say of it.
+    pub added: Vec<(usize, Vec<mask::Term>)>,
     /// Whether it was one operator in the source, not written out.
     pub explicit: bool,
     /// Source nodes of the region: QKᵀ, softmax, PV, or the one operator.
@@ -242,7 +242,7 @@ impl Work {
 /// let attention = &found.attentions[0];
 /// assert_eq!(attention.nodes, ["scores", "probabilities", "out"]);
 /// assert!(attention.applied.iter().any(|step| step.rule == "attention"));
-/// assert!(found.missed.is_empty() && found.graph.to_string().contains("= attention %q, %k, %k {scale=1.0,"));
+/// assert!(found.missed.is_empty() && found.graph.to_string().contains("= attention %q, %k, %k {scores=[factor 1.0],"));
 /// # Ok::<(), annulus::ir::ParseError>(())
 /// ```
 #[derive(Clone, Debug)]

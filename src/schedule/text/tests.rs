@@ -2,7 +2,7 @@
 
 use super::chars::unsafe_to_show;
 use super::parse;
-use crate::ir::{AttentionSizes, DType, EmptyRow};
+use crate::ir::{AttentionSizes, DType, EmptyRow, Factor, ScoreStep, Scores};
 use crate::layout::{Layout, LayoutKind, Progression};
 use crate::mask::{Fill, Mask, Term, Tile};
 use crate::schedule::{
@@ -63,6 +63,19 @@ fn mask() -> impl Strategy<Value = Mask> {
     })
 }
 
+/// Steps of every kind in any order.
+fn scores() -> impl Strategy<Value = Scores> {
+    let step = prop_oneof![
+        2 => finite().prop_map(|x| ScoreStep::Factor(Factor::Number(x))),
+        1 => number().prop_map(|n| ScoreStep::Factor(Factor::Leaf(n))),
+        1 => finite().prop_map(ScoreStep::Softcap),
+        2 => number().prop_map(ScoreStep::Add),
+        4 => mask().prop_map(ScoreStep::Fill),
+        1 => select(DType::ALL.to_vec()).prop_map(ScoreStep::Round),
+    ];
+    vec(step, 0..7).prop_map(Scores::new)
+}
+
 fn finite() -> impl Strategy<Value = f64> {
     any::<f64>().prop_filter("finite", |x| x.is_finite())
 }
@@ -115,22 +128,20 @@ fn schedule() -> impl Strategy<Value = Schedule> {
     let leaf = (dtype(), [number(), number(), number(), number()], any::<bool>())
         .prop_map(|(dtype, shape, by_query_rows)| Leaf { dtype, shape, by_query_rows });
     let named = || option::of(number());
-    let facts = (sizes, dtype(), dtype(), finite(), finite(), mask(), (named(), named()), any::<[bool; 2]>());
-    let attention = (facts, vec(leaf, 0..3)).prop_map(
-        |((sizes, dtype, acc, scale, softcap, mask, (bias, sinks), [nan, lse]), leaves)| AttentionFacts {
-            sizes,
-            dtype,
-            acc,
-            scale,
-            softcap,
-            mask,
-            bias,
-            sinks,
-            empty_row: if nan { EmptyRow::Nan } else { EmptyRow::Zero },
-            lse,
-            leaves,
-        },
-    );
+    let facts = (sizes, dtype(), dtype(), scores(), named(), any::<[bool; 2]>());
+    let attention =
+        (facts, vec(leaf, 0..3)).prop_map(|((sizes, dtype, acc, scores, sinks, [nan, lse]), leaves)| {
+            AttentionFacts {
+                sizes,
+                dtype,
+                acc,
+                scores,
+                sinks,
+                empty_row: if nan { EmptyRow::Nan } else { EmptyRow::Zero },
+                lse,
+                leaves,
+            }
+        });
     let strategy = select(crate::ir::Strategy::ALL.to_vec());
     let slots = prop_oneof![1 => Just(SLOTS), 1 => number()];
     (name(), strategy, slots, attention, layout(), layout(), vec(program(), 0..4)).prop_map(
@@ -206,8 +217,8 @@ fn a_long_line_is_shown_in_part() {
 #[test]
 fn errors() {
     let right = "schedule \"s\" ring {
-  attention q f32[1,1,2,1] k f32[1,1,2,1] v f32[1,1,2,1] acc f32 scale 1.0 empty zero
-  mask causal(0)
+  attention q f32[1,1,2,1] k f32[1,1,2,1] v f32[1,1,2,1] acc f32 empty zero
+  scores factor 1.0 | fill -inf unless causal(0)
   q_layout  contiguous 2 { 0:2 }
   kv_layout contiguous 2 { 0:2 }
 
@@ -228,7 +239,17 @@ fn errors() {
         ("k f32[1,1,2,1]", "k f32[1,1,2,7]"),
         ("v f32[1,1,2,1]", "v f16[1,1,2,1]"),
         ("q f32[1,1,2,1]", "q f32[1,2,1]"),
-        ("scale 1.0", "scale 1e999"),
+        ("factor 1.0", "factor 1e"),
+        ("factor 1.0", "factor leaf x"),
+        ("factor 1.0", "factor"),
+        ("factor 1.0", "times 1.0"),
+        ("factor 1.0", "softcap"),
+        ("factor 1.0", "add -1"),
+        ("factor 1.0", "round f15"),
+        ("factor 1.0 |", "factor 1.0 | |"),
+        ("-inf unless", "replace(inf) unless"),
+        ("-inf unless", "-inf if"),
+        ("scores factor", "mask factor"),
         ("causal(0)", "causal(x)"),
         ("contiguous 2 { 0:2 }", "spiral 2 { 0:2 }"),
         ("{ 0:2 }", "{ 0:2, }"),
