@@ -8,7 +8,8 @@ use super::masks::additive;
 use super::masks::types::Context;
 use super::region::anchor::is_anchor;
 use super::recast::driver::recast;
-use super::recast::types::Site;
+use super::log_sum::attach;
+use super::recast::types::{Log, Site};
 use super::region::search::products;
 use super::region::types::{Fail, label};
 use super::rewrite::Rewritten;
@@ -33,15 +34,21 @@ const ROUNDS: usize = 4;
 /// A softmax that is no attention (a router's, a classifier's) is neither found nor missed. Complexity: linear in the graph,
 /// beside one e-graph per distinct region.
 pub fn find(graph: &Graph, options: &FindOptions) -> Found {
-    let first = best(graph, options, &HashMap::new());
+    let first = best(graph, options, &Notes::default());
     let mut left = HashSet::new();
     let mut found = first.clone();
     for _ in 0..ROUNDS {
         // Only where something was missed or a sum of products stands before a softmax, and only if it helps.
         let Some(recast) = recast(graph, &first.places, &options.numerics, &left) else { break };
         let other = best(&recast.graph, options, &notes(&recast.sites));
+        for (ids, why) in &recast.refused {
+            let places = first.places.iter().zip(&mut found.found.missed);
+            places.filter(|(id, _)| ids.contains(id)).for_each(|(_, miss)| miss.reason.clone_from(why));
+        }
         let lives = |id: &OpId| other.found.graph.get_op(*id).is_some();
-        let stays = |s: &&Site| s.products.iter().chain(&s.gone).any(lives);
+        let stays = |s: &&Site| {
+            s.products.iter().chain(&s.gone).any(lives) || s.log.is_some_and(|log| lives(&log.stand_in.op))
+        };
         let useless: Vec<&Site> = recast.sites.iter().filter(stays).collect();
         if useless.is_empty() && keeps(&first.found, &other.found) {
             return other.found;
@@ -73,14 +80,19 @@ fn told(found: &mut Found, other: &Found) {
 }
 
 /// What was done to each product that was made before the search.
-type Notes = HashMap<OpId, Vec<Applied>>;
+#[derive(Clone, Default)]
+struct Notes {
+    of: HashMap<OpId, Vec<Applied>>,
+    logs: Vec<Log>,
+}
 
 fn notes(sites: &[Site]) -> Notes {
-    let mut notes = Notes::new();
+    let mut notes = Notes::default();
     for site in sites {
         for &id in &site.products {
-            notes.entry(id).or_default().push(site.applied.clone());
+            notes.of.entry(id).or_default().push(site.applied.clone());
         }
+        notes.logs.extend(site.log);
     }
     notes
 }
@@ -103,7 +115,7 @@ fn best(graph: &Graph, options: &FindOptions, notes: &Notes) -> Searched {
     let applied = Applied::new("joined-keys", what.into(), Numerics::Reassociation);
     let mut notes = notes.clone();
     for &id in &joined.products {
-        notes.entry(id).or_default().push(applied.clone());
+        notes.of.entry(id).or_default().push(applied.clone());
     }
     let other = search(&joined.graph, options, &notes);
     if other.found.attentions.len() > first.found.attentions.len() && keeps(&first.found, &other.found) {
@@ -146,10 +158,16 @@ fn search(graph: &Graph, options: &FindOptions, notes: &Notes) -> Searched {
             (done, vec![name.clone()], name)
         } else {
             explained.extend(products(graph, &order, id));
-            match written_out(&mut cx, &mut around, &mut constants, &mut solver, id) {
+            let written = written_out(&mut cx, &mut around, &mut constants, &mut solver, id);
+            let log = notes.logs.iter().find(|log| log.anchor == id);
+            let written = written.and_then(|(mut done, region)| {
+                log.map_or(Ok(()), |log| attach(&mut cx, &mut done, &region, log)).map_err(Fail::Miss)?;
+                Ok((done, region))
+            });
+            match written {
                 Ok((mut done, region)) => {
                     let mut before: Vec<Applied> = vec![];
-                    for note in region.nodes.iter().filter_map(|n| notes.get(n)).flatten() {
+                    for note in region.nodes.iter().filter_map(|n| notes.of.get(n)).flatten() {
                         if !before.contains(note) {
                             before.push(note.clone());
                         }

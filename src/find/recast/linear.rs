@@ -61,7 +61,7 @@ pub(crate) fn linear(work: &mut Recasting<'_>, near: &HashSet<OpId>) {
                 terms.len()
             );
             let applied = Applied::new(RULE, what, numerics);
-            work.sites.push(Site { key: (RULE, id), products, gone: vec![id], applied });
+            work.sites.push(Site { key: (RULE, id), products, gone: vec![id], applied, log: None });
             break;
         }
     }

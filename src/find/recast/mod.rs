@@ -9,6 +9,7 @@
 //! | `linear` | a sum of probabilities times V: a sum of products |
 //! | `slices` | slices of probabilities: of slices of queries and keys |
 //! | `values` | one softmax that several products with values read: one with the values side by side |
+//! | `merged` | softmaxes over parts of the keys, put together; masked probabilities; logarithms of sums beside a softmax |
 //! | `copies` | scores that several softmaxes read: scores of their own for each |
 //! | `operands` | several values as one operand |
 //! | `driver` | all of these, in this order |
@@ -19,6 +20,7 @@
 mod copies;
 pub(crate) mod driver;
 mod linear;
+mod merged;
 pub(crate) mod operands;
 mod slices;
 pub(crate) mod types;

@@ -2,8 +2,8 @@
 
 use crate::eval::Constants;
 use crate::find::types::{Applied, Numerics};
-use crate::ir::{Graph, OpId};
-use std::collections::HashSet;
+use crate::ir::{Graph, OpId, ValueId};
+use std::collections::{BTreeSet, HashSet};
 
 /// A place, by what is done there and an operation of the graph as it was.
 pub(crate) type Key = (&'static str, OpId);
@@ -19,6 +19,17 @@ pub(crate) struct Site {
     pub(crate) gone: Vec<OpId>,
     /// What was done, for the reader.
     pub(crate) applied: Applied,
+    /// The logarithm of a softmax's sum, if it is read.
+    pub(crate) log: Option<Log>,
+}
+
+/// The logarithm of a row's sum of exponentials, which is read beside a softmax.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Log {
+    /// The softmax.
+    pub(crate) anchor: OpId,
+    /// What stands where it is read, and gives no numbers.
+    pub(crate) stand_in: ValueId,
 }
 
 /// A graph that is being recast.
@@ -32,6 +43,8 @@ pub(crate) struct Recasting<'a> {
     /// Where the search missed something.
     pub(crate) missed: &'a [OpId],
     pub(crate) sites: Vec<Site>,
+    /// Why something that looks like such a place is none, for near misses at one of these operations.
+    pub(crate) refused: Vec<(BTreeSet<OpId>, String)>,
 }
 
 impl Recasting<'_> {

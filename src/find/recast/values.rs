@@ -60,6 +60,7 @@ pub(crate) fn values(work: &mut Recasting<'_>, near: &HashSet<OpId>) {
             products: vec![product],
             gone: products.iter().map(|(id, _)| *id).collect(),
             applied: Applied::new(RULE, what, Numerics::Exact),
+            log: None,
         });
     }
 }
