@@ -208,7 +208,13 @@ fn outer(
 }
 
 /// Whether nobody sees where what was merged is no number, and the attention in its place is one.
-fn unseen(walk: &Walk<'_>, v: ValueId, verdict: Verdict, inside: &BTreeSet<OpId>, logs: &[ValueId]) -> Result<(), String> {
+fn unseen(
+    walk: &Walk<'_>,
+    v: ValueId,
+    verdict: Verdict,
+    inside: &BTreeSet<OpId>,
+    logs: &[ValueId],
+) -> Result<(), String> {
     let (g, of) = (walk.g, &walk.known[&v].of);
     let name = label(g, v.op);
     if let Some(v) = walk.overflows.iter().filter(|v| inside.contains(&v.op)).min() {

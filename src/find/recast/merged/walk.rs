@@ -222,8 +222,10 @@ impl<'a> Walk<'a> {
     /// A number for each trial and key.
     fn each(&self, f: impl Fn(usize, Special, usize) -> f64) -> Tensor {
         let trials = self.trials.iter().enumerate();
-        let data: Vec<f64> =
-            trials.flat_map(|(n, &trial)| (0..KEYS).map(move |key| (n, trial, key))).map(|(n, t, k)| f(n, t, k)).collect();
+        let data: Vec<f64> = trials
+            .flat_map(|(n, &trial)| (0..KEYS).map(move |key| (n, trial, key)))
+            .map(|(n, t, k)| f(n, t, k))
+            .collect();
         tensor(DType::F64, KEYS, &data)
     }
 
@@ -384,9 +386,11 @@ impl<'a> Walk<'a> {
         let data = computed(op, &data)?;
         if matches!(op, Op::Unary(Unary::Exp)) && kind != Kind::Row && self.g.ty(v).dtype == DType::F16 {
             let width = data.shape().last().copied().unwrap_or(1);
-            let over = data.to_f64().chunks(width).zip(&self.trials).any(|(row, trial)| {
-                *trial == Special::None && row.iter().any(|&x| x > 1.0 + 1e-9)
-            });
+            let over = data
+                .to_f64()
+                .chunks(width)
+                .zip(&self.trials)
+                .any(|(row, trial)| *trial == Special::None && row.iter().any(|&x| x > 1.0 + 1e-9));
             if over {
                 self.overflows.insert(v);
             }
@@ -409,7 +413,8 @@ impl<'a> Walk<'a> {
         if g.ty(o).dtype.is_float()
             && let Some(c) = splat(g, self.constants, o)
         {
-            let compared = matches!(op, Op::Binary(b) if b.is_comparison() || matches!(b, Binary::Max | Binary::Min));
+            let compared =
+                matches!(op, Op::Binary(b) if b.is_comparison() || matches!(b, Binary::Max | Binary::Min));
             let added = matches!(op, Op::Binary(Binary::Add | Binary::Max) | Op::Select)
                 || matches!(op, Op::Binary(b) if b.is_comparison());
             let decides_nothing = c == 0.0
