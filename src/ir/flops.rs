@@ -155,7 +155,7 @@ mod tests {
             %a: f32[2,6,5,8] = attention %q, %k, %v {scores=[factor 1.0 | fill -inf unless causal(0)], acc=f32, empty=zero}\n\
             %b: f32[2,6,5,4] = attention %q, %k, %w {scores=[factor 1.0], acc=f32, empty=zero}\n\
             %o, %m, %l: f32[2,6,5,4], f32[2,6,5], f32[2,6,5] = attn_partial %q, %kv {q=[0:5], k=[0:7], tile=partial, \
-              dv=4, scale=1.0, mask=causal(0), acc=f32, empty=zero}\n\
+              dv=4, scores=[factor 1.0 | fill -inf unless causal(0)], acc=f32, empty=zero}\n\
             %o2, %m2, %l2: f32[2,6,5,4], f32[2,6,5], f32[2,6,5] = merge %o, %m, %l, %o, %m, %l {a=[0:5], b=[0:5]}\n\
             %out: f16[2,6,5,4] = finish %o2, %m2, %l2 {of=[0:5], rows=[0:5], empty=zero}";
         let pairs = 2 * 6 * 5 * 7;
