@@ -76,7 +76,7 @@ pub(crate) fn merged(work: &mut Recasting<'_>, near: &HashSet<OpId>) {
         let parts = of.parts.len();
         let what = match rule {
             RULE => format!("softmaxes over {parts} parts of the keys, put together, are one over all keys"),
-            MASKED => "masked probabilities divided by their sum are the softmax of the masked scores".into(),
+            MASKED => "masked probabilities divided by their sum are the softmax of the masked scores, where what is kept does not vanish beside what is not".into(),
             _ => "the logarithm of the sum of exponentials is a second result".into(),
         };
         let applied = Applied::new(rule, what, Numerics::Domain);
