@@ -27,7 +27,9 @@ pub(crate) fn attach(
     let Op::Attention(a) = cx.graph.op(done.op).clone() else { return Err("there is no attention".into()) };
     let scores = cx.graph.operands(log.anchor)[0];
     if a.sinks.is_some() {
-        return Err("the logarithm of its sum of exponentials is read, which would have the sinks in it".into());
+        return Err(
+            "the logarithm of its sum of exponentials is read, which would have the sinks in it".into()
+        );
     }
     if a.lse {
         return Err(

@@ -4,12 +4,12 @@
 //! and every near miss.
 
 use super::hidden::Around;
+use super::log_sum::attach;
 use super::masks::additive;
 use super::masks::types::Context;
-use super::region::anchor::is_anchor;
 use super::recast::driver::recast;
-use super::log_sum::attach;
 use super::recast::types::{Log, Site};
+use super::region::anchor::is_anchor;
 use super::region::search::products;
 use super::region::types::{Fail, label};
 use super::rewrite::Rewritten;
@@ -40,11 +40,14 @@ pub fn find(graph: &Graph, options: &FindOptions) -> Found {
     for _ in 0..ROUNDS {
         // Only where something was missed or a sum of products stands before a softmax, and only if it helps.
         let Some(recast) = recast(graph, &first.places, &options.numerics, &left) else { break };
-        let other = best(&recast.graph, options, &notes(&recast.sites));
         for (ids, why) in &recast.refused {
             let places = first.places.iter().zip(&mut found.found.missed);
             places.filter(|(id, _)| ids.contains(id)).for_each(|(_, miss)| miss.reason.clone_from(why));
         }
+        if recast.sites.is_empty() {
+            break;
+        }
+        let other = best(&recast.graph, options, &notes(&recast.sites));
         let lives = |id: &OpId| other.found.graph.get_op(*id).is_some();
         let stays = |s: &&Site| {
             s.products.iter().chain(&s.gone).any(lives) || s.log.is_some_and(|log| lives(&log.stand_in.op))

@@ -271,9 +271,7 @@ fn joined(work: &mut Recasting<'_>, order: &Topology, id: OpId, terms: &[Term]) 
     let axes = space.resolve_all(&axes);
     let all: Vec<Option<Sided>> =
         all.into_iter().map(|s| s.and_then(|s| told_apart(&space, &axes, s))).collect();
-    let of_inputs = |s: &Sided| {
-        [&s.q, &s.k].iter().all(|p| order.depends_on_input(p.value.op))
-    };
+    let of_inputs = |s: &Sided| [&s.q, &s.k].iter().all(|p| order.depends_on_input(p.value.op));
     let members = fitting(&space, &axes, &all)?;
     if !members.iter().any(|&i| all[i].as_ref().is_some_and(of_inputs)) {
         return None;
@@ -333,17 +331,12 @@ struct Untold {
     sides: [Part; 2],
 }
 
-fn sides(
-    g: &Graph,
-    constants: &mut Constants,
-    space: &mut Space,
-    sum: &Axes,
-    p: &Product,
-) -> Option<Untold> {
+fn sides(g: &Graph, constants: &mut Constants, space: &mut Space, sum: &Axes, p: &Product) -> Option<Untold> {
     let Op::Contract(c) = g.op(p.contract) else { return None };
     let x = g.operands(p.contract);
     let (a, b) = (trace(g, constants, space, x[0], false), trace(g, constants, space, x[1], false));
-    let of = |letters: &str, axes: &Axes, l: char| letters.chars().position(|x| x == l).map(|i| axes[i].clone());
+    let of =
+        |letters: &str, axes: &Axes, l: char| letters.chars().position(|x| x == l).map(|i| axes[i].clone());
     for l in c.lhs.chars() {
         if let Some((left, right)) = of(&c.lhs, &a.axes, l).zip(of(&c.rhs, &b.axes, l))
             && !space.unify(&left, &right)
@@ -351,8 +344,11 @@ fn sides(
             return None;
         }
     }
-    let mut axes: Axes =
-        c.out.chars().map(|l| of(&c.lhs, &a.axes, l).or_else(|| of(&c.rhs, &b.axes, l))).collect::<Option<_>>()?;
+    let mut axes: Axes = c
+        .out
+        .chars()
+        .map(|l| of(&c.lhs, &a.axes, l).or_else(|| of(&c.rhs, &b.axes, l)))
+        .collect::<Option<_>>()?;
     for &v in &p.chain {
         let (next, new) = layout(g, constants, space, v, &axes)?;
         if !new.is_empty() {
@@ -369,8 +365,13 @@ fn sides(
             return None;
         }
     }
-    let depth: Vec<Dim> =
-        c.lhs.chars().filter(|l| !c.out.contains(*l)).filter_map(|l| of(&c.lhs, &a.axes, l)).flatten().collect();
+    let depth: Vec<Dim> = c
+        .lhs
+        .chars()
+        .filter(|l| !c.out.contains(*l))
+        .filter_map(|l| of(&c.lhs, &a.axes, l))
+        .flatten()
+        .collect();
     let sides = [Part::of(space, &a, &depth)?, Part::of(space, &b, &depth)?];
     Some(Untold { product: p.clone(), sides })
 }
@@ -393,7 +394,13 @@ fn told_apart(space: &Space, axes: &Axes, untold: Untold) -> Option<Sided> {
         (true, true) => return None,
         (false, true) => (a, b),
         (true, false) => (b, a),
-        (false, false) if keys.is_empty() => if rowed(&b) { (b, a) } else { (a, b) },
+        (false, false) if keys.is_empty() => {
+            if rowed(&b) {
+                (b, a)
+            } else {
+                (a, b)
+            }
+        }
         (false, false) => return None,
     };
     Some(Sided { product: untold.product, q, k })

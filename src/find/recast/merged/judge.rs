@@ -6,11 +6,14 @@
 use super::trial::{self, KEYS, Special};
 use super::walk::{Kind, Made, Value, Walk};
 use crate::find::observers::NotFinite;
+use crate::ir::DType;
 
 /// How far numbers of trials may differ: they are computed in f64.
 const NEAR: f64 = 1e-9;
-/// The same, beside large or masked scores.
-const NEAR_SPECIAL: f64 = 1e-6;
+/// The same, beside large or masked scores: they are computed in the types of the graph.
+const NEAR_SPECIAL: f64 = 1e-4;
+/// As that, of halves.
+const NEAR_HALF: f64 = 5e-2;
 
 /// What is said of a value that is an attention, or the logarithm of a sum.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -64,11 +67,22 @@ impl Walk<'_> {
         which: impl Fn(&Want) -> Option<f64>,
         what: &str,
     ) -> Result<Verdict, Fault> {
-        let data = v.data.to_f64();
+        let [plain, declared] = &v.data;
+        let near_special = match declared.dtype() {
+            DType::F16 | DType::BF16 => NEAR_HALF,
+            _ => NEAR_SPECIAL,
+        };
+        let (plain, declared) = (plain.to_f64(), declared.to_f64());
+        let data: Vec<f64> = self
+            .trials
+            .iter()
+            .zip(plain.into_iter().zip(declared))
+            .map(|(trial, (plain, declared))| if *trial == Special::None { plain } else { declared })
+            .collect();
         let mut out = Verdict::default();
         for (n, (&got, &trial)) in data.iter().zip(&self.trials).enumerate() {
             let want = self.want(n, trial, of);
-            let near = if trial == Special::None { NEAR } else { NEAR_SPECIAL };
+            let near = if trial == Special::None { NEAR } else { near_special };
             match which(&want) {
                 Some(w) if got == w || (got - w).abs() <= near * (1.0 + w.abs()) => {}
                 _ if trial == Special::None => return Err(Fault::Other),
@@ -79,7 +93,11 @@ impl Walk<'_> {
                 Some(_) if what == "log" => {
                     return Err(Fault::Special("a row without a key has another logarithm of its sum"));
                 }
-                Some(_) => return Err(Fault::Special("a part of the keys that a mask leaves out changes the others")),
+                Some(_) => {
+                    return Err(Fault::Special(
+                        "a part of the keys that a mask leaves out changes the others",
+                    ));
+                }
                 // Without a key.
                 None if got.is_nan() => out.hidden.nan |= out.zero,
                 None if got == 0.0 => out.zero = true,
@@ -100,8 +118,9 @@ impl Walk<'_> {
             for key in 0..KEYS {
                 let of_part = |m: &&usize| self.masks[**m].part == part;
                 if of.masks.iter().filter(of_part).all(|&m| trial::kept(n, trial, part, key, m)) {
-                    let score = trial::score(n, trial, part, key, self.parts[part].masked);
-                    let beside = value.map_or(0.0, |&p| trial::beside(n, part, key, self.products[p].value()));
+                    let score = trial::score(n, trial, part, key, &self.parts[part].fills);
+                    let beside =
+                        value.map_or(0.0, |&p| trial::beside(n, part, key, self.products[p].value()));
                     weighted.push((score, beside));
                 }
             }

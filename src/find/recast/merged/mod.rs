@@ -76,7 +76,7 @@ pub(crate) fn merged(work: &mut Recasting<'_>, near: &HashSet<OpId>) {
         let parts = of.parts.len();
         let what = match rule {
             RULE => format!("softmaxes over {parts} parts of the keys, put together, are one over all keys"),
-            MASKED => "masked probabilities divided by their sum are the softmax of the masked scores".into(),
+            MASKED => "masked probabilities divided by their sum are the softmax of the masked scores, where what is kept does not vanish beside what is not".into(),
             _ => "the logarithm of the sum of exponentials is a second result".into(),
         };
         let applied = Applied::new(rule, what, Numerics::Domain);
@@ -208,7 +208,13 @@ fn outer(
 }
 
 /// Whether nobody sees where what was merged is no number, and the attention in its place is one.
-fn unseen(walk: &Walk<'_>, v: ValueId, verdict: Verdict, inside: &BTreeSet<OpId>, logs: &[ValueId]) -> Result<(), String> {
+fn unseen(
+    walk: &Walk<'_>,
+    v: ValueId,
+    verdict: Verdict,
+    inside: &BTreeSet<OpId>,
+    logs: &[ValueId],
+) -> Result<(), String> {
     let (g, of) = (walk.g, &walk.known[&v].of);
     let name = label(g, v.op);
     if let Some(v) = walk.overflows.iter().filter(|v| inside.contains(&v.op)).min() {

@@ -8,6 +8,8 @@
 pub(super) const KEYS: usize = 2;
 /// Most parts of a row.
 pub(super) const PARTS: usize = 8;
+/// Most fills of one part that are tried.
+pub(super) const FILLS: usize = 4;
 /// Trials with numbers of ordinary size.
 const PLAIN: u64 = 12;
 /// Scores of such a size that their exponentials leave the numbers of every type.
@@ -18,10 +20,12 @@ const LARGE: f64 = 1e4;
 pub(super) enum Special {
     /// Nothing.
     None,
-    /// Every score of these parts is this number: −∞, or what a finite fill makes of it.
-    Scores(u64, f64),
+    /// Every score of these parts is what the mask makes of it that has this number among those of its part.
+    Scores(u64, usize),
     /// No key of these parts is kept by masks behind the exponentials.
     Masks(u64),
+    /// Masks behind the exponentials keep nothing but keys of which the scores are what a mask makes of them.
+    Filled(usize),
     /// Scores are large.
     Large,
 }
@@ -31,21 +35,22 @@ pub(super) fn trials() -> Vec<Special> {
     let mut sets: Vec<u64> = vec![u64::MAX];
     sets.extend((0..PARTS).flat_map(|p| [1 << p, !(1 << p)]));
     sets.extend((0..PARTS as u64).map(|n| mixed(&[n])));
-    let least = f64::from(f32::MIN);
     let mut all: Vec<Special> = (0..PLAIN).map(|_| Special::None).collect();
     for set in sets {
-        all.extend([f64::NEG_INFINITY, -1e9, least].map(|f| Special::Scores(set, f)));
+        all.extend((0..FILLS).map(|fill| Special::Scores(set, fill)));
         all.push(Special::Masks(set));
     }
+    all.extend((0..FILLS).map(Special::Filled));
     all.extend([Special::Large; 4]);
     all
 }
 
-/// The score of key `key` of part `part` in trial `n`; `masked` if a mask may have left it out.
-pub(super) fn score(n: usize, trial: Special, part: usize, key: usize, masked: bool) -> f64 {
+/// The score of key `key` of part `part` in trial `n`; `fills` are what masks make of it.
+pub(super) fn score(n: usize, trial: Special, part: usize, key: usize, fills: &[f64]) -> f64 {
     let plain = 3.0 * noise(&[1, n as u64, part as u64, key as u64]);
     match trial {
-        Special::Scores(set, f) if masked && set >> part & 1 == 1 => f,
+        Special::Scores(set, fill) if !fills.is_empty() && set >> part & 1 == 1 => fills[fill % fills.len()],
+        Special::Filled(fill) if !fills.is_empty() && key == 0 => fills[fill % fills.len()],
         Special::Large => LARGE * plain,
         _ => plain,
     }
@@ -55,6 +60,7 @@ pub(super) fn score(n: usize, trial: Special, part: usize, key: usize, masked: b
 pub(super) fn kept(n: usize, trial: Special, part: usize, key: usize, mask: usize) -> bool {
     match trial {
         Special::Masks(set) if set >> part & 1 == 1 => false,
+        Special::Filled(_) => key == 0,
         _ => key == 0 || noise(&[2, n as u64, part as u64, key as u64, mask as u64]) > 0.0,
     }
 }

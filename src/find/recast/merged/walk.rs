@@ -11,7 +11,7 @@ use crate::eval::{Constants, Precision, apply};
 use crate::find::axes::factors::{Axes, Dim, Space};
 use crate::find::axes::trace::{layout, splat};
 use crate::find::elements::interpret::Values;
-use crate::find::magnitude::{HUGE, SMALL_GUARD};
+use crate::find::magnitude::{HUGE, MASKING, SMALL_GUARD};
 use crate::find::region::types::passes;
 use crate::ir::{Binary, DType, Graph, Op, OpId, Reduction, Tensor, Topology, Unary, ValueId};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -20,6 +20,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 const DEEPEST: usize = 32;
 /// Most values that are followed.
 const VALUES: usize = 4096;
+
+/// What scores may be that are left out by something unknown: −∞, a large number, the least number of f32.
+const FILLS: [f64; 3] = [f64::NEG_INFINITY, -1e9, f32::MIN as f64];
+/// Most numbers of a mask.
+const FEW: usize = 8;
 
 /// What a value has for each row of scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +42,8 @@ pub(super) enum Kind {
 pub(super) struct Value {
     pub(super) kind: Kind,
     pub(super) axes: Axes,
-    /// A row for each trial.
-    pub(super) data: Tensor,
+    /// A row for each trial: in f64, and in the types of the graph.
+    pub(super) data: [Tensor; 2],
     /// Of what it is made: parts, masks and products.
     pub(super) of: Made,
 }
@@ -66,8 +71,8 @@ pub(super) struct Part {
     pub(super) axes: Axes,
     /// The axis of its keys.
     pub(super) axis: usize,
-    /// Whether a mask or a bias may have left a key out.
-    pub(super) masked: bool,
+    /// Scores of keys that a mask or a bias leaves out.
+    pub(super) fills: Vec<f64>,
 }
 
 /// A mask on what was made of a part's scores.
@@ -171,11 +176,11 @@ impl<'a> Walk<'a> {
             return None;
         }
         let axis = g.uses(v).into_iter().find_map(|(user, _)| self.keys_of(user))?;
-        let masked = self.product_behind(v)?;
+        let fills = self.product_behind(v)?;
         let axes = self.space.axes(&g.ty(v).shape);
         let part = self.parts.len();
-        self.parts.push(Part { scores: v, axes: axes.clone(), axis, masked });
-        let data = self.each(|n, trial, key| trial::score(n, trial, part, key, masked));
+        let data = self.each(g.ty(v).dtype, |n, trial, key| trial::score(n, trial, part, key, &fills));
+        self.parts.push(Part { scores: v, axes: axes.clone(), axis, fills });
         let of = Made { parts: BTreeSet::from([part]), ..Made::default() };
         Some(Value { kind: Kind::Keys(part, axis), axes, data, of })
     }
@@ -198,38 +203,56 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether scores come of a product of values that depend on inputs, and then whether something on the way may leave a key out.
-    fn product_behind(&self, v: ValueId) -> Option<bool> {
+    /// What scores may be that a mask or a bias has left out, if they come of a product of values that depend on inputs.
+    fn product_behind(&mut self, v: ValueId) -> Option<Vec<f64>> {
         let g = self.g;
-        let (mut at, mut masked) = (v, false);
+        let (mut at, mut fills) = (v, vec![]);
         for _ in 0..DEEPEST {
             let x = g.operands(at.op);
             if let Op::Contract(_) = g.op(at.op) {
-                return x.iter().all(|o| self.order.depends_on_input(o.op)).then_some(masked);
+                return x.iter().all(|o| self.order.depends_on_input(o.op)).then_some(fills);
             }
             if !passes(g.op(at.op)) || matches!(g.op(at.op), Op::Reduce { .. } | Op::Softmax { .. }) {
                 return None;
             }
-            masked |= matches!(g.op(at.op), Op::Select | Op::Concat { .. })
-                || matches!(g.op(at.op), Op::Binary(b) if !matches!(b, Binary::Mul | Binary::Div));
-            let from = if matches!(g.op(at.op), Op::Select) { 1 } else { 0 };
+            let from = usize::from(matches!(g.op(at.op), Op::Select));
             let whole = |o: &&ValueId| g.ty(**o).elements() == g.ty(at).elements() && of_product(g, **o);
-            at = *x[from..].iter().find(whole)?;
+            let next = *x[from..].iter().find(whole)?;
+            let others = x[from..].iter().copied().filter(|&o| o != next);
+            match g.op(at.op) {
+                Op::Select | Op::Binary(Binary::Add | Binary::Sub | Binary::Max | Binary::Min) => {
+                    for other in others {
+                        fills.extend(self.fills(other));
+                    }
+                }
+                Op::Binary(Binary::Mul | Binary::Div) | Op::Unary(_) | Op::Cast(_) => {}
+                Op::Reshape(_) | Op::Permute(_) | Op::Broadcast(_) => {}
+                _ => fills.extend(FILLS),
+            }
+            at = next;
         }
         None
     }
 
-    /// A number for each trial and key.
-    fn each(&self, f: impl Fn(usize, Special, usize) -> f64) -> Tensor {
-        let trials = self.trials.iter().enumerate();
-        let data: Vec<f64> =
-            trials.flat_map(|(n, &trial)| (0..KEYS).map(move |key| (n, trial, key))).map(|(n, t, k)| f(n, t, k)).collect();
-        tensor(DType::F64, KEYS, &data)
+    /// Numbers by which a value may leave keys out; any if they are not known.
+    fn fills(&mut self, v: ValueId) -> Vec<f64> {
+        let known = self.elements.get(self.g, self.constants, v);
+        let numbers = known.and_then(|p| self.elements.numbers(&p, FEW));
+        let Some(numbers) = numbers else { return FILLS.to_vec() };
+        numbers.into_iter().map(|x| if x > 0.0 { -x } else { x }).filter(|&x| x <= MASKING).collect()
     }
 
-    fn row(&self, f: impl Fn(usize, Special) -> f64) -> Tensor {
-        let data: Vec<f64> = self.trials.iter().enumerate().map(|(n, &trial)| f(n, trial)).collect();
-        tensor(DType::F64, 1, &data)
+    /// Numbers for each trial and key, in f64 and in a type.
+    fn each(&self, dtype: DType, f: impl Fn(usize, Special, usize) -> f64) -> [Tensor; 2] {
+        let trials = self.trials.iter().enumerate();
+        let all = trials.flat_map(|(n, &trial)| (0..KEYS).map(move |key| (n, trial, key)));
+        let data: Vec<f64> = all.map(|(n, t, k)| f(n, t, k)).collect();
+        [DType::F64, dtype].map(|dtype| tensor(dtype, KEYS, &data))
+    }
+
+    fn row(&self, dtype: DType, f: impl Fn(Special) -> f64) -> [Tensor; 2] {
+        let data: Vec<f64> = self.trials.iter().map(|&trial| f(trial)).collect();
+        [if dtype == DType::Bool { dtype } else { DType::F64 }, dtype].map(|dtype| tensor(dtype, 1, &data))
     }
 
     /// The result of an operation, if it is understood.
@@ -331,7 +354,7 @@ impl<'a> Walk<'a> {
             self.values.push(x[1 - side]);
             self.values.len() - 1
         });
-        let values = self.each(|n, _, key| trial::beside(n, part, key, value));
+        let values = self.each(self.g.ty(x[1 - side]).dtype, |n, _, key| trial::beside(n, part, key, value));
         let products = computed(&Op::Binary(Binary::Mul), &[weights.data, values])?;
         let sum = Op::Reduce { kind: Reduction::Sum, axes: vec![1], keep: true };
         let data = computed(&sum, &[products])?;
@@ -366,27 +389,27 @@ impl<'a> Walk<'a> {
                 Operand::Known(v) => v.data,
                 Operand::Number(c) => {
                     let small = c > 0.0 && c <= SMALL_GUARD;
-                    let of = |trial| if small && trial == Special::None { 0.0 } else { c };
-                    let float = self.g.ty(o).dtype.is_float();
-                    let row = self.row(|_, trial| of(trial));
-                    if float { row } else { computed(&Op::Cast(DType::Bool), &[row])? }
+                    let of = |trial: Special| if small && trial == Special::None { 0.0 } else { c };
+                    self.row(self.g.ty(o).dtype, of)
                 }
                 Operand::Mask(mask, truth) => {
                     of.masks.insert(mask);
                     let Mask { part, drops, .. } = self.masks[mask];
-                    let bits = self.each(|n, trial, key| {
-                        f64::from(u8::from(trial::kept(n, trial, part, key, mask) != drops))
-                    });
-                    if truth { computed(&Op::Cast(DType::Bool), &[bits])? } else { bits }
+                    let bits =
+                        |n, trial, key| f64::from(u8::from(trial::kept(n, trial, part, key, mask) != drops));
+                    let bits = self.each(self.g.ty(o).dtype, bits);
+                    if truth { [bits[1].clone(), bits[1].clone()] } else { bits }
                 }
             });
         }
         let data = computed(op, &data)?;
         if matches!(op, Op::Unary(Unary::Exp)) && kind != Kind::Row && self.g.ty(v).dtype == DType::F16 {
-            let width = data.shape().last().copied().unwrap_or(1);
-            let over = data.to_f64().chunks(width).zip(&self.trials).any(|(row, trial)| {
-                *trial == Special::None && row.iter().any(|&x| x > 1.0 + 1e-9)
-            });
+            let width = data[0].shape().last().copied().unwrap_or(1);
+            let over = data[0]
+                .to_f64()
+                .chunks(width)
+                .zip(&self.trials)
+                .any(|(row, trial)| *trial == Special::None && row.iter().any(|&x| x > 1.0 + 1e-9));
             if over {
                 self.overflows.insert(v);
             }
@@ -409,7 +432,8 @@ impl<'a> Walk<'a> {
         if g.ty(o).dtype.is_float()
             && let Some(c) = splat(g, self.constants, o)
         {
-            let compared = matches!(op, Op::Binary(b) if b.is_comparison() || matches!(b, Binary::Max | Binary::Min));
+            let compared =
+                matches!(op, Op::Binary(b) if b.is_comparison() || matches!(b, Binary::Max | Binary::Min));
             let added = matches!(op, Op::Binary(Binary::Add | Binary::Max) | Op::Select)
                 || matches!(op, Op::Binary(b) if b.is_comparison());
             let decides_nothing = c == 0.0
@@ -498,10 +522,11 @@ fn tensor(dtype: DType, width: usize, data: &[f64]) -> Tensor {
     Tensor::from_f64(dtype, [rows, width], data).expect("as many numbers as the shape has places")
 }
 
-fn computed(op: &Op, x: &[Tensor]) -> Option<Tensor> {
-    let op = match op {
-        Op::Cast(to) if to.is_float() => Op::Cast(DType::F64),
-        other => other.clone(),
+/// An operation on what is computed in f64, and on what is computed in the types of the graph.
+fn computed(op: &Op, x: &[[Tensor; 2]]) -> Option<[Tensor; 2]> {
+    let of = |which: usize, precision| {
+        let operands: Vec<Tensor> = x.iter().map(|x| x[which].clone()).collect();
+        apply(op, &operands, precision).ok()?.into_iter().next()
     };
-    apply(&op, x, Precision::F64).ok()?.into_iter().next()
+    Some([of(0, Precision::F64)?, of(1, Precision::Declared)?])
 }
