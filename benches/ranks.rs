@@ -29,7 +29,7 @@ fn attention(rows: usize) -> Graph {
     let mut graph = Graph::new("ranks");
     let ty = |heads| Type::new(DType::BF16, [1, heads, rows, 128]);
     let [q, k, v] = [("q", 64), ("k", 8), ("v", 8)].map(|(name, heads)| graph.input(name, ty(heads)));
-    let attention = Attention { mask: Mask::causal(0), ..Attention::plain(0.09, DType::F32) };
+    let attention = Attention::plain(0.09, DType::F32).masked(Mask::causal(0));
     let out = graph.add1(Op::Attention(Box::new(attention)), &[q, k, v], "o", "").unwrap();
     graph.output("out", out);
     graph

@@ -21,7 +21,7 @@ fn attention(mask: Mask) -> Graph {
     let q = graph.input("q", Type::new(DType::F32, [1, 8, ROWS, 64]));
     let k = graph.input("k", Type::new(DType::F32, [1, 2, ROWS, 64]));
     let v = graph.input("v", Type::new(DType::F32, [1, 2, ROWS, 64]));
-    let attention = Attention { mask, ..Attention::plain(0.125, DType::F32) };
+    let attention = Attention::plain(0.125, DType::F32).masked(mask);
     let out = graph.add1(Op::Attention(Box::new(attention)), &[q, k, v], "o", "").unwrap();
     graph.output("out", out);
     graph

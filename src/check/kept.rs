@@ -374,12 +374,12 @@ mod tests {
             let (q, k) = (Run::of(&q).unwrap(), Run::of(&k).unwrap());
             let some = |i, j| (0..2).any(|b| kept(&terms, b, i, j));
             let all = |i, j| (0..2).all(|b| kept(&terms, b, i, j));
-            let mask = Mask { terms: terms.clone(), fill: Fill::NegInf };
-            let band = Kept::needed(&[ScoreStep::Fill(mask.clone())]);
+            let steps = [ScoreStep::Fill(Mask { terms: terms.clone(), fill: Fill::NegInf })];
+            let band = Kept::needed(&steps);
             let inside = band.inside(&q, &k, &mut 1000).unwrap();
             prop_assert_eq!(inside.is_some(), pairs.iter().any(|&(i, j)| some(i, j)));
             prop_assert!(inside.is_none_or(|(i, j)| pairs.contains(&(i, j)) && some(i, j)));
-            let outside = Kept::unmasked(&[ScoreStep::Fill(mask.clone())]).unwrap().outside(&q, &k, &mut 9).unwrap();
+            let outside = Kept::unmasked(&steps).unwrap().outside(&q, &k, &mut 9).unwrap();
             prop_assert_eq!(outside.is_some(), pairs.iter().any(|&(i, j)| !all(i, j)));
             prop_assert!(outside.is_none_or(|(i, j)| pairs.contains(&(i, j)) && !all(i, j)));
         }
@@ -397,29 +397,35 @@ mod tests {
                 pairs.filter(|&(q, k)| kept(&terms, b, q, k)).count()
             };
             let want = (0..entries).map(of).sum::<usize>().div_ceil(entries) as u128;
-            let mask = Mask { terms: terms.clone(), fill: Fill::NegInf };
-            prop_assert_eq!(Kept::needed(&[ScoreStep::Fill(mask.clone())]).area(first, end, keys, &mut 10_000), Ok(want));
-            let filled = Mask { terms, fill: Fill::Add(-1.0) };
+            let infinite = ScoreStep::Fill(Mask { terms: terms.clone(), fill: Fill::NegInf });
+            let area = |steps: &[ScoreStep]| Kept::needed(steps).area(first, end, keys, &mut 10_000);
+            prop_assert_eq!(area(std::slice::from_ref(&infinite)), Ok(want));
             let all = (rows * keys) as u128;
-            prop_assert_eq!(Kept::needed(&filled).area(first, end, keys, &mut 10), Ok(all));
+            let finite = |fill| ScoreStep::Fill(Mask { terms: terms.clone(), fill });
+            prop_assert_eq!(area(&[finite(Fill::Add(-1.0))]), Ok(all));
+            // What adds to −∞ leaves it; what caps or replaces it makes a number of it.
+            prop_assert_eq!(area(&[infinite.clone(), finite(Fill::Add(-1.0))]), Ok(want));
+            prop_assert_eq!(area(&[infinite.clone(), ScoreStep::Softcap(3.0)]), Ok(all));
+            let undone = if terms.is_empty() { want } else { all };
+            prop_assert_eq!(area(&[infinite, finite(Fill::Replace(-1.0))]), Ok(undone));
         }
     }
 
     #[test]
     fn a_finite_fill_needs_every_pair_and_a_tensor_is_never_full() {
         let (q, k) = (Run { first: 0, last: 0, step: 1 }, Run { first: 5, last: 9, step: 1 });
-        let causal = Mask::causal(0);
-        assert_eq!(Kept::needed(&causal).inside(&q, &k, &mut 0), Ok(None));
-        let filled = Mask { fill: Fill::Add(-1e4), ..causal };
+        let of = |mask: Mask| [ScoreStep::Fill(mask)];
+        assert_eq!(Kept::needed(&of(Mask::causal(0))).inside(&q, &k, &mut 0), Ok(None));
+        let filled = of(Mask { fill: Fill::Add(-1e4), ..Mask::causal(0) });
         assert!(Kept::needed(&filled).inside(&q, &k, &mut 0).unwrap().is_some());
         assert!(Kept::unmasked(&filled).unwrap().outside(&q, &k, &mut 0).unwrap().is_some());
-        let tensor = Mask { terms: vec![Term::Tensor { operand: 3 }], fill: Fill::NegInf };
+        let tensor = of(Mask { terms: vec![Term::Tensor { operand: 3 }], fill: Fill::NegInf });
         assert_eq!(Kept::unmasked(&tensor), None);
         assert!(Kept::needed(&tensor).inside(&q, &k, &mut 0).unwrap().is_some());
         // Extreme numbers do not overflow.
         let wide = Term::Window { left: Some(u64::MAX), right: Some(u64::MAX), offset: i64::MIN };
         let mask = Mask { terms: vec![wide, Term::Causal { offset: i64::MAX }], fill: Fill::NegInf };
         let row = Run { first: u64::MAX as i128, last: u64::MAX as i128, step: 1 };
-        assert!(Kept::needed(&[ScoreStep::Fill(mask.clone())]).inside(&q, &row, &mut 9).is_ok());
+        assert!(Kept::needed(&of(mask)).inside(&q, &row, &mut 9).is_ok());
     }
 }

@@ -73,10 +73,14 @@ fn describe(found: &Found, records: &[AttentionRecord], explain: bool) -> String
         let softcap = if r.softcap == 0.0 { String::new() } else { format!("  softcap {}", r.softcap) };
         let sinks = if r.sinks { "  sinks" } else { "" };
         let bias = r.bias.as_ref().map_or(String::new(), |b| format!("  bias {b}"));
+        let scale = r.scale.map_or("of an operand".to_owned(), |x| x.to_string());
         out += &format!(
-            "  {:width$}  {}  {heads}{values}  {}×{}  scale {}  {}{softcap}{bias}{sinks}  {}  ring: {}\n",
-            r.name, r.kind, r.q_len, r.kv_len, r.scale, r.mask, r.form, r.ring
+            "  {:width$}  {}  {heads}{values}  {}×{}  scale {scale}  {}{softcap}{bias}{sinks}  {}  ring: {}\n",
+            r.name, r.kind, r.q_len, r.kv_len, r.mask, r.form, r.ring
         );
+        if !r.usual {
+            out += &format!("      scores {}\n", r.scores.join(" | "));
+        }
         if explain {
             let same = shown.get(&rules(&a.applied)).copied();
             // Layers of a model mostly differ in the names of their nodes alone: only the lines that differ are repeated.

@@ -1,5 +1,6 @@
 //! Attention that is one operator already: keys un-repeated, masks named.
 
+use crate::find::algebra::normal_form::Rounding;
 use crate::find::axes::factors::{Dim, Space};
 use crate::find::axes::relayout::emit_trace;
 use crate::find::axes::trace::{Trace, trace};
@@ -9,7 +10,7 @@ use crate::find::masks::types::{Condition, Context, Piece};
 use crate::find::rewrite::Rewritten;
 use crate::find::types::{Applied, Numerics};
 use crate::ir::infer::attention_sizes;
-use crate::ir::{Attention, Op, OpId, Scores, ValueId};
+use crate::ir::{Attention, Factor, Op, OpId, ScoreStep, ValueId};
 use crate::mask::Term;
 
 /// Brings an attention operator into normal form, and lets its readers read that.
@@ -38,9 +39,7 @@ pub(crate) fn normalise(cx: &mut Context<'_>, id: OpId) -> Result<Rewritten, Str
         operands.push(x[sinks]);
         operands.len() - 1
     });
-    let scale = a.scores.scale().unwrap_or(1.0);
-    let scores = Scores::usual(scale, a.scores.softcap(), plan.bias, plan.mask);
-    let mut new = Attention { scores, sinks, ..(*a).clone() };
+    let mut new = Attention { scores: plan.scores, sinks, ..(*a).clone() };
     let empty = apart(cx, &mut new, &operands, a.acc, &mut applied);
     if new == *a && operands == x {
         return Ok(Rewritten { op: id, applied });
@@ -59,17 +58,21 @@ pub(crate) fn normalise(cx: &mut Context<'_>, id: OpId) -> Result<Rewritten, Str
     Ok(Rewritten { op, applied })
 }
 
-/// The operator's bias and mask, in the order in which they act.
+/// The operator's steps, in the order in which they act.
 fn pieces(a: &Attention, x: &[ValueId]) -> Vec<Piece> {
-    let bias = a.scores.added().next().map(|b| Piece::Added(x[b]));
-    let mask = a.scores.mask();
     let condition = |t: &Term| match t {
         Term::Tensor { operand } => Condition::True(x[*operand]),
         other => Condition::Positions(other.clone()),
     };
-    let conditions: Vec<Condition> = mask.terms.iter().map(condition).collect();
-    let mask = (!conditions.is_empty()).then_some(Piece::Kept(conditions, mask.fill));
-    bias.into_iter().chain(mask).collect()
+    let piece = |s: &ScoreStep| match s {
+        ScoreStep::Factor(Factor::Number(c)) => Piece::Factor(*c),
+        ScoreStep::Factor(Factor::Leaf(n)) => Piece::FactorBy(x[*n]),
+        ScoreStep::Softcap(c) => Piece::Softcap(*c),
+        ScoreStep::Add(n) => Piece::Added(x[*n]),
+        ScoreStep::Fill(m) => Piece::Kept(m.terms.iter().map(condition).collect(), m.fill),
+        ScoreStep::Round(to) => Piece::Round(*to, Rounding::Converted),
+    };
+    a.scores.steps().iter().map(piece).collect()
 }
 
 /// K and V without the repetition of heads that only reshapes and broadcasts spell.

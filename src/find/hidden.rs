@@ -151,7 +151,8 @@ fn reasons(
 fn bounded(region: &Region, normal: &Normal) -> bool {
     let within = |x: f64| x.abs() <= SAFE_EXPONENT;
     let step = |s: &ScoreStep| match s {
-        ScoreStep::Keep(_) => true,
+        ScoreStep::Keep(_) | ScoreStep::Round(..) => true,
+        ScoreStep::Factor(_) | ScoreStep::Softcap(_) => false,
         ScoreStep::Replace(_, f) | ScoreStep::Floor(f) => within(*f),
         ScoreStep::Bias(_) => false,
     };
@@ -161,7 +162,8 @@ fn bounded(region: &Region, normal: &Normal) -> bool {
         Some(Factor::Leaf(_)) => false,
     };
     let half = region.exponentials == Some(DType::F16);
-    normal.softcap > 0.0 && within(normal.softcap) && !half && sink && normal.steps.iter().all(step)
+    let cap = normal.steps.iter().rposition(|s| matches!(s, ScoreStep::Softcap(c) if within(*c)));
+    cap.is_some_and(|at| !half && sink && normal.steps[at + 1..].iter().all(step))
 }
 
 /// Whether nothing but one mask makes −∞ of scores.
@@ -258,7 +260,7 @@ fn may_be_nan(cx: &mut Context<'_>, id: OpId) -> bool {
     if a.scores.added().any(|b| may_be_above(cx, x[b])) {
         return true;
     }
-    let plan = MaskPlan::of(a.scores.mask(), x[3..].to_vec(), a.scores.added().next());
+    let plan = MaskPlan::of(a.scores.clone(), x[3..].to_vec());
     let sizes = attention_sizes(cx.graph.ty(x[0]), cx.graph.ty(x[1]), cx.graph.ty(x[2]));
     a.empty_row == EmptyRow::Nan && !sizes.is_ok_and(|sizes| keeps_keys(cx, sizes, &plan))
 }

@@ -38,8 +38,6 @@ pub(crate) const SMALL_SUM_F16: f64 = 16.0;
 pub(crate) const SMALL_SUM_BF16: f64 = 4.0;
 /// Up to here a number rounds away nothing of f32 scores that it is subtracted from and that is read in three digits.
 pub(crate) const SMALL_SHIFT: f64 = 1e4;
-/// A huge number swallows one of this size whole: it is ten orders below [`HUGE`], and f32 has seven digits.
-pub(crate) const SWALLOWED: f64 = 1e20;
 /// Up to here, where −10000 stands for masked keys, a row of nothing else keeps three digits of its probabilities.
 pub(crate) const MODERATE: f64 = 2e4;
 /// Exponentials of numbers within this bound, of their differences, and sums of as many as there are keys are numbers of f32: e⁸⁰ is

@@ -15,6 +15,7 @@
 //! | `masks` | masks by evaluation: what they keep, their fill, the terms that rows of kept keys spell, the kind of a bias |
 //! | `observers` | what behind an attention makes a number of NaN |
 //! | `hidden` | rows that are NaN in the graph and numbers in the attention, and whether that is seen |
+//! | `hoist` | factors of whole rows and keys, which go on Q and K |
 //! | `sequence` | whether queries and keys come from one sequence |
 //! | `rewrite`, `explicit` | the attention in PV's place; an operator that is one already, in the same normal form |
 //! | `lookalikes` | what stands where attention would, but for the softmax |
@@ -33,6 +34,7 @@ mod decimal;
 mod elements;
 mod explicit;
 mod hidden;
+mod hoist;
 mod lookalikes;
 mod magnitude;
 mod masks;

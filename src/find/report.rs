@@ -2,7 +2,7 @@
 
 use crate::find::types::{FoundAttention, Numerics};
 use crate::ir::infer::attention_sizes;
-use crate::ir::{Attention, DType, Graph, Op};
+use crate::ir::{Attention, DType, Factor, Graph, Op, ScoreStep, ValueId};
 use crate::mask::{Fill, Mask, Term};
 use serde::Serialize;
 
@@ -27,8 +27,13 @@ pub struct AttentionRecord {
     pub q_len: usize,
     /// Key rows, past ones included.
     pub kv_len: usize,
-    /// Factor on q·k.
+    /// Whether the steps are a scale, a softcap, a bias and a mask, in this order, each at most once.
+    #[serde(skip)]
+    pub usual: bool,
+    /// The product of all constant factors on q·k; none where one is an operand.
     pub scale: Option<f64>,
+    /// The steps between q·k and the softmax as text, in the model's order, leaves by their names.
+    pub scores: Vec<String>,
     /// Whether no row sees a key beyond its own; the only row of a step of decoding never does.
     pub causal: bool,
     /// Position of query row 0 among the keys.
@@ -101,7 +106,7 @@ pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
         _ => None,
     };
     let size = |f: fn(crate::ir::AttentionSizes) -> usize| sizes.map_or(0, f);
-    let added = found.added.iter().flatten();
+    let added = found.added.iter().flat_map(|(_, terms)| terms);
     let all = attention.scores.mask();
     let terms = all.terms.iter().chain(added).cloned().collect();
     let mask = &Mask { terms, fill: all.fill };
@@ -113,7 +118,8 @@ pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
     let same = |all: &[i64]| all.iter().all(|o| *o == all[0]);
     let query_offset = if same(&offsets) { Offset::All(offsets[0]) } else { Offset::Each(offsets) };
     let window = windows[0].filter(|w| windows.iter().all(|o| o == &Some(*w)));
-    let bias = attention.scores.added().next().and_then(|b| x.get(b)).copied();
+    let is_mask = |n: &usize| found.added.iter().any(|(mask, _)| mask == n);
+    let bias = attention.scores.added().find(|n| !is_mask(n)).and_then(|b| x.get(b)).copied();
     let numerics = found.applied.iter().map(|a| a.numerics).max().unwrap_or(Numerics::Exact);
     AttentionRecord {
         name: found.name.clone(),
@@ -125,13 +131,15 @@ pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
         v_head_dim: size(|s| s.v_head_dim),
         q_len: size(|s| s.q_len),
         kv_len: size(|s| s.kv_len),
+        usual: attention.scores.is_usual(),
         scale: attention.scores.scale(),
+        scores: attention.scores.steps().iter().map(|s| step_text(graph, &x, s)).collect(),
         causal: found.is_step || mask.is_causal(),
         query_offset,
         window,
         softcap: attention.scores.softcap(),
-        bias: bias.filter(|_| found.added.is_none()).map(|b| crate::find::masks::bias_kind::kind(graph, b)),
-        mask: mask_text(graph, found, attention, mask),
+        bias: bias.map(|b| crate::find::masks::bias_kind::kind(graph, b)),
+        mask: mask_text(graph, found, mask),
         sinks: attention.sinks.is_some(),
         nodes: found.nodes.clone(),
         rules: found.applied.iter().map(|a| a.rule).collect(),
@@ -140,21 +148,36 @@ pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
     }
 }
 
-/// The mask with its leaves by name.
-fn mask_text(graph: &Graph, found: &FoundAttention, a: &Attention, mask: &Mask) -> String {
-    let x = graph.operands(found.op);
-    let name = |operand: usize| x.get(operand).map_or("?", |&v| graph.value(v).name.as_str());
-    let mut parts: Vec<String> = mask
-        .terms
-        .iter()
-        .map(|t| match t {
-            Term::Tensor { operand } => format!("tensor({})", name(*operand)),
-            other => other.to_string(),
-        })
-        .collect();
-    if let (Some(bias), Some(_)) = (a.scores.added().next(), &found.added) {
-        parts.push(format!("added({})", name(bias)));
+/// A term with its leaf by name.
+fn term_text(graph: &Graph, x: &[ValueId], term: &Term) -> String {
+    match term {
+        Term::Tensor { operand } => format!("tensor({})", leaf_name(graph, x, *operand)),
+        other => other.to_string(),
     }
+}
+
+fn leaf_name<'g>(graph: &'g Graph, x: &[ValueId], operand: usize) -> &'g str {
+    x.get(operand).map_or("?", |&v| graph.value(v).name.as_str())
+}
+
+/// A step with its leaves by name.
+fn step_text(graph: &Graph, x: &[ValueId], step: &ScoreStep) -> String {
+    match step {
+        ScoreStep::Factor(Factor::Leaf(n)) => format!("factor {}", leaf_name(graph, x, *n)),
+        ScoreStep::Add(n) => format!("add {}", leaf_name(graph, x, *n)),
+        ScoreStep::Fill(m) => {
+            let terms: Vec<String> = m.terms.iter().map(|t| term_text(graph, x, t)).collect();
+            format!("fill {} unless {}", m.fill, terms.join(" & "))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// The mask with its leaves by name.
+fn mask_text(graph: &Graph, found: &FoundAttention, mask: &Mask) -> String {
+    let x = graph.operands(found.op);
+    let mut parts: Vec<String> = mask.terms.iter().map(|t| term_text(graph, &x, t)).collect();
+    parts.extend(found.added.iter().map(|(n, _)| format!("added({})", leaf_name(graph, &x, *n))));
     let mut seen: Vec<String> = vec![];
     parts.retain(|p| {
         !seen.contains(p) && {

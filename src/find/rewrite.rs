@@ -5,8 +5,9 @@
 
 use super::algebra::rule::Guard;
 use super::hidden::{Around, unseen};
+use super::hoist::{hoist, times as times_rows};
 use super::masks::mean_of_values::{self, EmptyRows, with_mean};
-use super::masks::reorder::keeps_logarithms;
+use super::masks::size::keeps_logarithms;
 use super::masks::types::MaskPlan;
 use crate::find::algebra::normal_form::{Factor, LeafOp, LeafRef, Normal, ScoreStep};
 use crate::find::algebra::term::V;
@@ -18,7 +19,7 @@ use crate::find::region::types::{LeafValue, Region, label};
 use crate::find::types::{Applied, Numerics};
 use crate::ir::infer::attention_sizes;
 use crate::ir::{
-    Attention, Binary, DType, EmptyRow, Graph, InferError, Op, OpId, Scores, Tensor, Type, Unary, ValueId,
+    Attention, Binary, DType, EmptyRow, Graph, InferError, Op, OpId, Tensor, Type, Unary, ValueId,
 };
 use crate::mask::Fill;
 
@@ -96,20 +97,33 @@ pub(crate) fn rewrite(
 ) -> Result<Rewritten, String> {
     let roles = roles(region);
     let scores = vec![roles.batch.clone(), roles.heads.clone(), roles.rows.clone(), region.keys.clone()];
-    let (wide, [q, k, v]) = widened_operands(cx, region, normal, &roles, &scores)?;
+    let (wide, [mut q, mut k, v]) = widened_operands(cx, region, normal, &roles, &scores)?;
     let sizes = attention_sizes(cx.graph.ty(q), cx.graph.ty(k), cx.graph.ty(v))?;
     let acc = wide.accumulator();
-    let pieces = normal
+    let mut pieces = normal
         .steps
         .iter()
         .map(|step| piece(cx, region, &scores, step))
         .collect::<Result<Vec<_>, String>>()?;
+    let hoisted = hoist(cx, &mut pieces, wide, sizes.kv_heads < sizes.q_heads);
+    for &by in &hoisted.on_q {
+        q = times_rows(cx, q, by, false)?;
+    }
+    for &by in &hoisted.on_k {
+        k = times_rows(cx, k, by, true)?;
+    }
     let plan = plan(cx, sizes, region.narrow.unwrap_or(acc), &pieces)?;
     guarded(cx, region, normal, &plan)?;
     unseen(cx, around, region, normal, sizes, &plan)?;
     let mut applied = normal.applied.clone();
-    applied.extend(plan.applied);
+    applied.extend(plan.applied.iter().cloned());
     applied.extend(notes(cx, region, &roles, acc));
+    for (factors, rule, what) in [(&hoisted.on_q, "factor-on-q", "Q"), (&hoisted.on_k, "factor-on-k", "K")] {
+        if !factors.is_empty() {
+            let what = format!("a factor that whole rows of {what} share is applied to them");
+            applied.push(Applied::new(rule, what, Numerics::Reassociation));
+        }
+    }
     admitted(cx, &applied)?;
     let sinks = match &normal.sinks {
         None => None,
@@ -126,7 +140,7 @@ pub(crate) fn rewrite(
     let sinks = sinks.map(|_| inputs.len() - 1);
     let mut attention = Attention {
         sinks,
-        scores: Scores::usual(normal.scale, normal.softcap, plan.bias, plan.mask),
+        scores: plan.scores.clone(),
         acc,
         empty_row: if normal.zero_empty || no_keys { EmptyRow::Zero } else { EmptyRow::Nan },
         lse: false,
@@ -148,12 +162,8 @@ fn widened_operands(
     let [mut q, mut k, mut v] = operands(cx, region, roles)?;
     // One type for all three: the widest, in which nothing is lost.
     let types = [q, k, v].map(|x| cx.graph.ty(x).dtype);
-    // A factor may be beyond the type of Q, or Q times it, though the scores times it are not: f16 has a small range.
     let mut wide = widest(types);
-    if wide == DType::F16 && !normal.on_q.is_empty() {
-        wide = DType::F32;
-    }
-    for l in normal.on_q.iter().chain(&normal.on_v) {
+    for l in &normal.on_v {
         let factor = region.leaves.get(l.leaf.0 - V.0 - 1).map(|l| cx.graph.ty(l.value).dtype);
         wide = factor.filter(|&f| wide.widens_to(f)).unwrap_or(wide);
     }
@@ -162,9 +172,6 @@ fn widened_operands(
             let name = cx.graph.value(*x).name.clone();
             *x = cx.graph.add1(Op::Cast(wide), &[*x], &name, "").map_err(|e| e.to_string())?;
         }
-    }
-    for l in &normal.on_q {
-        q = times(cx, region, scores, q, &Factor::Leaf(l.clone()))?;
     }
     for l in &normal.on_v {
         v = weighted(cx, region, roles, scores, v, l)?;
@@ -177,9 +184,9 @@ fn guarded(cx: &mut Context<'_>, region: &Region, normal: &Normal, plan: &MaskPl
     if normal.guards.contains(&Guard::ExponentialsInRange) && region.exponentials == Some(DType::F16) {
         return Err("exponentials of f16 overflow for scores above 11, where a softmax does not; subtract each row's maximum before exp, or write the softmax as one operator".into());
     }
-    let bias = plan.bias.and_then(|b| plan.leaves.get(b - 3)).copied();
+    let finite = plan.scores.masks().any(|m| m.fill != Fill::NegInf);
     if normal.guards.contains(&Guard::KeepsLogarithm)
-        && (plan.mask.fill != Fill::NegInf || !bias.is_none_or(|b| keeps_logarithms(cx, b)))
+        && (finite || !plan.added().into_iter().all(|b| keeps_logarithms(cx, b)))
     {
         return Err("the logarithm of a sum is added to scores that may be so large that it is lost beside them; mask with −∞, or write the softmax as one operator".into());
     }
@@ -361,6 +368,10 @@ fn operands(cx: &mut Context<'_>, region: &Region, roles: &Roles) -> Result<[Val
 /// A step of the normal form with its leaf as a value that broadcasts to the scores.
 fn piece(cx: &mut Context<'_>, region: &Region, scores: &Axes, step: &ScoreStep) -> Result<Piece, String> {
     Ok(match step {
+        ScoreStep::Factor(Factor::Number(c)) => Piece::Factor(*c),
+        ScoreStep::Factor(Factor::Leaf(l)) => Piece::FactorBy(leaf(cx, region, scores, l)?),
+        ScoreStep::Softcap(c) => Piece::Softcap(*c),
+        ScoreStep::Round(to, why) => Piece::Round(*to, *why),
         ScoreStep::Bias(l) => Piece::Added(leaf(cx, region, scores, l)?),
         ScoreStep::Floor(f) => Piece::Floor(*f),
         ScoreStep::Keep(l) => kept(truth(cx, region, scores, l)?, Fill::NegInf),

@@ -112,7 +112,7 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> (Foun
             }
         };
         changed |= done.op != id;
-        let added = added_mask(&mut cx, done.op);
+        let added = added_masks(&mut cx, done.op);
         let x = g.operands(done.op);
         let relation = origins.relation(&g, &order, [(x[0], 2), (x[1], 2), (x[2], 2)]);
         attentions.push(FoundAttention {
@@ -140,13 +140,14 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> (Foun
     (Found { graph: g, attentions, missed, guards, work: solver.work }, places)
 }
 
-/// What positions say of an attention's bias, if that is a mask.
-fn added_mask(cx: &mut Context<'_>, attention: OpId) -> Option<Vec<mask::Term>> {
-    let Op::Attention(a) = cx.graph.op(attention) else { return None };
+/// Of what is added to an attention's scores, what is a mask, with what positions say of it.
+fn added_masks(cx: &mut Context<'_>, attention: OpId) -> Vec<(usize, Vec<mask::Term>)> {
+    let Op::Attention(a) = cx.graph.op(attention).clone() else { return vec![] };
     let x = cx.graph.operands(attention);
-    let bias = *x.get(a.scores.added().next()?)?;
-    let sizes = attention_sizes(cx.graph.ty(x[0]), cx.graph.ty(x[1]), cx.graph.ty(x[2])).ok()?;
-    additive::mask(cx, sizes, bias)
+    let sizes = attention_sizes(cx.graph.ty(x[0]), cx.graph.ty(x[1]), cx.graph.ty(x[2]));
+    let Ok(sizes) = sizes else { return vec![] };
+    let masks = a.scores.added().filter_map(|n| Some((n, additive::mask(cx, sizes, *x.get(n)?)?)));
+    masks.collect()
 }
 
 /// Softmax operations and attention operators that an output needs, in topological order.

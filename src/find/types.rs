@@ -158,8 +158,8 @@ pub struct FoundAttention {
     pub is_self: bool,
     /// Whether it is a step of decoding: self-attention of a single row, all others of whose sequence are past keys.
     pub is_step: bool,
-    /// If its bias is no bias but a mask, of numbers that are added: what positions say of it.
-    pub added: Option<Vec<mask::Term>>,
+    /// Of what is added to its scores, by operand index, what is no bias but a mask of numbers, with what positions say of it.
+    pub added: Vec<(usize, Vec<mask::Term>)>,
     /// Whether it was one operator in the source, not written out.
     pub explicit: bool,
     /// Source nodes of the region: QKᵀ, softmax, PV, or the one operator.

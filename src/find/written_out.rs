@@ -4,11 +4,11 @@ use super::hidden::Around;
 use super::masks::types::Context;
 use crate::eval::Constants;
 use crate::find::algebra::saturate::Solver;
-use crate::find::algebra::term::{Expr, Facts, LeafFacts, LeafId, V};
+use crate::find::algebra::term::{Expr, Facts, LeafFacts, LeafId, Number, V};
 use crate::find::axes::trace::CONSTANT_LIMIT;
 use crate::find::magnitude::{SMALL_SHIFT, small_sum};
 use crate::find::masks::conditions::inverse;
-use crate::find::masks::reorder::size;
+use crate::find::masks::size::size;
 use crate::find::region::search::region;
 use crate::find::region::types::{Fail, LeafValue, Region};
 use crate::find::rewrite::{Rewritten, rewrite};
@@ -32,7 +32,7 @@ pub(crate) fn written_out(
     let small = region.narrow.map_or(SMALL_SHIFT, small_sum);
     let facts = Facts { leaves: leaf_facts(cx, &region), swallowed, small, conflict: None };
     let normal = solver
-        .solve(&region.term, &facts, cx.admitted)
+        .solve((&region.term, &region.halves), &facts, cx.admitted)
         .map_err(|why| Fail::Miss(region.with_names(cx.graph, &why)))?;
     let done = rewrite(cx, around, &region, &normal).map_err(Fail::Miss)?;
     Ok((done, region))
@@ -74,7 +74,14 @@ fn leaf_facts(cx: &mut Context<'_>, region: &Region) -> Vec<LeafFacts> {
             continue;
         }
         let known = cx.values.get(cx.graph, cx.constants, leaf.value);
-        fact.binary = known.is_some_and(|p| cx.values.all(&p, &[(0.0, 0.0), (1.0, 1.0)]));
+        if let Some(p) = known {
+            fact.binary = cx.values.all(&p, &[(0.0, 0.0), (1.0, 1.0)]);
+            let others = |all: Vec<f64>| -> Vec<f64> { all.into_iter().filter(|&x| x != 0.0).collect() };
+            // Of many numbers it is none.
+            if let Some([only]) = cx.values.numbers(&p, 2).map(others).as_deref() {
+                fact.switch = only.is_finite().then(|| Number::new(*only));
+            }
+        }
         // Laid out on the axes of the scores as the mask is.
         let laid = |l: &LeafId| {
             let mask = region.leaves.get(l.0.checked_sub(V.0 + 1)?)?;

@@ -28,7 +28,7 @@ fn split(
     let q = graph.input("q", Type::new(DType::F32, [1, 4, length, 16]));
     let k = graph.input("k", Type::new(DType::F32, [1, 2, length, 16]));
     let v = graph.input("v", Type::new(DType::F32, [1, 2, length, 16]));
-    let attention = Attention { mask, ..Attention::plain(0.25, DType::F32) };
+    let attention = Attention::plain(0.25, DType::F32).masked(mask);
     let out = graph.add1(Op::Attention(Box::new(attention)), &[q, k, v], name, "").unwrap();
     graph.output("out", out);
     let program = shard(Arc::new(graph), &ShardOptions::new(ranks).layout(layout)).unwrap();
@@ -68,7 +68,7 @@ fn program_as_dot() {
     let table = graph.constant("table", Tensor::from_f64(DType::F32, [1, 2, 1, 4], &[0.25; 8]).unwrap());
     let q = graph.add1(Op::Binary(Binary::Mul), &[x, half], "q", "/scale/Mul").unwrap();
     let q = graph.add1(Op::Binary(Binary::Add), &[q, table], "q", "/bias/Add").unwrap();
-    let attention = Attention { mask: Mask::causal(0), ..Attention::plain(0.5, DType::F32) };
+    let attention = Attention::plain(0.5, DType::F32).masked(Mask::causal(0));
     let y = graph.add1(Op::Attention(Box::new(attention)), &[q, x, x], "attn", "").unwrap();
     let y = graph.add1(Op::Binary(Binary::Add), &[x, y], "y", "/Add").unwrap();
     graph.output("y", y);

@@ -1,6 +1,6 @@
 //! lower: keys make texts, and nothing else does.
 
-use annulus::ir::{AttentionSizes, DType, EmptyRow};
+use annulus::ir::{AttentionSizes, DType, EmptyRow, Scores};
 use annulus::lower::{
     Arch, Element, Helper, KernelKey, Launch, Refusal, Tiling, kernel, listed, options, prelude, sight, text,
 };
@@ -106,10 +106,7 @@ fn facts(dtype: DType, head_dims: [usize; 2], mask: Mask) -> AttentionFacts {
         },
         dtype,
         acc: DType::F32,
-        scale: 0.125,
-        softcap: 0.0,
-        mask,
-        bias: None,
+        scores: Scores::usual(0.125, 0.0, None, mask),
         sinks: None,
         empty_row: EmptyRow::Zero,
         lse: false,
@@ -136,7 +133,8 @@ fn a_step_goes_to_the_fastest_kernel_that_computes_it() {
     assert_eq!(family(&odd, Tile::Full, Arch::Sm90a), Ok((false, false)));
     let single = facts(DType::F32, [64, 64], Mask::none());
     assert_eq!(family(&single, Tile::Full, Arch::Sm90a), Ok((false, false)));
-    let negative = AttentionFacts { scale: -1.0, ..plain.clone() };
+    let negative =
+        AttentionFacts { scores: Scores::usual(-1.0, 0.0, None, Mask::causal(0)), ..plain.clone() };
     assert_eq!(family(&negative, Tile::Full, Arch::Sm90a), Ok((false, false)));
     let filled = Mask { fill: mask::Fill::Replace(-1e4), ..Mask::causal(0) };
     let filled = facts(DType::F16, [64, 64], filled);
@@ -172,9 +170,12 @@ fn what_no_kernel_computes_is_refused_with_the_reason() {
     assert_eq!(refused(&double), Refusal::Element("f64"));
     let large = facts(DType::F16, [512, 64], Mask::none());
     assert_eq!(refused(&large), Refusal::Heads { dk: 512, dv: 64 });
-    let huge = AttentionFacts { scale: 1e300, ..facts(DType::F16, [64, 64], Mask::none()) };
+    let huge = AttentionFacts { scores: Scores::scaled(1e300), ..facts(DType::F16, [64, 64], Mask::none()) };
     assert_eq!(refused(&huge), Refusal::Number { what: "scale", value: 1e300 });
-    let tiny = AttentionFacts { softcap: 1e-60, ..facts(DType::F16, [64, 64], Mask::none()) };
+    let tiny = AttentionFacts {
+        scores: Scores::usual(0.125, 1e-60, None, Mask::none()),
+        ..facts(DType::F16, [64, 64], Mask::none())
+    };
     assert_eq!(refused(&tiny), Refusal::Number { what: "softcap", value: 1e-60 });
     let terms = vec![Term::Tensor { operand: 3 }, Term::Tensor { operand: 4 }];
     let masks = facts(DType::F16, [64, 64], Mask { terms, fill: mask::Fill::NegInf });
@@ -183,7 +184,10 @@ fn what_no_kernel_computes_is_refused_with_the_reason() {
     let batch = Term::Batch { entries: entries.into() };
     let apart = facts(DType::F16, [64, 64], Mask { terms: vec![batch.clone()], fill: mask::Fill::NegInf });
     assert_eq!(refused(&apart), Refusal::PerEntry(batch.to_string()));
-    let missing = AttentionFacts { bias: Some(3), ..facts(DType::F16, [64, 64], Mask::none()) };
+    let missing = AttentionFacts {
+        scores: Scores::usual(0.125, 0.0, Some(3), Mask::none()),
+        ..facts(DType::F16, [64, 64], Mask::none())
+    };
     assert_eq!(refused(&missing), Refusal::Operand { what: "bias", found: "missing" });
 }
 

@@ -220,9 +220,9 @@ fn graph(m: &Model, opaque: bool) -> Graph {
             let mut operands = vec![q, k, v];
             match m.mask {
                 0 => {}
-                1 => a.mask = Mask::causal(0),
+                1 => a = a.masked(Mask::causal(0)),
                 _ => {
-                    a.mask.terms.push(Term::Tensor { operand: 3 });
+                    a = a.masked(Mask { terms: vec![Term::Tensor { operand: 3 }], ..Mask::none() });
                     operands.push(keep);
                 }
             }

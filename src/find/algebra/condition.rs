@@ -70,6 +70,11 @@ impl View<'_> {
         truth.is_some() && truth == self.fact(c).leaf
     }
 
+    /// The number by which a leaf multiplies, where it is not 0.
+    pub(crate) fn switch(&self, m: &str) -> Option<f64> {
+        self.egraph.analysis.leaf(self.fact(m)).and_then(|l| l.switch).map(super::term::Number::get)
+    }
+
     /// Scores in normal form.
     pub(crate) fn normal(&self, name: &str) -> bool {
         self.fact(name).normal
@@ -234,16 +239,6 @@ impl View<'_> {
             _ => false,
         };
         self.egraph[id].nodes.iter().any(is)
-    }
-
-    /// A number by which scores and what was added to them may be multiplied apart: nothing of what one swallowed comes back,
-    /// and a sum of two that overflowed still does.
-    pub(crate) fn factor_of_both(&self, x: &str, b: &str, c: &str) -> bool {
-        let Some(c) = self.number(c).filter(|&c| c != 1.0) else { return false };
-        let (Some(x), Some(b)) = (self.fact(x).sizes, self.fact(b).sizes) else { return false };
-        let large = x.large().saturating_add(b.large());
-        let known = x.unknown == 0 && b.unknown == 0;
-        (known && (c.abs() >= 1.0 || large <= 1)) || (power_of_two(c.abs()) && large <= 1)
     }
 
     /// A number by which scores and what is subtracted from them may be multiplied apart: neither overflows.

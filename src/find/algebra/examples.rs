@@ -4,7 +4,7 @@ use super::condition::multiplied;
 use super::rule::{Guard, Rule, rules};
 use super::rules::all;
 use super::semantics::{Matrix, epsilon, meaning};
-use super::term::{Expr, Facts, LeafFacts, LeafId};
+use super::term::{Expr, Facts, LeafFacts, LeafId, Number};
 use crate::find::axes::factors::Dim;
 use crate::find::magnitude::Size;
 use crate::find::types::Numerics;
@@ -189,6 +189,7 @@ fn facts(leaves: &[Matrix], spelled: bool) -> Facts {
         column: m.rows == 1,
         truth: (n == 10).then_some(LeafId(3)),
         binary: n == 10,
+        switch: (n == 10).then(|| Number::new(1.0)),
         size: match () {
             () if m.data.iter().all(|&x| x.abs() <= 4.0 || x == f64::NEG_INFINITY) => Size::Tame,
             () if m.data.iter().all(|&x| x.abs() <= 1e3 || x == f64::NEG_INFINITY) => Size::Moderate,

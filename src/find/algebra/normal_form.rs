@@ -2,9 +2,10 @@
 
 use super::rule::{Guard, Hidden};
 use super::term::Expr;
-use super::term::{K, LeafId, Q, V};
+use super::term::{Digits, K, LeafId, Q, V};
 use super::words::{ONE_SOFTMAX, Place, in_the_way, phrase, value};
 use crate::find::types::Applied;
+use crate::ir::DType;
 use egg::{Id, Language, RecExpr};
 
 /// A leaf as the normal form reads it.
@@ -33,18 +34,33 @@ pub(crate) enum LeafOp {
     Only(Box<LeafRef>),
 }
 
-/// A number, or one for each row.
+/// Why scores are rounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rounding {
+    /// They are converted, and what the conversion rounds away counts.
+    Converted,
+    /// They are computed in that type.
+    Computed,
+}
+
+/// A number, or one for each element that it broadcasts to.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Factor {
     /// A number.
     Number(f64),
-    /// A leaf that is the same for all keys of a row.
+    /// A leaf.
     Leaf(LeafRef),
 }
 
 /// What happens to the scores, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum ScoreStep {
+    /// They are multiplied.
+    Factor(Factor),
+    /// c·tanh(s/c).
+    Softcap(f64),
+    /// They are rounded: because the graph converts them, or only because it computes the step before in a half type.
+    Round(DType, Rounding),
     /// Something is added.
     Bias(LeafRef),
     /// −∞ where the condition is false.
@@ -58,11 +74,7 @@ pub(crate) enum ScoreStep {
 /// The normal form of a region.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Normal {
-    /// Factor on q·k.
-    pub(crate) scale: f64,
-    /// Softcap, 0 for none.
-    pub(crate) softcap: f64,
-    /// Biases and masks after that.
+    /// What happens to q·k; a number by which it is multiplied comes first.
     pub(crate) steps: Vec<ScoreStep>,
     /// One more score of each row, without a value.
     pub(crate) sinks: Option<Factor>,
@@ -70,8 +82,6 @@ pub(crate) struct Normal {
     pub(crate) zero_empty: bool,
     /// Whether every row whose probabilities are NaN gives zeros, for whatever reason they are.
     pub(crate) zero_nan: bool,
-    /// Factors on Q, beside the scale.
-    pub(crate) on_q: Vec<LeafRef>,
     /// Factors on the rows of V.
     pub(crate) on_v: Vec<LeafRef>,
     /// Factors on the result.
@@ -88,7 +98,7 @@ pub(crate) struct Normal {
 ///
 /// # Errors
 /// The operation that stands in the way.
-pub(super) fn read(best: &RecExpr<Expr>) -> Result<Normal, String> {
+pub(super) fn read(best: &RecExpr<Expr>, halves: &[Option<Digits>]) -> Result<Normal, String> {
     let node = |id: &Id| &best[*id];
     let number = |id: &Id| if let Expr::Number(n) = node(id) { Some(n.get()) } else { None };
     let factor = |id: &Id| match number(id) {
@@ -116,13 +126,10 @@ pub(super) fn read(best: &RecExpr<Expr>) -> Result<Normal, String> {
         return Err(format!("{} V stands before the product with the probabilities", phrase(best, node(v))));
     }
     let mut n = Normal {
-        scale: 1.0,
-        softcap: 0.0,
         steps: vec![],
         sinks: None,
         zero_empty,
         zero_nan,
-        on_q: vec![],
         on_v,
         on_result,
         guards: vec![],
@@ -134,7 +141,20 @@ pub(super) fn read(best: &RecExpr<Expr>) -> Result<Normal, String> {
         at = s;
     }
     loop {
+        // From the last step back to the first: what is rounded was computed before.
+        if let Some(Some(digits)) = halves.get(usize::from(*at)) {
+            n.steps.push(ScoreStep::Round(of_digits(*digits), Rounding::Computed));
+        }
         match node(at) {
+            Expr::Factor([s, m]) => {
+                n.steps.push(ScoreStep::Factor(factor(m)?));
+                at = s;
+            }
+            Expr::Round([s, d]) => {
+                let digits = number(d).ok_or("scores are rounded to a number of digits that is none")?;
+                n.steps.push(ScoreStep::Round(of_digits(digits as Digits), Rounding::Converted));
+                at = s;
+            }
             Expr::Bias([s, b]) => {
                 n.steps.push(ScoreStep::Bias(leaf_ref(best, *b)?));
                 at = s;
@@ -156,19 +176,15 @@ pub(super) fn read(best: &RecExpr<Expr>) -> Result<Normal, String> {
                     )?));
                 at = s;
             }
-            Expr::Cap([s, c]) if matches!(node(s), Expr::Scores(_)) => {
-                n.softcap = number(c).ok_or("the softcap is not one number")?;
+            Expr::Cap([s, c]) => {
+                n.steps.push(ScoreStep::Softcap(number(c).ok_or("the softcap is not one number")?));
                 at = s;
             }
             Expr::Scores([q, k, s]) => {
-                n.scale = number(s)
+                let scale = number(s)
                     .filter(|s| s.is_finite())
                     .ok_or("the scale of the scores is not one finite number")?;
-                let mut q = q;
-                while let Expr::Scaled([of, m]) = node(q) {
-                    n.on_q.push(leaf_ref(best, *m)?);
-                    q = of;
-                }
+                n.steps.push(ScoreStep::Factor(Factor::Number(scale)));
                 let bare = [(q, Q, "Q"), (k, K, "K")];
                 for (id, leaf, name) in bare {
                     if *node(id) != Expr::Leaf(leaf) {
@@ -183,6 +199,16 @@ pub(super) fn read(best: &RecExpr<Expr>) -> Result<Normal, String> {
             }
             other => return Err(in_the_way(best, other, Place::Scores)),
         }
+    }
+}
+
+/// The type of so many digits.
+fn of_digits(digits: Digits) -> DType {
+    match digits {
+        8 => DType::BF16,
+        11 => DType::F16,
+        24 => DType::F32,
+        _ => DType::F64,
     }
 }
 
@@ -233,16 +259,6 @@ fn obstacle(best: &RecExpr<Expr>) -> String {
             Expr::Leaf(l) => Some(*l),
             _ => None,
         };
-        if let Expr::Mul([a, b]) | Expr::Div([a, b]) = node
-            && best[*a].is_normal_scores()
-            && let Some(l) = by_leaf(b)
-        {
-            let verb = if matches!(node, Expr::Mul(_)) { "multiplied" } else { "divided" };
-            return format!(
-                "the scores are {verb} by {l}, where a scale has to be one number, or one for each row; if it is meant as a mask, add −∞ \
-                 to what it masks"
-            );
-        }
         if !node.is_normal_scores() && !done(node) && over(&Expr::is_normal_scores) {
             let plain = over(&|t| matches!(t, Expr::Scores(_) | Expr::Cap(_)));
             return in_the_way(best, node, if plain { Place::Scores } else { Place::Masked });

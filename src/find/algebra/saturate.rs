@@ -6,7 +6,7 @@
 use super::normal_form::{Normal, read};
 use super::rule::Rule;
 use super::rules;
-use super::term::{Expr, Facts, LeafFacts};
+use super::term::{Digits, Expr, Facts, LeafFacts};
 use crate::find::types::{Applied, ITERATION_LIMIT, NODE_LIMIT, Numerics, Work};
 use egg::{CostFunction, EGraph, Extractor, FlatTerm, Id, Language, RecExpr, Runner, StopReason};
 use std::collections::HashMap;
@@ -30,28 +30,28 @@ pub(crate) struct Solver {
 type Solved = (Vec<LeafFacts>, Result<Normal, String>);
 
 /// Equal structure: the same nodes in the same order.
-type Key = (Vec<Expr>, Vec<Numerics>, [u64; 2]);
+type Key = (Vec<Expr>, Vec<Numerics>, [u64; 2], Vec<(Id, Digits)>);
 
 impl Solver {
     /// The normal form, or the operation that stands in its way.
     pub(crate) fn solve(
         &mut self,
-        term: &RecExpr<Expr>,
+        (term, halves): (&RecExpr<Expr>, &[(Id, Digits)]),
         facts: &Facts,
         admitted: &[Numerics],
     ) -> Result<Normal, String> {
         let leaves = &facts.leaves;
-        let key =
-            (term.as_ref().to_vec(), admitted.to_vec(), [facts.swallowed, facts.small].map(f64::to_bits));
+        let numbers = [facts.swallowed, facts.small].map(f64::to_bits);
+        let key = (term.as_ref().to_vec(), admitted.to_vec(), numbers, halves.to_vec());
         let known = self.known.entry(key).or_default();
         if let Some((_, r)) = known.iter().find(|(l, _)| l == leaves) {
             return r.clone();
         }
         self.work.regions += 1;
         let work = &mut self.work;
-        let result = solve(term, facts, admitted, work);
+        let result = solve((term, halves), facts, admitted, work);
         let result = result.map_err(|why| {
-            let all = solve(term, facts, &Numerics::ALL, work);
+            let all = solve((term, halves), facts, &Numerics::ALL, work);
             let missing = |n: &Normal| {
                 let m: Vec<&str> = Numerics::ALL
                     .iter()
@@ -81,7 +81,7 @@ fn tree_size(term: &RecExpr<Expr>) -> usize {
 }
 
 fn solve(
-    term: &RecExpr<Expr>,
+    (term, halves): (&RecExpr<Expr>, &[(Id, Digits)]),
     facts: &Facts,
     admitted: &[Numerics],
     work: &mut Work,
@@ -93,8 +93,8 @@ fn solve(
     }
     let rules = rules::all().zip(rules::REWRITES.iter()).filter(|(r, _)| admitted.contains(&r.numerics));
     let rules: Vec<_> = rules.map(|(_, rewrite)| rewrite).collect();
-    let mut runner = Runner::<Expr, Facts>::new(facts.clone())
-        .with_explanations_enabled()
+    let mut runner = Runner::<Expr, Facts>::new(Facts::default())
+        .with_egraph(egraph(term, facts, halves))
         .without_explanation_length_optimization()
         .with_iter_limit(ITERATION_LIMIT)
         .with_node_limit(NODE_LIMIT)
@@ -113,13 +113,39 @@ fn solve(
     }
     let root = runner.roots[0];
     let (_, best) = Extractor::new(&runner.egraph, Cost(&runner.egraph)).find_best(root);
-    let mut normal = read(&best)?;
+    let halves = halves_of(&runner.egraph, &best);
+    let mut normal = read(&best, &halves)?;
     let used = explain(&mut runner, term, &best);
     normal.guards = used.iter().filter_map(|r| r.guard).collect();
     normal.hidden = used.iter().flat_map(|r| r.hides.iter().copied()).collect();
     let applied = |r: &Rule| Applied::new(r.name, r.what.to_owned(), r.numerics);
     normal.applied = used.into_iter().map(applied).collect();
     Ok(normal)
+}
+
+/// The e-graph of a term, of some of whose nodes it is known in which half type they are computed.
+fn egraph(term: &RecExpr<Expr>, facts: &Facts, halves: &[(Id, Digits)]) -> EGraph<Expr, Facts> {
+    let mut graph = EGraph::new(facts.clone()).with_explanations_enabled();
+    let mut ids: Vec<Id> = Vec::with_capacity(term.as_ref().len());
+    for node in term.as_ref() {
+        let node = node.clone().map_children(|c| ids[usize::from(c)]);
+        ids.push(graph.add(node));
+    }
+    for &(node, digits) in halves {
+        if let Some(&id) = ids.get(usize::from(node)) {
+            let fact = graph[id].data.clone();
+            let half = fact.half.into_iter().chain([digits]).min();
+            graph.set_analysis_data(id, super::term::Fact { half, ..fact });
+        }
+    }
+    graph.rebuild();
+    graph
+}
+
+/// Of each node of a term in the e-graph, the half type in which the graph computes it.
+fn halves_of(graph: &EGraph<Expr, Facts>, term: &RecExpr<Expr>) -> Vec<Option<Digits>> {
+    let ids = graph.lookup_expr_ids(term).unwrap_or_default();
+    ids.into_iter().map(|id| graph[id].data.half).collect()
 }
 
 /// Prefers terms of the normal form; what is left of the others shows what stood in the way.
@@ -135,7 +161,11 @@ impl CostFunction<Expr> for Cost<'_> {
             Expr::Not([x]) | Expr::Neg([x]) | Expr::Nonzero([x]) | Expr::Reciprocal([x]) if of_scores(x) => {
                 1000
             }
+            // A mask says more.
+            Expr::Factor([_, m]) if self.0[*m].data.number.is_none() => 30,
             Expr::Scores(_)
+            | Expr::Factor(_)
+            | Expr::Round(_)
             | Expr::Cap(_)
             | Expr::Bias(_)
             | Expr::Keep(_)
@@ -147,7 +177,6 @@ impl CostFunction<Expr> for Cost<'_> {
             | Expr::Attention(_)
             | Expr::AttentionZero(_)
             | Expr::AttentionZeroNan(_)
-            | Expr::Scaled(_)
             | Expr::Weighted(_)
             | Expr::Times(_)
             | Expr::Number(_)

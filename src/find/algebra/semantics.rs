@@ -163,7 +163,8 @@ pub(crate) fn meaning(term: &RecExpr<Expr>, leaves: &[Matrix]) -> (Matrix, Vec<b
             Expr::IsInf([a]) => x(a).map(|a| f64::from(u8::from(a.is_infinite()))),
             Expr::Eq([a, b]) => x(a).zip(x(b), |a, b| f64::from(u8::from(a == b))),
             Expr::RowMin([a]) => x(a).rows_by(|r| r.iter().copied().fold(f64::INFINITY, f64::min)),
-            Expr::Scaled([a, b]) | Expr::Times([a, b]) => x(a).zip(x(b), |a, b| a * b),
+            Expr::Times([a, b]) => x(a).zip(x(b), |a, b| a * b),
+            Expr::Factor([a, b]) => x(a).wide().zip(x(b), |a, b| a * b),
             Expr::IsNan([a]) => x(a).map(|a| f64::from(u8::from(a.is_nan()))),
             Expr::Not([a]) => x(a).map(|a| f64::from(u8::from(a == 0.0))),
             Expr::Nonzero([a]) => x(a).map(|a| f64::from(u8::from(a != 0.0))),
@@ -186,7 +187,7 @@ pub(crate) fn meaning(term: &RecExpr<Expr>, leaves: &[Matrix]) -> (Matrix, Vec<b
             }
             Expr::ToF64([a]) => x(a).cast(DType::F64),
             Expr::ToF32([a]) => x(a).cast(DType::F32),
-            Expr::Narrow([a, n]) => x(a).cast(match x(n).data[0] {
+            Expr::Narrow([a, n]) | Expr::Round([a, n]) => x(a).cast(match x(n).data[0] {
                 8.0 => DType::BF16,
                 11.0 => DType::F16,
                 _ => DType::F32,

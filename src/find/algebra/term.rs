@@ -119,9 +119,13 @@ define_language! {
         "join" = Join([Id; 2]),
         // (drop x): without the column that a join added
         "drop" = Drop([Id; 1]),
-        // Normal form: scale·QKᵀ, capped, with biases and masks, in this order.
+        // Normal form: scale·QKᵀ, then factors, softcaps, biases, masks and roundings in any order.
         // (scores q k scale)
         "scores" = Scores([Id; 3]),
+        // (factor scores m): scores times a number or a leaf
+        "factor" = Factor([Id; 2]),
+        // (round scores n): scores rounded to n digits, as narrow
+        "round" = Round([Id; 2]),
         // (cap scores c): c·tanh(scores/c)
         "cap" = Cap([Id; 2]),
         // (bias scores b): scores + b
@@ -144,8 +148,6 @@ define_language! {
         "attention" = Attention([Id; 2]),
         "attention-zero" = AttentionZero([Id; 2]),
         "attention-zero-nan" = AttentionZeroNan([Id; 2]),
-        // (scaled q b): Q times b, which is the same for all of a row
-        "scaled" = Scaled([Id; 2]),
         // (weighted v b): each key's row of V times b, which is the same for all queries
         "weighted" = Weighted([Id; 2]),
         // (times attention b): the result times b, which is the same for all of a row; (times b n): a leaf times a number
@@ -166,6 +168,8 @@ impl Expr {
         matches!(
             self,
             Expr::Scores(_)
+                | Expr::Factor(_)
+                | Expr::Round(_)
                 | Expr::Cap(_)
                 | Expr::Bias(_)
                 | Expr::Keep(_)
@@ -194,6 +198,8 @@ pub(crate) struct LeafFacts {
     pub(crate) finite: bool,
     /// The leaf m of 0 and 1, and the number f, of which it is (1 − m)·f.
     pub(crate) inverse: Option<(LeafId, f64)>,
+    /// The only number but 0 that its elements are, if they are nothing else.
+    pub(crate) switch: Option<Number>,
 }
 
 /// Sizes of addends and fills: how many there are.
@@ -241,6 +247,9 @@ impl Sizes {
     }
 }
 
+/// Digits of a half type: 11 of f16, 8 of bf16.
+pub(crate) type Digits = u8;
+
 /// What is known of a class of equal terms.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Fact {
@@ -270,6 +279,8 @@ pub(crate) struct Fact {
     pub(crate) weights: bool,
     /// Whether it is the same for all keys of a row.
     pub(crate) row: bool,
+    /// The half type, by its digits, in which a graph computes it, and so rounds it.
+    pub(crate) half: Option<Digits>,
     /// Whether it is scores or probabilities as floating numbers, not truth values: a conversion may be left out.
     pub(crate) real: bool,
 }
@@ -316,6 +327,12 @@ impl Analysis<Expr> for Facts {
         let fill = |x: &Id| fact(x).number.map_or(Size::Unknown, |n| Size::of_fill(n.get()));
         let sizes = match node {
             Expr::Scores(_) | Expr::Cap(_) => Some(Sizes::default()),
+            Expr::Factor([x, c]) => fact(x).sizes.map(|s| match fact(c).number {
+                Some(c) => s.times(c.get()),
+                // A leaf may be any number.
+                None => Sizes { unknown: s.unknown.saturating_add(1), ..s },
+            }),
+            Expr::Round([x, _]) => fact(x).sizes,
             Expr::Bias([x, b]) => fact(x).sizes.zip(fact(b).sizes).map(|(x, b)| x.and(b)),
             // One more score takes none of the others away.
             Expr::Join([x, _]) => fact(x).sizes,
@@ -332,6 +349,10 @@ impl Analysis<Expr> for Facts {
         let finite = match node {
             Expr::Scores(_) | Expr::Cap(_) => true,
             Expr::Bias([x, b]) => fact(x).finite && fact(b).finite,
+            Expr::Factor([x, m]) => {
+                let number = fact(m).number.is_some_and(|n| n.get().is_finite());
+                fact(x).finite && (number || fact(m).finite)
+            }
             Expr::Replace([x, _, f]) | Expr::Floor([x, f]) | Expr::Times([x, f]) => {
                 fact(x).finite && fact(f).number.is_some_and(|n| n.get().is_finite())
             }
@@ -343,6 +364,7 @@ impl Analysis<Expr> for Facts {
         let plainly = match node {
             Expr::Qk(_) | Expr::Scores(_) | Expr::Cap(_) => true,
             Expr::Mul([x, c]) | Expr::Div([x, c]) | Expr::Narrow([x, c]) => fact(x).plainly && number(c),
+            Expr::Factor([x, c]) | Expr::Round([x, c]) => fact(x).plainly && number(c),
             Expr::Tanh([x]) | Expr::Neg([x]) | Expr::ToF32([x]) | Expr::ToF64([x]) => fact(x).plainly,
             _ => false,
         };
@@ -358,7 +380,7 @@ impl Analysis<Expr> for Facts {
             leaf: if let Expr::Leaf(l) = node { Some(*l) } else { None },
             score: root || below,
             normal: node.is_normal_scores(),
-            plain: matches!(node, Expr::Scores(_) | Expr::Cap(_)),
+            plain: matches!(node, Expr::Scores(_)) || matches!(node, Expr::Cap([x, _]) if fact(x).plain),
             sunk: matches!(node, Expr::Sink(_)),
             sizes,
             finite,
@@ -369,6 +391,7 @@ impl Analysis<Expr> for Facts {
             ),
             weights,
             row,
+            half: None,
             joined: matches!(node, Expr::Join([x, _]) if egraph[*x].data.normal),
             real: match node {
                 Expr::Where(x) => real(&x[1..]),
@@ -405,6 +428,10 @@ impl Analysis<Expr> for Facts {
         };
         let changed = DidMerge(sizes != to.sizes, sizes != from.sizes);
         to.sizes = sizes;
+        // Rounded twice is rounded to the fewer digits.
+        let half = to.half.into_iter().chain(from.half).min();
+        let changed = changed | DidMerge(half != to.half, half != from.half);
+        to.half = half;
         changed
             | merge_option(&mut to.number, from.number, |a, b| differ(a, &b, *a == b))
             | merge_option(&mut to.leaf, from.leaf, |a, b| differ(a, &b, *a == b))

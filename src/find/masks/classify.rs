@@ -33,6 +33,9 @@ pub(crate) fn classify(
     notes: &mut Vec<Applied>,
 ) -> Result<Vec<Entry>, String> {
     Ok(match *piece {
+        Piece::Factor(_) | Piece::FactorBy(_) | Piece::Softcap(_) | Piece::Round(..) => {
+            vec![Entry::Other(piece.clone())]
+        }
         Piece::Floor(f) => return Err(fault(&format!("the lower bound {f} of the scores became no fill"))),
         Piece::Kept(ref conditions, fill) => {
             let item = |source, known| {

@@ -4,11 +4,11 @@
 //! fill is a number like any other. The proof looks at every row of every batch entry and head, whatever the inputs are.
 
 use super::types::MaskSource;
-use super::types::{Context, Entry, Item};
+use super::types::{Context, Entry, Item, Piece};
 use crate::find::axes::trace::CONSTANT_LIMIT;
 use crate::find::decimal::decimal;
 use crate::find::elements::interpret::Known;
-use crate::find::magnitude::{huge, huge_bound, small_bias};
+use crate::find::magnitude::{MODERATE_FACTOR, huge, huge_bound, small_bias};
 use crate::find::types::{Applied, Numerics};
 use crate::ir::{AttentionSizes, DType, ValueId};
 use crate::mask::{Fill, Mask};
@@ -30,7 +30,7 @@ pub(crate) fn to_infinity(
             let MaskSource::Added(v) = i.source else { return false };
             is_small(cx, v, dtype, true)
         }
-        Entry::Mask(_) => true,
+        Entry::Mask(_) | Entry::Other(_) => true,
     });
     let items: Vec<&Item> =
         entries.iter().filter_map(|e| if let Entry::Mask(i) = e { Some(i) } else { None }).collect();
@@ -39,8 +39,10 @@ pub(crate) fn to_infinity(
         return Ok(());
     }
     let full = safe_bias && no_row_is_empty(sizes, &items);
-    let may = full && cx.admitted.contains(&Numerics::Domain);
-    for e in entries.iter_mut() {
+    let full = full && cx.admitted.contains(&Numerics::Domain);
+    let last = entries.iter().rposition(keeps_nothing_huge).unwrap_or(0);
+    for (at, e) in entries.iter_mut().enumerate() {
+        let may = full && at >= last;
         let Entry::Mask(item) = e else { continue };
         let size = match item.fill {
             Fill::NegInf => f64::NEG_INFINITY,
@@ -64,6 +66,15 @@ pub(crate) fn to_infinity(
         }
     }
     Ok(())
+}
+
+/// Whether a huge number need not be huge any more behind a step.
+fn keeps_nothing_huge(e: &Entry) -> bool {
+    match e {
+        Entry::Other(Piece::Factor(c)) => !(1.0 / MODERATE_FACTOR..=MODERATE_FACTOR).contains(c),
+        Entry::Other(Piece::FactorBy(_) | Piece::Softcap(_)) => true,
+        _ => false,
+    }
 }
 
 /// Whether a value is far from every huge fill; fills among its own values are let pass if `fills`.

@@ -28,7 +28,11 @@ pub(crate) fn meeting(cx: &mut Context<'_>, pieces: &[Piece]) -> Option<ValueId>
     for piece in pieces {
         match *piece {
             Piece::Kept(_, fill) => below |= fill == Fill::NegInf,
-            Piece::Floor(_) => {}
+            Piece::Floor(_)
+            | Piece::Factor(_)
+            | Piece::FactorBy(_)
+            | Piece::Softcap(_)
+            | Piece::Round(..) => {}
             Piece::Added(v) => {
                 let (up, down) = (may_be_above(cx, v), !within(cx, v, NOT_BELOW));
                 if up && below {
@@ -103,18 +107,16 @@ pub(crate) fn keeps_keys(cx: &mut Context<'_>, sizes: AttentionSizes, plan: &Mas
         let (group, fill) = (0, Fill::NegInf);
         items.push(Item { group, source, fill, only_as_infinity: false, and_bias: false, known });
     };
-    let leaf = |operand: usize| plan.leaves.get(operand.wrapping_sub(3)).copied();
-    for term in plan.mask.terms.iter().filter(|_| plan.mask.fill == Fill::NegInf) {
+    for term in &plan.scores.live().terms {
         let Term::Tensor { operand } = *term else {
             put(MaskSource::Positions(term.clone()), None);
             continue;
         };
-        let Some(v) = leaf(operand) else { return false };
+        let Some(v) = plan.leaf(operand) else { return false };
         let p = cx.values.get(cx.graph, cx.constants, v);
         put(MaskSource::Condition(v), p.map(|p| cx.values.certain(&p, TRUE)));
     }
-    if let Some(bias) = plan.bias {
-        let Some(v) = leaf(bias) else { return false };
+    for v in plan.added() {
         match cx.values.get(cx.graph, cx.constants, v) {
             Some(p) => put(MaskSource::Added(v), Some(cx.values.certain(&p, NOT_BELOW))),
             None if within(cx, v, NOT_BELOW) => {}
@@ -127,11 +129,9 @@ pub(crate) fn keeps_keys(cx: &mut Context<'_>, sizes: AttentionSizes, plan: &Mas
 /// Whether a key may be left out of a row.
 pub(crate) fn leaves_out(cx: &mut Context<'_>, plan: &MaskPlan) -> bool {
     // A huge fill becomes −∞ where rows without a key are computed apart.
-    let masks = match plan.mask.fill {
+    let masks = plan.scores.masks().any(|m| match m.fill {
         Fill::NegInf => true,
         Fill::Add(f) | Fill::Replace(f) => huge(f, DType::F16),
-    };
-    let masks = masks && !plan.mask.terms.is_empty();
-    let bias = plan.bias.and_then(|b| plan.leaves.get(b.wrapping_sub(3))).copied();
-    masks || bias.is_some_and(|b| !within(cx, b, NOT_BELOW))
+    });
+    masks || plan.added().into_iter().any(|b| !within(cx, b, NOT_BELOW))
 }

@@ -18,5 +18,6 @@ pub(crate) mod infinities;
 pub(crate) mod mean_of_values;
 pub(crate) mod plan;
 pub(crate) mod recognise;
-pub(crate) mod reorder;
+pub(crate) mod size;
+pub(crate) mod split;
 pub(crate) mod types;

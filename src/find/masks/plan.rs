@@ -1,30 +1,33 @@
-//! Masks by evaluation: what is added to the scores, chosen for them or left of them becomes terms, fill and bias.
+//! Masks by evaluation: what is added to the scores, chosen for them or left of them becomes steps of the score program.
 //!
-//! In: biases and conditions in the order in which they act, each a value that broadcasts to (batch, query head, query
-//! row, key row). Out: a [`Mask`] with its leaves, and a bias. How a mask is spelled does not matter: its elements are
+//! In: factors, softcaps, roundings, biases and conditions in the order in which they act, each leaf a value that broadcasts to
+//! (batch, query head, query row, key row). Out: [`Scores`] with their leaves. How a mask is spelled does not matter: its elements are
 //! evaluated ([`values`](crate::find::elements::interpret)) and the terms are recognised by their shape.
 //!
-//! A finite fill becomes −∞ only if it is so large that nothing is left of a masked key, and every row is proved to keep a
-//! key, whatever the inputs are. Otherwise it stays a finite fill, or data.
+//! The order is the graph's. Only fills of −∞ go to where they all meet, before a softcap or a number in their place, or at the end:
+//! −∞ stays −∞ whatever is added to it. A finite fill becomes −∞ only if it is so large that nothing is left of a masked key, and
+//! every row is proved to keep a key, whatever the inputs are. Otherwise it stays a finite fill, or data.
 
 use super::classify::{classify, recognised};
 use super::conditions::{above, condition, fault};
 use super::finite_fill::to_infinity;
 use super::infinities;
 use super::recognise::Recognised;
-use super::reorder;
+use super::size::survives_rounding;
+use super::split::split;
 use super::types::name;
-use super::types::{Addend, Condition, Context, Entry, Item, MaskPlan, MaskSource, Piece};
+use super::types::{Condition, Context, Entry, Item, MaskPlan, MaskSource, Piece};
+use crate::find::algebra::normal_form::Rounding;
 use crate::find::decimal::decimal;
 use crate::find::magnitude::{HUGE, MASKING};
 use crate::find::types::{Applied, Numerics};
-use crate::ir::{AttentionSizes, Binary, DType, Op, Tensor, ValueId};
+use crate::ir::{AttentionSizes, DType, Factor, ScoreStep, Scores, ValueId};
 use crate::mask::{Fill, Mask, Term};
 
-/// Turns pieces into a mask and a bias. `dtype` is the type in which the pieces act.
+/// Turns pieces into steps. `dtype` is the type in which the pieces act.
 ///
 /// # Errors
-/// If no mask and bias says the same.
+/// If no steps say the same.
 pub(crate) fn plan(
     cx: &mut Context<'_>,
     sizes: AttentionSizes,
@@ -34,14 +37,194 @@ pub(crate) fn plan(
     let mut notes = vec![];
     let mut entries: Vec<Entry> = vec![];
     let (meets_infinity, above) = (infinities::meeting(cx, pieces), infinities::above(cx, pieces));
-    let pieces = one_fill(floored(cx, pieces, &mut notes)?, &mut notes);
+    let pieces = floored(cx, pieces, &mut notes)?;
+    let pieces = split(cx, dtype, pieces, &mut notes)?;
+    let pieces = one_fill(pieces, &mut notes);
     for (group, p) in pieces.iter().enumerate() {
         entries.extend(classify(cx, group, p, dtype, &mut notes)?);
     }
     to_infinity(cx, sizes, dtype, &mut entries, &mut notes)?;
-    added_instead(cx, dtype, &mut entries, &mut notes);
-    let plan = arrange(cx, sizes, dtype, entries, notes)?;
-    Ok(MaskPlan { meets_infinity, above, ..plan })
+    let rounds = entries.iter().any(|e| rounded_away(cx, e, dtype));
+    // A factor of 1 is told only where there is no other.
+    let factors = |e: &&Entry| matches!(e, Entry::Other(Piece::Factor(_) | Piece::FactorBy(_)));
+    let several = entries.iter().filter(factors).count() > 1;
+    let one = |e: &Entry| several && matches!(e, Entry::Other(Piece::Factor(c)) if *c == 1.0);
+    entries.retain(|e| !one(e));
+    let mut writer = Writer { cx, sizes, notes, leaves: vec![], steps: vec![], infinite: vec![] };
+    let mut at = 0;
+    while let Some(entry) = entries.get(at) {
+        at += 1;
+        match entry {
+            Entry::Other(Piece::Round(to, why)) if *why == Rounding::Converted || rounds => writer.round(*to),
+            Entry::Other(other) => writer.other(other)?,
+            Entry::Bias(v) => writer.add(*v),
+            Entry::Mask(item) => {
+                let with =
+                    |e: &&Entry| matches!(e, Entry::Mask(i) if i.group == item.group && i.fill == item.fill);
+                let all = 1 + entries[at..].iter().take_while(with).count();
+                let group = &entries[at - 1..at - 1 + all];
+                let items = group.iter().filter_map(|e| if let Entry::Mask(i) = e { Some(i) } else { None });
+                writer.fill(items.cloned().collect())?;
+                at += all - 1;
+            }
+        }
+    }
+    writer.infinities()?;
+    let Writer { notes: applied, leaves, steps, .. } = writer;
+    Ok(MaskPlan { scores: Scores::new(steps), leaves, meets_infinity, above, applied })
+}
+
+/// Whether a half type rounds scores away beside an addend, so that what it rounds decides a row.
+fn rounded_away(cx: &mut Context<'_>, entry: &Entry, dtype: DType) -> bool {
+    if !matches!(dtype, DType::F16 | DType::BF16) {
+        return false;
+    }
+    match entry {
+        // What replaces a score is not rounded with it, and bf16 loses a score beside a huge number as f32 does.
+        Entry::Mask(Item { fill: Fill::Add(f), .. }) => dtype != DType::BF16 || *f > HUGE,
+        Entry::Mask(Item { and_bias: true, source: MaskSource::Added(v), fill, .. }) => {
+            !survives_rounding(cx, *v, *fill == Fill::NegInf, dtype)
+        }
+        Entry::Bias(v) => !survives_rounding(cx, *v, false, dtype),
+        Entry::Mask(_) | Entry::Other(_) => false,
+    }
+}
+
+/// Steps as they are written.
+struct Writer<'a, 'b> {
+    cx: &'a mut Context<'b>,
+    sizes: AttentionSizes,
+    notes: Vec<Applied>,
+    leaves: Vec<ValueId>,
+    steps: Vec<ScoreStep>,
+    /// Fills of −∞ on their way to where they meet.
+    infinite: Vec<Item>,
+}
+
+impl Writer<'_, '_> {
+    /// The operand index of a leaf.
+    fn leaf(&mut self, v: ValueId) -> usize {
+        let place = self.leaves.iter().position(|&l| l == v);
+        3 + place.unwrap_or_else(|| {
+            self.leaves.push(v);
+            self.leaves.len() - 1
+        })
+    }
+
+    fn add(&mut self, v: ValueId) {
+        let n = self.leaf(v);
+        self.steps.push(ScoreStep::Add(n));
+    }
+
+    fn round(&mut self, to: DType) {
+        if self.steps.last() != Some(&ScoreStep::Round(to)) {
+            self.steps.push(ScoreStep::Round(to));
+        }
+    }
+
+    fn other(&mut self, piece: &Piece) -> Result<(), String> {
+        match *piece {
+            // Of one factor the product takes the other along.
+            Piece::Factor(c) => match self.steps.last_mut() {
+                Some(ScoreStep::Factor(Factor::Number(before))) if (*before * c).is_finite() => *before *= c,
+                Some(_) if c == 1.0 => {}
+                _ => self.steps.push(ScoreStep::Factor(Factor::Number(c))),
+            },
+            Piece::FactorBy(v) => {
+                let n = self.leaf(v);
+                self.steps.push(ScoreStep::Factor(Factor::Leaf(n)));
+            }
+            Piece::Softcap(c) => {
+                self.infinities()?;
+                self.steps.push(ScoreStep::Softcap(c));
+            }
+            // What the graph's type rounds is not lost beside small addends, and kept in the wider one.
+            Piece::Round(..) => {}
+            Piece::Added(_) | Piece::Kept(..) | Piece::Floor(_) => {
+                return Err(fault("a piece was not sorted"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A mask with one fill.
+    fn fill(&mut self, items: Vec<Item>) -> Result<(), String> {
+        for i in &items {
+            if let (true, MaskSource::Added(v)) = (i.and_bias, &i.source) {
+                self.add(*v);
+            }
+        }
+        match items.first().map(|i| i.fill) {
+            None => {}
+            Some(Fill::NegInf) => self.infinite.extend(items),
+            Some(Fill::Replace(f)) => {
+                self.infinities()?;
+                let terms = self.terms(&items)?;
+                self.steps.push(ScoreStep::Fill(Mask { terms, fill: Fill::Replace(f) }));
+            }
+            Some(Fill::Add(f)) => {
+                let terms = self.terms(&items)?;
+                // What one number replaced and another is added to is their sum.
+                match self.steps.last_mut() {
+                    Some(ScoreStep::Fill(Mask { terms: before, fill: Fill::Replace(g) }))
+                        if *before == terms && (f + *g).is_finite() =>
+                    {
+                        *g += f;
+                    }
+                    _ => self.steps.push(ScoreStep::Fill(Mask { terms, fill: Fill::Add(f) })),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills of −∞ so far, as one.
+    fn infinities(&mut self) -> Result<(), String> {
+        let items = std::mem::take(&mut self.infinite);
+        let terms = self.terms(&items)?;
+        self.steps.push(ScoreStep::Fill(Mask { terms, fill: Fill::NegInf }));
+        Ok(())
+    }
+
+    /// Terms of the masks of one fill, of which tensors name leaves.
+    fn terms(&mut self, items: &[Item]) -> Result<Vec<Term>, String> {
+        let sizes = self.sizes;
+        let mut all = Recognised::default();
+        let mut tensors: Vec<Term> = vec![];
+        for i in items {
+            let recognised = recognised(i, sizes);
+            let exact = recognised.as_ref().is_some_and(|(_, exact)| *exact);
+            if let Some((recognised, _)) = &recognised {
+                all.band = all.band.and(recognised.band);
+                let new = recognised.more.iter().filter(|t| !all.more.contains(t));
+                all.more.extend(new.cloned().collect::<Vec<_>>());
+            }
+            let what = match &i.source {
+                MaskSource::Added(v) | MaskSource::Condition(v) => name(self.cx, *v),
+                MaskSource::Positions(_) => continue,
+            };
+            if let Some((recognised, exact)) = recognised {
+                let text = Mask { terms: recognised.terms(sizes.q_len, sizes.kv_len), fill: Fill::NegInf };
+                let rest = if exact { "" } else { ", and more" };
+                let what = format!("{what} is {text}{rest}");
+                self.notes.push(Applied::new("mask-by-evaluation", what, Numerics::Exact));
+            }
+            if i.fill == Fill::NegInf && matches!(i.source, MaskSource::Added(_)) {
+                let what = format!("{what} masks with −∞");
+                self.notes.push(Applied::new("added-infinity", what, Numerics::Domain));
+            }
+            if !exact {
+                let leaf = condition(self.cx, i)?;
+                let term = Term::Tensor { operand: self.leaf(leaf) };
+                if !tensors.contains(&term) {
+                    tensors.push(term);
+                }
+            }
+        }
+        let mut terms = all.terms(sizes.q_len, sizes.kv_len);
+        terms.extend(tensors);
+        Ok(terms)
+    }
 }
 
 /// Turns masks before a floor into one that replaces scores by it: whatever they made of a masked score is not above it.
@@ -109,238 +292,4 @@ fn one_fill(pieces: Vec<Piece>, notes: &mut Vec<Applied>) -> Vec<Piece> {
         }
     }
     out
-}
-
-/// Turns a huge fill that replaces scores, which are then added to or masked again, into one that is added: it swallows any
-/// score that is not itself as large. Before it nothing else may have masked: what it replaced would come back.
-fn added_instead(cx: &mut Context<'_>, dtype: DType, entries: &mut Vec<Entry>, notes: &mut Vec<Applied>) {
-    if !matches!(dtype, DType::F32 | DType::F64) || !cx.admitted.contains(&Numerics::Domain) {
-        return;
-    }
-    let masks =
-        entries.iter().filter_map(|e| if let Entry::Mask(item) = e { Some(item.group) } else { None });
-    let Some(group) = masks.clone().next() else { return };
-    let own = entries.iter().position(|e| matches!(e, Entry::Mask(_))).unwrap_or(0);
-    let end = own + masks.take_while(|g| *g == group).count();
-    // What the last mask replaces nothing changes any more.
-    if end == entries.len() {
-        return;
-    }
-    let (mut conditions, mut fill) = (vec![], None);
-    for e in &entries[own..end] {
-        let Entry::Mask(Item { fill: Fill::Replace(f), source: MaskSource::Condition(keep), .. }) = e else {
-            return;
-        };
-        if *f > HUGE {
-            return;
-        }
-        conditions.push(*keep);
-        fill = Some(*f);
-    }
-    let Some(f) = fill else { return };
-    for e in &entries[..own] {
-        let Entry::Bias(v) = e else { return };
-        if !reorder::beside_huge(cx, *v) {
-            return;
-        }
-    }
-    let n = format!("{}.fill", name(cx, conditions[0]));
-    let all = conditions[1..]
-        .iter()
-        .try_fold(conditions[0], |a, &b| cx.graph.add1(Op::Binary(Binary::And), &[a, b], &n, "").ok());
-    let zero = cx.graph.constant(&n, Tensor::scalar(dtype, 0.0));
-    let number = cx.graph.constant(&n, Tensor::scalar(dtype, f));
-    let Some(keep) = all else { return };
-    let Ok(v) = cx.graph.add1(Op::Select, &[keep, zero, number], &n, "") else { return };
-    let what = format!("a fill of {} is added instead: it swallows the score that it replaced", decimal(f));
-    notes.push(Applied::new("fill-is-added", what, Numerics::Domain));
-    let p = cx.values.get(cx.graph, cx.constants, v);
-    let known = p.map(|p| cx.values.certain(&p, &[(0.0, 0.0)]));
-    let (source, fill) = (MaskSource::Added(v), Fill::Add(f));
-    let item = Item { group, source, fill, only_as_infinity: false, and_bias: false, known };
-    entries.splice(own..end, [Entry::Mask(item)]);
-}
-
-/// One mask and one bias from what is left.
-fn arrange(
-    cx: &mut Context<'_>,
-    sizes: AttentionSizes,
-    dtype: DType,
-    entries: Vec<Entry>,
-    mut notes: Vec<Applied>,
-) -> Result<MaskPlan, String> {
-    let mut biases: Vec<Addend> = vec![];
-    let mut items: Vec<Item> = vec![];
-    // Where each group of items stands among the entries.
-    let mut places: Vec<(usize, usize)> = vec![];
-    let mut replaced: Option<usize> = None;
-    for (at, e) in entries.into_iter().enumerate() {
-        match e {
-            Entry::Bias(value) => {
-                if replaced.is_some() {
-                    return Err(format!(
-                        "{} is added after a mask replaced scores by a finite number, where an attention adds biases first; add it \
-                         before the mask, or mask with −∞",
-                        name(cx, value)
-                    ));
-                }
-                biases.push(Addend { value, at, masked: false });
-            }
-            Entry::Mask(i) => {
-                if let (true, MaskSource::Added(value)) = (i.and_bias, &i.source) {
-                    biases.push(Addend { value: *value, at, masked: i.fill == Fill::NegInf });
-                }
-                if replaced.is_some_and(|g| g != i.group) {
-                    return Err("scores that one mask replaced by a finite number are masked again, where an attention has one fill; combine the \
-                                conditions, or mask with −∞"
-                        .into());
-                }
-                if matches!(i.fill, Fill::Replace(_)) {
-                    replaced = Some(i.group);
-                }
-                places.push((i.group, at));
-                items.push(i);
-            }
-        }
-    }
-    let place = |group: usize| places.iter().find(|p| p.0 == group).map_or(0, |p| p.1);
-    let infinite = items.iter().any(|i| i.fill == Fill::NegInf);
-    let mut groups: Vec<usize> = items.iter().filter(|i| i.fill != Fill::NegInf).map(|i| i.group).collect();
-    groups.dedup();
-    if !groups.is_empty() && (infinite || groups.len() > 1) {
-        // One of several fills can be the mask's; what is added can as well be a bias.
-        let spare = if infinite {
-            None
-        } else {
-            items.iter().find(|i| recognised(i, sizes).is_some()).or(items.first()).map(|i| i.group)
-        };
-        let mut kept = vec![];
-        for i in items {
-            match (&i.source, i.fill) {
-                (_, Fill::NegInf) => kept.push(i),
-                _ if spare == Some(i.group) => kept.push(i),
-                (MaskSource::Added(value), Fill::Add(_)) => {
-                    biases.push(Addend { value: *value, at: place(i.group), masked: false });
-                }
-                _ => return Err("two masks have different fills, one of them finite, where an attention has one fill; mask with −∞ in both".into()),
-            }
-        }
-        items = kept;
-    }
-    biases.sort_by_key(|b| b.at);
-    if items.iter().any(|i| matches!(i.fill, Fill::Replace(_))) {
-        reorder::replaceable(cx, &biases)?;
-    }
-    let small = matches!(dtype, DType::F16 | DType::BF16);
-    // What replaces a score is not rounded with it, and bf16 loses a score beside a huge number as f32 does.
-    let rounded = |i: &Item| matches!(i.fill, Fill::Add(f) if dtype != DType::BF16 || f > HUGE);
-    if small && items.iter().any(rounded) {
-        return Err(format!(
-            "a finite fill is added in {dtype}, and a row may have no key: what {dtype} rounds then decides it, and sums in f32 \
-             round otherwise; mask with −∞ or in f32"
-        ));
-    }
-    if small && let Some(b) = biases.iter().find(|b| !reorder::survives_rounding(cx, b, dtype)) {
-        return Err(format!(
-            "{} is added in {dtype} and may be large for all keys of a row, whose scores {dtype} then rounds to one number and f32 \
-             does not; bind the inputs that it is made of (--bind), or add it in f32",
-            name(cx, b.value)
-        ));
-    }
-    let last = items.iter().find(|i| matches!(i.fill, Fill::Add(_))).map(|i| place(i.group));
-    let in_order = last.is_none_or(|p| biases.iter().all(|b| b.at < p));
-    if biases.len() > 1 || !in_order {
-        if let Some(swallowed) = reorder::reorderable(cx, sizes, dtype, &biases, &items)? {
-            notes.push(swallowed);
-        }
-        notes.push(Applied::new(
-            "sum-of-biases",
-            "several biases are added to each other before they are added to the scores".into(),
-            Numerics::Reassociation,
-        ));
-    }
-    let biases: Vec<ValueId> = biases.iter().map(|b| b.value).collect();
-    let mut plan = terms(cx, sizes, items, &mut notes)?;
-    if let Some(bias) = sum(cx, &biases)? {
-        plan.leaves.push(bias);
-        plan.bias = Some(2 + plan.leaves.len());
-    }
-    plan.applied = notes;
-    Ok(plan)
-}
-
-/// Terms and tensor leaves.
-fn terms(
-    cx: &mut Context<'_>,
-    sizes: AttentionSizes,
-    items: Vec<Item>,
-    notes: &mut Vec<Applied>,
-) -> Result<MaskPlan, String> {
-    let fill = items.first().map_or(Fill::NegInf, |i| i.fill);
-    let mut all = Recognised::default();
-    let mut leaves: Vec<ValueId> = vec![];
-    for i in &items {
-        let recognised = recognised(i, sizes);
-        let exact = recognised.as_ref().is_some_and(|(_, exact)| *exact);
-        if let Some((recognised, _)) = &recognised {
-            all.band = all.band.and(recognised.band);
-            let new = recognised.more.iter().filter(|t| !all.more.contains(t));
-            all.more.extend(new.cloned().collect::<Vec<_>>());
-        }
-        let what = match &i.source {
-            MaskSource::Added(v) | MaskSource::Condition(v) => name(cx, *v),
-            MaskSource::Positions(_) => continue,
-        };
-        if let Some((recognised, exact)) = recognised {
-            let text = Mask { terms: recognised.terms(sizes.q_len, sizes.kv_len), fill: Fill::NegInf };
-            let rest = if exact { "" } else { ", and more" };
-            notes.push(Applied::new(
-                "mask-by-evaluation",
-                format!("{what} is {text}{rest}"),
-                Numerics::Exact,
-            ));
-        }
-        if i.fill == Fill::NegInf && matches!(i.source, MaskSource::Added(_)) {
-            notes.push(Applied::new("added-infinity", format!("{what} masks with −∞"), Numerics::Domain));
-        }
-        if !exact {
-            let leaf = condition(cx, i)?;
-            if !leaves.contains(&leaf) {
-                leaves.push(leaf);
-            }
-        }
-    }
-    let mut terms = all.terms(sizes.q_len, sizes.kv_len);
-    terms.extend((0..leaves.len()).map(|n| Term::Tensor { operand: 3 + n }));
-    let fill = if terms.is_empty() { Fill::NegInf } else { fill };
-    Ok(MaskPlan::of(Mask { terms, fill }, leaves, None))
-}
-
-/// The sum of the biases, in their type, or in one that holds them all.
-fn sum(cx: &mut Context<'_>, biases: &[ValueId]) -> Result<Option<ValueId>, String> {
-    let types: Vec<DType> = biases.iter().map(|&v| cx.graph.ty(v).dtype).collect();
-    let Some(&first) = types.first() else { return Ok(None) };
-    let wide = if types.iter().all(|&t| t == first) {
-        first
-    } else if types.contains(&DType::F64) {
-        DType::F64
-    } else {
-        DType::F32
-    };
-    let mut total: Option<ValueId> = None;
-    for &v in biases {
-        let n = format!("{}.bias", cx.graph.value(v).name);
-        let v = if cx.graph.ty(v).dtype == wide {
-            v
-        } else {
-            cx.graph.add1(Op::Cast(wide), &[v], &n, "").map_err(|e| fault(&e.to_string()))?
-        };
-        total = Some(match total {
-            None => v,
-            Some(t) => {
-                cx.graph.add1(Op::Binary(Binary::Add), &[t, v], &n, "").map_err(|e| fault(&e.to_string()))?
-            }
-        });
-    }
-    Ok(total)
 }

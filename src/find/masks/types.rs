@@ -1,14 +1,23 @@
 //! What masks are made of on the way from the graph to a plan.
 
 use crate::eval::Constants;
+use crate::find::algebra::normal_form::Rounding;
 use crate::find::elements::interpret::{Known, Values};
 use crate::find::types::{Applied, Numerics};
-use crate::ir::{Graph, ValueId};
-use crate::mask::{Fill, Mask, Term};
+use crate::ir::{DType, Graph, Scores, ValueId};
+use crate::mask::{Fill, Term};
 
 /// One thing that happens to the scores.
 #[derive(Clone, Debug)]
 pub(crate) enum Piece {
+    /// They are multiplied by a number.
+    Factor(f64),
+    /// They are multiplied by the value.
+    FactorBy(ValueId),
+    /// c·tanh(s/c).
+    Softcap(f64),
+    /// They are rounded; only beside large addends if the graph does no more than compute in that type.
+    Round(DType, Rounding),
     /// The value is added.
     Added(ValueId),
     /// The score is kept where every condition holds.
@@ -26,15 +35,13 @@ pub(crate) enum Condition {
     Positions(Term),
 }
 
-/// What becomes of it.
+/// What becomes of them.
 #[derive(Clone, Debug)]
 pub(crate) struct MaskPlan {
-    /// The mask; tensor terms count leaves from operand 3.
-    pub(crate) mask: Mask,
+    /// The steps, whose leaves count from operand 3.
+    pub(crate) scores: Scores,
     /// Operands from 3 on.
     pub(crate) leaves: Vec<ValueId>,
-    /// Operand index of the bias.
-    pub(crate) bias: Option<usize>,
     /// An addend that may be +∞ or NaN where the graph adds −∞ to it.
     pub(crate) meets_infinity: Option<ValueId>,
     /// An addend that may be +∞ or NaN.
@@ -44,9 +51,19 @@ pub(crate) struct MaskPlan {
 }
 
 impl MaskPlan {
-    /// Of a mask and a bias that are known already.
-    pub(crate) fn of(mask: Mask, leaves: Vec<ValueId>, bias: Option<usize>) -> MaskPlan {
-        MaskPlan { mask, leaves, bias, meets_infinity: None, above: None, applied: vec![] }
+    /// Of steps that are known already.
+    pub(crate) fn of(scores: Scores, leaves: Vec<ValueId>) -> MaskPlan {
+        MaskPlan { scores, leaves, meets_infinity: None, above: None, applied: vec![] }
+    }
+
+    /// The value of a leaf, by operand index.
+    pub(crate) fn leaf(&self, operand: usize) -> Option<ValueId> {
+        self.leaves.get(operand.wrapping_sub(3)).copied()
+    }
+
+    /// What is added to scores, in order.
+    pub(crate) fn added(&self) -> Vec<ValueId> {
+        self.scores.added().filter_map(|n| self.leaf(n)).collect()
     }
 }
 
@@ -85,22 +102,14 @@ pub(crate) struct Item {
     pub(crate) known: Option<Known>,
 }
 
-/// A bias or a mask.
+/// A bias, a mask, or another step.
 pub(crate) enum Entry {
+    /// What is neither.
+    Other(Piece),
     /// It is added.
     Bias(ValueId),
     /// It masks.
     Mask(Item),
-}
-
-/// Something that is added to the scores.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Addend {
-    pub(crate) value: ValueId,
-    /// Its place in the order of the graph.
-    pub(crate) at: usize,
-    /// Whether keys at its huge fills are masked with −∞ besides.
-    pub(crate) masked: bool,
 }
 
 /// Name of a value.

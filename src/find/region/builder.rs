@@ -2,7 +2,7 @@
 
 use super::types::LeafValue;
 use crate::eval::Constants;
-use crate::find::algebra::term::Expr;
+use crate::find::algebra::term::{Digits, Expr};
 use crate::find::axes::factors::{Axes, Dim, Space};
 use crate::find::axes::trace::Trace;
 use crate::ir::Topology;
@@ -38,6 +38,7 @@ pub(crate) struct Builder<'a> {
     /// V, and its factors that stand in the result.
     pub(super) v: Option<(Trace, Vec<Dim>)>,
     pub(super) narrow: Option<DType>,
+    pub(super) halves: Vec<(Id, Digits)>,
     pub(super) exponentials: Option<DType>,
     pub(super) sums: Option<DType>,
     /// Terms that are 0 or 1.

@@ -63,6 +63,7 @@ impl<'a> Builder<'a> {
             depth: vec![],
             v: None,
             narrow: None,
+            halves: vec![],
             exponentials: None,
             sums: None,
             truths: HashSet::new(),
@@ -98,7 +99,9 @@ impl<'a> Builder<'a> {
         let k = self.scalars(k, &self.k.scalars.clone());
         let qk = self.term.add(Expr::Qk([q, k]));
         self.score_axes.clone_from(&axes);
-        self.inside.insert(self.graph.result(self.nodes[0]), (qk, axes));
+        let product = self.graph.result(self.nodes[0]);
+        self.note_half(qk, product);
+        self.inside.insert(product, (qk, axes));
     }
 
     pub(super) fn scalars(&mut self, mut at: Id, scalars: &[Scalar]) -> Id {
@@ -186,8 +189,23 @@ impl<'a> Builder<'a> {
             }
             _ => return self.not_understood(id),
         };
+        if matches!(graph.op(id), Op::Unary(_) | Op::Binary(_)) {
+            self.note_half(term, v);
+        }
         self.inside.insert(v, (term, axes));
         Ok(())
+    }
+
+    /// Notes that a node before the softmax is computed in a half type, if it is.
+    fn note_half(&mut self, term: Id, v: ValueId) {
+        let digits = match self.graph.ty(v).dtype {
+            DType::F16 => 11,
+            DType::BF16 => 8,
+            _ => return,
+        };
+        if !self.after_softmax() {
+            self.halves.push((term, digits));
+        }
     }
 
     pub(super) fn not_understood<T>(&self, id: OpId) -> Result<T, Fail> {

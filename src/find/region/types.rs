@@ -1,10 +1,10 @@
 //! What a region is: the operations between QKᵀ and PV as a term, with its leaves and axes; and why a softmax has none.
 
-use crate::find::algebra::term::{Expr, LeafId, V};
+use crate::find::algebra::term::{Digits, Expr, LeafId, V};
 use crate::find::axes::factors::{Axes, Dim, Space};
 use crate::find::axes::trace::Trace;
 use crate::ir::{DType, Graph, Op, OpId, ValueId};
-use egg::RecExpr;
+use egg::{Id, RecExpr};
 
 /// A value that enters a region between QKᵀ and PV.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +42,8 @@ pub(crate) struct Region {
     pub(crate) free: Axes,
     /// A half type in which something is added to or chosen for the scores.
     pub(crate) narrow: Option<DType>,
+    /// Nodes of the term before the softmax that are computed in a half type, with its digits.
+    pub(crate) halves: Vec<(Id, Digits)>,
     /// The narrowest type of an exponential.
     pub(crate) exponentials: Option<DType>,
     /// The widest type in which a number is added to a sum of exponentials.

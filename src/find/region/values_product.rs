@@ -83,6 +83,7 @@ impl Builder<'_> {
             operands: [self.q, self.k, v],
             nodes: self.nodes,
             narrow: self.narrow,
+            halves: self.halves,
             exponentials: self.exponentials,
             sums: self.sums,
             space: self.space,

@@ -192,8 +192,8 @@ fn computing(kind: usize, d: &mut Draw) -> (Op, Vec<Tensor>) {
             let heads = kv * times;
             let bias = d.thinner(&[b, heads, rows, keys]);
             let sinks = d.thinner(&[b, heads, rows, 1]);
-            let mut a = Attention::plain(1e-3, DType::F64);
-            (a.bias, a.sinks, a.lse) = (Some(3), Some(4), true);
+            let mut a = Attention::plain(1e-3, DType::F64).biased(3);
+            (a.sinks, a.lse) = (Some(4), true);
             let kv = |size| vec![b, kv, keys, size];
             let mut x = all_numbered([vec![b, heads, rows, size], kv(size), kv(v_size), bias, sinks]);
             // Scores near each other, so that every key weighs.

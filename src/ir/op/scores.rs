@@ -106,6 +106,19 @@ impl Scores {
         if tile == Tile::Full && more() { Tile::Partial } else { tile }
     }
 
+    /// Whether the steps are a constant factor, a softcap, one leaf added and a fill, in this order, each at most once.
+    pub fn is_usual(&self) -> bool {
+        let place = |s: &ScoreStep| match s {
+            ScoreStep::Factor(Factor::Number(_)) => Some(0),
+            ScoreStep::Softcap(_) => Some(1),
+            ScoreStep::Add(_) => Some(2),
+            ScoreStep::Fill(_) => Some(3),
+            ScoreStep::Factor(Factor::Leaf(_)) | ScoreStep::Round(_) => None,
+        };
+        let places: Option<Vec<i32>> = self.steps.iter().map(place).collect();
+        places.is_some_and(|p| p.is_sorted_by(|a, b| a < b))
+    }
+
     /// The masks of all fills, in order.
     pub fn masks(&self) -> impl Iterator<Item = &Mask> {
         self.steps.iter().filter_map(ScoreStep::mask)

@@ -2,7 +2,7 @@
 
 use super::chars::unsafe_to_show;
 use super::parse;
-use crate::ir::{AttentionSizes, DType, EmptyRow};
+use crate::ir::{AttentionSizes, DType, EmptyRow, Factor, ScoreStep, Scores};
 use crate::layout::{Layout, LayoutKind, Progression};
 use crate::mask::{Fill, Mask, Term, Tile};
 use crate::schedule::{
@@ -63,6 +63,19 @@ fn mask() -> impl Strategy<Value = Mask> {
     })
 }
 
+/// Steps of every kind in any order.
+fn scores() -> impl Strategy<Value = Scores> {
+    let step = prop_oneof![
+        2 => finite().prop_map(|x| ScoreStep::Factor(Factor::Number(x))),
+        1 => number().prop_map(|n| ScoreStep::Factor(Factor::Leaf(n))),
+        1 => finite().prop_map(ScoreStep::Softcap),
+        2 => number().prop_map(ScoreStep::Add),
+        4 => mask().prop_map(ScoreStep::Fill),
+        1 => select(DType::ALL.to_vec()).prop_map(ScoreStep::Round),
+    ];
+    vec(step, 0..7).prop_map(Scores::new)
+}
+
 fn finite() -> impl Strategy<Value = f64> {
     any::<f64>().prop_filter("finite", |x| x.is_finite())
 }
@@ -115,22 +128,20 @@ fn schedule() -> impl Strategy<Value = Schedule> {
     let leaf = (dtype(), [number(), number(), number(), number()], any::<bool>())
         .prop_map(|(dtype, shape, by_query_rows)| Leaf { dtype, shape, by_query_rows });
     let named = || option::of(number());
-    let facts = (sizes, dtype(), dtype(), finite(), finite(), mask(), (named(), named()), any::<[bool; 2]>());
-    let attention = (facts, vec(leaf, 0..3)).prop_map(
-        |((sizes, dtype, acc, scale, softcap, mask, (bias, sinks), [nan, lse]), leaves)| AttentionFacts {
-            sizes,
-            dtype,
-            acc,
-            scale,
-            softcap,
-            mask,
-            bias,
-            sinks,
-            empty_row: if nan { EmptyRow::Nan } else { EmptyRow::Zero },
-            lse,
-            leaves,
-        },
-    );
+    let facts = (sizes, dtype(), dtype(), scores(), named(), any::<[bool; 2]>());
+    let attention =
+        (facts, vec(leaf, 0..3)).prop_map(|((sizes, dtype, acc, scores, sinks, [nan, lse]), leaves)| {
+            AttentionFacts {
+                sizes,
+                dtype,
+                acc,
+                scores,
+                sinks,
+                empty_row: if nan { EmptyRow::Nan } else { EmptyRow::Zero },
+                lse,
+                leaves,
+            }
+        });
     let strategy = select(crate::ir::Strategy::ALL.to_vec());
     let slots = prop_oneof![1 => Just(SLOTS), 1 => number()];
     (name(), strategy, slots, attention, layout(), layout(), vec(program(), 0..4)).prop_map(

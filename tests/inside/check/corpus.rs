@@ -52,7 +52,7 @@ pub(crate) fn corpus() -> Vec<(String, Case, Schedule)> {
             case.sizes.kv_len = keys;
             // Logits of ±1e4 among the arguments leave f32 few digits.
             (case.dtype, case.attention.acc) = (DType::F64, DType::F64);
-            case.sizes.batch = case.attention.mask.entries();
+            case.sizes.batch = mask.entries();
             if name == "tensor" {
                 let shape = vec![rows, keys];
                 case.leaves = vec![LeafCase { dtype: DType::Bool, shape, by_query_rows: true }];

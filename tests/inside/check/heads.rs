@@ -144,11 +144,10 @@ const KINDS: &[Kind] = &[
             for kind in LayoutKind::ALL {
                 for queries in [true, false] {
                     let mut s = s.clone();
-                    let mask = &s.attention.mask;
+                    let all = s.attention.scores.mask();
                     let one = s.q_layout.rows == s.kv_layout.rows;
-                    // Where every pair is computed, whatever the mask keeps, rows are equal work.
-                    let mask = if mask.fill == Fill::NegInf { mask.clone() } else { Mask::none() };
-                    let mask = if kind == LayoutKind::Document { &s.attention.mask } else { &mask };
+                    // Where every pair is computed, whatever the masks keep, rows are equal work.
+                    let mask = if kind == LayoutKind::Document { &all } else { s.attention.scores.live() };
                     let made = layout_of(kind, &case.sizes, case.ranks, mask, queries || one);
                     let layout = if queries { &mut s.q_layout } else { &mut s.kv_layout };
                     // Documents that are none are zigzag.
@@ -165,7 +164,7 @@ const KINDS: &[Kind] = &[
 ];
 
 fn has_documents(case: &Case, kind: LayoutKind) -> bool {
-    kind != LayoutKind::Document || case.attention.mask.to_string().contains("segments")
+    kind != LayoutKind::Document || case.attention.scores.to_string().contains("segments")
 }
 
 /// The names that the schedules of the corpus have are those that were asked for.
@@ -173,7 +172,7 @@ fn has_documents(case: &Case, kind: LayoutKind) -> bool {
 fn labels_are_kept_where_the_head_shows_them() {
     for (name, case, schedule) in corpus() {
         let named = |kind: LayoutKind, layout: &Layout| {
-            let filled = schedule.attention.mask.fill != Fill::NegInf;
+            let filled = schedule.attention.scores.masks().any(|m| m.fill != Fill::NegInf);
             match kind {
                 // Of one document.
                 LayoutKind::Document if !has_documents(&case, kind) => layout.kind == LayoutKind::Zigzag,

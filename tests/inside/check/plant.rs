@@ -4,8 +4,8 @@ use super::edit::{
     at, before, each, each_op, group, key_views, keys, layouts, moved, pairs, queries, recorder, split,
     transfers,
 };
-use annulus::ir::Strategy;
-use annulus::mask::{Term, Tile};
+use annulus::ir::{ScoreStep, Scores, Strategy};
+use annulus::mask::{Mask, Term, Tile};
 use annulus::schedule::{ExchangeKind, KvPiece, RankProgram, Schedule, Step, StepOp, Stream};
 
 /// A schedule with one fault, and the step that it was made in.
@@ -572,16 +572,21 @@ pub(crate) const KINDS: &[Kind] = &[
         plant: |s| {
             let (computed, sizes) = (pairs(s), s.attention.sizes);
             let without = |nth: usize| {
-                let mut mask = s.attention.mask.clone();
+                let mut mask = s.attention.scores.mask();
                 mask.terms.remove(nth);
                 let kept = |q, k| (0..mask.entries()).any(|b| mask.keeps(b, q, k));
                 let keys = |q: usize| (0..sizes.kv_len).filter(|&k| kept(q, k)).count();
                 // Where the others hide what this term hid, it is not missed.
                 let more = (0..sizes.q_len).map(keys).sum::<usize>() > computed;
-                let attention = annulus::schedule::AttentionFacts { mask, ..s.attention.clone() };
+                let steps = s.attention.scores.steps().iter().map(|step| match step {
+                    ScoreStep::Fill(_) => ScoreStep::Fill(mask.clone()),
+                    other => other.clone(),
+                });
+                let attention =
+                    annulus::schedule::AttentionFacts { scores: Scores::new(steps), ..s.attention.clone() };
                 more.then(|| (Schedule { attention, ..s.clone() }, 0, 0))
             };
-            (0..s.attention.mask.terms.len()).filter_map(without).collect()
+            (0..s.attention.scores.mask().terms.len()).filter_map(without).collect()
         },
     },
     Kind {
@@ -600,7 +605,8 @@ pub(crate) const KINDS: &[Kind] = &[
             ];
             let with = |term: Term| {
                 let mut s = s.clone();
-                s.attention.mask.terms.push(term);
+                let fill = ScoreStep::Fill(Mask { terms: vec![term], ..Mask::none() });
+                s.attention.scores = Scores::new(s.attention.scores.steps().iter().cloned().chain([fill]));
                 (s, 0, 0)
             };
             wrong.map(with).into()

@@ -3,7 +3,7 @@
 
 use crate::inside::fuzz::driver::Rng;
 use annulus::ir::{
-    Attention, Binary, Contract, DType, EmptyRow, Graph, Op, Reduction, Tensor, Type, Unary, ValueId,
+    Attention, Binary, Contract, DType, EmptyRow, Graph, Op, Reduction, Scores, Tensor, Type, Unary, ValueId,
 };
 use annulus::layout::{Layout, LayoutKind, Progression};
 use annulus::mask::{Fill, Mask, Term};
@@ -351,7 +351,12 @@ impl Draw {
             leaves.push(self.weight(&[heads, 1, 1], 2.0));
         }
         let empty_row = if self.chance(4) { EmptyRow::Nan } else { EmptyRow::Zero };
-        let a = Attention { mask, bias, sinks, empty_row, ..Attention::plain(scale, acc) };
+        let a = Attention {
+            scores: Scores::usual(scale, 0.0, bias, mask),
+            sinks,
+            empty_row,
+            ..Attention::plain(scale, acc)
+        };
         self.op(Op::Attention(Box::new(a)), &[vec![q, k, v], leaves].concat())
     }
 

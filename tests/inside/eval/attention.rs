@@ -1,52 +1,50 @@
 //! Attention against its formula, one score after another in f64.
 
 use super::util::*;
+use crate::inside::support::scores::{Reading, Score, epsilon};
 use annulus::eval::{Precision, apply};
-use annulus::ir::{Attention, DType, EmptyRow, Op, Tensor};
+use annulus::ir::{Attention, DType, EmptyRow, Op, Scores, Tensor};
 use annulus::mask::{Fill, Mask, Term};
 use proptest::prelude::*;
 
-/// The scores of one query row that take part, with their keys.
-pub(crate) fn live(a: &Attention, x: &[Nd], [b, h, i]: [usize; 3], q_row: usize) -> Vec<(usize, f64)> {
+/// The scores of one query row that take part, with their keys, and how far off one in `acc` may be.
+pub(crate) fn live(
+    a: &Attention,
+    acc: DType,
+    x: &[Nd],
+    [b, h, i]: [usize; 3],
+    q_row: usize,
+) -> Vec<(usize, Score)> {
     let (q, k) = (&x[0], &x[1]);
     let group = h / (q.shape[1] / k.shape[1]);
+    let reading = Reading { steps: a.scores.steps(), acc };
     (0..k.shape[2])
         .filter_map(|j| {
-            let mut s: f64 = (0..q.shape[3]).map(|d| q.at(&[b, h, i, d]) * k.at(&[b, group, j, d])).sum();
-            s *= a.scale;
-            if a.softcap != 0.0 {
-                s = a.softcap * (s / a.softcap).tanh();
-            }
+            let terms = || (0..q.shape[3]).map(|d| q.at(&[b, h, i, d]) * k.at(&[b, group, j, d]));
+            let off = (q.shape[3] + 2) as f64 * epsilon(acc) * terms().map(f64::abs).sum::<f64>();
             let leaf = |n: usize| x[n].broadcast_at(&[b, h, i, j]);
-            if let Some(n) = a.bias {
-                if leaf(n) == f64::NEG_INFINITY {
-                    return None;
-                }
-                s += leaf(n);
-            }
-            let kept = a.mask.keeps(b, q_row, j)
-                && a.mask
-                    .terms
-                    .iter()
-                    .all(|t| !matches!(t, Term::Tensor { operand } if leaf(*operand) == 0.0));
-            match a.mask.fill {
-                _ if kept => {}
-                Fill::NegInf => return None,
-                Fill::Replace(f) => s = f,
-                Fill::Add(f) => s += f,
-            }
-            (s != f64::NEG_INFINITY).then_some((j, s))
+            let score = reading.score([b, q_row, j], terms().sum(), off, &leaf);
+            (score.value != f64::NEG_INFINITY || score.error > 0.0).then_some((j, score))
         })
         .collect()
 }
 
 /// (out, lse).
 pub(crate) fn reference(a: &Attention, x: &[Tensor]) -> (Vec<f64>, Vec<f64>) {
+    let (out, lse, _) = judged(a, DType::F64, x);
+    (out, lse)
+}
+
+/// (out, lse), and for each row how far off a score in `acc` may be.
+pub(crate) fn judged(a: &Attention, acc: DType, x: &[Tensor]) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
     let x: Vec<Nd> = x.iter().map(Nd::of).collect();
     let (q, k, v) = (&x[0], &x[1], &x[2]);
-    let (mut out, mut lse) = (vec![], vec![]);
+    let (mut out, mut lse, mut off) = (vec![], vec![], vec![]);
     for at in indices(&q.shape[..3]) {
-        let live = live(a, &x, [at[0], at[1], at[2]], at[2]);
+        let mut live = live(a, acc, &x, [at[0], at[1], at[2]], at[2]);
+        off.push(live.iter().map(|l| l.1.error).fold(0.0, f64::max));
+        live.retain(|l| l.1.value != f64::NEG_INFINITY);
+        let live: Vec<(usize, f64)> = live.into_iter().map(|(j, s)| (j, s.value)).collect();
         let group = at[1] / (q.shape[1] / k.shape[1]);
         // A column of its own, without a value.
         let sink = a.sinks.map(|n| x[n].broadcast_at(&[at[0], at[1], at[2], 0]));
@@ -64,7 +62,7 @@ pub(crate) fn reference(a: &Attention, x: &[Tensor]) -> (Vec<f64>, Vec<f64>) {
             });
         }
     }
-    (out, lse)
+    (out, lse, off)
 }
 
 #[derive(Clone, Debug)]
@@ -193,10 +191,7 @@ pub(crate) fn cases(dtype: impl Strategy<Value = DType> + 'static) -> impl Strat
             let empty_row = if nan { EmptyRow::Nan } else { EmptyRow::Zero };
             Case {
                 a: Attention {
-                    scale: 0.7,
-                    mask,
-                    softcap,
-                    bias,
+                    scores: Scores::usual(0.7, softcap, bias, mask),
                     sinks,
                     acc: dtype.accumulator(),
                     empty_row,
@@ -208,31 +203,22 @@ pub(crate) fn cases(dtype: impl Strategy<Value = DType> + 'static) -> impl Strat
     )
 }
 
-/// Scores of a size have an error of this in f32, which the exponential turns into a relative one. (A fill of finfo.min
-/// swallows the scores, in f64 too.)
-fn slack(case: &Case) -> f64 {
-    let size = case.x[0].to_f64().iter().fold(1.0, |m: f64, x| m.max(x.abs()));
-    let fill = match case.a.mask.fill {
-        Fill::Add(f) if f > -1e5 => -f,
-        _ => 0.0,
-    };
-    let sinks = case.a.sinks.map_or(vec![], |n| case.x[n].to_f64());
-    let sink = sinks.iter().filter(|s| s.is_finite()).fold(0.0, |m: f64, s| m.max(s.abs()));
-    2f64.powi(-21) * size.max(fill).max(sink)
-}
-
 proptest! {
     #[test]
     fn declared(case in cases(floats())) {
         let got = apply(&Op::Attention(Box::new(case.a.clone())), &case.x, Precision::Declared).unwrap();
-        let (out, lse) = reference(&case.a, &case.x);
+        let (out, lse, off) = judged(&case.a, case.a.acc, &case.x);
         let dtype = case.x[0].dtype();
-        let slack = if dtype == DType::F64 { 1e-10 } else { slack(&case) };
-        for (g, w) in got[0].to_f64().into_iter().zip(out) {
+        let sinks = case.a.sinks.map_or(vec![], |n| case.x[n].to_f64());
+        let sink = sinks.iter().filter(|s| s.is_finite()).fold(1.0, |m: f64, s| m.max(s.abs()));
+        let slack = |row: usize| 3.0 * off[row] + 16.0 * epsilon(case.a.acc) * sink;
+        let width = case.x[2].shape()[3];
+        for (i, (g, w)) in got[0].to_f64().into_iter().zip(out).enumerate() {
+            let slack = slack(i / width);
             prop_assert!((g.is_nan() && w.is_nan()) || (g - w).abs() <= slack + 2.0 * unit(dtype).0 * w.abs() + unit(dtype).1, "{g:e} {w:e}");
         }
-        for (g, w) in got[1].to_f64().into_iter().zip(lse) {
-            prop_assert!(g == w || (g - w).abs() <= slack + 1e-6 * w.abs(), "lse {g:e} {w:e}");
+        for (i, (g, w)) in got[1].to_f64().into_iter().zip(lse).enumerate() {
+            prop_assert!(g == w || (g - w).abs() <= slack(i) + 1e-6 * w.abs(), "lse {g:e} {w:e}");
         }
     }
 
@@ -275,11 +261,10 @@ fn a_sink_takes_weight_and_has_no_value() {
 #[test]
 fn a_row_of_nothing_but_a_sink_is_zeros() {
     let a = Attention {
-        mask: Mask::causal(-2),
         sinks: Some(3),
         lse: true,
         empty_row: EmptyRow::Nan,
-        ..Attention::plain(1.0, DType::F32)
+        ..Attention::plain(1.0, DType::F32).masked(Mask::causal(-2))
     };
     let mut x = vec![random(DType::F32, &[1, 2, 3, 4], 1), random(DType::F32, &[1, 2, 3, 4], 2)];
     x.push(random(DType::F32, &[1, 2, 3, 2], 3));
@@ -298,7 +283,7 @@ fn attend(a: &Attention, x: &[Tensor]) -> Vec<f64> {
 
 #[test]
 fn more_rows_than_one_block() {
-    let a = Attention { mask: Mask::causal(3), ..Attention::plain(0.3, DType::F32) };
+    let a = Attention::plain(0.3, DType::F32).masked(Mask::causal(3));
     let x = [
         random(DType::F32, &[1, 2, 150, 8], 1),
         random(DType::F32, &[1, 1, 170, 8], 2),
@@ -311,7 +296,7 @@ fn more_rows_than_one_block() {
 
 #[test]
 fn a_masked_key_takes_no_part_whatever_it_holds() {
-    let a = Attention { mask: Mask::causal(0), ..Attention::plain(1.0, DType::F32) };
+    let a = Attention::plain(1.0, DType::F32).masked(Mask::causal(0));
     let q = random(DType::F32, &[1, 1, 3, 2], 1);
     for poison in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         let mut k = noise(6, 2);
@@ -336,7 +321,7 @@ fn a_masked_key_takes_no_part_whatever_it_holds() {
 
 #[test]
 fn a_bias_of_minus_infinity_masks_a_nan() {
-    let a = Attention { bias: Some(3), ..Attention::plain(1.0, DType::F32) };
+    let a = Attention::plain(1.0, DType::F32).biased(3);
     let x = [
         tensor(DType::F32, &[1, 1, 1, 1], &[1.0]),
         tensor(DType::F32, &[1, 1, 2, 1], &[f64::NAN, 1.0]),
@@ -350,7 +335,7 @@ fn a_bias_of_minus_infinity_masks_a_nan() {
 fn a_row_of_finfo_min_is_the_mean_of_all_values() {
     for fill in [Fill::Add(f64::from(f32::MIN)), Fill::Replace(f64::from(f32::MIN))] {
         let mask = Mask { terms: vec![Term::Causal { offset: -10 }], fill };
-        let a = Attention { mask, ..Attention::plain(1.0, DType::F32) };
+        let a = Attention::plain(1.0, DType::F32).masked(mask);
         let x = [
             random(DType::F32, &[1, 1, 2, 2], 1),
             random(DType::F32, &[1, 1, 3, 2], 2),
@@ -362,7 +347,7 @@ fn a_row_of_finfo_min_is_the_mean_of_all_values() {
 
 #[test]
 fn bits_do_not_depend_on_the_number_of_threads() {
-    let a = Attention { mask: Mask::causal(0), ..Attention::plain(0.2, DType::F32) };
+    let a = Attention::plain(0.2, DType::F32).masked(Mask::causal(0));
     let x: Vec<Tensor> = (0..3).map(|i| random(DType::F32, &[2, 4, 130, 16], i)).collect();
     let with = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

@@ -72,7 +72,7 @@ fn a_sum_over_nothing_is_zero() {
 
 #[test]
 fn attention_without_keys_rows_sizes_or_heads() {
-    let a = Attention { lse: true, mask: Mask::causal(0), ..Attention::plain(1.0, DType::F32) };
+    let a = Attention { lse: true, ..Attention::plain(1.0, DType::F32).masked(Mask::causal(0)) };
     for [b, hq, hkv, sq, sk, dk, dv] in [
         [1, 2, 1, 3, 0, 4, 5],
         [1, 2, 1, 0, 3, 4, 5],

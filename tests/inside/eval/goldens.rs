@@ -1,7 +1,7 @@
 //! Stored references: attention of many kinds in float64 from the rounded inputs, and merges of partial results.
 
 use annulus::eval::{Precision, compare, eval};
-use annulus::ir::{Attention, DType, Data, EmptyRow, Graph, Op, Tensor};
+use annulus::ir::{Attention, DType, Data, EmptyRow, Graph, Op, Scores, Tensor};
 use annulus::layout::Progression;
 use annulus::mask::{Fill, Mask, Term};
 use serde_json::Value;
@@ -91,10 +91,7 @@ fn graph(g: &Golden) -> (Graph, Vec<Tensor>) {
         x.len() - 1
     });
     let a = Attention {
-        scale: g.number("scale"),
-        mask,
-        softcap: g.number("softcap"),
-        bias,
+        scores: Scores::usual(g.number("scale"), g.number("softcap"), bias, mask),
         sinks: None,
         acc: DType::F32,
         empty_row: EmptyRow::Zero,

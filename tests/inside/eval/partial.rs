@@ -29,7 +29,7 @@ fn part(case: &Case, q: &[Progression], k: &[Progression], precision: Precision)
         operands.push(if whole { leaf.clone() } else { rows(leaf, q) });
     }
     let tile = match (q, k) {
-        ([q], [k]) if case.a.mask.tile(q, k) == Tile::Full => Tile::Full,
+        ([q], [k]) if case.a.scores.tile(q, k) == Tile::Full => Tile::Full,
         // What could be skipped is masked pair by pair, and gives the neutral result.
         _ => Tile::Partial,
     };
@@ -187,7 +187,7 @@ proptest! {
 fn plain_case(size: f64, mask: Mask, sq: usize, sk: usize) -> Case {
     let q: Vec<f64> = noise(sq * 2 * 4, 1).iter().map(|x| x * size).collect();
     Case {
-        a: Attention { mask, lse: true, ..Attention::plain(1.0, DType::F32) },
+        a: Attention { lse: true, ..Attention::plain(1.0, DType::F32).masked(mask) },
         x: vec![
             tensor(DType::F32, &[1, 2, sq, 4], &q),
             random(DType::F32, &[1, 2, sk, 4], 2),
@@ -286,7 +286,7 @@ fn a_chunk_is_found_by_global_number() {
 #[test]
 fn a_leaf_that_lacks_a_key_is_an_error() {
     // Types alone do not tell: a leaf is whole along the keys of all ranks.
-    let a = Attention { bias: Some(3), ..Attention::plain(1.0, DType::F32) };
+    let a = Attention::plain(1.0, DType::F32).biased(3);
     let rows = |start| vec![Progression::range(start, 2)];
     let bias = random(DType::F32, &[1, 5], 1);
     let x = [random(DType::F32, &[1, 1, 2, 3], 2), random(DType::F32, &[1, 1, 2, 5], 3), bias];

@@ -49,7 +49,7 @@ fn pieces(facts: &AttentionFacts, rows: &[Progression], slot: usize, mut start: 
 }
 
 fn tile(facts: &AttentionFacts, q: &[Progression], k: &[Progression]) -> Tile {
-    let full = q.iter().all(|q| k.iter().all(|k| facts.mask.tile(q, k) == Tile::Full));
+    let full = q.iter().all(|q| k.iter().all(|k| facts.scores.tile(q, k) == Tile::Full));
     if full { Tile::Full } else { Tile::Partial }
 }
 

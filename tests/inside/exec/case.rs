@@ -1,7 +1,8 @@
 //! A random attention, its tensors, and what it must yield: written out in f64, row by row.
 
 use crate::inside::support::layouts::layout_of;
-use annulus::ir::{AttentionSizes, DType, EmptyRow, Tensor};
+use crate::inside::support::scores::{Reading, epsilon};
+use annulus::ir::{AttentionSizes, DType, EmptyRow, Scores, Tensor};
 use annulus::layout::{Layout, LayoutKind, Progression};
 use annulus::mask::{Fill, Mask, Term};
 use annulus::schedule::{AttentionFacts, Leaf};
@@ -148,7 +149,7 @@ prop_compose! {
             mask.fill = Fill::NegInf;
         }
         let facts = AttentionFacts {
-            sizes, dtype, acc: dtype.accumulator(), scale, softcap, mask, bias: bias_at, sinks: sinks_at, empty_row, lse, leaves,
+            sizes, dtype, acc: dtype.accumulator(), scores: Scores::usual(scale, softcap, bias_at, mask), sinks: sinks_at, empty_row, lse, leaves,
         };
         Case { facts, args, layout, ranks, seed }
     }
@@ -171,7 +172,7 @@ pub(crate) fn rows_of(x: &Tensor, rows: &[Progression]) -> Tensor {
 impl Case {
     pub(crate) fn layouts(&self) -> (Layout, Layout) {
         let s = &self.facts.sizes;
-        let of = |queries| layout_of(self.layout, s, self.ranks, &self.facts.mask, queries);
+        let of = |queries| layout_of(self.layout, s, self.ranks, &self.facts.scores.mask(), queries);
         (of(true), of(s.q_len == s.kv_len))
     }
 
@@ -204,8 +205,8 @@ impl Case {
                 [b, h, q, k].iter().zip(shape).fold(0, |at, (&j, e)| at * e + if e == 1 { 0 } else { j });
             x[i][at]
         };
-        let single = |y: f64| if f.acc == DType::F32 { f64::from(y as f32) } else { y };
-        let eps = if f.acc == DType::F32 { f64::from(f32::EPSILON) } else { f64::EPSILON };
+        let eps = 2.0 * epsilon(f.acc);
+        let reading = Reading { steps: f.scores.steps(), acc: f.acc };
         // Of the output's type: a unit in the last place, and half of the least number.
         let (rounding, least) = match f.dtype {
             DType::F16 => (1.0 / 1024.0, 2f64.powi(-25)),
@@ -217,63 +218,30 @@ impl Case {
             for h in 0..s.q_heads {
                 let g = h / (s.q_heads / s.kv_heads);
                 for i in 0..s.q_len {
-                    let (mut scores, mut magnitude) = (Vec::new(), 0.0f64);
+                    let (mut scores, mut wobble) = (Vec::new(), 0.0f64);
                     for j in 0..s.kv_len {
                         let q = &x[0][((b * s.q_heads + h) * s.q_len + i) * s.head_dim..][..s.head_dim];
                         let k = &x[1][((b * s.kv_heads + g) * s.kv_len + j) * s.head_dim..][..s.head_dim];
-                        let mut y = f.scale * q.iter().zip(k).map(|(a, b)| a * b).sum::<f64>();
-                        let mut size =
-                            f.scale.abs() * q.iter().zip(k).map(|(a, b)| (a * b).abs()).sum::<f64>();
-                        if f.softcap > 0.0 {
-                            y = f.softcap * (y / f.softcap).tanh();
-                            size += f.softcap;
+                        let product = q.iter().zip(k).map(|(a, b)| a * b).sum::<f64>();
+                        let size = q.iter().zip(k).map(|(a, b)| (a * b).abs()).sum::<f64>();
+                        let off = eps * (s.head_dim + 1) as f64 * size;
+                        let score = reading.score([b, i, j], product, off, &|n| leaf(n, b, h, i, j));
+                        wobble = wobble.max(score.error + 4.0 * eps * score.value.abs().min(f64::MAX));
+                        if score.value != f64::NEG_INFINITY {
+                            scores.push((j, score.value));
                         }
-                        let bias = f.bias.map_or(0.0, |o| leaf(o, b, h, i, j));
-                        y += bias;
-                        let own = f.mask.terms.iter().flat_map(|t| match t {
-                            Term::Batch { entries } => entries[b].as_slice(),
-                            other => std::slice::from_ref(other),
-                        });
-                        let kept = { own }.all(|t| match *t {
-                            Term::Segments { ref starts, offset } => {
-                                starts.iter().all(|&s| (i as i64 + offset < s as i64) == (j < s))
-                            }
-                            Term::Causal { offset } => j as i64 <= i as i64 + offset,
-                            Term::Window { left, right, offset } => {
-                                let d = j as i64 - (i as i64 + offset);
-                                left.is_none_or(|l| d >= -(l as i64)) && right.is_none_or(|r| d <= r as i64)
-                            }
-                            Term::Prefix { length, offset } => j < length || j as i64 <= i as i64 + offset,
-                            Term::Keys { start, end } => start <= j && j < end,
-                            Term::Batch { .. } => unreachable!("no batch within a batch"),
-                            Term::Tensor { operand } => leaf(operand, b, h, i, j) != 0.0,
-                        });
-                        match f.mask.fill {
-                            _ if bias == f64::NEG_INFINITY => continue,
-                            _ if kept => {}
-                            Fill::NegInf => continue,
-                            Fill::Replace(z) => y = z,
-                            Fill::Add(z) => {
-                                y = single(single(y) + single(z));
-                                // The type of the scores rounds finfo.min + score to finfo.min, exactly.
-                                size += if z < -1e30 { 0.0 } else { z.abs() };
-                            }
-                        }
-                        magnitude = magnitude.max(size + bias.abs());
-                        scores.push((j, y));
                     }
                     let sink = f.sinks.map_or(f64::NEG_INFINITY, |o| leaf(o, b, h, i, 0));
                     out.dead += usize::from(scores.is_empty());
                     let empty = scores.is_empty() && sink == f64::NEG_INFINITY;
                     if sink.is_finite() {
-                        magnitude = magnitude.max(sink.abs());
+                        wobble = wobble.max(4.0 * eps * sink.abs());
                     }
                     let m = scores.iter().fold(sink, |m, &(_, y)| m.max(y));
                     let weights: Vec<(usize, f64)> =
                         scores.iter().map(|&(j, y)| (j, (y - m).exp())).collect();
                     let extra = if sink.is_finite() { (sink - m).exp() } else { 0.0 };
                     let l = weights.iter().map(|w| w.1).sum::<f64>() + extra;
-                    let wobble = eps * (s.head_dim + 8) as f64 * magnitude;
                     let n = (scores.len() + 8) as f64;
                     for d in 0..s.v_head_dim {
                         let v = |j: usize| x[2][((b * s.kv_heads + g) * s.kv_len + j) * s.v_head_dim + d];

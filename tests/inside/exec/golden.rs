@@ -1,7 +1,7 @@
 //! The numeric goldens: float64 references of attention, read from `goldens/` of the folder named by `ANNULUS_TEST_DATA`.
 
 use super::case::Case;
-use annulus::ir::{AttentionSizes, DType, Data, EmptyRow, Tensor};
+use annulus::ir::{AttentionSizes, DType, Data, EmptyRow, Scores, Tensor};
 use annulus::layout::LayoutKind;
 use annulus::mask::{Fill, Mask, Term};
 use annulus::schedule::{AttentionFacts, Leaf};
@@ -127,10 +127,12 @@ pub(crate) fn read(path: &Path) -> Golden {
         sizes,
         dtype,
         acc: DType::F32,
-        scale: config["scale"].as_f64().unwrap(),
-        softcap: config["softcap"].as_f64().unwrap_or(0.0),
-        mask: Mask { terms, fill: Fill::NegInf },
-        bias,
+        scores: Scores::usual(
+            config["scale"].as_f64().unwrap(),
+            config["softcap"].as_f64().unwrap_or(0.0),
+            bias,
+            Mask { terms, fill: Fill::NegInf },
+        ),
         sinks: None,
         empty_row: EmptyRow::Zero,
         lse: true,

@@ -10,7 +10,7 @@ mod text;
 use annulus::eval::{Precision, eval};
 use annulus::exec::cpu::{ExecError, Traffic, run, run_island};
 use annulus::ir::{
-    Attention, AttentionSizes, Binary, Contract, DType, EmptyRow, Graph, Op, OpId, Tensor, Type,
+    Attention, AttentionSizes, Binary, Contract, DType, EmptyRow, Graph, Op, OpId, Scores, Tensor, Type,
 };
 use annulus::layout::{Layout, LayoutKind, Progression};
 use annulus::mask::{Mask, Tile};
@@ -79,16 +79,7 @@ proptest! {
 
 /// The attention that a schedule of these facts computes.
 fn node(f: &AttentionFacts) -> Attention {
-    Attention {
-        scale: f.scale,
-        mask: f.mask.clone(),
-        softcap: f.softcap,
-        bias: f.bias,
-        sinks: f.sinks,
-        acc: f.acc,
-        empty_row: f.empty_row,
-        lse: f.lse,
-    }
+    Attention { scores: f.scores.clone(), sinks: f.sinks, acc: f.acc, empty_row: f.empty_row, lse: f.lse }
 }
 
 /// The case as a program of one island: a graph whose inputs are whole.
@@ -143,10 +134,7 @@ fn plain(sizes: AttentionSizes, dtype: DType, mask: Mask) -> AttentionFacts {
         sizes,
         dtype,
         acc: dtype.accumulator(),
-        scale: 0.5,
-        softcap: 0.0,
-        mask,
-        bias: None,
+        scores: Scores::usual(0.5, 0.0, None, mask),
         sinks: None,
         empty_row: EmptyRow::Zero,
         lse: true,
@@ -187,7 +175,7 @@ fn logits_of_ten_thousand() {
 fn poison_behind_the_mask_stays_there() {
     for ranks in [1, 2, 3, 7] {
         let mut case = causal(9, ranks, LayoutKind::Zigzag);
-        case.facts.mask = Mask::causal(-3);
+        case.facts.scores = Scores::usual(0.5, 0.0, None, Mask::causal(-3));
         let spoil = |x: &Tensor, bad: f64| {
             let mut y = x.to_f64();
             // Key 8 is seen by nobody; key 4 from row 7 on only.
@@ -231,7 +219,7 @@ fn traffic_is_counted_as_it_moves() {
 #[test]
 fn a_missing_wait_shows_under_some_seed() {
     let mut case = causal(16, 4, LayoutKind::Contiguous);
-    case.facts.mask = Mask::none();
+    case.facts.scores = Scores::scaled(0.5);
     let args = case.local();
     let good = schedule_of(&case, Way::Ring);
     let (right, _) = run_island(&good, &args, 0).unwrap();
@@ -254,7 +242,7 @@ fn a_missing_wait_shows_under_some_seed() {
 #[test]
 fn freed_bytes_are_nan() {
     let mut case = causal(20, 5, LayoutKind::Contiguous);
-    case.facts.mask = Mask::none();
+    case.facts.scores = Scores::scaled(0.5);
     let args = case.local();
     let mut schedule = schedule_of(&case, Way::Ring);
     let (right, _) = run_island(&schedule, &args, 0).unwrap();
@@ -357,8 +345,10 @@ fn nonsense_is_refused() {
     refuses("are not among 8", &|s| s.q_layout.rows[0][0].step = 0);
     refuses("are not among 8", &|s| s.q_layout.rows[0][0].len = usize::MAX);
     refuses("7 of 8 rows are owned", &|s| s.kv_layout.rows[0][0].len = 3);
-    refuses("no truth tensor", &|s| s.attention.mask.terms.push(annulus::mask::Term::Tensor { operand: 2 }));
-    refuses("no floating tensor", &|s| s.attention.bias = Some(3));
+    let scores = |text: &str| text.parse::<Scores>().unwrap();
+    refuses("no truth tensor", &|s| s.attention.scores = scores("fill -inf unless tensor(2)"));
+    refuses("no floating tensor", &|s| s.attention.scores = scores("add 3"));
+    refuses("no floating tensor", &|s| s.attention.scores = scores("factor leaf 3"));
     refuses("argument 0 is", &|s| s.attention.dtype = DType::F16);
     refuses("partial results in", &|s| s.attention.acc = DType::F16);
 }
@@ -408,7 +398,7 @@ fn block(length: usize) -> Graph {
         let y = g.add1(Op::Reshape(vec![2, length, count, 3]), &[y], name, "").unwrap();
         heads.push(g.add1(Op::Permute(vec![0, 2, 1, 3]), &[y], name, "").unwrap());
     }
-    let attention = Attention { mask: Mask::causal(0), ..Attention::plain(0.6, DType::F32) };
+    let attention = Attention::plain(0.6, DType::F32).masked(Mask::causal(0));
     let y = g.add1(Op::Attention(Box::new(attention)), &heads, "att", "").unwrap();
     let y = g.add1(Op::Permute(vec![0, 2, 1, 3]), &[y], "merge", "").unwrap();
     let y = g.add1(Op::Reshape(vec![2, length, 12]), &[y], "merge", "").unwrap();
@@ -462,7 +452,7 @@ fn a_block_runs_as_the_oracle_says() {
 #[test]
 fn a_read_during_a_receive_shows() {
     let mut case = causal(8, 2, LayoutKind::Contiguous);
-    case.facts.mask = Mask::none();
+    case.facts.scores = Scores::scaled(0.5);
     let args = case.local();
     let mut schedule = schedule_of(&case, Way::Ring);
     let (right, _) = run_island(&schedule, &args, 0).unwrap();

@@ -39,7 +39,7 @@ impl Shares {
             shares.iter().any(|s| s.contains(&0)),
             s.q_heads > s.kv_heads,
             dead_rows > 0,
-            case.facts.mask.terms.iter().any(|t| matches!(t, Term::Window { .. })),
+            case.facts.scores.masks().flat_map(|m| &m.terms).any(|t| matches!(t, Term::Window { .. })),
         ];
         self.cases += 1;
         self.of_kind.iter_mut().zip(is).for_each(|(n, is)| *n += usize::from(is));

@@ -191,7 +191,9 @@ fn skips(graph: &Graph) -> (bool, usize) {
     });
     let all: Vec<_> = attentions.collect();
     let skips = all.iter().all(|a| {
-        a.mask.fill == Fill::NegInf && a.mask.terms.iter().any(|t| !matches!(t, Term::Tensor { .. }))
+        let mut masks = a.scores.masks();
+        masks.all(|m| m.fill == Fill::NegInf)
+            && a.scores.live().terms.iter().any(|t| !matches!(t, Term::Tensor { .. }))
     });
     (skips, all.iter().filter(|a| a.lse).count())
 }

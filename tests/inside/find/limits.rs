@@ -42,7 +42,7 @@ fn eighty_layers_are_found_and_each_is_self_attention() {
     assert_eq!(found.attentions.len(), 80);
     assert!(found.attentions.iter().all(|a| a.is_self));
     assert!(found.attentions.iter().all(|a| a.applied == found.attentions[0].applied));
-    assert_eq!(record(&found.graph, &found.attentions[79]).scale, 0.5);
+    assert_eq!(record(&found.graph, &found.attentions[79]).scale, Some(0.5));
     assert_eq!(found.work.regions, 1, "equal regions are saturated once");
     assert_eq!(found.work, find(&shallow, &FindOptions::default()).work, "the work does not grow with depth");
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());

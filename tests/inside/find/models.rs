@@ -66,8 +66,8 @@ fn differences(records: &[AttentionRecord], manifest: &Value) -> Vec<String> {
             }
         }
         let scale = w["scale"].as_f64().unwrap();
-        if (r.scale - scale).abs() > 1e-5 * scale {
-            out.push(format!("{}: scale is {}, not {scale}", r.name, r.scale));
+        if r.scale.is_none_or(|x| (x - scale).abs() > 1e-5 * scale) {
+            out.push(format!("{}: scale is {:?}, not {scale}", r.name, r.scale));
         }
         let nodes: Vec<&str> = ["attention", "qk", "softmax", "pv"]
             .iter()

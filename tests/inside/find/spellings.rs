@@ -87,7 +87,8 @@ fn figures(s: &Spelling, found: &Found) -> Result<(), TestCaseError> {
         prop_assert_eq!((r.q_heads, r.kv_heads), (heads, s.kv_heads));
     }
     let want = scale(s);
-    prop_assert!((r.scale - want).abs() <= 1e-6 * want.abs(), "{} for {}", r.scale, want);
+    let close = |x: f64| (x - want).abs() <= 1e-6 * want.abs();
+    prop_assert!(r.scale.is_some_and(close), "{:?} for {}", r.scale, want);
     prop_assert_eq!(r.sinks, s.sinks.is_some());
     if s.sinks.is_some_and(|x| x.by_head) {
         let sinks = operands.last().map(|&v| found.graph.ty(v).elements());

@@ -25,13 +25,13 @@ fn plain(q: &[usize], k: &[usize]) -> Single {
 #[test]
 fn everything_is_explicit() {
     let a = node_of(&plain(&[1, 4, 3, 16], &[1, 2, 5, 16]).graph().unwrap());
-    assert_eq!((a.scale, a.softcap, a.mask.to_string()), (0.25, 0.0, "none".to_owned()));
+    assert_eq!(a.scores.to_string(), "factor 0.25");
     let causal = plain(&[1, 4, 3, 16], &[1, 2, 5, 16]).with(int("is_causal", 1)).with(float("scale", 2.0));
     let a = node_of(&causal.graph().unwrap());
-    assert_eq!((a.scale, a.mask.terms), (2.0, vec![Term::Causal { offset: 0 }]));
+    assert_eq!(a.scores.to_string(), "factor 2.0 | fill -inf unless causal(0)");
     let window = plain(&[1, 1, 3, 4], &[1, 1, 3, 4]).opset(25).with(int("left_window_size", 2));
     let a = node_of(&window.graph().unwrap());
-    assert_eq!(a.mask.terms, [Term::Window { left: Some(2), right: None, offset: 0 }]);
+    assert_eq!(a.scores.mask().terms, [Term::Window { left: Some(2), right: None, offset: 0 }]);
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn a_mask_index_of_every_form_lowers_the_keys_that_it_leaves_out() {
             close(&node.first().to_f64(), &want);
             let fills = |g: &annulus::ir::Graph| -> Vec<Fill> {
                 let fill = |id| match g.op(id) {
-                    Op::Attention(a) => Some(a.mask.fill),
+                    Op::Attention(a) => Some(a.scores.mask().fill),
                     _ => None,
                 };
                 g.ops().into_iter().filter_map(fill).collect()

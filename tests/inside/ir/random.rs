@@ -2,8 +2,8 @@
 
 use annulus::ir::{
     Attention, Attribute, Binary, Blob, Collective, Constant, Contract, DType, Data, EmptyRow, Form, Graph,
-    MessageKind, Op, Opaque, Partial, Reduction, RegionKind, RowAxes, Tensor, Type, Unary, ValueId, Windows,
-    parse, print, verify,
+    MessageKind, Op, Opaque, Partial, Reduction, RegionKind, RowAxes, Scores, Tensor, Type, Unary, ValueId,
+    Windows, parse, print, verify,
 };
 use annulus::layout::{LayoutKind, Progression, row_count};
 use annulus::mask::{Fill, Mask, Term, Tile};
@@ -159,8 +159,12 @@ fn attention(s: &Step) -> Attention {
     ];
     let fill = [Fill::NegInf, Fill::Add(scale), Fill::Replace(scale)][s.n[2] % 3];
     Attention {
-        mask: Mask { terms: terms[s.n[0] % 3].clone(), fill },
-        softcap: if s.n[1] == 0 { 0.0 } else { scale.abs() },
+        scores: Scores::usual(
+            scale,
+            if s.n[1] == 0 { 0.0 } else { scale.abs() },
+            None,
+            Mask { terms: terms[s.n[0] % 3].clone(), fill },
+        ),
         empty_row: if s.n[2] < 3 { EmptyRow::Zero } else { EmptyRow::Nan },
         lse: s.n[3] < 3,
         ..Attention::plain(scale, if s.n[3] == 0 { DType::F64 } else { DType::F32 })

@@ -1,8 +1,9 @@
 //! Attentions split by hand: a graph of one attention, its layouts, and a generator of awkward ones.
 
 use crate::inside::support::layouts::layout_of;
+use crate::inside::support::scores::kept;
 use annulus::ir::verify::verify;
-use annulus::ir::{Attention, AttentionSizes, DType, EmptyRow, Graph, Op, OpId, Type};
+use annulus::ir::{Attention, AttentionSizes, DType, EmptyRow, Graph, Op, OpId, Scores, Type};
 use annulus::layout::{LayoutKind, Progression};
 use annulus::mask::{Fill, Mask, Term};
 use annulus::ring::{Plan, Strategy as Way, island};
@@ -50,12 +51,12 @@ impl Case {
             head_dim: 4,
             v_head_dim: 3,
         };
-        let attention = Attention { mask, ..Attention::plain(0.5, DType::F32) };
+        let attention = Attention::plain(0.5, DType::F32).masked(mask);
         Case { sizes, dtype: DType::F32, ranks, q_kind: kind, kv_kind: kind, attention, leaves: vec![] }
     }
 
     pub(crate) fn q_rows(&self) -> Vec<Vec<Progression>> {
-        layout_of(self.q_kind, &self.sizes, self.ranks, &self.attention.mask, true).rows
+        layout_of(self.q_kind, &self.sizes, self.ranks, &self.attention.scores.mask(), true).rows
     }
 
     /// Whether queries and keys have one layout.
@@ -64,7 +65,8 @@ impl Case {
     }
 
     pub(crate) fn kv_rows(&self) -> Vec<Vec<Progression>> {
-        layout_of(self.kv_kind, &self.sizes, self.ranks, &self.attention.mask, self.one_sequence()).rows
+        layout_of(self.kv_kind, &self.sizes, self.ranks, &self.attention.scores.mask(), self.one_sequence())
+            .rows
     }
 
     /// Whether the pair takes part, by the position terms alone: written down again, apart from the library's.
@@ -74,25 +76,7 @@ impl Case {
 
     /// The same in one batch entry.
     pub(crate) fn sees_in(&self, b: usize, q: usize, k: usize) -> bool {
-        let distance = k as i64 - q as i64;
-        let own = self.attention.mask.terms.iter().flat_map(|t| match t {
-            Term::Batch { entries } => entries[b].as_slice(),
-            other => std::slice::from_ref(other),
-        });
-        { own }.all(|t| match *t {
-            Term::Causal { offset } => distance <= offset,
-            Term::Window { left, right, offset } => {
-                left.is_none_or(|l| distance >= offset - l as i64)
-                    && right.is_none_or(|r| distance <= offset + r as i64)
-            }
-            Term::Segments { ref starts, offset } => {
-                starts.iter().all(|&s| (q as i64 + offset < s as i64) == (k < s))
-            }
-            Term::Prefix { length, offset } => k < length || distance <= offset,
-            Term::Keys { start, end } => (start..end).contains(&k),
-            Term::Batch { .. } => unreachable!("no batch within a batch"),
-            Term::Tensor { .. } => true,
-        })
+        self.attention.scores.masks().all(|m| kept(&m.terms, [b, q, k], &|_| 1.0))
     }
 
     pub(crate) fn split(&self) -> Split {
@@ -121,8 +105,8 @@ impl Case {
             graph: Arc::new(graph),
             ranks: self.ranks,
             layouts: vec![
-                layout_of(self.q_kind, s, self.ranks, &self.attention.mask, true),
-                layout_of(self.kv_kind, s, self.ranks, &self.attention.mask, self.one_sequence()),
+                layout_of(self.q_kind, s, self.ranks, &self.attention.scores.mask(), true),
+                layout_of(self.kv_kind, s, self.ranks, &self.attention.scores.mask(), self.one_sequence()),
             ],
             placements,
             segments: vec![Segment::Island(op)],
@@ -230,16 +214,13 @@ pub(crate) fn cases() -> impl Strategy<Value = Case> {
                 v_head_dim,
             };
             let mut attention = Attention {
-                scale: scale - 0.5,
-                mask,
-                softcap,
-                bias: None,
+                scores: Scores::new([]),
                 sinks: None,
                 acc: DType::F64,
                 empty_row: if nan { EmptyRow::Nan } else { EmptyRow::Zero },
                 lse,
             };
-            let mut leaves = vec![];
+            let (mut leaves, mut bias_at) = (vec![], None);
             for (what, leaf) in [("truth", truth), ("bias", bias), ("sinks", sinks)] {
                 let Some((spans, short, by_rows)) = leaf else { continue };
                 let columns = if what == "sinks" { 1 } else { sizes.kv_len };
@@ -253,13 +234,14 @@ pub(crate) fn cases() -> impl Strategy<Value = Case> {
                 let by_query_rows = by_rows && spans[2] && axis.is_some_and(|a| shape[a] == q_len);
                 let operand = 3 + leaves.len();
                 match what {
-                    "truth" => attention.mask.terms.push(Term::Tensor { operand }),
-                    "bias" => attention.bias = Some(operand),
+                    "truth" => mask.terms.push(Term::Tensor { operand }),
+                    "bias" => bias_at = Some(operand),
                     _ => attention.sinks = Some(operand),
                 }
                 let dtype = if what == "truth" { DType::Bool } else { DType::F64 };
                 leaves.push(LeafCase { dtype, shape, by_query_rows });
             }
+            attention.scores = Scores::usual(scale - 0.5, softcap, bias_at, mask);
             // Where queries and keys are one sequence they have one layout.
             let kv_kind = if kv_len.is_some() { kv_kind } else { q_kind };
             Case { sizes, dtype: DType::F64, ranks, q_kind, kv_kind, attention, leaves }

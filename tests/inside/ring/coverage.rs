@@ -1,9 +1,10 @@
 //! Every visible pair meets once, and full tiles hold no masked pair: by enumeration, from the island graphs alone.
 
 use super::case::{Case, cases};
+use crate::inside::support::scores::dead;
 use annulus::ir::{Graph, Op, Partial};
 use annulus::layout::{LayoutKind, Progression};
-use annulus::mask::{Fill, Mask, Term, Tile};
+use annulus::mask::{Mask, Term, Tile};
 use annulus::ring::Strategy;
 use proptest::prelude::*;
 
@@ -31,7 +32,12 @@ fn covers(case: &Case, way: Strategy) -> Result<(), TestCaseError> {
                 for k in rows(&p.k_rows) {
                     met[q * sk + k] += 1;
                     let all = (0..case.sizes.batch).all(|b| case.sees_in(b, q, k));
-                    let data = case.attention.mask.terms.iter().any(|t| matches!(t, Term::Tensor { .. }));
+                    let data = case
+                        .attention
+                        .scores
+                        .masks()
+                        .flat_map(|m| &m.terms)
+                        .any(|t| matches!(t, Term::Tensor { .. }));
                     prop_assert!(
                         p.tile == Tile::Partial || (all && !data),
                         "{q} × {k} is masked in a full tile"
@@ -42,7 +48,7 @@ fn covers(case: &Case, way: Strategy) -> Result<(), TestCaseError> {
     }
     for (i, &n) in met.iter().enumerate() {
         let (q, k) = (i / sk, i % sk);
-        let wanted = case.sees(q, k) || case.attention.mask.fill != Fill::NegInf;
+        let wanted = (0..case.sizes.batch).any(|b| !dead(case.attention.scores.steps(), [b, q, k]));
         prop_assert!(n == 1 || (n == 0 && !wanted), "{way:?}: {q} × {k} meet {n} times");
     }
     prop_assert!(computed.iter().all(|&n| n > 0), "a row has no partial result");

@@ -1,9 +1,9 @@
 //! Attention written out in f64, pair by pair, and random arguments for it.
 
 use super::case::Case;
+use crate::inside::support::scores::{Reading, dead};
 use annulus::ir::{DType, EmptyRow, Tensor, Type, types::strides};
 use annulus::layout::Progression;
-use annulus::mask::{Fill, Term};
 
 /// A whole tensor as f64 (truth as 0 and 1).
 #[derive(Clone, Debug)]
@@ -84,12 +84,12 @@ pub(crate) fn arguments(case: &Case, seed: u64) -> Vec<Array> {
         }
         out.push(leaf);
     }
-    if case.attention.mask.fill == Fill::NegInf {
-        for k in (0..s.kv_len).filter(|&k| (0..s.q_len).all(|q| !case.sees(q, k))) {
-            for (i, x) in out[2].data.iter_mut().enumerate() {
-                if i / s.v_head_dim % s.kv_len == k {
-                    *x = f64::NAN;
-                }
+    let steps = case.attention.scores.steps();
+    let nobody = |k: usize| (0..s.batch).all(|b| (0..s.q_len).all(|q| dead(steps, [b, q, k])));
+    for k in (0..s.kv_len).filter(|&k| nobody(k)) {
+        for (i, x) in out[2].data.iter_mut().enumerate() {
+            if i / s.v_head_dim % s.kv_len == k {
+                *x = f64::NAN;
             }
         }
     }
@@ -114,6 +114,7 @@ pub(crate) fn local(case: &Case, whole: &[Array], rank: usize) -> Vec<Tensor> {
 /// Output and log-sum-exp.
 pub(crate) fn attention(case: &Case, x: &[Array]) -> Vec<Array> {
     let (s, a) = (&case.sizes, &case.attention);
+    let reading = Reading { steps: a.scores.steps(), acc: DType::F64 };
     let mut out = Array { shape: vec![s.batch, s.q_heads, s.q_len, s.v_head_dim], data: vec![] };
     let mut lse = Array { shape: vec![s.batch, s.q_heads, s.q_len], data: vec![] };
     for b in 0..s.batch {
@@ -122,25 +123,8 @@ pub(crate) fn attention(case: &Case, x: &[Array]) -> Vec<Array> {
             for q in 0..s.q_len {
                 let score = |k: usize| -> f64 {
                     let dot = |d| x[0].at(&[b, h, q, d]) * x[1].at(&[b, g, k, d]);
-                    let mut score = a.scale * (0..s.head_dim).map(dot).sum::<f64>();
-                    if a.softcap != 0.0 {
-                        score = a.softcap * (score / a.softcap).tanh();
-                    }
-                    if let Some(bias) = a.bias {
-                        score += x[bias].at(&[b, h, q, k]);
-                    }
-                    let keeps = |t: &Term| match t {
-                        Term::Tensor { operand } => x[*operand].at(&[b, h, q, k]) != 0.0,
-                        _ => true,
-                    };
-                    if case.sees_in(b, q, k) && a.mask.terms.iter().all(keeps) {
-                        return score;
-                    }
-                    match a.mask.fill {
-                        Fill::NegInf => f64::NEG_INFINITY,
-                        Fill::Replace(fill) => fill,
-                        Fill::Add(fill) => score + fill,
-                    }
+                    let product = (0..s.head_dim).map(dot).sum::<f64>();
+                    reading.score([b, q, k], product, 0.0, &|n| x[n].at(&[b, h, q, k])).value
                 };
                 let scores: Vec<f64> = (0..s.kv_len).map(score).collect();
                 let sink = a.sinks.map_or(f64::NEG_INFINITY, |n| x[n].at(&[b, h, q, 0]));

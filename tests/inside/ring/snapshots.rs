@@ -2,8 +2,8 @@
 
 use super::case::{Case, LeafCase};
 use crate::inside::support::cases::snapshot;
-use annulus::ir::DType;
 use annulus::ir::text::{Form, parse, print};
+use annulus::ir::{DType, Scores};
 use annulus::layout::LayoutKind;
 use annulus::mask::{Fill, Mask, Term};
 use annulus::ring::Strategy;
@@ -91,8 +91,8 @@ fn rows_that_see_no_key() {
 #[test]
 fn a_mask_of_the_rank_and_a_whole_bias() {
     let mut case = Case::new(8, 2, LayoutKind::Zigzag, Mask::causal(0));
-    case.attention.mask.terms.push(Term::Tensor { operand: 3 });
-    case.attention.bias = Some(4);
+    let mask = Mask { terms: vec![Term::Causal { offset: 0 }, Term::Tensor { operand: 3 }], ..Mask::none() };
+    case.attention.scores = Scores::usual(0.5, 0.0, Some(4), mask);
     case.leaves = vec![
         LeafCase { dtype: DType::Bool, shape: vec![8, 8], by_query_rows: true },
         LeafCase { dtype: DType::F32, shape: vec![1, 2, 8, 8], by_query_rows: false },

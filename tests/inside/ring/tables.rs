@@ -84,7 +84,7 @@ fn dealing_and_putting_together_are_inverse() {
     for (ranks, rows) in (1..=9).flat_map(|p| [0, 1, p, 2 * p + 1, 4 * p + 3].map(|s| (p, s))) {
         let mut graph = Graph::new("deal");
         let args = ["q", "k", "v"].map(|name| graph.input(name, Type::new(DType::F32, [1, 1, rows, 1])));
-        let attention = Attention { mask: mask.clone(), ..Attention::plain(1.0, DType::F32) };
+        let attention = Attention::plain(1.0, DType::F32).masked(mask.clone());
         let out = graph.add1(Op::Attention(Box::new(attention)), &args, "attn", "").unwrap();
         let there = graph.add1(Op::Unary(Unary::Neg), &[args[0]], "there", "").unwrap();
         let back = graph.add1(Op::Unary(Unary::Neg), &[there], "back", "").unwrap();

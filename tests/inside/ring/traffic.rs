@@ -104,7 +104,7 @@ fn matches_up(case: &Case, way: Strategy) -> Result<(), TestCaseError> {
 
 /// Whether a row of the rank may see one of the piece.
 fn sees(case: &Case, rank: usize, piece: &Progression) -> bool {
-    case.q_rows()[rank].iter().any(|q| case.attention.mask.tile(q, piece) != Tile::Skip)
+    case.q_rows()[rank].iter().any(|q| case.attention.scores.tile(q, piece) != Tile::Skip)
 }
 
 proptest! {
@@ -247,7 +247,7 @@ fn each_rank_sends_the_chunks_that_are_still_needed() {
                         let want = sent(r);
                         let what = format!(
                             "rank {r} of {ranks}, {rows} rows, {kind}, {way:?}, {}",
-                            case.attention.mask
+                            case.attention.scores
                         );
                         assert_eq!(program.bytes_sent(), want.iter().sum::<usize>() * row, "{what}");
                         assert_eq!(program.messages(), want.iter().filter(|n| **n > 0).count(), "{what}");

@@ -39,7 +39,7 @@ fn what_the_ring_cannot_split_has_a_reason() {
     assert_eq!(elsewhere, "case: it has no such operation");
 
     let mut keys = case();
-    keys.attention.bias = Some(3);
+    keys.attention = keys.attention.biased(3);
     keys.leaves = vec![LeafCase { dtype: DType::F32, shape: vec![13, 13], by_query_rows: true }];
     let keys = refused(&keys, &|s| {
         island_of(s, &|i| {

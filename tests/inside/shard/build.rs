@@ -136,7 +136,7 @@ impl Build {
     }
 
     pub(crate) fn attention(&mut self, q: ValueId, k: ValueId, v: ValueId, mask: Mask) -> ValueId {
-        let a = Attention { mask, ..Attention::plain(0.5, DType::F64) };
+        let a = Attention::plain(0.5, DType::F64).masked(mask);
         self.op(Op::Attention(Box::new(a)), &[q, k, v])
     }
 

@@ -126,7 +126,7 @@ fn embeddings_positions_and_masks_come_from_integers() {
         let (q, k, v) = (b.linear(n, 8), b.linear(n, 8), b.linear(n, 8));
         let (q, k, v) = (b.heads(q, 2), b.heads(k, 2), b.heads(v, 2));
         let mask = Mask { terms: vec![Term::Tensor { operand: 3 }], ..Mask::none() };
-        let a = Attention { mask, ..Attention::plain(0.5, DType::F64) };
+        let a = Attention::plain(0.5, DType::F64).masked(mask);
         let o = b.op(Op::Attention(Box::new(a)), &[q, k, v, keep]);
         let o = b.unheads(o);
         let x = b.add(x, o);
@@ -404,7 +404,7 @@ fn tables_that_are_needed_whole_are_computed_not_gathered() {
         let n = b.layer_norm(x);
         let (q, k) = (b.linear(n, 8), b.linear(n, 8));
         let (q, k) = (b.heads(q, 2), b.heads(k, 2));
-        let a = Attention { bias: Some(3), ..Attention::plain(1.0, DType::F64) };
+        let a = Attention::plain(1.0, DType::F64).biased(3);
         let o = b.op(Op::Attention(Box::new(a)), &[q, k, k, bias]);
         let o = b.unheads(o);
         let y = b.add(x, o);
@@ -632,7 +632,7 @@ fn attention_on_bare_inputs_and_its_log_sum_exp() {
         let keep = b.input("keep", DType::Bool, &[1, 6]);
         let mask =
             Mask { terms: vec![Term::Causal { offset: -1 }, Term::Tensor { operand: 4 }], ..Mask::none() };
-        let a = Attention { mask, bias: Some(3), lse: true, ..Attention::plain(1e4, DType::F64) };
+        let a = Attention { lse: true, ..Attention::plain(1e4, DType::F64).biased(3).masked(mask) };
         let op = b.g.add(Op::Attention(Box::new(a)), &[q, k, v, bias, keep], "attention", "").unwrap();
         let (o, lse) = (b.g.results(op)[0], b.g.results(op)[1]);
         let zero = b.scalar(-1e300);

@@ -36,4 +36,9 @@ rules! {
         if |v| v.holds("?x", "?d");
     "scores and probabilities stay in the type of accumulation, without conversions between";
     |d| { let n = d.pick(&[24.0, 11.0, 8.0]); d.scores(&format!("(narrow (softmax (qk $0 $1)) {n})")).rough() };
+
+    "rounded" Exact "(narrow ?x ?d)" => "(round ?x ?d)",
+        if |v| v.normal("?x") && v.is_number("?d") && !v.holds("?x", "?d");
+    "scores that a conversion rounds beside large addends are rounded by the attention";
+    |d| { let n = d.pick(&[11.0, 8.0]); d.scores(&format!("(narrow (bias (scores $0 $1 0.5) $8) {n})")) };
 }

@@ -36,6 +36,44 @@ rules! {
     "division by a number is a product with its reciprocal";
     |d| { let c = d.pick(&[3.0, 11.313708498984761, -0.7]); d.scores(&format!("(div (qk $0 $1) {c})")) };
 
+    "factor" Exact "(mul ?x ?m)" => "(factor ?x ?m)",
+        if |v| v.normal("?x") && (v.is_number("?m") || v.outside("?m"));
+    "what scores are multiplied by is a factor, wherever it stands";
+    |d| { let m = d.pick_term(&["0.75", "-3", "$2", "$9"]); let x = d.pick_term(&["(scores $0 $1 0.5)", "(bias (scores $0 $1 0.5) $2)"]);
+        d.scores(&format!("(mul {x} {m})")) };
+
+    "divisor" Rounding "(div ?x ?m)" => "(factor ?x (reciprocal ?m))",
+        if |v| v.normal("?x") && v.outside("?m");
+    "what scores are divided by is a factor, its reciprocal";
+    |d| d.scores("(div (bias (scores $0 $1 0.5) $2) $9)");
+
+    "factors" Reassociation "(factor (factor ?x ?a) ?b)" => "(factor ?x ?n)",
+        n = |v| Some(v.number("?a")? * v.number("?b")?).filter(|n| n.is_finite());
+    "two factors are one";
+    |d| { let (a, b) = (d.number(), d.number()); d.scores(&format!("(factor (factor (bias (scores $0 $1 0.5) $2) {a}) {b})")) };
+
+    "factor-of-one" Exact "(factor ?x 1)" => "?x",
+        if |v| v.normal("?x");
+    "a factor of 1 changes nothing";
+    |d| d.scores("(factor (bias (scores $0 $1 0.5) $2) 1)");
+
+    "capped" Reassociation "(mul (tanh (factor ?x ?d)) ?c)" => "(cap (factor ?x ?n) ?c)",
+        n = |v| Some(v.number("?c").filter(|&c| c > 0.0)? * v.number("?d")?).filter(|n| n.is_finite()),
+        if |v| v.normal("?x");
+    "c·tanh(s/c) is a softcap, of whatever scores";
+    |d| d.scores("(mul (tanh (factor (bias (scores $0 $1 0.5) $2) 0.25)) 4)");
+
+    "capped-by-one" Exact "(tanh ?x)" => "(cap ?x 1)",
+        if |v| v.normal("?x");
+    "tanh is a softcap of 1";
+    |d| d.scores("(tanh (scores $0 $1 0.5))");
+
+    "switched" Domain "(mul ?x ?m)" => "(replace (factor ?x ?n) (nonzero ?m) 0)",
+        n = |v| v.switch("?m"),
+        if |v| v.finite("?x");
+    "a factor that is 0 or one number is a mask and a factor";
+    |d| d.scores("(mul (scores $0 $1 0.5) $10)");
+
     "neg-to-mul" Exact "(neg ?x)" => "(mul ?x -1)",
         if |v| v.scores("?x");
     "negation is a product with −1";
@@ -46,35 +84,10 @@ rules! {
     "c·tanh(s/c) is a softcap";
     |d| { let s = d.number(); d.scores(&format!("(mul (tanh (scores $0 $1 {s})) 3.5)")) };
 
-    "factor-on-q" Reassociation "(mul (scores ?q ?k ?s) ?m)" => "(scores (scaled ?q ?m) ?k ?s)",
-        if |v| v.row_leaf("?m");
-    "a factor that all scores of a row share is applied to Q";
-    |d| d.scores("(mul (scores $0 $1 0.5) $9)");
-
-    "divisor-on-q" Rounding "(div (scores ?q ?k ?s) ?m)" => "(scores (scaled ?q (reciprocal ?m)) ?k ?s)",
-        if |v| v.row_leaf("?m");
-    "a divisor that all scores of a row share is applied to Q";
-    |d| d.scores("(div (scores $0 $1 0.5) $9)");
-
-    "scale-of-biased" Reassociation "(mul (bias ?x ?b) ?c)" => "(bias (mul ?x ?c) (times ?b ?c))",
-        if |v| v.outside("?b") && v.factor_of_both("?x", "?b", "?c");
-    "a factor on biased scores is a factor on the scores and on the bias";
-    |d| { let c = d.number(); d.scores(&format!("(mul (bias (scores $0 $1 0.5) $2) {c})")) };
-
-    "scale-of-masked" Exact "(mul (keep ?x ?m) ?c)" => "(keep (mul ?x ?c) ?m)",
-        if |v| v.positive("?c");
-    "−∞ stays −∞ under a positive factor";
-    |d| d.scores("(mul (keep (scores $0 $1 0.5) $3) 0.25)");
-
     "scale-of-joined" Reassociation "(mul (join ?x ?b) ?c)" => "(join (mul ?x ?c) (times ?b ?c))",
         if |v| v.number("?c").is_some_and(|c| c != 1.0) && v.outside("?b");
     "a factor on scores and the column beside them is a factor on each";
     |d| { let c = d.number(); d.scores(&format!("(mul (join (scores $0 $1 0.5) $7) {c})")) };
-
-    "scale-of-filled" Reassociation "(mul (replace ?x ?m ?f) ?c)" => "(replace (mul ?x ?c) ?m ?n)",
-        n = |v| Some(v.number("?f")? * v.number("?c")?).filter(|x| x.abs() <= f64::from(f32::MAX));
-    "a factor on filled scores is a factor on the scores and on the fill";
-    |d| d.scores("(mul (replace (scores $0 $1 0.5) $3 -10000) 0.25)");
 
     "factor-of-probabilities" Reassociation "(pv (mul ?p ?m) ?v)" => "(times (pv ?p ?v) ?m)",
         if |v| v.scores("?p") && (v.is_number("?m") || v.row_leaf("?m"));

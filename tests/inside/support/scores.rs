@@ -1,0 +1,157 @@
+//! A score program read once more, for oracles: pair by pair, from the definition in words, with a bound of how far off a number of the
+//! type of accumulation may be. Shares no code with what it judges, only the types.
+
+use annulus::ir::{DType, Factor, ScoreStep};
+use annulus::mask::{Fill, Mask, Term};
+
+/// What a score is in f64, and how far off one in the type of accumulation may be: infinitely far where rounding decides whether it is
+/// −∞.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Score {
+    pub(crate) value: f64,
+    pub(crate) error: f64,
+}
+
+/// Reads the steps in a type of accumulation.
+pub(crate) struct Reading<'a> {
+    pub(crate) steps: &'a [ScoreStep],
+    pub(crate) acc: DType,
+}
+
+/// A number in f64, and between what numbers one of the type of accumulation lies.
+#[derive(Clone, Copy)]
+struct Span {
+    value: f64,
+    low: f64,
+    high: f64,
+}
+
+impl Span {
+    /// All three by a function that grows, and a margin around it.
+    fn grow(self, by: impl Fn(f64) -> f64, margin: f64) -> Span {
+        Span { value: by(self.value), low: by(self.low) - margin, high: by(self.high) + margin }
+    }
+
+    fn point(x: f64) -> Span {
+        Span { value: x, low: x, high: x }
+    }
+}
+
+/// Half a unit in the last place of the type, relatively.
+pub(crate) fn epsilon(acc: DType) -> f64 {
+    if acc == DType::F32 { 2f64.powi(-24) } else { 2f64.powi(-53) }
+}
+
+impl Reading<'_> {
+    /// The score of row `q` and key `k` of batch entry `b`, whose product q·k is off by no more than `error`. Leaves are read at the pair;
+    /// truth is 1 or 0.
+    pub(crate) fn score(
+        &self,
+        [b, q, k]: [usize; 3],
+        product: f64,
+        error: f64,
+        leaf: &dyn Fn(usize) -> f64,
+    ) -> Score {
+        let mut x = Span { value: product, low: product - error, high: product + error };
+        for step in self.steps {
+            x = match step {
+                ScoreStep::Factor(Factor::Number(c)) => self.times(x, *c),
+                ScoreStep::Factor(Factor::Leaf(n)) => self.times(x, leaf(*n)),
+                ScoreStep::Softcap(c) => x.grow(|x| c * (x / c).tanh(), 8.0 * epsilon(self.acc) * c),
+                ScoreStep::Add(n) => self.plus(x, leaf(*n)),
+                ScoreStep::Fill(m) if kept(&m.terms, [b, q, k], leaf) => x,
+                ScoreStep::Fill(m) => match m.fill {
+                    Fill::NegInf => Span::point(f64::NEG_INFINITY),
+                    Fill::Replace(y) => Span { value: y, low: self.single(y), high: self.single(y) },
+                    Fill::Add(y) => self.plus(x, y),
+                },
+                ScoreStep::Round(t) => x.grow(|x| nearest(x, *t), 0.0),
+            };
+        }
+        // Of equal infinities the difference is none.
+        let off = |end: f64| if end == x.value { 0.0 } else { (end - x.value).abs() };
+        let ordered = x.value.is_nan() || x.low <= x.high;
+        assert!(ordered, "{} to {}", x.low, x.high);
+        Score { value: x.value, error: off(x.low).max(off(x.high)) }
+    }
+
+    /// Rounded to the type of accumulation.
+    fn single(&self, x: f64) -> f64 {
+        nearest(x, self.acc)
+    }
+
+    fn times(&self, x: Span, by: f64) -> Span {
+        let times = |x: f64| if x == f64::NEG_INFINITY { x } else { x * by };
+        let (a, b) = (times(x.low), times(x.high));
+        let margin = |x: f64| if x.is_finite() { 4.0 * epsilon(self.acc) * x.abs() } else { 0.0 };
+        let (low, high) = (a.min(b), a.max(b));
+        Span { value: times(x.value), low: low - margin(low), high: high + margin(high) }
+    }
+
+    /// A sum is rounded once, and rounding keeps the order.
+    fn plus(&self, x: Span, y: f64) -> Span {
+        if y == f64::NEG_INFINITY {
+            return Span::point(y);
+        }
+        let more = nearest(y, self.acc);
+        let sum = |x: f64, down: bool| {
+            let s = x + more;
+            // What the sum in f64 lost.
+            let lost = (x - (s - (s - x))) + (more - (s - x));
+            self.single(match (lost < 0.0, lost > 0.0) {
+                (true, _) if down => s.next_down(),
+                (_, true) if !down => s.next_up(),
+                _ => s,
+            })
+        };
+        Span { value: x.value + y, low: sum(x.low, true), high: sum(x.high, false) }
+    }
+}
+
+/// Whether the score of the pair is −∞ whatever the tensors hold.
+pub(crate) fn dead(steps: &[ScoreStep], pair: [usize; 3]) -> bool {
+    let (all, none) = (|_| 1.0, |_| 0.0);
+    steps.iter().fold(false, |dead, step| match step {
+        ScoreStep::Fill(Mask { terms, fill: Fill::NegInf }) => dead || !kept(terms, pair, &all),
+        // A tensor might mask it here.
+        ScoreStep::Fill(Mask { terms, fill: Fill::Replace(_) }) => dead && kept(terms, pair, &none),
+        ScoreStep::Softcap(_) => false,
+        _ => dead,
+    })
+}
+
+/// Whether all terms keep the pair.
+pub(crate) fn kept(terms: &[Term], [b, q, k]: [usize; 3], leaf: &dyn Fn(usize) -> f64) -> bool {
+    let (row, key) = (q as i128, k as i128);
+    terms.iter().all(|t| match *t {
+        Term::Causal { offset } => key <= row + i128::from(offset),
+        Term::Window { left, right, offset } => {
+            let ahead = key - row - i128::from(offset);
+            left.is_none_or(|l| ahead >= -i128::from(l)) && right.is_none_or(|r| ahead <= i128::from(r))
+        }
+        Term::Segments { ref starts, offset } => {
+            starts.iter().all(|&s| (row + i128::from(offset) < s as i128) == (k < s))
+        }
+        Term::Prefix { length, offset } => k < length || key <= row + i128::from(offset),
+        Term::Keys { start, end } => start <= k && k < end,
+        Term::Batch { ref entries } => kept(&entries[b], [b, q, k], leaf),
+        Term::Tensor { operand } => leaf(operand) != 0.0,
+    })
+}
+
+/// The nearest number of a floating type, of two the even one; beyond the largest it is infinite.
+pub(crate) fn nearest(x: f64, to: DType) -> f64 {
+    let (digits, least, largest) = match to {
+        DType::F16 => (11, -24, 65504.0),
+        DType::BF16 => (8, -133, 255.0 * 2f64.powi(120)),
+        DType::F32 => (24, -149, f64::from(f32::MAX)),
+        _ => return x,
+    };
+    if x == 0.0 || !x.is_finite() {
+        return x;
+    }
+    let exponent = (((x.to_bits() >> 52) & 0x7ff) as i32 - 1023).max(-1022);
+    let unit = 2f64.powi((exponent - (digits - 1)).max(least));
+    let near = (x / unit).round_ties_even() * unit;
+    if near.abs() > largest { near.signum() * f64::INFINITY } else { near }
+}
