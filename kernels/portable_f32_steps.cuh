@@ -5,13 +5,9 @@ __device__ inline u32 adjust(const Params& p, const Plan& plan, const At& at, i3
     const Rows& keys = p.kv_piece[at.piece].rows;
     const Span span = seen(p, plan, at.piece, row);
     const i32 first_key = at.block * BN + lane;
-    const QueryRow q = {plan.work, p.q_piece[plan.work.piece].rows, query(p, plan, row)};
+    const Pairs pairs = {plan.work, p.q_piece[plan.work.piece].rows, query(p, plan, row), keys, first_key};
     run_steps<0, KEY_COUNT>(
-        p, q, [&](int c) -> float& { return s[c]; },
-        [&](int c) {
-            const i32 key = first_key + 16 * c;
-            return global_row(keys, key < keys.len ? key : keys.len - 1);
-        });
+        p, pairs, [&](int c) -> float& { return s[c]; }, [](int c) { return 16 * c; });
     u32 dead = 0;
 #pragma unroll
     for (int c = 0; c < KEY_COUNT; ++c) {

@@ -16,13 +16,10 @@ struct Cover {
         for (int i = 0; i < WORDS; ++i) dead[i] = 0;
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-            const QueryRow q = {plan.work, p.q_piece[plan.work.piece].rows, query(p, plan, row + 8 * h)};
+            const Pairs pairs = {plan.work, p.q_piece[plan.work.piece].rows, query(p, plan, row + 8 * h), keys, first_key};
             run_steps<0, BN / 4>(
-                p, q, [&](int i) -> float& { return s[4 * (i / 2) + 2 * h + (i & 1)]; },
-                [&](int i) {
-                    const i32 key = first_key + 8 * (i / 2) + (i & 1);
-                    return global_row(keys, key < keys.len ? key : keys.len - 1);
-                });
+                p, pairs, [&](int i) -> float& { return s[4 * (i / 2) + 2 * h + (i & 1)]; },
+                [](int i) { return 8 * (i / 2) + (i & 1); });
             const Span span = seen(p, plan, at.piece, row + 8 * h);
 #pragma unroll
             for (int i = 0; i < BN / 4; ++i) {

@@ -54,11 +54,13 @@ __device__ inline float changed(float x, float number, float inverse) {
 
 // ---- steps that do -----------------------------------------------------------------------------------------------------
 
-// A query row whose scores a thread holds.
-struct QueryRow {
+// A query row, and the keys of a piece from the first on that a thread has scores of.
+struct Pairs {
     const Work& work;
-    const Rows& rows;  // of its piece
-    i32 row;           // in the piece
+    const Rows& rows;  // of the query's piece
+    i32 row;           // in it
+    const Rows& keys;
+    i32 first;  // in their piece
 };
 
 template <int KIND>
@@ -67,54 +69,76 @@ __device__ inline float step_number(const Leaf& leaf, i64 at) {
     return element_to_float(reinterpret_cast<const u16*>(leaf.at)[at]);
 }
 
-// The global rows of the keys that the band keeps for the query row with this global number.
-__device__ inline Span kept_by(const Band& band, i32 row) {
-    Span keys = {row + band.low, row + band.high};
+// The keys of the piece that the band keeps for the row.
+__device__ inline Span kept_by(const Band& band, const Pairs& pairs) {
+    const i32 row = global_row(pairs.rows, pairs.row);
+    i32 low = row + band.low, high = row + band.high;
     if (band.first_key) {
-        keys.begin = keys.begin > band.first_key[row] ? keys.begin : band.first_key[row];
-        keys.end = keys.end < band.end_key[row] ? keys.end : band.end_key[row];
+        low = low > band.first_key[row] ? low : band.first_key[row];
+        high = high < band.end_key[row] ? high : band.end_key[row];
     }
-    return keys;
+    return {rows_below(pairs.keys, low), rows_below(pairs.keys, high)};
 }
 
-// Step N on COUNT scores of a query row: score(i) is one, and key(i) the global row of its key, which exists.
-template <int N, int COUNT, class Score, class Key>
-__device__ inline void run_step(const Params& p, const QueryRow& q, Score score, Key key) {
+// Where the thread's first key lies in a leaf, and how far apart there keys are that are neighbours in the piece.
+struct LeafKeys {
+    i64 at, stride;
+
+    __device__ LeafKeys(const Leaf& leaf, const Pairs& pairs)
+        : at(leaf_row(leaf, pairs.work, pairs.rows, pairs.row) + global_row(pairs.keys, pairs.first) * leaf.key),
+          stride(forgotten(leaf.key * pairs.keys.step)) {}
+};
+
+// Step N on COUNT scores of a query row: score(i) is one, and ahead(i) how far its key is behind the first.
+//
+// A tensor is always there. That the kernel asks keeps its loads behind a branch: they run side by side, those of all tensors at once
+// would take more registers than there are.
+template <int N, int COUNT, class Score, class Ahead>
+__device__ inline void run_step(const Params& p, const Pairs& pairs, Score score, Ahead ahead) {
     constexpr int KIND = step_kind(N);
     const float number = p.number[N];
+    const i32 left = pairs.keys.len - pairs.first;  // keys that there are
     if constexpr (reads_number(KIND)) {
         const Leaf& leaf = p.leaf[step_leaf(N)];
-        const i64 row = leaf_row(leaf, q.work, q.rows, q.row), stride = forgotten(leaf.key);
+        if (!leaf.at) return;
+        const LeafKeys keys(leaf, pairs);
 #pragma unroll
         for (int i = 0; i < COUNT; ++i) {
-            const float x = score(i), y = step_number<KIND>(leaf, row + key(i) * stride);
+            const float x = score(i), y = ahead(i) < left ? step_number<KIND>(leaf, keys.at + ahead(i) * keys.stride) : 0.0f;
             if constexpr (reads_factor(KIND))
                 score(i) = x == -INFINITY ? x : x * y;
             else
                 score(i) = x == -INFINITY || y == -INFINITY ? -INFINITY : x + y;
         }
     } else if constexpr (KIND == STEP_FILL_NEG_INF || KIND == STEP_FILL_REPLACE || KIND == STEP_FILL_ADD) {
-        u32 kept = ~0u;  // a bit a score
+        u32 hidden = 0;  // a bit a score: what is added to it is added once, however many conditions it fails
         static_assert(COUNT <= 32, "scores of a row");
+        const auto hide = [&](int i) {
+            if constexpr (KIND == STEP_FILL_ADD)
+                hidden |= 1u << i;
+            else
+                score(i) = KIND == STEP_FILL_NEG_INF ? -INFINITY : number;
+        };
         if constexpr (step_positions(N)) {
-            const Span keys = kept_by(p.band[N], global_row(q.rows, q.row));
+            const Span span = kept_by(p.band[N], pairs);
 #pragma unroll
             for (int i = 0; i < COUNT; ++i)
-                if (key(i) < keys.begin || key(i) >= keys.end) kept &= ~(1u << i);
+                if (pairs.first + ahead(i) < span.begin || pairs.first + ahead(i) >= span.end) hide(i);
         }
 #pragma unroll
         for (int m = 0; m < step_masks(N); ++m) {
             const Leaf& leaf = p.leaf[step_leaf(N) + m];
-            const i64 stride = forgotten(leaf.key);
-            const u8* mask = reinterpret_cast<const u8*>(leaf.at) + leaf_row(leaf, q.work, q.rows, q.row);
+            if (!leaf.at) continue;
+            const LeafKeys keys(leaf, pairs);
+            const u8* mask = reinterpret_cast<const u8*>(leaf.at) + keys.at;
 #pragma unroll
             for (int i = 0; i < COUNT; ++i)
-                if (!mask[key(i) * stride]) kept &= ~(1u << i);
+                if (ahead(i) < left && !mask[ahead(i) * keys.stride]) hide(i);
         }
+        if constexpr (KIND == STEP_FILL_ADD) {
 #pragma unroll
-        for (int i = 0; i < COUNT; ++i) {
-            if (kept >> i & 1) continue;
-            score(i) = KIND == STEP_FILL_NEG_INF ? -INFINITY : KIND == STEP_FILL_REPLACE ? number : score(i) + number;
+            for (int i = 0; i < COUNT; ++i)
+                if (hidden >> i & 1) score(i) += number;
         }
     } else {
         const float inverse = KIND == STEP_SOFTCAP ? 1.0f / number : 0.0f;
@@ -123,10 +147,10 @@ __device__ inline void run_step(const Params& p, const QueryRow& q, Score score,
     }
 }
 
-template <int N, int COUNT, class Score, class Key>
-__device__ inline void run_steps(const Params& p, const QueryRow& q, Score score, Key key) {
+template <int N, int COUNT, class Score, class Ahead>
+__device__ inline void run_steps(const Params& p, const Pairs& pairs, Score score, Ahead ahead) {
     if constexpr (N < STEPS) {
-        run_step<N, COUNT>(p, q, score, key);
-        run_steps<N + 1, COUNT>(p, q, score, key);
+        run_step<N, COUNT>(p, pairs, score, ahead);
+        run_steps<N + 1, COUNT>(p, pairs, score, ahead);
     }
 }

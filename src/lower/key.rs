@@ -2,7 +2,7 @@
 
 use super::arch::Arch;
 use super::element::Element;
-use super::steps::{StepKind, Steps};
+use super::steps::Steps;
 use super::tile::{
     HopperTiling, LONG, LONG_FROM, PortableTiling, head_class, hopper_tiling, portable_tiling,
 };
@@ -206,8 +206,7 @@ impl KernelKey {
         let family = match self.tiling {
             Tiling::Hopper(_) => {
                 let plain = !self.mask && self.bias == Operand::None && self.fill == MaskedScore::NegInf;
-                let steps = self.steps.iter().all(StepKind::knows_the_score_alone)
-                    && (self.positions || self.steps.is_empty());
+                let steps = !self.steps.read() && (self.positions || self.steps.is_empty());
                 plain
                     && steps
                     && self.element != Element::F32
@@ -228,10 +227,10 @@ impl KernelKey {
         "attn_partial"
     }
 
-    /// Whether a portable kernel needs the registers of a second tile of rows for its masks, its bias, its steps or its narrow copies,
-    /// or, beside fragments of long rows of q and k, for the softcap's intermediate numbers.
+    /// Whether a portable kernel needs the registers of a second tile of rows for its masks, its bias, steps that read such, or its
+    /// narrow copies, or, beside fragments of long rows of q and k, for the softcap's intermediate numbers.
     pub(super) fn tight(&self) -> bool {
-        !self.steps.is_empty()
+        self.steps.read()
             || self.mask
             || self.bias != Operand::None
             || self.copy < 16

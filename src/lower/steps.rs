@@ -117,6 +117,11 @@ impl Steps {
         self.0[0].is_none()
     }
 
+    /// Whether some step must know more of the query row and the key than their score.
+    pub(super) fn read(&self) -> bool {
+        !self.iter().all(StepKind::knows_the_score_alone)
+    }
+
     /// Whether a kernel of elements of this type can have them.
     pub(super) fn exist(&self, element: Element) -> bool {
         self.iter().all(|kind| kind.exists(element))
