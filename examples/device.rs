@@ -13,7 +13,7 @@ const GRAPH: &str = r#"graph "long" {
   input %q: bf16[1,32,32768,128]
   input %k: bf16[1,8,32768,128]
   input %v: bf16[1,8,32768,128]
-  %o: bf16[1,32,32768,128] = attention %q, %k, %v {scale=0.08838834764831845, mask=causal(0), acc=f32, empty=zero}
+  %o: bf16[1,32,32768,128] = attention %q, %k, %v {scores=[factor 0.08838834764831845 | fill -inf unless causal(0)], acc=f32, empty=zero}
   output "o" = %o
 }"#;
 

@@ -25,7 +25,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 const GRAPH: &str = r#"graph "host" {
   input %x: f32[1,2,12,4]
   %h: f32[1,2,12,4] = tanh %x
-  %a: f32[1,2,12,4] = attention %h, %h, %x {scale=0.5, mask=causal(0), acc=f32, empty=zero}
+  %a: f32[1,2,12,4] = attention %h, %h, %x {scores=[factor 0.5 | fill -inf unless causal(0)], acc=f32, empty=zero}
   %b: f32[1,2,12,4] = add %a, %x
   %mean: f32[1,2,1,4] = reduce %b {mean, axes=[2], keep}
   %c: f32[1,2,12,4] = sub %b, %mean

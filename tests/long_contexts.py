@@ -79,7 +79,7 @@ TEXTS = [
 def operator(rows, heads, mask):
     ty = f"f32[1,{heads},{rows},{DEPTH}]"
     mask = mask.replace("W", str(window(rows) - 1))
-    attention = f"{{scale=0.0883883461356163, mask={mask}, acc=f32, empty=nan}}"
+    attention = f"{{scores=[factor 0.0883883461356163 | fill -inf unless {mask}], acc=f32, empty=nan}}"
     inputs = "".join(f"  input %{x}: {ty}\n" for x in "qkv")
     return f'graph "operator" {{\n{inputs}  %o: {ty} = attention %q, %k, %v {attention}\n  output "o" = %o\n}}\n'.encode()
 

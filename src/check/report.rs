@@ -31,8 +31,8 @@ pub struct Failure {
 ///
 /// ```
 /// let text = r#"schedule "o" all-gather {
-///   attention q f32[1,1,2,1] k f32[1,1,2,1] v f32[1,1,2,1] acc f32 scale 1.0 empty zero
-///   mask causal(0)
+///   attention q f32[1,1,2,1] k f32[1,1,2,1] v f32[1,1,2,1] acc f32 empty zero
+///   scores factor 1.0 | fill -inf unless causal(0)
 ///   q_layout  contiguous 2 { 0:2 }
 ///   kv_layout contiguous 2 { 0:2 }
 ///   rank 0 arena 16 {

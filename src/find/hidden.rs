@@ -3,8 +3,8 @@
 //! In: a region with its normal form and masks, and the graph around it. Out: nothing, if no output of numbers can tell; else the reason,
 //! which names what turns NaN into a number.
 //!
-//! Four things are hidden, for finite inputs: exponentials that over- or underflow because no maximum was subtracted, a row without a
-//! key beside a sink, −∞ that is added to +∞, and a key that takes no part although its row of K or V is NaN, as an earlier attention
+//! Five things are hidden, for finite inputs: exponentials that over- or underflow because no maximum was subtracted, a row without a
+//! key beside a sink, −∞ that is added to +∞, −∞ that is multiplied by 0 or a number below it, and a key that takes no part although its row of K or V is NaN, as an earlier attention
 //! leaves it for a row without a key. What the rest of the model computes is taken to be finite; scores, and sums and products of
 //! exponentials that are numbers, are taken to be numbers of their types.
 
@@ -118,6 +118,11 @@ fn reasons(
         let why = "zeros are chosen by one mask, and another may leave a row without a key, which is NaN, where an attention gives zeros \
                    for every row without a key";
         put(NAN, why.into(), "choose zeros by all masks together");
+    }
+    if has(Hidden::Factors) {
+        let why = "scores that may be −∞ are multiplied by what may be 0 or below it, which makes their row NaN, where an attention leaves \
+                   the key out";
+        put(NAN, why.into(), "multiply the scores before they are masked");
     }
     if has(Hidden::Infinities)
         && let Some(v) = plan.above

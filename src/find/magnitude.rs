@@ -36,6 +36,9 @@ pub(crate) const SMALL_SUM: f64 = 1e3;
 pub(crate) const SMALL_SUM_F16: f64 = 16.0;
 /// As [`SMALL_SUM`], of bf16, whose rounding is 2⁻⁹ of a number.
 pub(crate) const SMALL_SUM_BF16: f64 = 4.0;
+/// A number up to this that is added to a sum of probabilities, or from which it is kept, guards against 0 and changes nothing that
+/// counts: models write 10⁻²⁰ to 1.2·10⁻⁷, the step from 1 to the next number of f32.
+pub(crate) const SMALL_GUARD: f64 = 1.2e-7;
 /// Up to here a number rounds away nothing of f32 scores that it is subtracted from and that is read in three digits.
 pub(crate) const SMALL_SHIFT: f64 = 1e4;
 /// Up to here, where −10000 stands for masked keys, a row of nothing else keeps three digits of its probabilities.

@@ -25,10 +25,10 @@ use crate::mask::Fill;
 
 /// Which factors make up the axes of an attention.
 pub(crate) struct Roles {
-    batch: Vec<Dim>,
-    heads: Vec<Dim>,
-    kv_heads: Vec<Dim>,
-    rows: Vec<Dim>,
+    pub(crate) batch: Vec<Dim>,
+    pub(crate) heads: Vec<Dim>,
+    pub(crate) kv_heads: Vec<Dim>,
+    pub(crate) rows: Vec<Dim>,
 }
 
 /// Sorts the factors of the scores into batch, heads and rows.

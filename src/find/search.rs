@@ -4,8 +4,11 @@
 //! and every near miss.
 
 use super::hidden::Around;
+use super::log_sum::attach;
 use super::masks::additive;
 use super::masks::types::Context;
+use super::recast::driver::recast;
+use super::recast::types::{Log, Site};
 use super::region::anchor::is_anchor;
 use super::region::search::products;
 use super::region::types::{Fail, label};
@@ -23,35 +26,110 @@ use crate::ir::{Graph, Op, OpId};
 use crate::mask;
 use std::collections::{HashMap, HashSet};
 
+/// Most times that a graph is recast: each time without the places at which it helped nothing.
+const ROUNDS: usize = 4;
+
 /// Finds every attention.
 ///
 /// A softmax that is no attention (a router's, a classifier's) is neither found nor missed. Complexity: linear in the graph,
 /// beside one e-graph per distinct region.
 pub fn find(graph: &Graph, options: &FindOptions) -> Found {
-    let (mut found, missed) = search(graph, options, &HashSet::new());
-    if missed.is_empty() || !options.numerics.contains(&Numerics::Reassociation) {
-        return found;
+    let first = best(graph, options, &Notes::default());
+    let mut left = HashSet::new();
+    let mut found = first.clone();
+    for _ in 0..ROUNDS {
+        // Only where something was missed or a sum of products stands before a softmax, and only if it helps.
+        let Some(recast) = recast(graph, &first.places, &options.numerics, &left) else { break };
+        for (ids, why) in &recast.refused {
+            let places = first.places.iter().zip(&mut found.found.missed);
+            places.filter(|(id, _)| ids.contains(id)).for_each(|(_, miss)| miss.reason.clone_from(why));
+        }
+        if recast.sites.is_empty() {
+            break;
+        }
+        let other = best(&recast.graph, options, &notes(&recast.sites));
+        let lives = |id: &OpId| other.found.graph.get_op(*id).is_some();
+        let stays = |s: &&Site| {
+            s.products.iter().chain(&s.gone).any(lives) || s.log.is_some_and(|log| lives(&log.stand_in.op))
+        };
+        let useless: Vec<&Site> = recast.sites.iter().filter(stays).collect();
+        if useless.is_empty() && keeps(&first.found, &other.found) {
+            return other.found;
+        }
+        told(&mut found.found, &other.found);
+        if useless.is_empty() {
+            break;
+        }
+        left.extend(useless.iter().map(|s| s.key));
     }
-    // Only where something was missed, and only if it helps.
-    let Some(joined) = split_keys::joined(graph, &missed) else { return found };
-    let (other, _) = search(&joined.graph, options, &joined.products);
-    let names: HashSet<&str> = other.attentions.iter().map(|a| a.name.as_str()).collect();
-    let kept = |a: &FoundAttention| names.contains(a.name.as_str());
-    if other.attentions.len() > found.attentions.len() && found.attentions.iter().all(kept) {
-        return other;
-    }
-    // What stops it when its parts are together says more than that they are parts.
+    found.found
+}
+
+/// Whether every attention of one search is one of another, and no fewer are found.
+fn keeps(before: &Found, after: &Found) -> bool {
+    let names: HashSet<&str> = after.attentions.iter().map(|a| a.name.as_str()).collect();
+    after.attentions.len() >= before.attentions.len()
+        && before.attentions.iter().all(|a| names.contains(a.name.as_str()))
+}
+
+/// What stops an attention when its parts are together says more than that they are parts.
+fn told(found: &mut Found, other: &Found) {
     let reasons: HashMap<&str, &String> = other.missed.iter().map(|o| (o.at.as_str(), &o.reason)).collect();
     for miss in &mut found.missed {
         if let Some(reason) = reasons.get(miss.at.as_str()) {
             miss.reason.clone_from(reason);
         }
     }
-    found
 }
 
-/// One search, and where it missed; `joined` are products that were put together for it.
-fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> (Found, Vec<OpId>) {
+/// What was done to each product that was made before the search.
+#[derive(Clone, Default)]
+struct Notes {
+    of: HashMap<OpId, Vec<Applied>>,
+    logs: Vec<Log>,
+}
+
+fn notes(sites: &[Site]) -> Notes {
+    let mut notes = Notes::default();
+    for site in sites {
+        for &id in &site.products {
+            notes.of.entry(id).or_default().push(site.applied.clone());
+        }
+        notes.logs.extend(site.log);
+    }
+    notes
+}
+
+/// A search, and where it missed.
+#[derive(Clone)]
+struct Searched {
+    found: Found,
+    places: Vec<OpId>,
+}
+
+/// A search, and another with products over parts of the keys put together if that finds more.
+fn best(graph: &Graph, options: &FindOptions, notes: &Notes) -> Searched {
+    let mut first = search(graph, options, notes);
+    if first.places.is_empty() || !options.numerics.contains(&Numerics::Reassociation) {
+        return first;
+    }
+    let Some(joined) = split_keys::joined(graph, &first.places) else { return first };
+    let what = "products over some keys and over others are one product over all of them";
+    let applied = Applied::new("joined-keys", what.into(), Numerics::Reassociation);
+    let mut notes = notes.clone();
+    for &id in &joined.products {
+        notes.of.entry(id).or_default().push(applied.clone());
+    }
+    let other = search(&joined.graph, options, &notes);
+    if other.found.attentions.len() > first.found.attentions.len() && keeps(&first.found, &other.found) {
+        return other;
+    }
+    told(&mut first.found, &other.found);
+    first
+}
+
+/// One search, and where it missed.
+fn search(graph: &Graph, options: &FindOptions, notes: &Notes) -> Searched {
     let mut g = graph.clone();
     let order = Topology::new(graph);
     // What the graph is made of never depends on inputs; what its masks are may, if those are bound.
@@ -83,20 +161,21 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> (Foun
             (done, vec![name.clone()], name)
         } else {
             explained.extend(products(graph, &order, id));
-            match written_out(&mut cx, &mut around, &mut constants, &mut solver, id) {
+            let written = written_out(&mut cx, &mut around, &mut constants, &mut solver, id);
+            let log = notes.logs.iter().find(|log| log.anchor == id);
+            let written = written.and_then(|(mut done, region)| {
+                log.map_or(Ok(()), |log| attach(&mut cx, &mut done, &region, log)).map_err(Fail::Miss)?;
+                Ok((done, region))
+            });
+            match written {
                 Ok((mut done, region)) => {
-                    if region.nodes.iter().any(|n| joined.contains(n)) {
-                        done.applied.insert(
-                            0,
-                            Applied {
-                                rule: "joined-keys",
-                                what:
-                                    "products over some keys and over others are one product over all of them"
-                                        .into(),
-                                numerics: Numerics::Reassociation,
-                            },
-                        );
+                    let mut before: Vec<Applied> = vec![];
+                    for note in region.nodes.iter().filter_map(|n| notes.of.get(n)).flatten() {
+                        if !before.contains(note) {
+                            before.push(note.clone());
+                        }
                     }
+                    done.applied.splice(0..0, before);
                     let nodes = rewrite::sources(graph, &region);
                     let name = label(graph, region.out.0.op);
                     (done, nodes, name)
@@ -133,11 +212,11 @@ fn search(graph: &Graph, options: &FindOptions, joined: &HashSet<OpId>) -> (Foun
     let (places, missed) = missed.into_iter().unzip();
     if !changed {
         let found = Found { graph: graph.clone(), attentions, missed, guards: vec![], work: solver.work };
-        return (found, places);
+        return Searched { found, places };
     }
     g.remove_dead();
     debug_assert_eq!(crate::ir::verify::verify(&g), Ok(()), "find breaks the graph");
-    (Found { graph: g, attentions, missed, guards, work: solver.work }, places)
+    Searched { found: Found { graph: g, attentions, missed, guards, work: solver.work }, places }
 }
 
 /// Of what is added to an attention's scores, what is a mask, with what positions say of it.

@@ -3,6 +3,7 @@
 //! A slice of q·kᵀ is q·(a slice of k)ᵀ, q·k₁ᵀ beside q·k₂ᵀ is q·(k₁ beside k₂)ᵀ, also where each was masked or scaled by itself,
 //! and p₁·v₁ + p₂·v₂ is (p₁ beside p₂)·(v₁ beside v₂), as Σp₁ + Σp₂ is Σ(p₁ beside p₂).
 
+use super::recast::operands::concat;
 use super::region::types::passes_or_multiplies;
 use crate::eval::Constants;
 use crate::find::axes::trace::splat;
@@ -12,6 +13,8 @@ use std::collections::{HashMap, HashSet};
 
 /// Most operations between products and where they are put together.
 const DEEPEST: usize = 8;
+/// Most operations that are compared of two values.
+const SAME: usize = 6;
 /// Most layout operations that are put together behind a product.
 const LAYOUTS: usize = 64;
 
@@ -51,16 +54,13 @@ pub(crate) fn joined(graph: &Graph, missed: &[OpId]) -> Option<Joined> {
             parts.graph.replace(graph.result(id), v).ok()?;
         }
     }
-    let Parts { graph: mut g, products, .. } = parts;
-    if products.is_empty() {
-        return None;
-    }
-    g.remove_dead();
-    Some(Joined { graph: g, products })
+    let Parts { graph, products, .. } = parts;
+    // What is dead stays, so that no operation gets the number of another.
+    (!products.is_empty()).then_some(Joined { graph, products })
 }
 
 /// Operations before near misses as far as products, and behind them as far as what is made of the next products.
-fn around(graph: &Graph, missed: &[OpId]) -> HashSet<OpId> {
+pub(crate) fn around(graph: &Graph, missed: &[OpId]) -> HashSet<OpId> {
     let product = |id: OpId| matches!(graph.op(id), Op::Contract(_));
     let mut near: HashSet<OpId> = HashSet::new();
     let mut stack = missed.to_vec();
@@ -97,6 +97,26 @@ struct Parts {
     products: HashSet<OpId>,
 }
 
+/// Scores over some keys and over others beside each other along an axis, and the products that were made for it.
+pub(crate) fn keys_beside(
+    graph: &mut Graph,
+    pieces: &[ValueId],
+    axis: usize,
+    name: &str,
+) -> Option<(ValueId, Vec<OpId>)> {
+    let mut parts = Parts {
+        graph: graph.clone(),
+        constants: Constants::default(),
+        known: HashMap::new(),
+        products: HashSet::new(),
+    };
+    let v = parts.together(pieces, axis, name, 0)?;
+    let mut products: Vec<OpId> = parts.products.into_iter().collect();
+    products.sort_unstable();
+    *graph = parts.graph;
+    Some((v, products))
+}
+
 fn contract(g: &Graph, v: ValueId) -> Option<(Contract, [ValueId; 2])> {
     let Op::Contract(c) = g.op(v.op) else { return None };
     let x = g.operands(v.op);
@@ -113,9 +133,22 @@ fn of_one(g: &Graph, product: ValueId, axis: usize) -> Option<(usize, usize)> {
     }
 }
 
+/// Whether two values are the same for all that few operations show.
+fn same(g: &Graph, a: ValueId, b: ValueId, limit: usize) -> bool {
+    let (x, y) = (g.operands(a.op), g.operands(b.op));
+    let equal = |(a, b): (&ValueId, &ValueId)| same(g, *a, *b, limit - 1);
+    a == b
+        || limit > 0
+            && a.port == b.port
+            && !matches!(g.op(a.op), Op::Input(_))
+            && g.op(a.op) == g.op(b.op)
+            && x.len() == y.len()
+            && x.iter().zip(&y).all(equal)
+}
+
 /// Pieces beside each other along an axis. Where they were laid out or repeated alike, what they were made of is put together
 /// first, so that heads which each part repeats are repeated once.
-fn beside(g: &mut Graph, pieces: &[ValueId], axis: usize, name: &str) -> Option<ValueId> {
+pub(crate) fn beside(g: &mut Graph, pieces: &[ValueId], axis: usize, name: &str) -> Option<ValueId> {
     // From the pieces back to what they were made of, with the operation that all of them are.
     let mut levels: Vec<(Op, Vec<ValueId>)> = vec![];
     let (mut at, mut along) = (pieces.to_vec(), axis);
@@ -129,7 +162,7 @@ fn beside(g: &mut Graph, pieces: &[ValueId], axis: usize, name: &str) -> Option<
         levels.push((op, g.operands(at[0].op)[1..].to_vec()));
         (at, along) = (behind, inner);
     }
-    let mut v = g.add1(Op::Concat { axis: along }, &at, name, "").ok()?;
+    let mut v = concat(g, &at, along, name).ok()?;
     for (op, others) in levels.into_iter().rev() {
         v = g.add1(op, &[vec![v], others].concat(), name, "").ok()?;
     }
@@ -245,7 +278,7 @@ impl Parts {
         let (c, first) = parts.first()?.clone();
         let (other, along) = of_one(g, pieces[0], axis)?;
         let mine = 1 - other;
-        if !parts.iter().all(|(d, x)| *d == c && x[mine] == first[mine]) {
+        if !parts.iter().all(|(d, x)| *d == c && same(g, x[mine], first[mine], SAME)) {
             return None;
         }
         let source = g.source(pieces[0].op).to_owned();

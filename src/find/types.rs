@@ -242,7 +242,7 @@ impl Work {
 /// let attention = &found.attentions[0];
 /// assert_eq!(attention.nodes, ["scores", "probabilities", "out"]);
 /// assert!(attention.applied.iter().any(|step| step.rule == "attention"));
-/// assert!(found.missed.is_empty() && found.graph.to_string().contains("= attention %q, %k, %k {scale=1.0,"));
+/// assert!(found.missed.is_empty() && found.graph.to_string().contains("= attention %q, %k, %k {scores=[factor 1.0],"));
 /// # Ok::<(), annulus::ir::ParseError>(())
 /// ```
 #[derive(Clone, Debug)]

@@ -159,11 +159,11 @@ fn the_grammar_says_where_blanks_and_attributes_may_stand() {
             ],
         ),
         (
-            "%y: f32[1,4,6,8] = attention %x, %x, %x {scale=1.0, mask=causal(0) & keys(0,4), acc=f32, empty=zero}",
+            "%y: f32[1,4,6,8] = attention %x, %x, %x {scores=[factor 1.0 | fill -inf unless causal(0) & keys(0,4)], acc=f32, empty=zero}",
             [
-                "%y: f32[1,4,6,8] = attention %x, %x, %x {scale=1.0, mask=causal (0), acc=f32, empty=zero}",
-                "%y: f32[1,4,6,8] = attention %x, %x, %x {scale=1.0, mask=causal(0) // no\n, acc=f32, empty=zero}",
-                "%y: f32[1,4,6,8] = attention %x, %x, %x {scale=1.0, mask=causal(0) fill add(inf), acc=f32, empty=zero}",
+                "%y: f32[1,4,6,8] = attention %x, %x, %x {scores=[factor 1.0 | fill -inf unless causal (0)], acc=f32, empty=zero}",
+                "%y: f32[1,4,6,8] = attention %x, %x, %x {scores=[factor 1.0 | fill -inf unless causal(0) // no\n], acc=f32, empty=zero}",
+                "%y: f32[1,4,6,8] = attention %x, %x, %x {scores=[factor 1.0 | fill add(inf) unless causal(0)], acc=f32, empty=zero}",
             ],
         ),
     ] {
@@ -182,8 +182,12 @@ fn the_grammar_says_where_blanks_and_attributes_may_stand() {
             "%y : f32 [1,4,2,8] = rows %x { rows= [1 : 2:3], axis=2}",
         ),
         (
-            "%y: f32[1,4,6,8] = attention %x, %x, %x {scale=1.0, mask=causal(0) & keys(0,4), acc=f32, empty=zero}",
-            "%y: f32[1,4,6,8] = attention %x, %x, %x {empty=zero, acc=f32, mask= causal( 0 )&keys( 0 , 4 ), scale=1}",
+            "%y: f32[1,4,6,8] = attention %x, %x, %x {scores=[factor 1.0 | fill -inf unless causal(0) & keys(0,4)], acc=f32, empty=zero}",
+            "%y: f32[1,4,6,8] = attention %x, %x, %x {empty=zero, acc=f32, scores=[factor 1 | fill -inf unless causal( 0 )&keys( 0 , 4 )]}",
+        ),
+        (
+            "%y: f32[1,4,6,8] = attention %x, %x, %x {scores=[factor 0.5 | softcap 3.0 | fill add(-10000.0) unless causal(0) & keys(0,4)], acc=f32, empty=zero}",
+            "%y: f32[1,4,6,8] = attention %x, %x, %x {scale=0.5, mask=causal(0) & keys(0,4) fill add(-10000.0), softcap=3.0, acc=f32, empty=zero}",
         ),
     ] {
         assert_eq!(line(read).as_ref(), line(printed).as_ref(), "{read}");

@@ -152,10 +152,10 @@ mod tests {
     fn attention_counts_every_pair_whatever_the_mask() {
         let lines = "input %q: f32[2,6,5,8]\ninput %k: f32[2,3,7,8]\ninput %v: f32[2,3,7,8]\ninput %w: f32[2,3,7,4]\n\
             input %kv: f32[2,3,7,12]\n\
-            %a: f32[2,6,5,8] = attention %q, %k, %v {scale=1.0, mask=causal(0), acc=f32, empty=zero}\n\
-            %b: f32[2,6,5,4] = attention %q, %k, %w {scale=1.0, mask=none, acc=f32, empty=zero}\n\
+            %a: f32[2,6,5,8] = attention %q, %k, %v {scores=[factor 1.0 | fill -inf unless causal(0)], acc=f32, empty=zero}\n\
+            %b: f32[2,6,5,4] = attention %q, %k, %w {scores=[factor 1.0], acc=f32, empty=zero}\n\
             %o, %m, %l: f32[2,6,5,4], f32[2,6,5], f32[2,6,5] = attn_partial %q, %kv {q=[0:5], k=[0:7], tile=partial, \
-              dv=4, scale=1.0, mask=causal(0), acc=f32, empty=zero}\n\
+              dv=4, scores=[factor 1.0 | fill -inf unless causal(0)], acc=f32, empty=zero}\n\
             %o2, %m2, %l2: f32[2,6,5,4], f32[2,6,5], f32[2,6,5] = merge %o, %m, %l, %o, %m, %l {a=[0:5], b=[0:5]}\n\
             %out: f16[2,6,5,4] = finish %o2, %m2, %l2 {of=[0:5], rows=[0:5], empty=zero}";
         let pairs = 2 * 6 * 5 * 7;
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn a_graph_is_its_operations_beside_attention_at_any_depth() {
         let text = "graph \"g\" {\ninput %x: f32[1,1,2,3]\n\
-            %a: f32[1,1,2,3] = attention %x, %x, %x {scale=1.0, mask=none, acc=f32, empty=zero}\n\
+            %a: f32[1,1,2,3] = attention %x, %x, %x {scores=[factor 1.0], acc=f32, empty=zero}\n\
             %b: f32[1,1,2,3] = segment %a graph \"s\" {\ninput %x: f32[1,1,2,3]\n\
               %y: f32[1,1,2,3] = segment %x graph \"t\" {\ninput %x: f32[1,1,2,3]\n%y: f32[1,1,2,3] = neg %x\noutput \"y\" = %y\n}\n\
               %z: f32[1,1,2,3] = exp %y\noutput \"z\" = %z\n}\n\

@@ -58,7 +58,7 @@ impl Island {
 /// let graph = annulus::ir::parse(
 ///     r#"graph "tiny" {
 ///   input %q: f32[1,2,8,4]
-///   %o: f32[1,2,8,4] = attention %q, %q, %q {scale=0.5, mask=causal(0), acc=f32, empty=zero}
+///   %o: f32[1,2,8,4] = attention %q, %q, %q {scores=[factor 0.5 | fill -inf unless causal(0)], acc=f32, empty=zero}
 ///   output "o" = %o
 /// }"#,
 /// )?;
@@ -140,7 +140,7 @@ impl Compiled {
     /// let graph = parse(
     ///     r#"graph "self" {
     ///   input %x: f32[1,1,6,2]
-    ///   %y: f32[1,1,6,2] = attention %x, %x, %x {scale=1.0, mask=causal(0), acc=f32, empty=zero}
+    ///   %y: f32[1,1,6,2] = attention %x, %x, %x {scores=[factor 1.0 | fill -inf unless causal(0)], acc=f32, empty=zero}
     ///   output "y" = %y
     /// }"#,
     /// )?;

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 /// let graph = annulus::ir::parse(
 ///     r#"graph "tiny" {
 ///   input %q: f32[1,2,8,4]
-///   %o: f32[1,2,8,4] = attention %q, %q, %q {scale=0.5, mask=causal(0), acc=f32, empty=zero}
+///   %o: f32[1,2,8,4] = attention %q, %q, %q {scores=[factor 0.5 | fill -inf unless causal(0)], acc=f32, empty=zero}
 ///   output "o" = %o
 /// }"#,
 /// )?;

@@ -209,7 +209,7 @@ mod tests {
         let text = r#"graph "tiny" {
   input %x: f32[1,2,8,4]
   %t: f32[1,2,8,4] = tanh %x
-  %o: f32[1,2,8,4] = attention %t, %t, %t {scale=0.5, mask=causal(0), acc=f32, empty=zero}
+  %o: f32[1,2,8,4] = attention %t, %t, %t {scores=[factor 0.5 | fill -inf unless causal(0)], acc=f32, empty=zero}
   %n: f32[1,2,8,4] = neg %o
   output "n" = %n
 }"#;
@@ -279,7 +279,7 @@ mod tests {
     fn folded(change: impl FnOnce(&mut Program)) -> Vec<String> {
         let text = r#"graph "folded" {
   input %x: f32[1,2,8,4]
-  %o: f32[1,2,8,4] = attention %x, %x, %x {scale=0.5, mask=none, acc=f32, empty=zero}
+  %o: f32[1,2,8,4] = attention %x, %x, %x {scores=[factor 0.5], acc=f32, empty=zero}
   %m: f32[1,2,1,4] = reduce %o {max, axes=[2], keep}
   %d: f32[1,2,8,4] = sub %o, %m
   output "m" = %m

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 const GRAPH: &str = r#"graph "opaque" {
   input %x: f32[1,2,9,4]
   input %expert: f32[4,4]
-  %a: f32[1,2,9,4] = attention %x, %x, %x {scale=0.5, mask=causal(0), acc=f32, empty=zero}  @"attention"
+  %a: f32[1,2,9,4] = attention %x, %x, %x {scores=[factor 0.5 | fill -inf unless causal(0)], acc=f32, empty=zero}  @"attention"
   %r: f32[18,4] = reshape %a  @"rows"
   %m: f32[18,4] = opaque %r, %expert {domain="com.microsoft", op="MoE", version=1, attributes=["k"=int 2]}  @"moe.0"
   %n: f32[18,4] = opaque %m, %expert {domain="com.microsoft", op="MoE", version=1, attributes=["k"=int 2]}  @"moe.1"

@@ -13,7 +13,7 @@ fn attention(rows: usize, mask: &str) -> Graph {
     parse(&format!(
         "graph \"g\" {{\n  input %q: bf16[1,32,{rows},128]\n  input %k: bf16[1,8,{rows},128]\n  \
          input %v: bf16[1,8,{rows},128]\n  %out: bf16[1,32,{rows},128] = attention %q, %k, %v \
-         {{scale=0.1, mask={mask}, acc=f32, empty=zero}}\n  output \"out\" = %out\n}}\n"
+         {{scores=[factor 0.1 | fill -inf unless {mask}], acc=f32, empty=zero}}\n  output \"out\" = %out\n}}\n"
     ))
     .unwrap()
 }
@@ -22,8 +22,8 @@ fn attention(rows: usize, mask: &str) -> Graph {
 fn two_sequences(rows: usize, others: usize) -> Graph {
     parse(&format!(
         "graph \"g\" {{\n  input %x: f32[1,4,{rows},32]\n  input %m: f32[1,4,{others},32]\n  \
-         %a: f32[1,4,{rows},32] = attention %x, %x, %x {{scale=0.2, mask=causal(0), acc=f32, empty=zero}}\n  \
-         %b: f32[1,4,{rows},32] = attention %a, %m, %m {{scale=0.2, mask=none, acc=f32, empty=zero}}\n  \
+         %a: f32[1,4,{rows},32] = attention %x, %x, %x {{scores=[factor 0.2 | fill -inf unless causal(0)], acc=f32, empty=zero}}\n  \
+         %b: f32[1,4,{rows},32] = attention %a, %m, %m {{scores=[factor 0.2], acc=f32, empty=zero}}\n  \
          output \"out\" = %b\n}}\n"
     ))
     .unwrap()

@@ -215,7 +215,7 @@ fn a_host_that_knows_no_attention_runs_bundled_models() {
 fn a_gather_is_a_call_and_so_is_a_reduce() {
     let text = r#"graph "mean" {
   input %x: f64[1,2,9,4]
-  %a: f64[1,2,9,4] = attention %x, %x, %x {scale=0.5, mask=causal(0), acc=f64, empty=zero}
+  %a: f64[1,2,9,4] = attention %x, %x, %x {scores=[factor 0.5 | fill -inf unless causal(0)], acc=f64, empty=zero}
   %m: f64[1,2,1,4] = reduce %a {mean, axes=[2], keep}
   %y: f64[1,2,9,4] = sub %a, %m
   %all: f64[1,2,9,4] = cumsum %y {axis=2}
@@ -251,7 +251,7 @@ fn rows_are_handed_out_and_put_together() {
               input %k: f64[2,1,{keys},3]
               input %w: f64[3]
               %s: f64[2,2,{queries},3] = mul %q, %w
-              %a: f64[2,2,{queries},3] = attention %s, %k, %k {{scale=0.5, mask=none, acc=f64, empty=zero}}
+              %a: f64[2,2,{queries},3] = attention %s, %k, %k {{scores=[factor 0.5], acc=f64, empty=zero}}
               %m: f64[2,2,1,3] = reduce %a {{sum, axes=[2], keep}}
               %t: f64[2,2,{queries},3] = mul %a, %w
               output \"a\" = %a
@@ -307,7 +307,7 @@ fn rows_are_handed_out_and_put_together() {
 fn what_cannot_be_handed_out_or_put_together_is_refused() {
     let text = r#"graph "rows" {
   input %x: f32[1,1,5,2]
-  %y: f32[1,1,5,2] = attention %x, %x, %x {scale=1.0, mask=none, acc=f32, empty=zero}
+  %y: f32[1,1,5,2] = attention %x, %x, %x {scores=[factor 1.0], acc=f32, empty=zero}
   output "y" = %y
 }"#;
     let options = Options::new(2).layout(LayoutKind::Contiguous).input(Handed::new("x", 2));

@@ -304,7 +304,7 @@ proptest! {
 const AROUND: &str = r#"graph "around" {
   input %x: f64[1,2,9,4]
   const %w: f64[4] = [1.0, 2.0, 3.0, 4.0]
-  %a: f64[1,2,9,4] = attention %x, %x, %x {scale=0.5, mask=causal(0), acc=f64, empty=zero}
+  %a: f64[1,2,9,4] = attention %x, %x, %x {scores=[factor 0.5 | fill -inf unless causal(0)], acc=f64, empty=zero}
   %o: f64[1,2,9,4] = opaque %a, %w {domain="test", op="Op", version=1}  @"node"
   %y: f64[1,2,9,4] = tanh %o
   output "y" = %y
@@ -380,7 +380,7 @@ fn an_operator_without_operands_is_no_constant() {
   input %x: f64[1,2,9,4]
   %n: f64[1,2,9,4] = opaque {domain="test", op="Source", version=1}
   %k: f64[1,2,9,4] = add %x, %n
-  %a: f64[1,2,9,4] = attention %x, %k, %k {scale=0.5, mask=causal(0), acc=f64, empty=zero}
+  %a: f64[1,2,9,4] = attention %x, %k, %k {scores=[factor 0.5 | fill -inf unless causal(0)], acc=f64, empty=zero}
   output "a" = %a
 }"#;
     let g = parse(text).unwrap();

@@ -62,6 +62,8 @@ pub(crate) enum Hidden {
     RowsOfOthers,
     /// A score of +∞ that a mask leaves out, but not the number that was subtracted from all scores.
     Infinities,
+    /// A score of −∞ that is multiplied by 0 or by a number below it.
+    Factors,
 }
 
 /// Applies the right side after the condition has been asked.

@@ -12,11 +12,11 @@
 use super::finite_fill::is_small;
 use super::types::Context;
 use crate::find::decimal::decimal;
-use crate::find::magnitude::huge;
+use crate::find::magnitude::{HUGE, MODERATE_FACTOR, huge};
 use crate::find::types::{Applied, Numerics};
 use crate::ir::infer::InferError;
 use crate::ir::{
-    Attention, Binary, DType, EmptyRow, Op, OpId, Reduction, ScoreStep, Scores, Tensor, ValueId,
+    Attention, Binary, DType, EmptyRow, Factor, Op, OpId, Reduction, ScoreStep, Scores, Tensor, ValueId,
 };
 use crate::mask::{Fill, Mask, Term};
 
@@ -37,11 +37,7 @@ pub(crate) fn apart(
     narrow: DType,
     notes: &mut Vec<Applied>,
 ) -> EmptyRows {
-    let finite: Vec<&Mask> = attention.scores.masks().filter(|m| m.fill != Fill::NegInf).collect();
-    let [Mask { terms, fill: Fill::Add(f) | Fill::Replace(f) }] = finite[..] else {
-        return EmptyRows::AsStated;
-    };
-    let (f, skips) = (*f, terms.iter().any(|t| !matches!(t, Term::Tensor { .. })));
+    let Some((f, skips)) = swallowing(&attention.scores) else { return EmptyRows::AsStated };
     let keys = operands.get(1).and_then(|&k| cx.graph.ty(k).shape.get(2)).copied();
     let may = huge(f, narrow) && skips && !attention.lse && keys.is_some_and(|n| n > 0);
     if !may || !cx.admitted.contains(&Numerics::Domain) {
@@ -70,6 +66,28 @@ pub(crate) fn apart(
         (attention.lse, attention.empty_row) = (true, EmptyRow::Zero);
     }
     rows
+}
+
+/// The fill of the only mask, if nothing but small addends can be told from it where it masks all of a row, and whether positions say
+/// anything of that mask.
+fn swallowing(scores: &Scores) -> Option<(f64, bool)> {
+    let steps = scores.steps();
+    let at = steps.iter().position(|s| s.mask().is_some())?;
+    let mask = steps[at].mask()?;
+    let (f, added) = match mask.fill {
+        Fill::NegInf => return None,
+        Fill::Add(f) => (f, true),
+        Fill::Replace(f) => (f, false),
+    };
+    let kept = |s: &ScoreStep| match s {
+        ScoreStep::Factor(Factor::Number(c)) => (1.0 / MODERATE_FACTOR..=MODERATE_FACTOR).contains(c),
+        ScoreStep::Add(_) => true,
+        // f16 still tells large scores apart beside its least number.
+        ScoreStep::Round(t) => !added || (*t != DType::F16 && f <= HUGE),
+        ScoreStep::Factor(Factor::Leaf(_)) | ScoreStep::Softcap(_) | ScoreStep::Fill(_) => false,
+    };
+    let skips = mask.terms.iter().any(|t| !matches!(t, Term::Tensor { .. }));
+    steps[at + 1..].iter().all(kept).then_some((f, skips))
 }
 
 /// The result of attention `op`, whose log-sum-exp is its second result, where rows without a key are the mean of V.

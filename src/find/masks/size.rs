@@ -4,7 +4,9 @@ use super::additive::swallows_or_nothing;
 use super::types::Context;
 use crate::find::axes::trace::{CONSTANT_LIMIT, splat};
 use crate::find::elements::abstract_value::Pass;
-use crate::find::magnitude::{HUGE, MODERATE, SMALL_SUM, SMALL_SUM_BF16, Size, huge_bound, small_sum};
+use crate::find::magnitude::{
+    HUGE, MODERATE, SMALL_BIAS, SMALL_SUM, SMALL_SUM_BF16, Size, huge_bound, small_sum,
+};
 use crate::ir::{Binary, DType, Op, Reduction, Unary, ValueId};
 
 /// Most values that are looked at to tell what one is made of.
@@ -81,6 +83,11 @@ pub(crate) fn size(cx: &mut Context<'_>, v: ValueId) -> (Size, bool) {
         Size::Unknown
     };
     (size, finite)
+}
+
+/// Whether a huge number swallows a value with the scores to which it was added.
+pub(crate) fn beside_huge(cx: &mut Context<'_>, v: ValueId) -> bool {
+    like_scores(cx, v) || all(cx, v, &[(-SMALL_BIAS, SMALL_BIAS)])
 }
 
 /// Whether a value is a product of floating numbers element by element, or a square.

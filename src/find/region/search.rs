@@ -44,8 +44,9 @@ fn mixes_scores(graph: &Graph, order: &Topology, id: OpId) -> bool {
     keeps && contractions_behind(graph, from).iter().any(both)
 }
 
-/// The first contraction that reads what comes of a value.
-fn contraction_ahead(graph: &Graph, order: &Topology, id: OpId) -> Option<OpId> {
+/// Contractions that read what comes of a value, nearest first.
+fn contractions_ahead(graph: &Graph, order: &Topology, id: OpId) -> Vec<OpId> {
+    let mut found = vec![];
     let mut seen: HashSet<OpId> = HashSet::new();
     let mut queue = VecDeque::from([id]);
     while let Some(id) = queue.pop_front() {
@@ -55,13 +56,13 @@ fn contraction_ahead(graph: &Graph, order: &Topology, id: OpId) -> Option<OpId> 
         for (user, _) in graph.uses(graph.result(id)) {
             match graph.op(user) {
                 _ if !order.is_live(user) => {}
-                Op::Contract(_) => return Some(user),
+                Op::Contract(_) if !found.contains(&user) => found.push(user),
                 op if passes(op) => queue.push_back(user),
                 _ => {}
             }
         }
     }
-    None
+    found
 }
 
 /// PV, where the region ends, and the value behind which QKᵀ is. Where the sum divides after PV, the region ends there.
@@ -69,7 +70,7 @@ fn around(graph: &Graph, order: &Topology, anchor: OpId) -> Option<(OpId, OpId, 
     if let Some((pv, exponentials)) = divided_after(graph, anchor) {
         return Some((pv, anchor, exponentials));
     }
-    let pv = contraction_ahead(graph, order, anchor)?;
+    let pv = *contractions_ahead(graph, order, anchor).first()?;
     Some((pv, pv, dividend(graph, anchor).unwrap_or(graph.operands(anchor)[0])))
 }
 
@@ -77,6 +78,15 @@ fn around(graph: &Graph, order: &Topology, anchor: OpId) -> Option<(OpId, OpId, 
 pub(crate) fn products(graph: &Graph, order: &Topology, anchor: OpId) -> Vec<OpId> {
     let Some((pv, _, from)) = around(graph, order, anchor) else { return vec![] };
     [vec![pv], contractions_behind(graph, from)].concat()
+}
+
+/// A product of queries and keys before a softmax with each product behind it, whether or not they are those of attentions.
+pub(crate) fn products_around(graph: &Graph, order: &Topology, anchor: OpId) -> Vec<(OpId, OpId)> {
+    let Some((pv, last, from)) = around(graph, order, anchor) else { return vec![] };
+    let both = |id: &OpId| graph.operands(*id).iter().all(|v| order.depends_on_input(v.op));
+    let Some(qk) = contractions_behind(graph, from).into_iter().find(both) else { return vec![] };
+    let all = if last == pv { contractions_ahead(graph, order, anchor) } else { vec![pv] };
+    all.into_iter().map(|pv| (qk, pv)).collect()
 }
 
 /// The region around a softmax.

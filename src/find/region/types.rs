@@ -30,6 +30,8 @@ pub(crate) struct Region {
     pub(crate) nodes: [OpId; 3],
     /// The result and its axes: PV's, or what is left of it after a division.
     pub(crate) out: (ValueId, Axes),
+    /// The axes of the softmax.
+    pub(crate) softmax_axes: Axes,
     /// Factors of the key axis, in their order.
     pub(crate) keys: Vec<Dim>,
     /// Factors contracted between Q and K.

@@ -70,8 +70,10 @@ impl Builder<'_> {
         else {
             return miss("no softmax over the keys stands before the product with V");
         };
+        let softmax = self.inside.get(&self.graph.result(self.nodes[1]));
         let s = &self.space;
         Ok(Region {
+            softmax_axes: softmax.map(|(_, axes)| s.resolve_all(axes)).unwrap_or_default(),
             keys: s.resolve(&keys),
             depth: s.resolve(&self.depth),
             depth_v: s.resolve(&depth_v),

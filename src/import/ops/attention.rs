@@ -318,25 +318,25 @@ pub(super) fn scores(
     let product = cx.sub("qk.product", Op::Contract(axes), &[q, k])?;
     let product = cx.reshape("qk", product, &full)?;
     let mut x = product;
+    let never = (stage >= ScoreOutput::Masked).then(|| cx.scalar("qk.never", node.acc, f64::NEG_INFINITY));
     for step in node.scores.steps() {
-        x = match step {
-            ScoreStep::Factor(Factor::Number(c)) => cx.with_scalar("qk.scaled", Binary::Mul, x, *c)?,
-            ScoreStep::Softcap(c) if stage >= ScoreOutput::Capped => {
+        x = match (step, never) {
+            (ScoreStep::Factor(Factor::Number(c)), _) => cx.with_scalar("qk.scaled", Binary::Mul, x, *c)?,
+            (ScoreStep::Softcap(c), _) if stage >= ScoreOutput::Capped => {
                 let small = cx.with_scalar("qk.small", Binary::Div, x, *c)?;
                 let bent = cx.unary("qk.tanh", Unary::Tanh, small)?;
                 cx.with_scalar("qk.capped", Binary::Mul, bent, *c)?
             }
-            ScoreStep::Add(n) if stage >= ScoreOutput::Masked => {
+            (ScoreStep::Add(n), Some(_)) => {
                 let bias = cx.cast("qk.bias", operands[*n], node.acc)?;
                 cx.binary("qk.biased", Binary::Add, x, bias)?
             }
-            ScoreStep::Fill(mask) if stage >= ScoreOutput::Masked => {
+            (ScoreStep::Fill(mask), Some(never)) => {
                 for term in &mask.terms {
                     let keep = match *term {
                         Term::Tensor { operand } => operands[operand],
                         _ => positions(cx, term, s)?,
                     };
-                    let never = cx.scalar("qk.never", node.acc, f64::NEG_INFINITY);
                     x = cx.sub("qk.masked", Op::Select, &[keep, x, never])?;
                 }
                 x
@@ -345,15 +345,12 @@ pub(super) fn scores(
             _ => x,
         };
     }
-    if stage >= ScoreOutput::Masked {
-        let never = cx.scalar("qk.never", node.acc, f64::NEG_INFINITY);
-        if stage == ScoreOutput::Softmax {
-            let max = cx.reduce("qk.max", Reduction::Max, x, &[3])?;
-            let empty = cx.binary("qk.empty", Binary::Eq, max, never)?;
-            let softmax = cx.sub("qk.softmax", Op::Softmax { axis: 3 }, &[x])?;
-            let zero = cx.scalar("qk.zero", node.acc, 0.0);
-            x = cx.sub("qk.guarded", Op::Select, &[empty, zero, softmax])?;
-        }
+    if let Some(never) = never.filter(|_| stage == ScoreOutput::Softmax) {
+        let max = cx.reduce("qk.max", Reduction::Max, x, &[3])?;
+        let empty = cx.binary("qk.empty", Binary::Eq, max, never)?;
+        let softmax = cx.sub("qk.softmax", Op::Softmax { axis: 3 }, &[x])?;
+        let zero = cx.scalar("qk.zero", node.acc, 0.0);
+        x = cx.sub("qk.guarded", Op::Select, &[empty, zero, softmax])?;
     }
     cx.cast("qk.narrow", x, dtype)
 }

@@ -2,8 +2,9 @@
 
 use super::scores::{Factor, ScoreStep, Scores};
 use crate::ir::types::DType;
-use crate::mask::{Fill, Mask};
+use crate::mask::{Fill, Mask, ParseMaskError};
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 impl fmt::Display for ScoreStep {
@@ -37,12 +38,14 @@ impl fmt::Display for Scores {
 
 /// Why a text is no score program.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0} is no step of a score program: want `factor 0.25`, `factor leaf 3`, `softcap 30.0`, `add 3`, `fill -inf unless causal(0)` (or add(-10000.0), \
-     replace(-10000.0) in the place of -inf; causal(offset), window(left,right,offset), segments(start,...;offset), prefix(length;offset), \
-     keys(start,end), batch(terms;...) and tensor(operand) joined by &) or `round f16`, joined by |"
-)]
-pub struct ParseScoresError(String);
+#[error("`{step}` is no step of the scores: {why}")]
+pub struct ParseScoresError {
+    /// The step, of which nothing is hidden.
+    step: String,
+    why: String,
+    /// Where the step stands.
+    pub(crate) at: Range<usize>,
+}
 
 impl FromStr for Scores {
     type Err = ParseScoresError;
@@ -52,38 +55,58 @@ impl FromStr for Scores {
         if text.trim() == "none" {
             return Ok(Scores::new([]));
         }
-        let one =
-            |s: &str| step(s.trim()).ok_or_else(|| ParseScoresError(s.trim().escape_debug().to_string()));
-        text.split('|').map(one).collect::<Result<Vec<_>, _>>().map(Scores::new)
+        let (mut steps, mut begin) = (vec![], 0);
+        for part in text.split('|') {
+            let own = part.trim();
+            let at = begin + part.len() - part.trim_start().len();
+            let fault =
+                |why| ParseScoresError { step: own.escape_debug().to_string(), why, at: at..at + own.len() };
+            steps.push(step(own).map_err(fault)?);
+            begin += part.len() + 1;
+        }
+        Ok(Scores::new(steps))
     }
 }
 
-fn step(text: &str) -> Option<ScoreStep> {
-    let (word, rest) = text.split_once(' ')?;
+/// The step, or what is wanted in its place.
+fn step(text: &str) -> Result<ScoreStep, String> {
+    let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
     let rest = rest.trim();
-    Some(match word {
-        "factor" => ScoreStep::Factor(match rest.strip_prefix("leaf ") {
-            Some(n) => Factor::Leaf(n.trim().parse().ok()?),
-            None => Factor::Number(rest.parse().ok()?),
-        }),
-        "softcap" => ScoreStep::Softcap(rest.parse().ok()?),
-        "add" => ScoreStep::Add(rest.parse().ok()?),
-        "fill" => {
-            let (fill, terms) = rest.split_once(" unless ")?;
-            let inside = |name: &str| fill.trim().strip_prefix(name)?.strip_suffix(')');
-            let number = |x: &str| x.trim().parse::<f64>().ok().filter(|x| x.is_finite());
-            let fill = match (fill.trim(), inside("replace("), inside("add(")) {
-                ("-inf", ..) => Fill::NegInf,
-                (_, Some(x), _) => Fill::Replace(number(x)?),
-                (_, _, Some(x)) => Fill::Add(number(x)?),
-                _ => return None,
+    let want = |found: Option<ScoreStep>, wanted: &str| found.ok_or_else(|| format!("want {wanted}"));
+    match word {
+        "factor" => {
+            let factor = match rest.strip_prefix("leaf ") {
+                Some(n) => n.trim().parse().ok().map(Factor::Leaf),
+                None => rest.parse().ok().map(Factor::Number),
             };
-            let mask: Mask = terms.parse().ok()?;
-            // A mask's own text may bring a fill along.
-            (mask.fill == Fill::NegInf).then_some(())?;
-            ScoreStep::Fill(Mask { fill, ..mask })
+            want(factor.map(ScoreStep::Factor), "`factor 0.25` or `factor leaf 3`")
         }
-        "round" => ScoreStep::Round(DType::from_name(rest)?),
-        _ => return None,
-    })
+        "softcap" => want(rest.parse().ok().map(ScoreStep::Softcap), "`softcap 30.0`"),
+        "add" => want(rest.parse().ok().map(ScoreStep::Add), "`add 3`, the number of an operand"),
+        "round" => want(DType::from_name(rest).map(ScoreStep::Round), "`round f16` or another type"),
+        "fill" => {
+            let (fill, terms) = rest.split_once(" unless ").ok_or("want `fill -inf unless causal(0)`")?;
+            let fill = filling(fill.trim())
+                .ok_or("want a fill of -inf, add(-10000.0) or replace(-10000.0), which are finite")?;
+            let mask: Mask = terms.parse().map_err(|e: ParseMaskError| e.to_string())?;
+            // A mask's own text may bring a fill along.
+            let plain = mask.fill == Fill::NegInf;
+            want(plain.then_some(ScoreStep::Fill(Mask { fill, ..mask })), "one fill, before `unless`")
+        }
+        _ => want(
+            None,
+            "`factor 0.25`, `factor leaf 3`, `softcap 30.0`, `add 3`, `fill -inf unless causal(0)` or `round f16`, joined by |",
+        ),
+    }
+}
+
+fn filling(text: &str) -> Option<Fill> {
+    let inside = |name: &str| text.strip_prefix(name)?.strip_suffix(')');
+    let number = |x: &str| x.trim().parse::<f64>().ok().filter(|x| x.is_finite());
+    match (text, inside("replace("), inside("add(")) {
+        ("-inf", ..) => Some(Fill::NegInf),
+        (_, Some(x), _) => number(x).map(Fill::Replace),
+        (_, _, Some(x)) => number(x).map(Fill::Add),
+        _ => None,
+    }
 }

@@ -8,7 +8,7 @@ use crate::ir::{
     Reduction, RegionKind, Scores, Strategy, Type, Unary, Windows,
 };
 use crate::layout::LayoutKind;
-use crate::mask::Tile;
+use crate::mask::{Mask, ParseMaskError, Tile};
 use std::sync::Arc;
 
 impl<'a> Attributes<'a> {
@@ -178,13 +178,24 @@ impl<'a> Attributes<'a> {
     }
 
     fn attention(&mut self) -> Result<Attention, Fault> {
+        let short = self.usual()?;
         Ok(Attention {
-            scores: self.required("scores", scores)?,
+            scores: short.map_or_else(|| self.required("scores", scores), Ok)?,
             sinks: self.optional("sinks", Cursor::natural)?,
             acc: self.word("acc", &[DType::F32, DType::F64], |t| t.name())?,
             empty_row: self.empty_row()?,
             lse: self.flag("lse"),
         })
+    }
+
+    /// The usual order in short: `scale=` and `mask=`, with `softcap=` and `bias=`. It is read, and never printed.
+    fn usual(&mut self) -> Result<Option<Scores>, Fault> {
+        let number = |c: &mut Cursor<'a>| c.number::<f64>("a number");
+        let Some(scale) = self.optional("scale", number)? else { return Ok(None) };
+        let mask = self.required("mask", mask)?;
+        let softcap = self.optional("softcap", number)?.unwrap_or(0.0);
+        let bias = self.optional("bias", Cursor::natural)?;
+        Ok(Some(Scores::usual(scale, softcap, bias, mask)))
     }
 }
 
@@ -203,15 +214,26 @@ fn contract(c: &mut Cursor<'_>) -> Result<Contract, Fault> {
     Ok(Contract { lhs: axes(",")?, rhs: axes("->")?, out: axes("")? })
 }
 
+fn mask(c: &mut Cursor<'_>) -> Result<Mask, Fault> {
+    let (at, text) = (c.pos, c.rest());
+    c.pos += text.len();
+    let wanted = "expected a mask, such as `causal(0) & tensor(4)`";
+    text.parse().map_err(|e: ParseMaskError| Fault::new(at..at + text.len(), wanted, e.to_string()))
+}
+
 fn scores(c: &mut Cursor<'_>) -> Result<Scores, Fault> {
     let text = c.rest();
     let wanted = "the steps of the scores, such as `[factor 0.25 | add 3 | fill -inf unless causal(0)]`";
     let found = |at| Fault::new(at, format!("expected {wanted}"), "found this");
     let inside = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
     let inside = inside.ok_or_else(|| found(c.pos..c.pos + text.len()))?;
-    let scores = inside.parse().map_err(|e: ParseScoresError| {
-        Fault::new(c.pos + 1..c.pos + 1 + inside.len(), format!("expected {wanted}"), e.to_string())
-    })?;
+    let begin = c.pos + 1;
+    let fault = |e: ParseScoresError| {
+        // A step that is not there is shown as the place where it should stand.
+        let at = begin + e.at.start..begin + e.at.end.max(e.at.start + 1);
+        Fault::new(at, e.to_string(), "")
+    };
+    let scores = inside.parse().map_err(fault)?;
     c.pos += text.len();
     Ok(scores)
 }

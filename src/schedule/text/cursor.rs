@@ -141,6 +141,20 @@ impl<'a> Parser<'a> {
         if found == number { Ok(()) } else { self.fault(begin, format!("want {what} {number} here")) }
     }
 
+    pub(super) fn float(&mut self) -> Parsed<f64> {
+        self.blanks();
+        let rest = self.rest();
+        let sign = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+        let end = rest.find(|c| !sign(c)).unwrap_or(rest.len());
+        match rest[..end].parse::<f64>() {
+            Ok(x) if x.is_finite() => {
+                self.at += end;
+                Ok(x)
+            }
+            _ => self.want("a finite number"),
+        }
+    }
+
     pub(super) fn quoted(&mut self) -> Parsed<String> {
         self.blanks();
         let begin = self.at;

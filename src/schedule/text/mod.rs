@@ -2,15 +2,14 @@
 //!
 //! In: a schedule, or text. Out: text, or schedules with an error that shows the line and a caret.
 //!
-//! Invariants: what is printed parses back to an equal schedule (with finite numbers, and no fill on a mask without
-//! terms, which has no meaning and is not printed), and prints the same bytes again. A schedule need not be right to be
+//! Invariants: what is printed parses back to an equal schedule (with finite numbers), and prints the same bytes again. A schedule need not be right to be
 //! printed or parsed: `check` says what is wrong with it. One step is one line; a comment behind a step is its reason,
 //! any other comment is skipped. Without `slots` a ring has two. No control character of a name or reason reaches the text unescaped.
 //!
 //! ```text
 //! schedule "layers.0" ring slots 2 {
-//!   attention q f32[1,4,32,16] k f32[1,2,32,16] v f32[1,2,32,16] acc f32 scale 0.25 empty zero
-//!   mask causal(0)
+//!   attention q f32[1,4,32,16] k f32[1,2,32,16] v f32[1,2,32,16] acc f32 empty zero
+//!   scores factor 0.25 | fill -inf unless causal(0)
 //!   q_layout contiguous 32 { 0:16 | 16:16 }
 //!   kv_layout contiguous 32 { 0:16 | 16:16 }
 //!   rank 0 arena 18432 {

@@ -3,9 +3,9 @@
 use super::chars::bare;
 use super::cursor::{Parsed, Parser, render};
 use super::error::ParseScheduleError;
-use crate::ir::{AttentionSizes, DType, EmptyRow, Scores, Strategy};
+use crate::ir::{AttentionSizes, DType, EmptyRow, ParseScoresError, Scores, Strategy};
 use crate::layout::{Layout, LayoutKind, Progression};
-use crate::mask::Tile;
+use crate::mask::{Mask, ParseMaskError, Tile};
 use crate::schedule::{
     AttentionFacts, ExchangeKind, KvPiece, Leaf, QPiece, RankProgram, SLOTS, Schedule, Slot, Step, StepOp,
     Stream, Transfer, View,
@@ -77,6 +77,15 @@ impl Parser<'_> {
         }
         self.word("acc")?;
         let acc = self.dtype()?;
+        // The usual order in short, which is read and never printed.
+        let short = if self.eat_word("scale") {
+            let scale = self.float()?;
+            let softcap = if self.eat_word("softcap") { self.float()? } else { 0.0 };
+            let bias = if self.eat_word("bias") { Some(self.number()?) } else { None };
+            Some((scale, softcap, bias))
+        } else {
+            None
+        };
         let sinks = if self.eat_word("sinks") { Some(self.number()?) } else { None };
         self.word("empty")?;
         let empty_row = self.named("`zero` or `nan`", |w| {
@@ -84,8 +93,13 @@ impl Parser<'_> {
         })?;
         let lse = self.eat_word("lse");
         self.space();
-        self.word("scores")?;
-        let scores = self.scores()?;
+        let scores = if let Some((scale, softcap, bias)) = short {
+            self.word("mask")?;
+            Scores::usual(scale, softcap, bias, self.mask()?)
+        } else {
+            self.word("scores")?;
+            self.scores()?
+        };
         let mut leaves = Vec::new();
         self.space();
         while self.eat_word("leaf") {
@@ -119,14 +133,27 @@ impl Parser<'_> {
         Ok((dtype, shape))
     }
 
-    /// The rest of the line, up to a comment.
+    fn mask(&mut self) -> Parsed<Mask> {
+        let (begin, text) = self.rest_of_line();
+        text.parse().or_else(|e: ParseMaskError| self.fault(begin, e.to_string()))
+    }
+
     fn scores(&mut self) -> Parsed<Scores> {
+        let (begin, text) = self.rest_of_line();
+        text.parse().or_else(|e: ParseScoresError| {
+            self.at = begin + e.at.end;
+            self.fault(begin + e.at.start, e.to_string())
+        })
+    }
+
+    /// The rest of the line, up to a comment, and where it begins.
+    fn rest_of_line(&mut self) -> (usize, &str) {
         self.blanks();
         let line = self.line();
         let text = line.find("//").map_or(line, |i| &line[..i]).trim_end();
         let begin = self.at;
         self.at += text.len();
-        text.parse().or_else(|e: crate::ir::ParseScoresError| self.fault(begin, e.to_string()))
+        (begin, text)
     }
 
     fn layout(&mut self, key: &str) -> Parsed<Layout> {

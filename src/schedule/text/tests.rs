@@ -198,6 +198,31 @@ proptest! {
 }
 
 #[test]
+fn the_usual_order_is_read_in_short() {
+    let text = |facts: &str, scores: &str| {
+        format!(
+            "schedule \"s\" ring {{\n  attention q f32[1,1,2,1] k f32[1,1,2,1] v f32[1,1,2,1] acc f32{facts} sinks 4 empty zero\n  \
+             {scores}\n  leaf 3 f32[1,1,2,2]\n  leaf 4 f32[1,1,1,1]\n  q_layout  contiguous 2 {{ 0:2 }}\n  kv_layout contiguous 2 {{ 0:2 }}\n}}\n"
+        )
+    };
+    for (facts, mask, scores) in [
+        (" scale 0.5", "none", "factor 0.5"),
+        (" scale -1 softcap 30 bias 3", "none", "factor -1 | softcap 30 | add 3"),
+        (
+            " scale 2 bias 3",
+            "causal(0) fill add(-1e4) // why",
+            "factor 2 | add 3 | fill add(-10000.0) unless causal(0)",
+        ),
+    ] {
+        let short = parse(&text(facts, &format!("mask {mask}"))).unwrap();
+        assert_eq!(short, parse(&text("", &format!("scores {scores}"))).unwrap());
+    }
+    // One or the other.
+    assert!(parse(&text(" scale 0.5", "scores none")).is_err());
+    assert!(parse(&text("", "mask none")).is_err());
+}
+
+#[test]
 fn every_prefix_of_a_schedule_is_refused() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let text = schedule().new_tree(&mut runner).unwrap().current().to_string();
@@ -217,8 +242,8 @@ fn a_long_line_is_shown_in_part() {
 #[test]
 fn errors() {
     let right = "schedule \"s\" ring {
-  attention q f32[1,1,2,1] k f32[1,1,2,1] v f32[1,1,2,1] acc f32 scale 1.0 empty zero
-  mask causal(0)
+  attention q f32[1,1,2,1] k f32[1,1,2,1] v f32[1,1,2,1] acc f32 empty zero
+  scores factor 1.0 | fill -inf unless causal(0)
   q_layout  contiguous 2 { 0:2 }
   kv_layout contiguous 2 { 0:2 }
 
@@ -239,7 +264,17 @@ fn errors() {
         ("k f32[1,1,2,1]", "k f32[1,1,2,7]"),
         ("v f32[1,1,2,1]", "v f16[1,1,2,1]"),
         ("q f32[1,1,2,1]", "q f32[1,2,1]"),
-        ("scale 1.0", "scale 1e999"),
+        ("factor 1.0", "factor 1e"),
+        ("factor 1.0", "factor leaf x"),
+        ("factor 1.0", "factor"),
+        ("factor 1.0", "times 1.0"),
+        ("factor 1.0", "softcap"),
+        ("factor 1.0", "add -1"),
+        ("factor 1.0", "round f15"),
+        ("factor 1.0 |", "factor 1.0 | |"),
+        ("-inf unless", "replace(inf) unless"),
+        ("-inf unless", "-inf if"),
+        ("scores factor", "mask factor"),
         ("causal(0)", "causal(x)"),
         ("contiguous 2 { 0:2 }", "spiral 2 { 0:2 }"),
         ("{ 0:2 }", "{ 0:2, }"),

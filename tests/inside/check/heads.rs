@@ -226,8 +226,8 @@ fn rows_that_other_attentions_ask_for_are_given() {
     let compiled = |masks: [&str; 2], layout: LayoutKind| {
         let text = format!(
             "graph \"two\" {{\n  input %x: f32[1,2,48,4]\n  \
-             %a: f32[1,2,48,4] = attention %x, %x, %x {{scale=0.5, mask={}, acc=f32, empty=zero}}\n  \
-             %b: f32[1,2,48,4] = attention %a, %a, %a {{scale=0.5, mask={}, acc=f32, empty=zero}}\n  \
+             %a: f32[1,2,48,4] = attention %x, %x, %x {{scores=[factor 0.5 | fill -inf unless {}], acc=f32, empty=zero}}\n  \
+             %b: f32[1,2,48,4] = attention %a, %a, %a {{scores=[factor 0.5 | fill -inf unless {}], acc=f32, empty=zero}}\n  \
              output \"out\" = %b\n}}\n",
             masks[0], masks[1]
         );

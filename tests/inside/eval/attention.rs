@@ -1,9 +1,10 @@
 //! Attention against its formula, one score after another in f64.
 
 use super::util::*;
-use crate::inside::support::scores::{Reading, Score, epsilon};
+use crate::inside::support::programs::{build, drafts};
+use crate::inside::support::scores::{Reading, Score, epsilon, wobble};
 use annulus::eval::{Precision, apply};
-use annulus::ir::{Attention, DType, EmptyRow, Op, Scores, Tensor};
+use annulus::ir::{Attention, DType, EmptyRow, Op, Tensor};
 use annulus::mask::{Fill, Mask, Term};
 use proptest::prelude::*;
 
@@ -35,16 +36,15 @@ pub(crate) fn reference(a: &Attention, x: &[Tensor]) -> (Vec<f64>, Vec<f64>) {
     (out, lse)
 }
 
-/// (out, lse), and for each row how far off a score in `acc` may be.
+/// (out, lse), and for each row how far off its weights in `acc` may be.
 pub(crate) fn judged(a: &Attention, acc: DType, x: &[Tensor]) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
     let x: Vec<Nd> = x.iter().map(Nd::of).collect();
     let (q, k, v) = (&x[0], &x[1], &x[2]);
     let (mut out, mut lse, mut off) = (vec![], vec![], vec![]);
     for at in indices(&q.shape[..3]) {
-        let mut live = live(a, acc, &x, [at[0], at[1], at[2]], at[2]);
-        off.push(live.iter().map(|l| l.1.error).fold(0.0, f64::max));
-        live.retain(|l| l.1.value != f64::NEG_INFINITY);
-        let live: Vec<(usize, f64)> = live.into_iter().map(|(j, s)| (j, s.value)).collect();
+        let row = live(a, acc, &x, [at[0], at[1], at[2]], at[2]);
+        let live: Vec<(usize, f64)> = row.iter().map(|(j, s)| (*j, s.value)).collect();
+        let live: Vec<_> = live.into_iter().filter(|l| l.1 != f64::NEG_INFINITY).collect();
         let group = at[1] / (q.shape[1] / k.shape[1]);
         // A column of its own, without a value.
         let sink = a.sinks.map(|n| x[n].broadcast_at(&[at[0], at[1], at[2], 0]));
@@ -52,6 +52,7 @@ pub(crate) fn judged(a: &Attention, acc: DType, x: &[Tensor]) -> (Vec<f64>, Vec<
         let scores = || live.iter().map(|l| l.1).chain(sink);
         let most = scores().fold(f64::NEG_INFINITY, |m, s| if s.is_nan() { s } else { m.max(s) });
         let total: f64 = scores().map(|s| (s - most).exp()).sum();
+        off.push(wobble(&row.iter().map(|r| r.1).collect::<Vec<_>>(), most, total));
         let empty = live.is_empty() && sink.is_none();
         lse.push(if empty { f64::NEG_INFINITY } else { most + total.ln() });
         for d in 0..v.shape[3] {
@@ -114,74 +115,49 @@ fn term() -> impl Strategy<Value = Term> {
     ]
 }
 
-/// Terms of positions, and lists of such for each of two batch entries.
-fn more() -> impl Strategy<Value = (Vec<Term>, Vec<Vec<Vec<Term>>>)> {
+/// Terms of positions, some of them for each of two batch entries.
+fn terms() -> impl Strategy<Value = Vec<Term>> + Clone {
     use proptest::collection::vec;
-    (vec(term(), 0..2), vec(vec(vec(term(), 0..2), 2), 0..3))
+    let window = (proptest::option::of(0u64..5), proptest::option::of(0u64..5), -3i64..4);
+    let parts = (
+        proptest::option::of(-4i64..5),
+        proptest::option::of(window),
+        proptest::option::weighted(0.4, (vec(term(), 0..2), vec(vec(vec(term(), 0..2), 2), 0..3))),
+    );
+    let all = parts.prop_map(|(causal, window, more)| {
+        let (more, entries) = more.unwrap_or_default();
+        let mut terms: Vec<Term> = causal.map(|offset| Term::Causal { offset }).into_iter().collect();
+        terms.extend(window.map(|(left, right, offset)| Term::Window { left, right, offset }));
+        terms.extend(more);
+        terms.extend(entries.into_iter().map(|e| Term::Batch { entries: e.into() }));
+        terms
+    });
+    all.boxed()
 }
 
-/// Any attention: sizes with awkward lengths, every kind of mask, fill, bias and softcap.
+/// Any attention: sizes with awkward lengths, and programs of every kind of step in any order.
 pub(crate) fn cases(dtype: impl Strategy<Value = DType> + 'static) -> impl Strategy<Value = Case> {
     let sizes = (1usize..3, 1usize..3, 1usize..3, 1usize..9, 0usize..10, 1usize..4, 1usize..4);
-    let terms = (
-        proptest::option::of(-4i64..5),
-        proptest::option::of((proptest::option::of(0u64..5), proptest::option::of(0u64..5), -3i64..4)),
-        proptest::option::of(0u8..16),
-        proptest::option::weighted(0.4, more()),
-    );
-    let fill = prop_oneof![
-        3 => Just(Fill::NegInf),
-        1 => prop_oneof![Just(-1e4), Just(f64::from(f32::MIN))].prop_map(Fill::Add),
-        1 => prop_oneof![Just(-1e4), Just(f64::from(f32::MIN)), Just(0.5)].prop_map(Fill::Replace),
-    ];
-    let bias = (proptest::option::of((0u8..16, any::<bool>())), proptest::option::of((0u8..8, sink())));
-    let rest =
-        (prop_oneof![Just(0.0), Just(2.0)], any::<bool>(), prop_oneof![4 => Just(1.0), 1 => Just(1e4)]);
-    (dtype, sizes, terms, fill, bias, rest, any::<u64>()).prop_map(
-        |(
-            dtype,
-            (b, g, hkv, sq, sk, dk, dv),
-            (causal, window, allow, more),
-            fill,
-            (bias, sinks),
-            (softcap, nan, size),
-            seed,
-        )| {
+    let sinks = proptest::option::of((0u8..8, sink()));
+    let rest = (any::<[bool; 2]>(), prop_oneof![4 => Just(1.0), 1 => Just(1e4)]);
+    (dtype, sizes, drafts(terms()), sinks, rest, any::<u64>()).prop_map(
+        |(dtype, (b, g, hkv, sq, sk, dk, dv), drafts, sinks, ([nan, shared], size), seed)| {
             let full = [b, g * hkv, sq, sk];
-            let leaf = |bits: u8| -> Vec<usize> {
-                (0..4).map(|i| if bits >> i & 1 == 1 { full[i] } else { 1 }).collect()
-            };
             let q: Vec<f64> = noise(b * g * hkv * sq * dk, seed).iter().map(|x| x * size).collect();
             let mut x = vec![
                 tensor(dtype, &[b, g * hkv, sq, dk], &q),
                 random(dtype, &[b, hkv, sk, dk], seed ^ 1),
                 random(dtype, &[b, hkv, sk, dv], seed ^ 2),
             ];
-            let mut mask = Mask { terms: vec![], fill };
-            mask.terms.extend(causal.map(|offset| Term::Causal { offset }));
-            mask.terms.extend(window.map(|(left, right, offset)| Term::Window { left, right, offset }));
-            if let Some((terms, entries)) = more {
-                mask.terms.extend(terms);
-                mask.terms.extend(entries.into_iter().map(|e| Term::Batch { entries: e[..b].into() }));
+            let (scores, leaves) = build(&drafts, full, 3, shared);
+            for (i, leaf) in leaves.iter().enumerate() {
+                let v = noise(leaf.shape.iter().product(), seed ^ (3 + ((i as u64) << 8)));
+                let v: Vec<f64> = v.into_iter().map(|x| leaf.element(x)).collect();
+                x.push(tensor(leaf.dtype, &leaf.shape, &v));
             }
-            if let Some(bits) = allow {
-                let shape = leaf(bits);
-                let v: Vec<f64> =
-                    noise(shape.iter().product(), seed ^ 3).iter().map(|&x| f64::from(x > -0.2)).collect();
-                mask.terms.push(Term::Tensor { operand: x.len() });
-                x.push(tensor(DType::Bool, &shape, &v));
-            }
-            let bias = bias.map(|(bits, holes)| {
-                let shape = leaf(bits);
-                let v: Vec<f64> = noise(shape.iter().product(), seed ^ 4)
-                    .iter()
-                    .map(|&x| if holes && x > 0.5 { f64::NEG_INFINITY } else { x })
-                    .collect();
-                x.push(tensor(dtype, &shape, &v));
-                x.len() - 1
-            });
             let sinks = sinks.map(|(bits, size)| {
-                let mut shape = leaf(bits);
+                let mut shape: [usize; 4] =
+                    std::array::from_fn(|i| if bits >> i & 1 == 1 { full[i] } else { 1 });
                 shape[3] = 1;
                 let v = noise(shape.iter().product(), seed ^ 5);
                 let v: Vec<f64> = v.iter().map(|&x| size.of(x)).collect();
@@ -189,16 +165,7 @@ pub(crate) fn cases(dtype: impl Strategy<Value = DType> + 'static) -> impl Strat
                 x.len() - 1
             });
             let empty_row = if nan { EmptyRow::Nan } else { EmptyRow::Zero };
-            Case {
-                a: Attention {
-                    scores: Scores::usual(0.7, softcap, bias, mask),
-                    sinks,
-                    acc: dtype.accumulator(),
-                    empty_row,
-                    lse: true,
-                },
-                x,
-            }
+            Case { a: Attention { scores, sinks, acc: dtype.accumulator(), empty_row, lse: true }, x }
         },
     )
 }
@@ -209,16 +176,16 @@ proptest! {
         let got = apply(&Op::Attention(Box::new(case.a.clone())), &case.x, Precision::Declared).unwrap();
         let (out, lse, off) = judged(&case.a, case.a.acc, &case.x);
         let dtype = case.x[0].dtype();
-        let sinks = case.a.sinks.map_or(vec![], |n| case.x[n].to_f64());
-        let sink = sinks.iter().filter(|s| s.is_finite()).fold(1.0, |m: f64, s| m.max(s.abs()));
-        let slack = |row: usize| 3.0 * off[row] + 16.0 * epsilon(case.a.acc) * sink;
+        let slack = |row: usize| 3.0 * off[row] + 32.0 * epsilon(case.a.acc);
         let width = case.x[2].shape()[3];
         for (i, (g, w)) in got[0].to_f64().into_iter().zip(out).enumerate() {
             let slack = slack(i / width);
-            prop_assert!((g.is_nan() && w.is_nan()) || (g - w).abs() <= slack + 2.0 * unit(dtype).0 * w.abs() + unit(dtype).1, "{g:e} {w:e}");
+            prop_assert!(slack.is_infinite() || (g.is_nan() && w.is_nan()) || (g - w).abs() <= slack + 2.0 * unit(dtype).0 * w.abs() + unit(dtype).1, "{g:e} {w:e}");
         }
         for (i, (g, w)) in got[1].to_f64().into_iter().zip(lse).enumerate() {
-            prop_assert!(g == w || (g - w).abs() <= slack(i) + 1e-6 * w.abs(), "lse {g:e} {w:e}");
+            let slack = slack(i);
+            let same = g == w || (g.is_nan() && w.is_nan());
+            prop_assert!(same || slack.is_infinite() || (g - w).abs() <= slack + 1e-6 * w.abs(), "lse {g:e} {w:e}");
         }
     }
 
@@ -231,9 +198,27 @@ proptest! {
             prop_assert!((g.is_nan() && w.is_nan()) || (g - w).abs() <= 1e-10, "{g:e} {w:e}");
         }
         for (g, w) in got[1].to_f64().into_iter().zip(lse) {
-            prop_assert!(g == w || (g - w).abs() <= 1e-12 * (1.0 + w.abs()), "lse {g:e} {w:e}");
+            let same = g == w || (g.is_nan() && w.is_nan());
+            prop_assert!(same || (g - w).abs() <= 1e-12 * (1.0 + w.abs()), "lse {g:e} {w:e}");
         }
     }
+}
+
+/// Rows of which rounding alone decides whether a score is finite are judged in f64 only: they are few.
+#[test]
+fn nearly_every_row_is_judged_in_its_own_type() {
+    use proptest::strategy::ValueTree;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let cases = cases(floats());
+    let (mut rows, mut not, mut wide) = (0, 0, 0);
+    for _ in 0..400 {
+        let case = cases.new_tree(&mut runner).unwrap().current();
+        let off = judged(&case.a, case.a.acc, &case.x).2;
+        rows += off.len();
+        not += off.iter().filter(|x| x.is_infinite()).count();
+        wide += off.iter().filter(|x| **x > 0.1).count();
+    }
+    assert!(not * 200 < rows && wide * 10 < rows, "{not} and {wide} of {rows}");
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! A random attention, its tensors, and what it must yield: written out in f64, row by row.
 
 use crate::inside::support::layouts::layout_of;
-use crate::inside::support::scores::{Reading, epsilon};
-use annulus::ir::{AttentionSizes, DType, EmptyRow, Scores, Tensor};
+use crate::inside::support::programs::{Kind, build, drafts};
+use crate::inside::support::scores::{Reading, epsilon, wobble};
+use annulus::ir::{AttentionSizes, DType, EmptyRow, Tensor};
 use annulus::layout::{Layout, LayoutKind, Progression};
-use annulus::mask::{Fill, Mask, Term};
+use annulus::mask::Term;
 use annulus::schedule::{AttentionFacts, Leaf};
 use proptest::prelude::*;
 
@@ -41,6 +42,16 @@ impl Numbers {
     }
 }
 
+/// Terms of positions, now and then some for each of two batch entries.
+fn all_terms() -> impl Strategy<Value = Vec<Term>> + Clone {
+    let own = proptest::option::weighted(0.15, proptest::collection::vec(terms(), 2));
+    let all = (terms(), own).prop_map(|(mut terms, own)| {
+        terms.extend(own.map(|entries| Term::Batch { entries: entries.into() }));
+        terms
+    });
+    all.boxed()
+}
+
 fn terms() -> impl Strategy<Value = Vec<Term>> {
     let causal = (-9i64..9).prop_map(|offset| Term::Causal { offset });
     let window = (proptest::option::of(0u64..9), proptest::option::of(0u64..9), -6i64..6)
@@ -58,15 +69,6 @@ fn terms() -> impl Strategy<Value = Vec<Term>> {
     )
 }
 
-fn fill() -> impl Strategy<Value = Fill> {
-    prop_oneof![
-        4 => Just(Fill::NegInf),
-        1 => Just(Fill::Add(f64::from(f32::MIN))),
-        1 => Just(Fill::Add(-1e4)),
-        1 => Just(Fill::Replace(-1e9)),
-    ]
-}
-
 /// Rows of an extent are either there or broadcast, by one bit each.
 fn broadcast(full: [usize; 4], bits: u8) -> [usize; 4] {
     std::array::from_fn(|i| if bits >> i & 1 == 1 { full[i] } else { 1 })
@@ -80,17 +82,11 @@ prop_compose! {
         q_len in prop_oneof![1 => Just(0usize), 1 => Just(1), 6 => 2..rows],
         kv_len in proptest::option::of(0..rows),
         (head_dim, v_head_dim) in prop_oneof![9 => (1usize..9, 1usize..9), 1 => (0usize..2, 1usize..3), 1 => (1usize..3, 0usize..2)],
-        terms in terms(),
-        own in proptest::option::weighted(0.15, proptest::collection::vec(terms(), 2)),
-        fill in fill(),
-        tensor_mask in proptest::option::of(0u8..16),
-        bias in proptest::option::of(0u8..16),
+        drafts in drafts(all_terms()),
         sinks in proptest::option::of((0u8..8, prop_oneof![2 => Just(3.0), 1 => Just(1e4), 1 => Just(f64::INFINITY)])),
-        softcap in prop_oneof![3 => Just(0.0), 1 => 0.5f64..30.0],
-        scale in prop_oneof![3 => Just(0.35), 1 => Just(1.0), 1 => Just(-0.5)],
         magnitude in prop_oneof![3 => Just(1.0), 1 => Just(40.0)],
         empty_row in prop_oneof![Just(EmptyRow::Zero), Just(EmptyRow::Nan)],
-        (lse, sliced) in any::<(bool, bool)>(),
+        [lse, sliced, shared] in any::<[bool; 3]>(),
         layout in proptest::sample::select(&LayoutKind::ALL[..]),
         ranks in prop_oneof![2 => 1usize..5, 1 => 5usize..10],
         seed in any::<u64>(),
@@ -104,32 +100,18 @@ prop_compose! {
             numbers.tensor(dtype, &[batch, kv_heads, kv_len, head_dim], magnitude),
             numbers.tensor(dtype, &[batch, kv_heads, kv_len, v_head_dim], 1.0),
         ];
-        let mut mask = Mask { terms, fill };
-        if let Some(entries) = own {
-            mask.terms.push(Term::Batch { entries: entries[..batch].into() });
-        }
         let mut leaves = Vec::new();
-        if let Some(bits) = tensor_mask {
-            let shape = broadcast(full, bits);
+        let (scores, of_steps) = build(&drafts, full, args.len(), shared);
+        for leaf in of_steps {
+            let (shape, dtype) = (leaf.shape, leaf.dtype);
             let n: usize = shape.iter().product();
-            // Whole rows are dead now and then.
-            let rows: Vec<bool> = (0..n / shape[3].max(1)).map(|_| !numbers.bits().is_multiple_of(5)).collect();
+            // Whole rows of truth are false now and then.
+            let truth = leaf.kind == Kind::Truth;
+            let rows: Vec<bool> = (0..n / shape[3].max(1)).map(|_| truth && numbers.bits().is_multiple_of(5)).collect();
             let x: Vec<f64> =
-                (0..n).map(|i| f64::from(u8::from(rows[i / shape[3]] && !numbers.bits().is_multiple_of(3)))).collect();
-            mask.terms.push(Term::Tensor { operand: args.len() });
-            args.push(Tensor::from_f64(DType::Bool, shape, &x).unwrap());
-            leaves.push(Leaf { dtype: DType::Bool, shape, by_query_rows: sliced && shape[2] == q_len });
-        }
-        let mut bias_at = None;
-        if let Some(bits) = bias {
-            let shape = broadcast(full, bits);
-            let n = shape.iter().product();
-            let x: Vec<f64> = (0..n)
-                .map(|_| if numbers.bits().is_multiple_of(7) { f64::NEG_INFINITY } else { numbers.unit() * 3.0 })
-                .collect();
-            bias_at = Some(args.len());
-            args.push(Tensor::from_f64(DType::F32, shape, &x).unwrap());
-            leaves.push(Leaf { dtype: DType::F32, shape, by_query_rows: sliced && shape[2] == q_len });
+                (0..n).map(|i| if rows[i / shape[3]] { 0.0 } else { leaf.element(numbers.unit()) }).collect();
+            args.push(Tensor::from_f64(dtype, shape, &x).unwrap());
+            leaves.push(Leaf { dtype, shape, by_query_rows: sliced && shape[2] == q_len });
         }
         let mut sinks_at = None;
         if let Some((bits, size)) = sinks {
@@ -145,11 +127,8 @@ prop_compose! {
             args.push(Tensor::from_f64(DType::F32, shape, &x).unwrap());
             leaves.push(Leaf { dtype: DType::F32, shape, by_query_rows: sliced && shape[2] == q_len });
         }
-        if mask.terms.is_empty() {
-            mask.fill = Fill::NegInf;
-        }
         let facts = AttentionFacts {
-            sizes, dtype, acc: dtype.accumulator(), scores: Scores::usual(scale, softcap, bias_at, mask), sinks: sinks_at, empty_row, lse, leaves,
+            sizes, dtype, acc: dtype.accumulator(), scores, sinks: sinks_at, empty_row, lse, leaves,
         };
         Case { facts, args, layout, ranks, seed }
     }
@@ -196,6 +175,11 @@ impl Case {
 
     /// What must come out, and how far off it may be.
     pub(crate) fn expected(&self) -> Expected {
+        self.expected_in(self.facts.acc)
+    }
+
+    /// The same where `acc` is the type of accumulation.
+    pub(crate) fn expected_in(&self, acc: DType) -> Expected {
         let f = &self.facts;
         let s = &f.sizes;
         let x: Vec<Vec<f64>> = self.args.iter().map(Tensor::to_f64).collect();
@@ -205,10 +189,11 @@ impl Case {
                 [b, h, q, k].iter().zip(shape).fold(0, |at, (&j, e)| at * e + if e == 1 { 0 } else { j });
             x[i][at]
         };
-        let eps = 2.0 * epsilon(f.acc);
-        let reading = Reading { steps: f.scores.steps(), acc: f.acc };
+        let eps = 2.0 * epsilon(acc);
+        let reading = Reading { steps: f.scores.steps(), acc };
         // Of the output's type: a unit in the last place, and half of the least number.
         let (rounding, least) = match f.dtype {
+            _ if acc != f.acc => (eps, 0.0),
             DType::F16 => (1.0 / 1024.0, 2f64.powi(-25)),
             DType::BF16 => (1.0 / 128.0, 2f64.powi(-134)),
             _ => (eps, 0.0),
@@ -218,7 +203,7 @@ impl Case {
             for h in 0..s.q_heads {
                 let g = h / (s.q_heads / s.kv_heads);
                 for i in 0..s.q_len {
-                    let (mut scores, mut wobble) = (Vec::new(), 0.0f64);
+                    let (mut scores, mut all) = (Vec::new(), Vec::new());
                     for j in 0..s.kv_len {
                         let q = &x[0][((b * s.q_heads + h) * s.q_len + i) * s.head_dim..][..s.head_dim];
                         let k = &x[1][((b * s.kv_heads + g) * s.kv_len + j) * s.head_dim..][..s.head_dim];
@@ -226,23 +211,23 @@ impl Case {
                         let size = q.iter().zip(k).map(|(a, b)| (a * b).abs()).sum::<f64>();
                         let off = eps * (s.head_dim + 1) as f64 * size;
                         let score = reading.score([b, i, j], product, off, &|n| leaf(n, b, h, i, j));
-                        wobble = wobble.max(score.error + 4.0 * eps * score.value.abs().min(f64::MAX));
+                        all.push(score);
                         if score.value != f64::NEG_INFINITY {
                             scores.push((j, score.value));
                         }
+                        out.scores += 1;
+                        out.unjudged += usize::from(score.error.is_infinite());
                     }
                     let sink = f.sinks.map_or(f64::NEG_INFINITY, |o| leaf(o, b, h, i, 0));
                     out.dead += usize::from(scores.is_empty());
                     let empty = scores.is_empty() && sink == f64::NEG_INFINITY;
-                    if sink.is_finite() {
-                        wobble = wobble.max(4.0 * eps * sink.abs());
-                    }
                     let m = scores.iter().fold(sink, |m, &(_, y)| m.max(y));
                     let weights: Vec<(usize, f64)> =
                         scores.iter().map(|&(j, y)| (j, (y - m).exp())).collect();
                     let extra = if sink.is_finite() { (sink - m).exp() } else { 0.0 };
                     let l = weights.iter().map(|w| w.1).sum::<f64>() + extra;
-                    let n = (scores.len() + 8) as f64;
+                    let wobble = wobble(&all, m, l);
+                    let n = (scores.len() + 16) as f64;
                     for d in 0..s.v_head_dim {
                         let v = |j: usize| x[2][((b * s.kv_heads + g) * s.kv_len + j) * s.v_head_dim + d];
                         let o = weights.iter().map(|&(j, w)| w * v(j)).sum::<f64>() / l;
@@ -267,6 +252,9 @@ pub(crate) struct Expected {
     pub(crate) lse: Vec<(f64, f64)>,
     /// Rows without a live key.
     pub(crate) dead: usize,
+    /// Scores of which rounding decides whether they are finite, and all.
+    pub(crate) unjudged: usize,
+    pub(crate) scores: usize,
 }
 
 /// The first number that is off, in words. NaN is right where NaN is expected.
@@ -274,7 +262,8 @@ pub(crate) fn first_wrong(got: &Tensor, want: &[(f64, f64)]) -> Option<String> {
     let got = got.to_f64();
     assert_eq!(got.len(), want.len());
     got.iter().zip(want).enumerate().find_map(|(i, (&g, &(w, tolerance)))| {
-        let right = g == w || (g.is_nan() && w.is_nan()) || (g - w).abs() <= tolerance;
+        let same = g == w || (g.is_nan() && w.is_nan());
+        let right = same || tolerance == f64::INFINITY || (g - w).abs() <= tolerance;
         (!right).then(|| format!("element {i}: {g} is not {w} within {tolerance:e}"))
     })
 }

@@ -4,7 +4,7 @@ use super::case::{Case, cases, first_wrong};
 use super::{compiled, program_of, text};
 use annulus::eval::{Precision, eval};
 use annulus::exec::cpu::{Run, run};
-use annulus::ir::Tensor;
+use annulus::ir::{DType, ScoreStep, Tensor};
 use annulus::mask::Term;
 use annulus::ring::Strategy as Plan;
 use annulus::schedule::{RankProgram, Schedule, StepOp};
@@ -18,47 +18,76 @@ use std::sync::Arc;
 const SEARCHES: (usize, u32) = (20, 1000);
 
 /// What a case is an example of.
-const KINDS: [&str; 5] =
-    ["uneven shares", "a rank without rows", "grouped heads", "a row without keys", "a window"];
+const KINDS: [&str; 9] = [
+    "uneven shares",
+    "a rank without rows",
+    "grouped heads",
+    "a row without keys",
+    "a window",
+    "not the usual order",
+    "several fills",
+    "a factor of a tensor",
+    "a rounding",
+];
+
+/// What a case had.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// Rows without keys.
+    dead: usize,
+    /// Scores of which rounding decides whether they are finite, and all.
+    unjudged: usize,
+    scores: usize,
+}
 
 /// How many cases there were, and how many of each kind.
 #[derive(Clone, Copy, Debug, Default)]
 struct Shares {
     cases: usize,
+    scores: usize,
+    unjudged: usize,
     of_kind: [usize; KINDS.len()],
 }
 
 impl Shares {
-    fn count(&mut self, case: &Case, dead_rows: usize) {
+    fn count(&mut self, case: &Case, seen: Seen) {
         let layouts: [_; 2] = case.layouts().into();
         let of_ranks = |l: &annulus::layout::Layout| (0..case.ranks).map(|r| l.share(r)).collect::<Vec<_>>();
         let shares = layouts.map(|l| of_ranks(&l));
-        let s = &case.facts.sizes;
+        let (s, scores) = (&case.facts.sizes, &case.facts.scores);
         let is = [
             shares.iter().any(|s| s.iter().any(|n| *n != s[0])),
             shares.iter().any(|s| s.contains(&0)),
             s.q_heads > s.kv_heads,
-            dead_rows > 0,
-            case.facts.scores.masks().flat_map(|m| &m.terms).any(|t| matches!(t, Term::Window { .. })),
+            seen.dead > 0,
+            scores.masks().flat_map(|m| &m.terms).any(|t| matches!(t, Term::Window { .. })),
+            !scores.is_usual(),
+            scores.masks().count() > 1,
+            scores.scale().is_none(),
+            scores.steps().iter().any(|s| matches!(s, ScoreStep::Round(_))),
         ];
         self.cases += 1;
+        self.scores += seen.scores;
+        self.unjudged += seen.unjudged;
         self.of_kind.iter_mut().zip(is).for_each(|(n, is)| *n += usize::from(is));
     }
 
     fn join(mut self, other: Shares) -> Shares {
         self.cases += other.cases;
+        self.scores += other.scores;
+        self.unjudged += other.unjudged;
         self.of_kind.iter_mut().zip(other.of_kind).for_each(|(n, m)| *n += m);
         self
     }
 }
 
-/// Splits and runs the case; the number of rows without keys, or what is wrong.
-fn right(case: &Case, plan: Plan) -> Result<usize, String> {
+/// Splits and runs the case; what it had, or what is wrong.
+fn right(case: &Case, plan: Plan) -> Result<Seen, String> {
     right_but_for(case, plan, |_| {})
 }
 
 /// The same; the schedule is changed before it runs.
-fn right_but_for(case: &Case, plan: Plan, change: fn(&mut Schedule)) -> Result<usize, String> {
+fn right_but_for(case: &Case, plan: Plan, change: fn(&mut Schedule)) -> Result<Seen, String> {
     let (program, op) = program_of(case);
     let mut schedule = compiled(&program, op, plan);
     change(&mut schedule);
@@ -70,15 +99,15 @@ fn right_but_for(case: &Case, plan: Plan, change: fn(&mut Schedule)) -> Result<u
     if (&traffic.bytes_sent, &traffic.messages) != (&planned.0, &planned.1) {
         return Err(format!("{traffic:?}, not {planned:?} as planned"));
     }
+    // Written out once more in f64, and in the type of accumulation. In f64 the oracle of the house must agree.
+    let (exact, bounds) = (case.expected_in(DType::F64), case.expected());
     let whole = eval(&program.graph, &case.args, Precision::F64).map_err(|e| e.to_string())?;
-    // Written out here once more: how far off each number may be, and whether the oracle of the house agrees.
-    let bounds = case.expected();
-    for (i, bound) in [&bounds.out, &bounds.lse].into_iter().enumerate().take(outputs.len()) {
-        if let Some(wrong) = first_wrong(&whole[i], bound) {
+    for (i, (exact, bound)) in [(&exact.out, &bounds.out), (&exact.lse, &bounds.lse)].into_iter().enumerate()
+    {
+        if let Some(wrong) = whole.get(i).and_then(|x| first_wrong(x, exact)) {
             return Err(format!("eval, output {i}, {wrong}"));
         }
-        let want: Vec<(f64, f64)> = whole[i].to_f64().iter().zip(bound).map(|(&x, b)| (x, b.1)).collect();
-        if let Some(wrong) = first_wrong(&outputs[i], &want) {
+        if let Some(wrong) = outputs.get(i).and_then(|x| first_wrong(x, bound)) {
             return Err(format!("output {i}, {wrong}"));
         }
     }
@@ -88,7 +117,7 @@ fn right_but_for(case: &Case, plan: Plan, change: fn(&mut Schedule)) -> Result<u
             return Err(format!("seed {seed} gives other bits"));
         }
     }
-    Ok(bounds.dead)
+    Ok(Seen { dead: bounds.dead, unjudged: bounds.unjudged, scores: bounds.scores })
 }
 
 fn same_bits(a: &[Tensor], b: &[Tensor]) -> bool {
@@ -96,14 +125,14 @@ fn same_bits(a: &[Tensor], b: &[Tensor]) -> bool {
 }
 
 /// Tries so many cases. A wrong one is made as small as it goes, and comes back as text.
-fn search(cases_to_try: u32, judge: fn(&Case, Plan) -> Result<usize, String>) -> Result<Shares, String> {
+fn search(cases_to_try: u32, judge: fn(&Case, Plan) -> Result<Seen, String>) -> Result<Shares, String> {
     let config =
         ProptestConfig { cases: cases_to_try, failure_persistence: None, ..ProptestConfig::default() };
     let shares = RefCell::new(Shares::default());
     let any = (cases(14), proptest::sample::select(&Plan::ALL[..]));
     let found = TestRunner::new(config).run(&any, |(case, plan)| {
-        let dead = judge(&case, plan).map_err(TestCaseError::fail)?;
-        shares.borrow_mut().count(&case, dead);
+        let seen = judge(&case, plan).map_err(TestCaseError::fail)?;
+        shares.borrow_mut().count(&case, seen);
         Ok(())
     });
     match found {
@@ -169,6 +198,7 @@ mod long {
         let shares: Vec<(&str, f64)> = shares.collect();
         let words: Vec<String> = shares.iter().map(|(k, n)| format!("{k} {:.1} %", n * 100.0)).collect();
         crate::inside::support::data::say(&format!("{} random attentions: {}", all.cases, words.join(", ")));
-        assert!(shares.iter().all(|s| s.1 >= 0.1), "{words:?}");
+        assert!(shares.iter().all(|s| s.1 >= 0.09), "{words:?}");
+        assert!(all.unjudged * 1000 < all.scores, "{} of {} scores", all.unjudged, all.scores);
     }
 }

@@ -76,7 +76,7 @@ fn operator([b, hq, hk, sq, sk, dk, dv]: Sizes) -> String {
           input %q: f32[{b},{hq},{sq},{dk}]
           input %k: f32[{b},{hk},{sk},{dk}]
           input %v: f32[{b},{hk},{sk},{dv}]
-          %o: f32[{b},{hq},{sq},{dv}] = attention %q, %k, %v {{scale=1.0, mask=causal(0), acc=f32, empty=zero}}
+          %o: f32[{b},{hq},{sq},{dv}] = attention %q, %k, %v {{scores=[factor 1.0 | fill -inf unless causal(0)], acc=f32, empty=zero}}
           output \"o\" = %o
         }}"
     )
@@ -100,9 +100,9 @@ fn written_out([b, h, _, sq, sk, dk, dv]: Sizes) -> String {
 /// The rows of the first attention run along the batch of the second.
 const AXIAL: &str = "graph \"axial\" {
   input %x: f32[5,2,3,4]
-  %down: f32[5,2,3,4] = attention %x, %x, %x {scale=0.5, mask=none, acc=f32, empty=zero}
+  %down: f32[5,2,3,4] = attention %x, %x, %x {scores=[factor 0.5], acc=f32, empty=zero}
   %y: f32[3,2,5,4] = permute %down {perm=[2,1,0,3]}
-  %across: f32[3,2,5,4] = attention %y, %y, %y {scale=0.5, mask=none, acc=f32, empty=zero}
+  %across: f32[3,2,5,4] = attention %y, %y, %y {scores=[factor 0.5], acc=f32, empty=zero}
   output \"across\" = %across
 }";
 

@@ -152,7 +152,7 @@ mod long {
 
     fn operator(mask: &str) -> Compiled {
         let line = format!(
-            "  %o: f32[1,32,S,128] = attention %q, %q, %q {{scale=0.125, mask={mask}, acc=f32, empty=nan}}"
+            "  %o: f32[1,32,S,128] = attention %q, %q, %q {{scores=[factor 0.125 | fill -inf unless {mask}], acc=f32, empty=nan}}"
         );
         compile(&graph(&line), &Options::new(8)).unwrap()
     }

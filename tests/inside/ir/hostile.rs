@@ -160,7 +160,8 @@ fn what_has_no_end_is_refused_at_once() {
                 "input %x: f32[2]\n%y: f32[2] = neg %x {a=",
                 "input %x: f32[2]\n%y: f32[2] = permute %x {perm=[",
                 "input %x: f32[2]\n%y: f32[2] = contract %x, %x {",
-                "input %x: f32[2]\n%y: f32[2] = attention %x {mask=",
+                "input %x: f32[2]\n%y: f32[2] = attention %x {scores=[",
+                "input %x: f32[2]\n%y: f32[2] = attention %x {scores=[fill -inf unless ",
                 "input %x: f32[2]  @\"",
             ];
             for head in heads {

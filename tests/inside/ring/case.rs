@@ -1,11 +1,12 @@
 //! Attentions split by hand: a graph of one attention, its layouts, and a generator of awkward ones.
 
 use crate::inside::support::layouts::layout_of;
+use crate::inside::support::programs::{Kind, build, drafts};
 use crate::inside::support::scores::kept;
 use annulus::ir::verify::verify;
-use annulus::ir::{Attention, AttentionSizes, DType, EmptyRow, Graph, Op, OpId, Scores, Type};
+use annulus::ir::{Attention, AttentionSizes, DType, EmptyRow, Graph, Op, OpId, Type};
 use annulus::layout::{LayoutKind, Progression};
-use annulus::mask::{Fill, Mask, Term};
+use annulus::mask::{Mask, Term};
 use annulus::ring::{Plan, Strategy as Way, island};
 use annulus::schedule::{SLOTS, Schedule, schedule};
 use annulus::shard::{IslandSharding, Placement, Program, Segment, Sharding};
@@ -142,7 +143,7 @@ fn kind() -> impl Strategy<Value = LayoutKind> {
     proptest::sample::select(&LayoutKind::ALL[..])
 }
 
-fn mask() -> impl Strategy<Value = Mask> {
+fn terms() -> impl Strategy<Value = Vec<Term>> + Clone {
     let offset = prop_oneof![3 => Just(0i64), 1 => -6i64..7];
     let causal = offset.clone().prop_map(|offset| vec![Term::Causal { offset }]);
     let bound = || proptest::option::weighted(0.7, 0u64..9);
@@ -164,46 +165,20 @@ fn mask() -> impl Strategy<Value = Mask> {
         causal.into_iter().chain([Term::Batch { entries: [a, b].into() }]).collect()
     });
     let terms = prop_oneof![2 => Just(vec![]), 4 => causal, 3 => window, 1 => both, 3 => packed, 1 => entry, 2 => batch];
-    let fill = prop_oneof![
-        4 => Just(Fill::NegInf),
-        1 => Just(Fill::Replace(-1e4)),
-        1 => Just(Fill::Add(-1e4)),
-        1 => Just(Fill::Replace(f64::from(f32::MIN))),
-    ];
-    (terms, fill).prop_map(|(terms, fill)| Mask { terms, fill })
+    terms.boxed()
 }
 
-/// A leaf's shape: which of (batch, heads, query rows, key rows) it spans, how many leading ones are left away, and whether
-/// query rows are handed out.
-fn leaf() -> impl Strategy<Value = ([bool; 4], bool, bool)> {
-    (any::<[bool; 4]>(), any::<bool>(), any::<bool>())
-}
-
-/// Attentions of every awkward kind: uneven and empty shares, grouped heads, Dv ≠ Dk, rows without keys, one rank.
+/// Attentions of every awkward kind: uneven and empty shares, grouped heads, Dv ≠ Dk, rows without keys, one rank; any steps in any order.
 pub(crate) fn cases() -> impl Strategy<Value = Case> {
     let rows = prop_oneof![4 => 0usize..34, 1 => 0usize..5];
     let heads = (1usize..3, 1usize..3, 1usize..3, 1usize..4, 1usize..4);
     let lengths = (rows.clone(), proptest::option::weighted(0.3, rows));
-    let some = |chance| proptest::option::weighted(chance, leaf());
-    let leaves = (some(0.25), some(0.25), some(0.3));
-    let rest = (0.0f64..2.0, prop_oneof![Just(0.0), Just(1.5)], any::<bool>(), any::<bool>());
-    (heads, lengths, 1usize..10, kind(), kind(), mask(), leaves, rest).prop_map(
-        |(
-            heads,
-            (q_len, kv_len),
-            ranks,
-            q_kind,
-            kv_kind,
-            mut mask,
-            (truth, bias, sinks),
-            (scale, softcap, lse, nan),
-        )| {
+    // Of each tensor whether leading axes of 1 are left away, and whether query rows are handed out.
+    let handed = proptest::collection::vec(any::<[bool; 2]>(), 8);
+    let rest = (any::<[bool; 3]>(), proptest::option::weighted(0.3, 0u8..8));
+    (heads, lengths, 1usize..10, kind(), kind(), drafts(terms()), handed, rest).prop_map(
+        |(heads, (q_len, kv_len), ranks, q_kind, kv_kind, drafts, handed, ([lse, nan, shared], sinks))| {
             let (batch, kv_heads, group, head_dim, v_head_dim) = heads;
-            for term in &mut mask.terms {
-                if let Term::Batch { entries } = term {
-                    *entries = entries[..batch].into();
-                }
-            }
             let sizes = AttentionSizes {
                 batch,
                 q_heads: kv_heads * group,
@@ -213,35 +188,31 @@ pub(crate) fn cases() -> impl Strategy<Value = Case> {
                 head_dim,
                 v_head_dim,
             };
-            let mut attention = Attention {
-                scores: Scores::new([]),
-                sinks: None,
-                acc: DType::F64,
-                empty_row: if nan { EmptyRow::Nan } else { EmptyRow::Zero },
-                lse,
-            };
-            let (mut leaves, mut bias_at) = (vec![], None);
-            for (what, leaf) in [("truth", truth), ("bias", bias), ("sinks", sinks)] {
-                let Some((spans, short, by_rows)) = leaf else { continue };
-                let columns = if what == "sinks" { 1 } else { sizes.kv_len };
-                let full = [batch, sizes.q_heads, q_len, columns];
-                let mut shape: Vec<usize> =
-                    spans.iter().zip(full).map(|(&s, f)| if s { f } else { 1 }).collect();
+            let full = [batch, sizes.q_heads, q_len, sizes.kv_len];
+            let (scores, of_steps) = build(&drafts, full, 3, shared);
+            let mut shapes: Vec<([usize; 4], DType)> = of_steps
+                .iter()
+                .map(|l| (l.shape, if l.kind == Kind::Truth { DType::Bool } else { DType::F64 }))
+                .collect();
+            let spans = |bits: u8| std::array::from_fn(|i| if bits >> i & 1 == 1 { full[i] } else { 1 });
+            shapes.extend(sinks.map(|bits| (spans(bits & 7), DType::F64)));
+            let leaf = |(&(whole, dtype), [short, by_rows]): (&([usize; 4], DType), [bool; 2])| {
+                let mut shape = whole.to_vec();
                 while short && shape.first() == Some(&1) {
                     shape.remove(0);
                 }
                 let axis = shape.len().checked_sub(2);
-                let by_query_rows = by_rows && spans[2] && axis.is_some_and(|a| shape[a] == q_len);
-                let operand = 3 + leaves.len();
-                match what {
-                    "truth" => mask.terms.push(Term::Tensor { operand }),
-                    "bias" => bias_at = Some(operand),
-                    _ => attention.sinks = Some(operand),
-                }
-                let dtype = if what == "truth" { DType::Bool } else { DType::F64 };
-                leaves.push(LeafCase { dtype, shape, by_query_rows });
-            }
-            attention.scores = Scores::usual(scale - 0.5, softcap, bias_at, mask);
+                let by_query_rows = by_rows && axis.is_some_and(|a| shape[a] == q_len);
+                LeafCase { dtype, shape, by_query_rows }
+            };
+            let leaves: Vec<LeafCase> = shapes.iter().zip(handed.into_iter().cycle()).map(leaf).collect();
+            let attention = Attention {
+                scores,
+                sinks: sinks.map(|_| 2 + leaves.len()),
+                acc: DType::F64,
+                empty_row: if nan { EmptyRow::Nan } else { EmptyRow::Zero },
+                lse,
+            };
             // Where queries and keys are one sequence they have one layout.
             let kv_kind = if kv_len.is_some() { kv_kind } else { q_kind };
             Case { sizes, dtype: DType::F64, ranks, q_kind, kv_kind, attention, leaves }

@@ -17,7 +17,7 @@ fn step(past: usize, new: usize) -> Graph {
          input %past_k: f64[1,1,{past},4]\n  input %past_v: f64[1,1,{past},4]\n  \
          %present_k: f64[1,1,{all},4] = concat %past_k, %k {{axis=2}}\n  \
          %present_v: f64[1,1,{all},4] = concat %past_v, %v {{axis=2}}\n  \
-         %out: f64[1,2,{new},4] = attention %q, %present_k, %present_v {{scale=0.5, mask=causal({past}), acc=f64, empty=zero}}\n  \
+         %out: f64[1,2,{new},4] = attention %q, %present_k, %present_v {{scores=[factor 0.5 | fill -inf unless causal({past})], acc=f64, empty=zero}}\n  \
          output \"out\" = %out\n  output \"present_k\" = %present_k\n  output \"present_v\" = %present_v\n}}\n"
     ))
     .unwrap()

@@ -53,7 +53,7 @@ fn layers(new: usize, pasts: &[(usize, usize)]) -> Graph {
             text += &format!("  %v{i}: f32[1,2,{rows},2] = concat %pv{i}, %more{i} {{axis=2}}\n");
         }
         text += &format!(
-            "  %a{i}: f32[1,2,{new},2] = attention %q{i}, %k{i}, %v{i} {{scale=0.5, mask=causal({k}), acc=f32, empty=zero}}\n"
+            "  %a{i}: f32[1,2,{new},2] = attention %q{i}, %k{i}, %v{i} {{scores=[factor 0.5 | fill -inf unless causal({k})], acc=f32, empty=zero}}\n"
         );
         text += &format!("  %o{i}: f32[1,{new},4] = contract %a{i}, %u {{bhid,hdm->bim}}\n");
         text += &format!("  %x{next}: f32[1,{new},4] = add %x{i}, %o{i}\n");
@@ -118,7 +118,7 @@ fn a_split_batch_takes_its_entries_of_the_mask_along() {
         let entry = ["causal(0)", "keys(0,2)", "none", "keys(1,4) & causal(1)", "window(1,0,0)"];
         let graph = parse(&format!(
             "graph \"batch\" {{\n  input %q: f32[{batch},2,4,2]\n  input %k: f32[{batch},1,4,2]\n  input %v: f32[{batch},1,4,3]\n  \
-             %o: f32[{batch},2,4,3] = attention %q, %k, %v {{scale=0.5, mask=batch({}), acc=f32, empty=zero}}\n  \
+             %o: f32[{batch},2,4,3] = attention %q, %k, %v {{scores=[factor 0.5 | fill -inf unless batch({})], acc=f32, empty=zero}}\n  \
              output \"o\" = %o\n}}\n",
             entry[..batch].join("; ")
         ))
@@ -141,7 +141,7 @@ fn a_split_batch_takes_its_entries_of_the_mask_along() {
   input %x: f32[12,4,2]
   %t: f32[12,4,2] = tanh %x
   %q: f32[4,3,4,2] = reshape %t
-  %o: f32[4,3,4,2] = attention %q, %q, %q {scale=0.5, mask=batch(causal(0); keys(0,2); none; keys(3,4)), acc=f32, empty=zero}
+  %o: f32[4,3,4,2] = attention %q, %q, %q {scores=[factor 0.5 | fill -inf unless batch(causal(0); keys(0,2); none; keys(3,4))], acc=f32, empty=zero}
   output "o" = %o
 }
 "#,
@@ -169,7 +169,7 @@ fn the_row_of_a_decode_step_is_not_taken_for_a_batch() {
                 "  %y{i}: f32[{batch},1,{size}] = contract %x{i}, %w {{bik,kn->bin}}\n  \
                  %q{i}: f32[{batch},{heads},1,2] = reshape %y{i}\n  \
                  %k{i}: f32[{batch},{heads},6,2] = concat %past{i}, %q{i} {{axis=2}}\n  \
-                 %o{i}: f32[{batch},{heads},1,2] = attention %q{i}, %k{i}, %k{i} {{scale=0.5, mask=none, acc=f32, empty=zero}}\n  \
+                 %o{i}: f32[{batch},{heads},1,2] = attention %q{i}, %k{i}, %k{i} {{scores=[factor 0.5], acc=f32, empty=zero}}\n  \
                  %r{i}: f32[{batch},1,{size}] = reshape %o{i}\n  %x{next}: f32[{batch},1,{size}] = add %x{i}, %r{i}\n"
             );
         }

@@ -5,6 +5,7 @@ pub(crate) mod cases;
 pub(crate) mod clock;
 pub(crate) mod data;
 pub(crate) mod layouts;
+pub(crate) mod programs;
 pub(crate) mod scores;
 
 use std::path::PathBuf;

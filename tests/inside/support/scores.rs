@@ -4,8 +4,8 @@
 use annulus::ir::{DType, Factor, ScoreStep};
 use annulus::mask::{Fill, Mask, Term};
 
-/// What a score is in f64, and how far off one in the type of accumulation may be: infinitely far where rounding decides whether it is
-/// −∞.
+/// What a score is, every operation rounded to the type of accumulation, and how far off one is at most that is computed in another
+/// order within a step: infinitely far where rounding decides whether it is finite.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Score {
     pub(crate) value: f64,
@@ -18,7 +18,7 @@ pub(crate) struct Reading<'a> {
     pub(crate) acc: DType,
 }
 
-/// A number in f64, and between what numbers one of the type of accumulation lies.
+/// A number, and between which numbers another one lies that is meant to be the same.
 #[derive(Clone, Copy)]
 struct Span {
     value: f64,
@@ -27,13 +27,17 @@ struct Span {
 }
 
 impl Span {
-    /// All three by a function that grows, and a margin around it.
-    fn grow(self, by: impl Fn(f64) -> f64, margin: f64) -> Span {
-        Span { value: by(self.value), low: by(self.low) - margin, high: by(self.high) + margin }
-    }
-
     fn point(x: f64) -> Span {
         Span { value: x, low: x, high: x }
+    }
+
+    /// What a function that grows makes of it.
+    fn grow(self, by: impl Fn(f64) -> f64) -> Span {
+        Span { value: by(self.value), low: by(self.low), high: by(self.high) }
+    }
+
+    fn any(value: f64) -> Span {
+        Span { value, low: f64::NEG_INFINITY, high: f64::INFINITY }
     }
 }
 
@@ -52,60 +56,66 @@ impl Reading<'_> {
         error: f64,
         leaf: &dyn Fn(usize) -> f64,
     ) -> Score {
-        let mut x = Span { value: product, low: product - error, high: product + error };
+        let acc = |x: f64| nearest(x, self.acc);
+        let mut x = Span { value: acc(product), low: acc(product - error), high: acc(product + error) };
         for step in self.steps {
             x = match step {
                 ScoreStep::Factor(Factor::Number(c)) => self.times(x, *c),
                 ScoreStep::Factor(Factor::Leaf(n)) => self.times(x, leaf(*n)),
-                ScoreStep::Softcap(c) => x.grow(|x| c * (x / c).tanh(), 8.0 * epsilon(self.acc) * c),
+                ScoreStep::Softcap(c) => {
+                    let Span { value, low, high } = x.grow(|x| acc(c * (x / c).tanh()));
+                    let margin = 8.0 * epsilon(self.acc) * c;
+                    Span { value, low: low - margin, high: high + margin }
+                }
                 ScoreStep::Add(n) => self.plus(x, leaf(*n)),
                 ScoreStep::Fill(m) if kept(&m.terms, [b, q, k], leaf) => x,
                 ScoreStep::Fill(m) => match m.fill {
                     Fill::NegInf => Span::point(f64::NEG_INFINITY),
-                    Fill::Replace(y) => Span { value: y, low: self.single(y), high: self.single(y) },
+                    Fill::Replace(y) => Span::point(acc(y)),
                     Fill::Add(y) => self.plus(x, y),
                 },
-                ScoreStep::Round(t) => x.grow(|x| nearest(x, *t), 0.0),
+                ScoreStep::Round(t) => x.grow(|x| nearest(x, *t)),
             };
         }
+        let ordered = x.value.is_nan() || (x.low <= x.value && x.value <= x.high);
+        assert!(ordered, "{} is not from {} to {}", x.value, x.low, x.high);
         // Of equal infinities the difference is none.
         let off = |end: f64| if end == x.value { 0.0 } else { (end - x.value).abs() };
-        let ordered = x.value.is_nan() || x.low <= x.high;
-        assert!(ordered, "{} to {}", x.low, x.high);
         Score { value: x.value, error: off(x.low).max(off(x.high)) }
     }
 
-    /// Rounded to the type of accumulation.
-    fn single(&self, x: f64) -> f64 {
-        nearest(x, self.acc)
-    }
-
+    /// A score of −∞ stays.
     fn times(&self, x: Span, by: f64) -> Span {
-        let times = |x: f64| if x == f64::NEG_INFINITY { x } else { x * by };
-        let (a, b) = (times(x.low), times(x.high));
+        let by = nearest(by, self.acc);
+        let times = |x: f64| if x == f64::NEG_INFINITY { x } else { nearest(x * by, self.acc) };
+        let (value, a, b) = (times(x.value), times(x.low), times(x.high));
+        if a.is_nan() || b.is_nan() || (x.low == f64::NEG_INFINITY) != (x.high == f64::NEG_INFINITY) {
+            return Span::any(value);
+        }
         let margin = |x: f64| if x.is_finite() { 4.0 * epsilon(self.acc) * x.abs() } else { 0.0 };
         let (low, high) = (a.min(b), a.max(b));
-        Span { value: times(x.value), low: low - margin(low), high: high + margin(high) }
+        Span { value, low: low - margin(low), high: high + margin(high) }
     }
 
-    /// A sum is rounded once, and rounding keeps the order.
+    /// A score of −∞ stays, and −∞ makes one. A sum is rounded once, and rounding keeps the order.
     fn plus(&self, x: Span, y: f64) -> Span {
         if y == f64::NEG_INFINITY {
             return Span::point(y);
         }
+        // The sum of two numbers of f32 in f64, rounded to f32, is as if it were rounded once.
         let more = nearest(y, self.acc);
-        let sum = |x: f64, down: bool| {
-            let s = x + more;
-            // What the sum in f64 lost.
-            let lost = (x - (s - (s - x))) + (more - (s - x));
-            self.single(match (lost < 0.0, lost > 0.0) {
-                (true, _) if down => s.next_down(),
-                (_, true) if !down => s.next_up(),
-                _ => s,
-            })
-        };
-        Span { value: x.value + y, low: sum(x.low, true), high: sum(x.high, false) }
+        x.grow(|x| if x == f64::NEG_INFINITY { x } else { nearest(x + more, self.acc) })
     }
+}
+
+/// How far the weights exp(score − `most`) / `total` of a row may be off, all together.
+pub(crate) fn wobble(row: &[Score], most: f64, total: f64) -> f64 {
+    let one = |s: &Score| match s.error {
+        0.0 => 0.0,
+        e if e.is_infinite() => f64::INFINITY,
+        e => ((s.value + e - most).exp() - (s.value - e - most).exp()) / total,
+    };
+    row.iter().map(one).sum()
 }
 
 /// Whether the score of the pair is −∞ whatever the tensors hold.

@@ -1,0 +1,249 @@
+//! merged: a softmax that is taken over parts of the keys, one after the other, and put together: an attention over all keys.
+//!
+//! In: a graph, and operations around near misses. Out: the same with a softmax over all keys in the place of what was merged: parts
+//! with a running maximum that are rescaled, results of parts that are merged by the logarithms of their sums, probabilities that a
+//! mask leaves some of and that are divided by their sum again. The logarithm of a row's sum of exponentials, where something reads it,
+//! becomes the second result of the attention.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `trial` | numbers that stand for a row of scores |
+//! | `walk` | what the graph makes of them |
+//! | `judge` | whether that is an attention |
+//! | `put` | the softmax in its place |
+//!
+//! How it is proved: everything between scores and results is made of rows, each by itself, by functions that no number but 0, ±1 and
+//! ±∞ decides. Such a function of a few numbers that is the attention in a dozen trials with numbers that look random is the attention.
+//! What it is where a mask leaves parts or whole rows without a key is tried as well, part by part: it must be the attention there, or
+//! NaN that nobody sees.
+
+mod judge;
+mod put;
+mod trial;
+mod walk;
+
+use super::types::{Recasting, Site};
+use crate::find::observers::{Counts, NotFinite, observer};
+use crate::find::region::types::label;
+use crate::find::types::{Applied, Numerics};
+use crate::ir::{OpId, Topology, ValueId};
+use judge::{Fault, Verdict};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use walk::{Kind, Walk};
+
+/// The name by which `--explain` tells it.
+const RULE: &str = "merged-keys";
+/// The same, of masks behind a softmax.
+const MASKED: &str = "masked-probabilities";
+/// The same, of the logarithm of a row's sum.
+const LOG: &str = "log-sum-exp";
+/// Most results that are tried.
+const TRIED: usize = 64;
+
+/// A result that is an attention.
+struct Candidate {
+    v: ValueId,
+    verdict: Verdict,
+    /// Logarithms of its sum that something reads.
+    logs: Vec<ValueId>,
+    /// What it is made of, scores included.
+    inside: BTreeSet<OpId>,
+}
+
+/// Puts a softmax over all keys in the place of every one that was merged.
+pub(crate) fn merged(work: &mut Recasting<'_>, near: &HashSet<OpId>) {
+    let graph = work.graph.clone();
+    let order = Topology::new(&graph);
+    let mut constants = std::mem::take(&mut work.constants);
+    let walk = Walk::new(&graph, &order, &mut constants, near);
+    let found = candidates(&walk, work);
+    for candidate in found {
+        let of = &walk.known[&candidate.v].of;
+        let rule = if of.parts.len() > 1 {
+            RULE
+        } else if of.masks.is_empty() {
+            LOG
+        } else {
+            MASKED
+        };
+        let key = (rule, candidate.v.op);
+        if !work.may(key, Numerics::Domain) {
+            continue;
+        }
+        let mut new = work.graph.clone();
+        let Some(put) = put::put(&mut new, &walk, &candidate) else { continue };
+        work.graph = new;
+        let parts = of.parts.len();
+        let what = match rule {
+            RULE => format!("softmaxes over {parts} parts of the keys, put together, are one over all keys"),
+            MASKED => "masked probabilities divided by their sum are the softmax of the masked scores, where what is kept does not vanish beside what is not".into(),
+            _ => "the logarithm of the sum of exponentials is a second result".into(),
+        };
+        let applied = Applied::new(rule, what, Numerics::Domain);
+        let scores = of.parts.iter().map(|&p| walk.parts[p].scores.op);
+        let gone = candidate.inside.iter().copied().filter(|id| !scores.clone().any(|s| s == *id)).collect();
+        work.sites.push(Site { key, products: put.products, gone, applied, log: put.log });
+    }
+    drop(walk);
+    work.constants = constants;
+}
+
+/// Results that are attentions over several parts or behind masks, or whose logarithm is read: the last of each.
+fn candidates(walk: &Walk<'_>, work: &mut Recasting<'_>) -> Vec<Candidate> {
+    let g = walk.g;
+    let mut out: Vec<Candidate> = vec![];
+    let mut taken: BTreeSet<OpId> = BTreeSet::new();
+    let mut refused: BTreeMap<OpId, String> = BTreeMap::new();
+    let results = walk.list.iter().rev().filter(|v| walk.known[v].kind == Kind::Result).take(TRIED);
+    for &v in results {
+        if taken.contains(&v.op) {
+            continue;
+        }
+        let value = &walk.known[&v];
+        let verdict = match walk.attention(value) {
+            Ok(verdict) => verdict,
+            Err(Fault::Special(why)) => {
+                let name = label(g, v.op);
+                refused.insert(v.op, format!("{name} puts parts of a softmax together as an attention over all keys does, but {why}"));
+                continue;
+            }
+            Err(Fault::Other) => continue,
+        };
+        let inside = inside(walk, v);
+        let Some(logs) = logs(walk, v, &inside) else { continue };
+        if value.of.parts.len() < 2 && value.of.masks.is_empty() && logs.is_empty() {
+            continue;
+        }
+        match unseen(walk, v, verdict, &inside, &logs) {
+            Ok(()) => {}
+            Err(why) => {
+                refused.insert(v.op, why);
+                continue;
+            }
+        }
+        taken.extend(&inside);
+        out.push(Candidate { v, verdict, logs, inside });
+    }
+    for (id, why) in refused {
+        if !taken.contains(&id) {
+            let v = g.result(id);
+            work.refused.push((inside(walk, v).into_iter().chain([id]).collect(), why));
+        }
+    }
+    out
+}
+
+/// What a result is made of, as far as the scores.
+fn inside(walk: &Walk<'_>, v: ValueId) -> BTreeSet<OpId> {
+    let scores: Vec<ValueId> = walk.parts.iter().map(|p| p.scores).collect();
+    let mut seen = BTreeSet::new();
+    let mut stack = vec![v];
+    while let Some(v) = stack.pop() {
+        if !seen.insert(v.op) || scores.contains(&v) {
+            continue;
+        }
+        stack.extend(walk.g.operands(v.op).into_iter().filter(|o| walk.known.contains_key(o)));
+    }
+    seen.remove(&v.op);
+    seen
+}
+
+/// The logarithms of its sum that something else reads; `None` if something reads another value inside.
+fn logs(walk: &Walk<'_>, result: ValueId, inside: &BTreeSet<OpId>) -> Option<Vec<ValueId>> {
+    let (g, of) = (walk.g, &walk.known[&result].of);
+    let mut own = inside.clone();
+    own.insert(result.op);
+    // Layout of a logarithm that is read elsewhere stands outside.
+    let mut logs = vec![];
+    for &id in inside {
+        for v in g.results(id) {
+            let elsewhere = |(user, _): &(OpId, usize)| walk.order.is_live(*user) && !own.contains(user);
+            if !g.is_output(v) && !g.uses(v).iter().any(elsewhere) {
+                continue;
+            }
+            let value = walk.known.get(&v)?;
+            if walk.log_sum(value, of).is_ok() {
+                logs.push(v);
+            } else if !outer(walk, v, of, &own, &mut logs) {
+                return None;
+            }
+        }
+    }
+    logs.sort_unstable();
+    logs.dedup();
+    Some(logs)
+}
+
+/// Whether all that reads a value elsewhere makes nothing but a logarithm of it; those are noted.
+fn outer(
+    walk: &Walk<'_>,
+    v: ValueId,
+    of: &walk::Made,
+    own: &BTreeSet<OpId>,
+    logs: &mut Vec<ValueId>,
+) -> bool {
+    let g = walk.g;
+    let mut seen: BTreeSet<OpId> = BTreeSet::new();
+    let mut stack = vec![v];
+    while let Some(v) = stack.pop() {
+        if g.is_output(v) {
+            return false;
+        }
+        for (user, _) in g.uses(v) {
+            if own.contains(&user) || !walk.order.is_live(user) || !seen.insert(user) {
+                continue;
+            }
+            let next = g.result(user);
+            let Some(value) = walk.known.get(&next) else { return false };
+            if walk.log_sum(value, of).is_ok() {
+                logs.push(next);
+            } else if value.kind == Kind::Result {
+                return false;
+            } else {
+                stack.push(next);
+            }
+        }
+    }
+    true
+}
+
+/// Whether nobody sees where what was merged is no number, and the attention in its place is one.
+fn unseen(
+    walk: &Walk<'_>,
+    v: ValueId,
+    verdict: Verdict,
+    inside: &BTreeSet<OpId>,
+    logs: &[ValueId],
+) -> Result<(), String> {
+    let (g, of) = (walk.g, &walk.known[&v].of);
+    let name = label(g, v.op);
+    if let Some(v) = walk.overflows.iter().filter(|v| inside.contains(&v.op)).min() {
+        let exp = label(g, v.op);
+        return Err(format!(
+            "{exp} takes exponentials of f16 that may be above 1, and overflow for scores above 11, where a softmax does not; subtract \
+             each row's maximum before"
+        ));
+    }
+    let seen = |v: ValueId, hidden: NotFinite| {
+        (hidden != NotFinite::default()).then(|| observer(g, walk.order, v, hidden, Counts::Any)).flatten()
+    };
+    let said = |op: OpId| {
+        format!(
+            "{name} is no number where a part of the keys has none or its exponentials leave the numbers of their type, and the attention \
+             over all keys is one; {} ({}) sees that and makes a number of it; subtract 0 instead where a maximum is −∞",
+            label(g, op),
+            g.op(op).name()
+        )
+    };
+    if let Some(op) = seen(v, verdict.hidden) {
+        return Err(said(op));
+    }
+    for &log in logs {
+        if let Ok(verdict) = walk.log_sum(&walk.known[&log], of)
+            && let Some(op) = seen(log, verdict.hidden)
+        {
+            return Err(said(op));
+        }
+    }
+    Ok(())
+}
