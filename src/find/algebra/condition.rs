@@ -75,6 +75,20 @@ impl View<'_> {
         self.egraph.analysis.leaf(self.fact(m)).and_then(|l| l.switch).map(super::term::Number::get)
     }
 
+    /// Whether the logarithm of a number times another is 1, but for what f32 rounds.
+    pub(crate) fn near_one(&self, c: &str, factor: &str) -> bool {
+        let Some((c, factor)) = self.number(c).filter(|&c| c > 0.0).zip(self.number(factor)) else {
+            return false;
+        };
+        (c.ln() * factor - 1.0).abs() <= f64::from(f32::EPSILON)
+    }
+
+    /// Whether these scores are computed in a half type.
+    pub(crate) fn half_product(&self, q: &str, k: &str, scale: &str) -> bool {
+        let scores = self.egraph.lookup(Expr::Scores([self.id(q), self.id(k), self.id(scale)]));
+        scores.is_some_and(|id| self.egraph[id].data.half.is_some())
+    }
+
     /// Scores in normal form.
     pub(crate) fn normal(&self, name: &str) -> bool {
         self.fact(name).normal

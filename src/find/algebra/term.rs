@@ -347,12 +347,15 @@ impl Analysis<Expr> for Facts {
             Expr::Times([x, c]) => fact(x).sizes.zip(fact(c).number).map(|(s, c)| s.times(c.get())),
             _ => None,
         };
+        let column = |m: &Id| egraph.analysis.leaf(fact(m)).is_some_and(|l| l.column);
         let finite = match node {
             Expr::Scores(_) | Expr::Cap(_) => true,
             Expr::Bias([x, b]) => fact(x).finite && fact(b).finite,
             Expr::Factor([x, m]) => {
                 let number = fact(m).number.is_some_and(|n| n.get().is_finite());
-                fact(x).finite && (number || fact(m).finite)
+                // What whole rows or keys are multiplied by is as finite as Q and K are.
+                let of_rows = fact(x).plain && (fact(m).row || column(m));
+                fact(x).finite && (number || fact(m).finite || of_rows)
             }
             Expr::Replace([x, _, f]) | Expr::Floor([x, f]) | Expr::Times([x, f]) => {
                 fact(x).finite && fact(f).number.is_some_and(|n| n.get().is_finite())
@@ -381,7 +384,14 @@ impl Analysis<Expr> for Facts {
             leaf: if let Expr::Leaf(l) = node { Some(*l) } else { None },
             score: root || below,
             normal: node.is_normal_scores(),
-            plain: matches!(node, Expr::Scores(_)) || matches!(node, Expr::Cap([x, _]) if fact(x).plain),
+            plain: match node {
+                Expr::Scores(_) => true,
+                Expr::Cap([x, _]) => fact(x).plain,
+                Expr::Factor([x, m]) => {
+                    fact(x).plain && (fact(m).number.is_some() || fact(m).row || column(m))
+                }
+                _ => false,
+            },
             sunk: matches!(node, Expr::Sink(_)),
             sizes,
             finite,

@@ -104,7 +104,7 @@ fn factor() -> impl Strategy<Value = f64> {
     prop_oneof![4 => Just(0.35), 2 => Just(0.5), 1 => Just(1.0), 1 => Just(-0.5), 1 => 0.01f64..3.0, 1 => Just(0.0)]
 }
 
-/// Half of them the usual order.
+/// Many of them in the usual order.
 pub(crate) fn drafts(
     terms: impl Strategy<Value = Vec<Term>> + Clone + 'static,
 ) -> impl Strategy<Value = Vec<Draft>> {
@@ -118,10 +118,10 @@ pub(crate) fn drafts(
     let usual = usual.prop_map(|(a, b, c, d)| [Some(a), b, c, d].into_iter().flatten().collect());
     let step = prop_oneof![
         2 => factor().prop_map(Draft::Factor),
-        1 => (0u8..16).prop_map(Draft::FactorOf),
+        2 => (0u8..16).prop_map(Draft::FactorOf),
         1 => cap(),
         3 => added(),
-        4 => filled(terms.clone()),
+        5 => filled(terms.clone()),
         2 => half().prop_map(Draft::Round),
     ];
     // As models in halves have them.
@@ -130,7 +130,7 @@ pub(crate) fn drafts(
         let round = || Draft::Round(t);
         vec![round(), Draft::Factor(0.5), round(), a, round(), b, round()]
     });
-    prop_oneof![4 => usual, 3 => vec(step, 0..7), 1 => halves]
+    prop_oneof![3 => usual, 4 => vec(step, 0..7), 1 => halves]
 }
 
 /// The program over tensors from operand `first` on, broadcast to `full`, and those tensors. Where `shared`, two steps that want tensors

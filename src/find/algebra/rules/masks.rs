@@ -59,6 +59,20 @@ rules! {
     "s·m − (1−m)·f with m of 0 and 1 replaces finite scores by −f";
     |d| d.scores("(sub (mul (scores $0 $1 0.5) $4) $5)");
 
+    "multiplied-mask-of-masked" Domain "(add (mul ?x ?m) ?a)" => "(replace ?x (nonzero ?m) ?n)",
+        n = |v| multiplied(v, 1.0),
+        if |v| v.normal("?x") && !v.finite("?x"),
+        hides Factors;
+    "s·m + (1−m)·f with m of 0 and 1 replaces scores by f, but for −∞·0";
+    |d| d.scores("(add (mul (bias (scores $0 $1 0.5) $2) $4) $5)");
+
+    "multiplied-mask-sub-of-masked" Domain "(sub (mul ?x ?m) ?a)" => "(replace ?x (nonzero ?m) ?n)",
+        n = |v| multiplied(v, -1.0),
+        if |v| v.normal("?x") && !v.finite("?x"),
+        hides Factors;
+    "s·m − (1−m)·f with m of 0 and 1 replaces scores by −f, but for −∞·0";
+    |d| d.scores("(sub (mul (bias (scores $0 $1 0.5) $2) $4) $5)");
+
     "multiplied-choice" Domain "(add (mul ?x ?m) (mul ?y ?k))" => "(where (nonzero ?m) ?x ?y)",
         if |v| v.finite("?x") && v.finite("?y") && complementary(v);
     "x·m + y·(1−m) with m of 0 and 1 chooses between finite numbers";

@@ -21,8 +21,10 @@ rules! {
     "a factor on K is a factor on the scores";
     |d| { let (c, s) = (d.number(), d.number()); d.scores(&format!("(scores $0 (mul $1 {c}) {s})")) };
 
+    // What a half type rounds between two factors is not lost, should it count; one that is a power of two changes no digit.
     "scale-of-scores" Reassociation "(mul (scores ?q ?k ?s) ?c)" => "(scores ?q ?k ?n)",
-        n = |v| Some(v.number("?c")? * v.number("?s")?);
+        n = |v| Some(v.number("?c")? * v.number("?s")?),
+        if |v| v.number("?c").is_some_and(|c| power_of_two(c.abs())) || !v.half_product("?q", "?k", "?s");
     "a factor on the scores becomes part of their scale";
     |d| { let (c, s) = (d.number(), d.number()); d.scores(&format!("(mul (scores $0 $1 {s}) {c})")) };
 
@@ -45,7 +47,7 @@ rules! {
         if |v| v.normal("?x") && !v.finite("?x") && !v.positive("?m") && (v.is_number("?m") || v.outside("?m")),
         hides Factors;
     "what scores are multiplied by is a factor, and −∞ stays what it is";
-    |d| { let m = d.pick_term(&["-3", "$2", "$9"]); d.scores(&format!("(mul (bias (scores $0 $1 0.5) $2) {m})")) };
+    |d| { let m = d.pick_term(&["-3", "$10"]); d.scores(&format!("(mul (keep (scores $0 $1 0.5) $3) {m})")) };
 
     "divisor" Rounding "(div ?x ?m)" => "(factor ?x (reciprocal ?m))",
         if |v| v.normal("?x") && v.finite("?x") && v.outside("?m");
@@ -56,7 +58,7 @@ rules! {
         if |v| v.normal("?x") && !v.finite("?x") && v.outside("?m"),
         hides Factors;
     "what scores are divided by is a factor, its reciprocal, and −∞ stays what it is";
-    |d| d.scores("(div (bias (scores $0 $1 0.5) $2) $9)");
+    |d| d.scores("(div (keep (scores $0 $1 0.5) $3) $2)");
 
     "factors" Reassociation "(factor (factor ?x ?a) ?b)" => "(factor ?x ?n)",
         n = |v| Some(v.number("?a")? * v.number("?b")?).filter(|n| n.is_finite());
@@ -84,6 +86,13 @@ rules! {
         if |v| v.finite("?x");
     "a factor that is 0 or one number is a mask and a factor";
     |d| d.scores("(mul (scores $0 $1 0.5) $10)");
+
+    "switched-of-masked" Domain "(mul ?x ?m)" => "(replace (factor ?x ?n) (nonzero ?m) 0)",
+        n = |v| v.switch("?m"),
+        if |v| v.normal("?x") && !v.finite("?x"),
+        hides Factors;
+    "a factor that is 0 or one number is a mask and a factor, but for −∞·0";
+    |d| d.scores("(mul (bias (scores $0 $1 0.5) $2) $10)");
 
     "neg-to-mul" Exact "(neg ?x)" => "(mul ?x -1)",
         if |v| v.scores("?x");

@@ -110,6 +110,17 @@ rules! {
     "c to the power of x is exp(x·ln c)";
     |d| d.scores("(pow 2 (sub (qk $0 $1) (rmax (qk $0 $1))))");
 
+    "power-of-log" Rounding "(pow ?c (mul ?x ?a))" => "(exp ?x)",
+        if |v| v.scores("?x") && v.near_one("?c", "?a");
+    "c to the power of x·log_c(e) is exp(x), but for the last digit of that logarithm in f32";
+    |d| d.scores("(pow 2 (mul (sub (qk $0 $1) (rmax (qk $0 $1))) 1.4426950216293335))").rough();
+
+    "twice-shifted" Exact "(sub (mul (sub ?x (rmax ?x)) ?c) (rmax (mul (sub ?x (rmax ?x)) ?c)))" => "(mul (sub ?x (rmax ?x)) ?c)",
+        if |v| v.scores("?x") && v.positive("?c");
+    "the maximum of what a row's maximum was subtracted from is 0";
+    |d| { let c = d.pick(&[0.25, 1.5]); let y = format!("(mul (sub (qk $0 $1) (rmax (qk $0 $1))) {c})");
+        d.scores(&format!("(sub {y} (rmax {y}))")) };
+
     "scale-of-shifted" Reassociation "(mul (sub ?x ?m) ?c)" => "(sub (mul ?x ?c) (mul ?m ?c))",
         if |v| v.scores("?x") && v.of_rows("?m") && v.factor_of_shifted("?x", "?c");
     "a factor on a difference is a factor on both of its sides";
