@@ -143,7 +143,7 @@ pub(crate) fn rewrite(
         scores: plan.scores.clone(),
         acc,
         empty_row: if normal.zero_empty || no_keys { EmptyRow::Zero } else { EmptyRow::Nan },
-        lse: false,
+        lse: cx.reads_log,
     };
     let narrow = region.narrow.unwrap_or(acc);
     let empty = mean_of_values::apart(cx, &mut attention, &inputs, narrow, &mut applied);

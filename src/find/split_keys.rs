@@ -105,16 +105,17 @@ pub(crate) fn keys_beside(
     name: &str,
 ) -> Option<(ValueId, Vec<OpId>)> {
     let mut parts = Parts {
-        graph: graph.clone(),
+        graph: std::mem::take(graph),
         constants: Constants::default(),
         known: HashMap::new(),
         products: HashSet::new(),
     };
-    let v = parts.together(pieces, axis, name, 0)?;
+    let v = parts.together(pieces, axis, name, 0);
+    // What failed is read by nothing.
+    *graph = parts.graph;
     let mut products: Vec<OpId> = parts.products.into_iter().collect();
     products.sort_unstable();
-    *graph = parts.graph;
-    Some((v, products))
+    Some((v?, products))
 }
 
 fn contract(g: &Graph, v: ValueId) -> Option<(Contract, [ValueId; 2])> {

@@ -3,7 +3,7 @@
 //! In: values in every trial. Out: whether that is so where nothing is special, and what the value is where it is no number, or where no
 //! key is left.
 
-use super::trial::{self, KEYS, Special};
+use super::trial::{self, KEYS, PARTS, Special};
 use super::walk::{Kind, Made, Value, Walk};
 use crate::find::observers::NotFinite;
 use crate::ir::DType;
@@ -45,7 +45,10 @@ impl Walk<'_> {
             let part = self.products[p].part;
             v.of.products.iter().filter(|&&o| self.products[o].part == part).count() == 1
         });
-        let all = v.of.parts.len() == v.of.products.len();
+        let mut numbers: Vec<usize> = v.of.parts.iter().map(|p| p % PARTS).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let all = v.of.parts.len() == v.of.products.len() && numbers.len() == v.of.parts.len();
         if v.kind != Kind::Result || !distinct || !all || v.of.products.is_empty() {
             return Err(Fault::Other);
         }

@@ -70,9 +70,7 @@ pub(crate) fn merged(work: &mut Recasting<'_>, near: &HashSet<OpId>) {
         if !work.may(key, Numerics::Domain) {
             continue;
         }
-        let mut new = work.graph.clone();
-        let Some(put) = put::put(&mut new, &walk, &candidate) else { continue };
-        work.graph = new;
+        let Some(put) = put::put(&mut work.graph, &walk, &candidate) else { continue };
         let parts = of.parts.len();
         let what = match rule {
             RULE => format!("softmaxes over {parts} parts of the keys, put together, are one over all keys"),

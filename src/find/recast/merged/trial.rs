@@ -6,7 +6,7 @@
 
 /// Keys of a part in a trial.
 pub(super) const KEYS: usize = 2;
-/// Most parts of a row.
+/// Most parts of a row. They are told apart by their number, modulo this.
 pub(super) const PARTS: usize = 8;
 /// Most fills of one part that are tried.
 pub(super) const FILLS: usize = 4;
@@ -33,7 +33,7 @@ pub(super) enum Special {
 /// Every trial.
 pub(super) fn trials() -> Vec<Special> {
     let mut sets: Vec<u64> = vec![u64::MAX];
-    sets.extend((0..PARTS).flat_map(|p| [1 << p, !(1 << p)]));
+    sets.extend((0..PARTS).flat_map(|p| [1 << p, !(1u64 << p)]));
     sets.extend((0..PARTS as u64).map(|n| mixed(&[n])));
     let mut all: Vec<Special> = (0..PLAIN).map(|_| Special::None).collect();
     for set in sets {
@@ -49,7 +49,9 @@ pub(super) fn trials() -> Vec<Special> {
 pub(super) fn score(n: usize, trial: Special, part: usize, key: usize, fills: &[f64]) -> f64 {
     let plain = 3.0 * noise(&[1, n as u64, part as u64, key as u64]);
     match trial {
-        Special::Scores(set, fill) if !fills.is_empty() && set >> part & 1 == 1 => fills[fill % fills.len()],
+        Special::Scores(set, fill) if !fills.is_empty() && set >> (part % PARTS) & 1 == 1 => {
+            fills[fill % fills.len()]
+        }
         Special::Filled(fill) if !fills.is_empty() && key == 0 => fills[fill % fills.len()],
         Special::Large => LARGE * plain,
         _ => plain,
@@ -59,7 +61,7 @@ pub(super) fn score(n: usize, trial: Special, part: usize, key: usize, fills: &[
 /// Whether mask `mask` keeps key `key` of part `part` in trial `n`.
 pub(super) fn kept(n: usize, trial: Special, part: usize, key: usize, mask: usize) -> bool {
     match trial {
-        Special::Masks(set) if set >> part & 1 == 1 => false,
+        Special::Masks(set) if set >> (part % PARTS) & 1 == 1 => false,
         Special::Filled(_) => key == 0,
         _ => key == 0 || noise(&[2, n as u64, part as u64, key as u64, mask as u64]) > 0.0,
     }
