@@ -9,6 +9,7 @@ use super::hoist::{hoist, times as times_rows};
 use super::masks::mean_of_values::{self, EmptyRows, with_mean};
 use super::masks::size::keeps_logarithms;
 use super::masks::types::MaskPlan;
+use super::repeated;
 use super::roles::{Roles, roles};
 use crate::find::algebra::normal_form::{Factor, LeafOp, LeafRef, Normal, ScoreStep};
 use crate::find::algebra::term::V;
@@ -20,7 +21,8 @@ use crate::find::region::types::{LeafValue, Region, label};
 use crate::find::types::{Applied, Numerics};
 use crate::ir::infer::attention_sizes;
 use crate::ir::{
-    Attention, Binary, DType, EmptyRow, Graph, InferError, Op, OpId, Tensor, Type, Unary, ValueId,
+    Attention, AttentionSizes, Binary, DType, EmptyRow, Graph, InferError, Op, OpId, Tensor, Type, Unary,
+    ValueId,
 };
 use crate::mask::Fill;
 
@@ -42,7 +44,9 @@ pub(crate) fn rewrite(
 ) -> Result<Rewritten, String> {
     let roles = roles(region);
     let scores = vec![roles.batch.clone(), roles.heads.clone(), roles.rows.clone(), region.keys.clone()];
-    let (wide, [mut q, mut k, v]) = widened_operands(cx, region, normal, &roles, &scores)?;
+    let (wide, [mut q, mut k, mut v]) = widened_operands(cx, region, normal, &roles, &scores)?;
+    let once = repeated::once(cx, k, v);
+    [k, v] = once.unwrap_or([k, v]);
     let sizes = attention_sizes(cx.graph.ty(q), cx.graph.ty(k), cx.graph.ty(v))?;
     let acc = wide.accumulator();
     let mut pieces = normal
@@ -62,7 +66,8 @@ pub(crate) fn rewrite(
     unseen(cx, around, region, normal, sizes, &plan)?;
     let mut applied = normal.applied.clone();
     applied.extend(plan.applied.iter().cloned());
-    applied.extend(notes(cx, region, &roles, acc));
+    applied.extend(notes(cx, region, acc));
+    applied.extend(shared_heads(sizes));
     for (factors, rule, what) in [(&hoisted.on_q, "factor-on-q", "Q"), (&hoisted.on_k, "factor-on-k", "K")] {
         if !factors.is_empty() {
             let what = format!("a factor that whole rows of {what} share is applied to them");
@@ -139,7 +144,7 @@ fn guarded(cx: &mut Context<'_>, region: &Region, normal: &Normal, plan: &MaskPl
 }
 
 /// What was done beside the rules and the masks.
-fn notes(cx: &Context<'_>, region: &Region, roles: &Roles, acc: DType) -> Vec<Applied> {
+fn notes(cx: &Context<'_>, region: &Region, acc: DType) -> Vec<Applied> {
     let mut applied = vec![];
     let score_type = cx.graph.ty(cx.graph.result(region.nodes[0])).dtype;
     if matches!(score_type, DType::F16 | DType::BF16) {
@@ -149,15 +154,14 @@ fn notes(cx: &Context<'_>, region: &Region, roles: &Roles, acc: DType) -> Vec<Ap
             numerics: Numerics::MorePrecision,
         });
     }
-    if roles.kv_heads.len() < roles.heads.len() {
-        let (hq, hkv) = (region.space.product(&roles.heads), region.space.product(&roles.kv_heads));
-        applied.push(Applied {
-            rule: "unrepeated-keys",
-            what: format!("{hq} query heads share {hkv} key heads, without copies of them"),
-            numerics: Numerics::Exact,
-        });
-    }
     applied
+}
+
+/// That query heads share key heads, where they do.
+fn shared_heads(sizes: AttentionSizes) -> Option<Applied> {
+    let (hq, hkv) = (sizes.q_heads, sizes.kv_heads);
+    let what = format!("{hq} query heads share {hkv} key heads, without copies of them");
+    (hkv < hq).then(|| Applied::new("unrepeated-keys", what, Numerics::Exact))
 }
 
 /// Refuses what needs a class that is not admitted.
