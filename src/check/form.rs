@@ -66,7 +66,10 @@ fn attention(a: &AttentionFacts, log: &mut Log<'_>) {
                 want(x.is_finite(), format!("the factor {x} of the scores is not finite"));
             }
             ScoreStep::Factor(Factor::Leaf(n)) => {
-                want(number(n), format!("the factor {n} is no argument of a floating type"));
+                want(
+                    number(n),
+                    format!("argument {n}, by which scores are multiplied, is none of a floating type"),
+                );
             }
             ScoreStep::Softcap(c) => {
                 want(c.is_finite() && c > 0.0, format!("the softcap {c} is no finite number above 0"));

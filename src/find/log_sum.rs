@@ -18,16 +18,13 @@ const DEEPEST: usize = 64;
 ///
 /// # Errors
 /// Why the attention's logarithm is not that of the graph's scores.
-pub(crate) fn attach(
-    cx: &mut Context<'_>,
-    op: OpId,
-    region: &Region,
-    log: &Log,
-) -> Result<(), String> {
+pub(crate) fn attach(cx: &mut Context<'_>, op: OpId, region: &Region, log: &Log) -> Result<(), String> {
     let Op::Attention(a) = cx.graph.op(op) else { return Err("there is no attention".into()) };
     let scores = cx.graph.operands(log.anchor)[0];
     if a.sinks.is_some() {
-        return Err("the logarithm of its sum of exponentials is read, which would have the sinks in it".into());
+        return Err(
+            "the logarithm of its sum of exponentials is read, which would have the sinks in it".into()
+        );
     }
     if let Some(v) = shifted(cx.graph, scores) {
         return Err(format!(

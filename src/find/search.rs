@@ -4,12 +4,12 @@
 //! and every near miss.
 
 use super::hidden::Around;
+use super::log_sum::attach;
 use super::masks::additive;
 use super::masks::types::Context;
-use super::region::anchor::is_anchor;
 use super::recast::driver::recast;
-use super::log_sum::attach;
 use super::recast::types::{Log, Site};
+use super::region::anchor::is_anchor;
 use super::region::search::products;
 use super::region::types::{Fail, label};
 use super::rewrite::Rewritten;

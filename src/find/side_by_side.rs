@@ -272,9 +272,7 @@ fn joined(work: &mut Recasting<'_>, order: &Topology, id: OpId, terms: &[Term]) 
     let axes = space.resolve_all(&axes);
     let all: Vec<Option<Sided>> =
         all.into_iter().map(|s| s.and_then(|s| told_apart(&space, &axes, s))).collect();
-    let of_inputs = |s: &Sided| {
-        [&s.q, &s.k].iter().all(|p| order.depends_on_input(p.value.op))
-    };
+    let of_inputs = |s: &Sided| [&s.q, &s.k].iter().all(|p| order.depends_on_input(p.value.op));
     let members = fitting(&space, &axes, axes_of_values(g, sum), &all)?;
     if !members.iter().any(|&i| all[i].as_ref().is_some_and(of_inputs)) {
         return None;
@@ -334,17 +332,12 @@ struct Untold {
     sides: [Part; 2],
 }
 
-fn sides(
-    g: &Graph,
-    constants: &mut Constants,
-    space: &mut Space,
-    sum: &Axes,
-    p: &Product,
-) -> Option<Untold> {
+fn sides(g: &Graph, constants: &mut Constants, space: &mut Space, sum: &Axes, p: &Product) -> Option<Untold> {
     let Op::Contract(c) = g.op(p.contract) else { return None };
     let x = g.operands(p.contract);
     let (a, b) = (trace(g, constants, space, x[0], false), trace(g, constants, space, x[1], false));
-    let of = |letters: &str, axes: &Axes, l: char| letters.chars().position(|x| x == l).map(|i| axes[i].clone());
+    let of =
+        |letters: &str, axes: &Axes, l: char| letters.chars().position(|x| x == l).map(|i| axes[i].clone());
     for l in c.lhs.chars() {
         if let Some((left, right)) = of(&c.lhs, &a.axes, l).zip(of(&c.rhs, &b.axes, l))
             && !space.unify(&left, &right)
@@ -352,8 +345,11 @@ fn sides(
             return None;
         }
     }
-    let mut axes: Axes =
-        c.out.chars().map(|l| of(&c.lhs, &a.axes, l).or_else(|| of(&c.rhs, &b.axes, l))).collect::<Option<_>>()?;
+    let mut axes: Axes = c
+        .out
+        .chars()
+        .map(|l| of(&c.lhs, &a.axes, l).or_else(|| of(&c.rhs, &b.axes, l)))
+        .collect::<Option<_>>()?;
     for &v in &p.chain {
         let (next, new) = layout(g, constants, space, v, &axes)?;
         if !new.is_empty() {
@@ -370,8 +366,13 @@ fn sides(
             return None;
         }
     }
-    let depth: Vec<Dim> =
-        c.lhs.chars().filter(|l| !c.out.contains(*l)).filter_map(|l| of(&c.lhs, &a.axes, l)).flatten().collect();
+    let depth: Vec<Dim> = c
+        .lhs
+        .chars()
+        .filter(|l| !c.out.contains(*l))
+        .filter_map(|l| of(&c.lhs, &a.axes, l))
+        .flatten()
+        .collect();
     let sides = [Part::of(space, &a, &depth)?, Part::of(space, &b, &depth)?];
     Some(Untold { product: p.clone(), sides })
 }
@@ -394,7 +395,13 @@ fn told_apart(space: &Space, axes: &Axes, untold: Untold) -> Option<Sided> {
         (true, true) => return None,
         (false, true) => (a, b),
         (true, false) => (b, a),
-        (false, false) if keys.is_empty() => if rowed(&b) { (b, a) } else { (a, b) },
+        (false, false) if keys.is_empty() => {
+            if rowed(&b) {
+                (b, a)
+            } else {
+                (a, b)
+            }
+        }
         (false, false) => return None,
     };
     Some(Sided { product: untold.product, q, k })
@@ -402,13 +409,19 @@ fn told_apart(space: &Space, axes: &Axes, untold: Untold) -> Option<Sided> {
 
 /// Which of the products go together: as many as may, all of whose queries have the rows and none of whose keys have. Rows are what
 /// the values that the softmax is multiplied by do not have, or the last axis but one where those are not seen.
-fn fitting(space: &Space, axes: &Axes, values: Option<Vec<bool>>, all: &[Option<Sided>]) -> Option<Vec<usize>> {
+fn fitting(
+    space: &Space,
+    axes: &Axes,
+    values: Option<Vec<bool>>,
+    all: &[Option<Sided>],
+) -> Option<Vec<usize>> {
     let (keys, last) = (axes.last()?, axes.len() - 1);
     let of_rows = |axis: usize| match &values {
         Some(has) => axis != last && !has[axis],
         None => axis + 1 == last,
     };
-    let rows: Vec<Dim> = (0..axes.len()).filter(|&a| of_rows(a)).flat_map(|a| space.resolve(&axes[a])).collect();
+    let rows: Vec<Dim> =
+        (0..axes.len()).filter(|&a| of_rows(a)).flat_map(|a| space.resolve(&axes[a])).collect();
     let every = |set: &[Dim], of: &[Dim]| of.iter().all(|d| set.contains(d));
     let fits = |s: &Sided| {
         let (q, k) = (s.q.shared(), s.k.shared());

@@ -164,7 +164,10 @@ pub(crate) fn meaning(term: &RecExpr<Expr>, leaves: &[Matrix]) -> (Matrix, Vec<b
             Expr::Eq([a, b]) => x(a).zip(x(b), |a, b| f64::from(u8::from(a == b))),
             Expr::RowMin([a]) => x(a).rows_by(|r| r.iter().copied().fold(f64::INFINITY, f64::min)),
             Expr::Times([a, b]) => x(a).zip(x(b), |a, b| a * b),
-            Expr::Factor([a, b]) => x(a).wide().zip(x(b), |a, b| a * b),
+            // −∞ stays −∞, whatever it is multiplied by.
+            Expr::Factor([a, b]) => {
+                x(a).wide().zip(x(b), |a, b| if a == f64::NEG_INFINITY { a } else { a * b })
+            }
             Expr::IsNan([a]) => x(a).map(|a| f64::from(u8::from(a.is_nan()))),
             Expr::Not([a]) => x(a).map(|a| f64::from(u8::from(a == 0.0))),
             Expr::Nonzero([a]) => x(a).map(|a| f64::from(u8::from(a != 0.0))),

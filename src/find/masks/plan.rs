@@ -240,7 +240,10 @@ fn floored(cx: &mut Context<'_>, pieces: &[Piece], notes: &mut Vec<Applied>) -> 
         };
         let mut conditions = vec![];
         for before in std::mem::take(&mut out) {
+            let first = conditions.is_empty();
             match before {
+                Piece::Factor(_) | Piece::FactorBy(_) | Piece::Softcap(_) if first => out.push(before),
+                Piece::Round(..) => out.push(before),
                 Piece::Added(v) => {
                     let known = cx.values.get(cx.graph, cx.constants, v);
                     let ends = [(0.0, 0.0), (f64::NEG_INFINITY, f)];

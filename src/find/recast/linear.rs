@@ -153,7 +153,8 @@ fn apart(
     let letters = if side == 0 { &c.lhs } else { &c.rhs };
     let (mut products, mut total) = (vec![], None);
     for (p, steps) in terms {
-        let p = if g.ty(*p).dtype == p_type { *p } else { g.add1(Op::Cast(p_type), &[*p], &name, "").ok()? };
+        let p =
+            if g.ty(*p).dtype == p_type { *p } else { g.add1(Op::Cast(p_type), &[*p], &name, "").ok()? };
         let operands = if side == 0 { [p, values] } else { [values, p] };
         let product = g.add(Op::Contract(c.clone()), &operands, &name, &source).ok()?;
         products.push(product);
@@ -165,8 +166,11 @@ fn apart(
                 Step::Cast => {}
                 Step::By(b, by) => {
                     let by = on_result(g, by, letters, &c.out, p_rank, &name)?;
-                    let by =
-                        if g.ty(by).dtype == ty.dtype { by } else { g.add1(Op::Cast(ty.dtype), &[by], &name, "").ok()? };
+                    let by = if g.ty(by).dtype == ty.dtype {
+                        by
+                    } else {
+                        g.add1(Op::Cast(ty.dtype), &[by], &name, "").ok()?
+                    };
                     at = g.add1(Op::Binary(b), &[at, by], &name, "").ok()?;
                 }
             }

@@ -51,7 +51,8 @@ pub(crate) fn slices(work: &mut Recasting<'_>, near: &HashSet<OpId>) {
         if !useful || !new.is_some_and(|v| work.graph.replace(old, v).is_ok()) {
             continue;
         }
-        let what = "a slice of the probabilities is the softmax of the scores of a slice of the queries and keys";
+        let what =
+            "a slice of the probabilities is the softmax of the scores of a slice of the queries and keys";
         let applied = Applied::new(RULE, what.into(), Numerics::Exact);
         let (products, gone) = (moving.products, moving.gone);
         work.sites.push(Site { key: (RULE, id), products, gone, applied, log: None });
@@ -182,7 +183,12 @@ impl Moving {
         for (axis, &e) in from.iter().enumerate() {
             let next = outer * e;
             // The axis lies within this one: (before / outer) × extent × what is behind it.
-            if e > 0 && outer > 0 && before.is_multiple_of(outer) && (before * extent) > outer && next.is_multiple_of(before * extent) {
+            if e > 0
+                && outer > 0
+                && before.is_multiple_of(outer)
+                && (before * extent) > outer
+                && next.is_multiple_of(before * extent)
+            {
                 let (lead, behind) = (before / outer, next / (before * extent));
                 return match (lead, behind) {
                     (1, 1) => Some(Cut { axis, ..cut }),
@@ -191,12 +197,9 @@ impl Moving {
                         Some(Cut { axis, start: cut.start * behind, len: cut.len * behind, step: 1 })
                     }
                     // One of each run.
-                    (_, 1) if cut.len == 1 => Some(Cut {
-                        axis,
-                        start: cut.start,
-                        len: lead,
-                        step: i64::try_from(extent).ok()?,
-                    }),
+                    (_, 1) if cut.len == 1 => {
+                        Some(Cut { axis, start: cut.start, len: lead, step: i64::try_from(extent).ok()? })
+                    }
                     _ => None,
                 };
             }

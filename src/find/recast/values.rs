@@ -27,7 +27,8 @@ pub(crate) fn values(work: &mut Recasting<'_>, near: &HashSet<OpId>) {
     for &id in order.order().iter().filter(|id| order.is_live(**id)) {
         let g = &work.graph;
         let x = g.operands(id);
-        if near.contains(&id) && is_anchor(g, id) || passes(g.op(id)) && x.iter().any(|v| weights.contains(v)) {
+        if near.contains(&id) && is_anchor(g, id) || passes(g.op(id)) && x.iter().any(|v| weights.contains(v))
+        {
             weights.insert(g.result(id));
         }
         if !matches!(g.op(id), Op::Contract(_)) {
@@ -53,7 +54,10 @@ pub(crate) fn values(work: &mut Recasting<'_>, near: &HashSet<OpId>) {
             continue;
         }
         let Ok(product) = beside(&mut work.graph, &mut work.constants, p, &products) else { continue };
-        let what = format!("{} products of one softmax with values are one with the values side by side", products.len());
+        let what = format!(
+            "{} products of one softmax with values are one with the values side by side",
+            products.len()
+        );
         work.sites.push(Site {
             key: (RULE, first),
             products: vec![product],
@@ -108,9 +112,11 @@ fn beside(
                 None => own.extend(axis),
             }
         }
-        let result = c.out.chars().map(|l| of(pl, &axes, l).or_else(|| of(vl, &t.axes, l)).unwrap_or_default());
+        let result =
+            c.out.chars().map(|l| of(pl, &axes, l).or_else(|| of(vl, &t.axes, l)).unwrap_or_default());
         results.push(result.collect());
-        let over: Vec<usize> = pl.chars().enumerate().filter(|(_, l)| !c.out.contains(*l)).map(|(i, _)| i).collect();
+        let over: Vec<usize> =
+            pl.chars().enumerate().filter(|(_, l)| !c.out.contains(*l)).map(|(i, _)| i).collect();
         summed.push(over.iter().filter_map(|&i| axes.get(i)).flatten().copied().collect());
         summed_axes = over;
         traces.push((t, own));
@@ -148,7 +154,8 @@ fn beside(
     let v = concat(g, &values, v_runs.len(), &format!("{name}.values"))?;
     let e = |e: crate::ir::InferError| e.to_string();
     let shape: Vec<usize> = all.iter().map(|run| space.product(&run.dims)).collect();
-    let weights = if g.ty(p).shape == shape { p } else { g.add1(Op::Reshape(shape), &[p], &name, "").map_err(e)? };
+    let weights =
+        if g.ty(p).shape == shape { p } else { g.add1(Op::Reshape(shape), &[p], &name, "").map_err(e)? };
     let lettered = |which: &dyn Fn(usize) -> bool| {
         letters(&all, |run| which(0) && run.of[0] || which(1) && run.of[1]).ok_or_else(|| none(()))
     };

@@ -117,9 +117,12 @@ pub(super) fn partial(p: &Partial, x: &[&Type]) -> Result<Vec<Type>, String> {
 pub(super) fn leaves(a: &Attention, x: &[&Type], first: usize, full: [usize; 4]) -> Result<(), String> {
     let mut used = vec![false; x.len()];
     for (operand, truth) in a.scores.leaves() {
-        let slot = operand.wrapping_sub(3 - first);
-        let Some(t) = x.get(slot).filter(|_| operand >= 3) else {
-            return Err(format!("there is no operand {operand}"));
+        if operand < 3 {
+            return Err(format!("a step of the scores names operand {operand}, which is q, k or v"));
+        }
+        let slot = operand - (3 - first);
+        let Some(t) = x.get(slot) else {
+            return Err(format!("a step of the scores names operand {operand}, which there is not"));
         };
         used[slot] = true;
         let fits = if truth { t.dtype == DType::Bool } else { t.dtype.is_float() };

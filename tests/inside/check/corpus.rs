@@ -9,7 +9,7 @@ use annulus::ring::Strategy as Way;
 use annulus::schedule::{Schedule, parse};
 
 /// Each with a name: 1 to 8 ranks, both strategies, layouts with shares that are even, uneven and empty, cross attention,
-/// masks that hide blocks and masks that hide none, with sinks and without.
+/// masks that hide blocks and masks that hide none, several fills, some of them undone, with sinks and without.
 pub(crate) fn corpus() -> Vec<(String, Case, Schedule)> {
     let window = |left, right| Mask {
         terms: vec![Term::Window { left: Some(left), right: Some(right), offset: 0 }],
@@ -31,7 +31,19 @@ pub(crate) fn corpus() -> Vec<(String, Case, Schedule)> {
         ("documents", documents),
         ("filled", filled),
         ("tensor", tensor),
+        // What becomes of scores says more than one mask: see below.
+        ("steps", Mask::causal(0)),
+        ("undone", Mask::causal(0)),
     ];
+    let scores = |name: &str| match name {
+        "steps" => {
+            "round f16 | fill replace(-10000.0) unless keys(0,30) | softcap 20.0 | fill -inf unless causal(0) | add 3 | round bf16"
+        }
+        "undone" => {
+            "fill -inf unless causal(-1) | factor 2.0 | softcap 8.0 | fill add(-100.0) unless window(9,9,0)"
+        }
+        _ => "",
+    };
     // 19 rows are uneven on 2 to 8 ranks; 5 leave ranks without any.
     let rows = [(32, 32), (19, 19), (5, 5), (11, 26)];
     let mut all = Vec::new();
@@ -45,7 +57,7 @@ pub(crate) fn corpus() -> Vec<(String, Case, Schedule)> {
         }
     }
     // Any two properties meet in what is left of all combinations.
-    let chosen = all.into_iter().step_by(7);
+    let chosen = all.into_iter().step_by(11);
     chosen
         .map(|(ranks, kind, name, mask, (rows, keys), way)| {
             let mut case = Case::new(rows, ranks, kind, mask.clone());
@@ -57,8 +69,15 @@ pub(crate) fn corpus() -> Vec<(String, Case, Schedule)> {
                 let shape = vec![rows, keys];
                 case.leaves = vec![LeafCase { dtype: DType::Bool, shape, by_query_rows: true }];
             }
+            if !scores(name).is_empty() {
+                case.attention.scores = scores(name).parse().unwrap();
+            }
+            if name == "steps" {
+                let shape = vec![case.sizes.q_heads, rows, 1];
+                case.leaves = vec![LeafCase { dtype: DType::F64, shape, by_query_rows: true }];
+            }
             // As models with windows have them; the other masks show that none are counted where none are.
-            if ["window", "filled", "tensor"].contains(&name) {
+            if ["window", "filled", "tensor", "steps"].contains(&name) {
                 let shape = vec![case.sizes.q_heads, 1, 1];
                 case.attention.sinks = Some(3 + case.leaves.len());
                 case.leaves.push(LeafCase { dtype: DType::F32, shape, by_query_rows: false });

@@ -4,9 +4,10 @@ use super::edit::{
     at, before, each, each_op, group, key_views, keys, layouts, moved, pairs, queries, recorder, split,
     transfers,
 };
-use annulus::ir::{ScoreStep, Scores, Strategy};
-use annulus::mask::{Mask, Term, Tile};
-use annulus::schedule::{ExchangeKind, KvPiece, RankProgram, Schedule, Step, StepOp, Stream};
+use crate::inside::support::scores::dead;
+use annulus::ir::{DType, Factor, ScoreStep, Scores, Strategy};
+use annulus::mask::{Fill, Mask, Term, Tile};
+use annulus::schedule::{AttentionFacts, ExchangeKind, KvPiece, RankProgram, Schedule, Step, StepOp, Stream};
 
 /// A schedule with one fault, and the step that it was made in.
 pub(crate) type Planted = (Schedule, usize, usize);
@@ -17,6 +18,25 @@ pub(crate) struct Kind {
     /// At least one of these reports it.
     pub(crate) checks: &'static [&'static str],
     pub(crate) plant: fn(&Schedule) -> Vec<Planted>,
+}
+
+/// The schedule with other steps in its head.
+fn with(s: &Schedule, steps: Vec<ScoreStep>) -> Schedule {
+    let attention = AttentionFacts { scores: Scores::new(steps), ..s.attention.clone() };
+    Schedule { attention, ..s.clone() }
+}
+
+/// How many pairs some batch entry may not leave out.
+fn wanted(steps: &[ScoreStep], s: &Schedule) -> usize {
+    let a = &s.attention.sizes;
+    let live = |q: usize, k: usize| (0..a.batch).any(|b| !dead(steps, [b, q, k]));
+    (0..a.q_len).map(|q| (0..a.kv_len).filter(|&k| live(q, k)).count()).sum()
+}
+
+/// Each step that reads a leaf.
+fn reads(leaf: usize) -> [ScoreStep; 3] {
+    let fill = Mask { terms: vec![Term::Tensor { operand: leaf }], ..Mask::none() };
+    [ScoreStep::Factor(Factor::Leaf(leaf)), ScoreStep::Add(leaf), ScoreStep::Fill(fill)]
 }
 
 /// Every kind.
@@ -570,23 +590,97 @@ pub(crate) const KINDS: &[Kind] = &[
         name: "the attention sees more than is computed",
         checks: &["coverage"],
         plant: |s| {
-            let (computed, sizes) = (pairs(s), s.attention.sizes);
-            let without = |nth: usize| {
-                let mut mask = s.attention.scores.mask();
-                mask.terms.remove(nth);
-                let kept = |q, k| (0..mask.entries()).any(|b| mask.keeps(b, q, k));
-                let keys = |q: usize| (0..sizes.kv_len).filter(|&k| kept(q, k)).count();
-                // Where the others hide what this term hid, it is not missed.
-                let more = (0..sizes.q_len).map(keys).sum::<usize>() > computed;
-                let steps = s.attention.scores.steps().iter().map(|step| match step {
-                    ScoreStep::Fill(_) => ScoreStep::Fill(mask.clone()),
-                    other => other.clone(),
-                });
-                let attention =
-                    annulus::schedule::AttentionFacts { scores: Scores::new(steps), ..s.attention.clone() };
-                more.then(|| (Schedule { attention, ..s.clone() }, 0, 0))
+            let steps = s.attention.scores.steps();
+            let places = steps.iter().enumerate().filter_map(|(at, step)| Some((at, step.mask()?)));
+            let places = places.filter(|(_, mask)| mask.fill == Fill::NegInf);
+            let without = |(at, nth): (usize, usize)| {
+                let mut steps = steps.to_vec();
+                if let ScoreStep::Fill(mask) = &mut steps[at] {
+                    mask.terms.remove(nth);
+                }
+                // Where others hide what this term hid, it is not missed.
+                (wanted(&steps, s) > pairs(s)).then(|| (with(s, steps), 0, 0))
             };
-            (0..s.attention.scores.mask().terms.len()).filter_map(without).collect()
+            places
+                .flat_map(|(at, mask)| (0..mask.terms.len()).map(move |nth| (at, nth)))
+                .filter_map(without)
+                .collect()
+        },
+    },
+    Kind {
+        name: "what −∞ leaves out is not computed, and a later step makes a number of it",
+        checks: &["coverage"],
+        plant: |s| {
+            let steps = s.attention.scores.steps();
+            let (rows, keys) = (s.attention.sizes.q_len, s.attention.sizes.kv_len);
+            let replaced = Mask { terms: vec![Term::Keys { start: 0, end: 0 }], fill: Fill::Replace(-3.0) };
+            let undone = [ScoreStep::Softcap(5.0), ScoreStep::Fill(replaced)];
+            let with = |step: ScoreStep| {
+                let steps: Vec<ScoreStep> = steps.iter().cloned().chain([step]).collect();
+                (pairs(s) < rows * keys).then(|| (with(s, steps), 0, 0))
+            };
+            undone.into_iter().filter_map(with).collect()
+        },
+    },
+    Kind {
+        name: "a finite fill masks pairs of a block that is not masked",
+        checks: &["coverage"],
+        plant: |s| {
+            let full = |step: &Step| matches!(&step.op, StepOp::AttnPartial { tile: Tile::Full, .. });
+            let steps = s.attention.scores.steps();
+            let terms = vec![Term::Keys { start: 0, end: 0 }];
+            let fills = [Fill::Add(-1e4), Fill::Replace(-1e4)];
+            let with = |(fill, first): (Fill, bool)| {
+                let step = [ScoreStep::Fill(Mask { terms: terms.clone(), fill })];
+                let (a, b) = if first { (&step[..], steps) } else { (steps, &step[..]) };
+                (with(s, [a, b].concat()), 0, 0)
+            };
+            let any = s.ranks.iter().flat_map(|r| &r.steps).any(full);
+            let ways = fills.into_iter().flat_map(|fill| [true, false].map(|first| (fill, first)));
+            // One that replaces −∞ wants more pairs as well.
+            ways.filter(|_| any).map(with).collect()
+        },
+    },
+    Kind {
+        name: "a step of the scores reads what is no leaf, or one of another type",
+        checks: &["form"],
+        plant: |s| {
+            let mut steps: Vec<ScoreStep> =
+                [0, 2, 3 + s.attention.leaves.len(), usize::MAX].into_iter().flat_map(reads).collect();
+            for (i, leaf) in s.attention.leaves.iter().enumerate() {
+                let [factor, add, fill] = reads(3 + i);
+                steps.extend(if leaf.dtype.is_float() { vec![fill] } else { vec![factor, add] });
+            }
+            let with = |step: ScoreStep| {
+                let steps = s.attention.scores.steps().iter().cloned().chain([step]).collect();
+                (with(s, steps), 0, 0)
+            };
+            steps.into_iter().map(with).collect()
+        },
+    },
+    Kind {
+        name: "a step of the scores has a number or a type that no step has",
+        checks: &["form"],
+        plant: |s| {
+            let fill = |fill| ScoreStep::Fill(Mask { terms: vec![Term::Causal { offset: 0 }], fill });
+            let number = |x| ScoreStep::Factor(Factor::Number(x));
+            let wrong = [
+                number(f64::INFINITY),
+                number(f64::NAN),
+                ScoreStep::Softcap(0.0),
+                ScoreStep::Softcap(-1.0),
+                ScoreStep::Softcap(f64::INFINITY),
+                ScoreStep::Softcap(f64::NAN),
+                ScoreStep::Round(DType::I32),
+                ScoreStep::Round(DType::Bool),
+                fill(Fill::Add(f64::NEG_INFINITY)),
+                fill(Fill::Replace(f64::NAN)),
+            ];
+            let with = |step: ScoreStep| {
+                let steps = [step].into_iter().chain(s.attention.scores.steps().iter().cloned()).collect();
+                (with(s, steps), 0, 0)
+            };
+            wrong.map(with).into()
         },
     },
     Kind {
@@ -604,10 +698,9 @@ pub(crate) const KINDS: &[Kind] = &[
                 Term::Segments { starts: [3, 2].into(), offset: 0 },
             ];
             let with = |term: Term| {
-                let mut s = s.clone();
                 let fill = ScoreStep::Fill(Mask { terms: vec![term], ..Mask::none() });
-                s.attention.scores = Scores::new(s.attention.scores.steps().iter().cloned().chain([fill]));
-                (s, 0, 0)
+                let steps = s.attention.scores.steps().iter().cloned().chain([fill]).collect();
+                (with(s, steps), 0, 0)
             };
             wrong.map(with).into()
         },

@@ -39,7 +39,7 @@ fn the_corpus_is_proved() {
             panic!("{name}: {e}");
         }
     }
-    assert_eq!(corpus.len(), (8 * LayoutKind::ALL.len() * 7 * 4 * Way::ALL.len()).div_ceil(7));
+    assert_eq!(corpus.len(), (8 * LayoutKind::ALL.len() * 9 * 4 * Way::ALL.len()).div_ceil(11));
 }
 
 fn mask() -> impl Strategy<Value = Mask> {

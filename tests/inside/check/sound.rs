@@ -98,7 +98,7 @@ proptest! {
     fn what_passes_computes_the_attention(
         ranks in 1usize..4,
         rows in 1usize..14,
-        form in 0usize..6,
+        form in 0usize..10,
         changes in proptest::collection::vec((0usize..7, any::<Index>(), any::<Index>(), any::<Index>()), 0..4),
         seed in 0u64..1000,
     ) {
@@ -108,7 +108,12 @@ proptest! {
         let mut case = Case::new(rows, ranks, kind, mask);
         // Logits of ±1e4 among the arguments leave f32 few digits.
         (case.dtype, case.attention.acc) = (DType::F64, DType::F64);
-        let way = if form < 4 { Way::Ring } else { Way::AllGather };
+        case.attention.scores = match form {
+            6 | 7 => "fill replace(-100.0) unless keys(1,9) | softcap 4.0 | fill -inf unless causal(0)".parse().unwrap(),
+            8 | 9 => "fill -inf unless causal(0) | softcap 4.0 | fill add(-2.0) unless window(3,1,0)".parse().unwrap(),
+            _ => case.attention.scores,
+        };
+        let way = if form < 4 || form == 6 || form == 8 { Way::Ring } else { Way::AllGather };
         let mut schedule = case.schedule(way);
         for (kind, rank, at, to) in changes {
             change(&mut schedule, kind, rank, at, to);

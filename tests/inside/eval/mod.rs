@@ -12,5 +12,6 @@ mod index;
 mod partial;
 mod reduce;
 mod shape;
+mod steps;
 mod util;
 mod window;

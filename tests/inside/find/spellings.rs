@@ -41,9 +41,9 @@ fn must_be_found(s: &Spelling) -> bool {
     let masks: Vec<How> = s.masks().map(|m| m.how).collect();
     // Where large scores leave nothing of a sum, zeros stand for NaN, and a softmax is not zero.
     let vanishing = s.guarded && masks.iter().any(|m| matches!(m, How::AfterExp { .. }));
-    // A bias of an input may be +∞ where −∞ is added to it, and something tells NaN from a number.
+    // A bias of an input may be ±∞ where −∞ is added to it or 0 multiplies it, and something tells NaN from a number.
     let of_input = |m: &&How| matches!(m, How::Bias);
-    let infinite = |m: &&How| m.fill() == Some(Fill::Infinity);
+    let infinite = |m: &&How| m.fill() == Some(Fill::Infinity) || matches!(m, How::Multiplied(_));
     let biases = masks.iter().filter(of_input).count();
     let meeting = s.guarded && biases > 0 && biases + masks.iter().filter(infinite).count() > 1;
     // log2(e) is another number in halves: a factor on shifted scores and the sink beside them, of which a bias may be any number.

@@ -3,6 +3,7 @@
 mod hostile;
 mod models;
 mod random;
+mod scores;
 
 use super::support::cases::{files, reviewed, stem};
 use annulus::ir::{Binary, Collective, Form, Graph, Op, RegionKind, Unary, parse, print};

@@ -1,9 +1,9 @@
 //! Random graphs over every operation: a list of numbers is read as steps; a step that inference refuses is left out.
 
 use annulus::ir::{
-    Attention, Attribute, Binary, Blob, Collective, Constant, Contract, DType, Data, EmptyRow, Form, Graph,
-    MessageKind, Op, Opaque, Partial, Reduction, RegionKind, RowAxes, Scores, Tensor, Type, Unary, ValueId,
-    Windows, parse, print, verify,
+    Attention, Attribute, Binary, Blob, Collective, Constant, Contract, DType, Data, EmptyRow, Factor, Form,
+    Graph, MessageKind, Op, Opaque, Partial, Reduction, RegionKind, RowAxes, ScoreStep, Scores, Tensor, Type,
+    Unary, ValueId, Windows, parse, print, verify,
 };
 use annulus::layout::{LayoutKind, Progression, row_count};
 use annulus::mask::{Fill, Mask, Term, Tile};
@@ -149,7 +149,8 @@ fn rows(s: &Step, count: usize) -> Vec<Progression> {
     }
 }
 
-fn attention(s: &Step) -> Attention {
+/// Up to six steps of any kind; where there are leaves, operand 3 is one of numbers.
+fn attention(s: &Step, leaf: bool) -> Attention {
     let number = f64::from_bits(s.bits);
     let scale = if number.is_finite() { number } else { 0.125 };
     let terms = [
@@ -157,17 +158,24 @@ fn attention(s: &Step) -> Attention {
         vec![Term::Causal { offset: s.n[1] as i64 - 3 }],
         vec![Term::Window { left: Some(s.n[1] as u64), right: None, offset: -1 }, Term::Causal { offset: 9 }],
     ];
-    let fill = [Fill::NegInf, Fill::Add(scale), Fill::Replace(scale)][s.n[2] % 3];
+    let one = |i: usize| {
+        let bits = (s.bits >> (9 * i)) as usize;
+        let fill = [Fill::NegInf, Fill::Add(scale), Fill::Replace(scale)][bits / 8 % 3];
+        match bits % 8 {
+            0 => ScoreStep::Factor(Factor::Number(scale / (i + 1) as f64)),
+            1 if leaf => ScoreStep::Factor(Factor::Leaf(3)),
+            2 => ScoreStep::Softcap(scale.abs() + 1e-300),
+            3 | 4 if leaf => ScoreStep::Add(3),
+            5 => ScoreStep::Round([DType::F16, DType::BF16, DType::F32, DType::F64][bits / 8 % 4]),
+            _ => ScoreStep::Fill(Mask { terms: terms[bits / 32 % 3].clone(), fill }),
+        }
+    };
+    let reads = leaf.then_some(ScoreStep::Add(3));
     Attention {
-        scores: Scores::usual(
-            scale,
-            if s.n[1] == 0 { 0.0 } else { scale.abs() },
-            None,
-            Mask { terms: terms[s.n[0] % 3].clone(), fill },
-        ),
+        scores: Scores::new((0..s.n[0]).map(one).chain(reads)),
         empty_row: if s.n[2] < 3 { EmptyRow::Zero } else { EmptyRow::Nan },
         lse: s.n[3] < 3,
-        ..Attention::plain(scale, if s.n[3] == 0 { DType::F64 } else { DType::F32 })
+        ..Attention::plain(1.0, if s.n[3] == 0 { DType::F64 } else { DType::F32 })
     }
 }
 
@@ -239,10 +247,11 @@ fn step(g: &Graph, made: &[ValueId], s: &Step, kind: usize) -> (Op, Vec<ValueId>
         33 => (Op::CumSum { axis, exclusive: s.n[1] > 2, reverse: s.n[2] > 2 }, vec![x]),
         34 => (Op::TopK { axis, k: s.n[1] % 3, largest: s.n[2] > 2 }, vec![x]),
         35..38 => {
-            // One more operand than q, k and v: sinks, if it fits.
+            // One more operand than q, k and v: a leaf of the scores, or sinks, if it fits.
+            let leaf = (s.n[2] == 2).then_some(x);
             let sinks = (s.n[2] > 3).then_some(y);
-            let a = Attention { sinks: sinks.map(|_| 3), ..attention(s) };
-            (Op::Attention(Box::new(a)), [x, like(x), x].into_iter().chain(sinks).collect())
+            let a = Attention { sinks: sinks.map(|_| 3), ..attention(s, leaf.is_some()) };
+            (Op::Attention(Box::new(a)), [x, like(x), x].into_iter().chain(leaf).chain(sinks).collect())
         }
         38 => {
             let of = held();
@@ -251,7 +260,7 @@ fn step(g: &Graph, made: &[ValueId], s: &Step, kind: usize) -> (Op, Vec<ValueId>
         39..42 => {
             let (q_rows, k_rows) = (held(), rows(s, g.ty(y).shape.get(2).copied().unwrap_or(0)));
             let (d, all) = (t.shape.last().copied().unwrap_or(0), g.ty(y).shape.last().copied().unwrap_or(0));
-            let attention = Arc::new(attention(s));
+            let attention = Arc::new(attention(s, false));
             let v_head_dim = all.saturating_sub(d);
             (
                 Op::Partial(Box::new(Partial { attention, v_head_dim, q_rows, k_rows, tile: Tile::Partial })),

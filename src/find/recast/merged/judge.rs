@@ -98,7 +98,11 @@ impl Walk<'_> {
                 Some(_) if what == "log" => {
                     return Err(Fault::Special("a row without a key has another logarithm of its sum"));
                 }
-                Some(_) => return Err(Fault::Special("a part of the keys that a mask leaves out changes the others")),
+                Some(_) => {
+                    return Err(Fault::Special(
+                        "a part of the keys that a mask leaves out changes the others",
+                    ));
+                }
                 // Without a key.
                 None if got.is_nan() => out.hidden.nan |= out.zero,
                 None if got == 0.0 => out.zero = true,
@@ -120,7 +124,8 @@ impl Walk<'_> {
                 let of_part = |m: &&usize| self.masks[**m].part == part;
                 if of.masks.iter().filter(of_part).all(|&m| trial::kept(n, trial, part, key, m)) {
                     let score = trial::score(n, trial, part, key, &self.parts[part].fills);
-                    let beside = value.map_or(0.0, |&p| trial::beside(n, part, key, self.products[p].value()));
+                    let beside =
+                        value.map_or(0.0, |&p| trial::beside(n, part, key, self.products[p].value()));
                     weighted.push((score, beside));
                 }
             }

@@ -79,7 +79,11 @@ pub(crate) fn merged(work: &mut Recasting<'_>, near: &HashSet<OpId>) {
         };
         // Zeros stand there as they do for a row without a key.
         let vanishes = candidate.verdict.vanishes;
-        let what = if vanishes { what + ", as long as their exponentials neither over- nor underflow" } else { what };
+        let what = if vanishes {
+            what + ", as long as their exponentials neither over- nor underflow"
+        } else {
+            what
+        };
         let applied = Applied::new(rule, what, Numerics::Domain);
         let scores = of.parts.iter().map(|&p| walk.parts[p].scores.op);
         let gone = candidate.inside.iter().copied().filter(|id| !scores.clone().any(|s| s == *id)).collect();
@@ -225,7 +229,13 @@ fn outer(
 }
 
 /// Whether nobody sees where what was merged is no number, and the attention in its place is one.
-fn unseen(walk: &Walk<'_>, v: ValueId, verdict: Verdict, inside: &BTreeSet<OpId>, logs: &[ValueId]) -> Result<(), String> {
+fn unseen(
+    walk: &Walk<'_>,
+    v: ValueId,
+    verdict: Verdict,
+    inside: &BTreeSet<OpId>,
+    logs: &[ValueId],
+) -> Result<(), String> {
     let (g, of) = (walk.g, &walk.known[&v].of);
     let name = label(g, v.op);
     if let Some(v) = walk.overflows.iter().filter(|v| inside.contains(&v.op)).min() {

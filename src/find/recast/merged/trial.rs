@@ -49,7 +49,9 @@ pub(super) fn trials() -> Vec<Special> {
 pub(super) fn score(n: usize, trial: Special, part: usize, key: usize, fills: &[f64]) -> f64 {
     let plain = 3.0 * noise(&[1, n as u64, part as u64, key as u64]);
     match trial {
-        Special::Scores(set, fill) if !fills.is_empty() && set >> (part % PARTS) & 1 == 1 => fills[fill % fills.len()],
+        Special::Scores(set, fill) if !fills.is_empty() && set >> (part % PARTS) & 1 == 1 => {
+            fills[fill % fills.len()]
+        }
         Special::Filled(fill) if !fills.is_empty() && key == 0 => fills[fill % fills.len()],
         Special::Large => LARGE * plain,
         _ => plain,

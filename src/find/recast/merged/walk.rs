@@ -395,9 +395,8 @@ impl<'a> Walk<'a> {
                 Operand::Mask(mask, truth) => {
                     of.masks.insert(mask);
                     let Mask { part, drops, .. } = self.masks[mask];
-                    let bits = |n, trial, key| {
-                        f64::from(u8::from(trial::kept(n, trial, part, key, mask) != drops))
-                    };
+                    let bits =
+                        |n, trial, key| f64::from(u8::from(trial::kept(n, trial, part, key, mask) != drops));
                     let bits = self.each(self.g.ty(o).dtype, bits);
                     if truth { [bits[1].clone(), bits[1].clone()] } else { bits }
                 }
@@ -406,9 +405,11 @@ impl<'a> Walk<'a> {
         let data = computed(op, &data)?;
         if matches!(op, Op::Unary(Unary::Exp)) && kind != Kind::Row && self.g.ty(v).dtype == DType::F16 {
             let width = data[0].shape().last().copied().unwrap_or(1);
-            let over = data[0].to_f64().chunks(width).zip(&self.trials).any(|(row, trial)| {
-                *trial == Special::None && row.iter().any(|&x| x > 1.0 + 1e-9)
-            });
+            let over = data[0]
+                .to_f64()
+                .chunks(width)
+                .zip(&self.trials)
+                .any(|(row, trial)| *trial == Special::None && row.iter().any(|&x| x > 1.0 + 1e-9));
             if over {
                 self.overflows.insert(v);
             }
@@ -431,7 +432,8 @@ impl<'a> Walk<'a> {
         if g.ty(o).dtype.is_float()
             && let Some(c) = splat(g, self.constants, o)
         {
-            let compared = matches!(op, Op::Binary(b) if b.is_comparison() || matches!(b, Binary::Max | Binary::Min));
+            let compared =
+                matches!(op, Op::Binary(b) if b.is_comparison() || matches!(b, Binary::Max | Binary::Min));
             let added = matches!(op, Op::Binary(Binary::Add | Binary::Max) | Op::Select)
                 || matches!(op, Op::Binary(b) if b.is_comparison());
             let decides_nothing = c == 0.0
