@@ -67,7 +67,11 @@ pub(crate) fn merged(work: &mut Recasting<'_>, near: &HashSet<OpId>) {
             MASKED
         };
         let key = (rule, candidate.v.op);
-        if !work.may(key, Numerics::Domain) {
+        // What is no number, or another where exponentials leave those of their type, is a number here.
+        let Verdict { hidden, vanishes, .. } = candidate.verdict;
+        let domain = rule == MASKED || vanishes || hidden != NotFinite::default();
+        let numerics = if domain { Numerics::Domain } else { Numerics::Rounding };
+        if !work.may(key, numerics) {
             continue;
         }
         let Some(put) = put::put(&mut work.graph, &walk, &candidate) else { continue };
@@ -78,13 +82,12 @@ pub(crate) fn merged(work: &mut Recasting<'_>, near: &HashSet<OpId>) {
             _ => "the logarithm of the sum of exponentials is a second result".to_owned(),
         };
         // Zeros stand there as they do for a row without a key.
-        let vanishes = candidate.verdict.vanishes;
         let what = if vanishes {
             what + ", as long as their exponentials neither over- nor underflow"
         } else {
             what
         };
-        let applied = Applied::new(rule, what, Numerics::Domain);
+        let applied = Applied::new(rule, what, numerics);
         let scores = of.parts.iter().map(|&p| walk.parts[p].scores.op);
         let gone = candidate.inside.iter().copied().filter(|id| !scores.clone().any(|s| s == *id)).collect();
         work.sites.push(Site { key, products: put.products, gone, applied, log: put.log });
@@ -107,6 +110,8 @@ fn candidates(walk: &Walk<'_>, work: &mut Recasting<'_>) -> Vec<Candidate> {
         let value = &walk.known[&v];
         let verdict = match walk.attention(value) {
             Ok(verdict) => verdict,
+            // Of one part, as it stands, the search says it better.
+            Err(Fault::Special(_)) if value.of.parts.len() < 2 && value.of.masks.is_empty() => continue,
             Err(Fault::Special(why)) => {
                 let name = label(g, v.op);
                 refused.insert(v.op, format!("{name} puts parts of a softmax together as an attention over all keys does, but {why}"));
