@@ -111,7 +111,8 @@ fn before_softmax(g: &Graph, id: OpId) -> bool {
     let mut queue = VecDeque::from([id]);
     while let Some(id) = queue.pop_front() {
         for (user, _) in g.results(id).into_iter().flat_map(|v| g.uses(v)) {
-            if is_anchor(g, user) {
+            // A softmax, or a part of one.
+            if matches!(g.op(user), Op::Softmax { .. } | Op::Unary(Unary::Exp)) || is_anchor(g, user) {
                 return true;
             }
             if passes(g.op(user)) && seen.len() < AHEAD && seen.insert(user) {

@@ -457,7 +457,7 @@ impl Parts {
             };
             out.push(broadcast);
         }
-        g.add1(Op::Concat { axis }, &out, &format!("{name}.laid"), "").ok()
+        concat(g, &out, axis, &format!("{name}.laid")).ok()
     }
 
     /// A sum of two sums over one axis, or a maximum of two maxima: one over both beside each other.

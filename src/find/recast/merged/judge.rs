@@ -22,6 +22,8 @@ pub(super) struct Verdict {
     pub(super) zero: bool,
     /// What of it is no number where the attention gives one.
     pub(super) hidden: NotFinite,
+    /// Whether it is another number where exponentials leave the numbers of their type.
+    pub(super) vanishes: bool,
 }
 
 /// What a value is not, and why not.
@@ -92,7 +94,7 @@ impl Walk<'_> {
                 Some(_) if got.is_nan() => out.hidden.nan = true,
                 Some(w) if got.is_infinite() && w.is_finite() => out.hidden.infinite = true,
                 // Where exponentials over- or underflow, sums of them have left the numbers of their type.
-                Some(_) if trial == Special::Large => {}
+                Some(_) if trial == Special::Large => out.vanishes = true,
                 Some(_) if what == "log" => {
                     return Err(Fault::Special("a row without a key has another logarithm of its sum"));
                 }

@@ -12,6 +12,8 @@ pub(super) const PARTS: usize = 8;
 pub(super) const FILLS: usize = 4;
 /// Trials with numbers of ordinary size.
 const PLAIN: u64 = 12;
+/// Trials with large numbers.
+const LARGE_TRIALS: usize = 16;
 /// Scores of such a size that their exponentials leave the numbers of every type.
 const LARGE: f64 = 1e4;
 
@@ -41,7 +43,7 @@ pub(super) fn trials() -> Vec<Special> {
         all.push(Special::Masks(set));
     }
     all.extend((0..FILLS).map(Special::Filled));
-    all.extend([Special::Large; 4]);
+    all.extend([Special::Large; LARGE_TRIALS]);
     all
 }
 
