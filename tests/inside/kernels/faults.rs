@@ -179,24 +179,6 @@ pub(crate) const STEPS: &[Fault] = &[
         edits: &[("return round_bf16(x);", "return round_bf16(x * (1.0f - 0.00390625f));")],
     },
     Fault {
-        name: "a score of −∞ is revived by an addend",
-        found: " is ",
-        edits: &[(
-            "score(i) = x == -INFINITY || y == -INFINITY ? -INFINITY : x + y;",
-            "score(i) = x == -INFINITY ? y : x + y;",
-        )],
-    },
-    Fault {
-        name: "a score of −∞ is revived by a factor of a tensor",
-        found: " is ",
-        edits: &[("score(i) = x == -INFINITY ? x : x * y;", "score(i) = x * y;")],
-    },
-    Fault {
-        name: "a score of −∞ is revived by a factor",
-        found: " is ",
-        edits: &[("return x == -INFINITY ? x : x * number;", "return x * number;")],
-    },
-    Fault {
         name: "a fill is added once for every condition",
         found: " is ",
         edits: &[("hidden |= 1u << i;", "score(i) += number;")],
@@ -311,8 +293,8 @@ pub(crate) const SOFTCAP_ON_HOPPER: &[Fault] = &[Fault {
     name: "steps come behind the mask",
     found: " is ",
     edits: &[(
-        "    change_scores<0>(p, s);\n    sight.cover(s, block);",
-        "    sight.cover(s, block);\n    change_scores<0>(p, s);",
+        "change_scores<0>(p, s);\n    sight.cover(s, block);",
+        "sight.cover(s, block);\n    change_scores<0>(p, s);",
     )],
 }];
 
@@ -323,5 +305,27 @@ pub(crate) const HALVES: &[Fault] = &[
         name: "sums are rounded to the other type",
         found: " is ",
         edits: &[("return round_f16(x);", "return round_bf16(x);")],
+    },
+];
+
+/// Of scores that are −∞ before a factor or an addend.
+pub(crate) const REVIVALS: &[Fault] = &[
+    Fault {
+        name: "a score of −∞ is revived by an addend",
+        found: " is ",
+        edits: &[(
+            "score(i) = x == -INFINITY || y == -INFINITY ? -INFINITY : x + y;",
+            "score(i) = x == -INFINITY ? y : x + y;",
+        )],
+    },
+    Fault {
+        name: "a score of −∞ is revived by a factor of a tensor",
+        found: " is ",
+        edits: &[("score(i) = x == -INFINITY ? x : x * y;", "score(i) = x * y;")],
+    },
+    Fault {
+        name: "a score of −∞ is revived by a factor",
+        found: " is ",
+        edits: &[("return x == -INFINITY ? x : x * number;", "return x * number;")],
     },
 ];

@@ -168,7 +168,9 @@ mod long {
     fn every_kind_at_every_place(element: Element, arch: Arch) {
         for first in 0..KINDS.len() {
             let kinds: Vec<&str> = (0..7).map(|i| KINDS[(first + 2 * i) % KINDS.len()]).collect();
-            let p = problem(element, &text(&kinds));
+            let mut p = problem(element, &text(&kinds));
+            // Every third one is compiled twice: a launch that hands on a carry before the last.
+            p.chunks.truncate(if first % 3 == 0 { 2 } else { 1 });
             assert!(!key(&p, arch).steps.is_empty());
             check(&p, arch);
         }
@@ -332,6 +334,15 @@ mod long {
 
     #[test]
     #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
+    fn planted_revivals_are_caught() {
+        for element in [Element::Bf16, Element::F32] {
+            let p = problem(element, "add 3 | factor -2.0 | add 4 | factor leaf 5 | softcap 3.0");
+            plant(&p, Arch::Sm80, faults::REVIVALS);
+        }
+    }
+
+    #[test]
+    #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
     fn planted_faults_in_f32_are_caught() {
         let shared = &faults::STEPS[..faults::STEPS.len() - 2];
         plant(&to_plant_in(Element::F32), Arch::Sm80, shared);
@@ -342,7 +353,7 @@ mod long {
     #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
     fn planted_faults_on_hopper_are_caught() {
         plant(&overflow(Element::F16, 64, OVERFLOW), Arch::Sm90a, faults::STEPS_ON_HOPPER);
-        let p = problem(Element::F16, "factor -0.2 | softcap 2.0 | fill -inf unless causal(0)");
+        let p = problem(Element::F16, "round f16 | softcap 2.0 | fill -inf unless causal(0)");
         plant(&p, Arch::Sm90a, faults::SOFTCAP_ON_HOPPER);
     }
 
