@@ -75,6 +75,15 @@ struct Draw {
 
 /// The graph of a seed.
 pub(crate) fn decode(seed: u64) -> Decode {
+    made(seed, false)
+}
+
+/// The same with every number in f64.
+pub(crate) fn decode_in_f64(seed: u64) -> Decode {
+    made(seed, true)
+}
+
+fn made(seed: u64, wide: bool) -> Decode {
     let mut rng = Rng::new(seed);
     let dtype = *rng.pick(&[
         DType::F32,
@@ -97,7 +106,7 @@ pub(crate) fn decode(seed: u64) -> Decode {
     let mut d = Draw {
         rng,
         g: Graph::new(format!("decode{seed}")),
-        dtype,
+        dtype: if wide { DType::F64 } else { dtype },
         batch,
         rows,
         size: 4,
