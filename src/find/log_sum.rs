@@ -1,6 +1,6 @@
 //! The logarithm of a row's sum of exponentials, which something reads beside the softmax: the attention's second result.
 //!
-//! In: an attention that took the place of a region, and what stands where its logarithm is read. Out: the attention with a second
+//! In: an attention that took the place of a region, and what stands where its logarithm is read. Out: its second
 //! result in that place, or why that would be another number.
 
 use super::axes::relayout::emit;
@@ -8,33 +8,22 @@ use super::masks::types::Context;
 use super::recast::operands::cast;
 use super::recast::types::Log;
 use super::region::types::Region;
-use super::rewrite::{Rewritten, roles};
-use crate::ir::{Attention, Binary, Graph, Op, OpId, Unary, ValueId};
+use super::roles::roles;
+use crate::ir::{Binary, Graph, Op, OpId, Unary, ValueId};
 
 /// Most operations between a softmax and the product before it.
 const DEEPEST: usize = 64;
 
-/// Gives an attention its second result, and puts it where it is read.
+/// Puts the second result of an attention where it is read.
 ///
 /// # Errors
 /// Why the attention's logarithm is not that of the graph's scores.
-pub(crate) fn attach(
-    cx: &mut Context<'_>,
-    done: &mut Rewritten,
-    region: &Region,
-    log: &Log,
-) -> Result<(), String> {
-    let Op::Attention(a) = cx.graph.op(done.op).clone() else { return Err("there is no attention".into()) };
+pub(crate) fn attach(cx: &mut Context<'_>, op: OpId, region: &Region, log: &Log) -> Result<(), String> {
+    let Op::Attention(a) = cx.graph.op(op) else { return Err("there is no attention".into()) };
     let scores = cx.graph.operands(log.anchor)[0];
     if a.sinks.is_some() {
         return Err(
             "the logarithm of its sum of exponentials is read, which would have the sinks in it".into()
-        );
-    }
-    if a.lse {
-        return Err(
-            "the logarithm of its sum of exponentials is read, and rows without a key are computed apart from the others; mask with −∞"
-                .into(),
         );
     }
     if let Some(v) = shifted(cx.graph, scores) {
@@ -44,21 +33,16 @@ pub(crate) fn attach(
         ));
     }
     let roles = roles(region);
-    let operands = cx.graph.operands(done.op);
-    let (old, source) = (cx.graph.result(done.op), cx.graph.source(done.op).to_owned());
-    let name = cx.graph.value(old).name.clone();
-    let both = Op::Attention(Box::new(Attention { lse: true, ..*a }));
-    let op = cx.graph.add(both, &operands, &name, &source).map_err(|e| e.to_string())?;
-    let results = cx.graph.results(op);
-    cx.graph.replace(old, results[0]).map_err(|e| e.to_string())?;
+    let [_, result] = cx.graph.results(op)[..] else {
+        return Err("the logarithm of its sum of exponentials is read, which it does not give".into());
+    };
     let own = vec![roles.batch, roles.heads, roles.rows];
     let keys = &region.keys;
     let rows = region.softmax_axes.iter().map(|a| a.iter().filter(|d| !keys.contains(d)).copied().collect());
     let name = cx.graph.value(log.stand_in).name.clone();
-    let new = emit(cx.graph, &region.space, results[1], &own, &rows.collect(), &name)?;
+    let new = emit(cx.graph, &region.space, result, &own, &rows.collect(), &name)?;
     let new = cast(cx.graph, new, cx.graph.ty(log.stand_in).dtype, &name)?;
     cx.graph.replace(log.stand_in, new).map_err(|e| e.to_string())?;
-    done.op = op;
     Ok(())
 }
 
@@ -67,8 +51,11 @@ fn shifted(g: &Graph, scores: ValueId) -> Option<ValueId> {
     let mut stack = vec![scores];
     let mut seen = vec![];
     while let Some(v) = stack.pop() {
-        if seen.contains(&v) || seen.len() > DEEPEST {
+        if seen.contains(&v) {
             continue;
+        }
+        if seen.len() > DEEPEST {
+            return Some(v);
         }
         seen.push(v);
         let x = g.operands(v.op);

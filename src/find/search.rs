@@ -153,6 +153,7 @@ fn search(graph: &Graph, options: &FindOptions, notes: &Notes) -> Searched {
             values: &mut values,
             admitted: &options.numerics,
             scores: vec![],
+            reads_log: false,
         };
         let (done, nodes, name) = if explicit {
             // What cannot be brought to normal form is attention all the same.
@@ -161,10 +162,11 @@ fn search(graph: &Graph, options: &FindOptions, notes: &Notes) -> Searched {
             (done, vec![name.clone()], name)
         } else {
             explained.extend(products(graph, &order, id));
-            let written = written_out(&mut cx, &mut around, &mut constants, &mut solver, id);
             let log = notes.logs.iter().find(|log| log.anchor == id);
-            let written = written.and_then(|(mut done, region)| {
-                log.map_or(Ok(()), |log| attach(&mut cx, &mut done, &region, log)).map_err(Fail::Miss)?;
+            cx.reads_log = log.is_some();
+            let written = written_out(&mut cx, &mut around, &mut constants, &mut solver, id);
+            let written = written.and_then(|(done, region)| {
+                log.map_or(Ok(()), |log| attach(&mut cx, done.op, &region, log)).map_err(Fail::Miss)?;
                 Ok((done, region))
             });
             match written {

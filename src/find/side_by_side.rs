@@ -111,7 +111,8 @@ fn before_softmax(g: &Graph, id: OpId) -> bool {
     let mut queue = VecDeque::from([id]);
     while let Some(id) = queue.pop_front() {
         for (user, _) in g.results(id).into_iter().flat_map(|v| g.uses(v)) {
-            if is_anchor(g, user) {
+            // A softmax, or a part of one.
+            if matches!(g.op(user), Op::Softmax { .. } | Op::Unary(Unary::Exp)) || is_anchor(g, user) {
                 return true;
             }
             if passes(g.op(user)) && seen.len() < AHEAD && seen.insert(user) {
@@ -272,7 +273,7 @@ fn joined(work: &mut Recasting<'_>, order: &Topology, id: OpId, terms: &[Term]) 
     let all: Vec<Option<Sided>> =
         all.into_iter().map(|s| s.and_then(|s| told_apart(&space, &axes, s))).collect();
     let of_inputs = |s: &Sided| [&s.q, &s.k].iter().all(|p| order.depends_on_input(p.value.op));
-    let members = fitting(&space, &axes, &all)?;
+    let members = fitting(&space, &axes, axes_of_values(g, sum), &all)?;
     if !members.iter().any(|&i| all[i].as_ref().is_some_and(of_inputs)) {
         return None;
     }
@@ -285,21 +286,21 @@ fn joined(work: &mut Recasting<'_>, order: &Topology, id: OpId, terms: &[Term]) 
     let source = g.source(parts[0].product.contract).to_owned();
     let gone: Vec<OpId> = parts.iter().map(|s| s.product.contract).collect();
     let count = parts.len();
-    let mut graph = work.graph.clone();
-    let built = build(&mut graph, &space, &axes, &parts, (sum, &name, &source));
+    // What fails is read by nothing.
+    let graph = &mut work.graph;
+    let built = build(graph, &space, &axes, &parts, (sum, &name, &source));
     let (product, mut at, mut numerics) = built.ok()?;
     if half {
         numerics = numerics.max(Numerics::Rounding);
     }
-    if !work.may((RULE, id), numerics) {
+    if !work.admitted.contains(&numerics) {
         return None;
     }
     for (_, term) in terms.iter().enumerate().filter(|(i, _)| !members.contains(i)) {
-        let value = times(&mut graph, term.addend(), &name).ok()?;
+        let value = times(graph, term.addend(), &name).ok()?;
         at = graph.add1(Op::Binary(Binary::Add), &[at, value], &name, "").ok()?;
     }
     graph.replace(sum, at).ok()?;
-    work.graph = graph;
     let key: Key = (RULE, id);
     let what = format!("{count} products over the same rows and keys are one over their parts side by side");
     let applied = Applied::new(RULE, what, numerics);
@@ -406,37 +407,49 @@ fn told_apart(space: &Space, axes: &Axes, untold: Untold) -> Option<Sided> {
     Some(Sided { product: untold.product, q, k })
 }
 
-/// Which of the products go together: as many as may, all of whose queries have the rows and none of whose keys have.
-fn fitting(space: &Space, axes: &Axes, all: &[Option<Sided>]) -> Option<Vec<usize>> {
-    let keys = axes.last()?;
+/// Which of the products go together: as many as may, all of whose queries have the rows and none of whose keys have. Rows are what
+/// the values that the softmax is multiplied by do not have, or the last axis but one where those are not seen.
+fn fitting(
+    space: &Space,
+    axes: &Axes,
+    values: Option<Vec<bool>>,
+    all: &[Option<Sided>],
+) -> Option<Vec<usize>> {
+    let (keys, last) = (axes.last()?, axes.len() - 1);
+    let of_rows = |axis: usize| match &values {
+        Some(has) => axis != last && !has[axis],
+        None => axis + 1 == last,
+    };
+    let rows: Vec<Dim> =
+        (0..axes.len()).filter(|&a| of_rows(a)).flat_map(|a| space.resolve(&axes[a])).collect();
     let every = |set: &[Dim], of: &[Dim]| of.iter().all(|d| set.contains(d));
-    let none = |set: &[Dim], of: &[Dim]| !of.iter().any(|d| set.contains(d));
-    let over = |rows: &[Dim]| -> Vec<usize> {
-        let fits = |s: &Sided| {
-            let (q, k) = (s.q.shared(), s.k.shared());
-            every(&q, rows) && none(&k, rows) && every(&k, keys)
-        };
-        (0..all.len()).filter(|&i| all[i].as_ref().is_some_and(fits)).collect()
+    let fits = |s: &Sided| {
+        let (q, k) = (s.q.shared(), s.k.shared());
+        every(&q, &rows) && !rows.iter().any(|d| k.contains(d)) && every(&k, keys)
     };
-    let usual = over(axes.get(axes.len() - 2)?);
-    if usual.len() >= 2 {
-        return Some(usual);
+    let members: Vec<usize> = (0..all.len()).filter(|&i| all[i].as_ref().is_some_and(fits)).collect();
+    (members.len() >= 2).then_some(members)
+}
+
+/// Which axes of scores the values have by which what comes of them is multiplied.
+fn axes_of_values(g: &Graph, scores: ValueId) -> Option<Vec<bool>> {
+    let shape = &g.ty(scores).shape;
+    let mut seen = HashSet::from([scores.op]);
+    let mut queue = VecDeque::from([scores]);
+    while let Some(v) = queue.pop_front() {
+        for (user, place) in g.uses(v) {
+            let next = g.result(user);
+            if let Op::Contract(c) = g.op(user) {
+                let (own, other) = if place == 0 { (&c.lhs, &c.rhs) } else { (&c.rhs, &c.lhs) };
+                return Some(own.chars().map(|l| other.contains(l)).collect());
+            }
+            let elementwise = passes(g.op(user)) && !matches!(g.op(user), Op::Reshape(_) | Op::Permute(_));
+            if elementwise && g.ty(next).shape == *shape && seen.len() < AHEAD && seen.insert(user) {
+                queue.push_back(next);
+            }
+        }
     }
-    // Rows elsewhere, as where heads stand behind them: only of products with the same axes.
-    let alike = |members: &[usize]| {
-        let sets = |i: usize| {
-            let s = all[i].as_ref()?;
-            let sorted = |mut d: Vec<Dim>| {
-                d.sort_unstable();
-                d
-            };
-            Some([sorted(s.q.shared()), sorted(s.k.shared())])
-        };
-        members.iter().all(|&i| sets(i) == sets(members[0]))
-    };
-    let longer = |a: &&Vec<Dim>| space.product(a) > 1;
-    let others = axes[..axes.len() - 2].iter().rev().filter(longer).map(|a| over(a));
-    others.into_iter().find(|m| m.len() >= 2 && alike(m))
+    None
 }
 
 /// The product over all parts, what is left of the sum's products by it, and how far numbers change.

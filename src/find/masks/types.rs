@@ -76,6 +76,8 @@ pub(crate) struct Context<'a> {
     pub(crate) admitted: &'a [Numerics],
     /// What Q and K of the scores are made of.
     pub(crate) scores: Vec<ValueId>,
+    /// Whether the logarithm of a row's sum of exponentials is read beside the result.
+    pub(crate) reads_log: bool,
 }
 
 /// What an item is made of, should it have to stay a tensor.

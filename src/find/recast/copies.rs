@@ -54,9 +54,7 @@ pub(crate) fn copies(work: &mut Recasting<'_>, near: &HashSet<OpId>) {
         if !work.may(key, Numerics::Exact) || !closed(&work.graph, &order, &group) {
             continue;
         }
-        let mut graph = work.graph.clone();
-        let Some(products) = copied(&mut graph, &group) else { continue };
-        work.graph = graph;
+        let Some(products) = copied(&mut work.graph, &group) else { continue };
         let what = format!(
             "{} softmaxes or products with V read one product of queries and keys: each is an attention that has it of its own",
             group.len()
@@ -107,7 +105,7 @@ fn closed(g: &Graph, order: &Topology, group: &[Way]) -> bool {
 /// Copies all ways but the first, and gives the products of queries and keys and of values of all.
 fn copied(g: &mut Graph, group: &[Way]) -> Option<Vec<OpId>> {
     let first = group.first()?;
-    let mut products = vec![first.qk, first.pv];
+    let (mut products, mut replaced) = (vec![first.qk, first.pv], vec![]);
     for way in &group[1..] {
         let mut new: HashMap<ValueId, ValueId> = HashMap::new();
         for &id in way.inside.iter().chain([&way.pv]) {
@@ -123,7 +121,10 @@ fn copied(g: &mut Graph, group: &[Way]) -> Option<Vec<OpId>> {
             new.insert(old, g.result(copy));
         }
         let old = g.result(way.pv);
-        g.replace(old, new.get(&old).copied()?).ok()?;
+        replaced.push((old, new.get(&old).copied()?));
+    }
+    for (old, new) in replaced {
+        g.replace(old, new).ok()?;
     }
     Some(products)
 }

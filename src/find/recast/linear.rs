@@ -53,9 +53,7 @@ pub(crate) fn linear(work: &mut Recasting<'_>, near: &HashSet<OpId>) {
             if !work.may((RULE, id), numerics) {
                 continue;
             }
-            let mut graph = work.graph.clone();
-            let Some(products) = apart(&mut graph, (id, &c, side), &terms) else { continue };
-            work.graph = graph;
+            let Some(products) = apart(&mut work.graph, (id, &c, side), &terms) else { continue };
             let what = format!(
                 "the product of a sum of {} probabilities with V is the sum of their products with it",
                 terms.len()

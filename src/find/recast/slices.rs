@@ -40,22 +40,17 @@ pub(crate) fn slices(work: &mut Recasting<'_>, near: &HashSet<OpId>) {
         {
             continue;
         }
-        let mut moving = Moving {
-            graph: work.graph.clone(),
-            known: HashMap::new(),
-            products: vec![],
-            gone: vec![],
-            softmax: false,
-        };
-        let Some(v) = moving.cut(of, Cut { axis, start, len, step }) else { continue };
-        if moving.products.is_empty() || !moving.softmax {
+        let graph = std::mem::take(&mut work.graph);
+        let mut moving =
+            Moving { graph, known: HashMap::new(), products: vec![], gone: vec![], softmax: false };
+        let new = moving.cut(of, Cut { axis, start, len, step });
+        work.graph = std::mem::take(&mut moving.graph);
+        let old = work.graph.result(id);
+        let useful = !moving.products.is_empty() && moving.softmax;
+        // What failed is read by nothing.
+        if !useful || new.is_none_or(|v| work.graph.replace(old, v).is_err()) {
             continue;
         }
-        let old = moving.graph.result(id);
-        if moving.graph.replace(old, v).is_err() {
-            continue;
-        }
-        work.graph = moving.graph;
         let what =
             "a slice of the probabilities is the softmax of the scores of a slice of the queries and keys";
         let applied = Applied::new(RULE, what.into(), Numerics::Exact);

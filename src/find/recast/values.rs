@@ -2,6 +2,7 @@
 
 use super::operands::{OWN, Part, concat, laid_out, letters, of_operand, runs};
 use super::types::{Recasting, Site};
+use crate::eval::Constants;
 use crate::find::axes::factors::{Axes, Dim, Space};
 use crate::find::axes::relayout::emit;
 use crate::find::axes::trace::trace;
@@ -52,9 +53,7 @@ pub(crate) fn values(work: &mut Recasting<'_>, near: &HashSet<OpId>) {
         if values.any(|v| behind.contains(&v.op)) {
             continue;
         }
-        let mut graph = work.graph.clone();
-        let Ok(product) = beside(&mut graph, work, p, &products) else { continue };
-        work.graph = graph;
+        let Ok(product) = beside(&mut work.graph, &mut work.constants, p, &products) else { continue };
         let what = format!(
             "{} products of one softmax with values are one with the values side by side",
             products.len()
@@ -86,7 +85,7 @@ fn behind(g: &Graph, id: OpId) -> HashSet<OpId> {
 /// One product of `p` with all values, and what each product gave as a slice of it.
 fn beside(
     g: &mut Graph,
-    work: &mut Recasting<'_>,
+    constants: &mut Constants,
     p: ValueId,
     products: &[(OpId, usize)],
 ) -> Result<OpId, String> {
@@ -99,7 +98,7 @@ fn beside(
     for &(id, side) in products {
         let Op::Contract(c) = g.op(id).clone() else { return Err(none(())) };
         let v = g.operands(id)[1 - side];
-        let t = trace(g, &mut work.constants, &mut space, v, false);
+        let t = trace(g, constants, &mut space, v, false);
         let (pl, vl) = if side == 0 { (&c.lhs, &c.rhs) } else { (&c.rhs, &c.lhs) };
         let of = |letters: &str, axes: &Axes, l: char| {
             letters.chars().position(|x| x == l).and_then(|i| axes.get(i).cloned())
@@ -167,6 +166,7 @@ fn beside(
     };
     let product = g.add(Op::Contract(c), &[weights, v], &name, &source).map_err(e)?;
     let (mut start, whole) = (0, g.result(product));
+    let mut slices = vec![];
     for (((&(id, _), part), len), target) in products.iter().zip(&parts).zip(sizes).zip(&results) {
         let old = g.result(id);
         let name = g.value(old).name.clone();
@@ -174,8 +174,14 @@ fn beside(
         let mine = g.add1(slice, &[whole], &name, "").map_err(e)?;
         let own = [out_runs.clone(), vec![part.own.clone()]].concat();
         let mine = emit(g, &space, mine, &own, target, &name)?;
-        g.replace(old, mine).map_err(|e| e.to_string())?;
+        slices.push((old, mine));
         start += len;
+    }
+    if slices.iter().any(|&(old, new)| g.ty(old) != g.ty(new)) {
+        return Err(none(()));
+    }
+    for (old, new) in slices {
+        g.replace(old, new).map_err(|e| e.to_string())?;
     }
     Ok(product)
 }

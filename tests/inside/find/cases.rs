@@ -157,13 +157,17 @@ fn every_case_computes_what_it_did() {
     }
 }
 
+/// Where sums of exponentials vanish beside others or overflow, these give zeros: probabilities that a mask keeps few of, and logarithms
+/// that are added without their maximum. An attention gives what a softmax would, and its explanation says so.
+const VANISHING: [&str; 2] = ["masked_after", "merged_by_plain_logarithms"];
+
 /// With logits far beyond where exp overflows, in f64 so that no rounding hides a mistake: whatever was finite stays what it was.
 #[test]
 fn every_case_keeps_finite_results_of_extreme_inputs() {
     for path in cases() {
         let before = graph(&path);
         // Scores that were rounded to halves are not any more.
-        if before.to_string().contains("f16") {
+        if before.to_string().contains("f16") || VANISHING.iter().any(|n| stem(&path).starts_with(n)) {
             continue;
         }
         let after = find(&before, &FindOptions::default()).graph;

@@ -3,7 +3,7 @@
 //! In: values in every trial. Out: whether that is so where nothing is special, and what the value is where it is no number, or where no
 //! key is left.
 
-use super::trial::{self, KEYS, Special};
+use super::trial::{self, KEYS, PARTS, Special};
 use super::walk::{Kind, Made, Value, Walk};
 use crate::find::observers::NotFinite;
 use crate::ir::DType;
@@ -22,6 +22,8 @@ pub(super) struct Verdict {
     pub(super) zero: bool,
     /// What of it is no number where the attention gives one.
     pub(super) hidden: NotFinite,
+    /// Whether it is another number where exponentials leave the numbers of their type.
+    pub(super) vanishes: bool,
 }
 
 /// What a value is not, and why not.
@@ -45,7 +47,10 @@ impl Walk<'_> {
             let part = self.products[p].part;
             v.of.products.iter().filter(|&&o| self.products[o].part == part).count() == 1
         });
-        let all = v.of.parts.len() == v.of.products.len();
+        let mut numbers: Vec<usize> = v.of.parts.iter().map(|p| p % PARTS).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let all = v.of.parts.len() == v.of.products.len() && numbers.len() == v.of.parts.len();
         if v.kind != Kind::Result || !distinct || !all || v.of.products.is_empty() {
             return Err(Fault::Other);
         }
@@ -89,7 +94,7 @@ impl Walk<'_> {
                 Some(_) if got.is_nan() => out.hidden.nan = true,
                 Some(w) if got.is_infinite() && w.is_finite() => out.hidden.infinite = true,
                 // Where exponentials over- or underflow, sums of them have left the numbers of their type.
-                Some(_) if trial == Special::Large => {}
+                Some(_) if trial == Special::Large => out.vanishes = true,
                 Some(_) if what == "log" => {
                     return Err(Fault::Special("a row without a key has another logarithm of its sum"));
                 }

@@ -67,19 +67,27 @@ pub(crate) fn merged(work: &mut Recasting<'_>, near: &HashSet<OpId>) {
             MASKED
         };
         let key = (rule, candidate.v.op);
-        if !work.may(key, Numerics::Domain) {
+        // What is no number, or another where exponentials leave those of their type, is a number here.
+        let Verdict { hidden, vanishes, .. } = candidate.verdict;
+        let domain = rule == MASKED || vanishes || hidden != NotFinite::default();
+        let numerics = if domain { Numerics::Domain } else { Numerics::Rounding };
+        if !work.may(key, numerics) {
             continue;
         }
-        let mut new = work.graph.clone();
-        let Some(put) = put::put(&mut new, &walk, &candidate) else { continue };
-        work.graph = new;
+        let Some(put) = put::put(&mut work.graph, &walk, &candidate) else { continue };
         let parts = of.parts.len();
         let what = match rule {
             RULE => format!("softmaxes over {parts} parts of the keys, put together, are one over all keys"),
-            MASKED => "masked probabilities divided by their sum are the softmax of the masked scores, where what is kept does not vanish beside what is not".into(),
-            _ => "the logarithm of the sum of exponentials is a second result".into(),
+            MASKED => "masked probabilities divided by their sum are the softmax of the masked scores".into(),
+            _ => "the logarithm of the sum of exponentials is a second result".to_owned(),
         };
-        let applied = Applied::new(rule, what, Numerics::Domain);
+        // Zeros stand there as they do for a row without a key.
+        let what = if vanishes {
+            what + ", as long as their exponentials neither over- nor underflow"
+        } else {
+            what
+        };
+        let applied = Applied::new(rule, what, numerics);
         let scores = of.parts.iter().map(|&p| walk.parts[p].scores.op);
         let gone = candidate.inside.iter().copied().filter(|id| !scores.clone().any(|s| s == *id)).collect();
         work.sites.push(Site { key, products: put.products, gone, applied, log: put.log });
@@ -102,6 +110,8 @@ fn candidates(walk: &Walk<'_>, work: &mut Recasting<'_>) -> Vec<Candidate> {
         let value = &walk.known[&v];
         let verdict = match walk.attention(value) {
             Ok(verdict) => verdict,
+            // Of one part, as it stands, the search says it better.
+            Err(Fault::Special(_)) if value.of.parts.len() < 2 && value.of.masks.is_empty() => continue,
             Err(Fault::Special(why)) => {
                 let name = label(g, v.op);
                 refused.insert(v.op, format!("{name} puts parts of a softmax together as an attention over all keys does, but {why}"));
@@ -110,7 +120,15 @@ fn candidates(walk: &Walk<'_>, work: &mut Recasting<'_>) -> Vec<Candidate> {
             Err(Fault::Other) => continue,
         };
         let inside = inside(walk, v);
-        let Some(logs) = logs(walk, v, &inside) else { continue };
+        let logs = match logs(walk, v, &inside) {
+            Ok(logs) => logs,
+            // Of one part the search says it better.
+            Err(_) if value.of.parts.len() < 2 => continue,
+            Err(why) => {
+                refused.insert(v.op, why);
+                continue;
+            }
+        };
         if value.of.parts.len() < 2 && value.of.masks.is_empty() && logs.is_empty() {
             continue;
         }
@@ -148,8 +166,11 @@ fn inside(walk: &Walk<'_>, v: ValueId) -> BTreeSet<OpId> {
     seen
 }
 
-/// The logarithms of its sum that something else reads; `None` if something reads another value inside.
-fn logs(walk: &Walk<'_>, result: ValueId, inside: &BTreeSet<OpId>) -> Option<Vec<ValueId>> {
+/// The logarithms of its sum that something else reads.
+///
+/// # Errors
+/// Another value inside that is read elsewhere.
+fn logs(walk: &Walk<'_>, result: ValueId, inside: &BTreeSet<OpId>) -> Result<Vec<ValueId>, String> {
     let (g, of) = (walk.g, &walk.known[&result].of);
     let mut own = inside.clone();
     own.insert(result.op);
@@ -161,17 +182,22 @@ fn logs(walk: &Walk<'_>, result: ValueId, inside: &BTreeSet<OpId>) -> Option<Vec
             if !g.is_output(v) && !g.uses(v).iter().any(elsewhere) {
                 continue;
             }
-            let value = walk.known.get(&v)?;
-            if walk.log_sum(value, of).is_ok() {
+            let is_log = walk.known.get(&v).is_some_and(|value| walk.log_sum(value, of).is_ok());
+            if is_log {
                 logs.push(v);
             } else if !outer(walk, v, of, &own, &mut logs) {
-                return None;
+                return Err(format!(
+                    "{} puts parts of a softmax together as an attention over all keys does, but {} inside it is also read elsewhere, and \
+                     an attention has no such value; remove that use, or read the logarithm of the sum of exponentials instead",
+                    label(g, result.op),
+                    g.value(v).name
+                ));
             }
         }
     }
     logs.sort_unstable();
     logs.dedup();
-    Some(logs)
+    Ok(logs)
 }
 
 /// Whether all that reads a value elsewhere makes nothing but a logarithm of it; those are noted.

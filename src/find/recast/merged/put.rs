@@ -73,12 +73,20 @@ pub(super) fn put(g: &mut Graph, walk: &Walk<'_>, candidate: &Candidate) -> Opti
     made.push(product);
     let new = emit(g, &walk.space, g.result(product), &first.axes, &value.axes, &name).ok()?;
     let new = cast(g, new, g.ty(candidate.v).dtype, &name).ok()?;
-    g.replace(candidate.v, new).ok()?;
+    let mut replaced = vec![(candidate.v, new)];
     let log = if candidate.logs.is_empty() {
         None
     } else {
-        Some(log(g, walk, candidate, (scores, softmax, axis), values, &name)?)
+        let (log, of) = log(g, walk, candidate, (scores, softmax, axis), values, &name)?;
+        replaced.extend(of);
+        Some(log)
     };
+    if replaced.iter().any(|&(old, new)| g.ty(old) != g.ty(new)) {
+        return None;
+    }
+    for (old, new) in replaced {
+        g.replace(old, new).ok()?;
+    }
     Some(Put { products: made, log })
 }
 
@@ -165,7 +173,7 @@ fn log(
     (scores, softmax, axis): (ValueId, ValueId, usize),
     values: ValueId,
     name: &str,
-) -> Option<Log> {
+) -> Option<(Log, Vec<(ValueId, ValueId)>)> {
     let ty = g.ty(scores);
     let dtype = if ty.dtype == DType::F64 { DType::F64 } else { DType::F32 };
     let mut shape = ty.shape.clone();
@@ -189,11 +197,12 @@ fn log(
     let part = walk.known[&candidate.v].of.parts.iter().next()?;
     let mut axes = walk.parts[*part].axes.clone();
     axes[axis] = vec![];
+    let mut replaced = vec![];
     for &old in &candidate.logs {
         let own = &walk.known[&old].axes;
         let new = emit(g, &walk.space, stand_in, &axes, own, name).ok()?;
         let new = cast(g, new, g.ty(old).dtype, name).ok()?;
-        g.replace(old, new).ok()?;
+        replaced.push((old, new));
     }
-    Some(Log { anchor: softmax.op, stand_in })
+    Some((Log { anchor: softmax.op, stand_in }, replaced))
 }

@@ -6,12 +6,14 @@
 
 /// Keys of a part in a trial.
 pub(super) const KEYS: usize = 2;
-/// Most parts of a row.
+/// Most parts of a row. They are told apart by their number, modulo this.
 pub(super) const PARTS: usize = 8;
 /// Most fills of one part that are tried.
 pub(super) const FILLS: usize = 4;
 /// Trials with numbers of ordinary size.
 const PLAIN: u64 = 12;
+/// Trials with large numbers.
+const LARGE_TRIALS: usize = 16;
 /// Scores of such a size that their exponentials leave the numbers of every type.
 const LARGE: f64 = 1e4;
 
@@ -33,7 +35,7 @@ pub(super) enum Special {
 /// Every trial.
 pub(super) fn trials() -> Vec<Special> {
     let mut sets: Vec<u64> = vec![u64::MAX];
-    sets.extend((0..PARTS).flat_map(|p| [1 << p, !(1 << p)]));
+    sets.extend((0..PARTS).flat_map(|p| [1 << p, !(1u64 << p)]));
     sets.extend((0..PARTS as u64).map(|n| mixed(&[n])));
     let mut all: Vec<Special> = (0..PLAIN).map(|_| Special::None).collect();
     for set in sets {
@@ -41,7 +43,7 @@ pub(super) fn trials() -> Vec<Special> {
         all.push(Special::Masks(set));
     }
     all.extend((0..FILLS).map(Special::Filled));
-    all.extend([Special::Large; 4]);
+    all.extend([Special::Large; LARGE_TRIALS]);
     all
 }
 
@@ -49,7 +51,9 @@ pub(super) fn trials() -> Vec<Special> {
 pub(super) fn score(n: usize, trial: Special, part: usize, key: usize, fills: &[f64]) -> f64 {
     let plain = 3.0 * noise(&[1, n as u64, part as u64, key as u64]);
     match trial {
-        Special::Scores(set, fill) if !fills.is_empty() && set >> part & 1 == 1 => fills[fill % fills.len()],
+        Special::Scores(set, fill) if !fills.is_empty() && set >> (part % PARTS) & 1 == 1 => {
+            fills[fill % fills.len()]
+        }
         Special::Filled(fill) if !fills.is_empty() && key == 0 => fills[fill % fills.len()],
         Special::Large => LARGE * plain,
         _ => plain,
@@ -59,7 +63,7 @@ pub(super) fn score(n: usize, trial: Special, part: usize, key: usize, fills: &[
 /// Whether mask `mask` keeps key `key` of part `part` in trial `n`.
 pub(super) fn kept(n: usize, trial: Special, part: usize, key: usize, mask: usize) -> bool {
     match trial {
-        Special::Masks(set) if set >> part & 1 == 1 => false,
+        Special::Masks(set) if set >> (part % PARTS) & 1 == 1 => false,
         Special::Filled(_) => key == 0,
         _ => key == 0 || noise(&[2, n as u64, part as u64, key as u64, mask as u64]) > 0.0,
     }

@@ -6,7 +6,7 @@
 //! What is understood are functions of one element, folds over all keys of a part, products with values, and numbers that decide nothing:
 //! a number with which something is compared is 0 or infinite, so that a few trials show everything that a function can do.
 
-use super::trial::{self, KEYS, PARTS, Special};
+use super::trial::{self, KEYS, Special};
 use crate::eval::{Constants, Precision, apply};
 use crate::find::axes::factors::{Axes, Dim, Space};
 use crate::find::axes::trace::{layout, splat};
@@ -19,7 +19,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 /// Most operations between scores and their product.
 const DEEPEST: usize = 32;
 /// Most values that are followed.
-const VALUES: usize = 4096;
+const VALUES: usize = 8192;
 
 /// What scores may be that are left out by something unknown: −∞, a large number, the least number of f32.
 const FILLS: [f64; 3] = [f64::NEG_INFINITY, -1e9, f32::MIN as f64];
@@ -172,7 +172,7 @@ impl<'a> Walk<'a> {
     fn part(&mut self, id: OpId) -> Option<Value> {
         let g = self.g;
         let [v] = g.results(id)[..] else { return None };
-        if !g.ty(v).dtype.is_float() || self.parts.len() >= PARTS {
+        if !g.ty(v).dtype.is_float() {
             return None;
         }
         let axis = g.uses(v).into_iter().find_map(|(user, _)| self.keys_of(user))?;
