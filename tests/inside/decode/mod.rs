@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What a run of many graphs must meet, each in at least one of a hundred graphs.
-const KINDS: [&str; 23] = [
+const KINDS: [&str; 24] = [
     "a finite fill",
     "a mask of each batch entry",
     "an empty cache",
@@ -40,6 +40,7 @@ const KINDS: [&str; 23] = [
     "one rank",
     "other sizes of keys and values",
     "several new rows",
+    "steps in another order",
     "values that are the keys",
 ];
 
