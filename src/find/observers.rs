@@ -10,7 +10,7 @@
 //! Invariant: an operation that is not known to keep what is not finite counts as one that does not.
 
 use crate::ir::{Binary, Graph, Op, OpId, Reduction, Topology, Unary, ValueId};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Most operations between a value that is compared and what is chosen by that.
 const BETWEEN: usize = 8;
@@ -54,10 +54,22 @@ pub(crate) fn observer(
     what: NotFinite,
     counts: Counts,
 ) -> Option<OpId> {
+    observer_beside(graph, order, v, what, counts, &BTreeSet::new())
+}
+
+/// The same, where some operations will not read it any more.
+pub(crate) fn observer_beside(
+    graph: &Graph,
+    order: &Topology,
+    v: ValueId,
+    what: NotFinite,
+    counts: Counts,
+    gone: &BTreeSet<OpId>,
+) -> Option<OpId> {
     let mut held: HashMap<ValueId, NotFinite> = HashMap::from([(v, what)]);
     let from = order.place(v.op).map_or(0, |place| place + 1);
     // What is alive is what an output depends on.
-    for &id in order.order().iter().skip(from).filter(|&&id| order.is_live(id)) {
+    for &id in order.order().iter().skip(from).filter(|&&id| order.is_live(id) && !gone.contains(&id)) {
         let mut kept = NotFinite::default();
         for (place, x) in graph.operands(id).iter().enumerate() {
             let Some(&what) = held.get(x) else { continue };

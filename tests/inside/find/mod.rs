@@ -8,6 +8,7 @@ mod kinds;
 mod limits;
 mod models;
 mod names;
+mod recast;
 mod ring;
 mod sizes;
 mod spellings;

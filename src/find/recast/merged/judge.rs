@@ -3,7 +3,7 @@
 //! In: values in every trial. Out: whether that is so where nothing is special, and what the value is where it is no number, or where no
 //! key is left.
 
-use super::trial::{self, KEYS, PARTS, Special};
+use super::trial::{self, PARTS, Special, keys};
 use super::walk::{Kind, Made, Value, Walk};
 use crate::find::observers::NotFinite;
 use crate::ir::DType;
@@ -82,7 +82,11 @@ impl Walk<'_> {
             .trials
             .iter()
             .zip(plain.into_iter().zip(declared))
-            .map(|(trial, (plain, declared))| if *trial == Special::None { plain } else { declared })
+            // What a fill swallows is decided by the types of the graph.
+            .map(|(trial, (plain, declared))| match trial {
+                Special::Scores(..) | Special::Filled(_) => declared,
+                _ => plain,
+            })
             .collect();
         let mut out = Verdict::default();
         for (n, (&got, &trial)) in data.iter().zip(&self.trials).enumerate() {
@@ -95,6 +99,11 @@ impl Walk<'_> {
                 Some(w) if got.is_infinite() && w.is_finite() => out.hidden.infinite = true,
                 // Where exponentials over- or underflow, sums of them have left the numbers of their type.
                 Some(_) if trial == Special::Large => out.vanishes = true,
+                Some(_) if matches!(trial, Special::Shifted(_)) => {
+                    return Err(Fault::Special(
+                        "only as long as its exponentials are not small: subtract each row's maximum before",
+                    ));
+                }
                 Some(_) if what == "log" => {
                     return Err(Fault::Special("a row without a key has another logarithm of its sum"));
                 }
@@ -120,7 +129,7 @@ impl Walk<'_> {
         let mut weighted: Vec<(f64, f64)> = vec![];
         for &part in &of.parts {
             let value = of.products.iter().find(|&&p| self.products[p].part == part);
-            for key in 0..KEYS {
+            for key in 0..keys(part) {
                 let of_part = |m: &&usize| self.masks[**m].part == part;
                 if of.masks.iter().filter(of_part).all(|&m| trial::kept(n, trial, part, key, m)) {
                     let score = trial::score(n, trial, part, key, &self.parts[part].fills);

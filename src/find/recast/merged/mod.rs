@@ -23,7 +23,7 @@ mod trial;
 mod walk;
 
 use super::types::{Recasting, Site};
-use crate::find::observers::{Counts, NotFinite, observer};
+use crate::find::observers::{Counts, NotFinite, observer_beside};
 use crate::find::region::types::label;
 use crate::find::types::{Applied, Numerics};
 use crate::ir::{OpId, Topology, ValueId};
@@ -38,7 +38,7 @@ const MASKED: &str = "masked-probabilities";
 /// The same, of the logarithm of a row's sum.
 const LOG: &str = "log-sum-exp";
 /// Most results that are tried.
-const TRIED: usize = 64;
+const TRIED: usize = 4096;
 
 /// A result that is an attention.
 struct Candidate {
@@ -114,7 +114,12 @@ fn candidates(walk: &Walk<'_>, work: &mut Recasting<'_>) -> Vec<Candidate> {
             Err(Fault::Special(_)) if value.of.parts.len() < 2 && value.of.masks.is_empty() => continue,
             Err(Fault::Special(why)) => {
                 let name = label(g, v.op);
-                refused.insert(v.op, format!("{name} puts parts of a softmax together as an attention over all keys does, but {why}"));
+                let what = if value.of.parts.len() < 2 {
+                    "divides masked exponentials by their sum as a softmax of masked scores does"
+                } else {
+                    "puts parts of a softmax together as an attention over all keys does"
+                };
+                refused.insert(v.op, format!("{name} {what}, but {why}"));
                 continue;
             }
             Err(Fault::Other) => continue,
@@ -250,8 +255,12 @@ fn unseen(
              each row's maximum before"
         ));
     }
+    // What it is made of reads its logarithm no more.
+    let mut gone = inside.clone();
+    gone.insert(v.op);
     let seen = |v: ValueId, hidden: NotFinite| {
-        (hidden != NotFinite::default()).then(|| observer(g, walk.order, v, hidden, Counts::Any)).flatten()
+        let hides = hidden != NotFinite::default();
+        hides.then(|| observer_beside(g, walk.order, v, hidden, Counts::Any, &gone)).flatten()
     };
     let said = |op: OpId| {
         format!(

@@ -1,17 +1,26 @@
 //! Trials: numbers that stand for those of a graph, few enough to compute everything with them.
 //!
 //! A row of scores is independent of every other, and what merges parts of a row treats all keys of a part alike. So a part is taken as
-//! [`KEYS`] keys, a value as one number a key, and what the graph does is computed with these in f64: plainly, with parts of which a mask
+//! a few keys, a value as one number a key, and what the graph does is computed with these in f64: plainly, with parts of which a mask
 //! leaves no key, and with scores whose exponentials leave the numbers of every type.
 
-/// Keys of a part in a trial.
-pub(super) const KEYS: usize = 2;
+/// Keys of a part in a trial: parts next to each other differ, so that none weighs as much as another by its number of keys alone.
+pub(super) fn keys(part: usize) -> usize {
+    2 + part % 3
+}
+
 /// Most parts of a row. They are told apart by their number, modulo this.
 pub(super) const PARTS: usize = 8;
 /// Most fills of one part that are tried.
 pub(super) const FILLS: usize = 4;
 /// Trials with numbers of ordinary size.
 const PLAIN: u64 = 12;
+/// Trials with shifted scores, up and down.
+const SHIFTED: usize = 4;
+/// By how much: exponentials stay within the numbers of f32, but far from 1.
+const SHIFT: f64 = 30.0;
+/// By how much scores are so low that their exponentials are 0 in every type, unless something was subtracted.
+const DEEP: f64 = 1000.0;
 /// Trials with large numbers.
 const LARGE_TRIALS: usize = 16;
 /// Scores of such a size that their exponentials leave the numbers of every type.
@@ -28,6 +37,8 @@ pub(super) enum Special {
     Masks(u64),
     /// Masks behind the exponentials keep nothing but keys of which the scores are what a mask makes of them.
     Filled(usize),
+    /// All scores are higher or lower by this: a softmax is the same with it and without.
+    Shifted(f64),
     /// Scores are large.
     Large,
 }
@@ -43,6 +54,8 @@ pub(super) fn trials() -> Vec<Special> {
         all.push(Special::Masks(set));
     }
     all.extend((0..FILLS).map(Special::Filled));
+    all.extend([-SHIFT, SHIFT].repeat(SHIFTED).into_iter().map(Special::Shifted));
+    all.push(Special::Shifted(-DEEP));
     all.extend([Special::Large; LARGE_TRIALS]);
     all
 }
@@ -55,6 +68,7 @@ pub(super) fn score(n: usize, trial: Special, part: usize, key: usize, fills: &[
             fills[fill % fills.len()]
         }
         Special::Filled(fill) if !fills.is_empty() && key == 0 => fills[fill % fills.len()],
+        Special::Shifted(by) => plain + by,
         Special::Large => LARGE * plain,
         _ => plain,
     }

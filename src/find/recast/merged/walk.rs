@@ -6,7 +6,7 @@
 //! What is understood are functions of one element, folds over all keys of a part, products with values, and numbers that decide nothing:
 //! a number with which something is compared is 0 or infinite, so that a few trials show everything that a function can do.
 
-use super::trial::{self, KEYS, Special};
+use super::trial::{self, Special, keys};
 use crate::eval::{Constants, Precision, apply};
 use crate::find::axes::factors::{Axes, Dim, Space};
 use crate::find::axes::trace::{layout, splat};
@@ -18,6 +18,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Most operations between scores and their product.
 const DEEPEST: usize = 32;
+/// Most operations between exponentials and their sum.
+const BEFORE_SUM: usize = 8;
 /// Most values that are followed.
 const VALUES: usize = 8192;
 
@@ -179,7 +181,7 @@ impl<'a> Walk<'a> {
         let fills = self.product_behind(v)?;
         let axes = self.space.axes(&g.ty(v).shape);
         let part = self.parts.len();
-        let data = self.each(g.ty(v).dtype, |n, trial, key| trial::score(n, trial, part, key, &fills));
+        let data = self.each(part, g.ty(v).dtype, |n, trial, key| trial::score(n, trial, part, key, &fills));
         self.parts.push(Part { scores: v, axes: axes.clone(), axis, fills });
         let of = Made { parts: BTreeSet::from([part]), ..Made::default() };
         Some(Value { kind: Kind::Keys(part, axis), axes, data, of })
@@ -193,14 +195,37 @@ impl<'a> Walk<'a> {
             _ if !self.order.is_live(reader) => None,
             Op::Softmax { axis } => Some(*axis),
             Op::Reduce { kind: Reduction::Max, axes, .. } => one(axes),
-            Op::Unary(Unary::Exp) => {
-                g.uses(g.result(reader)).into_iter().find_map(|(user, _)| match g.op(user) {
-                    Op::Reduce { kind: Reduction::Sum, axes, .. } => one(axes),
-                    _ => None,
-                })
-            }
+            Op::Unary(Unary::Exp) => self.summed(reader),
             _ => None,
         }
+    }
+
+    /// The axis over which what comes of exponentials element by element is summed.
+    fn summed(&self, exp: OpId) -> Option<usize> {
+        let g = self.g;
+        let shape = &g.ty(g.result(exp)).shape;
+        let (mut at, mut next) = (vec![exp], 0);
+        while let Some(&id) = at.get(next) {
+            next += 1;
+            for (user, _) in g.uses(g.result(id)) {
+                match g.op(user) {
+                    Op::Reduce { kind: Reduction::Sum, axes, .. } => {
+                        if let [axis] = axes[..] {
+                            return Some(axis);
+                        }
+                    }
+                    Op::Binary(Binary::Mul) | Op::Select | Op::Cast(_)
+                        if at.len() < BEFORE_SUM
+                            && g.ty(g.result(user)).shape == *shape
+                            && !at.contains(&user) =>
+                    {
+                        at.push(user);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        None
     }
 
     /// What scores may be that a mask or a bias has left out, if they come of a product of values that depend on inputs.
@@ -242,12 +267,12 @@ impl<'a> Walk<'a> {
         numbers.into_iter().map(|x| if x > 0.0 { -x } else { x }).filter(|&x| x <= MASKING).collect()
     }
 
-    /// Numbers for each trial and key, in f64 and in a type.
-    fn each(&self, dtype: DType, f: impl Fn(usize, Special, usize) -> f64) -> [Tensor; 2] {
-        let trials = self.trials.iter().enumerate();
-        let all = trials.flat_map(|(n, &trial)| (0..KEYS).map(move |key| (n, trial, key)));
+    /// Numbers for each trial and key of a part, in f64 and in a type.
+    fn each(&self, part: usize, dtype: DType, f: impl Fn(usize, Special, usize) -> f64) -> [Tensor; 2] {
+        let (trials, width) = (self.trials.iter().enumerate(), keys(part));
+        let all = trials.flat_map(|(n, &trial)| (0..width).map(move |key| (n, trial, key)));
         let data: Vec<f64> = all.map(|(n, t, k)| f(n, t, k)).collect();
-        [DType::F64, dtype].map(|dtype| tensor(dtype, KEYS, &data))
+        [DType::F64, dtype].map(|dtype| tensor(dtype, width, &data))
     }
 
     fn row(&self, dtype: DType, f: impl Fn(Special) -> f64) -> [Tensor; 2] {
@@ -354,7 +379,8 @@ impl<'a> Walk<'a> {
             self.values.push(x[1 - side]);
             self.values.len() - 1
         });
-        let values = self.each(self.g.ty(x[1 - side]).dtype, |n, _, key| trial::beside(n, part, key, value));
+        let values =
+            self.each(part, self.g.ty(x[1 - side]).dtype, |n, _, key| trial::beside(n, part, key, value));
         let products = computed(&Op::Binary(Binary::Mul), &[weights.data, values])?;
         let sum = Op::Reduce { kind: Reduction::Sum, axes: vec![1], keep: true };
         let data = computed(&sum, &[products])?;
@@ -397,7 +423,7 @@ impl<'a> Walk<'a> {
                     let Mask { part, drops, .. } = self.masks[mask];
                     let bits =
                         |n, trial, key| f64::from(u8::from(trial::kept(n, trial, part, key, mask) != drops));
-                    let bits = self.each(self.g.ty(o).dtype, bits);
+                    let bits = self.each(part, self.g.ty(o).dtype, bits);
                     if truth { [bits[1].clone(), bits[1].clone()] } else { bits }
                 }
             });
