@@ -12,7 +12,7 @@ use annulus::find::{FindOptions, Found, find};
 use annulus::ir::{DType, Graph, Op, ScoreStep, Tensor};
 use masks::{Fill, How};
 use proptest::prelude::*;
-use spelling::{Extra, Spelling, Widened, spelling};
+use spelling::{Extra, Over, Spelling, Widened, spelling};
 use std::f64::consts::{LN_2, LOG2_E};
 use write::write;
 
@@ -34,7 +34,10 @@ fn must_be_found(s: &Spelling) -> bool {
     let behind = factor(s.extras[1]) && masks.iter().any(|m| infinite(&m) || of_input(&m));
     let before = factor(s.extras[0]) && masks.iter().any(|m| matches!(m, How::Multiplied(_)));
     let zeroed = s.guarded && (behind || before);
-    !s.is_across() && !vanishing && !meeting && !powers && !zeroed
+    // A factor a pair of an input may be infinite, and so the maximum that is subtracted before the mask.
+    let pairs = s.extras.contains(&Some(Extra::Factor(Over::Pairs)));
+    let unmasked = pairs && masks.iter().any(|m| matches!(m, How::AfterExp { .. }));
+    !s.is_across() && !vanishing && !meeting && !powers && !zeroed && !unmasked
 }
 
 /// Whether masks make NaN of what is attention otherwise: twice the least number is −∞.
