@@ -19,7 +19,12 @@ pub fn table() -> String {
         ),
         (
             "Masks",
-            "causal (any offset), window, documents, prefix, padding, for all batch entries or each its own; boolean tensor; −∞ or a finite fill; additive bias; softcap; sinks"
+            "causal (any offset), window, documents, prefix, padding, for all batch entries or each its own; boolean tensor; −∞ or finite fills"
+                .to_owned(),
+        ),
+        (
+            "Scores",
+            "factors, softcaps, biases, masks and roundings to f16 or bf16, any number in the model's own order; sinks; sums of products; softmaxes in blocks of keys"
                 .to_owned(),
         ),
         (

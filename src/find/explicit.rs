@@ -7,6 +7,7 @@ use crate::find::axes::trace::{Trace, trace};
 use crate::find::masks::mean_of_values::{EmptyRows, apart, with_mean};
 use crate::find::masks::plan::plan;
 use crate::find::masks::types::{Condition, Context, Piece};
+use crate::find::repeated::once;
 use crate::find::rewrite::Rewritten;
 use crate::find::types::{Applied, Numerics};
 use crate::ir::infer::attention_sizes;
@@ -21,7 +22,12 @@ pub(crate) fn normalise(cx: &mut Context<'_>, id: OpId) -> Result<Rewritten, Str
     let Op::Attention(a) = cx.graph.op(id).clone() else { return Err("it is not an attention".into()) };
     let x = cx.graph.operands(id);
     cx.scores = x[..2].to_vec();
-    let (k, v, mut applied) = unrepeat(cx, &x)?;
+    let (mut k, mut v, mut applied) = unrepeat(cx, &x)?;
+    if let Some(once) = once(cx, k, v) {
+        [k, v] = once;
+        let what = "keys and values have each head once, without the copies that stood beside it".into();
+        applied.push(Applied::new("unrepeated-keys", what, Numerics::Exact));
+    }
     let sizes = attention_sizes(cx.graph.ty(x[0]), cx.graph.ty(k), cx.graph.ty(v))?;
     let pieces = pieces(&a, &x);
     let plan = plan(cx, sizes, a.acc, &pieces)?;

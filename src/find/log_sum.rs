@@ -8,7 +8,7 @@ use super::masks::types::Context;
 use super::recast::operands::cast;
 use super::recast::types::Log;
 use super::region::types::Region;
-use super::rewrite::roles;
+use super::roles::roles;
 use crate::ir::{Binary, Graph, Op, OpId, Unary, ValueId};
 
 /// Most operations between a softmax and the product before it.

@@ -17,6 +17,8 @@
 //! | `hidden` | rows that are NaN in the graph and numbers in the attention, and whether that is seen |
 //! | `hoist` | factors of whole rows and keys, which go on Q and K |
 //! | `sequence` | whether queries and keys come from one sequence |
+//! | `repeated` | heads of K and V that are repeated before something else is done to them |
+//! | `roles` | which factors of the scores are batch, heads and rows |
 //! | `rewrite`, `explicit` | the attention in PV's place; an operator that is one already, in the same normal form |
 //! | `lookalikes` | what stands where attention would, but for the softmax |
 //! | `opaque` | what may be attention among the operators that annulus does not compute |
@@ -45,8 +47,10 @@ mod observers;
 mod opaque;
 mod recast;
 mod region;
+mod repeated;
 pub mod report;
 mod rewrite;
+mod roles;
 mod search;
 mod sequence;
 mod side_by_side;

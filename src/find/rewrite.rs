@@ -9,6 +9,8 @@ use super::hoist::{hoist, times as times_rows};
 use super::masks::mean_of_values::{self, EmptyRows, with_mean};
 use super::masks::size::keeps_logarithms;
 use super::masks::types::MaskPlan;
+use super::repeated;
+use super::roles::{Roles, roles};
 use crate::find::algebra::normal_form::{Factor, LeafOp, LeafRef, Normal, ScoreStep};
 use crate::find::algebra::term::V;
 use crate::find::axes::factors::{Axes, Dim};
@@ -19,65 +21,10 @@ use crate::find::region::types::{LeafValue, Region, label};
 use crate::find::types::{Applied, Numerics};
 use crate::ir::infer::attention_sizes;
 use crate::ir::{
-    Attention, Binary, DType, EmptyRow, Graph, InferError, Op, OpId, Tensor, Type, Unary, ValueId,
+    Attention, AttentionSizes, Binary, DType, EmptyRow, Graph, InferError, Op, OpId, Tensor, Type, Unary,
+    ValueId,
 };
 use crate::mask::Fill;
-
-/// Which factors make up the axes of an attention.
-pub(crate) struct Roles {
-    pub(crate) batch: Vec<Dim>,
-    pub(crate) heads: Vec<Dim>,
-    pub(crate) kv_heads: Vec<Dim>,
-    pub(crate) rows: Vec<Dim>,
-}
-
-/// Sorts the factors of the scores into batch, heads and rows.
-///
-/// Any sorting gives the right result, for attention treats batch, heads and rows alike; this one finds the names that a
-/// reader expects. A factor that was cut from the same axis as the head size is a head. Of several shared axes the first
-/// is the batch; of several axes of Q alone, the one as long as the keys, or the last, holds the rows.
-pub(crate) fn roles(r: &Region) -> Roles {
-    let s = &r.space;
-    let base = s.resolve_all(&r.operands[0].base_axes);
-    let beside_depth = |d: &Dim| base.iter().any(|a| a.contains(d) && a.iter().any(|x| r.depth.contains(x)));
-    let own_first_axis = |d: &Dim| base.first().is_some_and(|a| a == &[*d]);
-    let (mut batch, mut heads) = (vec![], vec![]);
-    if let [only] = r.shared.as_slice() {
-        for (i, d) in only.iter().enumerate() {
-            let is_batch = if only.len() == 1 { own_first_axis(d) } else { i == 0 && !beside_depth(d) };
-            if is_batch { batch.push(*d) } else { heads.push(*d) }
-        }
-    } else {
-        for (i, axis) in r.shared.iter().enumerate() {
-            if i == 0 { batch.extend(axis) } else { heads.extend(axis) }
-        }
-    }
-    let long = s.product(&r.keys);
-    let rows_axis = r
-        .free
-        .iter()
-        .rposition(|a| r.free.len() > 1 && s.product(a) == long && !a.iter().any(beside_depth))
-        .unwrap_or(r.free.len().saturating_sub(1));
-    let mut rows = vec![];
-    for (i, axis) in r.free.iter().enumerate() {
-        for d in axis {
-            if i != rows_axis || beside_depth(d) { heads.push(*d) } else { rows.push(*d) }
-        }
-    }
-    let kv_heads = kv_heads(r, &mut heads);
-    Roles { batch, heads, kv_heads, rows }
-}
-
-/// The heads that K and V really have. Query heads that share one are brought side by side, should they not be: then K and V
-/// need not be repeated.
-fn kv_heads(r: &Region, heads: &mut [Dim]) -> Vec<Dim> {
-    let has = |t: &crate::find::axes::trace::Trace, d: &Dim| {
-        r.space.resolve_all(&t.base_axes).iter().any(|a| a.contains(d))
-    };
-    let own = |d: &Dim| has(&r.operands[1], d) || has(&r.operands[2], d);
-    heads.sort_by_key(|d| !own(d));
-    heads.iter().copied().filter(own).collect()
-}
 
 /// What an attention came from and where it stands now.
 pub(crate) struct Rewritten {
@@ -97,7 +44,9 @@ pub(crate) fn rewrite(
 ) -> Result<Rewritten, String> {
     let roles = roles(region);
     let scores = vec![roles.batch.clone(), roles.heads.clone(), roles.rows.clone(), region.keys.clone()];
-    let (wide, [mut q, mut k, v]) = widened_operands(cx, region, normal, &roles, &scores)?;
+    let (wide, [mut q, mut k, mut v]) = widened_operands(cx, region, normal, &roles, &scores)?;
+    let once = repeated::once(cx, k, v);
+    [k, v] = once.unwrap_or([k, v]);
     let sizes = attention_sizes(cx.graph.ty(q), cx.graph.ty(k), cx.graph.ty(v))?;
     let acc = wide.accumulator();
     let mut pieces = normal
@@ -117,7 +66,8 @@ pub(crate) fn rewrite(
     unseen(cx, around, region, normal, sizes, &plan)?;
     let mut applied = normal.applied.clone();
     applied.extend(plan.applied.iter().cloned());
-    applied.extend(notes(cx, region, &roles, acc));
+    applied.extend(notes(cx, region, acc));
+    applied.extend(shared_heads(sizes));
     for (factors, rule, what) in [(&hoisted.on_q, "factor-on-q", "Q"), (&hoisted.on_k, "factor-on-k", "K")] {
         if !factors.is_empty() {
             let what = format!("a factor that whole rows of {what} share is applied to them");
@@ -194,7 +144,7 @@ fn guarded(cx: &mut Context<'_>, region: &Region, normal: &Normal, plan: &MaskPl
 }
 
 /// What was done beside the rules and the masks.
-fn notes(cx: &Context<'_>, region: &Region, roles: &Roles, acc: DType) -> Vec<Applied> {
+fn notes(cx: &Context<'_>, region: &Region, acc: DType) -> Vec<Applied> {
     let mut applied = vec![];
     let score_type = cx.graph.ty(cx.graph.result(region.nodes[0])).dtype;
     if matches!(score_type, DType::F16 | DType::BF16) {
@@ -204,15 +154,14 @@ fn notes(cx: &Context<'_>, region: &Region, roles: &Roles, acc: DType) -> Vec<Ap
             numerics: Numerics::MorePrecision,
         });
     }
-    if roles.kv_heads.len() < roles.heads.len() {
-        let (hq, hkv) = (region.space.product(&roles.heads), region.space.product(&roles.kv_heads));
-        applied.push(Applied {
-            rule: "unrepeated-keys",
-            what: format!("{hq} query heads share {hkv} key heads, without copies of them"),
-            numerics: Numerics::Exact,
-        });
-    }
     applied
+}
+
+/// That query heads share key heads, where they do.
+fn shared_heads(sizes: AttentionSizes) -> Option<Applied> {
+    let (hq, hkv) = (sizes.q_heads, sizes.kv_heads);
+    let what = format!("{hq} query heads share {hkv} key heads, without copies of them");
+    (hkv < hq).then(|| Applied::new("unrepeated-keys", what, Numerics::Exact))
 }
 
 /// Refuses what needs a class that is not admitted.

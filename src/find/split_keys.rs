@@ -9,7 +9,7 @@ use crate::eval::Constants;
 use crate::find::axes::trace::splat;
 use crate::ir::axes::maps_of;
 use crate::ir::{Binary, Contract, Graph, Op, OpId, Reduction, Tensor, ValueId};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Most operations between products and where they are put together.
 const DEEPEST: usize = 8;
@@ -22,7 +22,7 @@ const LAYOUTS: usize = 64;
 pub(crate) struct Joined {
     pub(crate) graph: Graph,
     /// The products that were put together.
-    pub(crate) products: HashSet<OpId>,
+    pub(crate) products: BTreeSet<OpId>,
 }
 
 /// The graph with parts put together that lie around near misses; `None` if there are none.
@@ -37,7 +37,7 @@ pub(crate) fn joined(graph: &Graph, missed: &[OpId]) -> Option<Joined> {
         graph: graph.clone(),
         constants: Constants::default(),
         known: HashMap::new(),
-        products: HashSet::new(),
+        products: BTreeSet::new(),
     };
     for id in graph.ops().into_iter().filter(|id| near.contains(id)) {
         let new = match parts.graph.op(id).clone() {
@@ -94,7 +94,7 @@ struct Parts {
     constants: Constants,
     /// What was put together, by its pieces and the axis along which they stand: sums and products read the same.
     known: HashMap<(Vec<ValueId>, usize), ValueId>,
-    products: HashSet<OpId>,
+    products: BTreeSet<OpId>,
 }
 
 /// Scores over some keys and over others beside each other along an axis, and the products that were made for it.
@@ -108,13 +108,12 @@ pub(crate) fn keys_beside(
         graph: std::mem::take(graph),
         constants: Constants::default(),
         known: HashMap::new(),
-        products: HashSet::new(),
+        products: BTreeSet::new(),
     };
     let v = parts.together(pieces, axis, name, 0);
     // What failed is read by nothing.
     *graph = parts.graph;
-    let mut products: Vec<OpId> = parts.products.into_iter().collect();
-    products.sort_unstable();
+    let products: Vec<OpId> = parts.products.into_iter().collect();
     Some((v?, products))
 }
 

@@ -4,7 +4,9 @@ use super::arch::Arch;
 use super::element::Element;
 use super::key::{KernelKey, MaskedScore, Operand};
 use super::params::FAR;
-use crate::ir::{DType, Factor, ScoreStep, Scores};
+use super::scores::{KernelScores, rewritten};
+use super::steps::{MAX_LEAVES, MAX_STEPS, StepKind, Steps};
+use crate::ir::{DType, Factor, ScoreStep};
 use crate::mask::{self, Mask, Term, Tile};
 use crate::schedule::AttentionFacts;
 
@@ -36,22 +38,29 @@ pub enum Refusal {
     /// An operand has a type that no kernel reads.
     #[error("{what} is {found}: the kernels read it in f32 or in the type of q")]
     Operand {
-        /// `bias`, `sinks`.
+        /// `bias`, `sinks`, `a factor`.
         what: &'static str,
         /// Its type.
         found: &'static str,
     },
-    /// Two boolean masks.
-    #[error("{0} boolean masks: the kernels read one; combine them with And before the attention")]
-    Masks(usize),
     /// Another mask for each batch entry.
     #[error("{0}: the kernels see the same positions in every batch entry; hand it over as a boolean mask")]
     PerEntry(String),
-    /// Steps of the scores.
+    /// A longer score program than kernels run.
     #[error(
-        "scores of the steps {0}: the kernels know a factor, a softcap, a bias and a mask, in this order"
+        "scores go through {count} steps ({program}), and a GPU kernel runs at most {MAX_STEPS}: run on the CPU, which runs any number"
     )]
-    Steps(String),
+    Steps {
+        /// How many, once those that meet are one.
+        count: usize,
+        /// The whole program.
+        program: String,
+    },
+    /// More tensors than kernels read.
+    #[error(
+        "scores read {0} masks, biases and factors, and a GPU kernel reads at most {MAX_LEAVES}: combine boolean masks with And before the attention, or run on the CPU"
+    )]
+    Leaves(usize),
     /// Too many rows.
     #[error("{0} rows: the kernels count rows below 2^30")]
     Rows(usize),
@@ -76,62 +85,117 @@ pub struct Launch {
 pub fn kernel(facts: &AttentionFacts, step: Launch, arch: Arch) -> Result<KernelKey, Refusal> {
     let Launch { tile, keys, carry_in, sinks_here, cast_out } = step;
     let sizes = &facts.sizes;
-    let usual = Usual::of(&facts.scores).ok_or_else(|| Refusal::Steps(facts.scores.to_string()))?;
-    let element = match facts.dtype {
-        DType::F16 => Element::F16,
-        DType::BF16 => Element::Bf16,
-        DType::F32 => Element::F32,
-        other => return Err(Refusal::Element(other.name())),
-    };
+    let element = Element::of(facts.dtype).ok_or_else(|| Refusal::Element(facts.dtype.name()))?;
     if let Some(rows) = [sizes.q_len, sizes.kv_len].into_iter().find(|n| *n >= FAR as usize) {
         return Err(Refusal::Rows(rows));
     }
-    let fill_value = match usual.mask.fill {
-        mask::Fill::NegInf => 0.0,
-        mask::Fill::Replace(x) | mask::Fill::Add(x) => x,
-    };
-    for (what, value) in [("scale", usual.scale), ("softcap", usual.softcap), ("the mask's fill", fill_value)]
+    // What holds of the attention is asked of all its steps alike, whatever their tiles leave of its scores.
+    let whole = rewritten(facts.scores.steps());
+    if whole.len() > MAX_STEPS {
+        return Err(Refusal::Steps { count: whole.len(), program: facts.scores.to_string() });
+    }
+    let leaves = whole.iter().flat_map(ScoreStep::leaves).count();
+    if leaves > MAX_LEAVES {
+        return Err(Refusal::Leaves(leaves));
+    }
+    whole.iter().enumerate().try_for_each(|(i, step)| check_numbers(step, i == 0))?;
+    if let Some(batch) = facts.scores.masks().flat_map(|m| &m.terms).find(|t| matches!(t, Term::Batch { .. }))
     {
-        if !(value as f32).is_finite() || (what == "softcap" && value > 0.0 && value as f32 == 0.0) {
-            return Err(Refusal::Number { what, value });
-        }
-    }
-    let masks = usual.mask.terms.iter().filter(|t| matches!(t, Term::Tensor { .. })).count();
-    if masks > 1 {
-        return Err(Refusal::Masks(masks));
-    }
-    if let Some(batch) = usual.mask.terms.iter().find(|t| matches!(t, Term::Batch { .. })) {
         return Err(Refusal::PerEntry(batch.to_string()));
     }
-    let operand = |what, argument: Option<usize>| match argument {
+    let leaf = |what, argument: usize| {
+        let found = facts.leaves.get(argument.wrapping_sub(3)).map(|leaf| leaf.dtype);
+        let known = found.filter(|t| *t == DType::F32 || *t == facts.dtype).and_then(Element::of);
+        known.ok_or_else(|| Refusal::Operand { what, found: found.map_or("missing", DType::name) })
+    };
+    let operand = |what, argument: Option<usize>| match argument.map(|i| leaf(what, i)).transpose()? {
         None => Ok(Operand::None),
-        Some(i) => match facts.leaves.get(i.wrapping_sub(3)).map(|leaf| leaf.dtype) {
-            Some(DType::F32) => Ok(Operand::F32),
-            Some(dtype) if dtype == facts.dtype => Ok(Operand::Element),
-            other => Err(Refusal::Operand { what, found: other.map_or("missing", DType::name) }),
-        },
+        Some(Element::F32) => Ok(Operand::F32),
+        Some(_) => Ok(Operand::Element),
     };
-    let bias = operand("bias", usual.bias)?;
+    whole.iter().try_for_each(|step| kind(step, &leaf).map(|_| ()))?;
     let sinks = if sinks_here { operand("sinks", facts.sinks)? } else { Operand::None };
-    let masked = tile != Tile::Full;
-    let positions = masked && usual.mask.terms.len() > masks;
-    let mask = masked && masks > 0;
-    let fill = match usual.mask.fill {
-        mask::Fill::Replace(_) if positions || mask => MaskedScore::Replace,
-        mask::Fill::Add(_) if positions || mask => MaskedScore::Add,
-        _ => MaskedScore::NegInf,
-    };
-    let softcap = usual.softcap > 0.0;
     let (dk, dv) = (sizes.head_dim, sizes.v_head_dim);
-    // The Hopper kernel takes maxima before it scales, and knows nothing but positions.
-    let simple = !mask && bias == Operand::None && fill == MaskedScore::NegInf && sinks != Operand::Element;
-    let hopper = (arch == Arch::Sm90a && simple && usual.scale as f32 > 0.0)
-        .then(|| KernelKey::hopper(element, dk, dv, positions))
-        .flatten();
-    let plain = hopper
-        .or_else(|| KernelKey::portable(element, dk, dv, positions, arch))
-        .ok_or(Refusal::Heads { dk, dv })?;
-    Ok(KernelKey { mask, bias, fill, softcap, carry_in, cast_out, sinks, ..plain }.for_keys(keys))
+    let portable =
+        |positions| KernelKey::portable(element, dk, dv, positions, arch).ok_or(Refusal::Heads { dk, dv });
+    // Hopper's kernels read sinks in f32.
+    let hopper = |positions, simple: bool| {
+        let able = arch == Arch::Sm90a && simple && sinks != Operand::Element;
+        able.then(|| KernelKey::hopper(element, dk, dv, positions)).flatten()
+    };
+    let by_position = |mask: &Mask| mask.terms.iter().any(|t| !matches!(t, Term::Tensor { .. }));
+    let key = match KernelScores::of(&facts.scores, tile) {
+        KernelScores::Usual { scale, softcap, bias, mask } => {
+            let positions = by_position(&mask);
+            let bias = operand("bias", bias)?;
+            let fill = masked_score(mask.fill);
+            let softcap = softcap > 0.0;
+            let mask = mask.terms.iter().any(|t| matches!(t, Term::Tensor { .. }));
+            // The Hopper kernel takes maxima before it scales, and knows nothing but positions.
+            let simple = !mask && bias == Operand::None && fill == MaskedScore::NegInf && scale as f32 > 0.0;
+            let plain = hopper(positions, simple).map_or_else(|| portable(positions), Ok)?;
+            KernelKey { mask, bias, fill, softcap, ..plain }
+        }
+        KernelScores::Steps { steps, seen } => {
+            let kinds = steps.iter().map(|s| kind(s, &leaf)).collect::<Result<Vec<_>, _>>()?;
+            let simple = kinds.iter().all(|k| k.knows_the_score_alone());
+            // There is no Hopper kernel of steps without positions: a score may become −∞ by its size, which hides its key.
+            let plain = hopper(true, simple).map_or_else(|| portable(by_position(&seen)), Ok)?;
+            let steps = Steps::new(&kinds).ok_or(Refusal::Leaves(leaves))?;
+            KernelKey { steps, ..plain }
+        }
+    };
+    Ok(KernelKey { carry_in, cast_out, sinks, ..key }.for_keys(keys))
+}
+
+/// The numbers of a step are in the range of f32; `first` if it is the first.
+fn check_numbers(step: &ScoreStep, first: bool) -> Result<(), Refusal> {
+    let (what, value, able) = match step {
+        ScoreStep::Factor(Factor::Number(c)) => {
+            (if first { "scale" } else { "a factor" }, *c, (*c as f32).is_finite())
+        }
+        ScoreStep::Softcap(c) => ("softcap", *c, (*c as f32).is_finite() && (1.0 / *c as f32).is_finite()),
+        ScoreStep::Fill(Mask { fill: mask::Fill::Replace(x) | mask::Fill::Add(x), .. }) => {
+            ("the mask's fill", *x, (*x as f32).is_finite())
+        }
+        ScoreStep::Fill(_) | ScoreStep::Factor(Factor::Leaf(_)) | ScoreStep::Add(_) | ScoreStep::Round(_) => {
+            return Ok(());
+        }
+    };
+    able.then_some(()).ok_or(Refusal::Number { what, value })
+}
+
+fn masked_score(fill: mask::Fill) -> MaskedScore {
+    match fill {
+        mask::Fill::NegInf => MaskedScore::NegInf,
+        mask::Fill::Replace(_) => MaskedScore::Replace,
+        mask::Fill::Add(_) => MaskedScore::Add,
+    }
+}
+
+/// The kind of a step; `leaf` gives the type of the tensor at an argument.
+fn kind(
+    step: &ScoreStep,
+    leaf: &impl Fn(&'static str, usize) -> Result<Element, Refusal>,
+) -> Result<StepKind, Refusal> {
+    Ok(match step {
+        ScoreStep::Factor(Factor::Number(_)) => StepKind::Factor,
+        ScoreStep::Factor(Factor::Leaf(n)) => StepKind::FactorLeaf(leaf("a factor", *n)?),
+        ScoreStep::Softcap(_) => StepKind::Softcap,
+        ScoreStep::Add(n) => StepKind::Add(leaf("bias", *n)?),
+        ScoreStep::Fill(mask) => {
+            let masks = mask.terms.iter().filter(|t| matches!(t, Term::Tensor { .. })).count();
+            StepKind::Fill {
+                score: masked_score(mask.fill),
+                positions: masks < mask.terms.len(),
+                masks: u8::try_from(masks).map_err(|_| Refusal::Leaves(masks))?,
+            }
+        }
+        ScoreStep::Round(to) => match Element::of(*to) {
+            Some(to) => StepKind::Round(to),
+            None => return Err(Refusal::Element(to.name())),
+        },
+    })
 }
 
 /// What positions let a query row see, as the kernels read it.
@@ -183,46 +247,4 @@ pub fn sight(mask: &Mask, q_rows: usize) -> Sight {
     }
     window[1] = highs.into_iter().min().map(clamp);
     Sight { window, documents }
-}
-
-/// A score program in the order that the kernels know.
-struct Usual {
-    scale: f64,
-    softcap: f64,
-    bias: Option<usize>,
-    mask: mask::Mask,
-}
-
-impl Usual {
-    /// Of a program that is one.
-    fn of(scores: &Scores) -> Option<Usual> {
-        let mut usual = Usual { scale: 1.0, softcap: 0.0, bias: None, mask: mask::Mask::none() };
-        let mut place = 0;
-        for step in scores.steps() {
-            let own = match step {
-                ScoreStep::Factor(Factor::Number(c)) => {
-                    usual.scale *= c;
-                    0
-                }
-                ScoreStep::Softcap(c) => {
-                    usual.softcap = *c;
-                    1
-                }
-                ScoreStep::Add(n) => {
-                    usual.bias = Some(*n);
-                    2
-                }
-                ScoreStep::Fill(m) => {
-                    usual.mask = m.clone();
-                    3
-                }
-                ScoreStep::Factor(Factor::Leaf(_)) | ScoreStep::Round(_) => return None,
-            };
-            if own < place || (own == place && own > 0) {
-                return None;
-            }
-            place = own;
-        }
-        Some(usual)
-    }
 }

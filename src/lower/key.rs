@@ -2,6 +2,7 @@
 
 use super::arch::Arch;
 use super::element::Element;
+use super::steps::Steps;
 use super::tile::{
     HopperTiling, LONG, LONG_FROM, PortableTiling, head_class, hopper_tiling, portable_tiling,
 };
@@ -36,6 +37,8 @@ pub struct KernelKey {
     pub cast_out: bool,
     /// Whether it counts the sinks; only with `cast_out`.
     pub sinks: Operand,
+    /// The steps of a score program beyond the usual order; then mask, bias, fill and softcap say nothing.
+    pub steps: Steps,
 }
 
 /// The texts in `kernels/` that make `attn_partial`, with the cut of their work.
@@ -71,11 +74,7 @@ pub enum MaskedScore {
 
 impl fmt::Display for KernelKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let element = match self.element {
-            Element::F16 => "f16",
-            Element::Bf16 => "bf16",
-            Element::F32 => "f32",
-        };
+        let element = self.element.name();
         match self.tiling {
             Tiling::Hopper(t) => {
                 write!(f, "hopper {}x64x{}", t.warpgroups, t.keys)?;
@@ -108,6 +107,7 @@ impl fmt::Display for KernelKey {
             flag("carry in", self.carry_in),
             flag("carry out", !self.cast_out),
             operand("sinks", self.sinks),
+            if self.steps.is_empty() { String::new() } else { format!("steps {}", self.steps) },
         ];
         parts.iter().filter(|p| !p.is_empty()).try_for_each(|part| write!(f, ", {part}"))
     }
@@ -154,6 +154,7 @@ impl KernelKey {
             carry_in: self.carry_in,
             cast_out: self.cast_out,
             sinks: self.sinks,
+            steps: self.steps,
             ..plain
         })
     }
@@ -161,14 +162,15 @@ impl KernelKey {
     /// The same kernel in the cut that is best for so many key rows a launch.
     #[must_use]
     pub fn for_keys(self, rows: usize) -> KernelKey {
-        // The softcap's intermediate numbers would not fit the registers beside 176 scores.
-        let heads = (self.dk, self.dv) == (128, 128) && !self.softcap;
+        // The softcap's intermediate numbers, or those of steps, would not fit the registers beside 176 scores.
+        let tight = self.softcap || !self.steps.is_empty();
+        let heads = (self.dk, self.dv) == (128, 128) && !tight;
         match self.tiling {
             Tiling::Hopper(_) if heads && rows >= LONG_FROM => {
                 KernelKey { tiling: Tiling::Hopper(LONG), ..self }
             }
             // Nor beside 128 in 160 registers.
-            Tiling::Hopper(t) if self.softcap && t.warpgroups == 3 => {
+            Tiling::Hopper(t) if tight && t.warpgroups == 3 => {
                 KernelKey { tiling: Tiling::Hopper(HopperTiling { warpgroups: 2, ..t }), ..self }
             }
             _ => self,
@@ -190,6 +192,7 @@ impl KernelKey {
             carry_in: false,
             cast_out: true,
             sinks: Operand::None,
+            steps: Steps::default(),
         }
     }
 
@@ -197,10 +200,18 @@ impl KernelKey {
     pub fn exists(&self) -> bool {
         let sinks = self.sinks == Operand::None || self.cast_out;
         let fill = self.fill == MaskedScore::NegInf || self.positions || self.mask;
+        let unused =
+            !self.mask && self.bias == Operand::None && self.fill == MaskedScore::NegInf && !self.softcap;
+        let steps = self.steps.is_empty() || (unused && self.steps.exist(self.element));
         let family = match self.tiling {
             Tiling::Hopper(_) => {
                 let plain = !self.mask && self.bias == Operand::None && self.fill == MaskedScore::NegInf;
-                plain && self.element != Element::F32 && self.copy == 16 && self.sinks != Operand::Element
+                let steps = !self.steps.read() && (self.positions || self.steps.is_empty());
+                plain
+                    && steps
+                    && self.element != Element::F32
+                    && self.copy == 16
+                    && self.sinks != Operand::Element
             }
             // One type, one name for it.
             Tiling::Portable(_) if self.element == Element::F32 => {
@@ -208,7 +219,7 @@ impl KernelKey {
             }
             Tiling::Portable(_) => true,
         };
-        sinks && fill && family
+        sinks && fill && steps && family
     }
 
     /// The kernel's name in its module.
@@ -216,10 +227,14 @@ impl KernelKey {
         "attn_partial"
     }
 
-    /// Whether a portable kernel needs the registers of a second tile of rows for its masks, its bias or its narrow copies, or,
-    /// beside fragments of long rows of q and k, for the softcap's intermediate numbers.
+    /// Whether a portable kernel needs the registers of a second tile of rows for its masks, its bias, steps that read such, or its
+    /// narrow copies, or, beside fragments of long rows of q and k, for the softcap's intermediate numbers.
     pub(super) fn tight(&self) -> bool {
-        self.mask || self.bias != Operand::None || self.copy < 16 || (self.softcap && self.dk > 128)
+        self.steps.read()
+            || self.mask
+            || self.bias != Operand::None
+            || self.copy < 16
+            || (self.softcap && self.dk > 128)
     }
 
     /// Query rows of a unit of work.

@@ -1,7 +1,7 @@
 //! lower: from steps of a schedule to kernels.
 //!
-//! In: the facts of an attention and of a step, from which [`kernel`] makes a [`KernelKey`]: a few integers and enums. Out: the
-//! kernel's text, the compiler's options, threads and shared memory, and the layout of its argument. Nothing here touches a
+//! In: the facts of an attention and of a step, from which [`kernel`] makes a [`KernelKey`]: a few integers and enums, and
+//! [`KernelScores`] says what numbers and tensors the launch is handed for the scores. Out: the kernel's text, the compiler's options, threads and shared memory, and the layout of its argument. Nothing here touches a
 //! device, and nothing of a model but the key reaches a text: equal keys give equal bytes.
 
 mod arch;
@@ -13,6 +13,8 @@ mod layout;
 #[cfg(test)]
 mod list;
 mod params;
+mod scores;
+mod steps;
 mod text;
 mod tile;
 
@@ -27,9 +29,11 @@ pub use key::{KernelKey, MaskedScore, Operand, Tiling};
 pub(crate) use list::listed;
 pub use params::Rows;
 #[cfg(any(feature = "cuda", test))]
-pub(crate) use params::{FAR, KvPiece, Leaf, MAX_PIECES, Params, QPiece};
+pub(crate) use params::{Band, FAR, KvPiece, Leaf, MAX_PIECES, Params, QPiece, StepParams};
+pub use scores::KernelScores;
+pub use steps::{MAX_LEAVES, MAX_STEPS, StepKind, Steps};
 #[cfg(test)]
-pub(crate) use text::{CONTRACT, body, prelude};
+pub(crate) use text::{CONTRACT, STEP_PARAMS, body, prelude};
 pub use text::{options, text};
 #[cfg(test)]
 pub(crate) use tile::HopperTiling;

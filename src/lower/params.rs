@@ -3,6 +3,8 @@
 //! Addresses are those of the device, as numbers: this room makes them into nothing.
 
 use super::layout::{ParamLayout, assertions, layout};
+use super::steps::{MAX_LEAVES, MAX_STEPS};
+use std::fmt::Write;
 
 /// Pieces of query or key rows in one launch, at most.
 pub(crate) const MAX_PIECES: usize = 8;
@@ -99,6 +101,41 @@ pub(crate) struct Params {
     pub sinks: Leaf,
 }
 
+/// The keys that a fill by position keeps: query row r keeps r + low ≤ k < r + high, and of those the ones of its document.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Band {
+    /// ±2^30 where nothing binds.
+    pub low: i32,
+    /// The same.
+    pub high: i32,
+    /// Per global query row the first key of its document; 0 for none.
+    pub first_key: u64,
+    /// And one past the last.
+    pub end_key: u64,
+}
+
+/// Everything.
+impl Default for Band {
+    fn default() -> Band {
+        Band { low: -FAR, high: FAR, first_key: 0, end_key: 0 }
+    }
+}
+
+/// The argument of `attn_partial` where it runs steps, as `kernels/step_params.cuh` lays it out.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct StepParams {
+    /// What all kernels are handed.
+    pub usual: Params,
+    /// The factor, the cap or the fill of each step.
+    pub number: [f32; MAX_STEPS],
+    /// What each fill by position keeps.
+    pub band: [Band; MAX_STEPS],
+    /// The tensors of all steps, in the order in which they read them.
+    pub leaf: [Leaf; MAX_LEAVES],
+}
+
 const LAYOUTS: &[ParamLayout] = layout! {
     Rows { start, step, len, local }
     QPiece { rows, carry }
@@ -110,7 +147,23 @@ const LAYOUTS: &[ParamLayout] = layout! {
     }
 };
 
+const STEP_LAYOUTS: &[ParamLayout] = layout! {
+    Band { low, high, first_key, end_key }
+    StepParams { number, band, leaf }
+};
+
 /// Assertions that the compiler of the kernel lays the arguments out as Rust does.
-pub(super) fn layout_checks() -> String {
-    format!("static_assert(MAX_PIECES == {MAX_PIECES}, \"pieces\");\n") + &assertions(LAYOUTS)
+pub(super) fn layout_checks(with_steps: bool) -> String {
+    let mut out = format!("static_assert(MAX_PIECES == {MAX_PIECES}, \"pieces\");\n");
+    if !with_steps {
+        return out + &assertions(LAYOUTS);
+    }
+    let _ =
+        writeln!(out, "static_assert(MAX_STEPS == {MAX_STEPS} && MAX_LEAVES == {MAX_LEAVES}, \"steps\");");
+    // What is `Params` here goes on behind the fields that all kernels have.
+    let usual = |&(name, size, align, fields): &ParamLayout| {
+        (if name == "Params" { "UsualParams" } else { name }, size, align, fields)
+    };
+    let usual: Vec<ParamLayout> = LAYOUTS.iter().map(usual).collect();
+    out + &assertions(&usual) + &assertions(STEP_LAYOUTS)
 }

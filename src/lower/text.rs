@@ -6,6 +6,7 @@ use super::arch::Arch;
 use super::element::Element;
 use super::key::{KernelKey, MaskedScore, Operand, Tiling};
 use super::params::layout_checks;
+use super::steps::{StepKind, Steps};
 use std::fmt::Write;
 
 /// The basic types of all texts.
@@ -16,11 +17,26 @@ pub(crate) const PTX: &str = include_str!("../../kernels/ptx.cuh");
 pub(crate) const PTX_HOPPER: &str = include_str!("../../kernels/ptx_hopper.cuh");
 /// What a kernel is handed, and the arithmetic of rows.
 pub(crate) const CONTRACT: &str = include_str!("../../kernels/contract.cuh");
+/// The instructions of steps.
+pub(crate) const PTX_STEPS: &str = include_str!("../../kernels/ptx_steps.cuh");
+/// What kernels with steps are handed besides.
+pub(crate) const STEP_PARAMS: &str = include_str!("../../kernels/step_params.cuh");
+const STEPS: &str = include_str!("../../kernels/steps.cuh");
 const SOFTMAX: &str = include_str!("../../kernels/softmax.cuh");
 const PLAN: &str = include_str!("../../kernels/plan.cuh");
-const HOPPER: &str = include_str!("../../kernels/hopper.cuh");
-const PORTABLE: &str = include_str!("../../kernels/portable.cuh");
-const PORTABLE_F32: &str = include_str!("../../kernels/portable_f32.cuh");
+// Each kernel in three parts, of which the middle one gives the scores their bias and masks, or runs the steps.
+const HOPPER: [&str; 2] =
+    [include_str!("../../kernels/hopper.cuh"), include_str!("../../kernels/hopper_kernel.cuh")];
+const HOPPER_MASKS: &str = include_str!("../../kernels/hopper_masks.cuh");
+const HOPPER_STEPS: &str = include_str!("../../kernels/hopper_steps.cuh");
+const PORTABLE: [&str; 2] =
+    [include_str!("../../kernels/portable.cuh"), include_str!("../../kernels/portable_kernel.cuh")];
+const PORTABLE_MASKS: &str = include_str!("../../kernels/portable_masks.cuh");
+const PORTABLE_STEPS: &str = include_str!("../../kernels/portable_steps.cuh");
+const PORTABLE_F32: [&str; 2] =
+    [include_str!("../../kernels/portable_f32.cuh"), include_str!("../../kernels/portable_f32_kernel.cuh")];
+const PORTABLE_F32_MASKS: &str = include_str!("../../kernels/portable_f32_masks.cuh");
+const PORTABLE_F32_STEPS: &str = include_str!("../../kernels/portable_f32_steps.cuh");
 
 /// The whole text, in the order in which its parts use each other.
 pub fn text(key: &KernelKey) -> String {
@@ -28,7 +44,8 @@ pub fn text(key: &KernelKey) -> String {
         Tiling::Hopper(_) => [PTX_HOPPER, &wgmma(key)].concat(),
         Tiling::Portable(_) => String::new(),
     };
-    [&prelude(key), TYPES, PTX, &hopper, CONTRACT, &body(key), &checks(key)].concat()
+    let steps = if key.steps.is_empty() { "" } else { PTX_STEPS };
+    [&prelude(key), TYPES, PTX, steps, &hopper, CONTRACT, &body(key), &checks(key)].concat()
 }
 
 /// The definitions that make the text this kernel's.
@@ -54,7 +71,8 @@ pub(crate) fn prelude(key: &KernelKey) -> String {
         ("BN", key.keys()),
         ("POSITIONS", key.positions.into()),
         ("MASK", key.mask.into()),
-        ("BIAS", operand(key.bias)),
+        // With steps every score is looked at, as with a bias.
+        ("BIAS", if key.steps.is_empty() { operand(key.bias) } else { 1 }),
         ("FILL", fill),
         ("SOFTCAP", key.softcap.into()),
         ("CARRY_IN", key.carry_in.into()),
@@ -86,16 +104,73 @@ pub(crate) fn prelude(key: &KernelKey) -> String {
     for (name, value) in numbers {
         let _ = writeln!(out, "#define {name} {value}");
     }
+    if !key.steps.is_empty() {
+        out += &steps(&key.steps);
+    }
+    out
+}
+
+/// The kinds of steps, by their names in `kernels/steps.cuh`.
+const STEP_KINDS: [&str; 11] = [
+    "STEP_FACTOR",
+    "STEP_FACTOR_F32",
+    "STEP_FACTOR_ELEMENT",
+    "STEP_SOFTCAP",
+    "STEP_ADD_F32",
+    "STEP_ADD_ELEMENT",
+    "STEP_FILL_NEG_INF",
+    "STEP_FILL_REPLACE",
+    "STEP_FILL_ADD",
+    "STEP_ROUND_F16",
+    "STEP_ROUND_BF16",
+];
+
+/// The definitions that say what the steps are.
+fn steps(steps: &Steps) -> String {
+    let mut out = String::from("#define Params UsualParams\n");
+    for (i, name) in STEP_KINDS.iter().enumerate() {
+        let _ = writeln!(out, "#define {name} {i}");
+    }
+    let name = |kind: StepKind| match kind {
+        StepKind::Factor => "STEP_FACTOR",
+        StepKind::FactorLeaf(Element::F32) => "STEP_FACTOR_F32",
+        StepKind::FactorLeaf(_) => "STEP_FACTOR_ELEMENT",
+        StepKind::Softcap => "STEP_SOFTCAP",
+        StepKind::Add(Element::F32) => "STEP_ADD_F32",
+        StepKind::Add(_) => "STEP_ADD_ELEMENT",
+        StepKind::Fill { score: MaskedScore::NegInf, .. } => "STEP_FILL_NEG_INF",
+        StepKind::Fill { score: MaskedScore::Replace, .. } => "STEP_FILL_REPLACE",
+        StepKind::Fill { score: MaskedScore::Add, .. } => "STEP_FILL_ADD",
+        StepKind::Round(Element::Bf16) => "STEP_ROUND_BF16",
+        StepKind::Round(_) => "STEP_ROUND_F16",
+    };
+    let parts = |kind: StepKind| match kind {
+        StepKind::Fill { positions, masks, .. } => (u8::from(positions), masks),
+        _ => (0, 0),
+    };
+    let list = |each: &dyn Fn(StepKind) -> String| steps.iter().map(each).collect::<Vec<_>>().join(", ");
+    let _ = writeln!(out, "#define STEPS {}", steps.len());
+    let _ = writeln!(out, "#define STEP_KINDS {}", list(&|k| name(k).into()));
+    let _ = writeln!(out, "#define STEP_POSITIONS {}", list(&|k| parts(k).0.to_string()));
+    let _ = writeln!(out, "#define STEP_MASKS {}", list(&|k| parts(k).1.to_string()));
     out
 }
 
 /// The files behind the contract; the last holds the entry point.
 pub(crate) fn body(key: &KernelKey) -> String {
-    match (key.tiling, key.element) {
-        (Tiling::Hopper(_), _) => [SOFTMAX, HOPPER].concat(),
-        (Tiling::Portable(_), Element::F32) => [PLAN, PORTABLE_F32].concat(),
-        (Tiling::Portable(_), _) => [SOFTMAX, PLAN, PORTABLE].concat(),
-    }
+    let plain = key.steps.is_empty();
+    let around =
+        |[first, last]: [&str; 2], masks, steps| [first, if plain { masks } else { steps }, last].concat();
+    let kernel = match (key.tiling, key.element) {
+        (Tiling::Hopper(_), _) => SOFTMAX.to_owned() + &around(HOPPER, HOPPER_MASKS, HOPPER_STEPS),
+        (Tiling::Portable(_), Element::F32) => {
+            PLAN.to_owned() + &around(PORTABLE_F32, PORTABLE_F32_MASKS, PORTABLE_F32_STEPS)
+        }
+        (Tiling::Portable(_), _) => {
+            [SOFTMAX, PLAN, &around(PORTABLE, PORTABLE_MASKS, PORTABLE_STEPS)].concat()
+        }
+    };
+    if plain { kernel } else { [STEP_PARAMS, STEPS, &kernel].concat() }
 }
 
 /// What the text and Rust must agree on, as assertions of the compiler.
@@ -105,7 +180,9 @@ fn checks(key: &KernelKey) -> String {
         Tiling::Portable(_) => "SHARED_BYTES ==",
     };
     let shared = format!("static_assert({used} {}, \"shared memory\");\n", key.shared_bytes());
-    layout_checks() + &shared + &format!("static_assert(BM == {}, \"rows\");\n", key.rows())
+    layout_checks(!key.steps.is_empty())
+        + &shared
+        + &format!("static_assert(BM == {}, \"rows\");\n", key.rows())
 }
 
 /// `Wgmma<N>` for the widths of the key: products of a warpgroup, 64 rows by N columns, 16 deep. Instructions of this shape name

@@ -185,6 +185,7 @@ fn launch(
             sinks: (key.sinks != Operand::None).then(|| tensor(&sinks, [0, 1, 0, 0])),
             bias: (key.bias != Operand::None).then(|| tensor(&bias, [0, pairs, case.keys(), 1])),
             mask: key.mask.then(|| tensor(&mask, [pairs, 0, case.keys(), 1])),
+            steps: vec![],
         };
         gpu.attn_partial(&*kernels.get(&key)?, kernels.redo(&key)?.as_deref(), &step)?;
         gpu.finish()?;

@@ -43,6 +43,7 @@ pub(crate) fn run(gpu: &Gpu, kernels: &Kernels, arch: Arch) -> Result<Vec<String
         bias: None,
         mask: None,
         sinks: None,
+        steps: vec![],
     };
     if let Err(e) = gpu.attn_partial(&kernel, None, &right) {
         refuse("the right step", Err(e), "nothing is wrong");

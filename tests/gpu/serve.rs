@@ -298,6 +298,7 @@ impl Held {
             bias: None,
             mask: None,
             sinks: None,
+            steps: vec![],
         };
         gpu.attn_partial(&self.kernel, self.redo.as_deref(), &step)?;
         if let (Some(merge), Some(carry), Some(into)) = (&self.merge, &set.carry, &set.into) {

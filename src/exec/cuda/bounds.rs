@@ -1,5 +1,6 @@
 //! What a launch is handed lies within its buffers, and its counts within what the kernels count with.
 
+use super::aliasing::Ranges;
 use super::error::{CudaError, foreign, refuse, too_large};
 use super::gpu::Gpu;
 use super::step::{BufferRange, DeviceTensor};
@@ -68,14 +69,16 @@ impl Gpu {
         tensor: &DeviceTensor,
         extents: [usize; 4],
         element: usize,
-        what: &str,
+        what: &'static str,
+        ranges: &mut Ranges,
     ) -> Result<Leaf, CudaError> {
         let mut elements = Some(1usize);
         for (stride, extent) in tensor.strides.iter().zip(extents) {
             let reach = extent.saturating_sub(1).checked_mul(*stride);
             elements = elements.zip(reach).and_then(|(a, b)| a.checked_add(b));
         }
-        let at = self.address(&tensor.at, elements.and_then(|n| n.checked_mul(element)), what)?;
+        let bytes = elements.and_then(|n| n.checked_mul(element));
+        let at = ranges.read(what, self.address(&tensor.at, bytes, what)?, bytes);
         let [batch, head, row, key] = tensor.strides.map(|s| s as i64);
         Ok(Leaf { at, batch, head, row, key, local_rows: i32::from(tensor.local_rows) })
     }

@@ -273,6 +273,10 @@ impl Gpu {
             Some(lse) => ranges.written("lse", self.address(lse, lse_bytes, "lse")?, lse_bytes),
             None => 0,
         };
+        let sinks = match &step.sinks {
+            Some(sinks) => self.leaf(sinks, extents(sinks), size, "sinks", &mut ranges)?,
+            None => Default::default(),
+        };
         ranges.disjoint()?;
         let params = Finish {
             piece: QPiece { rows, carry },
@@ -283,10 +287,7 @@ impl Gpu {
             q_rows: number(step.q_rows)?,
             dv: number(step.dv)?,
             empty_row: step.empty_row,
-            sinks: match &step.sinks {
-                Some(sinks) => self.leaf(sinks, extents(sinks), size, "sinks")?,
-                None => Default::default(),
-            },
+            sinks,
         };
         let blocks = (heads * len).div_ceil(THREADS as usize / 32);
         self.launch_helper(kernel, 2, blocks, 16, |launch| {

@@ -4,11 +4,14 @@ use super::error::{CudaError, driver, foreign, refuse};
 use super::gpu::{Gpu, Kernel};
 use super::maps::maps;
 use super::step::{AttentionStep, BufferRange};
-use crate::lower::{Params, Tiling};
+use crate::lower::{Params, StepParams, Tiling};
 use cudarc::driver::{DeviceRepr, LaunchConfig, PushKernelArg};
 
 // SAFETY: laid out as the kernel's arguments are, which the kernel's text asserts.
 unsafe impl DeviceRepr for Params {}
+
+// SAFETY: laid out as the arguments of kernels with steps are, which their texts assert.
+unsafe impl DeviceRepr for StepParams {}
 
 impl Gpu {
     /// Launches the step: the kernel, and behind it the one that does the rows that it leaves, [`KernelKey::redo`](crate::lower::KernelKey::redo). Without the
@@ -35,9 +38,11 @@ impl Gpu {
         let sixteens: usize = step.q_pieces.iter().map(|p| (p.rows.len as usize).div_ceil(16)).sum();
         let mut marks = self.marks.borrow_mut();
         let place = self.at_least(&mut marks, sixteens * step.batch * step.q_heads)?;
-        params.odd = self.address(&BufferRange { buffer: place, offset: 0 }, Some(place.bytes()), "marks")?;
+        params.usual.odd =
+            self.address(&BufferRange { buffer: place, offset: 0 }, Some(place.bytes()), "marks")?;
         self.launch(kernel, &params)?;
-        let done = self.launch(redo, &Params { odd: params.odd, ..again });
+        let usual = Params { odd: params.usual.odd, ..again.usual };
+        let done = self.launch(redo, &StepParams { usual, ..again });
         if done.is_err() {
             // Nobody clears the marks of the first launch: the next step must not meet them.
             *marks = self.filled(marks.bytes(), 0)?;
@@ -45,16 +50,17 @@ impl Gpu {
         done
     }
 
-    fn launch(&self, kernel: &Kernel, params: &Params) -> Result<(), CudaError> {
+    /// A kernel without steps takes the fields that all kernels have.
+    fn launch(&self, kernel: &Kernel, params: &StepParams) -> Result<(), CudaError> {
         let key = &kernel.key;
-        if params.tiles == 0 {
+        if params.usual.tiles == 0 {
             return Ok(());
         }
         let maps = match key.tiling {
-            Tiling::Hopper(_) => Some(maps(key, params)?),
+            Tiling::Hopper(_) => Some(maps(key, &params.usual)?),
             Tiling::Portable(_) => None,
         };
-        let tiles = params.tiles as usize;
+        let tiles = params.usual.tiles as usize;
         // Hopper's blocks stay and take one tile after another.
         let blocks = if maps.is_some() { self.multiprocessors.min(tiles) } else { tiles };
         let config = LaunchConfig {
@@ -63,7 +69,11 @@ impl Gpu {
             shared_mem_bytes: key.shared_bytes() as u32,
         };
         let mut launch = self.stream.launch_builder(&kernel.function);
-        launch.arg(params);
+        if key.steps.is_empty() {
+            launch.arg(&params.usual);
+        } else {
+            launch.arg(params);
+        }
         if let Some(maps) = &maps {
             launch.arg(maps);
         }

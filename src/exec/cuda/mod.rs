@@ -24,5 +24,5 @@ pub use error::CudaError;
 pub use gpu::{Buffer, Gpu, Kernel};
 pub use helpers::{FinishStep, HelperKernel, Runs};
 pub use nvrtc::{Code, CompiledKernel, KernelSource, code, compile, version as nvrtc_version};
-pub use step::{AttentionStep, BufferRange, DeviceTensor, KvRows, QRows};
+pub use step::{AttentionStep, BufferRange, DeviceTensor, KvRows, QRows, StepInput};
 pub use versions::versions;

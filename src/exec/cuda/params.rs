@@ -1,14 +1,17 @@
 //! The argument of one launch of `attn_partial`.
 //!
-//! In: the key of a kernel and a step. Out: [`Params`]. Invariants: the step is one that the kernel does; every range that the
+//! In: the key of a kernel and a step. Out: [`StepParams`], of which a kernel without steps takes the fields that all have. Invariants: the step is one that the kernel does; every range that the
 //! argument leads to lies within its buffer; nothing that is written overlaps what another part of the launch reads or writes.
 
 use super::aliasing::Ranges;
 use super::bounds::{all, check_rows, end_of, number};
 use super::error::{CudaError, refuse, too_large};
 use super::gpu::Gpu;
-use super::step::{AttentionStep, BufferRange, DeviceTensor};
-use crate::lower::{FAR, KernelKey, KvPiece, MAX_PIECES, MaskedScore, Operand, Params, QPiece, Tiling};
+use super::step::{AttentionStep, BufferRange, DeviceTensor, StepInput};
+use crate::lower::{
+    Band, Element, FAR, KernelKey, KvPiece, MAX_PIECES, MaskedScore, Operand, Params, QPiece, StepKind,
+    StepParams, Tiling,
+};
 
 /// Keys and values that are worked on side by side stay below this: most of the L2 cache of an H100.
 const CACHED_BYTES: usize = 32 << 20;
@@ -18,7 +21,7 @@ impl Gpu {
     ///
     /// # Errors
     /// Something does not fit its buffer or the key, lies on another GPU, or overlaps what is written.
-    pub(super) fn params(&self, key: &KernelKey, step: &AttentionStep) -> Result<Params, CudaError> {
+    pub(super) fn params(&self, key: &KernelKey, step: &AttentionStep) -> Result<StepParams, CudaError> {
         fits(key, step)?;
         let mut params = numbers(key, step)?;
         let heads = all(&[step.batch, step.q_heads]);
@@ -29,6 +32,9 @@ impl Gpu {
             self.address(&BufferRange { buffer: &self.counter, offset: 0 }, Some(8), "counter")?;
         let (tiles, last_row) = self.place_queries(key, step, heads, &mut params, &mut ranges)?;
         let (kv_len, last_key) = self.place_keys(key, step, &mut params, &mut ranges)?;
+        let mut whole = StepParams::default();
+        self.place_masks(key, step, (last_row, last_key), &mut params, &mut ranges)?;
+        self.place_steps(key, step, (last_row, last_key), &mut whole, &mut ranges)?;
         ranges.disjoint()?;
         // The counter of tiles goes on past the last, once for every block.
         params.tiles = number(tiles).ok().filter(|n| *n < FAR).ok_or_else(|| too_large("tiles"))?;
@@ -37,8 +43,7 @@ impl Gpu {
         let kv_heads = step.batch * step.kv_heads;
         params.head_group =
             number((CACHED_BYTES / per_kv_head).max(1).min(kv_heads) * (step.q_heads / step.kv_heads))?;
-        self.place_masks(key, step, (last_row, last_key), &mut params)?;
-        Ok(params)
+        Ok(StepParams { usual: params, ..whole })
     }
 
     /// q, out and lse, which have all of the rank's rows.
@@ -128,29 +133,85 @@ impl Gpu {
         step: &AttentionStep,
         (last_row, last_key): (usize, usize),
         params: &mut Params,
+        ranges: &mut Ranges,
     ) -> Result<(), CudaError> {
         if let Some(shift) = &step.shift {
-            params.shift = self.address(shift, all(&[step.batch, 4]), "shift")?;
+            let bytes = all(&[step.batch, 4]);
+            params.shift = ranges.read("shift", self.address(shift, bytes, "shift")?, bytes);
         }
-        if let Some([first, end]) = &step.documents {
-            params.first_key = self.address(first, all(&[last_row, 4]), "documents")?;
-            params.end_key = self.address(end, all(&[last_row, 4]), "documents")?;
+        if let Some(documents) = &step.documents {
+            [params.first_key, params.end_key] = self.documents(documents, last_row, ranges)?;
         }
         let size = |o: Operand| if o == Operand::F32 { 4 } else { key.element.bytes() };
-        let extents = |tensor: &DeviceTensor, keys: usize| {
-            let rows = if tensor.local_rows { step.q_rows } else { last_row };
-            [step.batch, step.q_heads, rows, keys]
-        };
+        let extents = |tensor: &DeviceTensor, keys: usize| extents(step, tensor, last_row, keys);
         if let Some(bias) = &step.bias {
-            params.bias = self.leaf(bias, extents(bias, last_key), size(key.bias), "bias")?;
+            params.bias = self.leaf(bias, extents(bias, last_key), size(key.bias), "bias", ranges)?;
         }
         if let Some(mask) = &step.mask {
-            params.mask = self.leaf(mask, extents(mask, last_key), 1, "mask")?;
+            params.mask = self.leaf(mask, extents(mask, last_key), 1, "mask", ranges)?;
         }
         if let Some(sinks) = &step.sinks {
-            params.sinks = self.leaf(sinks, extents(sinks, 1), size(key.sinks), "sinks")?;
+            params.sinks = self.leaf(sinks, extents(sinks, 1), size(key.sinks), "sinks", ranges)?;
         }
         Ok(())
+    }
+
+    /// What the steps are handed, which [`fits`] has held to the key.
+    fn place_steps(
+        &self,
+        key: &KernelKey,
+        step: &AttentionStep,
+        (last_row, last_key): (usize, usize),
+        params: &mut StepParams,
+        ranges: &mut Ranges,
+    ) -> Result<(), CudaError> {
+        let mut leaves = params.leaf.iter_mut();
+        for (i, (kind, input)) in key.steps.iter().zip(&step.steps).enumerate() {
+            params.number[i] = input.number;
+            params.band[i] = band(input);
+            if let Some(documents) = &input.documents {
+                let [first_key, end_key] = self.documents(documents, last_row, ranges)?;
+                params.band[i] = Band { first_key, end_key, ..params.band[i] };
+            }
+            let size = match kind {
+                StepKind::FactorLeaf(Element::F32) | StepKind::Add(Element::F32) => 4,
+                StepKind::FactorLeaf(_) | StepKind::Add(_) => key.element.bytes(),
+                StepKind::Fill { .. } | StepKind::Factor | StepKind::Softcap | StepKind::Round(_) => 1,
+            };
+            for (tensor, place) in input.leaves.iter().zip(&mut leaves) {
+                let extents = extents(step, tensor, last_row, last_key);
+                *place = self.leaf(tensor, extents, size, "a tensor of the steps", ranges)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The first and one past the last key of the documents of so many rows.
+    fn documents(
+        &self,
+        documents: &[BufferRange; 2],
+        rows: usize,
+        ranges: &mut Ranges,
+    ) -> Result<[u64; 2], CudaError> {
+        let bytes = all(&[rows, 4]);
+        let mut place = |at| Ok(ranges.read("documents", self.address(at, bytes, "documents")?, bytes));
+        Ok([place(&documents[0])?, place(&documents[1])?])
+    }
+}
+
+/// How far the indices of a tensor reach.
+fn extents(step: &AttentionStep, tensor: &DeviceTensor, last_row: usize, keys: usize) -> [usize; 4] {
+    let rows = if tensor.local_rows { step.q_rows } else { last_row };
+    [step.batch, step.q_heads, rows, keys]
+}
+
+/// What positions keep, documents aside.
+fn band(input: &StepInput) -> Band {
+    let [low, high] = input.window;
+    Band {
+        low: low.unwrap_or(-FAR).clamp(-FAR, FAR),
+        high: high.unwrap_or(FAR).clamp(-FAR, FAR),
+        ..Band::default()
     }
 }
 
@@ -188,6 +249,30 @@ fn fits(key: &KernelKey, step: &AttentionStep) -> Result<(), CudaError> {
     let ascending = step.scale > 0.0 || matches!(key.tiling, Tiling::Portable(_));
     if !step.scale.is_finite() || !ascending {
         return refuse(format!("a scale of {} is not the kernel's", step.scale));
+    }
+    fits_steps(key, step)
+}
+
+/// The inputs of the steps are those of the kernel's.
+fn fits_steps(key: &KernelKey, step: &AttentionStep) -> Result<(), CudaError> {
+    if step.steps.len() != key.steps.len() {
+        return refuse(format!("inputs of {} steps for {}", step.steps.len(), key.steps.len()));
+    }
+    if !key.steps.is_empty() && step.scale != 1.0 {
+        return refuse(format!("a scale of {} beside steps", step.scale));
+    }
+    for (kind, input) in key.steps.iter().zip(&step.steps) {
+        if input.leaves.len() != kind.leaves() {
+            return refuse(format!("{} tensors for the step {kind}", input.leaves.len()));
+        }
+        let by_position = matches!(kind, StepKind::Fill { positions: true, .. });
+        if !by_position && (input.window != [None, None] || input.documents.is_some()) {
+            return refuse(format!("positions for the step {kind}"));
+        }
+        let able = input.number.is_finite() && (kind != StepKind::Softcap || input.number > 0.0);
+        if !able {
+            return refuse(format!("a number of {} for the step {kind}", input.number));
+        }
     }
     Ok(())
 }

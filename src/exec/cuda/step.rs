@@ -43,6 +43,19 @@ pub struct DeviceTensor<'a> {
     pub local_rows: bool,
 }
 
+/// What a step of the score program is handed.
+#[derive(Clone, Debug, Default)]
+pub struct StepInput<'a> {
+    /// The factor, the cap, or the fill if that is finite; else nothing reads it.
+    pub number: f32,
+    /// Of a fill by position: row r keeps keys r + low ≤ k < r + high.
+    pub window: [Option<i32>; 2],
+    /// Of a fill by position: per global query row the first and one past the last key of its document: i32, up to the greatest row.
+    pub documents: Option<[BufferRange<'a>; 2]>,
+    /// The tensors that it reads, in their order: a byte an element, nonzero for kept, in a fill; else in the type that the key says.
+    pub leaves: Vec<DeviceTensor<'a>>,
+}
+
 /// One step: query rows against key rows.
 #[derive(Clone, Debug)]
 pub struct AttentionStep<'a> {
@@ -72,7 +85,7 @@ pub struct AttentionStep<'a> {
     pub softcap: f32,
     /// What a row without a live key yields.
     pub empty_row: f32,
-    /// Row r sees keys r + low ≤ k < r + high.
+    /// Row r sees keys r + low ≤ k < r + high: of fills of −∞ alone where the key has steps.
     pub window: [Option<i32>; 2],
     /// Added to both per batch entry: i32 (B).
     pub shift: Option<BufferRange<'a>>,
@@ -86,4 +99,6 @@ pub struct AttentionStep<'a> {
     pub mask: Option<DeviceTensor<'a>>,
     /// In the type that the key says.
     pub sinks: Option<DeviceTensor<'a>>,
+    /// One for each step of the key. Where there are any, `scale` is 1, and `softcap`, `bias` and `mask` are not there.
+    pub steps: Vec<StepInput<'a>>,
 }

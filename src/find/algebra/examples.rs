@@ -486,6 +486,22 @@ rules! {
     |d| d.scores("(div (exp (sub (keep (scores $0 $1 0.5) $3) (rmax (keep (scores $0 $1 0.5) $3)))) \
         (add (rsum (exp (sub (keep (scores $0 $1 0.5) $3) (rmax (keep (scores $0 $1 0.5) $3))))) (exp (mul (rmax (keep (scores $0 $1 0.5) $3)) -1))))");
 
+    "zero-times-infinity" Exact "(mul ?x ?m)" => "(factor ?x ?m)", if |v| v.normal("?x");
+    "−∞·0 is NaN";
+    |d| d.scores("(mul (keep (scores $0 $1 0.5) $3) $10)");
+
+    "rounding-dropped" Exact "(round ?x ?d)" => "?x", if |v| v.normal("?x");
+    "f16 rounds away what tells scores apart";
+    |d| d.scores("(round (bias (scores $0 $1 0.5) $8) 11)");
+
+    "factor-under-cap" Reassociation "(factor (cap ?x ?c) ?n)" => "(cap (factor ?x ?n) ?c)";
+    "tanh is not linear";
+    |d| d.scores("(factor (cap (scores $0 $1 0.5) 2) 3)");
+
+    "any-switch" Domain "(mul ?x ?m)" => "(replace ?x (nonzero ?m) 0)", if |v| v.normal("?x") && v.outside("?m");
+    "a factor that is not 0 need not be 1";
+    |d| d.scores("(mul (scores $0 $1 0.5) $2)");
+
     "fill-of-another-sign" Domain "(sub (mul ?x ?m) ?a)" => "(replace ?x (nonzero ?m) ?n)", n = |v| multiplied(v, 1.0);
     "the fill is subtracted";
     |d| d.scores("(sub (mul (scores $0 $1 0.5) $4) $5)");

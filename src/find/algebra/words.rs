@@ -107,7 +107,7 @@ pub(super) fn in_the_way(term: &RecExpr<Expr>, node: &Expr, place: Place) -> Str
         Expr::Join(_) => format!("{what} is not known to be a sink{out}"),
         _ if of_softmax(node) => format!("{what} is not used as a softmax uses it{out}"),
         _ => format!(
-            "{what} stands before the softmax, where an attention has only a scale, a softcap, biases and masks, in this order{out}"
+            "{what} stands before the softmax, where an attention has only factors, softcaps, biases, masks and roundings{out}"
         ),
     }
 }
@@ -141,11 +141,6 @@ fn way_out(node: &Expr, place: Place) -> Option<&'static str> {
             Some("join it after all masks, directly before the softmax, and cut it off directly after")
         }
         (_, node) if of_softmax(node) => Some(ONE_SOFTMAX),
-        (Place::Masked, Expr::Narrow(_)) => Some("mask with −∞, or add the mask in f32"),
-        (Place::Masked, Expr::Mul(_) | Expr::Div(_) | Expr::Neg(_)) => {
-            Some("scale the scores before they are masked, or mask with −∞")
-        }
-        (Place::Masked, Expr::Tanh(_)) => Some("cap the scores before they are masked"),
         (_, Expr::Max(_)) => Some("mask with −∞ where the bound stands for a mask"),
         _ => None,
     }

@@ -48,7 +48,7 @@ pub(crate) fn slices(work: &mut Recasting<'_>, near: &HashSet<OpId>) {
         let old = work.graph.result(id);
         let useful = !moving.products.is_empty() && moving.softmax;
         // What failed is read by nothing.
-        if !useful || !new.is_some_and(|v| work.graph.replace(old, v).is_ok()) {
+        if !useful || new.is_none_or(|v| work.graph.replace(old, v).is_err()) {
             continue;
         }
         let what =

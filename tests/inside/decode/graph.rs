@@ -3,7 +3,8 @@
 
 use crate::inside::fuzz::driver::Rng;
 use annulus::ir::{
-    Attention, Binary, Contract, DType, EmptyRow, Graph, Op, Reduction, Scores, Tensor, Type, Unary, ValueId,
+    Attention, Binary, Contract, DType, EmptyRow, Graph, Op, Reduction, ScoreStep, Scores, Tensor, Type,
+    Unary, ValueId,
 };
 use annulus::layout::{Layout, LayoutKind, Progression};
 use annulus::mask::{Fill, Mask, Term};
@@ -75,6 +76,15 @@ struct Draw {
 
 /// The graph of a seed.
 pub(crate) fn decode(seed: u64) -> Decode {
+    made(seed, false)
+}
+
+/// The same with every number in f64.
+pub(crate) fn decode_in_f64(seed: u64) -> Decode {
+    made(seed, true)
+}
+
+fn made(seed: u64, wide: bool) -> Decode {
     let mut rng = Rng::new(seed);
     let dtype = *rng.pick(&[
         DType::F32,
@@ -97,7 +107,7 @@ pub(crate) fn decode(seed: u64) -> Decode {
     let mut d = Draw {
         rng,
         g: Graph::new(format!("decode{seed}")),
-        dtype,
+        dtype: if wide { DType::F64 } else { dtype },
         batch,
         rows,
         size: 4,
@@ -352,12 +362,29 @@ impl Draw {
         }
         let empty_row = if self.chance(4) { EmptyRow::Nan } else { EmptyRow::Zero };
         let a = Attention {
-            scores: Scores::usual(scale, 0.0, bias, mask),
+            scores: self.scores(scale, bias, mask),
             sinks,
             empty_row,
             ..Attention::plain(scale, acc)
         };
         self.op(Op::Attention(Box::new(a)), &[vec![q, k, v], leaves].concat())
+    }
+
+    /// A factor, a bias and a mask, now and then in another order and with a softcap.
+    fn scores(&mut self, scale: f64, bias: Option<usize>, mask: Mask) -> Scores {
+        let usual = Scores::usual(scale, 0.0, bias, mask);
+        if !self.chance(3) {
+            return usual;
+        }
+        let mut steps = usual.steps().to_vec();
+        if self.chance(2) {
+            steps.push(ScoreStep::Softcap(2.0 * self.magnitude));
+        }
+        for i in (1..steps.len()).rev() {
+            steps.swap(i, self.rng.below(i + 1));
+        }
+        self.kinds.insert("steps in another order");
+        Scores::new(steps)
     }
 
     /// The number of key rows of a layer, and where keys and values come from.

@@ -12,29 +12,9 @@ use annulus::find::{FindOptions, Found, find};
 use annulus::ir::{DType, Graph, Op, ScoreStep, Tensor};
 use masks::{Fill, How};
 use proptest::prelude::*;
-use spelling::{Spelling, Widened, spelling};
+use spelling::{Extra, Spelling, Widened, spelling};
 use std::f64::consts::{LN_2, LOG2_E};
 use write::write;
-
-/// Whether masks in f32 or f64 are such as must be found, whatever they keep. Others may be refused: what a finite fill
-/// replaced is replaced again, or what decides a row without a key is rounded by the order of large addends.
-fn one_mask(masks: &[How]) -> bool {
-    use Fill::{Infinity, Least, TenThousand};
-    let drops = |m: How| matches!(m.fill(), Some(Infinity)) && !matches!(m, How::Multiplied(_));
-    match *masks {
-        [] | [_] => true,
-        // One number twice in the place of scores is one mask.
-        [How::Where { fill: a, .. }, How::Where { fill: b, .. }] if a == b => true,
-        // −∞ or the least number in the place of scores: whatever is added to it, or −∞ again.
-        [How::Where { fill: Infinity | Least, .. } | How::Multiplied(Least), b] => {
-            drops(b) || matches!(b, How::Add(_))
-        }
-        [How::Add(Infinity), b] => drops(b),
-        [How::Add(Least), b] => drops(b) || b == How::Add(Least),
-        [How::Add(TenThousand) | How::Bias, b] => matches!(b, How::Where { fill: Infinity, .. }),
-        _ => false,
-    }
-}
 
 /// Whether this is attention for every input, and written so that it must be found.
 fn must_be_found(s: &Spelling) -> bool {
@@ -49,7 +29,12 @@ fn must_be_found(s: &Spelling) -> bool {
     // log2(e) is another number in halves: a factor on shifted scores and the sink beside them, of which a bias may be any number.
     let shifted = s.sinks.is_some_and(|x| x.shifted);
     let powers = s.is_half() && s.powers_of_two() && shifted && biases > 0;
-    !s.is_across() && !vanishing && !meeting && !powers
+    // A factor that may be 0 or below meets −∞, and something tells NaN from a number.
+    let factor = |e: Option<Extra>| e.is_some_and(|e| e != Extra::Cap);
+    let behind = factor(s.extras[1]) && masks.iter().any(|m| infinite(&m) || of_input(&m));
+    let before = factor(s.extras[0]) && masks.iter().any(|m| matches!(m, How::Multiplied(_)));
+    let zeroed = s.guarded && (behind || before);
+    !s.is_across() && !vanishing && !meeting && !powers && !zeroed
 }
 
 /// Whether masks make NaN of what is attention otherwise: twice the least number is −∞.
@@ -82,7 +67,8 @@ fn figures(s: &Spelling, found: &Found) -> Result<(), TestCaseError> {
     let want = scale(s);
     let close = |x: f64| (x - want).abs() <= 1e-6 * want.abs();
     // A factor a row may stay an operand of the scores.
-    let operand = s.row_factor && r.scale.is_none();
+    let more = s.extras.iter().flatten().any(|e| *e != Extra::Cap);
+    let operand = more || s.row_factor && r.scale.is_none();
     prop_assert!(operand || r.scale.is_some_and(close), "{:?} for {}", r.scale, want);
     prop_assert_eq!(r.sinks, s.sinks.is_some());
     if s.sinks.is_some_and(|x| x.by_head) {
@@ -181,7 +167,8 @@ proptest! {
             (_, 0) => 1e-5,
             (_, n) => 2e-3 * n as f64,
         };
-        let finite = may_be_nan(&s) && record(&found.graph, &found.attentions[0]).numerics == "domain";
+        let nan = may_be_nan(&s) || s.extras.iter().flatten().any(|e| *e != Extra::Cap);
+        let finite = nan && record(&found.graph, &found.attentions[0]).numerics == "domain";
         let same = if s.is_half() {
             same_in_halves(&s, &before, &found.graph, seed, finite)
         } else {

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
-const SHIM: [(&str, &str); 11] = [
+const SHIM: [(&str, &str); 12] = [
     ("contract.cuh", lower::CONTRACT),
+    ("step_params.cuh", lower::STEP_PARAMS),
     ("calls.h", include_str!("shim/calls.h")),
     ("machine.h", include_str!("shim/machine.h")),
     ("cuda.h", include_str!("shim/cuda.h")),

@@ -159,3 +159,173 @@ pub(crate) const PORTABLE: &[Fault] = &[
         )],
     },
 ];
+
+/// Of [`super::steps::ALL_KINDS`], in portable kernels.
+pub(crate) const STEPS: &[Fault] = &[
+    Fault {
+        name: "a step is left out",
+        found: " is ",
+        edits: &[("        run_step<N, COUNT>(", "        if (N != 1) run_step<N, COUNT>(")],
+    },
+    Fault {
+        name: "two steps are exchanged",
+        found: " is ",
+        edits: &[("        run_step<N, COUNT>(", "        run_step<N == 1 ? 2 : N == 2 ? 1 : N, COUNT>(")],
+    },
+    Fault { name: "a rounding is dropped", found: " is ", edits: &[("return round_bf16(x);", "return x;")] },
+    Fault {
+        name: "numbers are rounded towards zero",
+        found: " is ",
+        edits: &[("return round_bf16(x);", "return round_bf16(x * (1.0f - 0.00390625f));")],
+    },
+    Fault {
+        name: "a fill is added once for every condition",
+        found: " is ",
+        edits: &[("hidden |= 1u << i;", "score(i) += number;")],
+    },
+    Fault {
+        name: "a fill replaces what it should leave out",
+        found: " is ",
+        edits: &[("KIND == STEP_FILL_NEG_INF ? -INFINITY : number;", "number;")],
+    },
+    Fault {
+        name: "the tensors of another step are read",
+        found: "",
+        edits: &[("step_leaf(n - 1) + (reads_number", "step_leaf(n - 1) + 0 * (reads_number")],
+    },
+    Fault {
+        name: "positions are off by one",
+        found: " is ",
+        edits: &[("rows_below(pairs.keys, high)}", "rows_below(pairs.keys, high + 1)}")],
+    },
+    Fault {
+        name: "the documents of another row",
+        found: " is ",
+        edits: &[("low > band.first_key[row] ? low : band.first_key[row]", "low")],
+    },
+    Fault {
+        name: "tensors are read beyond the last key",
+        found: "outside of every buffer",
+        edits: &[("ahead(i) < left ? step_number", "true ? step_number")],
+    },
+    Fault {
+        name: "masks are read beyond the last key",
+        found: "outside of every buffer",
+        edits: &[("if (ahead(i) < left && !mask", "if (!mask")],
+    },
+    Fault {
+        name: "rows are counted as q's where they are not",
+        found: "",
+        edits: &[(
+            "at(leaf_row(leaf, pairs.work, pairs.rows, pairs.row)",
+            "at(leaf_row(leaf, pairs.work, pairs.rows, pairs.row + 1)",
+        )],
+    },
+    Fault {
+        name: "keys that are far apart are taken for neighbours",
+        found: " is ",
+        edits: &[("stride(forgotten(leaf.key * pairs.keys.step))", "stride(forgotten(leaf.key))")],
+    },
+    Fault {
+        name: "a key out of sight takes part",
+        found: " is ",
+        edits: &[("if (key < span.begin || key >= span.end)", "if (key < 0)")],
+    },
+    Fault {
+        name: "a key without part has its value in the sum",
+        found: " is ",
+        edits: &[("if (s[j] == -INFINITY) dead[j / 32] |= 1u << j % 32;", ";")],
+    },
+];
+
+/// Of the same in kernels of f32, where their text is another.
+pub(crate) const STEPS_IN_F32: &[Fault] = &[
+    Fault {
+        name: "keys of another thread",
+        found: " is ",
+        edits: &[("[](int c) { return 16 * c; }", "[](int c) { return c; }")],
+    },
+    Fault {
+        name: "a key out of sight takes part",
+        found: " is ",
+        edits: &[("if (key < span.begin || key >= span.end)", "if (key < 0)")],
+    },
+    Fault {
+        name: "a key without part has its value in the sum",
+        found: " is ",
+        edits: &[("if (s[c] == -INFINITY) dead |= 1u << c;", ";")],
+    },
+];
+
+/// Of steps on Hopper.
+pub(crate) const STEPS_ON_HOPPER: &[Fault] = &[
+    Fault {
+        name: "a step is left out",
+        found: " is ",
+        edits: &[("change_scores<N + 1>(p, s);", "change_scores<N + (N == 1 ? 2 : 1)>(p, s);")],
+    },
+    Fault {
+        name: "two steps are exchanged",
+        found: " is ",
+        edits: &[
+            (
+                "constexpr int KIND = step_kind(N);\n        static_assert",
+                "constexpr int M = N == 1 ? 2 : N == 2 ? 1 : N, KIND = step_kind(M);\n        static_assert",
+            ),
+            ("const float number = p.number[N], inverse", "const float number = p.number[M], inverse"),
+        ],
+    },
+    Fault { name: "a rounding is dropped", found: " is ", edits: &[("return round_f16(x);", "return x;")] },
+    Fault {
+        name: "the other type is rounded to",
+        found: " is ",
+        edits: &[("return round_bf16(x);", "return round_f16(x);")],
+    },
+    Fault {
+        name: "rows that a rounding hid a key of are not left",
+        found: " is NaN",
+        edits: &[("return any_lane(odd != odd) && p.odd;", "return false;")],
+    },
+];
+
+/// Of a softcap on Hopper, which makes numbers of what a mask hides.
+pub(crate) const SOFTCAP_ON_HOPPER: &[Fault] = &[Fault {
+    name: "steps come behind the mask",
+    found: " is ",
+    edits: &[(
+        "change_scores<0>(p, s);\n    sight.cover(s, block);",
+        "sight.cover(s, block);\n    change_scores<0>(p, s);",
+    )],
+}];
+
+/// Of sums rounded to halves.
+pub(crate) const HALVES: &[Fault] = &[
+    Fault { name: "no sum is rounded", found: " is ", edits: &[("return round_f16(x);", "return x;")] },
+    Fault {
+        name: "sums are rounded to the other type",
+        found: " is ",
+        edits: &[("return round_f16(x);", "return round_bf16(x);")],
+    },
+];
+
+/// Of scores that are −∞ before a factor or an addend.
+pub(crate) const REVIVALS: &[Fault] = &[
+    Fault {
+        name: "a score of −∞ is revived by an addend",
+        found: " is ",
+        edits: &[(
+            "score(i) = x == -INFINITY || y == -INFINITY ? -INFINITY : x + y;",
+            "score(i) = x == -INFINITY ? y : x + y;",
+        )],
+    },
+    Fault {
+        name: "a score of −∞ is revived by a factor of a tensor",
+        found: " is ",
+        edits: &[("score(i) = x == -INFINITY ? x : x * y;", "score(i) = x * y;")],
+    },
+    Fault {
+        name: "a score of −∞ is revived by a factor",
+        found: " is ",
+        edits: &[("return x == -INFINITY ? x : x * number;", "return x * number;")],
+    },
+];

@@ -12,6 +12,7 @@ mod portable;
 mod problem;
 mod reference;
 mod run;
+mod steps;
 
 use annulus::lower::{KernelKey, Operand};
 use problem::Problem;

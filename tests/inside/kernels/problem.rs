@@ -1,5 +1,6 @@
 //! An attention over chunks: what it computes, and numbers for it.
 
+use annulus::ir::{DType, Scores};
 use annulus::lower::{Element, MaskedScore, Operand};
 use half::{bf16, f16};
 
@@ -71,6 +72,15 @@ pub(crate) struct Problem {
     pub(crate) head_group: usize,
     pub(crate) random: Random,
     pub(crate) size: f32,
+    /// A score program in the place of scale, softcap, bias, masks and positions.
+    pub(crate) program: Option<ScoreProgram>,
+}
+
+/// A score program with what it reads, from operand 3 on; truth is 1 or 0.
+#[derive(Clone, Debug)]
+pub(crate) struct ScoreProgram {
+    pub(crate) scores: Scores,
+    pub(crate) leaves: Vec<(Leaf, DType)>,
 }
 
 /// A tensor that broadcasts to (batch, head, query row, key row).
@@ -128,6 +138,7 @@ impl Problem {
             head_group: 3,
             random: Random(7),
             size: 1.0,
+            program: None,
         }
     }
 

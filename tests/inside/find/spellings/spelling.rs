@@ -74,8 +74,32 @@ pub(super) enum Widened {
     BeforeSoftmax,
 }
 
+/// One more step of the scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extra {
+    /// Times an input of (batch, 1, 1, 1), (1, heads, 1, 1), (1, 1, 1, keys) or (1, 1, rows, keys).
+    Factor(Over),
+    /// Divided by an input of each batch entry.
+    Divisor,
+    /// c·tanh(x/c).
+    Cap,
+    /// Times a constant that is 0 above the diagonal and one number below it.
+    Switch,
+}
+
+/// What a factor tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    Batch,
+    Heads,
+    Keys,
+    Pairs,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spelling {
+    /// One more step before the masks, and one behind them.
+    pub(super) extras: [Option<Extra>; 2],
     pub(super) batch: usize,
     pub(super) kv_heads: usize,
     pub(super) repeat: usize,
@@ -188,13 +212,22 @@ pub(super) fn spelling() -> impl Strategy<Value = Spelling> {
     };
     let more = (any::<[bool; 3]>(), [rows(), rows()], proptest::option::weighted(0.3, 1usize..6));
     let rest = (dtype, widened, proptest::option::weighted(0.3, sinks), quotient, more);
-    let masks = (layers(), -3i64..4, [0usize..8, 0usize..8]);
+    let over = prop_oneof![Just(Over::Batch), Just(Over::Heads), Just(Over::Keys), Just(Over::Pairs)];
+    let extra = prop_oneof![
+        3 => over.prop_map(Extra::Factor),
+        1 => Just(Extra::Divisor),
+        2 => Just(Extra::Cap),
+        1 => Just(Extra::Switch),
+    ];
+    let extra = move || proptest::option::weighted(0.25, extra.clone());
+    let masks = ((layers(), [extra(), extra()]), -3i64..4, [0usize..8, 0usize..8]);
     (sizes, flags, [factor(), factor(), factor(), factor()], masks, rest).prop_map(
         |((batch, kv_heads, repeat, q_len, kv_len, depth, depth_v), f, scales, masks, rest)| {
             let (dtype, widened, sinks, quotient, (more, rows, past)) = rest;
             let [looked_up, row_factor, row_factor_after] = more;
-            let (masks, offset, lengths) = masks;
+            let ((masks, extras), offset, lengths) = masks;
             Spelling {
+                extras,
                 batch,
                 kv_heads,
                 repeat,

@@ -1,7 +1,7 @@
 //! A spelling as a graph.
 
 use super::masks::{How, Layer, keep, masked};
-use super::spelling::{Rows, Sinks, Softmax, Spelling, Sum, Widened};
+use super::spelling::{Extra, Over, Rows, Sinks, Softmax, Spelling, Sum, Widened};
 use annulus::ir::Reduction::{Max, Sum as Total};
 use annulus::ir::{Binary, Contract, DType, Graph, Op, Reduction, Tensor, Type, Unary, ValueId};
 
@@ -172,7 +172,9 @@ pub(super) fn write(s: &Spelling) -> Graph {
     if s.widened == Widened::BeforeMasks {
         x = w.cast(x, DType::F32);
     }
+    x = extra(&mut w, s, x, 0);
     x = masked(&mut w, s, x);
+    x = extra(&mut w, s, x, 1);
     if s.late {
         x = w.times(x, Some(0.5));
     }
@@ -224,6 +226,44 @@ pub(super) fn write(s: &Spelling) -> Graph {
     }
     w.graph.output("o", o);
     w.graph
+}
+
+/// One more step, if there is one at that place.
+fn extra(w: &mut Writer, s: &Spelling, x: ValueId, place: usize) -> ValueId {
+    let Some(extra) = s.extras[place] else { return x };
+    let dtype = w.graph.ty(x).dtype;
+    let [batch, heads, rows, keys] = w.shape(x)[..] else { unreachable!("the scores have four axes") };
+    let input =
+        |w: &mut Writer, shape: Vec<usize>| w.graph.input(&format!("extra{place}"), Type::new(dtype, shape));
+    match extra {
+        Extra::Factor(over) => {
+            let shape = match over {
+                Over::Batch => vec![batch, 1, 1, 1],
+                Over::Heads => vec![heads, 1, 1],
+                Over::Keys => vec![keys],
+                Over::Pairs => vec![rows, keys],
+            };
+            let by = input(w, shape);
+            w.op(Op::Binary(Binary::Mul), &[x, by])
+        }
+        Extra::Divisor => {
+            let by = input(w, vec![batch, 1, 1, 1]);
+            w.op(Op::Binary(Binary::Div), &[x, by])
+        }
+        Extra::Cap => {
+            let cap = w.graph.constant("cap", Tensor::scalar(dtype, 4.0));
+            let small = w.op(Op::Binary(Binary::Div), &[x, cap]);
+            let bent = w.op(Op::Unary(Unary::Tanh), &[small]);
+            w.op(Op::Binary(Binary::Mul), &[bent, cap])
+        }
+        Extra::Switch => {
+            let at = |i: usize| if i % keys <= i / keys { 0.5 } else { 0.0 };
+            let data: Vec<f64> = (0..rows * keys).map(at).collect();
+            let by = Tensor::from_f64(dtype, [rows, keys], &data).expect("as many numbers as elements");
+            let by = w.graph.constant("switch", by);
+            w.op(Op::Binary(Binary::Mul), &[x, by])
+        }
+    }
 }
 
 /// The softmax, or exp and its sum if that divides later.

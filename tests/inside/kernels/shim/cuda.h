@@ -1,4 +1,4 @@
-// What kernel text finds instead of CUDA's own names, of kernels/ptx.cuh and of kernels/ptx_hopper.cuh.
+// What kernel text finds instead of CUDA's own names, of kernels/ptx.cuh, of kernels/ptx_steps.cuh and of kernels/ptx_hopper.cuh.
 #pragma once
 
 #include "calls.h"
@@ -81,6 +81,12 @@ inline float flushed(float x) { return __builtin_fabsf(x) < 1.17549435e-38f ? __
 inline float exp2_fast(float x) { return flushed(__builtin_exp2f(flushed(x))); }
 inline float log2_fast(float x) { return __builtin_log2f(x); }
 inline float reciprocal_fast(float x) { return flushed(1.0f / flushed(x)); }
+inline float round_f16(float x) { return (float)(_Float16)x; }
+inline float round_bf16(float x) {
+    if (x != x) return x;
+    u32 b = __float_as_uint(x);
+    return __uint_as_float(b + 0x7fff + (b >> 16 & 1) & 0xffff0000);  // to nearest, ties to even
+}
 inline u32 pack_elements(float low, float high) { return machine::element_of(low) | (u32)machine::element_of(high) << 16; }
 inline float element_to_float(u16 x) { return machine::element_value(x); }
 

@@ -5,7 +5,8 @@
 //   buffer NAME BYTES UNIT         followed by so many bytes; UNIT as in `add_region`
 //   q_piece START STEP LEN LOCAL CARRY     CARRY, K, V: a buffer or -
 //   kv_piece START STEP LEN LOCAL K V
-//   leaf bias|mask|sinks NAME BATCH HEAD ROW KEY LOCAL_ROWS
+//   leaf bias|mask|sinks|step0|… NAME BATCH HEAD ROW KEY LOCAL_ROWS
+//   step N NUMBER LOW HIGH FIRST END       the number and the band of a step; FIRST, END: a buffer or -
 //   at FIELD NAME                  a pointer of Params
 //   set FIELD NUMBER               a number of Params
 //   launch BLOCKS                  0 for a block per tile; then both lists of pieces are empty again
@@ -24,7 +25,10 @@
 
 #define POSITIONS 1
 #define FILL 0
+// Kernels without steps take the part that all kernels have.
+#define Params UsualParams
 #include "contract.cuh"
+#include "step_params.cuh"
 #include "kernel.h"
 
 static Params params;
@@ -72,6 +76,10 @@ struct Fields {
         {"counter", (const void**)&params.counter}, {"odd", (const void**)&params.odd}, {"shift", (const void**)&params.shift},
         {"first_key", (const void**)&params.first_key}, {"end_key", (const void**)&params.end_key}};
     std::map<std::string, Leaf*> leaves{{"bias", &params.bias}, {"mask", &params.mask}, {"sinks", &params.sinks}};
+
+    Fields() {
+        for (int i = 0; i < MAX_LEAVES; ++i) leaves["step" + std::to_string(i)] = &params.leaf[i];
+    }
 };
 
 struct Buffer {
@@ -117,6 +125,17 @@ static std::string play(const std::string& input, u64 seed) {
             Leaf& leaf = *fields.leaves.at(word);
             leaf.at = buffer();
             in >> leaf.batch >> leaf.head >> leaf.row >> leaf.key >> leaf.local_rows;
+        } else if (word == "step") {
+            u32 n;
+            i64 number;
+            in >> n >> number;
+            if (n >= MAX_STEPS) machine::fault("a step %u", n);
+            const i32 bits = (i32)number;
+            memcpy(&params.number[n], &bits, 4);
+            Band& band = params.band[n];
+            in >> band.low >> band.high;
+            band.first_key = (const i32*)buffer();
+            band.end_key = (const i32*)buffer();
         } else if (word == "at") {
             in >> word;
             *fields.pointers.at(word) = buffer();
