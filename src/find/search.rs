@@ -7,6 +7,7 @@ use super::hidden::Around;
 use super::log_sum::attach;
 use super::masks::additive;
 use super::masks::types::Context;
+use super::recast::copies;
 use super::recast::driver::recast;
 use super::recast::types::{Log, Site};
 use super::region::anchor::is_anchor;
@@ -56,6 +57,9 @@ pub fn find(graph: &Graph, options: &FindOptions) -> Found {
         if useless.is_empty() && keeps(&first.found, &other.found) {
             return other.found;
         }
+        if useless.iter().any(|s| s.key.0 == copies::RULE) {
+            shared(&mut found.found, &other.found);
+        }
         told(&mut found.found, &other.found);
         if useless.is_empty() {
             break;
@@ -70,6 +74,17 @@ fn keeps(before: &Found, after: &Found) -> bool {
     let names: HashSet<&str> = after.attentions.iter().map(|a| a.name.as_str()).collect();
     after.attentions.len() >= before.attentions.len()
         && before.attentions.iter().all(|a| names.contains(a.name.as_str()))
+}
+
+/// Of what shares scores with something that is no attention: that it would be one, and what the other lacks.
+fn shared(found: &mut Found, other: &Found) {
+    let Some(lacks) = other.missed.first() else { return };
+    for miss in found.missed.iter_mut().filter(|m| other.missed.iter().all(|o| o.at != m.at)) {
+        miss.reason += &format!(
+            "; with scores of its own it is an attention, but what else reads them is none: at {}, {}",
+            lacks.at, lacks.reason
+        );
+    }
 }
 
 /// What stops an attention when its parts are together says more than that they are parts.

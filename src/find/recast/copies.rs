@@ -10,7 +10,7 @@ use crate::ir::{Graph, Op, OpId, Topology, ValueId};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// The name by which `--explain` tells it.
-const RULE: &str = "scores-of-their-own";
+pub(crate) const RULE: &str = "scores-of-their-own";
 /// Most operations between a product of queries and keys and one with values.
 const LIMIT: usize = 64;
 /// Most attentions that are made of one product.

@@ -17,7 +17,7 @@
 //! Invariants: nothing is recast that is not proved to be the same but for its class of rewriting. The work is bounded by numbers of
 //! operations, and depends on nothing but the graph and the options.
 
-mod copies;
+pub(crate) mod copies;
 pub(crate) mod driver;
 mod linear;
 mod merged;

@@ -109,7 +109,7 @@ impl Moving {
         let shape = self.graph.ty(v).shape.clone();
         let new = match op {
             Op::Reshape(_) => {
-                let inner = self.through(&self.graph.ty(x[0]).shape.clone(), &shape, cut)?;
+                let inner = through(&self.graph.ty(x[0]).shape.clone(), &shape, cut)?;
                 let of = self.cut(x[0], inner)?;
                 let mut shape = shape;
                 shape[cut.axis] = cut.len;
@@ -124,7 +124,7 @@ impl Moving {
                 let mut operands = x;
                 for (operand, map) in operands.iter_mut().zip(&maps) {
                     if let Some(axis) = map.kept(cut.axis) {
-                        *operand = self.sliced(*operand, Cut { axis, ..cut }, &name)?;
+                        *operand = self.operand(*operand, Cut { axis, ..cut }, &name, LIMIT)?;
                     }
                 }
                 let new = self.graph.add(op, &operands, &name, &source).ok()?;
@@ -171,42 +171,89 @@ impl Moving {
         Some(new)
     }
 
+    /// The slice of an operand of a product, before it was laid out or repeated where that can be.
+    fn operand(&mut self, v: ValueId, cut: Cut, name: &str, limit: usize) -> Option<ValueId> {
+        let (op, shape) = (self.graph.op(v.op).clone(), self.graph.ty(v).shape.clone());
+        let of = self.graph.operands(v.op).first().copied();
+        let moved = match (&op, of) {
+            _ if limit == 0 => None,
+            (Op::Permute(perm), Some(_)) => perm.get(cut.axis).map(|&axis| Cut { axis, ..cut }),
+            (Op::Reshape(_), Some(of)) => {
+                let from = self.graph.ty(of).shape.clone();
+                through(&from, &shape, cut).or_else(|| merged(&from, &shape, cut))
+            }
+            (Op::Broadcast(_), Some(of)) => match own_axis(&self.graph, v, of, cut.axis) {
+                Some(axis) => Some(Cut { axis, ..cut }),
+                None => {
+                    let mut shape = shape;
+                    shape[cut.axis] = cut.len;
+                    return self.graph.add1(Op::Broadcast(shape), &[of], name, "").ok();
+                }
+            },
+            _ => None,
+        };
+        let (Some(moved), Some(of)) = (moved, of) else { return self.sliced(v, cut, name) };
+        let of = self.operand(of, moved, name, limit - 1)?;
+        let mut shape = shape;
+        shape[cut.axis] = cut.len;
+        let op = match op {
+            Op::Reshape(_) => Op::Reshape(shape),
+            Op::Broadcast(_) => Op::Broadcast(shape),
+            other => other,
+        };
+        self.graph.add1(op, &[of], name, "").ok()
+    }
+
     fn sliced(&mut self, v: ValueId, cut: Cut, name: &str) -> Option<ValueId> {
         self.graph.add1(cut.op(), &[v], &format!("{name}.part"), "").ok()
     }
+}
 
-    /// The same elements before a reshape: of an axis that it keeps, or that it split.
-    fn through(&self, from: &[usize], to: &[usize], cut: Cut) -> Option<Cut> {
-        let before: usize = to[..cut.axis].iter().product();
-        let extent = to[cut.axis];
-        let mut outer = 1;
-        for (axis, &e) in from.iter().enumerate() {
-            let next = outer * e;
-            // The axis lies within this one: (before / outer) × extent × what is behind it.
-            if e > 0
-                && outer > 0
-                && before.is_multiple_of(outer)
-                && (before * extent) > outer
-                && next.is_multiple_of(before * extent)
-            {
-                let (lead, behind) = (before / outer, next / (before * extent));
-                return match (lead, behind) {
-                    (1, 1) => Some(Cut { axis, ..cut }),
-                    // Whole runs of one piece.
-                    (1, _) if cut.step == 1 => {
-                        Some(Cut { axis, start: cut.start * behind, len: cut.len * behind, step: 1 })
-                    }
-                    // One of each run.
-                    (_, 1) if cut.len == 1 => {
-                        Some(Cut { axis, start: cut.start, len: lead, step: i64::try_from(extent).ok()? })
-                    }
-                    _ => None,
-                };
-            }
-            outer = next;
+/// The same elements before a reshape: of an axis that it keeps, or that it split.
+fn through(from: &[usize], to: &[usize], cut: Cut) -> Option<Cut> {
+    let before: usize = to[..cut.axis].iter().product();
+    let extent = to[cut.axis];
+    let mut outer = 1;
+    for (axis, &e) in from.iter().enumerate() {
+        let next = outer * e;
+        // The axis lies within this one: (before / outer) × extent × what is behind it.
+        if e > 0
+            && outer > 0
+            && before.is_multiple_of(outer)
+            && (before * extent) > outer
+            && next.is_multiple_of(before * extent)
+        {
+            let (lead, behind) = (before / outer, next / (before * extent));
+            return match (lead, behind) {
+                (1, 1) => Some(Cut { axis, ..cut }),
+                // Whole runs of one piece.
+                (1, _) if cut.step == 1 => {
+                    Some(Cut { axis, start: cut.start * behind, len: cut.len * behind, step: 1 })
+                }
+                // One of each run.
+                (_, 1) if cut.len == 1 => {
+                    Some(Cut { axis, start: cut.start, len: lead, step: i64::try_from(extent).ok()? })
+                }
+                _ => None,
+            };
         }
-        None
+        outer = next;
     }
+    None
+}
+/// The same elements before a reshape that makes one axis of several: whole runs, or the same of each innermost run.
+fn merged(from: &[usize], to: &[usize], cut: Cut) -> Option<Cut> {
+    let (before, extent): (usize, usize) = (to[..cut.axis].iter().product(), to[cut.axis]);
+    let first = (0..from.len()).find(|&a| from[..a].iter().product::<usize>() == before && from[a] > 1)?;
+    let last = (first..from.len()).find(|&a| from[first..=a].iter().product::<usize>() == extent)?;
+    let behind: usize = from[first + 1..=last].iter().product();
+    let step = usize::try_from(cut.step).ok()?;
+    if step == 1 && cut.start.is_multiple_of(behind) && cut.len.is_multiple_of(behind) {
+        return Some(Cut { axis: first, start: cut.start / behind, len: cut.len / behind, step: 1 });
+    }
+    let inner = from[last];
+    let each = inner.is_multiple_of(step) && cut.start < step && cut.len * step == extent;
+    each.then_some(Cut { axis: last, start: cut.start, len: inner / step, step: cut.step })
 }
 
 /// The axis of an operand that broadcasts to axis `axis` of a value, if it has more than one element.

@@ -313,7 +313,7 @@ impl<'a> Walk<'a> {
                 Some(Value { data, ..of })
             }
             Op::Contract(_) => self.product(id, &x),
-            Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) => self.elementwise(id, &op, v, &x),
+            Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) => self.elementwise(&op, v, &x),
             _ => None,
         }
     }
@@ -390,7 +390,7 @@ impl<'a> Walk<'a> {
         Some(Value { kind: Kind::Result, axes, data, of })
     }
 
-    fn elementwise(&mut self, id: OpId, op: &Op, v: ValueId, x: &[ValueId]) -> Option<Value> {
+    fn elementwise(&mut self, op: &Op, v: ValueId, x: &[ValueId]) -> Option<Value> {
         let mut kind = Kind::Row;
         let mut of = Made::default();
         for o in x.iter().filter_map(|o| self.known.get(o)) {
@@ -408,7 +408,7 @@ impl<'a> Walk<'a> {
         if kind == Kind::Result && matches!(op, Op::Binary(b) if b.is_comparison()) {
             return None;
         }
-        let axes = self.broadcast(id, v, x)?;
+        let axes = self.broadcast(v, x, kind)?;
         let mut data = vec![];
         for (place, &o) in x.iter().enumerate() {
             data.push(match self.operand(op, (place, o), (kind, &axes), x)? {
@@ -504,7 +504,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The axes of an elementwise result.
-    fn broadcast(&mut self, id: OpId, v: ValueId, x: &[ValueId]) -> Option<Axes> {
+    fn broadcast(&mut self, v: ValueId, x: &[ValueId], kind: Kind) -> Option<Axes> {
         let shape = &self.g.ty(v).shape;
         let mut axes: Axes = vec![vec![]; shape.len()];
         for o in x {
@@ -519,10 +519,17 @@ impl<'a> Walk<'a> {
                 }
             }
         }
+        // A number may be written out in the shape of results: a row meets it along an axis of its own.
+        if kind == Kind::Row {
+            for (axis, &e) in axes.iter_mut().zip(shape) {
+                if axis.is_empty() && e > 1 {
+                    axis.push(self.space.fresh(e));
+                }
+            }
+        }
         let all = self.space.resolve(&axes.concat());
         let once = all.iter().enumerate().all(|(i, d)| !all[..i].contains(d));
         let fits = axes.iter().zip(shape).all(|(a, &e)| self.space.product(a) == e);
-        let _ = id;
         (once && fits).then_some(axes)
     }
 }
