@@ -6,6 +6,7 @@
 use super::arch::Arch;
 use super::element::Element;
 use super::key::{KernelKey, MaskedScore, Operand};
+use super::steps::{MAX_STEPS, StepKind, Steps};
 use super::tile::{F32_HEADS, HOPPER_HEADS, PORTABLE_HEADS};
 
 /// The listed kernels of an architecture.
@@ -42,6 +43,81 @@ pub(crate) fn listed(arch: Arch) -> Vec<KernelKey> {
     };
     let families = if arch == Arch::Sm90a { vec![hopper, rest, single] } else { vec![rest, single] };
     families.iter().flat_map(|fields| fields.cover(arch)).collect()
+}
+
+/// Kernels with steps that want the most registers: many tensors and conditions, caps, positions of their own; beside every size of
+/// heads that a cut goes by, with what else takes registers on every second one.
+pub(crate) fn listed_with_steps(arch: Arch) -> Vec<KernelKey> {
+    let fill = |score, positions, masks| StepKind::Fill { score, positions, masks };
+    let (factor, cap) = (StepKind::Factor, StepKind::Softcap);
+    let (add, replace, hide) = (MaskedScore::Add, MaskedScore::Replace, MaskedScore::NegInf);
+    let half = StepKind::Round(Element::F16);
+    let programs = |element: Element| {
+        let (leaf, single) = (StepKind::Add(element), StepKind::Add(Element::F32));
+        let by_leaf = StepKind::FactorLeaf(element);
+        [
+            vec![single; MAX_STEPS],
+            vec![factor, half, leaf, half, fill(replace, true, 0)],
+            vec![factor, by_leaf, leaf, single, by_leaf, leaf, cap, leaf],
+            vec![
+                factor,
+                fill(hide, false, 3),
+                cap,
+                fill(add, true, 1),
+                fill(replace, true, 1),
+                leaf,
+                fill(hide, false, 2),
+            ],
+            vec![factor, cap, fill(add, true, 8)],
+            vec![factor, fill(hide, true, 0), cap, fill(add, true, 0), fill(replace, true, 0), cap],
+            vec![
+                leaf,
+                fill(replace, true, 1),
+                cap,
+                by_leaf,
+                fill(add, true, 1),
+                half,
+                single,
+                fill(hide, false, 3),
+            ],
+        ]
+    };
+    let numbers = [
+        vec![factor, cap, StepKind::Round(Element::Bf16)],
+        vec![cap, factor, cap, half, cap, half, factor, half],
+    ];
+    let hard = |plain: KernelKey, i: usize, kinds: &[StepKind]| {
+        let sinks = if i.is_multiple_of(2) { Operand::F32 } else { Operand::None };
+        let cast_out = i.is_multiple_of(2) || i.is_multiple_of(3);
+        let key = KernelKey { carry_in: !i.is_multiple_of(3), cast_out, sinks, ..plain };
+        KernelKey { steps: Steps::new(kinds).unwrap_or_default(), ..key }.for_keys(1)
+    };
+    let mut keys = vec![];
+    let elements = [Element::F16, Element::Bf16, Element::F32];
+    let portable = |i: usize, (dk, dv): (u16, u16), kinds: &[StepKind]| {
+        let plain = KernelKey::portable(elements[i % 3], dk.into(), dv.into(), i % 4 < 3, arch)?;
+        let narrow = if plain.element == Element::F32 { 4 } else { 2 };
+        let copy = if i.is_multiple_of(2) { plain.copy } else { narrow };
+        Some(hard(KernelKey { copy, ..plain }, i, kinds))
+    };
+    // Each size of heads twice, with another type and other copies.
+    for (i, heads) in PORTABLE_HEADS.iter().cycle().take(2 * PORTABLE_HEADS.len()).enumerate() {
+        let i = i + i / PORTABLE_HEADS.len();
+        let programs = programs(elements[i % 3]);
+        keys.extend(portable(i, *heads, &programs[i % programs.len()]));
+    }
+    for (i, kinds) in numbers.iter().enumerate() {
+        // Copies of 16 bytes, so that there are two tiles of rows; the last class of heads has one.
+        keys.extend([0, 6].iter().filter_map(|n| portable(n + 4 * i, PORTABLE_HEADS[3 * i + n / 6], kinds)));
+        if arch == Arch::Sm90a {
+            let hopper = |(n, (dk, dv)): (usize, &(u16, u16))| {
+                let plain = KernelKey::hopper(elements[(n + i) % 2], (*dk).into(), (*dv).into(), true)?;
+                Some(hard(plain, n + i, kinds))
+            };
+            keys.extend(HOPPER_HEADS.iter().enumerate().filter_map(hopper));
+        }
+    }
+    keys
 }
 
 /// The values that the fields of a family take.

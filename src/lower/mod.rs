@@ -26,7 +26,7 @@ pub use helper::Helper;
 pub(crate) use helper::{Copy as PackCopy, Finish, MAX_COPIES, Merge, Pack};
 pub use key::{KernelKey, MaskedScore, Operand, Tiling};
 #[cfg(test)]
-pub(crate) use list::listed;
+pub(crate) use list::{listed, listed_with_steps};
 pub use params::Rows;
 #[cfg(any(feature = "cuda", test))]
 pub(crate) use params::{Band, FAR, KvPiece, Leaf, MAX_PIECES, Params, QPiece, StepParams};

@@ -9,7 +9,7 @@ use crate::inside::support::cases::snapshot;
 use crate::inside::support::scratch;
 use annulus::exec::cuda::{compile, nvrtc_version};
 use annulus::exec::libraries::{self, NVRTC};
-use annulus::lower::{Arch, Element, Helper, KernelKey, Tiling, listed, options, text};
+use annulus::lower::{Arch, Element, Helper, KernelKey, Tiling, listed, listed_with_steps, options, text};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -18,6 +18,22 @@ use std::process::Command;
 
 /// The compiler whose figures are in the snapshots.
 const SNAPSHOTS_BY: (i32, i32) = (13, 0);
+
+/// Kernels with steps for an architecture, in parts.
+macro_rules! gates_of_steps {
+    ($($name:ident: $arch:ident $part:literal / $parts:literal;)*) => {
+        $(#[test]
+        #[cfg_attr(not(test_nvrtc), ignore = "set ANNULUS_REQUIRE_NVRTC where NVRTC and nvdisasm are")]
+        fn $name() {
+            if alone!($name) {
+                let keys = listed_with_steps(Arch::$arch);
+                assert!(keys.iter().all(|key| key.exists() && !key.steps.is_empty()));
+                let keys: Vec<KernelKey> = keys.into_iter().skip($part - 1).step_by($parts).collect();
+                compile_all(stringify!($name), Arch::$arch, &keys, &[]);
+            }
+        })*
+    };
+}
 
 /// An architecture's kernels in parts, so that no test takes long: its name, and which part of how many.
 macro_rules! gates {
@@ -34,24 +50,29 @@ macro_rules! gates {
 }
 
 fn gate(name: &str, arch: Arch, part: usize, parts: usize) {
-    let tools = nvrtc_version().map_err(|e| e.to_string()).and_then(|v| disassembler().map(|d| (v, d)));
-    let (version, disassembler) = tools.unwrap_or_else(|why| panic!("{why}"));
-    let mut table = String::new();
-    let mut faults = String::new();
     let mut keys = listed(arch);
     // And those that do the rows which they leave, unless they are listed.
     let behind: BTreeSet<KernelKey> = keys.iter().filter_map(|key| key.redo(arch)).collect();
     keys.extend(behind.into_iter().filter(|key| !listed(arch).contains(key)));
     // Neighbours in the list are alike: each part gets some of every kind.
-    for key in keys.iter().skip(part).step_by(parts) {
+    let keys: Vec<KernelKey> = keys.into_iter().skip(part).step_by(parts).collect();
+    let helpers: Vec<Helper> = Helper::all().into_iter().skip(part).step_by(parts).collect();
+    compile_all(name, arch, &keys, &helpers);
+}
+
+fn compile_all(name: &str, arch: Arch, keys: &[KernelKey], helpers: &[Helper]) {
+    let tools = nvrtc_version().map_err(|e| e.to_string()).and_then(|v| disassembler().map(|d| (v, d)));
+    let (version, disassembler) = tools.unwrap_or_else(|why| panic!("{why}"));
+    let mut table = String::new();
+    let mut faults = String::new();
+    for key in keys {
         let code = Code::of(&key.to_string(), &text(key), arch, version, &disassembler);
         for fault in code.faults(Some(key), arch) {
             writeln!(faults, "{key}: {fault}").unwrap();
         }
         writeln!(table, "{key}\n    {}", code.figures(key.shared_bytes())).unwrap();
     }
-    let helpers = Helper::all();
-    for helper in helpers.iter().skip(part).step_by(parts) {
+    for helper in helpers {
         let name = format!("{helper:?}");
         let code = Code::of(&name, &helper.text(), arch, version, &disassembler);
         for fault in code.faults(None, arch) {
@@ -192,5 +213,17 @@ mod long {
         sm_100a_b: Sm100a 2 / 2;
         sm_120_a: Sm120 1 / 2;
         sm_120_b: Sm120 2 / 2;
+    }
+
+    gates_of_steps! {
+        steps_sm_80_a: Sm80 1 / 2;
+        steps_sm_80_b: Sm80 2 / 2;
+        steps_sm_90a_a: Sm90a 1 / 3;
+        steps_sm_90a_b: Sm90a 2 / 3;
+        steps_sm_90a_c: Sm90a 3 / 3;
+        steps_sm_100a_a: Sm100a 1 / 2;
+        steps_sm_100a_b: Sm100a 2 / 2;
+        steps_sm_120_a: Sm120 1 / 2;
+        steps_sm_120_b: Sm120 2 / 2;
     }
 }

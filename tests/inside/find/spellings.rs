@@ -76,7 +76,10 @@ fn figures(s: &Spelling, found: &Found) -> Result<(), TestCaseError> {
         prop_assert_eq!(sinks, Some(heads), "stays one a head");
     }
     if s.past == 0 {
-        prop_assert_eq!(r.nodes, ["qk", "softmax", "pv"]);
+        // One softmax stands for exponentials that only a merging of parts understands.
+        let ends = [r.nodes.first(), r.nodes.last()].map(|n| n.map(String::as_str));
+        prop_assert_eq!(ends, [Some("qk"), Some("pv")]);
+        prop_assert!(r.nodes.len() == 3 && (more || r.nodes[1] == "softmax"), "{:?}", r.nodes);
     }
     Ok(())
 }
