@@ -55,10 +55,12 @@ fn repetition(graph: &Graph, v: ValueId, axis: usize) -> Option<(ValueId, usize,
         && wide[..axis] == to[..axis]
         && wide[axis + 2..] == to[axis + 1..]
         && wide[axis] * wide[axis + 1] == to[axis];
-    let repeats = from.len() == wide.len()
+    // Only then it has these axes.
+    let repeats = merges
+        && from.len() == wide.len()
         && from[axis + 1] == 1
         && from.iter().zip(wide).enumerate().all(|(i, (a, b))| i == axis + 1 || a == b);
-    (merges && repeats).then(|| (x, axis, wide[axis + 1]))
+    repeats.then(|| (x, axis, wide[axis + 1]))
 }
 
 /// The greatest number of which every run of so many elements along an axis is one element repeated.

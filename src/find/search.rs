@@ -6,6 +6,7 @@
 use super::hidden::Around;
 use super::log_sum::attach;
 use super::masks::additive;
+use super::masks::infinities::fills_no_row;
 use super::masks::types::Context;
 use super::recast::copies;
 use super::recast::driver::recast;
@@ -27,6 +28,9 @@ use crate::ir::{Graph, Op, OpId};
 use crate::mask;
 use std::collections::{HashMap, HashSet};
 
+/// Why parts of a softmax are not put together.
+const FILLED: &str = "parts of a softmax are put together as an attention over all keys does, but a row of which masks leave no key is \
+                      another there; mask with −∞";
 /// Most times that a graph is recast: each time without the places at which it helped nothing.
 const ROUNDS: usize = 4;
 
@@ -102,6 +106,7 @@ fn told(found: &mut Found, other: &Found) {
 struct Notes {
     of: HashMap<OpId, Vec<Applied>>,
     logs: Vec<Log>,
+    keyed: HashSet<OpId>,
 }
 
 fn notes(sites: &[Site]) -> Notes {
@@ -111,6 +116,7 @@ fn notes(sites: &[Site]) -> Notes {
             notes.of.entry(id).or_default().push(site.applied.clone());
         }
         notes.logs.extend(site.log);
+        notes.keyed.extend(site.keyed);
     }
     notes
 }
@@ -181,6 +187,9 @@ fn search(graph: &Graph, options: &FindOptions, notes: &Notes) -> Searched {
             cx.reads_log = log.is_some();
             let written = written_out(&mut cx, &mut around, &mut constants, &mut solver, id);
             let written = written.and_then(|(done, region)| {
+                if notes.keyed.contains(&id) && !fills_no_row(&mut cx, done.op) {
+                    return Err(Fail::Miss(FILLED.into()));
+                }
                 log.map_or(Ok(()), |log| attach(&mut cx, done.op, &region, log)).map_err(Fail::Miss)?;
                 Ok((done, region))
             });

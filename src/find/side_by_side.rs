@@ -304,7 +304,7 @@ fn joined(work: &mut Recasting<'_>, order: &Topology, id: OpId, terms: &[Term]) 
     let key: Key = (RULE, id);
     let what = format!("{count} products over the same rows and keys are one over their parts side by side");
     let applied = Applied::new(RULE, what, numerics);
-    work.sites.push(Site { key, products: vec![product], gone, applied, log: None });
+    work.sites.push(Site { key, products: vec![product], gone, applied, log: None, keyed: None });
     Some(())
 }
 

@@ -7,9 +7,10 @@
 use super::finite_fill::no_row_is_empty;
 use super::types::{Context, Item, MaskPlan, MaskSource, Piece};
 use crate::find::elements::abstract_value::{Pass, TRUE};
-use crate::find::magnitude::huge;
-use crate::ir::{AttentionSizes, Binary, DType, Op, Reduction, Unary, ValueId};
-use crate::mask::{Fill, Term};
+use crate::find::magnitude::{MASKING, huge};
+use crate::ir::infer::attention_sizes;
+use crate::ir::{AttentionSizes, Binary, DType, Op, OpId, Reduction, ScoreStep, Scores, Unary, ValueId};
+use crate::mask::{Fill, Mask, Term};
 
 /// Most values that are looked at to tell what one is made of.
 const LOOK: usize = 64;
@@ -18,6 +19,8 @@ const NOT_ABOVE: Pass<'static> = &[(f64::NEG_INFINITY, f64::MAX)];
 /// Numbers that are neither NaN nor −∞.
 const NOT_BELOW: Pass<'static> = &[(f64::MIN, f64::INFINITY)];
 
+/// Numbers that are no mask.
+const ABOVE_MASKING: Pass<'static> = &[(MASKING, f64::MAX)];
 /// Numbers.
 const FINITE: Pass<'static> = &[(f64::MIN, f64::MAX)];
 
@@ -124,6 +127,22 @@ pub(crate) fn keeps_keys(cx: &mut Context<'_>, sizes: AttentionSizes, plan: &Mas
         }
     }
     no_row_is_empty(sizes, &items.iter().collect::<Vec<_>>())
+}
+
+/// Whether every row of an attention certainly keeps a key that no mask fills in, by −∞ or by a number, and no bias makes small.
+pub(crate) fn fills_no_row(cx: &mut Context<'_>, id: OpId) -> bool {
+    let Op::Attention(a) = cx.graph.op(id).clone() else { return false };
+    let x = cx.graph.operands(id);
+    let infinite = |s: &ScoreStep| match s {
+        ScoreStep::Fill(m) => ScoreStep::Fill(Mask { fill: Fill::NegInf, ..m.clone() }),
+        other => other.clone(),
+    };
+    // Whatever undoes −∞ undoes no number.
+    let steps = a.scores.steps().iter().filter(|s| !matches!(s, ScoreStep::Softcap(_))).map(infinite);
+    let plan = MaskPlan::of(Scores::new(steps), x[3..].to_vec());
+    let small = plan.added().into_iter().all(|b| within(cx, b, ABOVE_MASKING));
+    let sizes = attention_sizes(cx.graph.ty(x[0]), cx.graph.ty(x[1]), cx.graph.ty(x[2]));
+    small && sizes.is_ok_and(|sizes| keeps_keys(cx, sizes, &plan))
 }
 
 /// Whether a key may be left out of a row.

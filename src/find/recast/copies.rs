@@ -60,7 +60,7 @@ pub(crate) fn copies(work: &mut Recasting<'_>, near: &HashSet<OpId>) {
             group.len()
         );
         let applied = Applied::new(RULE, what, Numerics::Exact);
-        work.sites.push(Site { key, products, gone: vec![], applied, log: None });
+        work.sites.push(Site { key, products, gone: vec![], applied, log: None, keyed: None });
     }
 }
 

@@ -59,7 +59,14 @@ pub(crate) fn linear(work: &mut Recasting<'_>, near: &HashSet<OpId>) {
                 terms.len()
             );
             let applied = Applied::new(RULE, what, numerics);
-            work.sites.push(Site { key: (RULE, id), products, gone: vec![id], applied, log: None });
+            work.sites.push(Site {
+                key: (RULE, id),
+                products,
+                gone: vec![id],
+                applied,
+                log: None,
+                keyed: None,
+            });
             break;
         }
     }

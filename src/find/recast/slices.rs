@@ -55,7 +55,7 @@ pub(crate) fn slices(work: &mut Recasting<'_>, near: &HashSet<OpId>) {
             "a slice of the probabilities is the softmax of the scores of a slice of the queries and keys";
         let applied = Applied::new(RULE, what.into(), Numerics::Exact);
         let (products, gone) = (moving.products, moving.gone);
-        work.sites.push(Site { key: (RULE, id), products, gone, applied, log: None });
+        work.sites.push(Site { key: (RULE, id), products, gone, applied, log: None, keyed: None });
     }
 }
 

@@ -21,6 +21,8 @@ pub(crate) struct Site {
     pub(crate) applied: Applied,
     /// The logarithm of a softmax's sum, if it is read.
     pub(crate) log: Option<Log>,
+    /// A softmax each of whose rows must have a key.
+    pub(crate) keyed: Option<OpId>,
 }
 
 /// The logarithm of a row's sum of exponentials, which is read beside a softmax.

@@ -64,6 +64,7 @@ pub(crate) fn values(work: &mut Recasting<'_>, near: &HashSet<OpId>) {
             gone: products.iter().map(|(id, _)| *id).collect(),
             applied: Applied::new(RULE, what, Numerics::Exact),
             log: None,
+            keyed: None,
         });
     }
 }

@@ -157,9 +157,9 @@ fn every_case_computes_what_it_did() {
     }
 }
 
-/// Where sums of exponentials vanish beside others or overflow, these give zeros: probabilities that a mask keeps few of, and logarithms
-/// that are added without their maximum. An attention gives what a softmax would, and its explanation says so.
-const VANISHING: [&str; 2] = ["masked_after", "merged_by_plain_logarithms"];
+/// Where sums of exponentials vanish beside others or overflow, these give zeros or leave parts out: probabilities that a mask keeps few
+/// of, logarithms that are added without their maximum, and logarithms of a sigmoid. An attention gives what a softmax would, and its explanation says so.
+const VANISHING: [&str; 3] = ["masked_after", "merged_around_a_ring", "merged_by_plain_logarithms"];
 
 /// With logits far beyond where exp overflows, in f64 so that no rounding hides a mistake: whatever was finite stays what it was.
 #[test]

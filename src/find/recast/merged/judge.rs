@@ -22,6 +22,8 @@ pub(super) struct Verdict {
     pub(super) zero: bool,
     /// What of it is no number where the attention gives one.
     pub(super) hidden: NotFinite,
+    /// Whether it is another number where masks fill in all of a row.
+    pub(super) keyed: bool,
     /// Whether it is another number where exponentials leave the numbers of their type.
     pub(super) vanishes: bool,
 }
@@ -104,6 +106,7 @@ impl Walk<'_> {
                         "only as long as its exponentials are not small: subtract each row's maximum before",
                     ));
                 }
+                Some(_) if self.all_filled(trial, of) => out.keyed = true,
                 Some(_) if what == "log" => {
                     return Err(Fault::Special("a row without a key has another logarithm of its sum"));
                 }
@@ -122,6 +125,12 @@ impl Walk<'_> {
         let empty = |n: usize| which(&self.want(n, self.trials[n], of)).is_none();
         out.hidden.nan |= out.zero && (0..data.len()).any(|n| data[n].is_nan() && empty(n));
         Ok(out)
+    }
+
+    /// Whether every score of these parts is what a mask makes of it.
+    fn all_filled(&self, trial: Special, of: &Made) -> bool {
+        let Special::Scores(set, _) = trial else { return false };
+        of.parts.iter().all(|&p| set >> (p % PARTS) & 1 == 1 && !self.parts[p].fills.is_empty())
     }
 
     /// What an attention over these parts gives in a trial.

@@ -50,6 +50,31 @@ struct Candidate {
     inside: BTreeSet<OpId>,
 }
 
+impl Candidate {
+    /// What is said of it, and how far it changes numbers.
+    fn rule(&self, walk: &Walk<'_>) -> (&'static str, Numerics) {
+        let of = &walk.known[&self.v].of;
+        let rule = if of.parts.len() > 1 {
+            RULE
+        } else if of.masks.is_empty() {
+            LOG
+        } else {
+            MASKED
+        };
+        // What is no number, or another where exponentials leave those of their type, is a number here.
+        let Verdict { hidden, vanishes, .. } = self.verdict;
+        let domain = rule == MASKED || vanishes || hidden != NotFinite::default();
+        (rule, if domain { Numerics::Domain } else { Numerics::Rounding })
+    }
+
+    /// Whether it is right only where every row has a key.
+    fn keyed(&self, walk: &Walk<'_>) -> bool {
+        let of = &walk.known[&self.v].of;
+        let log = |v: &ValueId| walk.log_sum(&walk.known[v], of).is_ok_and(|verdict| verdict.keyed);
+        self.verdict.keyed || self.logs.iter().any(log)
+    }
+}
+
 /// Puts a softmax over all keys in the place of every one that was merged.
 pub(crate) fn merged(work: &mut Recasting<'_>, near: &HashSet<OpId>) {
     let graph = work.graph.clone();
@@ -59,21 +84,8 @@ pub(crate) fn merged(work: &mut Recasting<'_>, near: &HashSet<OpId>) {
     let found = candidates(&walk, work);
     for candidate in found {
         let of = &walk.known[&candidate.v].of;
-        let rule = if of.parts.len() > 1 {
-            RULE
-        } else if of.masks.is_empty() {
-            LOG
-        } else {
-            MASKED
-        };
-        let key = (rule, candidate.v.op);
-        // What is no number, or another where exponentials leave those of their type, is a number here.
-        let Verdict { hidden, vanishes, .. } = candidate.verdict;
-        let domain = rule == MASKED || vanishes || hidden != NotFinite::default();
-        let numerics = if domain { Numerics::Domain } else { Numerics::Rounding };
-        if !work.may(key, numerics) {
-            continue;
-        }
+        let (rule, numerics) = candidate.rule(&walk);
+        let (key, vanishes) = ((rule, candidate.v.op), candidate.verdict.vanishes);
         let Some(put) = put::put(&mut work.graph, &walk, &candidate) else { continue };
         let parts = of.parts.len();
         let what = match rule {
@@ -90,7 +102,8 @@ pub(crate) fn merged(work: &mut Recasting<'_>, near: &HashSet<OpId>) {
         let applied = Applied::new(rule, what, numerics);
         let scores = of.parts.iter().map(|&p| walk.parts[p].scores.op);
         let gone = candidate.inside.iter().copied().filter(|id| !scores.clone().any(|s| s == *id)).collect();
-        work.sites.push(Site { key, products: put.products, gone, applied, log: put.log });
+        let keyed = candidate.keyed(&walk).then_some(put.softmax);
+        work.sites.push(Site { key, products: put.products, gone, applied, log: put.log, keyed });
     }
     drop(walk);
     work.constants = constants;
@@ -144,8 +157,12 @@ fn candidates(walk: &Walk<'_>, work: &mut Recasting<'_>) -> Vec<Candidate> {
                 continue;
             }
         }
-        taken.extend(&inside);
-        out.push(Candidate { v, verdict, logs, inside });
+        let candidate = Candidate { v, verdict, logs, inside };
+        let (rule, numerics) = candidate.rule(walk);
+        if work.may((rule, v.op), numerics) {
+            taken.extend(&candidate.inside);
+            out.push(candidate);
+        }
     }
     for (id, why) in refused {
         if !taken.contains(&id) {

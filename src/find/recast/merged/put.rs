@@ -14,6 +14,8 @@ use std::sync::Arc;
 pub(super) struct Put {
     pub(super) products: Vec<OpId>,
     pub(super) log: Option<Log>,
+    /// The softmax over all keys.
+    pub(super) softmax: OpId,
 }
 
 /// Replaces a result, and what is read of its logarithm.
@@ -87,7 +89,7 @@ pub(super) fn put(g: &mut Graph, walk: &Walk<'_>, candidate: &Candidate) -> Opti
     for (old, new) in replaced {
         g.replace(old, new).ok()?;
     }
-    Some(Put { products: made, log })
+    Some(Put { products: made, log, softmax: softmax.op })
 }
 
 /// Parts that are slices of one value in its order, others in that of the graph.
