@@ -33,7 +33,8 @@ fn differs(got: &[Tensor], want: &[Tensor], tolerance: f64) -> Option<String> {
     got.iter().zip(want).find_map(|(got, want)| {
         let (got, want) = (got.to_f64(), want.to_f64());
         let largest = want.iter().copied().filter(|x| x.is_finite()).fold(1.0, |m: f64, x| m.max(x.abs()));
-        let apart = |(g, w): (&f64, &f64)| w.is_finite() && (g.is_nan() || (g - w).abs() > tolerance * largest);
+        let apart =
+            |(g, w): (&f64, &f64)| w.is_finite() && (g.is_nan() || (g - w).abs() > tolerance * largest);
         let (g, w) = got.iter().zip(&want).find(|&(g, w)| apart((g, w)))?;
         Some(format!("{g}, not {w}"))
     })
