@@ -5,6 +5,7 @@ use crate::device::Device;
 use crate::find::Numerics;
 use crate::ir::{Binary, DType, Reduction, Unary};
 use crate::layout::LayoutKind;
+use crate::lower::MAX_STEPS;
 use crate::ring::Strategy;
 use crate::shard::MAX_RANKS;
 use std::fmt::Write;
@@ -46,8 +47,9 @@ pub fn table() -> String {
         ("Runs on", "CPU, every rank in one process".to_owned()),
         (
             "GPU kernels",
-            "attention of heads up to 256 in f16, bf16, f32 for sm_80, sm_86, sm_89, sm_90a, sm_100a, sm_120; `run` does not launch them yet"
-                .to_owned(),
+            format!(
+                "attention of heads up to 256 in f16, bf16, f32, scores of at most {MAX_STEPS} steps, for sm_80, sm_86, sm_89, sm_90a, sm_100a, sm_120; `run` does not launch them yet"
+            ),
         ),
         ("Not yet", "runs on GPUs, the backward pass, search for new strategies, dropout".to_owned()),
     ];

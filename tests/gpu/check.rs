@@ -3,6 +3,7 @@
 use super::around;
 use super::case::{Case, Inputs, Random, Run, bytes, numbers, run as rows};
 use super::kernels::Kernels;
+use super::programs;
 use super::reference::{Reference, reference};
 use super::refused;
 use annulus::exec::cuda::{AttentionStep, Buffer, BufferRange, CudaError, DeviceTensor, Gpu, KvRows, QRows};
@@ -58,7 +59,8 @@ pub(crate) fn run(gpu: &Gpu, arch: Arch, filter: Option<&str>) -> ExitCode {
             }
         }
     }
-    for (name, result) in around::run(gpu, &kernels, filter) {
+    let others = around::run(gpu, &kernels, filter);
+    for (name, result) in others.into_iter().chain(programs::run(gpu, &kernels, arch, filter)) {
         match result {
             Ok(told) => {
                 passed += 1;

@@ -51,7 +51,8 @@ pub(crate) fn precompile(share: Option<&str>) -> ExitCode {
         return ExitCode::from(2);
     };
     let arch = Arch::Sm90a;
-    let keys = check::keys(arch).into_iter().chain(super::serve::keys(arch));
+    let keys =
+        check::keys(arch).into_iter().chain(super::programs::keys(arch)).chain(super::serve::keys(arch));
     let keys: BTreeSet<KernelKey> = keys.flat_map(|key| [Some(key), key.redo(arch)]).flatten().collect();
     let helpers = Helper::all();
     let cache = standard_folder().map(|folder| Cache::open(&folder).expect("the cache"));

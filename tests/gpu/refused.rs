@@ -1,8 +1,10 @@
 //! Launches that must be refused, before anything is launched.
 
 use super::kernels::Kernels;
-use annulus::exec::cuda::{AttentionStep, Buffer, BufferRange, CudaError, Gpu, KvRows, QRows, Runs};
-use annulus::lower::{Arch, Element, Helper, KernelKey, Rows};
+use annulus::exec::cuda::{
+    AttentionStep, Buffer, BufferRange, CudaError, DeviceTensor, Gpu, KvRows, QRows, Runs, StepInput,
+};
+use annulus::lower::{Arch, Element, Helper, KernelKey, MaskedScore, Rows, StepKind, Steps};
 
 /// What was not refused, or not for the reason that holds; none is right.
 pub(crate) fn run(gpu: &Gpu, kernels: &Kernels, arch: Arch) -> Result<Vec<String>, CudaError> {
@@ -85,6 +87,52 @@ pub(crate) fn run(gpu: &Gpu, kernels: &Kernels, arch: Arch) -> Result<Vec<String
     ];
     for (name, step, reason) in &steps {
         refuse(name, gpu.attn_partial(&kernel, None, step), reason);
+    }
+    // A kernel with steps: a number, a tensor, a fill by position and mask.
+    let fill = StepKind::Fill { score: MaskedScore::Add, positions: true, masks: 1 };
+    let kinds = [StepKind::Softcap, StepKind::Add(Element::F32), fill];
+    let with_steps = KernelKey { steps: Steps::new(&kinds).unwrap_or_default(), ..key };
+    let with_steps = kernels.get(&with_steps)?;
+    let pairs = gpu.filled(64 * 64 * 4, 0)?;
+    let tensor = |buffer| DeviceTensor {
+        at: BufferRange { buffer, offset: 0 },
+        strides: [0, 0, 64, 1],
+        local_rows: false,
+    };
+    let cap = StepInput { number: 3.0, ..StepInput::default() };
+    let add = |buffer| StepInput { leaves: vec![tensor(buffer)], ..StepInput::default() };
+    let fill = |window| StepInput { number: -2.0, window, ..add(&pairs) };
+    let all = || vec![cap.clone(), add(&pairs), fill([None, Some(1)])];
+    let stepwise = |scale: f32, steps| AttentionStep { scale, steps, ..right.clone() };
+    if let Err(e) = gpu.attn_partial(&with_steps, None, &stepwise(1.0, all())) {
+        refuse("the right steps", Err(e), "nothing is wrong");
+    }
+    let with = |i: usize, input| {
+        let mut all = all();
+        all[i] = input;
+        stepwise(1.0, all)
+    };
+    let over_out =
+        AttentionStep { out: Some(BufferRange { buffer: &pairs, offset: 0 }), ..stepwise(1.0, all()) };
+    let cases = [
+        ("steps for a kernel without", &kernel, stepwise(0.125, all()), "inputs of 3 steps for 0"),
+        ("no steps", &with_steps, stepwise(1.0, vec![]), "inputs of 0 steps for 3"),
+        ("a scale beside steps", &with_steps, stepwise(0.125, all()), "beside steps"),
+        ("a cap of 0", &with_steps, with(0, StepInput::default()), "a number of 0"),
+        ("a step without its tensor", &with_steps, with(1, StepInput::default()), "0 tensors"),
+        ("positions for a sum", &with_steps, with(1, fill([None, Some(1)])), "positions for"),
+        (
+            "a fill of NaN",
+            &with_steps,
+            with(2, StepInput { number: f32::NAN, ..add(&pairs) }),
+            "a number of NaN",
+        ),
+        ("a tensor that ends early", &with_steps, with(1, add(&buffers[0])), "outside of its buffer"),
+        ("a tensor of another GPU", &with_steps, with(1, add(&foreign)), "another GPU"),
+        ("a tensor that out overwrites", &with_steps, over_out, "overlaps"),
+    ];
+    for (name, kernel, step, reason) in &cases {
+        refuse(name, gpu.attn_partial(kernel, None, step), reason);
     }
     let another = kernels.get(&plain(true)?)?;
     refuse(
