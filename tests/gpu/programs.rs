@@ -312,7 +312,7 @@ fn compare(program: &Program, inputs: &Inputs, out: &[f32], lse: &[f32]) -> Resu
         let want = if empty { f64::NEG_INFINITY } else { most + sum.ln() };
         let got = f64::from(lse[index]);
         let within = blur / sum + want.abs() * 2f64.powi(-21) + 1e-4;
-        if got != want && !((got - want).abs() <= within) {
+        if got != want && ((got - want).abs() > within || (got - want).is_nan()) {
             return Err(format!("lse of row {index} is {got}, not {want} ± {within:.1e}"));
         }
         let mut worst = 0.0f64;
@@ -321,7 +321,7 @@ fn compare(program: &Program, inputs: &Inputs, out: &[f32], lse: &[f32]) -> Resu
             let within =
                 if empty { 0.0 } else { (off + size * unit + o.abs() * (blur / sum + unit)) / sum + 1e-6 };
             let got = f64::from(out[index * dv + d]);
-            if !((got - want).abs() <= within) {
+            if (got - want).abs() > within || (got - want).is_nan() {
                 return Err(format!("row {index} column {d} is {got}, not {want} ± {within:.1e}"));
             }
             worst = worst.max((got - want).abs());
