@@ -352,7 +352,11 @@ fn leaf(cx: &mut Context<'_>, region: &Region, scores: &Axes, l: &LeafRef) -> Re
         v = match op {
             LeafOp::Not => cx.graph.add1(Op::Unary(Unary::Not), &[v], &name, ""),
             LeafOp::Neg => cx.graph.add1(Op::Unary(Unary::Neg), &[v], &name, ""),
-            LeafOp::Reciprocal => cx.graph.add1(Op::Unary(Unary::Reciprocal), &[v], &name, ""),
+            LeafOp::Reciprocal => {
+                // Its own type may not hold 1 over a small number.
+                v = widened(cx, region, v, &name)?;
+                cx.graph.add1(Op::Unary(Unary::Reciprocal), &[v], &name, "")
+            }
             LeafOp::Only(condition) => {
                 let condition = truth(cx, region, scores, condition)?;
                 let zero = Tensor::scalar(cx.graph.ty(v).dtype, 0.0);

@@ -30,7 +30,13 @@ pub(crate) fn written_out(
         _ => f64::from(f32::EPSILON) / 2.0,
     };
     let small = region.narrow.map_or(SMALL_SHIFT, small_sum);
-    let facts = Facts { leaves: leaf_facts(cx, &region), swallowed, small, conflict: None };
+    let facts = Facts {
+        leaves: leaf_facts(cx, &region),
+        swallowed,
+        small,
+        f16: region.narrow == Some(DType::F16),
+        conflict: None,
+    };
     let normal = solver
         .solve((&region.term, &region.halves), &facts, cx.admitted)
         .map_err(|why| Fail::Miss(region.with_names(cx.graph, &why)))?;

@@ -207,6 +207,7 @@ fn facts(leaves: &[Matrix], spelled: bool) -> Facts {
         leaves: leaves.iter().enumerate().map(of).collect(),
         swallowed: 1e-17,
         small: 1e4,
+        f16: false,
         conflict: None,
     }
 }

@@ -294,6 +294,8 @@ pub(crate) struct Facts {
     pub(crate) swallowed: f64,
     /// Up to here a number rounds away nothing of scores from which it is subtracted.
     pub(crate) small: f64,
+    /// Whether something is added to scores in f16, which even moderate numbers leave together.
+    pub(crate) f16: bool,
     /// Two numbers or two leaves that rules have made one: then a rule is wrong, and so is whatever is read off the graph.
     pub(crate) conflict: Option<String>,
 }
@@ -347,15 +349,24 @@ impl Analysis<Expr> for Facts {
             Expr::Times([x, c]) => fact(x).sizes.zip(fact(c).number).map(|(s, c)| s.times(c.get())),
             _ => None,
         };
+        let f16 = egraph.analysis.f16;
+        let overflowing = |s: Sizes| if f16 { s.large().saturating_add(s.moderate) } else { s.large() };
         let column = |m: &Id| egraph.analysis.leaf(fact(m)).is_some_and(|l| l.column);
         let finite = match node {
             Expr::Scores(_) | Expr::Cap(_) => true,
-            Expr::Bias([x, b]) => fact(x).finite && fact(b).finite,
+            // Two huge addends overflow together.
+            Expr::Bias([x, b]) => {
+                let one = sizes.is_some_and(|s: Sizes| overflowing(s) <= 1);
+                fact(x).finite && fact(b).finite && one
+            }
             Expr::Factor([x, m]) => {
-                let number = fact(m).number.is_some_and(|n| n.get().is_finite());
+                // A huge number times one above 1 overflows.
+                let small = fact(x).sizes.is_some_and(|s| overflowing(s) == 0);
+                let number =
+                    fact(m).number.is_some_and(|n| n.get().abs() <= 1.0 || (small && n.get().is_finite()));
                 // What whole rows or keys are multiplied by is as finite as Q and K are.
                 let of_rows = fact(x).plain && (fact(m).row || column(m));
-                fact(x).finite && (number || fact(m).finite || of_rows)
+                fact(x).finite && (number || (small && fact(m).finite) || of_rows)
             }
             Expr::Replace([x, _, f]) | Expr::Floor([x, f]) | Expr::Times([x, f]) => {
                 fact(x).finite && fact(f).number.is_some_and(|n| n.get().is_finite())

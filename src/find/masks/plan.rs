@@ -50,7 +50,7 @@ pub(crate) fn plan(
     let several = entries.iter().filter(factors).count() > 1;
     let one = |e: &Entry| several && matches!(e, Entry::Other(Piece::Factor(c)) if *c == 1.0);
     entries.retain(|e| !one(e));
-    let mut writer = Writer { cx, sizes, notes, leaves: vec![], steps: vec![], infinite: vec![] };
+    let mut writer = Writer { cx, sizes, dtype, notes, leaves: vec![], steps: vec![], infinite: vec![] };
     let mut at = 0;
     while let Some(entry) = entries.get(at) {
         at += 1;
@@ -94,6 +94,8 @@ fn rounded_away(cx: &mut Context<'_>, entry: &Entry, dtype: DType) -> bool {
 struct Writer<'a, 'b> {
     cx: &'a mut Context<'b>,
     sizes: AttentionSizes,
+    /// The type in which the pieces act.
+    dtype: DType,
     notes: Vec<Applied>,
     leaves: Vec<ValueId>,
     steps: Vec<ScoreStep>,
@@ -167,7 +169,7 @@ impl Writer<'_, '_> {
                 // What one number replaced and another is added to is their sum.
                 match self.steps.last_mut() {
                     Some(ScoreStep::Fill(Mask { terms: before, fill: Fill::Replace(g) }))
-                        if *before == terms && (f + *g).is_finite() =>
+                        if *before == terms && self.dtype.round(f + *g).is_finite() =>
                     {
                         *g += f;
                     }

@@ -12,7 +12,7 @@ use annulus::find::{FindOptions, Found, find};
 use annulus::ir::{DType, Graph, Op, ScoreStep, Tensor};
 use masks::{Fill, How};
 use proptest::prelude::*;
-use spelling::{Extra, Over, Spelling, Widened, spelling};
+use spelling::{Extra, Over, Softmax, Spelling, Widened, spelling};
 use std::f64::consts::{LN_2, LOG2_E};
 use write::write;
 
@@ -31,13 +31,16 @@ fn must_be_found(s: &Spelling) -> bool {
     let powers = s.is_half() && s.powers_of_two() && shifted && biases > 0;
     // A factor that may be 0 or below meets −∞, and something tells NaN from a number.
     let factor = |e: Option<Extra>| e.is_some_and(|e| e != Extra::Cap);
-    let behind = factor(s.extras[1]) && masks.iter().any(|m| infinite(&m) || of_input(&m));
+    let behind = factor(s.extras[1]) && (may_be_nan(s) || masks.iter().any(|m| infinite(&m) || of_input(&m)));
     let before = factor(s.extras[0]) && masks.iter().any(|m| matches!(m, How::Multiplied(_)));
     let zeroed = s.guarded && (behind || before);
     // A factor a pair of an input may be infinite, and so the maximum that is subtracted before the mask.
     let pairs = s.extras.contains(&Some(Extra::Factor(Over::Pairs)));
     let unmasked = pairs && masks.iter().any(|m| matches!(m, How::AfterExp { .. }));
-    !s.is_across() && !vanishing && !meeting && !powers && !zeroed && !unmasked
+    // What multiplies scores may be infinite or 0, which guards, and softmaxes in parts, tell from numbers.
+    let factors = s.extras.iter().flatten().any(|e| *e != Extra::Cap);
+    let seen = factors && (s.guarded || !matches!(s.softmax, Softmax::Operator));
+    !s.is_across() && !vanishing && !meeting && !powers && !zeroed && !unmasked && !seen
 }
 
 /// Whether masks make NaN of what is attention otherwise: twice the least number is −∞.
