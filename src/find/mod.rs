@@ -22,9 +22,8 @@
 //! | `rewrite`, `explicit` | the attention in PV's place; an operator that is one already, in the same normal form |
 //! | `lookalikes` | what stands where attention would, but for the softmax |
 //! | `opaque` | what may be attention among the operators that annulus does not compute |
-//! | `recast`, `side_by_side` | other shapes of an attention, brought into the one that a region has |
+//! | `recast` | other shapes of an attention, brought into the one that a region has |
 //! | `log_sum` | the logarithm of a sum of exponentials as a second result |
-//! | `split_keys` | products over some keys and over others, which are one product |
 //! | `written_out`, `search` | one attention that is written out; every candidate of a graph |
 //! | [`report`] | the figures of the command line |
 //!
@@ -53,8 +52,6 @@ mod rewrite;
 mod roles;
 mod search;
 mod sequence;
-mod side_by_side;
-mod split_keys;
 mod types;
 mod written_out;
 

@@ -2,9 +2,10 @@
 
 use super::arch::Arch;
 use super::element::Element;
-use super::key::{KernelKey, MaskedScore, Operand};
+use super::key::{KernelKey, Operand};
 use super::params::FAR;
 use super::scores::{KernelScores, rewritten};
+use super::steps::MaskedScore;
 use super::steps::{MAX_LEAVES, MAX_STEPS, StepKind, Steps};
 use crate::ir::{DType, Factor, ScoreStep};
 use crate::mask::{self, Mask, Term, Tile};

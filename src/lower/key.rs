@@ -2,7 +2,7 @@
 
 use super::arch::Arch;
 use super::element::Element;
-use super::steps::Steps;
+use super::steps::{MaskedScore, Steps};
 use super::tile::{
     HopperTiling, LONG, LONG_FROM, PortableTiling, head_class, hopper_tiling, portable_tiling,
 };
@@ -59,17 +59,6 @@ pub enum Operand {
     F32,
     /// In the type of q.
     Element,
-}
-
-/// What a masked score becomes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum MaskedScore {
-    /// −∞: the key takes no part.
-    NegInf,
-    /// A finite number in its place.
-    Replace,
-    /// A finite number added to it.
-    Add,
 }
 
 impl fmt::Display for KernelKey {

@@ -5,7 +5,8 @@
 
 use super::arch::Arch;
 use super::element::Element;
-use super::key::{KernelKey, MaskedScore, Operand};
+use super::key::{KernelKey, Operand};
+use super::steps::MaskedScore;
 use super::steps::{MAX_STEPS, StepKind, Steps};
 use super::tile::{F32_HEADS, HOPPER_HEADS, PORTABLE_HEADS};
 

@@ -24,14 +24,14 @@ pub use element::Element;
 pub use helper::Helper;
 #[cfg(any(feature = "cuda", test))]
 pub(crate) use helper::{Copy as PackCopy, Finish, MAX_COPIES, Merge, Pack};
-pub use key::{KernelKey, MaskedScore, Operand, Tiling};
+pub use key::{KernelKey, Operand, Tiling};
 #[cfg(test)]
 pub(crate) use list::{listed, listed_with_steps};
 pub use params::Rows;
 #[cfg(any(feature = "cuda", test))]
 pub(crate) use params::{Band, FAR, KvPiece, Leaf, MAX_PIECES, Params, QPiece, StepParams};
 pub use scores::KernelScores;
-pub use steps::{MAX_LEAVES, MAX_STEPS, StepKind, Steps};
+pub use steps::{MAX_LEAVES, MAX_STEPS, MaskedScore, StepKind, Steps};
 #[cfg(test)]
 pub(crate) use text::{CONTRACT, STEP_PARAMS, body, prelude};
 pub use text::{options, text};

@@ -1,8 +1,18 @@
 //! The steps of a kernel's score program: what the kernel does, without the numbers and tensors that it does it with.
 
 use super::element::Element;
-use super::key::MaskedScore;
 use std::fmt;
+
+/// What a masked score becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum MaskedScore {
+    /// −∞: the key takes no part.
+    NegInf,
+    /// A finite number in its place.
+    Replace,
+    /// A finite number added to it.
+    Add,
+}
 
 /// Steps of a kernel, at most.
 pub const MAX_STEPS: usize = 8;

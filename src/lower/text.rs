@@ -4,8 +4,9 @@
 
 use super::arch::Arch;
 use super::element::Element;
-use super::key::{KernelKey, MaskedScore, Operand, Tiling};
+use super::key::{KernelKey, Operand, Tiling};
 use super::params::layout_checks;
+use super::steps::MaskedScore;
 use super::steps::{StepKind, Steps};
 use std::fmt::Write;
 

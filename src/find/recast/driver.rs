@@ -1,10 +1,10 @@
 //! All recastings of a graph, one after the other.
 
+use super::side_by_side::side_by_side;
+use super::split_keys::around;
 use super::types::{Key, Recasting, Site};
 use super::{copies, linear, merged, slices, values};
 use crate::eval::Constants;
-use crate::find::side_by_side::side_by_side;
-use crate::find::split_keys::around;
 use crate::find::types::Numerics;
 use crate::ir::{Graph, OpId};
 use std::collections::{BTreeSet, HashSet};

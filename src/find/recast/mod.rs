@@ -5,7 +5,7 @@
 //!
 //! | file | shape |
 //! |---|---|
-//! | [`side_by_side`](super::side_by_side) | scores that are sums of products: one product over parts side by side |
+//! | `side_by_side` | scores that are sums of products: one product over parts side by side |
 //! | `linear` | a sum of probabilities times V: a sum of products |
 //! | `slices` | slices of probabilities: of slices of queries and keys |
 //! | `values` | one softmax that several products with values read: one with the values side by side |
@@ -22,6 +22,8 @@ pub(crate) mod driver;
 mod linear;
 mod merged;
 pub(crate) mod operands;
+mod side_by_side;
 mod slices;
+pub(crate) mod split_keys;
 pub(crate) mod types;
 mod values;

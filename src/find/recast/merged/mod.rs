@@ -17,6 +17,7 @@
 //! What it is where a mask leaves parts or whole rows without a key is tried as well, part by part: it must be the attention there, or
 //! NaN that nobody sees.
 
+mod candidate;
 mod judge;
 mod put;
 mod trial;
@@ -27,6 +28,7 @@ use crate::find::observers::{Counts, NotFinite, observer_beside};
 use crate::find::region::types::label;
 use crate::find::types::{Applied, Numerics};
 use crate::ir::{OpId, Topology, ValueId};
+use candidate::Candidate;
 use judge::{Fault, Verdict};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use walk::{Kind, Walk};
@@ -39,16 +41,6 @@ const MASKED: &str = "masked-probabilities";
 const LOG: &str = "log-sum-exp";
 /// Most results that are tried.
 const TRIED: usize = 4096;
-
-/// A result that is an attention.
-struct Candidate {
-    v: ValueId,
-    verdict: Verdict,
-    /// Logarithms of its sum that something reads.
-    logs: Vec<ValueId>,
-    /// What it is made of, scores included.
-    inside: BTreeSet<OpId>,
-}
 
 impl Candidate {
     /// What is said of it, and how far it changes numbers.

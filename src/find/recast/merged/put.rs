@@ -1,12 +1,12 @@
 //! A softmax over all keys, and one product with all values, in the place of what was merged.
 
-use super::Candidate;
+use super::candidate::Candidate;
 use super::walk::{Kind, Product, Walk};
 use crate::find::axes::factors::Dim;
 use crate::find::axes::relayout::emit;
 use crate::find::recast::operands::cast;
+use crate::find::recast::split_keys;
 use crate::find::recast::types::Log;
-use crate::find::split_keys;
 use crate::ir::{Binary, DType, Graph, Op, OpId, Opaque, Reduction, Tensor, Type, Unary, ValueId};
 use std::sync::Arc;
 

@@ -3,10 +3,10 @@
 //! A slice of q·kᵀ is q·(a slice of k)ᵀ, q·k₁ᵀ beside q·k₂ᵀ is q·(k₁ beside k₂)ᵀ, also where each was masked or scaled by itself,
 //! and p₁·v₁ + p₂·v₂ is (p₁ beside p₂)·(v₁ beside v₂), as Σp₁ + Σp₂ is Σ(p₁ beside p₂).
 
-use super::recast::operands::concat;
-use super::region::types::passes_or_multiplies;
+use super::operands::concat;
 use crate::eval::Constants;
 use crate::find::axes::trace::splat;
+use crate::find::region::types::passes_or_multiplies;
 use crate::ir::axes::maps_of;
 use crate::ir::{Binary, Contract, Graph, Op, OpId, Reduction, Tensor, ValueId};
 use std::collections::{BTreeSet, HashMap, HashSet};

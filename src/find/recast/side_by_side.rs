@@ -8,8 +8,8 @@
 //! A product whose keys differ from row to row, or whose queries differ from key to key, is none of those: its parts beside others
 //! would have to be held for each pair.
 
-use super::recast::operands::{OWN, Part, cast, concat, laid_out, letters, of_operand, runs};
-use super::recast::types::{Key, Recasting, Site};
+use super::operands::{OWN, Part, cast, concat, laid_out, letters, of_operand, runs};
+use super::types::{Key, Recasting, Site};
 use crate::eval::Constants;
 use crate::find::axes::factors::{Axes, Dim, Space};
 use crate::find::axes::relayout::emit;
