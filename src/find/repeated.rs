@@ -5,7 +5,7 @@
 //! heads before they are repeated. Invariant: only operations that act on elements, or on other axes than the heads, are passed.
 
 use super::masks::types::Context;
-use crate::find::axes::trace::CONSTANT_LIMIT;
+use crate::find::axes::trace::sources;
 use crate::ir::{Graph, Op, ValueId};
 use std::collections::HashMap;
 
@@ -99,9 +99,8 @@ fn copies(
                 x.iter().fold(extent, |all, &o| gcd(all, copies(cx, o, axis, extent, depth + 1, memo)))
             }
             Op::Slice { axis: along, .. } if along != axis => copies(cx, x[0], axis, extent, depth + 1, memo),
-            Op::Gather { axis: along } if along == axis => {
-                let index = cx.constants.value(cx.graph, x[1], CONSTANT_LIMIT).map(|t| t.to_f64());
-                index.map_or(1, |i| run(&i))
+            Op::Gather { axis: along } | Op::Concat { axis: along } if along == axis => {
+                sources(cx.graph, cx.constants, v, axis).last().map_or(1, |(_, places)| run(places))
             }
             _ => 1,
         }
@@ -111,7 +110,7 @@ fn copies(
 }
 
 /// The greatest number of which every run of so many numbers is one number repeated.
-fn run(numbers: &[f64]) -> usize {
+fn run(numbers: &[usize]) -> usize {
     let mut all = numbers.len();
     let mut since = 0;
     for i in 1..numbers.len() {

@@ -48,11 +48,15 @@ pub(crate) fn splat(graph: &Graph, constants: &mut Constants, v: ValueId) -> Opt
 }
 
 /// One step back, with the scalar that it passes.
-fn step(graph: &Graph, constants: &mut Constants, v: ValueId) -> Option<(ValueId, Option<Scalar>)> {
+pub(crate) fn step(
+    graph: &Graph,
+    constants: &mut Constants,
+    v: ValueId,
+) -> Option<(ValueId, Option<Scalar>)> {
     let x = graph.operands(v.op);
     match graph.op(v.op) {
         Op::Reshape(_) | Op::Permute(_) | Op::Broadcast(_) => Some((x[0], None)),
-        Op::Gather { .. } | Op::Concat { .. } => repetition(graph, constants, v).map(|_| (x[0], None)),
+        Op::Gather { .. } | Op::Concat { .. } => repetition(graph, constants, v).map(|r| (r.0, None)),
         Op::Cast(to) => graph.ty(x[0]).dtype.widens_to(*to).then_some((x[0], Some(Scalar::Widen(*to)))),
         Op::Binary(b @ (Binary::Mul | Binary::Div)) => {
             let keeps = |i: usize| graph.ty(x[i]).shape == graph.ty(v).shape;
@@ -124,25 +128,104 @@ pub(crate) fn trace(
     }
 }
 
-/// The axis that a look-up or a concatenation repeats, and whether each element is repeated by itself, not all of them one after
+/// Most elements of an axis that are told apart.
+const MOST_ELEMENTS: usize = 1 << 16;
+/// Longest chain of look-ups, slices and repetitions along one axis, and deepest expression that is compared with another.
+const DEEPEST: usize = 6;
+
+/// What a look-up or a concatenation repeats, along which axis, and whether each element is repeated by itself, not all of them one after
 /// the other.
-fn repetition(graph: &Graph, constants: &mut Constants, v: ValueId) -> Option<(usize, bool)> {
+fn repetition(graph: &Graph, constants: &mut Constants, v: ValueId) -> Option<(ValueId, usize, bool)> {
+    let (Op::Concat { axis } | Op::Gather { axis }) = *graph.op(v.op) else { return None };
+    sources(graph, constants, v, axis).into_iter().find_map(|(of, places)| {
+        let n = *graph.ty(of).shape.get(axis)?;
+        if n == 0 || places.len() <= n || !places.len().is_multiple_of(n) {
+            return None;
+        }
+        let each = places.len() / n;
+        let is = |f: &dyn Fn(usize) -> usize| places.iter().enumerate().all(|(i, &p)| p == f(i));
+        if is(&|i| i / each) { Some((of, axis, true)) } else { is(&|i| i % n).then_some((of, axis, false)) }
+    })
+}
+
+/// A value, and with which of its elements along an axis each element of another begins.
+type Source = (ValueId, Vec<usize>);
+
+/// Values of which all elements along an axis are copies, from the value itself on.
+pub(crate) fn sources(graph: &Graph, constants: &mut Constants, v: ValueId, axis: usize) -> Vec<Source> {
+    let whole = chain(graph, constants, v, axis);
+    let (Op::Concat { axis: along }, 1) = (graph.op(v.op), whole.len()) else { return whole };
+    if *along != axis {
+        return whole;
+    }
+    // What all parts are picked from.
+    let parts: Vec<_> = graph.operands(v.op).iter().map(|&o| chain(graph, constants, o, axis)).collect();
+    let of_part = |part: &Vec<Source>, of| part.iter().find(|s| s.0 == of).map(|s| s.1.clone());
+    let joined = |(of, _): &Source| {
+        let places: Option<Vec<_>> = parts.iter().map(|part| of_part(part, *of)).collect();
+        Some((*of, places?.concat()))
+    };
+    whole.into_iter().chain(parts.iter().take(1).flatten().filter_map(joined)).collect()
+}
+
+/// A value, what it is picked from, and so on, each with the place in it of every element.
+fn chain(graph: &Graph, constants: &mut Constants, v: ValueId, axis: usize) -> Vec<Source> {
+    let extent = graph.ty(v).shape.get(axis).filter(|&&extent| extent <= MOST_ELEMENTS);
+    let mut all: Vec<Source> = extent.map(|&extent| (v, (0..extent).collect())).into_iter().collect();
+    while let Some((last, places)) = all.last()
+        && all.len() < DEEPEST
+        && let Some((of, inner)) = picked(graph, constants, *last, axis)
+        && let Some(places) = places.iter().map(|&p| inner.get(p).copied()).collect()
+    {
+        all.push((of, places));
+    }
+    all
+}
+
+/// What every element along an axis is copied from, and from which place.
+fn picked(graph: &Graph, constants: &mut Constants, v: ValueId, axis: usize) -> Option<Source> {
     let x = graph.operands(v.op);
-    match graph.op(v.op) {
-        Op::Concat { axis } => (x.iter().all(|o| *o == x[0])).then_some((*axis, false)),
-        Op::Gather { axis } => {
-            let n = graph.ty(x[0]).shape[*axis];
+    let extent = graph.ty(v).shape[axis];
+    match *graph.op(v.op) {
+        Op::Gather { axis: along } if along == axis => {
             let indices = constants.value(graph, x[1], CONSTANT_LIMIT).filter(|t| t.shape().len() == 1)?;
-            let places = indices.to_f64();
-            if n == 0 || places.len() <= n || !places.len().is_multiple_of(n) {
-                return None;
-            }
-            let each = places.len() / n;
-            let is = |f: &dyn Fn(usize) -> usize| places.iter().enumerate().all(|(i, &p)| p == f(i) as f64);
-            if is(&|i| i / each) { Some((*axis, true)) } else { is(&|i| i % n).then_some((*axis, false)) }
+            let n = graph.ty(x[0]).shape[axis];
+            let place = |i: f64| (0.0..n as f64).contains(&i).then_some(i as usize);
+            Some((x[0], indices.to_f64().into_iter().map(place).collect::<Option<_>>()?))
+        }
+        // One element, repeated.
+        Op::Broadcast(ref shape) => {
+            let mut before = graph.ty(x[0]).shape.clone();
+            let one = before.get_mut(axis).filter(|e| **e == 1)?;
+            *one = extent;
+            (before == *shape).then(|| (x[0], vec![0; extent]))
+        }
+        Op::Slice { axis: along, start, len, step } if along == axis => {
+            let place = |i: usize| usize::try_from(start as i64 + i as i64 * step).ok();
+            Some((x[0], (0..len).map(place).collect::<Option<_>>()?))
+        }
+        Op::Concat { axis: along } if along == axis => {
+            let (first, others) = x.split_first()?;
+            let every: Vec<usize> = (0..graph.ty(*first).shape[axis]).collect();
+            others.iter().all(|o| alike(graph, *first, *o, 0)).then(|| (*first, every.repeat(x.len())))
         }
         _ => None,
     }
+}
+
+/// Whether two values are one, or the same operations made them: exporters write an operation anew for each part.
+fn alike(graph: &Graph, a: ValueId, b: ValueId, depth: usize) -> bool {
+    let (x, y) = (graph.operands(a.op), graph.operands(b.op));
+    let same = |(a, b): (&ValueId, &ValueId)| alike(graph, *a, *b, depth + 1);
+    a == b
+        || (depth < DEEPEST
+            && a.port == b.port
+            && matches!(
+                graph.op(a.op),
+                Op::Reshape(_) | Op::Permute(_) | Op::Broadcast(_) | Op::Slice { .. }
+            )
+            && graph.op(a.op) == graph.op(b.op)
+            && x.iter().zip(&y).all(same))
 }
 
 /// Axes of the result of a layout operation, and the factors that it adds.
@@ -155,7 +238,7 @@ pub(crate) fn layout(
 ) -> Option<(Axes, Vec<Dim>)> {
     match graph.op(v.op) {
         Op::Gather { .. } | Op::Concat { .. } => {
-            let (axis, interleaved) = repetition(graph, constants, v)?;
+            let (_, axis, interleaved) = repetition(graph, constants, v)?;
             let of = space.product(&axes[axis]);
             let times = space.fresh(graph.ty(v).shape[axis].checked_div(of)?);
             let mut out = axes.clone();

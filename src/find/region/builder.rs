@@ -1,6 +1,6 @@
 //! A region that is being written, and what the writing of each part shares.
 
-use super::types::LeafValue;
+use super::types::{LeafValue, QAxis};
 use crate::eval::Constants;
 use crate::find::algebra::term::{Digits, Expr};
 use crate::find::axes::factors::{Axes, Dim, Space};
@@ -30,6 +30,7 @@ pub(crate) struct Builder<'a> {
     pub(super) keys: Option<Vec<Dim>>,
     pub(super) shared: Axes,
     pub(super) free: Axes,
+    pub(super) q_order: Vec<QAxis>,
     pub(super) key_axes: Axes,
     /// Of QKᵀ: no two are ever one.
     pub(super) score_axes: Axes,

@@ -3,7 +3,7 @@
 //! In: QKᵀ, a softmax and PV. Out: the [`Region`], or the condition that failed.
 
 use super::builder::{Builder, axis_of, by_letter};
-use super::types::{Fail, LeafValue, Region, label, miss};
+use super::types::{Fail, LeafValue, QAxis, Region, label, miss};
 use crate::eval::Constants;
 use crate::find::algebra::term::{Expr, K, LeafId, Number, Q, Unknown, V};
 use crate::find::axes::factors::{Axes, Dim, Space};
@@ -57,6 +57,7 @@ impl<'a> Builder<'a> {
             keys: None,
             shared: vec![],
             free: vec![],
+            q_order: vec![],
             key_axes: vec![],
             score_axes: vec![],
             joined: None,
@@ -88,7 +89,16 @@ impl<'a> Builder<'a> {
                 (None, None) => {}
             }
         }
+        let place = |l: char, shared: bool| {
+            let of_q = |x: &char| axis_of(qa, *x).is_some() && axis_of(ka, *x).is_some() == shared;
+            c.out.chars().filter(of_q).position(|x| x == l)
+        };
         for (l, a) in qa {
+            self.q_order.push(match (place(*l, true), place(*l, false)) {
+                (Some(i), _) => QAxis::Shared(i),
+                (_, Some(i)) => QAxis::Free(i),
+                (None, None) => QAxis::Depth,
+            });
             if !c.out.contains(*l) {
                 self.depth.extend(a);
             }
@@ -304,7 +314,7 @@ impl<'a> Builder<'a> {
             .enumerate()
             .map(|(i, &e)| if e == 1 { vec![] } else { axes[lead + i].clone() })
             .collect();
-        let leaf = LeafValue { value: v, axes: aligned };
-        Ok(self.leaf(leaf))
+        let truth = self.graph.ty(v).dtype == DType::Bool;
+        Ok(self.leaf(LeafValue { value: v, axes: aligned, truth }))
     }
 }

@@ -5,7 +5,7 @@ use super::types::{Fail, LeafValue};
 use crate::find::algebra::term::Expr;
 use crate::find::axes::factors::Axes;
 use crate::find::axes::trace::trace;
-use crate::ir::{OpId, ValueId};
+use crate::ir::{DType, OpId, ValueId};
 use egg::Id;
 
 impl Builder<'_> {
@@ -60,13 +60,14 @@ impl Builder<'_> {
 
     /// A value that stands beside the scores, before it was repeated over any of their axes, if that can be seen.
     fn unrepeated(&mut self, v: ValueId, axes: &Axes) -> LeafValue {
+        let truth = self.graph.ty(v).dtype == DType::Bool;
         let t = trace(self.graph, self.constants, &mut self.space, v, false);
         let lines_up = t.axes.iter().zip(axes).all(|(a, b)| a.is_empty() || self.space.unify(b, a));
         if lines_up {
-            return LeafValue { value: t.base, axes: t.base_axes };
+            return LeafValue { value: t.base, axes: t.base_axes, truth };
         }
         let shape = &self.graph.ty(v).shape;
         let own = shape.iter().zip(axes).map(|(&e, a)| if e == 1 { vec![] } else { a.clone() });
-        LeafValue { value: v, axes: own.collect() }
+        LeafValue { value: v, axes: own.collect(), truth }
     }
 }

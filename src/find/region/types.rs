@@ -13,6 +13,19 @@ pub(crate) struct LeafValue {
     pub(crate) value: ValueId,
     /// Its axes as factors of the scores' axes.
     pub(crate) axes: Axes,
+    /// Whether it holds truth values.
+    pub(crate) truth: bool,
+}
+
+/// What an axis of Q is at the product with K.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum QAxis {
+    /// One of those that Q and K share, by its place among them in the scores.
+    Shared(usize),
+    /// One of Q alone, likewise.
+    Free(usize),
+    /// One that is contracted.
+    Depth,
 }
 
 /// A candidate.
@@ -42,6 +55,8 @@ pub(crate) struct Region {
     pub(crate) shared: Axes,
     /// See `shared`.
     pub(crate) free: Axes,
+    /// The axes of Q at the product, in their order.
+    pub(crate) q_order: Vec<QAxis>,
     /// A half type in which something is added to or chosen for the scores.
     pub(crate) narrow: Option<DType>,
     /// Nodes of the term before the softmax that are computed in a half type, with its digits.

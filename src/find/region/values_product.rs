@@ -79,6 +79,7 @@ impl Builder<'_> {
             depth_v: s.resolve(&depth_v),
             shared: s.resolve_all(&self.shared),
             free: s.resolve_all(&self.free),
+            q_order: self.q_order,
             out: (end, s.resolve_all(out)),
             term: self.term,
             leaves: self.leaves,

@@ -10,5 +10,6 @@ mod models;
 mod names;
 mod recast;
 mod ring;
+mod roles;
 mod sizes;
 mod spellings;
