@@ -1,5 +1,6 @@
 //! All recastings of a graph, one after the other.
 
+use super::factors::factors;
 use super::side_by_side::side_by_side;
 use super::split_keys::around;
 use super::types::{Key, Recasting, Site};
@@ -17,7 +18,7 @@ pub(crate) struct Recast {
     pub(crate) refused: Vec<(BTreeSet<OpId>, String)>,
 }
 
-/// The graph recast around near misses, and its sums of products everywhere; `None` where nothing is.
+/// The graph recast around near misses, and its sums of products and factors of operands everywhere; `None` where nothing is.
 pub(crate) fn recast(
     graph: &Graph,
     missed: &[OpId],
@@ -34,6 +35,7 @@ pub(crate) fn recast(
         refused: vec![],
     };
     side_by_side(&mut work);
+    factors(&mut work);
     if !work.missed.is_empty() {
         for pass in [linear::linear, slices::slices, values::values, merged::merged, copies::copies] {
             let near = around(&work.graph, work.missed);

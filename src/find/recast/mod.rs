@@ -6,6 +6,7 @@
 //! | file | shape |
 //! |---|---|
 //! | `side_by_side` | scores that are sums of products: one product over parts side by side |
+//! | `factors` | factors of Q and K before slices, caches and rotations: behind those |
 //! | `linear` | a sum of probabilities times V: a sum of products |
 //! | `slices` | slices of probabilities: of slices of queries and keys |
 //! | `values` | one softmax that several products with values read: one with the values side by side |
@@ -19,6 +20,7 @@
 
 pub(crate) mod copies;
 pub(crate) mod driver;
+mod factors;
 mod linear;
 mod merged;
 pub(crate) mod operands;

@@ -106,7 +106,7 @@ pub(crate) fn side_by_side(work: &mut Recasting<'_>) {
 }
 
 /// Whether a softmax is made of what comes of it.
-fn before_softmax(g: &Graph, id: OpId) -> bool {
+pub(super) fn before_softmax(g: &Graph, id: OpId) -> bool {
     let mut seen = HashSet::from([id]);
     let mut queue = VecDeque::from([id]);
     while let Some(id) = queue.pop_front() {
