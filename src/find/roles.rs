@@ -91,8 +91,8 @@ impl Q<'_> {
         Q { region, heads, axes, base: s.resolve(&base_axes.concat()), masks }
     }
 
-    /// Whether some axis held it together with the head size, or with a head.
-    fn beside_heads(&self, d: Dim) -> bool {
+    /// Whether some axis held it together with the head size or with a head, or V has it.
+    fn is_head(&self, d: Dim) -> bool {
         // One axis alone that is shared may be the batch, whose rows may stand in one axis with it.
         let batch = match self.region.shared.as_slice() {
             [only] => only.first(),
@@ -100,7 +100,8 @@ impl Q<'_> {
         };
         let of_heads =
             |x: &Dim| self.region.depth.contains(x) || (self.heads.contains(x) && Some(x) != batch);
-        self.axes.iter().any(|a| a.contains(&d) && a.iter().any(of_heads))
+        let of_values = self.region.space.resolve(&self.region.operands[2].axes.concat());
+        of_values.contains(&d) || self.axes.iter().any(|a| a.contains(&d) && a.iter().any(of_heads))
     }
 
     /// Whether some axis held the head size together with something else: with all heads then.
@@ -124,9 +125,9 @@ impl Q<'_> {
     fn parts(&self) -> Vec<Part> {
         let mut parts: Vec<Part> = vec![];
         for (axis, dims) in self.region.free.iter().enumerate() {
-            let kind = |d: &Dim| (self.beside_heads(*d), self.masked(*d));
+            let kind = |d: &Dim| (self.is_head(*d), self.masked(*d));
             let runs = dims.chunk_by(|a, b| kind(a) == kind(b));
-            let of = |run: &[Dim]| Part { axis, dims: run.to_vec(), of_heads: self.beside_heads(run[0]) };
+            let of = |run: &[Dim]| Part { axis, dims: run.to_vec(), of_heads: self.is_head(run[0]) };
             parts.extend(runs.map(of));
             if dims.is_empty() {
                 parts.push(Part { axis, dims: vec![], of_heads: false });

@@ -57,15 +57,21 @@ fn is_mask(
             is_mask(cx, sizes, x[0], all, left)
         }
         Op::Reshape(_) | Op::Permute(_) | Op::Slice { .. } => is_mask(cx, sizes, x[0], None, left),
-        Op::Binary(Binary::Mul) => {
-            let mut fills = |f: ValueId, of: ValueId| {
-                let size = splat(cx.graph, cx.constants, f).filter(|f| f.is_finite()).map_or(0.0, f64::abs);
-                size >= MASKING_ALL || size >= -MASKING && is_whole(cx.graph, of, 0)
-            };
-            fills(x[1], x[0]) || fills(x[0], x[1])
-        }
+        Op::Unary(Unary::Neg) => is_huge_multiple(cx, x[0]),
+        Op::Binary(Binary::Mul) => is_huge_multiple(cx, v),
         _ => false,
     }
+}
+
+/// Whether it is a product of whole numbers with one so large that whatever is not 0 masks, of either sign.
+fn is_huge_multiple(cx: &mut Context<'_>, v: ValueId) -> bool {
+    let Op::Binary(Binary::Mul) = cx.graph.op(v.op) else { return false };
+    let x = cx.graph.operands(v.op);
+    let mut fills = |f: ValueId, of: ValueId| {
+        let size = splat(cx.graph, cx.constants, f).filter(|f| f.is_finite()).map_or(0.0, f64::abs);
+        size >= MASKING_ALL || size >= -MASKING && is_whole(cx.graph, of, 0)
+    };
+    fills(x[1], x[0]) || fills(x[0], x[1])
 }
 
 /// Whether each element is 0 or so large that it swallows any score: a huge number times whole ones, of either sign.

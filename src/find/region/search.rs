@@ -89,6 +89,12 @@ pub(crate) fn products_around(graph: &Graph, order: &Topology, anchor: OpId) -> 
     all.into_iter().map(|pv| (qk, pv)).collect()
 }
 
+/// Whether each axis that Q and K share is one of V too.
+fn keeps_values_apart(r: &Region) -> bool {
+    let of_values = r.space.resolve(&r.operands[2].axes.concat());
+    r.shared.iter().flatten().all(|d| of_values.contains(d))
+}
+
 /// The region around a softmax.
 pub(crate) fn region(
     graph: &Graph,
@@ -100,7 +106,7 @@ pub(crate) fn region(
         return Err(Fail::NotAttention);
     }
     let Some((pv, last, from)) = around(graph, order, anchor) else { return Err(Fail::NotAttention) };
-    let mut first = None;
+    let (mut first, mut apart) = (None, None);
     for qk in contractions_behind(graph, from) {
         let x = graph.operands(qk);
         let [left, right] = [x[0], x[1]].map(|v| order.depends_on_input(v.op));
@@ -136,11 +142,18 @@ pub(crate) fn region(
             }
         };
         match result {
-            Ok(r) => return Ok(r),
+            Ok(r) if keeps_values_apart(&r) => return Ok(r),
+            // A product with what differs from row to row is none of queries and keys, if there is another.
+            Ok(r) => {
+                apart.get_or_insert(r);
+            }
             Err(e) => {
                 first.get_or_insert(e);
             }
         }
+    }
+    if let Some(r) = apart {
+        return Ok(r);
     }
     Err(match first {
         Some(Fail::Swapped) => Fail::Miss(
