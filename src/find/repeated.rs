@@ -44,13 +44,18 @@ fn own_axis(graph: &Graph, x: ValueId, rank: usize, axis: usize) -> Option<usize
     (graph.ty(x).shape[own] != 1).then_some(own)
 }
 
-/// The two axes that a reshape merges into one, the second repeated by a broadcast: what is repeated, the axis before, and how often.
-fn repetition(graph: &Graph, v: ValueId, axis: usize) -> Option<(ValueId, usize, usize)> {
+/// The two axes that a reshape merges into one, the second repeated by a broadcast or a concatenation: what is repeated, the axis before,
+/// and how often.
+fn repetition(cx: &mut Context<'_>, v: ValueId, axis: usize) -> Option<(ValueId, usize, usize)> {
+    let graph = &*cx.graph;
     let Op::Reshape(_) = graph.op(v.op) else { return None };
     let inner = graph.operands(v.op)[0];
-    let Op::Broadcast(wide) = graph.op(inner.op) else { return None };
-    let x = graph.operands(inner.op)[0];
-    let (from, to) = (graph.ty(x).shape.clone(), &graph.ty(v).shape);
+    let x = match graph.op(inner.op) {
+        Op::Broadcast(_) => graph.operands(inner.op)[0],
+        Op::Concat { .. } => sources(graph, cx.constants, inner, axis + 1).last()?.0,
+        _ => return None,
+    };
+    let (from, wide, to) = (graph.ty(x).shape.clone(), &graph.ty(inner).shape, &graph.ty(v).shape);
     let merges = wide.len() == to.len() + 1
         && wide[..axis] == to[..axis]
         && wide[axis + 2..] == to[axis + 1..]
@@ -81,7 +86,7 @@ fn copies(
     let op = cx.graph.op(v.op).clone();
     let x = cx.graph.operands(v.op);
     let rank = cx.graph.ty(v).rank();
-    let found = if let Some((_, _, n)) = repetition(cx.graph, v, axis) {
+    let found = if let Some((_, _, n)) = repetition(cx, v, axis) {
         n
     } else {
         match op {
@@ -139,7 +144,7 @@ fn without(
     let name = format!("{}.once", cx.graph.value(v).name);
     let mut less = shape.clone();
     less[axis] /= n;
-    let repeated = repetition(cx.graph, v, axis).filter(|&(_, _, times)| times == n);
+    let repeated = repetition(cx, v, axis).filter(|&(_, _, times)| times == n);
     let new = if let Some((of, ..)) = repeated {
         cx.graph.add1(Op::Reshape(less), &[of], &name, "").ok()?
     } else {

@@ -24,7 +24,8 @@ pub(crate) fn roles(r: &Region) -> Roles {
     let (batch, mut heads) = shared(r);
     let q = Q::new(r, &heads);
     let mut parts = q.parts();
-    let rows = (0..parts.len()).max_by_key(|&i| q.likely_rows(&parts[i]));
+    let may = (0..parts.len()).filter(|&i| !parts[i].of_heads);
+    let rows = may.max_by_key(|&i| q.likely_rows(&parts[i]));
     let rows = rows.map(|i| std::mem::take(&mut parts[i].dims)).unwrap_or_default();
     heads.extend(parts.into_iter().flat_map(|p| p.dims));
     let kv_heads = kv_heads(r, &mut heads);
@@ -136,9 +137,8 @@ impl Q<'_> {
         parts
     }
 
-    /// The greatest of these holds the rows: what was not cut from one axis with heads; what a mask tells apart; what a
-    /// projection to all heads left alone; what does not stand behind the heads; what is as long as the keys; what stands apart from the
-    /// heads; more than one row; the last.
+    /// The greatest of these holds the rows: what a mask tells apart; what a projection to all heads left alone; what does not stand
+    /// behind the heads; what is as long as the keys; what stands apart from the heads; more than one row; the last.
     fn likely_rows(&self, part: &Part) -> impl Ord + use<> {
         let s = &self.region.space;
         // Beside an axis of one row any number may be that of heads.
@@ -146,7 +146,7 @@ impl Q<'_> {
         let masked = part.dims.iter().any(|&d| self.masked(d));
         let (some, place) = (!part.dims.is_empty(), self.place(part));
         let left = some && self.projected();
-        (!part.of_heads, masked, left, place != Place::BehindHeads, long, place, some, part.axis)
+        (masked, left, place != Place::BehindHeads, long, place, some, part.axis)
     }
 
     /// Where it stands beside the heads: in Q as it was made, or, where an axis of extent 1 leaves no trace there, at the product.

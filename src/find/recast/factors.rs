@@ -133,7 +133,8 @@ impl Search<'_> {
     fn of(&mut self, v: ValueId, sums: bool, depth: usize) -> Vec<Scalar> {
         let (g, x) = (self.graph, self.graph.operands(v.op));
         if let Some((of, s)) = scaled(g, self.constants, v) {
-            return [self.scalars(of, sums, depth), vec![s]].concat();
+            let inner = self.scalars(of, sums, depth);
+            return if number(s).0 == 1.0 { inner } else { [inner, vec![s]].concat() };
         }
         let half = matches!(g.ty(v).dtype, DType::F16 | DType::BF16);
         let sums = sums && !half && g.ty(v).dtype.is_float();

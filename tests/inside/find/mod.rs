@@ -2,6 +2,7 @@
 
 mod bind;
 mod cases;
+mod factors;
 mod fills;
 mod guards;
 mod kinds;
