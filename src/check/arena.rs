@@ -3,7 +3,8 @@
 //! In: a rank's program. Out: a [`Filled`], by slots. Views that go on where those before them ended cost nothing to keep,
 //! which are nearly all.
 
-use crate::schedule::{RankProgram, StepOp, View};
+use super::touch::{Touch, touches};
+use crate::schedule::{Place, RankProgram, StepOp, View};
 
 /// What fills bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,10 +15,12 @@ pub(super) enum By {
     Receive,
     /// Carries.
     Carry,
+    /// Results that are sent on or copied to where the rank gives them.
+    Result,
 }
 
 impl By {
-    pub(super) const ALL: [By; 3] = [By::Pack, By::Receive, By::Carry];
+    pub(super) const ALL: [By; 4] = [By::Pack, By::Receive, By::Carry, By::Result];
 }
 
 /// A range of bytes: the first, and the one behind the last.
@@ -26,7 +29,7 @@ type Bytes = (usize, usize);
 /// The bytes that are filled.
 pub(super) struct Filled {
     /// Of each slot and each kind of step how many bytes are filled from its begin on.
-    begins: Vec<[usize; 3]>,
+    begins: Vec<[usize; 4]>,
     /// What is not part of that: slot, kind, bytes.
     rest: Vec<(usize, By, Bytes)>,
     /// Slots that some step names at all.
@@ -34,51 +37,40 @@ pub(super) struct Filled {
     /// Slots that receives name, and packs.
     received: Vec<bool>,
     packed: Vec<bool>,
-    /// How many bytes each message brings.
+    /// How many bytes of the arena each message brings.
     pub(super) messages: Vec<usize>,
 }
 
 impl Filled {
     pub(super) fn of(program: &RankProgram) -> Filled {
         let none = || vec![false; program.slots.len()];
-        let begins = vec![[0; 3]; program.slots.len()];
+        let begins = vec![[0; 4]; program.slots.len()];
         let (named, received, packed) = (none(), none(), none());
         let mut filled = Filled { begins, rest: vec![], named, received, packed, messages: vec![] };
         for step in &program.steps {
-            match &step.op {
-                StepOp::Pack { pieces } => {
-                    for p in pieces {
-                        filled.packed[p.at.slot] = true;
-                        filled.fill(By::Pack, &p.at);
-                    }
-                }
-                StepOp::Exchange { sends, recvs, .. } => {
-                    sends.iter().flat_map(|t| &t.views).for_each(|v| filled.named[v.slot] = true);
-                    for t in recvs {
-                        filled.messages.push(t.bytes());
-                        for view in &t.views {
-                            filled.received[view.slot] = true;
-                            filled.fill(By::Receive, view);
-                        }
-                    }
-                }
-                StepOp::AttnPartial { q, kv, cast_out, .. } => {
-                    kv.iter().for_each(|p| filled.named[p.at.slot] = true);
-                    for view in q.iter().filter_map(|p| p.carry.as_ref()) {
-                        filled.named[view.slot] = true;
-                        if !*cast_out {
-                            filled.fill(By::Carry, view);
-                        }
-                    }
-                }
+            if let StepOp::Exchange { recvs, .. } = &step.op {
+                let bytes = |p: &Place| p.view().map_or(0, |v| v.bytes);
+                filled.messages.extend(recvs.iter().map(|t| t.parts.iter().map(bytes).sum::<usize>()));
             }
+            touches(&step.op, |view, touch| {
+                filled.named[view.slot] = true;
+                let by = match touch {
+                    Touch::Reads => return,
+                    Touch::Packs => By::Pack,
+                    Touch::Receives => By::Receive,
+                    Touch::Carries => By::Carry,
+                    Touch::Gives => By::Result,
+                };
+                filled.received[view.slot] |= by == By::Receive;
+                filled.packed[view.slot] |= by == By::Pack;
+                filled.fill(by, view);
+            });
         }
         filled.settle();
         filled
     }
 
     fn fill(&mut self, by: By, view: &View) {
-        self.named[view.slot] = true;
         let begin = &mut self.begins[view.slot][by as usize];
         let end = view.start + view.bytes;
         if view.start <= *begin {

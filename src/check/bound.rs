@@ -158,7 +158,7 @@ impl Shares {
     }
 
     /// The most bytes that rank `r` fills, in the order of [`By::ALL`], and what they are for.
-    fn needed(&self, schedule: &Schedule, r: usize, messages: &[usize]) -> [(u128, String); 3] {
+    fn needed(&self, schedule: &Schedule, r: usize, messages: &[usize]) -> [(u128, String); 4] {
         let (others, arrived, slots) = match schedule.strategy {
             // One share is computed on and sent on while the next arrives, in as many slots as the head says.
             Strategy::Ring | Strategy::RingReverse => {
@@ -176,11 +176,13 @@ impl Shares {
         };
         let arrived = arrived.iter().fold(0u128, |sum, &bytes| sum.saturating_add(bytes as u128));
         let own = rows(&schedule.q_layout.rows[r]);
-        let carry = carry_bytes(&schedule.attention, own).unwrap_or(usize::MAX) as u128;
+        let carry = carry_bytes(&schedule.attention, own, schedule.attention.sizes.q_heads)
+            .unwrap_or(usize::MAX) as u128;
         [
             (self.keys[r], "the rank's own keys and values".to_owned()),
             (others.min(arrived), format!("what arrives{slots}")),
             (carry, "carries".to_owned()),
+            (0, "results that are not written where they are given".to_owned()),
         ]
     }
 }

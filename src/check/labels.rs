@@ -13,12 +13,12 @@
 //! ring is one in both directions, and without a message all strategies are one: then the names are all true. A rank may
 //! keep keys at home that no other needs, and a hop may carry nothing: `coverage` shows that nobody misses them.
 
-use super::bytes::kv_bytes;
+use super::bytes::{kv_bytes, message_bytes};
 use super::layouts;
 use super::log::Log;
 use super::memory::What;
 use crate::ir::Strategy;
-use crate::schedule::{ExchangeKind, Schedule, StepOp, Transfer};
+use crate::schedule::{AttentionFacts, Block, ExchangeKind, Port, Schedule, StepOp, Transfer};
 
 /// Stages of a staged all-gather.
 const STAGES: usize = 4;
@@ -32,7 +32,7 @@ pub(super) fn labels(schedule: &Schedule, log: &mut Log<'_>) {
         let exchanges = || {
             steps.iter().enumerate().filter_map(|(i, s)| Exchange::of(&s.op).map(|exchange| (i, exchange)))
         };
-        let sent: u128 = exchanges().map(|(_, e)| e.to_each()).sum();
+        let sent: u128 = exchanges().map(|(_, e)| e.to_each(&schedule.attention)).sum();
         let rank = Rank { schedule, r, sent };
         for (i, exchange) in exchanges() {
             let Some(why) = rank.misfit(strategy, &exchange) else {
@@ -72,9 +72,13 @@ impl<'a> Exchange<'a> {
     }
 
     /// What the first of those who are sent anything gets.
-    fn to_each(&self) -> u128 {
-        self.sends.first().map_or(0, |t| t.bytes() as u128)
+    fn to_each(&self, a: &AttentionFacts) -> u128 {
+        self.sends.first().map_or(0, |t| bytes(a, t))
     }
+}
+
+fn bytes(a: &AttentionFacts, t: &Transfer) -> u128 {
+    message_bytes(a, t).unwrap_or(usize::MAX) as u128
 }
 
 /// A rank, and how many bytes it sends to each other rank where it sends the same to all.
@@ -98,7 +102,8 @@ impl Rank<'_> {
     fn hop(&self, exchange: &Exchange<'_>, on: bool) -> Option<String> {
         let (r, ranks) = (self.r, self.schedule.ranks.len());
         if exchange.kind != ExchangeKind::SendRecv {
-            return Some("is an all_gather, and a ring has hops, each a sendrecv".to_owned());
+            let kind = exchange.kind.name();
+            return Some(format!("is an {kind}, and a ring has hops, each a sendrecv"));
         }
         let (next, before) = ((r + 1) % ranks, (r + ranks - 1) % ranks);
         let (to, from) = if on { (next, before) } else { (before, next) };
@@ -112,7 +117,7 @@ impl Rank<'_> {
     fn gather(&self, exchange: &Exchange<'_>, stages: usize) -> Option<String> {
         let others = self.schedule.ranks.len() - 1;
         if exchange.kind != ExchangeKind::AllGather {
-            return Some("is a sendrecv, and keys are gathered by all_gather".to_owned());
+            return Some(format!("is a {}, and keys are gathered by all_gather", exchange.kind.name()));
         }
         let group = exchange.group;
         if group > stages {
@@ -123,19 +128,20 @@ impl Rank<'_> {
             };
             return Some(format!("is of group {group}, and {all}"));
         }
-        let sends = exchange.sends;
+        let (sends, a) = (exchange.sends, &self.schedule.attention);
         if !sends.is_empty() && sends.len() != others {
             return Some(format!("sends to {} ranks, and keys go to all {others} others", sends.len()));
         }
-        if let Some(w) = sends.windows(2).find(|w| w[0].bytes() != w[1].bytes()) {
-            let [a, b] = [&w[0], &w[1]].map(|t| format!("{} bytes to rank {}", t.bytes(), t.peer));
+        if let Some(w) = sends.windows(2).find(|w| bytes(a, &w[0]) != bytes(a, &w[1])) {
+            let [a, b] = [&w[0], &w[1]].map(|t| format!("{} bytes to rank {}", bytes(a, t), t.peer));
             return Some(format!("sends {a} and {b}, and all others get the same keys"));
         }
         let row = kv_bytes(&self.schedule.attention, 1).unwrap_or(usize::MAX) as u128;
         // Keys and values of no bytes are not counted.
         let rows = self.sent.checked_div(row)?;
         let upto = |g: usize| rows * g as u128 / stages as u128 * row;
-        let (part, have) = (upto(group) - upto(group.saturating_sub(1)), exchange.to_each());
+        let (part, have) =
+            (upto(group) - upto(group.saturating_sub(1)), exchange.to_each(&self.schedule.attention));
         (part != have).then(|| {
             format!(
                 "sends each other rank {have} of {} bytes, and stage {group} of {stages} has {part}",
@@ -168,8 +174,8 @@ impl Travel {
         let mut whose: Option<usize> = None;
         for what in holds {
             let owner = match what {
-                What::Keys { owner, .. } => owner,
-                What::Carry { .. } => {
+                What::Block { block: Block { port: Port::Kv, .. }, owner } => owner,
+                What::Block { .. } | What::Carry { .. } | What::Result { .. } => {
                     log.fail(from, step, || {
                         format!(
                             "sends {} to rank {to}, and {strategy} sends keys and values alone",

@@ -4,10 +4,12 @@
 //! that a hop arrives while those before it are computed on and sent on. A merge becomes a field of the partial that it takes in:
 //! the first partial of a row starts afresh, each other goes on from the carry, and the last one writes the output.
 
-use super::slots::{Name, Slots, views};
-use super::types::{
-    AttentionFacts, ExchangeKind, KvPiece, QPiece, RankProgram, Step, StepOp, Stream, Transfer, View,
-};
+use super::blocks::{Block, Packed, Port, View};
+use super::facts::AttentionFacts;
+use super::mesh::Stream;
+use super::slots::{Name, Slots, parts};
+use super::steps::{ExchangeKind, KvPiece, QPiece, Step, StepOp, Transfer};
+use super::types::RankProgram;
 use crate::ir::Strategy;
 use crate::layout::Progression;
 use crate::ring::Plan;
@@ -40,7 +42,10 @@ pub(super) fn rank_program(
     b.done()
 }
 
-/// A piece of keys in its slot, and the rank that owns it.
+/// Compute and one for transfers.
+const STREAMS: usize = 2;
+
+/// A piece of keys in its place, and the rank that owns it.
 type Owned = (KvPiece, usize);
 
 struct Builder<'a> {
@@ -68,8 +73,21 @@ impl Builder<'_> {
         match act {
             Act::Pack(cut) => {
                 let cut = self.outline.rows(cut);
+                if let ([rows], [own]) = (cut, self.plan.site.kv_layout.rows[self.rank].as_slice())
+                    && rows == own
+                {
+                    // They lie side by side where the rank is handed them.
+                    let piece = KvPiece { rows: *rows, heads: self.facts.kv_heads(), at: None };
+                    self.held.push((piece, self.rank));
+                    self.own = self.held.len() - 1..self.held.len();
+                    return;
+                }
                 self.own = self.lay(Name::Local, cut.iter().map(|&rows| (rows, self.rank)).collect());
-                let pieces = self.held[self.own.clone()].iter().map(|p| p.0).collect();
+                let packed = |&(p, _): &Owned| {
+                    let block = Block { port: Port::Kv, rows: p.rows, heads: p.heads };
+                    Some(Packed { block, at: p.at? })
+                };
+                let pieces = self.held[self.own.clone()].iter().filter_map(packed).collect();
                 self.step(
                     Stream::Compute,
                     StepOp::Pack { pieces },
@@ -79,7 +97,7 @@ impl Builder<'_> {
             Act::Hop { group, of, sent, to, arriving, from, owner } => {
                 let sent = self.outline.rows(sent);
                 self.under_way.push(group);
-                let sends = to.map(|peer| Transfer { peer, views: views(self.some(of, sent)) });
+                let sends = to.map(|peer| Transfer { peer, parts: parts(self.some(of, sent)) });
                 let mut reason = format!("hop {group} leaves; nothing comes back");
                 let mut recvs = None;
                 if let Some(peer) = from {
@@ -93,12 +111,12 @@ impl Builder<'_> {
                     };
                     self.received += 1;
                     recvs =
-                        Some(Transfer { peer, views: views(self.held[here.clone()].iter().map(|p| p.0)) });
+                        Some(Transfer { peer, parts: parts(self.held[here.clone()].iter().map(|p| p.0)) });
                     self.brought.push((group, here));
                 }
                 let (sends, recvs) = (sends.into_iter().collect(), recvs.into_iter().collect());
                 let op = StepOp::Exchange { group, kind: ExchangeKind::SendRecv, sends, recvs };
-                self.step(Stream::Comm, op, reason);
+                self.step(Stream::Comm(0), op, reason);
             }
             Act::Gather { group, sent } => self.gather(group, self.outline.rows(sent)),
             Act::Wait { group } => self.under_way.retain(|&g| g != group),
@@ -107,7 +125,9 @@ impl Builder<'_> {
                 let kv: Vec<KvPiece> = self.some(of, keys).collect();
                 let reason = self.why(of, keys);
                 let rows = &self.plan.site.q_layout.rows[self.rank];
-                let piece = |&i: &usize| QPiece { rows: rows[i], carry: None };
+                let heads = self.facts.q_heads();
+                let piece =
+                    |&i: &usize| QPiece { rows: rows[i], heads, at: vec![], carry: None, out: vec![] };
                 let pieces = self.outline.queries(q).iter().map(piece).collect();
                 // Carries are known when all partial results are.
                 let (carry_in, sinks_here, cast_out) = (false, false, false);
@@ -128,7 +148,7 @@ impl Builder<'_> {
             Strategy::AllGather => Name::All,
             _ => Name::Stage(group),
         };
-        let sent = views(self.some(KeyRows::Own, sent));
+        let sent = parts(self.some(KeyRows::Own, sent));
         let here = self.lay(name, foreign);
         let (mut sends, mut recvs) = (vec![], vec![]);
         let mut rest = &self.held[here.clone()];
@@ -136,10 +156,10 @@ impl Builder<'_> {
             let (theirs, behind) = rest.split_at(rows.len());
             rest = behind;
             if !sent.is_empty() {
-                sends.push(Transfer { peer, views: sent.clone() });
+                sends.push(Transfer { peer, parts: sent.clone() });
             }
             if !theirs.is_empty() {
-                recvs.push(Transfer { peer, views: views(theirs.iter().map(|p| p.0)) });
+                recvs.push(Transfer { peer, parts: parts(theirs.iter().map(|p| p.0)) });
             }
         }
         self.brought.push((group, here));
@@ -148,7 +168,7 @@ impl Builder<'_> {
             _ => format!("the next part, under the work on those of stage {}", group - 1),
         };
         let op = StepOp::Exchange { group, kind: ExchangeKind::AllGather, sends, recvs };
-        self.step(Stream::Comm, op, reason);
+        self.step(Stream::Comm(0), op, reason);
     }
 
     /// Pieces side by side from the begin of the slot, which grows to hold them.
@@ -157,13 +177,14 @@ impl Builder<'_> {
         if pieces.is_empty() {
             return from..from;
         }
-        let bytes = |rows: &Progression| self.facts.kv_bytes(rows.len);
+        let heads = self.facts.kv_heads();
+        let bytes = |rows: &Progression| self.facts.block_bytes(Port::Kv, rows.len, heads.len);
         let slot = self.slots.at_least(name, pieces.iter().map(|(rows, _)| bytes(rows)).sum());
         let mut start = 0;
         for (rows, owner) in pieces {
-            let at = View { slot, start, bytes: self.facts.kv_bytes(rows.len) };
+            let at = View { slot, start, bytes: bytes(&rows) };
             start += at.bytes;
-            self.held.push((KvPiece { rows, at }, owner));
+            self.held.push((KvPiece { rows, heads, at: Some(at) }, owner));
         }
         from..self.held.len()
     }
@@ -236,7 +257,7 @@ impl Builder<'_> {
             }
             for (piece, &i) in q.iter_mut().zip(members) {
                 piece.carry = Some(*carries[i].get_or_insert_with(|| {
-                    let bytes = self.facts.carry_bytes(piece.rows.len);
+                    let bytes = self.facts.carry_bytes(piece.rows.len, piece.heads.len);
                     let slot = self.slots.at_least(Name::Carries, end + bytes);
                     let view = View { slot, start: end, bytes };
                     end += bytes;
@@ -245,7 +266,7 @@ impl Builder<'_> {
             }
         }
         let (slots, arena_bytes) = self.slots.place();
-        super::events::derive(&mut self.steps, &slots);
+        super::events::derive(&mut self.steps, &slots, STREAMS);
         RankProgram { arena_bytes, slots, steps: self.steps }
     }
 }

@@ -3,7 +3,9 @@
 //! Slots grow while steps are made, so that views are known before offsets are; [`Slots::place`] then lays them out one after
 //! another. No two overlap.
 
-use super::types::{KvPiece, Slot, View};
+use super::blocks::{Block, Place, Port};
+use super::steps::KvPiece;
+use super::types::Slot;
 use std::fmt;
 
 /// Slot offsets are multiples of this: what a GPU's copies and vector loads like best.
@@ -67,17 +69,19 @@ impl Slots {
 }
 
 /// The bytes of pieces in their order, adjacent ones as one view.
-pub(super) fn views(pieces: impl IntoIterator<Item = KvPiece>) -> Vec<View> {
-    let mut pieces = pieces.into_iter().map(|p| p.at);
-    // Nearly always one view.
-    let mut out: Vec<View> = Vec::with_capacity(1);
-    out.extend(pieces.next());
-    for at in pieces {
+pub(super) fn parts(pieces: impl IntoIterator<Item = KvPiece>) -> Vec<Place> {
+    // Nearly always one.
+    let mut out: Vec<Place> = Vec::with_capacity(1);
+    for piece in pieces {
+        let Some(at) = piece.at else {
+            out.push(Place::Own(Block { port: Port::Kv, rows: piece.rows, heads: piece.heads }));
+            continue;
+        };
         match out.last_mut() {
-            Some(last) if last.slot == at.slot && last.start + last.bytes == at.start => {
+            Some(Place::Arena(last)) if last.slot == at.slot && last.start + last.bytes == at.start => {
                 last.bytes += at.bytes;
             }
-            _ => out.push(at),
+            _ => out.push(Place::Arena(at)),
         }
     }
     out
