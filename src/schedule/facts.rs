@@ -74,6 +74,11 @@ impl AttentionFacts {
         }
     }
 
+    /// Bytes of the keys and values of so many rows, in all key heads.
+    pub fn kv_bytes(&self, rows: usize) -> usize {
+        self.block_bytes(Port::Kv, rows, self.sizes.kv_heads)
+    }
+
     /// Bytes of a part of a message.
     pub fn place_bytes(&self, place: &Place) -> usize {
         match place {

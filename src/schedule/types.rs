@@ -73,12 +73,15 @@ pub struct Slot {
     pub bytes: usize,
 }
 
-impl RankProgram {
-    /// Bytes that the rank sends.
-    pub fn bytes_sent(&self, facts: &AttentionFacts) -> usize {
-        self.sends().map(|t| t.bytes(facts)).sum()
+impl Schedule {
+    /// Bytes that each rank sends.
+    pub fn bytes_sent(&self) -> Vec<usize> {
+        let of = |r: &RankProgram| r.sends().map(|t| t.bytes(&self.attention)).sum();
+        self.ranks.iter().map(of).collect()
     }
+}
 
+impl RankProgram {
     /// Groups in which the rank sends anything: a message is one hop's send or one stage of an exchange with everyone.
     pub fn messages(&self) -> usize {
         self.steps
