@@ -8,6 +8,7 @@
 //! | `ring-reverse` | the same the other way round |
 //! | `all-gather` | one `all_gather`, group 1: a rank sends its own keys and values, the same amount to every other rank, or nothing to any |
 //! | `all-gather-staged` | up to four, groups 1 to 4: of the rows that a rank sends, n in all, stage g has those from ⌊(g−1)n/4⌋ up to ⌊gn/4⌋ |
+//! | `queries` | an `all_to_all`, group 1, of own queries and the leaves that go with them; another, group 2, of partial results, each to the rank that owns the rows |
 //!
 //! The form of each step is asked here; [`Travel`] asks whose keys a message holds while the steps run. Between two ranks a
 //! ring is one in both directions, and without a message all strategies are one: then the names are all true. A rank may
@@ -17,6 +18,7 @@ use super::bytes::{kv_bytes, message_bytes};
 use super::layouts;
 use super::log::Log;
 use super::memory::What;
+use super::rows::Owned;
 use crate::ir::Strategy;
 use crate::schedule::{AttentionFacts, Block, ExchangeKind, Port, Schedule, StepOp, Transfer};
 
@@ -96,6 +98,7 @@ impl Rank<'_> {
             Strategy::RingReverse => self.hop(exchange, false),
             Strategy::AllGather => self.gather(exchange, 1),
             Strategy::AllGatherStaged => self.gather(exchange, STAGES),
+            Strategy::Queries => self.travels(exchange),
         }
     }
 
@@ -112,6 +115,16 @@ impl Rank<'_> {
         }
         let t = exchange.recvs.iter().find(|t| t.peer != from)?;
         Some(format!("receives from rank {}, and hops come from rank {from}", t.peer))
+    }
+
+    fn travels(&self, exchange: &Exchange<'_>) -> Option<String> {
+        let (kind, group) = (exchange.kind, exchange.group);
+        if kind != ExchangeKind::AllToAll {
+            return Some(format!("is a {}, and queries travel by all_to_all", kind.name()));
+        }
+        (group > 2).then(|| {
+            format!("is of group {group}, and queries go in group 1, partial results home in group 2")
+        })
     }
 
     fn gather(&self, exchange: &Exchange<'_>, stages: usize) -> Option<String> {
@@ -151,16 +164,20 @@ impl Rank<'_> {
     }
 }
 
-/// Whose keys travel, message by message.
-pub(super) struct Travel {
-    strategy: Strategy,
+/// What travels, message by message.
+pub(super) struct Travel<'a> {
+    schedule: &'a Schedule,
     /// Of each rank of a ring, how far back the owner is of what it received last.
     farthest: Vec<usize>,
+    /// Of each rank its query rows, where partial results travel.
+    owned: Vec<Owned>,
 }
 
-impl Travel {
-    pub(super) fn new(schedule: &Schedule) -> Travel {
-        Travel { strategy: schedule.strategy, farthest: vec![0; schedule.ranks.len()] }
+impl<'a> Travel<'a> {
+    pub(super) fn new(schedule: &'a Schedule) -> Travel<'a> {
+        let travel = schedule.strategy == Strategy::Queries;
+        let owned = schedule.q_layout.rows.iter().filter(|_| travel).map(|rows| Owned::new(rows)).collect();
+        Travel { schedule, farthest: vec![0; schedule.ranks.len()], owned }
     }
 
     /// A message of step `step` of rank `from` to rank `to`, whose bytes hold this. What was never written is told elsewhere.
@@ -170,7 +187,47 @@ impl Travel {
         holds: impl Iterator<Item = What>,
         log: &mut Log<'_>,
     ) {
-        let strategy = self.strategy;
+        match self.schedule.strategy {
+            Strategy::Queries => self.queries((from, step, to), holds, log),
+            strategy => self.keys(strategy, (from, step, to), holds, log),
+        }
+    }
+
+    /// Own queries in group 1, partial results of the receiver's rows in group 2.
+    fn queries(
+        &self,
+        (from, step, to): (usize, usize, usize),
+        holds: impl Iterator<Item = What>,
+        log: &mut Log<'_>,
+    ) {
+        let group = Exchange::of(&self.schedule.ranks[from].steps[step].op).map_or(0, |e| e.group);
+        for what in holds {
+            let fits = match what {
+                What::Block { block: Block { port: Port::Q | Port::Leaf(_), .. }, owner } => {
+                    group == 1 && owner == from
+                }
+                What::Carry { rows, .. } => group == 2 && self.owned[to].local(&rows).is_some(),
+                What::Nothing => continue,
+                What::Block { .. } | What::Result { .. } => false,
+            };
+            log.want(fits, from, step, || {
+                format!(
+                    "sends {} to rank {to} in group {group}, and in queries each rank sends its own queries in group 1, and \
+                     partial results to the rank whose rows they are of in group 2",
+                    what.name()
+                )
+            });
+        }
+    }
+
+    /// Keys and values of one rank, its own or what came round the ring.
+    fn keys(
+        &mut self,
+        strategy: Strategy,
+        (from, step, to): (usize, usize, usize),
+        holds: impl Iterator<Item = What>,
+        log: &mut Log<'_>,
+    ) {
         let mut whose: Option<usize> = None;
         for what in holds {
             let owner = match what {
@@ -202,7 +259,7 @@ impl Travel {
         let back = match strategy {
             Strategy::Ring => (to + ranks - owner) % ranks,
             Strategy::RingReverse => (owner + ranks - to) % ranks,
-            Strategy::AllGather | Strategy::AllGatherStaged => {
+            _ => {
                 log.want(owner == from, from, step, || {
                     format!(
                         "sends keys of rank {owner} to rank {to}, and in {strategy} each rank sends its own"

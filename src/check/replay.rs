@@ -96,7 +96,7 @@ struct Replay<'a, 'l, 's> {
     ranks: Vec<Rank>,
     filled: &'l mut Log<'s>,
     labels: &'l mut Log<'s>,
-    travel: Travel,
+    travel: Travel<'a>,
     results: Results,
     /// Room that is used again for every message.
     stretches: Vec<Stretch>,

@@ -7,7 +7,7 @@ use std::fmt;
 /// ```
 /// use annulus::ir::Strategy;
 ///
-/// assert_eq!(Strategy::names(), "ring, ring-reverse, all-gather, all-gather-staged");
+/// assert_eq!(Strategy::names(), "ring, ring-reverse, all-gather, all-gather-staged, queries");
 /// assert_eq!(Strategy::from_name("ring"), Some(Strategy::Ring));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,12 +22,20 @@ pub enum Strategy {
     AllGather,
     /// Every rank gets all keys and values in stages: the keys of one are computed on while the next arrives.
     AllGatherStaged,
+    /// Keys and values stay where they are. Queries travel to the ranks whose keys they see, and partial results come home, where
+    /// they are merged: for few queries over many keys, as when decoding over a resident cache.
+    Queries,
 }
 
 impl Strategy {
     /// Every strategy, in order.
-    pub const ALL: [Strategy; 4] =
-        [Strategy::Ring, Strategy::RingReverse, Strategy::AllGather, Strategy::AllGatherStaged];
+    pub const ALL: [Strategy; 5] = [
+        Strategy::Ring,
+        Strategy::RingReverse,
+        Strategy::AllGather,
+        Strategy::AllGatherStaged,
+        Strategy::Queries,
+    ];
 
     /// The name on the command line and in text.
     pub fn name(self) -> &'static str {
@@ -36,6 +44,7 @@ impl Strategy {
             Strategy::RingReverse => "ring-reverse",
             Strategy::AllGather => "all-gather",
             Strategy::AllGatherStaged => "all-gather-staged",
+            Strategy::Queries => "queries",
         }
     }
 
@@ -47,6 +56,11 @@ impl Strategy {
     /// The names of all, in order, as a message lists them.
     pub fn names() -> String {
         Strategy::ALL.map(Strategy::name).join(", ")
+    }
+
+    /// Whether all pairs of a query row are computed by the rank that owns it.
+    pub fn is_at_home(self) -> bool {
+        self != Strategy::Queries
     }
 
     /// Whether hops go round a ring.

@@ -1,5 +1,7 @@
 //! Writes the island graph of one rank.
 
+mod travel;
+
 use super::error::RingError;
 use super::outline::{Act, KeyRows, Outline};
 use super::plan::Plan;
@@ -73,6 +75,14 @@ fn graph(plan: &Plan<'_>, rank: usize) -> Result<Graph, RingError> {
                 // What is held has the rank's own rows besides those that are computed on.
                 b.begun.push((group, name("kv.all", "kv.stage"), all));
             }
+            Act::Queries { group } => b.queries(plan, rank, group)?,
+            Act::Guest { of, q, keys, tile } => {
+                let rows = &plan.site.q_layout.rows[of];
+                let q_rows = outline.queries(q).iter().map(|&i| rows[i]).collect();
+                b.guest(of, q_rows, outline.rows(keys).to_vec(), tile)?;
+            }
+            Act::Partials { group } => b.partials_home(plan, rank, group)?,
+            Act::Merge => b.merge_home(plan, rank)?,
             Act::Wait { group } => b.wait(group)?,
             Act::Partial { stage, q, keys, of, tile } => {
                 let q_rows: Vec<Progression> = outline.queries(q).iter().map(|&i| b.rows[i]).collect();
@@ -100,7 +110,7 @@ struct Held {
 }
 
 /// o, m and l of some rows.
-struct Acc {
+pub(super) struct Acc {
     rows: Vec<Progression>,
     value: [ValueId; 3],
 }
@@ -122,6 +132,13 @@ struct Builder<'a> {
     begun: Vec<(usize, String, Vec<Progression>)>,
     started: BTreeMap<usize, ValueId>,
     brought: BTreeMap<usize, Held>,
+    /// Several values of one group that has begun, each with the name of what it brings; what one has brought.
+    several: Vec<(ValueId, String)>,
+    arrived: Vec<ValueId>,
+    /// Rows of the queries that others sent, rank after rank.
+    guest_rows: Vec<Progression>,
+    /// Partial results of the queries of other ranks, each with the rank.
+    guests: Vec<(usize, Acc)>,
     /// What was made already: packed keys and values of no rows; leaves under four axes; chunks by value and rows.
     none: Option<ValueId>,
     reshaped: BTreeMap<ValueId, ValueId>,
@@ -169,6 +186,10 @@ impl<'a> Builder<'a> {
             begun: vec![],
             started: BTreeMap::new(),
             brought: BTreeMap::new(),
+            several: vec![],
+            arrived: vec![],
+            guest_rows: vec![],
+            guests: vec![],
             none: None,
             reshaped: BTreeMap::new(),
             chunks: BTreeMap::new(),
@@ -216,6 +237,14 @@ impl<'a> Builder<'a> {
     }
 
     fn wait(&mut self, group: usize) -> Result<(), RingError> {
+        if !self.several.is_empty() {
+            self.arrived.clear();
+            for (started, name) in std::mem::take(&mut self.several) {
+                let value = self.add(Op::Wait, &[started], &name)?;
+                self.arrived.push(value);
+            }
+            return Ok(());
+        }
         let at = self.begun.iter().position(|b| b.0 == group);
         let (Some(at), Some(started)) = (at, self.started.remove(&group)) else {
             return Err(self.site.refuse(format!("group {group} has not begun")));
@@ -224,6 +253,15 @@ impl<'a> Builder<'a> {
         let value = self.add(Op::Wait, &[started], &name)?;
         self.brought.insert(group, Held { value, rows });
         Ok(())
+    }
+
+    /// Some pieces of own keys and values, side by side when they are first asked for.
+    fn own_keys(&mut self, rows: &[Progression]) -> Result<ValueId, RingError> {
+        if self.own.is_none() {
+            let value = self.add(Op::Concat { axis: 3 }, &[self.k, self.v], "kv.local")?;
+            self.own = Some(Held { value, rows: self.key_rows.to_vec() });
+        }
+        self.keys(KeyRows::Own, rows)
     }
 
     /// Some pieces of packed keys and values.
@@ -245,13 +283,33 @@ impl<'a> Builder<'a> {
         of: KeyRows,
     ) -> Result<(), RingError> {
         let queries = Held { value: self.q, rows: self.rows.to_vec() };
-        let keys = if k_rows.is_empty() { self.none()? } else { self.keys(of, &k_rows)? };
+        let keys = match of {
+            _ if k_rows.is_empty() => self.none()?,
+            KeyRows::Own => self.own_keys(&k_rows)?,
+            KeyRows::Group(_) => self.keys(of, &k_rows)?,
+        };
         let mut operands = vec![self.chunk(&queries, &q_rows)?, keys];
-        // The sinks come last, and are counted once, by the finish.
-        let leaves = self.attention.sinks.map_or(self.leaves.len(), |sinks| sinks - 3);
-        for leaf in 0..leaves {
+        for leaf in 0..self.score_leaves() {
             operands.push(self.leaf(leaf, &q_rows)?);
         }
+        let acc = self.over(name, operands, q_rows, k_rows, tile)?;
+        self.merge(acc)
+    }
+
+    /// How many leaves the scores may read. The sinks come last, and are counted once, by the finish.
+    fn score_leaves(&self) -> usize {
+        self.attention.sinks.map_or(self.leaves.len(), |sinks| sinks - 3)
+    }
+
+    /// A partial result.
+    fn over(
+        &mut self,
+        name: &str,
+        operands: Vec<ValueId>,
+        q_rows: Vec<Progression>,
+        k_rows: Vec<Progression>,
+        tile: Tile,
+    ) -> Result<Acc, RingError> {
         let rows = q_rows.clone();
         let partial = Partial {
             attention: self.attention.clone(),
@@ -261,7 +319,7 @@ impl<'a> Builder<'a> {
             tile,
         };
         let value = self.add_partial(Op::Partial(Box::new(partial)), &operands, name)?;
-        self.merge(Acc { rows, value })
+        Ok(Acc { rows, value })
     }
 
     fn merge(&mut self, new: Acc) -> Result<(), RingError> {

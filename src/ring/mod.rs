@@ -18,6 +18,7 @@ mod graph;
 pub(crate) mod outline;
 mod plan;
 mod route;
+pub(crate) mod sight;
 pub(crate) mod site;
 
 pub use crate::ir::Strategy;

@@ -4,6 +4,7 @@
 //! each stage of an all-gather sends.
 
 use super::error::RingError;
+use super::sight::Sight;
 use super::{route, site};
 use crate::ir::{OpId, Strategy};
 use crate::layout::{Progression, row_count};
@@ -21,6 +22,8 @@ pub struct Plan<'a> {
     pub(super) route: route::Route<'a>,
     /// Of each stage of an all-gather the pieces that each rank sends.
     pub(crate) stages: Vec<Vec<Vec<Progression>>>,
+    /// Where queries travel, who sees whose keys.
+    pub(crate) sight: Option<Sight>,
 }
 
 impl<'a> Plan<'a> {
@@ -36,7 +39,7 @@ impl<'a> Plan<'a> {
         };
         let route = route::Route::of(&site, direction);
         let parts = match strategy {
-            Strategy::Ring | Strategy::RingReverse => 0,
+            Strategy::Ring | Strategy::RingReverse | Strategy::Queries => 0,
             Strategy::AllGather => 1,
             Strategy::AllGatherStaged => STAGES,
         };
@@ -48,7 +51,8 @@ impl<'a> Plan<'a> {
                 }
             }
         }
-        Ok(Plan { site, strategy, route, stages })
+        let sight = (strategy == Strategy::Queries).then(|| Sight::of(&site));
+        Ok(Plan { site, strategy, route, stages, sight })
     }
 }
 

@@ -13,7 +13,7 @@ use super::types::RankProgram;
 use crate::ir::Strategy;
 use crate::layout::Progression;
 use crate::ring::Plan;
-use crate::ring::outline::{Act, KeyRows, Outline, Queries};
+use crate::ring::outline::{Act, KeyRows, Outline};
 use std::ops::Range;
 
 /// The program of `rank`.
@@ -37,7 +37,15 @@ pub(super) fn rank_program(
         brought: vec![],
         received: 0,
         under_way: vec![],
+        guests: vec![],
+        home: vec![],
     };
+    if plan.strategy == Strategy::Queries {
+        // Keys stay where the rank is handed them.
+        let own = plan.site.kv_layout.rows[rank].iter();
+        b.held = own.map(|&rows| (KvPiece { rows, heads: facts.kv_heads(), at: None }, rank)).collect();
+        b.own = 0..b.held.len();
+    }
     outline.acts.iter().for_each(|act| b.act(*act));
     b.done()
 }
@@ -45,19 +53,31 @@ pub(super) fn rank_program(
 /// Compute and one for transfers.
 const STREAMS: usize = 2;
 
+/// How many rows and heads a piece of queries has, and its carry.
+type Carried<'a> = (usize, usize, &'a mut Option<View>);
+
+/// A piece of the queries of another rank.
+pub(super) struct Guest {
+    pub(super) of: usize,
+    pub(super) piece: usize,
+    pub(super) rows: Progression,
+    pub(super) at: Vec<View>,
+    pub(super) carry: View,
+}
+
 /// A piece of keys in its place, and the rank that owns it.
 type Owned = (KvPiece, usize);
 
-struct Builder<'a> {
-    plan: &'a Plan<'a>,
-    facts: &'a AttentionFacts,
-    rank: usize,
+pub(super) struct Builder<'a> {
+    pub(super) plan: &'a Plan<'a>,
+    pub(super) facts: &'a AttentionFacts,
+    pub(super) rank: usize,
     receive_slots: usize,
     outline: &'a Outline,
-    slots: Slots,
-    steps: Vec<Step>,
-    /// The steps that compute, and their pieces of queries.
-    partials: Vec<(usize, Queries)>,
+    pub(super) slots: Slots,
+    pub(super) steps: Vec<Step>,
+    /// The steps that compute or merge, and their pieces of own queries.
+    pub(super) partials: Vec<(usize, Vec<usize>)>,
     /// All pieces that the rank ever holds; which are its own; and which a group brought, in order of beginning.
     held: Vec<Owned>,
     own: Range<usize>,
@@ -65,7 +85,10 @@ struct Builder<'a> {
     /// How many hops brought anything.
     received: usize,
     /// The groups that were started and not waited for, in order.
-    under_way: Vec<usize>,
+    pub(super) under_way: Vec<usize>,
+    /// Queries of others that came here; and where partial results of own pieces come home.
+    pub(super) guests: Vec<Guest>,
+    pub(super) home: Vec<(usize, View)>,
 }
 
 impl Builder<'_> {
@@ -119,6 +142,13 @@ impl Builder<'_> {
                 self.step(Stream::Comm(0), op, reason);
             }
             Act::Gather { group, sent } => self.gather(group, self.outline.rows(sent)),
+            Act::Queries { group } => self.queries(group),
+            Act::Guest { of, q, keys, tile } => {
+                let kv = self.some(KeyRows::Own, self.outline.rows(keys)).collect();
+                self.guest(of, self.outline.queries(q), kv, tile);
+            }
+            Act::Partials { group } => self.partials_home(group),
+            Act::Merge => self.merge_home(),
             Act::Wait { group } => self.under_way.retain(|&g| g != group),
             Act::Partial { q, keys, of, tile, .. } => {
                 let keys = self.outline.rows(keys);
@@ -132,7 +162,7 @@ impl Builder<'_> {
                 // Carries are known when all partial results are.
                 let (carry_in, sinks_here, cast_out) = (false, false, false);
                 let op = StepOp::AttnPartial { q: pieces, kv, tile, carry_in, sinks_here, cast_out };
-                self.partials.push((self.steps.len(), q));
+                self.partials.push((self.steps.len(), self.outline.queries(q).to_vec()));
                 self.step(Stream::Compute, op, reason);
             }
         }
@@ -227,7 +257,7 @@ impl Builder<'_> {
         }
     }
 
-    fn step(&mut self, stream: Stream, op: StepOp, reason: String) {
+    pub(super) fn step(&mut self, stream: Stream, op: StepOp, reason: String) {
         self.steps.push(Step { stream, waits: vec![], records: None, op, reason });
     }
 
@@ -236,28 +266,35 @@ impl Builder<'_> {
         // Of each piece of queries the last step that computes it, and its carry from the first one on.
         let pieces = self.plan.site.q_layout.rows[self.rank].len();
         let mut last = vec![0; pieces];
-        for &(step, q) in &self.partials {
-            self.outline.queries(q).iter().for_each(|&i| last[i] = step);
+        for (step, members) in &self.partials {
+            members.iter().for_each(|&i| last[i] = *step);
         }
         let mut carries: Vec<Option<View>> = vec![None; pieces];
         let mut end = 0;
-        for &(step, q) in &self.partials {
-            let members = self.outline.queries(q);
-            let StepOp::AttnPartial { q, carry_in, sinks_here, cast_out, .. } = &mut self.steps[step].op
-            else {
-                continue;
+        for (step, members) in &self.partials {
+            let (q, [carry_in, sinks_here, cast_out]) = match &mut self.steps[*step].op {
+                StepOp::AttnPartial { q, carry_in, sinks_here, cast_out, .. } => {
+                    let q: Vec<Carried<'_>> =
+                        q.iter_mut().map(|p| (p.rows.len, p.heads.len, &mut p.carry)).collect();
+                    (q, [carry_in, sinks_here, cast_out])
+                }
+                StepOp::Merge { q, carry_in, sinks_here, cast_out } => {
+                    let q = q.iter_mut().map(|p| (p.rows.len, p.heads.len, &mut p.carry)).collect();
+                    (q, [carry_in, sinks_here, cast_out])
+                }
+                _ => continue,
             };
             // The same of all: the outline puts pieces together that stand alike.
             *carry_in = members.iter().any(|&i| carries[i].is_some());
-            *cast_out = members.iter().all(|&i| last[i] == step);
+            *cast_out = members.iter().all(|&i| last[i] == *step);
             // Counted last.
             *sinks_here = *cast_out && self.facts.sinks.is_some();
             if *cast_out && !*carry_in {
                 continue;
             }
-            for (piece, &i) in q.iter_mut().zip(members) {
-                piece.carry = Some(*carries[i].get_or_insert_with(|| {
-                    let bytes = self.facts.carry_bytes(piece.rows.len, piece.heads.len);
+            for ((rows, heads, carry), &i) in q.into_iter().zip(members) {
+                *carry = Some(*carries[i].get_or_insert_with(|| {
+                    let bytes = self.facts.carry_bytes(rows, heads);
                     let slot = self.slots.at_least(Name::Carries, end + bytes);
                     let view = View { slot, start: end, bytes };
                     end += bytes;

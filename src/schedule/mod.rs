@@ -18,6 +18,7 @@ mod ranks;
 mod slots;
 mod steps;
 mod text;
+mod travel;
 mod types;
 
 pub use blocks::{Block, Heads, Packed, Place, Port, View};

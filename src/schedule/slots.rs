@@ -3,7 +3,7 @@
 //! Slots grow while steps are made, so that views are known before offsets are; [`Slots::place`] then lays them out one after
 //! another. No two overlap.
 
-use super::blocks::{Block, Place, Port};
+use super::blocks::{Block, Place, Port, View};
 use super::steps::KvPiece;
 use super::types::Slot;
 use std::fmt;
@@ -24,6 +24,14 @@ pub(super) enum Name {
     Stage(usize),
     /// Partial results.
     Carries,
+    /// Own queries that travel, or a leaf that goes with them.
+    Queries(Port),
+    /// The same of other ranks.
+    Guests(Port),
+    /// Partial results of other ranks' queries.
+    Partials,
+    /// Partial results that come home.
+    Home,
 }
 
 impl fmt::Display for Name {
@@ -34,6 +42,12 @@ impl fmt::Display for Name {
             Name::All => f.write_str("kv.all"),
             Name::Stage(n) => write!(f, "kv.stage{n}"),
             Name::Carries => f.write_str("acc"),
+            Name::Queries(Port::Leaf(n)) => write!(f, "leaf{n}.local"),
+            Name::Queries(_) => f.write_str("q.local"),
+            Name::Guests(Port::Leaf(n)) => write!(f, "leaf{n}.guests"),
+            Name::Guests(_) => f.write_str("q.guests"),
+            Name::Partials => f.write_str("acc.guests"),
+            Name::Home => f.write_str("acc.home"),
         }
     }
 }
@@ -56,6 +70,12 @@ impl Slots {
         slot
     }
 
+    /// So many bytes more at the end of the slot of that name.
+    pub(super) fn append(&mut self, name: Name, bytes: usize) -> View {
+        let start = self.slots.iter().find(|s| s.0 == name).map_or(0, |s| s.1);
+        View { slot: self.at_least(name, start + bytes), start, bytes }
+    }
+
     /// The slots with their offsets, and the size of the arena.
     pub(super) fn place(self) -> (Vec<Slot>, usize) {
         let mut end = 0usize;
@@ -70,18 +90,22 @@ impl Slots {
 
 /// The bytes of pieces in their order, adjacent ones as one view.
 pub(super) fn parts(pieces: impl IntoIterator<Item = KvPiece>) -> Vec<Place> {
+    let block = |p: &KvPiece| Block { port: Port::Kv, rows: p.rows, heads: p.heads };
+    join(pieces.into_iter().map(|p| p.at.map_or_else(|| Place::Own(block(&p)), Place::Arena)))
+}
+
+/// Parts of a message in their order, adjacent ones as one view.
+pub(super) fn join(parts: impl IntoIterator<Item = Place>) -> Vec<Place> {
     // Nearly always one.
     let mut out: Vec<Place> = Vec::with_capacity(1);
-    for piece in pieces {
-        let Some(at) = piece.at else {
-            out.push(Place::Own(Block { port: Port::Kv, rows: piece.rows, heads: piece.heads }));
-            continue;
-        };
-        match out.last_mut() {
-            Some(Place::Arena(last)) if last.slot == at.slot && last.start + last.bytes == at.start => {
+    for part in parts {
+        match (out.last_mut(), &part) {
+            (Some(Place::Arena(last)), Place::Arena(at))
+                if last.slot == at.slot && last.start + last.bytes == at.start =>
+            {
                 last.bytes += at.bytes;
             }
-            _ => out.push(Place::Arena(at)),
+            _ => out.push(part),
         }
     }
     out

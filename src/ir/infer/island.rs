@@ -24,7 +24,11 @@ pub(super) fn start(c: &Collective, ty: &Type, x: &[&Type]) -> Result<Vec<Type>,
     if ty.shape.get(2) != Some(&rows) {
         return Err(format!("{ty} does not hold {rows} rows"));
     }
-    if x.len() > 1 {
+    if let Collective::AllToAll { to, .. } = c {
+        if to.len() != x.len() || to.windows(2).any(|w| w[0] >= w[1]) {
+            return Err(format!("sends {} values to {} ranks, which are to ascend", x.len(), to.len()));
+        }
+    } else if x.len() > 1 {
         return Err(format!("sends {} values, not one", x.len()));
     }
     if let Collective::SendRecv { to, from, .. } = c {
@@ -35,8 +39,8 @@ pub(super) fn start(c: &Collective, ty: &Type, x: &[&Type]) -> Result<Vec<Type>,
             return Err(format!("receives {rows} rows from nobody"));
         }
     }
-    if x.first().is_some_and(|s| with_axis(s, 2, 0) != with_axis(ty, 2, 0)) {
-        return Err(format!("sends {} and receives {ty}", x[0]));
+    if let Some(s) = x.iter().find(|s| with_axis(s, 2, 0) != with_axis(ty, 2, 0)) {
+        return Err(format!("sends {s} and receives {ty}"));
     }
     Ok(vec![ty.clone()])
 }

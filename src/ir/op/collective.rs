@@ -24,13 +24,25 @@ pub enum Collective {
         /// Global rows that each rank contributes.
         rows: Vec<Vec<Progression>>,
     },
+    /// To each rank something else: operand i goes to rank `to[i]`. The result is what comes from each rank, rank after rank. Several
+    /// values may go in one group.
+    AllToAll {
+        /// Number of the group in its island, from 1; the same on every rank.
+        group: usize,
+        /// Who gets each operand, ascending.
+        to: Vec<usize>,
+        /// Global rows that come from each rank. What comes from two ranks may be of the same rows.
+        rows: Vec<Vec<Progression>>,
+    },
 }
 
 impl Collective {
     /// Number of the group in its island.
     pub fn group(&self) -> usize {
         match self {
-            Collective::SendRecv { group, .. } | Collective::AllGather { group, .. } => *group,
+            Collective::SendRecv { group, .. }
+            | Collective::AllGather { group, .. }
+            | Collective::AllToAll { group, .. } => *group,
         }
     }
 
@@ -38,7 +50,7 @@ impl Collective {
     pub fn result_rows(&self) -> Vec<Progression> {
         match self {
             Collective::SendRecv { rows, .. } => rows.clone(),
-            Collective::AllGather { rows, .. } => rows.concat(),
+            Collective::AllGather { rows, .. } | Collective::AllToAll { rows, .. } => rows.concat(),
         }
     }
 }

@@ -81,6 +81,11 @@ impl Braces<'_> {
                 self.set("group", group);
                 self.lists("rows", rows);
             }
+            Collective::AllToAll { group, to, rows } => {
+                self.set("group", group);
+                self.list("to", to);
+                self.lists("rows", rows);
+            }
         }
     }
 

@@ -88,16 +88,23 @@ const SURE: f64 = 0.99;
 
 /// What no schedule of an attention under these layouts (of its query rows and of its key rows) is below, in µs: the pairs that
 /// the mask keeps for the rank that has most of them, at the rate of the device. The operands' types are those of the attention.
+/// If queries stay `at_home`, a rank has all pairs of its rows; wherever they are computed, the busiest rank has at least the mean.
 ///
-/// Tiles hold at least the pairs that the mask keeps, and the busiest rank has at least the mean.
-pub(crate) fn least(attention: &Attention, operands: &[Type], [q, kv]: [&Layout; 2], device: &Device) -> f64 {
+/// Tiles hold at least the pairs that the mask keeps.
+pub(crate) fn least(
+    attention: &Attention,
+    operands: &[Type],
+    [q, kv]: [&Layout; 2],
+    at_home: bool,
+    device: &Device,
+) -> f64 {
     let [q_type, k_type, v_type, ..] = operands else { return 0.0 };
     let Ok(sizes) = attention_sizes(q_type, k_type, v_type) else { return 0.0 };
     let pairs = |p: &Progression| attention.scores.live().area(p.start, p.start + p.len, kv.length) as f64;
     // Rows that are apart are counted in the mean alone.
     let of = |rows: &Vec<Progression>| rows.iter().filter(|p| p.step == 1).map(pairs).sum::<f64>();
     let mean = pairs(&Progression::range(0, q.length)) / q.ranks() as f64;
-    let most = q.rows.iter().map(of).fold(mean, f64::max);
+    let most = if at_home { q.rows.iter().map(of).fold(mean, f64::max) } else { mean };
     SURE * most * per_pair(&sizes, q_type.dtype, device)
 }
 
