@@ -12,6 +12,9 @@
 //! | what arrives | as much as S others own, those with the most | as much as all others own | the queries and leaves of all others, and o, m and l of its rows from each of them |
 //! | carries | o, m and l of its rows, once | the same | of all rows, once |
 //!
+//! In `heads` a rank packs its own rows in the heads of others, gets the rows of others in its own heads and the results of its rows
+//! in those of others, has results of others in its own heads, and no carry.
+//!
 //! and no more than the messages bring that arrive: S of them, the largest, or all. Of equal shares in a ring under no mask each
 //! is reached to the byte, and for a ring none depends on the number of ranks.
 //!
@@ -20,11 +23,11 @@
 //! none, and its head says 2.
 
 use super::arena::{By, Filled};
-use super::bytes::{block_bytes, carry_bytes, kv_bytes};
+use super::bytes::{block_bytes, carry_bytes, keys_of, kv_bytes, leaf_heads};
 use super::log::Log;
 use crate::ir::Strategy;
 use crate::layout::Progression;
-use crate::schedule::{AttentionFacts, Port, RankProgram, SLOTS, Schedule};
+use crate::schedule::{AttentionFacts, Heads, Port, RankProgram, SLOTS, Schedule};
 use rayon::prelude::*;
 
 /// Slots that do not begin where another one ends begin at a multiple of this.
@@ -188,7 +191,11 @@ impl Shares {
                 let guests = travels(a, length.saturating_sub(own));
                 (packed, guests.saturating_add(home), all(messages), String::new(), carry(length))
             }
+            Strategy::Heads => (keys, others, 0, String::new(), 0),
         };
+        if schedule.strategy == Strategy::Heads {
+            return dealt(schedule, r, all(messages));
+        }
         [
             packed,
             (others.min(arrived), format!("what arrives{slots}")),
@@ -196,6 +203,41 @@ impl Shares {
             results,
         ]
     }
+}
+
+/// Where heads are dealt out, a rank packs at most its own rows in the heads of others, once for each key head that they read; rows
+/// of others come in its own heads, and results of its rows in those of others; and it has the results of others in its own.
+fn dealt(schedule: &Schedule, r: usize, arrived: u128) -> [(u128, String); 4] {
+    let a = &schedule.attention;
+    let s = &a.sizes;
+    let ranks = schedule.ranks.len();
+    let upto = |rank: usize| s.q_heads * rank / ranks;
+    let share = |rank: usize| Heads { start: upto(rank), len: upto(rank + 1) - upto(rank) };
+    let ports = a.leaves.iter().enumerate().filter(|(_, l)| l.by_query_rows).map(|(n, _)| Port::Leaf(n + 3));
+    let ports: Vec<Port> = [Port::Q].into_iter().chain(ports).collect();
+    let bytes = |port, rows, heads| block_bytes(a, port, rows, heads).unwrap_or(usize::MAX) as u128;
+    let (q, k) = (rows(&schedule.q_layout.rows[r]), rows(&schedule.kv_layout.rows[r]));
+    // What rows of queries and of keys take in some heads.
+    let takes = |q: usize, k: usize, heads: Heads| {
+        let of = |&port: &Port| bytes(port, q, leaf_heads(a, port, heads).len);
+        let queries = ports.iter().map(of).fold(0u128, u128::saturating_add);
+        queries.saturating_add(bytes(Port::Kv, k, keys_of(a, heads).len))
+    };
+    let gives = |rows: usize, heads: usize| {
+        let lse = if a.lse { bytes(Port::Lse, rows, heads) } else { 0 };
+        bytes(Port::Out, rows, heads).saturating_add(lse)
+    };
+    let of_others = (0..ranks).filter(|&o| o != r && share(o).len > 0).map(|o| takes(q, k, share(o)));
+    let own = share(r);
+    let (other_q, other_k) = (s.q_len.saturating_sub(q), s.kv_len.saturating_sub(k));
+    let come = if own.len == 0 { 0 } else { takes(other_q, other_k, own) };
+    let home = gives(q, s.q_heads - own.len);
+    [
+        (of_others.fold(0, u128::saturating_add), "the rank's own rows in the heads of others".to_owned()),
+        (come.saturating_add(home).min(arrived), "what arrives".to_owned()),
+        (0, "carries".to_owned()),
+        (gives(other_q, own.len), "results of other ranks' rows".to_owned()),
+    ]
 }
 
 /// Bytes of so many rows of queries and of what goes with them.

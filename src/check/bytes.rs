@@ -55,3 +55,10 @@ pub(super) fn keys_of(a: &AttentionFacts, q: Heads) -> Heads {
     let (first, last) = (q.start / group, (q.start + (q.len - 1)) / group);
     Heads { start: first, len: last - first + 1 }
 }
+
+/// The heads of a block that goes with some heads of queries: a leaf that is one for all heads is one block for all of them.
+pub(super) fn leaf_heads(a: &AttentionFacts, port: Port, q: Heads) -> Heads {
+    let Port::Leaf(n) = port else { return q };
+    let one = n.checked_sub(3).and_then(|n| a.leaves.get(n)).is_some_and(|l| l.shape[1] == 1);
+    if one { Heads { start: 0, len: a.sizes.q_heads } } else { q }
+}

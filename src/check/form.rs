@@ -1,6 +1,6 @@
 //! form: every number of a schedule is in range, so that the other checks may use it.
 
-use super::bytes::{block_bytes, carry_bytes, keys_of, kv_bytes, message_bytes};
+use super::bytes::{block_bytes, carry_bytes, keys_of, kv_bytes, leaf_heads, message_bytes};
 use super::log::{Log, block_name, rows_name};
 use super::rows::{Owned, Run, sweep};
 use crate::ir::{DType, Factor, ScoreStep};
@@ -396,7 +396,8 @@ impl Rank<'_, '_, '_> {
             )
         });
         for (port, at) in ports.into_iter().zip(leaves) {
-            self.block(i, &block(port), at);
+            let of = leaf_heads(&self.schedule.attention, port, heads);
+            self.block(i, &Block { heads: of, ..block(port) }, at);
         }
     }
 

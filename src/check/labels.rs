@@ -9,6 +9,7 @@
 //! | `all-gather` | one `all_gather`, group 1: a rank sends its own keys and values, the same amount to every other rank, or nothing to any |
 //! | `all-gather-staged` | up to four, groups 1 to 4: of the rows that a rank sends, n in all, stage g has those from ⌊(g−1)n/4⌋ up to ⌊gn/4⌋ |
 //! | `queries` | an `all_to_all`, group 1, of own queries and the leaves that go with them; another, group 2, of partial results, each to the rank that owns the rows |
+//! | `heads` | each an `all_to_all`: in groups of odd numbers of own queries, leaves, keys and values; in those of even numbers of results, each to the rank that owns the rows |
 //!
 //! The form of each step is asked here; [`Travel`] asks whose keys a message holds while the steps run. Between two ranks a
 //! ring is one in both directions, and without a message all strategies are one: then the names are all true. A rank may
@@ -99,6 +100,7 @@ impl Rank<'_> {
             Strategy::AllGather => self.gather(exchange, 1),
             Strategy::AllGatherStaged => self.gather(exchange, STAGES),
             Strategy::Queries => self.travels(exchange),
+            Strategy::Heads => self.deals(exchange),
         }
     }
 
@@ -125,6 +127,12 @@ impl Rank<'_> {
         (group > 2).then(|| {
             format!("is of group {group}, and queries go in group 1, partial results home in group 2")
         })
+    }
+
+    fn deals(&self, exchange: &Exchange<'_>) -> Option<String> {
+        let kind = exchange.kind;
+        let other = kind != ExchangeKind::AllToAll;
+        other.then(|| format!("is a {}, and heads are dealt out by all_to_all", kind.name()))
     }
 
     fn gather(&self, exchange: &Exchange<'_>, stages: usize) -> Option<String> {
@@ -175,7 +183,7 @@ pub(super) struct Travel<'a> {
 
 impl<'a> Travel<'a> {
     pub(super) fn new(schedule: &'a Schedule) -> Travel<'a> {
-        let travel = schedule.strategy == Strategy::Queries;
+        let travel = matches!(schedule.strategy, Strategy::Queries | Strategy::Heads);
         let owned = schedule.q_layout.rows.iter().filter(|_| travel).map(|rows| Owned::new(rows)).collect();
         Travel { schedule, farthest: vec![0; schedule.ranks.len()], owned }
     }
@@ -189,6 +197,7 @@ impl<'a> Travel<'a> {
     ) {
         match self.schedule.strategy {
             Strategy::Queries => self.queries((from, step, to), holds, log),
+            Strategy::Heads => self.heads((from, step, to), holds, log),
             strategy => self.keys(strategy, (from, step, to), holds, log),
         }
     }
@@ -214,6 +223,31 @@ impl<'a> Travel<'a> {
                 format!(
                     "sends {} to rank {to} in group {group}, and in queries each rank sends its own queries in group 1, and \
                      partial results to the rank whose rows they are of in group 2",
+                    what.name()
+                )
+            });
+        }
+    }
+
+    /// Own rows in groups of odd numbers, results of the receiver's rows in those of even numbers.
+    fn heads(
+        &self,
+        (from, step, to): (usize, usize, usize),
+        holds: impl Iterator<Item = What>,
+        log: &mut Log<'_>,
+    ) {
+        let group = Exchange::of(&self.schedule.ranks[from].steps[step].op).map_or(0, |e| e.group);
+        for what in holds {
+            let fits = match what {
+                What::Block { owner, .. } => group % 2 == 1 && owner == from,
+                What::Result { block, .. } => group % 2 == 0 && self.owned[to].local(&block.rows).is_some(),
+                What::Nothing => continue,
+                What::Carry { .. } => false,
+            };
+            log.want(fits, from, step, || {
+                format!(
+                    "sends {} to rank {to} in group {group}, and in heads each rank sends its own rows in groups of odd numbers, \
+                     and results to the rank whose rows they are of in those of even numbers",
                     what.name()
                 )
             });

@@ -4,7 +4,7 @@
 //! receive takes from just anyone, so that which step runs first decides neither whether all run nor, where `race` holds,
 //! what any byte holds: one run stands for all.
 
-use super::bytes::place_bytes;
+use super::bytes::{leaf_heads, place_bytes};
 use super::labels::Travel;
 use super::log::{Log, block_name, op_name, rows_name, step_name};
 use super::matching::Links;
@@ -301,7 +301,8 @@ impl Replay<'_, '_, '_> {
         let ports: Vec<Port> = [Port::Q].into_iter().chain(by_rows.map(|(n, _)| Port::Leaf(n + 3))).collect();
         for p in q {
             for (at, &port) in p.at.iter().zip(&ports) {
-                self.takes(r, step, at, Block { port, rows: p.rows, heads: p.heads });
+                let heads = leaf_heads(&self.schedule.attention, port, p.heads);
+                self.takes(r, step, at, Block { port, rows: p.rows, heads });
             }
             let carry = p.carry.filter(|_| carry_in).map(|c| ("goes on from a carry", c));
             let sources = self.sources(r, step, (&p.rows, p.heads), carry.into_iter());

@@ -83,6 +83,7 @@ fn graph(plan: &Plan<'_>, rank: usize) -> Result<Graph, RingError> {
             }
             Act::Partials { group } => b.partials_home(plan, rank, group)?,
             Act::Merge => b.merge_home(plan, rank)?,
+            Act::Scatter { .. } | Act::Heads { .. } | Act::Home { .. } | Act::Unpack => {}
             Act::Wait { group } => b.wait(group)?,
             Act::Partial { stage, q, keys, of, tile } => {
                 let q_rows: Vec<Progression> = outline.queries(q).iter().map(|&i| b.rows[i]).collect();

@@ -15,6 +15,7 @@
 
 mod error;
 mod graph;
+pub(crate) mod heads;
 pub(crate) mod outline;
 mod plan;
 mod route;

@@ -83,6 +83,14 @@ pub(crate) enum Act {
     Partials { group: usize },
     /// What came home is merged.
     Merge,
+    /// A part of the heads is exchanged: as [`Plan::heads`] says.
+    Scatter { part: usize, group: usize },
+    /// All rows of a part of the own heads are computed.
+    Heads { part: usize },
+    /// The results of a part go home.
+    Home { part: usize, group: usize },
+    /// All results that came home are given.
+    Unpack,
     /// What a group brings, if anything, has arrived.
     Wait { group: usize },
     /// A partial result, merged into those of its rows before it.
@@ -129,6 +137,7 @@ impl Plan<'_> {
             Strategy::Ring | Strategy::RingReverse => w.ring(&self.route),
             Strategy::AllGather | Strategy::AllGatherStaged => w.all_gather(),
             Strategy::Queries => w.queries(),
+            Strategy::Heads => w.heads(),
         }
         w.out
     }
@@ -269,6 +278,20 @@ impl Writer<'_> {
         if sight.helpers(rank).next().is_some() {
             self.out.acts.push(Act::Merge);
         }
+    }
+
+    /// Heads are dealt out. The next part is under way while one is computed, and results go home behind it.
+    fn heads(&mut self) {
+        let Some(heads) = &self.plan.heads else { return };
+        let parts = heads.most();
+        let scatter = |part| Act::Scatter { part, group: 2 * part + 1 };
+        self.out.acts.extend((parts > 0).then_some(scatter(0)));
+        for part in 0..parts {
+            self.out.acts.extend((part + 1 < parts).then_some(scatter(part + 1)));
+            self.out.acts.push(Act::Heads { part });
+            self.out.acts.push(Act::Home { part, group: 2 * part + 2 });
+        }
+        self.out.acts.push(Act::Unpack);
     }
 
     /// The pieces of queries of one step, and its keys.

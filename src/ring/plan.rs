@@ -4,6 +4,7 @@
 //! each stage of an all-gather sends.
 
 use super::error::RingError;
+use super::heads::HeadPlan;
 use super::sight::Sight;
 use super::{route, site};
 use crate::ir::{OpId, Strategy};
@@ -24,6 +25,8 @@ pub struct Plan<'a> {
     pub(crate) stages: Vec<Vec<Vec<Progression>>>,
     /// Where queries travel, who sees whose keys.
     pub(crate) sight: Option<Sight>,
+    /// Where heads are dealt out, how.
+    pub(crate) heads: Option<HeadPlan>,
 }
 
 impl<'a> Plan<'a> {
@@ -39,7 +42,7 @@ impl<'a> Plan<'a> {
         };
         let route = route::Route::of(&site, direction);
         let parts = match strategy {
-            Strategy::Ring | Strategy::RingReverse | Strategy::Queries => 0,
+            Strategy::Ring | Strategy::RingReverse | Strategy::Queries | Strategy::Heads => 0,
             Strategy::AllGather => 1,
             Strategy::AllGatherStaged => STAGES,
         };
@@ -52,7 +55,8 @@ impl<'a> Plan<'a> {
             }
         }
         let sight = (strategy == Strategy::Queries).then(|| Sight::of(&site));
-        Ok(Plan { site, strategy, route, stages, sight })
+        let heads = (strategy == Strategy::Heads).then(|| HeadPlan::of(&site));
+        Ok(Plan { site, strategy, route, stages, sight, heads })
     }
 }
 

@@ -1,6 +1,9 @@
 //! Where bytes lie: in the arena, or in what a rank is handed and gives.
 
 use crate::layout::Progression;
+use std::fmt;
+
+pub use crate::ir::Heads;
 
 /// Bytes of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -11,27 +14,6 @@ pub struct View {
     pub start: usize,
     /// Length.
     pub bytes: usize,
-}
-
-/// Some heads, side by side: query heads of queries, results, leaves and carries, key heads of keys and values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Heads {
-    /// The first.
-    pub start: usize,
-    /// How many.
-    pub len: usize,
-}
-
-impl Heads {
-    /// As many from the first one on.
-    pub fn all(len: usize) -> Heads {
-        Heads { start: 0, len }
-    }
-
-    /// One behind the last.
-    pub fn end(&self) -> usize {
-        self.start.saturating_add(self.len)
-    }
 }
 
 /// What a rank is handed or gives rows of.
@@ -47,6 +29,18 @@ pub enum Port {
     Out,
     /// Its log-sum-exp.
     Lse,
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Port::Q => f.write_str("q"),
+            Port::Kv => f.write_str("kv"),
+            Port::Leaf(n) => write!(f, "leaf{n}"),
+            Port::Out => f.write_str("out"),
+            Port::Lse => f.write_str("lse"),
+        }
+    }
 }
 
 /// Rows × heads of a tensor. In an arena they lie side by side: (B, heads, rows, width), row-major; of keys and values all keys,

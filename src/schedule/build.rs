@@ -39,17 +39,20 @@ pub(super) fn rank_program(
         under_way: vec![],
         guests: vec![],
         home: vec![],
+        came: vec![],
+        results: vec![],
+        unpacked: vec![],
     };
     if plan.strategy == Strategy::Queries {
-        // Keys stay where the rank is handed them.
-        let own = plan.site.kv_layout.rows[rank].iter();
-        b.held = own.map(|&rows| (KvPiece { rows, heads: facts.kv_heads(), at: None }, rank)).collect();
-        b.own = 0..b.held.len();
+        // Keys stay at home.
+        b.in_place();
     }
     outline.acts.iter().for_each(|act| b.act(*act));
     b.done()
 }
 
+/// Own rows in at most so many runs are sent from where the rank is handed them; more are packed.
+pub(super) const RUNS: usize = 2;
 /// Compute and one for transfers.
 const STREAMS: usize = 2;
 
@@ -89,6 +92,16 @@ pub(super) struct Builder<'a> {
     /// Queries of others that came here; and where partial results of own pieces come home.
     pub(super) guests: Vec<Guest>,
     pub(super) home: Vec<(usize, View)>,
+    /// Blocks of others in own heads; results of others, by rank and part; what came home and is not given.
+    pub(super) came: Vec<Came>,
+    pub(super) results: Vec<(usize, usize, Came)>,
+    pub(super) unpacked: Vec<Vec<Packed>>,
+}
+
+/// A block that lies in the arena.
+pub(super) struct Came {
+    pub(super) block: Block,
+    pub(super) at: View,
 }
 
 impl Builder<'_> {
@@ -96,14 +109,8 @@ impl Builder<'_> {
         match act {
             Act::Pack(cut) => {
                 let cut = self.outline.rows(cut);
-                if let ([rows], [own]) = (cut, self.plan.site.kv_layout.rows[self.rank].as_slice())
-                    && rows == own
-                {
-                    // They lie side by side where the rank is handed them.
-                    let piece = KvPiece { rows: *rows, heads: self.facts.kv_heads(), at: None };
-                    self.held.push((piece, self.rank));
-                    self.own = self.held.len() - 1..self.held.len();
-                    return;
+                if cut.len() <= RUNS && cut == self.plan.site.kv_layout.rows[self.rank] {
+                    return self.in_place();
                 }
                 self.own = self.lay(Name::Local, cut.iter().map(|&rows| (rows, self.rank)).collect());
                 let packed = |&(p, _): &Owned| {
@@ -149,6 +156,19 @@ impl Builder<'_> {
             }
             Act::Partials { group } => self.partials_home(group),
             Act::Merge => self.merge_home(),
+            Act::Scatter { part, group } => {
+                let plan = self.plan;
+                plan.heads.iter().for_each(|heads| self.scatter(heads, part, group));
+            }
+            Act::Heads { part } => {
+                let plan = self.plan;
+                plan.heads.iter().for_each(|heads| self.own_heads(heads, part));
+            }
+            Act::Home { part, group } => {
+                let plan = self.plan;
+                plan.heads.iter().for_each(|heads| self.results_home(heads, part, group));
+            }
+            Act::Unpack => self.unpack_home(),
             Act::Wait { group } => self.under_way.retain(|&g| g != group),
             Act::Partial { q, keys, of, tile, .. } => {
                 let keys = self.outline.rows(keys);
@@ -166,6 +186,14 @@ impl Builder<'_> {
                 self.step(Stream::Compute, op, reason);
             }
         }
+    }
+
+    /// Own keys and values are read and sent where the rank is handed them.
+    fn in_place(&mut self) {
+        let (from, heads) = (self.held.len(), self.facts.kv_heads());
+        let own = self.plan.site.kv_layout.rows[self.rank].iter();
+        self.held.extend(own.map(|&rows| (KvPiece { rows, heads, at: None }, self.rank)));
+        self.own = from..self.held.len();
     }
 
     /// Everyone's pieces of a stage in one slot, but for the rank's own, which stay where they are.

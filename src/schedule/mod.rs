@@ -9,6 +9,7 @@
 mod blocks;
 mod build;
 pub mod cost;
+mod deal;
 mod events;
 mod facts;
 pub(crate) mod flow;

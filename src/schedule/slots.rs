@@ -31,7 +31,15 @@ pub(super) enum Name {
     /// Partial results of other ranks' queries.
     Partials,
     /// Partial results that come home.
-    Home,
+    CarriesHome,
+    /// Own rows in the heads of others, side by side.
+    Dealt(Port),
+    /// Rows of others in own heads.
+    Heads(Port),
+    /// Results of other ranks' rows.
+    Results(Port),
+    /// Results that come home.
+    Home(Port),
 }
 
 impl fmt::Display for Name {
@@ -42,12 +50,14 @@ impl fmt::Display for Name {
             Name::All => f.write_str("kv.all"),
             Name::Stage(n) => write!(f, "kv.stage{n}"),
             Name::Carries => f.write_str("acc"),
-            Name::Queries(Port::Leaf(n)) => write!(f, "leaf{n}.local"),
-            Name::Queries(_) => f.write_str("q.local"),
-            Name::Guests(Port::Leaf(n)) => write!(f, "leaf{n}.guests"),
-            Name::Guests(_) => f.write_str("q.guests"),
+            Name::Queries(port) => write!(f, "{port}.local"),
+            Name::Guests(port) => write!(f, "{port}.guests"),
             Name::Partials => f.write_str("acc.guests"),
-            Name::Home => f.write_str("acc.home"),
+            Name::CarriesHome => f.write_str("acc.home"),
+            Name::Dealt(port) => write!(f, "{port}.dealt"),
+            Name::Heads(port) => write!(f, "{port}.heads"),
+            Name::Results(port) => write!(f, "{port}.heads"),
+            Name::Home(port) => write!(f, "{port}.home"),
         }
     }
 }

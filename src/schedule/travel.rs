@@ -4,7 +4,7 @@
 //! order of the ranks that they are of, so that a message is one view of each.
 
 use super::blocks::{Block, Packed, Place, Port, View};
-use super::build::{Builder, Guest};
+use super::build::{Builder, Guest, RUNS};
 use super::mesh::Stream;
 use super::slots::{Name, join};
 use super::steps::{ExchangeKind, KvPiece, Merged, QPiece, StepOp, Transfer};
@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 
 impl Builder<'_> {
     /// What goes with queries: they themselves, and each leaf that is handed out by query rows.
-    fn ports(&self) -> Vec<Port> {
+    pub(super) fn ports(&self) -> Vec<Port> {
         let leaves = self.facts.leaves.iter().enumerate().filter(|(_, leaf)| leaf.by_query_rows);
         [Port::Q].into_iter().chain(leaves.map(|(i, _)| Port::Leaf(i + 3))).collect()
     }
@@ -26,11 +26,11 @@ impl Builder<'_> {
         let (own, ports, heads) = (&plan.site.q_layout.rows[rank], self.ports(), self.facts.q_heads());
         let block = |port, rows| Block { port, rows, heads };
         let bytes = |port, rows: &Progression| self.facts.block_bytes(port, rows.len, heads.len);
-        // One run of rows lies side by side where the rank is handed it; several are packed, but for those that stay.
+        // A run or two lie well enough where the rank is handed them; more are packed, but for those that stay.
         let wanted: BTreeSet<usize> =
             sight.helpers(rank).flat_map(|at| sight.seen(rank, at)).map(|s| s.piece).collect();
         let mut packed: Vec<(Port, usize, View)> = vec![];
-        if own.len() > 1 {
+        if own.len() > RUNS {
             for &port in &ports {
                 for &piece in &wanted {
                     let at = self.slots.append(Name::Queries(port), bytes(port, &own[piece]));
@@ -113,7 +113,7 @@ impl Builder<'_> {
             let mut parts = vec![];
             for s in sight.seen(rank, peer) {
                 let rows = &plan.site.q_layout.rows[rank][s.piece];
-                let at = self.slots.append(Name::Home, self.facts.carry_bytes(rows.len, heads.len));
+                let at = self.slots.append(Name::CarriesHome, self.facts.carry_bytes(rows.len, heads.len));
                 self.home.push((s.piece, at));
                 parts.push(Place::Arena(at));
             }

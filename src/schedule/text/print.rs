@@ -158,7 +158,7 @@ impl Writer<'_> {
     }
 
     fn block(&self, b: &Block) -> String {
-        format!("{} {}", port_name(b.port), self.part(b.port, &b.rows, b.heads))
+        format!("{} {}", b.port, self.part(b.port, &b.rows, b.heads))
     }
 
     fn kv(&self, pieces: &[KvPiece]) -> String {
@@ -222,16 +222,6 @@ impl Writer<'_> {
 fn flags(carry_in: bool, sinks_here: bool, cast_out: bool) -> String {
     let words = [(carry_in, " carry_in"), (sinks_here, " sinks_here"), (cast_out, " cast_out")];
     words.into_iter().filter(|w| w.0).map(|w| w.1).collect()
-}
-
-fn port_name(port: Port) -> String {
-    match port {
-        Port::Q => "q".to_owned(),
-        Port::Kv => "kv".to_owned(),
-        Port::Leaf(n) => format!("leaf{n}"),
-        Port::Out => "out".to_owned(),
-        Port::Lse => "lse".to_owned(),
-    }
 }
 
 fn list(items: impl Iterator<Item = String>, separator: &str, none: &str) -> String {
