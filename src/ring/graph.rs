@@ -1,5 +1,6 @@
 //! Writes the island graph of one rank.
 
+mod deal;
 mod travel;
 
 use super::error::RingError;
@@ -83,7 +84,10 @@ fn graph(plan: &Plan<'_>, rank: usize) -> Result<Graph, RingError> {
             }
             Act::Partials { group } => b.partials_home(plan, rank, group)?,
             Act::Merge => b.merge_home(plan, rank)?,
-            Act::Scatter { .. } | Act::Heads { .. } | Act::Home { .. } | Act::Unpack => {}
+            Act::Scatter { part, group } => b.scatter(plan, rank, (part, group))?,
+            Act::Heads { part } => b.own_heads(plan, rank, part)?,
+            Act::Home { part, group } => b.results_home(plan, rank, (part, group))?,
+            Act::Unpack => return b.put_together(plan, rank),
             Act::Wait { group } => b.wait(group)?,
             Act::Partial { stage, q, keys, of, tile } => {
                 let q_rows: Vec<Progression> = outline.queries(q).iter().map(|&i| b.rows[i]).collect();
@@ -110,6 +114,17 @@ struct Held {
     rows: Vec<Progression>,
 }
 
+/// What is known of heads that are dealt out.
+#[derive(Default)]
+struct Dealt {
+    /// Keys and values of all rows in the key heads of the last part that had any, and of which rows of which ranks.
+    keys: Option<Held>,
+    /// Leaves by part that are one for all heads.
+    leaves: BTreeMap<usize, Held>,
+    /// By part, results of all rows in own heads.
+    results: Vec<Vec<Held>>,
+}
+
 /// o, m and l of some rows.
 pub(super) struct Acc {
     rows: Vec<Progression>,
@@ -133,9 +148,11 @@ struct Builder<'a> {
     begun: Vec<(usize, String, Vec<Progression>)>,
     started: BTreeMap<usize, ValueId>,
     brought: BTreeMap<usize, Held>,
-    /// Several values of one group that has begun, each with the name of what it brings; what one has brought.
-    several: Vec<(ValueId, String)>,
-    arrived: Vec<ValueId>,
+    /// Several values of a group that has begun, each with the group and the name of what it brings; what groups have brought.
+    several: Vec<(usize, ValueId, String)>,
+    arrived: BTreeMap<usize, Vec<(String, ValueId)>>,
+    /// Where heads are dealt out.
+    dealt: Dealt,
     /// Rows of the queries that others sent, rank after rank.
     guest_rows: Vec<Progression>,
     /// Partial results of the queries of other ranks, each with the rank.
@@ -188,7 +205,8 @@ impl<'a> Builder<'a> {
             started: BTreeMap::new(),
             brought: BTreeMap::new(),
             several: vec![],
-            arrived: vec![],
+            arrived: BTreeMap::new(),
+            dealt: Dealt::default(),
             guest_rows: vec![],
             guests: vec![],
             none: None,
@@ -222,6 +240,16 @@ impl<'a> Builder<'a> {
         Ok([0, 1, 2].map(|port| ValueId { op: id, port }))
     }
 
+    /// What a group brought, in order.
+    fn arrived(&self, group: usize) -> Vec<ValueId> {
+        self.arrived.get(&group).into_iter().flatten().map(|a| a.1).collect()
+    }
+
+    /// What a group brought under a name, if anything.
+    fn arrived_as(&self, group: usize, name: &str) -> Option<ValueId> {
+        self.arrived.get(&group)?.iter().find(|a| a.0 == name).map(|a| a.1)
+    }
+
     /// A group of transfers begins.
     fn start(
         &mut self,
@@ -238,11 +266,11 @@ impl<'a> Builder<'a> {
     }
 
     fn wait(&mut self, group: usize) -> Result<(), RingError> {
-        if !self.several.is_empty() {
-            self.arrived.clear();
-            for (started, name) in std::mem::take(&mut self.several) {
+        let several: Vec<_> = self.several.extract_if(.., |s| s.0 == group).collect();
+        if !several.is_empty() {
+            for (_, started, name) in several {
                 let value = self.add(Op::Wait, &[started], &name)?;
-                self.arrived.push(value);
+                self.arrived.entry(group).or_default().push((name, value));
             }
             return Ok(());
         }

@@ -288,9 +288,11 @@ impl Writer<'_> {
         self.out.acts.extend((parts > 0).then_some(scatter(0)));
         for part in 0..parts {
             self.out.acts.extend((part + 1 < parts).then_some(scatter(part + 1)));
+            self.out.acts.push(Act::Wait { group: 2 * part + 1 });
             self.out.acts.push(Act::Heads { part });
             self.out.acts.push(Act::Home { part, group: 2 * part + 2 });
         }
+        self.out.acts.extend((0..parts).map(|part| Act::Wait { group: 2 * part + 2 }));
         self.out.acts.push(Act::Unpack);
     }
 

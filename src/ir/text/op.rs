@@ -144,7 +144,8 @@ impl<'a> Attributes<'a> {
 
     fn all_to_all(&mut self, ty: Type) -> Result<Op, Fault> {
         let (group, to) = (self.natural("group")?, self.list("to")?);
-        Ok(Op::Start(Box::new(Collective::AllToAll { group, to, rows: self.row_lists("rows")? }), ty))
+        let axis = self.optional("axis", Cursor::natural)?.unwrap_or(2);
+        Ok(Op::Start(Box::new(Collective::AllToAll { group, to, axis, rows: self.row_lists("rows")? }), ty))
     }
 
     fn finish(&mut self, dtype: DType) -> Result<Op, Fault> {

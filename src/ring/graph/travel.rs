@@ -16,10 +16,10 @@ impl Builder<'_> {
     ) -> Result<(), RingError> {
         for (operands, mut ty, name) in values {
             ty.shape[2] = rows.iter().map(|r| row_count(r)).sum();
-            let collective = Collective::AllToAll { group, to: to.clone(), rows: rows.to_vec() };
+            let collective = Collective::AllToAll { group, to: to.clone(), axis: 2, rows: rows.to_vec() };
             let started =
                 self.add(Op::Start(Box::new(collective), ty), &operands, &format!("{name}.{group}"))?;
-            self.several.push((started, name));
+            self.several.push((group, started, name));
         }
         Ok(())
     }
@@ -51,7 +51,7 @@ impl Builder<'_> {
     }
 
     /// The leaves that are handed out by query rows.
-    fn by_rows(&self) -> Vec<usize> {
+    pub(super) fn by_rows(&self) -> Vec<usize> {
         (0..self.leaves.len()).filter(|&i| self.site.leaves[i].by_query_rows).collect()
     }
 
@@ -64,7 +64,7 @@ impl Builder<'_> {
         tile: Tile,
     ) -> Result<(), RingError> {
         let keys = self.own_keys(&k_rows)?;
-        let (arrived, by_rows) = (self.arrived.clone(), self.by_rows());
+        let (arrived, by_rows) = (self.arrived(1), self.by_rows());
         let rows = self.guest_rows.clone();
         let held = |value: ValueId| Held { value, rows: rows.clone() };
         let mut operands = vec![self.chunk(&held(arrived[0]), &q_rows)?, keys];
@@ -128,7 +128,7 @@ impl Builder<'_> {
     /// What came home, rank after rank, is merged.
     pub(super) fn merge_home(&mut self, plan: &Plan<'_>, rank: usize) -> Result<(), RingError> {
         let Some(sight) = &plan.sight else { return Ok(()) };
-        let arrived = self.arrived.clone();
+        let arrived = self.arrived(2);
         let mut start = 0;
         for at in sight.helpers(rank) {
             let pieces = sight.seen(rank, at).iter();
