@@ -157,22 +157,29 @@ mod tests {
     use super::*;
     use crate::layout::Progression;
     use crate::mask::Tile;
-    use crate::schedule::{ExchangeKind, KvPiece, QPiece, Slot, Step, Stream, Transfer};
+    use crate::schedule::{
+        Block, ExchangeKind, Heads, Packed, Port, QPiece, Slot, Step, Stream, Transfer,
+    };
     use proptest::prelude::*;
 
     fn step(by: By, at: View) -> Step {
-        let rows = Progression::range(0, 1);
+        let (rows, heads) = (Progression::range(0, 1), Heads::all(1));
+        let partial = |carry, out, cast_out| {
+            let q = vec![QPiece { rows, heads, at: vec![], carry, out }];
+            let (carry_in, sinks_here) = (false, false);
+            StepOp::AttnPartial { q, kv: vec![], tile: Tile::Full, carry_in, sinks_here, cast_out }
+        };
         let op = match by {
-            By::Pack => StepOp::Pack { pieces: vec![KvPiece { rows, at }] },
+            By::Pack => {
+                StepOp::Pack { pieces: vec![Packed { block: Block { port: Port::Kv, rows, heads }, at }] }
+            }
             By::Receive => {
-                let recvs = vec![Transfer { peer: 1, views: vec![at] }];
+                let own = Place::Own(Block { port: Port::Out, rows, heads });
+                let recvs = vec![Transfer { peer: 1, parts: vec![own, Place::Arena(at)] }];
                 StepOp::Exchange { group: 1, kind: ExchangeKind::SendRecv, sends: vec![], recvs }
             }
-            By::Carry => {
-                let (q, kv) = (vec![QPiece { rows, carry: Some(at) }], vec![]);
-                let (carry_in, sinks_here, cast_out) = (false, false, false);
-                StepOp::AttnPartial { q, kv, tile: Tile::Full, carry_in, sinks_here, cast_out }
-            }
+            By::Carry => partial(Some(at), vec![], false),
+            By::Result => partial(None, vec![at], true),
         };
         Step { stream: Stream::Compute, waits: vec![], records: None, op, reason: String::new() }
     }
@@ -181,13 +188,13 @@ mod tests {
         /// Two slots that share bytes.
         #[test]
         fn what_is_filled_is_what_an_array_says(
-            views in proptest::collection::vec((0usize..3, 0usize..2, 0usize..9, 0usize..9), 0..8),
+            views in proptest::collection::vec((0usize..4, 0usize..2, 0usize..9, 0usize..9), 0..8),
         ) {
             let slots = vec![
                 Slot { name: "a".into(), offset: 0, bytes: 18 },
                 Slot { name: "b".into(), offset: 9, bytes: 18 },
             ];
-            let mut bytes = [[false; 27]; 3];
+            let mut bytes = [[false; 27]; 4];
             let mut inside = [[false; 18]; 2];
             let mut steps = vec![];
             for (by, slot, start, len) in views {
