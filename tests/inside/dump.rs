@@ -190,7 +190,9 @@ fn absurd_numbers_are_drawn_or_left_out() {
         let mut bad = good.clone();
         for step in bad.ranks.iter_mut().flat_map(|r| &mut r.steps) {
             match &mut step.op {
-                StepOp::Pack { pieces } if which == 0 => pieces.iter_mut().for_each(|p| p.block.rows.len = big),
+                StepOp::Pack { pieces } if which == 0 => {
+                    pieces.iter_mut().for_each(|p| p.block.rows.len = big)
+                }
                 StepOp::AttnPartial { kv, .. } if which == 1 => {
                     kv.iter_mut().for_each(|p| (p.rows.start, p.rows.step, p.rows.len) = (big, big, big));
                 }
