@@ -3,7 +3,8 @@
 //! In: a rank's program. Out: a [`Filled`], by slots. Views that go on where those before them ended cost nothing to keep,
 //! which are nearly all.
 
-use crate::schedule::{RankProgram, StepOp, View};
+use super::touch::{Touch, touches};
+use crate::schedule::{Place, RankProgram, StepOp, View};
 
 /// What fills bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,10 +15,12 @@ pub(super) enum By {
     Receive,
     /// Carries.
     Carry,
+    /// Results that are sent on or copied to where the rank gives them.
+    Result,
 }
 
 impl By {
-    pub(super) const ALL: [By; 3] = [By::Pack, By::Receive, By::Carry];
+    pub(super) const ALL: [By; 4] = [By::Pack, By::Receive, By::Carry, By::Result];
 }
 
 /// A range of bytes: the first, and the one behind the last.
@@ -26,7 +29,7 @@ type Bytes = (usize, usize);
 /// The bytes that are filled.
 pub(super) struct Filled {
     /// Of each slot and each kind of step how many bytes are filled from its begin on.
-    begins: Vec<[usize; 3]>,
+    begins: Vec<[usize; 4]>,
     /// What is not part of that: slot, kind, bytes.
     rest: Vec<(usize, By, Bytes)>,
     /// Slots that some step names at all.
@@ -34,51 +37,40 @@ pub(super) struct Filled {
     /// Slots that receives name, and packs.
     received: Vec<bool>,
     packed: Vec<bool>,
-    /// How many bytes each message brings.
+    /// How many bytes of the arena each message brings.
     pub(super) messages: Vec<usize>,
 }
 
 impl Filled {
     pub(super) fn of(program: &RankProgram) -> Filled {
         let none = || vec![false; program.slots.len()];
-        let begins = vec![[0; 3]; program.slots.len()];
+        let begins = vec![[0; 4]; program.slots.len()];
         let (named, received, packed) = (none(), none(), none());
         let mut filled = Filled { begins, rest: vec![], named, received, packed, messages: vec![] };
         for step in &program.steps {
-            match &step.op {
-                StepOp::Pack { pieces } => {
-                    for p in pieces {
-                        filled.packed[p.at.slot] = true;
-                        filled.fill(By::Pack, &p.at);
-                    }
-                }
-                StepOp::Exchange { sends, recvs, .. } => {
-                    sends.iter().flat_map(|t| &t.views).for_each(|v| filled.named[v.slot] = true);
-                    for t in recvs {
-                        filled.messages.push(t.bytes());
-                        for view in &t.views {
-                            filled.received[view.slot] = true;
-                            filled.fill(By::Receive, view);
-                        }
-                    }
-                }
-                StepOp::AttnPartial { q, kv, cast_out, .. } => {
-                    kv.iter().for_each(|p| filled.named[p.at.slot] = true);
-                    for view in q.iter().filter_map(|p| p.carry.as_ref()) {
-                        filled.named[view.slot] = true;
-                        if !*cast_out {
-                            filled.fill(By::Carry, view);
-                        }
-                    }
-                }
+            if let StepOp::Exchange { recvs, .. } = &step.op {
+                let bytes = |p: &Place| p.view().map_or(0, |v| v.bytes);
+                filled.messages.extend(recvs.iter().map(|t| t.parts.iter().map(bytes).sum::<usize>()));
             }
+            touches(&step.op, |view, touch| {
+                filled.named[view.slot] = true;
+                let by = match touch {
+                    Touch::Reads => return,
+                    Touch::Packs => By::Pack,
+                    Touch::Receives => By::Receive,
+                    Touch::Carries => By::Carry,
+                    Touch::Gives => By::Result,
+                };
+                filled.received[view.slot] |= by == By::Receive;
+                filled.packed[view.slot] |= by == By::Pack;
+                filled.fill(by, view);
+            });
         }
         filled.settle();
         filled
     }
 
     fn fill(&mut self, by: By, view: &View) {
-        self.named[view.slot] = true;
         let begin = &mut self.begins[view.slot][by as usize];
         let end = view.start + view.bytes;
         if view.start <= *begin {
@@ -165,22 +157,27 @@ mod tests {
     use super::*;
     use crate::layout::Progression;
     use crate::mask::Tile;
-    use crate::schedule::{ExchangeKind, KvPiece, QPiece, Slot, Step, Stream, Transfer};
+    use crate::schedule::{Block, ExchangeKind, Heads, Packed, Port, QPiece, Slot, Step, Stream, Transfer};
     use proptest::prelude::*;
 
     fn step(by: By, at: View) -> Step {
-        let rows = Progression::range(0, 1);
+        let (rows, heads) = (Progression::range(0, 1), Heads::all(1));
+        let partial = |carry, out, cast_out| {
+            let q = vec![QPiece { rows, heads, at: vec![], carry, out }];
+            let (carry_in, sinks_here) = (false, false);
+            StepOp::AttnPartial { q, kv: vec![], tile: Tile::Full, carry_in, sinks_here, cast_out }
+        };
         let op = match by {
-            By::Pack => StepOp::Pack { pieces: vec![KvPiece { rows, at }] },
+            By::Pack => {
+                StepOp::Pack { pieces: vec![Packed { block: Block { port: Port::Kv, rows, heads }, at }] }
+            }
             By::Receive => {
-                let recvs = vec![Transfer { peer: 1, views: vec![at] }];
+                let own = Place::Own(Block { port: Port::Out, rows, heads });
+                let recvs = vec![Transfer { peer: 1, parts: vec![own, Place::Arena(at)] }];
                 StepOp::Exchange { group: 1, kind: ExchangeKind::SendRecv, sends: vec![], recvs }
             }
-            By::Carry => {
-                let (q, kv) = (vec![QPiece { rows, carry: Some(at) }], vec![]);
-                let (carry_in, sinks_here, cast_out) = (false, false, false);
-                StepOp::AttnPartial { q, kv, tile: Tile::Full, carry_in, sinks_here, cast_out }
-            }
+            By::Carry => partial(Some(at), vec![], false),
+            By::Result => partial(None, vec![at], true),
         };
         Step { stream: Stream::Compute, waits: vec![], records: None, op, reason: String::new() }
     }
@@ -189,13 +186,13 @@ mod tests {
         /// Two slots that share bytes.
         #[test]
         fn what_is_filled_is_what_an_array_says(
-            views in proptest::collection::vec((0usize..3, 0usize..2, 0usize..9, 0usize..9), 0..8),
+            views in proptest::collection::vec((0usize..4, 0usize..2, 0usize..9, 0usize..9), 0..8),
         ) {
             let slots = vec![
                 Slot { name: "a".into(), offset: 0, bytes: 18 },
                 Slot { name: "b".into(), offset: 9, bytes: 18 },
             ];
-            let mut bytes = [[false; 27]; 3];
+            let mut bytes = [[false; 27]; 4];
             let mut inside = [[false; 18]; 2];
             let mut steps = vec![];
             for (by, slot, start, len) in views {

@@ -6,12 +6,14 @@
 //!
 //! **The closed form.** Of shares, and of the receive slots that the head says, each part of what a rank keeps by itself:
 //!
-//! | what is kept | all strategies |
-//! |---|---|
-//! | own keys and values | once |
-//! | what arrives, `ring` and `ring-reverse` with S receive slots | as much as S others own, those with the most |
-//! | what arrives, `all-gather` and `all-gather-staged` | as much as all others own |
-//! | carries | o, m and l of its rows, once |
+//! | what is kept | `ring`, `ring-reverse` with S receive slots | `all-gather`, `all-gather-staged` | `queries` |
+//! |---|---|---|---|
+//! | what is packed | own keys and values, once | the same | own queries and their leaves, once |
+//! | what arrives | as much as S others own, those with the most | as much as all others own | the queries and leaves of all others, and o, m and l of its rows from each of them |
+//! | carries | o, m and l of its rows, once | the same | of all rows, once |
+//!
+//! In `heads` a rank packs its own rows in the heads of others, gets the rows of others in its own heads and the results of its rows
+//! in those of others, has results of others in its own heads, and no carry.
 //!
 //! and no more than the messages bring that arrive: S of them, the largest, or all. Of equal shares in a ring under no mask each
 //! is reached to the byte, and for a ring none depends on the number of ranks.
@@ -21,11 +23,11 @@
 //! none, and its head says 2.
 
 use super::arena::{By, Filled};
-use super::bytes::{carry_bytes, kv_bytes};
+use super::bytes::{block_bytes, carry_bytes, keys_of, kv_bytes, leaf_heads};
 use super::log::Log;
 use crate::ir::Strategy;
 use crate::layout::Progression;
-use crate::schedule::{RankProgram, SLOTS, Schedule};
+use crate::schedule::{AttentionFacts, Heads, Port, RankProgram, SLOTS, Schedule};
 use rayon::prelude::*;
 
 /// Slots that do not begin where another one ends begin at a multiple of this.
@@ -158,8 +160,15 @@ impl Shares {
     }
 
     /// The most bytes that rank `r` fills, in the order of [`By::ALL`], and what they are for.
-    fn needed(&self, schedule: &Schedule, r: usize, messages: &[usize]) -> [(u128, String); 3] {
-        let (others, arrived, slots) = match schedule.strategy {
+    fn needed(&self, schedule: &Schedule, r: usize, messages: &[usize]) -> [(u128, String); 4] {
+        let a = &schedule.attention;
+        let own = rows(&schedule.q_layout.rows[r]);
+        let carry = |rows: usize| carry_bytes(a, rows, a.sizes.q_heads).unwrap_or(usize::MAX) as u128;
+        let all = |bytes: &[usize]| bytes.iter().fold(0u128, |sum, &b| sum.saturating_add(b as u128));
+        let keys = (self.keys[r], "the rank's own keys and values".to_owned());
+        let others = self.of_others(r, self.keys.len());
+        let results = (0, "results that are not written where they are given".to_owned());
+        let (packed, others, arrived, slots, carries) = match schedule.strategy {
             // One share is computed on and sent on while the next arrives, in as many slots as the head says.
             Strategy::Ring | Strategy::RingReverse => {
                 let slots = schedule.slots;
@@ -168,21 +177,74 @@ impl Shares {
                     messages.select_nth_unstable_by(slots, |a, b| b.cmp(a));
                     messages.truncate(slots);
                 }
-                (self.of_others(r, slots), messages, format!(" in {slots} receive slots"))
+                let others = self.of_others(r, slots);
+                (keys, others, all(&messages), format!(" in {slots} receive slots"), carry(own))
             }
             Strategy::AllGather | Strategy::AllGatherStaged => {
-                (self.of_others(r, self.keys.len()), messages.to_vec(), String::new())
+                (keys, others, all(messages), String::new(), carry(own))
             }
+            // Queries of all others, and of each of them a partial result of the own ones; a carry of every row.
+            Strategy::Queries => {
+                let (length, ranks) = (a.sizes.q_len, schedule.ranks.len() as u128);
+                let home = carry(own).saturating_mul(ranks.saturating_sub(1));
+                let packed = (travels(a, own), "the rank's own queries".to_owned());
+                let guests = travels(a, length.saturating_sub(own));
+                (packed, guests.saturating_add(home), all(messages), String::new(), carry(length))
+            }
+            Strategy::Heads => (keys, others, 0, String::new(), 0),
         };
-        let arrived = arrived.iter().fold(0u128, |sum, &bytes| sum.saturating_add(bytes as u128));
-        let own = rows(&schedule.q_layout.rows[r]);
-        let carry = carry_bytes(&schedule.attention, own).unwrap_or(usize::MAX) as u128;
+        if schedule.strategy == Strategy::Heads {
+            return dealt(schedule, r, all(messages));
+        }
         [
-            (self.keys[r], "the rank's own keys and values".to_owned()),
+            packed,
             (others.min(arrived), format!("what arrives{slots}")),
-            (carry, "carries".to_owned()),
+            (carries, "carries".to_owned()),
+            results,
         ]
     }
+}
+
+/// Where heads are dealt out, a rank packs at most its own rows in the heads of others, once for each key head that they read; rows
+/// of others come in its own heads, and results of its rows in those of others; and it has the results of others in its own.
+fn dealt(schedule: &Schedule, r: usize, arrived: u128) -> [(u128, String); 4] {
+    let a = &schedule.attention;
+    let s = &a.sizes;
+    let ranks = schedule.ranks.len();
+    let upto = |rank: usize| s.q_heads * rank / ranks;
+    let share = |rank: usize| Heads { start: upto(rank), len: upto(rank + 1) - upto(rank) };
+    let ports = a.leaves.iter().enumerate().filter(|(_, l)| l.by_query_rows).map(|(n, _)| Port::Leaf(n + 3));
+    let ports: Vec<Port> = [Port::Q].into_iter().chain(ports).collect();
+    let bytes = |port, rows, heads| block_bytes(a, port, rows, heads).unwrap_or(usize::MAX) as u128;
+    let (q, k) = (rows(&schedule.q_layout.rows[r]), rows(&schedule.kv_layout.rows[r]));
+    // What rows of queries and of keys take in some heads.
+    let takes = |q: usize, k: usize, heads: Heads| {
+        let of = |&port: &Port| bytes(port, q, leaf_heads(a, port, heads).len);
+        let queries = ports.iter().map(of).fold(0u128, u128::saturating_add);
+        queries.saturating_add(bytes(Port::Kv, k, keys_of(a, heads).len))
+    };
+    let gives = |rows: usize, heads: usize| {
+        let lse = if a.lse { bytes(Port::Lse, rows, heads) } else { 0 };
+        bytes(Port::Out, rows, heads).saturating_add(lse)
+    };
+    let of_others = (0..ranks).filter(|&o| o != r && share(o).len > 0).map(|o| takes(q, k, share(o)));
+    let own = share(r);
+    let (other_q, other_k) = (s.q_len.saturating_sub(q), s.kv_len.saturating_sub(k));
+    let come = if own.len == 0 { 0 } else { takes(other_q, other_k, own) };
+    let home = gives(q, s.q_heads - own.len);
+    [
+        (of_others.fold(0, u128::saturating_add), "the rank's own rows in the heads of others".to_owned()),
+        (come.saturating_add(home).min(arrived), "what arrives".to_owned()),
+        (0, "carries".to_owned()),
+        (gives(other_q, own.len), "results of other ranks' rows".to_owned()),
+    ]
+}
+
+/// Bytes of so many rows of queries and of what goes with them.
+fn travels(a: &AttentionFacts, rows: usize) -> u128 {
+    let leaves = a.leaves.iter().enumerate().filter(|(_, l)| l.by_query_rows).map(|(n, _)| Port::Leaf(n + 3));
+    let bytes = |port| block_bytes(a, port, rows, a.sizes.q_heads).unwrap_or(usize::MAX) as u128;
+    leaves.chain([Port::Q]).map(bytes).fold(0, u128::saturating_add)
 }
 
 fn rows(own: &[Progression]) -> usize {

@@ -1,12 +1,13 @@
 //! The checks in their order: which needs which, and which run side by side.
 //!
 //! In: a schedule. Out: the report of all checks. Invariants: nothing runs before `form` holds; `deadlock` and `filled` run
-//! if `matching` holds, and `labels` holds only where they ran; all others need only `form`. The report has one order,
+//! if `matching` holds, `merge once` if all steps ran, `coverage` if nothing is taken in twice besides, and `labels` holds only then; all others need only `form`. The report has one order,
 //! whatever runs first.
 
 use super::log::Log;
 use super::report::{MOST_FAILURES, Report};
-use super::{bound, chains, coverage, form, labels, matching, merge, race, replay, sizes};
+use super::results::Results;
+use super::{bound, coverage, form, labels, matching, merge, race, replay, sizes};
 use crate::schedule::Schedule;
 
 /// Proves a schedule. [`guide::proof`](crate::guide::proof) says what each check shows, and has an example of a schedule that is wrong.
@@ -28,8 +29,9 @@ fn checks(schedule: &Schedule, report: &mut Report) {
     log.close(report);
     // Two halves of about the same work; neither needs the other.
     let (ran, apart) = rayon::join(|| run(schedule, links.as_ref()), || alone(schedule));
-    let ((deadlock, filled, travelled), (race, rest, mut labels)) = (ran, apart);
-    for mut part in [deadlock, race, filled, rest] {
+    let (Ran { deadlock, filled, travelled, results }, (race, rest, mut labels)) = (ran, apart);
+    let followed = results.map(|results| followed(schedule, &results)).unwrap_or_default();
+    for mut part in [deadlock, race, filled, followed, rest] {
         report.passed.append(&mut part.passed);
         report.failed.append(&mut part.failed);
     }
@@ -40,21 +42,47 @@ fn checks(schedule: &Schedule, report: &mut Report) {
     }
 }
 
-/// deadlock and filled, if messages match, and what messages had if all steps ran or something is wrong with it.
-fn run<'a>(schedule: &'a Schedule, links: Option<&matching::Links>) -> (Report, Report, Option<Log<'a>>) {
-    let (mut deadlocked, mut unfilled, mut travelled) = (Report::default(), Report::default(), None);
+/// What running the steps shows.
+#[derive(Default)]
+struct Ran<'a> {
+    deadlock: Report,
+    filled: Report,
+    /// What messages had, if all steps ran or something is wrong with it.
+    travelled: Option<Log<'a>>,
+    /// If all steps ran.
+    results: Option<Results>,
+}
+
+/// deadlock and filled, if messages match.
+fn run<'a>(schedule: &'a Schedule, links: Option<&matching::Links>) -> Ran<'a> {
+    let mut out = Ran::default();
     if let Some(links) = links {
         let (mut deadlock, mut filled) = (Log::new(schedule, "deadlock"), Log::new(schedule, "filled"));
         let mut labels = Log::new(schedule, "labels");
-        let ran = replay::replay(schedule, links, &mut deadlock, &mut filled, &mut labels);
-        deadlock.close(&mut deadlocked);
+        out.results = replay::replay(schedule, links, &mut deadlock, &mut filled, &mut labels);
+        let ran = out.results.is_some();
+        deadlock.close(&mut out.deadlock);
         // What a part of the steps filled proves nothing, but what it finds wrong is wrong.
         if ran || filled.failed() {
-            filled.close(&mut unfilled);
+            filled.close(&mut out.filled);
         }
-        travelled = (ran || labels.failed()).then_some(labels);
+        out.travelled = (ran || labels.failed()).then_some(labels);
     }
-    (deadlocked, unfilled, travelled)
+    out
+}
+
+/// coverage and merge once, which follow partial results through all ranks.
+fn followed(schedule: &Schedule, results: &Results) -> Report {
+    let mut report = Report::default();
+    if results.are_trees() {
+        let mut log = Log::new(schedule, "coverage");
+        coverage::coverage(schedule, results, &mut log);
+        log.close(&mut report);
+    }
+    let mut log = Log::new(schedule, "merge once");
+    merge::merge_once(schedule, results, &mut log);
+    log.close(&mut report);
+    report
 }
 
 /// race; what needs no order of the steps; and of labels what does not.
@@ -63,13 +91,6 @@ fn alone(schedule: &Schedule) -> (Report, Report, Log<'_>) {
     let mut log = Log::new(schedule, "race");
     race::race(schedule, &mut log);
     log.close(&mut races);
-    let chains = chains::chains(schedule);
-    let mut log = Log::new(schedule, "coverage");
-    coverage::coverage(schedule, &chains, &mut log);
-    log.close(&mut rest);
-    let mut log = Log::new(schedule, "merge once");
-    merge::merge_once(schedule, &chains, &mut log);
-    log.close(&mut rest);
     let mut log = Log::new(schedule, "memory");
     bound::memory(schedule, &mut log);
     log.close(&mut rest);

@@ -1,15 +1,19 @@
 //! form: every number of a schedule is in range, so that the other checks may use it.
 
-use super::bytes::{carry_bytes, kv_bytes};
-use super::log::{Log, rows_name};
+use super::bytes::{block_bytes, carry_bytes, keys_of, kv_bytes, leaf_heads, message_bytes};
+use super::log::{Log, block_name, rows_name};
 use super::rows::{Owned, Run, sweep};
 use crate::ir::{DType, Factor, ScoreStep};
 use crate::layout::{Layout, Progression};
 use crate::mask::{Fill, Mask, Term, Tile};
 use crate::schedule::{
-    AttentionFacts, ExchangeKind, RankProgram, Schedule, Step, StepOp, Stream, Transfer, View,
+    AttentionFacts, Block, ExchangeKind, Heads, Mesh, Packed, Place, Port, RankProgram, Schedule, Step,
+    StepOp, Stream, Transfer, View,
 };
 use std::collections::HashSet;
+
+/// Axes of one mesh, at most.
+pub(super) const MOST_AXES: usize = 8;
 
 pub(super) fn form(schedule: &Schedule, log: &mut Log<'_>) {
     let ranks = schedule.ranks.len();
@@ -18,6 +22,7 @@ pub(super) fn form(schedule: &Schedule, log: &mut Log<'_>) {
         return;
     }
     let facts = &schedule.attention;
+    mesh(&schedule.mesh, ranks, log);
     attention(facts, log);
     layout("q_layout", &schedule.q_layout, facts.sizes.q_len, ranks, log);
     layout("kv_layout", &schedule.kv_layout, facts.sizes.kv_len, ranks, log);
@@ -43,6 +48,27 @@ pub(super) fn form(schedule: &Schedule, log: &mut Log<'_>) {
     });
 }
 
+/// Every rank has one place in the mesh.
+fn mesh(mesh: &Mesh, ranks: usize, log: &mut Log<'_>) {
+    let mut want = |holds: bool, message: &dyn Fn() -> String| {
+        if holds { log.fact() } else { log.fail_at(0, 0, "mesh".to_owned(), message) }
+    };
+    let axes = &mesh.axes;
+    want((1..=MOST_AXES).contains(&axes.len()), &|| {
+        format!("it has {} axes, and a mesh has 1 to {MOST_AXES}", axes.len())
+    });
+    let places = axes.iter().try_fold(1usize, |n, a| n.checked_mul(a.size));
+    want(places == Some(ranks), &|| {
+        let sizes: Vec<String> = axes.iter().map(|a| a.size.to_string()).collect();
+        format!("its axes of {} ranks have no place for each of {ranks} ranks", sizes.join(" x "))
+    });
+    for (i, axis) in axes.iter().enumerate() {
+        want(axes[..i].iter().all(|a| a.name != axis.name), &|| {
+            format!("two axes have the name {}", axis.name.escape_debug())
+        });
+    }
+}
+
 fn attention(a: &AttentionFacts, log: &mut Log<'_>) {
     let mut want = |holds: bool, message: String| {
         if holds { log.fact() } else { log.fail_at(0, 0, "attention".to_owned(), || message) }
@@ -57,7 +83,10 @@ fn attention(a: &AttentionFacts, log: &mut Log<'_>) {
         kv_bytes(a, s.kv_len).is_some(),
         "all keys and values have more bytes than can be counted".to_owned(),
     );
-    want(carry_bytes(a, s.q_len).is_some(), "all carries have more bytes than can be counted".to_owned());
+    want(
+        carry_bytes(a, s.q_len, s.q_heads).is_some(),
+        "all carries have more bytes than can be counted".to_owned(),
+    );
     let leaf = |argument: usize| argument.checked_sub(3).and_then(|i| a.leaves.get(i));
     let number = |n: usize| leaf(n).is_some_and(|l| l.dtype.is_float());
     for step in a.scores.steps() {
@@ -232,50 +261,92 @@ impl Rank<'_, '_, '_> {
     }
 
     fn step(&mut self, i: usize, step: &Step) {
+        let a = &self.schedule.attention;
+        let lanes = self.schedule.mesh.axes.len();
+        self.want(step.stream.lane() <= lanes, i, || {
+            "runs on the stream of an axis that there is not".to_owned()
+        });
         match &step.op {
-            StepOp::Pack { pieces } => {
-                for p in pieces {
-                    let own = self.kv.local(&p.rows).is_some();
-                    self.want(own, i, || {
-                        format!("packs {}, no run of the rank's own keys", rows_name(&p.rows))
-                    });
-                    self.kv_view(i, &p.rows, &p.at);
-                }
-            }
+            StepOp::Pack { pieces } => pieces.iter().for_each(|p| self.packed(i, p, "packs", true)),
+            StepOp::Unpack { pieces } => pieces.iter().for_each(|p| self.packed(i, p, "unpacks", false)),
             StepOp::Exchange { group, kind, sends, recvs } => {
-                let comm = step.stream == Stream::Comm;
+                let comm = matches!(step.stream, Stream::Comm(_));
                 self.want(comm, i, || {
                     "transfers belong on the comm stream, where they have one order".to_owned()
                 });
                 self.want(*group > 0, i, || "groups are numbered from 1".to_owned());
-                let one = *kind == ExchangeKind::AllGather || sends.len().max(recvs.len()) <= 1;
+                let one = *kind != ExchangeKind::SendRecv || sends.len().max(recvs.len()) <= 1;
                 self.want(one, i, || "has more than one send or receive".to_owned());
-                self.transfers(i, "sends to", sends);
-                self.transfers(i, "receives from", recvs);
+                self.transfers(i, step.stream, "sends to", sends);
+                self.transfers(i, step.stream, "receives from", recvs);
             }
-            StepOp::AttnPartial { q, kv, tile, carry_in, cast_out, .. } => {
+            StepOp::AttnPartial { q, kv, tile, carry_in, cast_out, sinks_here } => {
                 self.want(*tile != Tile::Skip, i, || "computes a block that is to be skipped".to_owned());
+                self.sinks(i, *sinks_here);
                 for p in q {
-                    let own = self.q.local(&p.rows).is_some();
-                    self.want(own, i, || {
-                        format!("query {} are no run of the rank's own", rows_name(&p.rows))
-                    });
-                    let used = *carry_in || !*cast_out;
-                    self.want(p.carry.is_some() || !used, i, || {
-                        format!("has no place for the carry of query {}", rows_name(&p.rows))
-                    });
-                    if let Some(at) = &p.carry {
-                        let bytes = carry_bytes(&self.schedule.attention, p.rows.len);
-                        self.view(i, at, bytes, || format!("the carry of {}", rows_name(&p.rows)));
+                    self.heads(i, p.heads, a.sizes.q_heads);
+                    self.queries(i, &p.rows);
+                    match p.at.split_first() {
+                        None => self.own(i, &p.rows),
+                        Some((at, leaves)) => self.received(i, (&p.rows, p.heads), at, leaves),
                     }
+                    self.ends(i, (&p.rows, p.heads), (&p.carry, &p.out), (*carry_in, *cast_out));
                 }
                 for p in kv {
-                    let length = self.schedule.attention.sizes.kv_len as i128;
+                    self.heads(i, p.heads, a.sizes.kv_heads);
+                    let length = a.sizes.kv_len as i128;
                     let inside = Run::of(&p.rows).is_some_and(|run| run.last < length);
                     self.want(inside, i, || {
                         format!("key rows {} are none, or not all in 0..{length}", p.rows)
                     });
-                    self.kv_view(i, &p.rows, &p.at);
+                    match &p.at {
+                        None => {
+                            let own = self.kv.local(&p.rows).is_some();
+                            self.want(own, i, || {
+                                format!(
+                                    "key {} are no run of the rank's own, and lie nowhere",
+                                    rows_name(&p.rows)
+                                )
+                            });
+                        }
+                        Some(at) => {
+                            self.block(i, &Block { port: Port::Kv, rows: p.rows, heads: p.heads }, at)
+                        }
+                    }
+                    let lacks = |q: &Heads| {
+                        let needed = keys_of(a, *q);
+                        needed.start < p.heads.start || needed.end() > p.heads.end()
+                    };
+                    let lacking = q.iter().map(|p| p.heads).find(lacks);
+                    self.want(lacking.is_none(), i, || {
+                        let (q, k) = (lacking.unwrap_or(p.heads), p.heads);
+                        format!(
+                            "query heads {}..{} read other key heads than {}..{}",
+                            q.start,
+                            q.end(),
+                            k.start,
+                            k.end()
+                        )
+                    });
+                }
+            }
+            StepOp::Merge { q, carry_in, cast_out, sinks_here } => {
+                self.sinks(i, *sinks_here);
+                let sinks = a.sinks.and_then(|s| a.leaves.get(s.checked_sub(3)?));
+                for p in q {
+                    self.heads(i, p.heads, a.sizes.q_heads);
+                    self.queries(i, &p.rows);
+                    if *sinks_here && sinks.is_some_and(|l| l.by_query_rows) {
+                        self.own(i, &p.rows);
+                    }
+                    self.want(!p.partials.is_empty(), i, || {
+                        format!("merges nothing of query {}", rows_name(&p.rows))
+                    });
+                    let bytes = carry_bytes(a, p.rows.len, p.heads.len);
+                    for at in &p.partials {
+                        self.view(i, at, bytes, || format!("a partial result of {}", rows_name(&p.rows)));
+                    }
+                    self.ends(i, (&p.rows, p.heads), (&p.carry, &p.out), (*carry_in, *cast_out));
                 }
             }
         }
@@ -285,26 +356,144 @@ impl Rank<'_, '_, '_> {
         self.log.want(holds, self.r, step, message);
     }
 
-    fn transfers(&mut self, i: usize, verb: &str, transfers: &[Transfer]) {
+    fn sinks(&mut self, i: usize, here: bool) {
+        let any = self.schedule.attention.sinks.is_some();
+        self.want(any || !here, i, || "counts sinks, and the attention has none".to_owned());
+    }
+
+    fn heads(&mut self, i: usize, some: Heads, all: usize) {
+        let inside = some.len > 0 && some.start.checked_add(some.len).is_some_and(|end| end <= all);
+        self.want(inside, i, || {
+            format!("heads {}..{} are none, or not all in 0..{all}", some.start, some.end())
+        });
+    }
+
+    /// Rows of queries.
+    fn queries(&mut self, i: usize, rows: &Progression) {
+        let length = self.schedule.attention.sizes.q_len as i128;
+        let inside = Run::of(rows).is_some_and(|run| run.last < length);
+        self.want(inside, i, || format!("query rows {rows} are none, or not all in 0..{length}"));
+    }
+
+    /// Query rows of the rank.
+    fn own(&mut self, i: usize, rows: &Progression) {
+        let own = self.q.local(rows).is_some();
+        self.want(own, i, || format!("query {} are no run of the rank's own", rows_name(rows)));
+    }
+
+    /// Queries that were received, and the leaves behind them.
+    fn received(&mut self, i: usize, (rows, heads): (&Progression, Heads), at: &View, leaves: &[View]) {
+        let block = |port| Block { port, rows: *rows, heads };
+        self.block(i, &block(Port::Q), at);
+        let by_rows = self.schedule.attention.leaves.iter().enumerate().filter(|(_, l)| l.by_query_rows);
+        let ports: Vec<Port> = by_rows.map(|(n, _)| Port::Leaf(n + 3)).collect();
+        self.want(leaves.len() == ports.len(), i, || {
+            format!(
+                "has {} leaves for the queries of {} that it received, and {} are handed out by query rows",
+                leaves.len(),
+                rows_name(rows),
+                ports.len()
+            )
+        });
+        for (port, at) in ports.into_iter().zip(leaves) {
+            let of = leaf_heads(&self.schedule.attention, port, heads);
+            self.block(i, &Block { heads: of, ..block(port) }, at);
+        }
+    }
+
+    /// Carries and results have places.
+    fn ends(
+        &mut self,
+        i: usize,
+        (rows, heads): (&Progression, Heads),
+        (carry, out): (&Option<View>, &[View]),
+        (carry_in, cast_out): (bool, bool),
+    ) {
+        let a = &self.schedule.attention;
+        let used = carry_in || !cast_out;
+        self.want(carry.is_some() || !used, i, || {
+            format!("has no place for the carry of query {}", rows_name(rows))
+        });
+        if let Some(at) = carry {
+            let bytes = carry_bytes(a, rows.len, heads.len);
+            self.view(i, at, bytes, || format!("the carry of {}", rows_name(rows)));
+        }
+        let Some((to, lse)) = out.split_first() else {
+            if cast_out {
+                self.own(i, rows);
+            }
+            return;
+        };
+        self.want(cast_out, i, || {
+            format!("has places for results of query {}, and gives none", rows_name(rows))
+        });
+        self.want(lse.len() == usize::from(a.lse), i, || {
+            format!("has {} places for the log-sum-exp of query {}", lse.len(), rows_name(rows))
+        });
+        let block = |port| Block { port, rows: *rows, heads };
+        self.block(i, &block(Port::Out), to);
+        lse.iter().for_each(|at| self.block(i, &block(Port::Lse), at));
+    }
+
+    /// Own rows that are read, or results that are written.
+    fn owned(&mut self, i: usize, b: &Block, does: &str, reads: bool) {
+        let a = &self.schedule.attention;
+        let there = match b.port {
+            Port::Q | Port::Kv => reads,
+            Port::Leaf(n) => {
+                reads && n.checked_sub(3).and_then(|n| a.leaves.get(n)).is_some_and(|l| l.by_query_rows)
+            }
+            Port::Out => !reads,
+            Port::Lse => !reads && a.lse,
+        };
+        self.want(there, i, || format!("{does} {:?}, of which a rank has no rows to {does}", b.port));
+        let (owned, all) = match b.port {
+            Port::Kv => (self.kv.local(&b.rows), a.sizes.kv_heads),
+            _ => (self.q.local(&b.rows), a.sizes.q_heads),
+        };
+        self.heads(i, b.heads, all);
+        let keys = if b.port == Port::Kv { "keys" } else { "queries" };
+        self.want(owned.is_some(), i, || {
+            format!("{does} {}, no run of the rank's own {keys}", rows_name(&b.rows))
+        });
+    }
+
+    fn packed(&mut self, i: usize, p: &Packed, does: &str, reads: bool) {
+        self.owned(i, &p.block, does, reads);
+        self.block(i, &p.block, &p.at);
+    }
+
+    fn transfers(&mut self, i: usize, stream: Stream, verb: &str, transfers: &[Transfer]) {
         // A hop has one; an all-gather has them in order.
         let distinct = transfers.windows(2).all(|w| w[0].peer < w[1].peer);
         let mut seen = HashSet::new();
         for t in transfers {
             let other = t.peer < self.schedule.ranks.len() && t.peer != self.r;
             self.want(other, i, || format!("{verb} rank {}, which is no other rank", t.peer));
+            let along = apart(&self.schedule.mesh, self.r, t.peer);
+            let axis = stream.lane().wrapping_sub(1);
+            self.want(!other || along == Some(axis), i, || {
+                format!("{verb} rank {}, which is not along the axis of the stream", t.peer)
+            });
             self.want(distinct || seen.insert(t.peer), i, || format!("{verb} rank {} twice", t.peer));
-            let mut sum = Some(0usize);
-            for v in &t.views {
-                sum = sum.and_then(|s| s.checked_add(v.bytes));
-                self.view(i, v, Some(v.bytes), || format!("what it {verb} rank {}", t.peer));
+            let reads = verb.starts_with("sends");
+            for p in &t.parts {
+                match p {
+                    Place::Arena(v) => {
+                        self.view(i, v, Some(v.bytes), || format!("what it {verb} rank {}", t.peer));
+                    }
+                    Place::Own(b) => self.owned(i, b, if reads { "sends" } else { "receives" }, reads),
+                }
             }
-            self.want(sum.is_some(), i, || format!("{verb} rank {} more bytes than can be counted", t.peer));
+            let counted = message_bytes(&self.schedule.attention, t).is_some();
+            self.want(counted, i, || format!("{verb} rank {} more bytes than can be counted", t.peer));
         }
     }
 
-    fn kv_view(&mut self, i: usize, rows: &Progression, at: &View) {
-        let bytes = kv_bytes(&self.schedule.attention, rows.len);
-        self.view(i, at, bytes, || format!("keys and values of {}", rows_name(rows)));
+    /// A block lies in a view.
+    fn block(&mut self, i: usize, b: &Block, at: &View) {
+        let bytes = block_bytes(&self.schedule.attention, b.port, b.rows.len, b.heads.len);
+        self.view(i, at, bytes, || block_name(b));
     }
 
     /// A view lies in a slot and has that many bytes.
@@ -324,4 +513,17 @@ impl Rank<'_, '_, '_> {
             None => format!("{} take more bytes than can be counted", what()),
         });
     }
+}
+
+/// The axis along which alone two ranks differ.
+fn apart(mesh: &Mesh, mut a: usize, mut b: usize) -> Option<usize> {
+    let mut along = None;
+    for (i, axis) in mesh.axes.iter().enumerate().rev() {
+        let size = axis.size.max(1);
+        if a % size != b % size && along.replace(i).is_some() {
+            return None;
+        }
+        (a, b) = (a / size, b / size);
+    }
+    along
 }

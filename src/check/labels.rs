@@ -8,17 +8,20 @@
 //! | `ring-reverse` | the same the other way round |
 //! | `all-gather` | one `all_gather`, group 1: a rank sends its own keys and values, the same amount to every other rank, or nothing to any |
 //! | `all-gather-staged` | up to four, groups 1 to 4: of the rows that a rank sends, n in all, stage g has those from ⌊(g−1)n/4⌋ up to ⌊gn/4⌋ |
+//! | `queries` | an `all_to_all`, group 1, of own queries and the leaves that go with them; another, group 2, of partial results, each to the rank that owns the rows |
+//! | `heads` | each an `all_to_all`: in groups of odd numbers of own queries, leaves, keys and values; in those of even numbers of results, each to the rank that owns the rows |
 //!
 //! The form of each step is asked here; [`Travel`] asks whose keys a message holds while the steps run. Between two ranks a
 //! ring is one in both directions, and without a message all strategies are one: then the names are all true. A rank may
 //! keep keys at home that no other needs, and a hop may carry nothing: `coverage` shows that nobody misses them.
 
-use super::bytes::kv_bytes;
+use super::bytes::{kv_bytes, message_bytes};
 use super::layouts;
 use super::log::Log;
 use super::memory::What;
+use super::rows::Owned;
 use crate::ir::Strategy;
-use crate::schedule::{ExchangeKind, Schedule, StepOp, Transfer};
+use crate::schedule::{AttentionFacts, Block, ExchangeKind, Port, Schedule, StepOp, Transfer};
 
 /// Stages of a staged all-gather.
 const STAGES: usize = 4;
@@ -32,7 +35,7 @@ pub(super) fn labels(schedule: &Schedule, log: &mut Log<'_>) {
         let exchanges = || {
             steps.iter().enumerate().filter_map(|(i, s)| Exchange::of(&s.op).map(|exchange| (i, exchange)))
         };
-        let sent: u128 = exchanges().map(|(_, e)| e.to_each()).sum();
+        let sent: u128 = exchanges().map(|(_, e)| e.to_each(&schedule.attention)).sum();
         let rank = Rank { schedule, r, sent };
         for (i, exchange) in exchanges() {
             let Some(why) = rank.misfit(strategy, &exchange) else {
@@ -72,9 +75,13 @@ impl<'a> Exchange<'a> {
     }
 
     /// What the first of those who are sent anything gets.
-    fn to_each(&self) -> u128 {
-        self.sends.first().map_or(0, |t| t.bytes() as u128)
+    fn to_each(&self, a: &AttentionFacts) -> u128 {
+        self.sends.first().map_or(0, |t| bytes(a, t))
     }
+}
+
+fn bytes(a: &AttentionFacts, t: &Transfer) -> u128 {
+    message_bytes(a, t).unwrap_or(usize::MAX) as u128
 }
 
 /// A rank, and how many bytes it sends to each other rank where it sends the same to all.
@@ -92,13 +99,16 @@ impl Rank<'_> {
             Strategy::RingReverse => self.hop(exchange, false),
             Strategy::AllGather => self.gather(exchange, 1),
             Strategy::AllGatherStaged => self.gather(exchange, STAGES),
+            Strategy::Queries => self.travels(exchange),
+            Strategy::Heads => self.deals(exchange),
         }
     }
 
     fn hop(&self, exchange: &Exchange<'_>, on: bool) -> Option<String> {
         let (r, ranks) = (self.r, self.schedule.ranks.len());
         if exchange.kind != ExchangeKind::SendRecv {
-            return Some("is an all_gather, and a ring has hops, each a sendrecv".to_owned());
+            let kind = exchange.kind.name();
+            return Some(format!("is an {kind}, and a ring has hops, each a sendrecv"));
         }
         let (next, before) = ((r + 1) % ranks, (r + ranks - 1) % ranks);
         let (to, from) = if on { (next, before) } else { (before, next) };
@@ -109,10 +119,26 @@ impl Rank<'_> {
         Some(format!("receives from rank {}, and hops come from rank {from}", t.peer))
     }
 
+    fn travels(&self, exchange: &Exchange<'_>) -> Option<String> {
+        let (kind, group) = (exchange.kind, exchange.group);
+        if kind != ExchangeKind::AllToAll {
+            return Some(format!("is a {}, and queries travel by all_to_all", kind.name()));
+        }
+        (group > 2).then(|| {
+            format!("is of group {group}, and queries go in group 1, partial results home in group 2")
+        })
+    }
+
+    fn deals(&self, exchange: &Exchange<'_>) -> Option<String> {
+        let kind = exchange.kind;
+        let other = kind != ExchangeKind::AllToAll;
+        other.then(|| format!("is a {}, and heads are dealt out by all_to_all", kind.name()))
+    }
+
     fn gather(&self, exchange: &Exchange<'_>, stages: usize) -> Option<String> {
         let others = self.schedule.ranks.len() - 1;
         if exchange.kind != ExchangeKind::AllGather {
-            return Some("is a sendrecv, and keys are gathered by all_gather".to_owned());
+            return Some(format!("is a {}, and keys are gathered by all_gather", exchange.kind.name()));
         }
         let group = exchange.group;
         if group > stages {
@@ -123,19 +149,20 @@ impl Rank<'_> {
             };
             return Some(format!("is of group {group}, and {all}"));
         }
-        let sends = exchange.sends;
+        let (sends, a) = (exchange.sends, &self.schedule.attention);
         if !sends.is_empty() && sends.len() != others {
             return Some(format!("sends to {} ranks, and keys go to all {others} others", sends.len()));
         }
-        if let Some(w) = sends.windows(2).find(|w| w[0].bytes() != w[1].bytes()) {
-            let [a, b] = [&w[0], &w[1]].map(|t| format!("{} bytes to rank {}", t.bytes(), t.peer));
+        if let Some(w) = sends.windows(2).find(|w| bytes(a, &w[0]) != bytes(a, &w[1])) {
+            let [a, b] = [&w[0], &w[1]].map(|t| format!("{} bytes to rank {}", bytes(a, t), t.peer));
             return Some(format!("sends {a} and {b}, and all others get the same keys"));
         }
         let row = kv_bytes(&self.schedule.attention, 1).unwrap_or(usize::MAX) as u128;
         // Keys and values of no bytes are not counted.
         let rows = self.sent.checked_div(row)?;
         let upto = |g: usize| rows * g as u128 / stages as u128 * row;
-        let (part, have) = (upto(group) - upto(group.saturating_sub(1)), exchange.to_each());
+        let (part, have) =
+            (upto(group) - upto(group.saturating_sub(1)), exchange.to_each(&self.schedule.attention));
         (part != have).then(|| {
             format!(
                 "sends each other rank {have} of {} bytes, and stage {group} of {stages} has {part}",
@@ -145,16 +172,20 @@ impl Rank<'_> {
     }
 }
 
-/// Whose keys travel, message by message.
-pub(super) struct Travel {
-    strategy: Strategy,
+/// What travels, message by message.
+pub(super) struct Travel<'a> {
+    schedule: &'a Schedule,
     /// Of each rank of a ring, how far back the owner is of what it received last.
     farthest: Vec<usize>,
+    /// Of each rank its query rows, where partial results travel.
+    owned: Vec<Owned>,
 }
 
-impl Travel {
-    pub(super) fn new(schedule: &Schedule) -> Travel {
-        Travel { strategy: schedule.strategy, farthest: vec![0; schedule.ranks.len()] }
+impl<'a> Travel<'a> {
+    pub(super) fn new(schedule: &'a Schedule) -> Travel<'a> {
+        let travel = matches!(schedule.strategy, Strategy::Queries | Strategy::Heads);
+        let owned = schedule.q_layout.rows.iter().filter(|_| travel).map(|rows| Owned::new(rows)).collect();
+        Travel { schedule, farthest: vec![0; schedule.ranks.len()], owned }
     }
 
     /// A message of step `step` of rank `from` to rank `to`, whose bytes hold this. What was never written is told elsewhere.
@@ -164,12 +195,78 @@ impl Travel {
         holds: impl Iterator<Item = What>,
         log: &mut Log<'_>,
     ) {
-        let strategy = self.strategy;
+        match self.schedule.strategy {
+            Strategy::Queries => self.queries((from, step, to), holds, log),
+            Strategy::Heads => self.heads((from, step, to), holds, log),
+            strategy => self.keys(strategy, (from, step, to), holds, log),
+        }
+    }
+
+    /// Own queries in group 1, partial results of the receiver's rows in group 2.
+    fn queries(
+        &self,
+        (from, step, to): (usize, usize, usize),
+        holds: impl Iterator<Item = What>,
+        log: &mut Log<'_>,
+    ) {
+        let group = Exchange::of(&self.schedule.ranks[from].steps[step].op).map_or(0, |e| e.group);
+        for what in holds {
+            let fits = match what {
+                What::Block { block: Block { port: Port::Q | Port::Leaf(_), .. }, owner } => {
+                    group == 1 && owner == from
+                }
+                What::Carry { rows, .. } => group == 2 && self.owned[to].local(&rows).is_some(),
+                What::Nothing => continue,
+                What::Block { .. } | What::Result { .. } => false,
+            };
+            log.want(fits, from, step, || {
+                format!(
+                    "sends {} to rank {to} in group {group}, and in queries each rank sends its own queries in group 1, and \
+                     partial results to the rank whose rows they are of in group 2",
+                    what.name()
+                )
+            });
+        }
+    }
+
+    /// Own rows in groups of odd numbers, results of the receiver's rows in those of even numbers.
+    fn heads(
+        &self,
+        (from, step, to): (usize, usize, usize),
+        holds: impl Iterator<Item = What>,
+        log: &mut Log<'_>,
+    ) {
+        let group = Exchange::of(&self.schedule.ranks[from].steps[step].op).map_or(0, |e| e.group);
+        for what in holds {
+            let fits = match what {
+                What::Block { owner, .. } => group % 2 == 1 && owner == from,
+                What::Result { block, .. } => group % 2 == 0 && self.owned[to].local(&block.rows).is_some(),
+                What::Nothing => continue,
+                What::Carry { .. } => false,
+            };
+            log.want(fits, from, step, || {
+                format!(
+                    "sends {} to rank {to} in group {group}, and in heads each rank sends its own rows in groups of odd numbers, \
+                     and results to the rank whose rows they are of in those of even numbers",
+                    what.name()
+                )
+            });
+        }
+    }
+
+    /// Keys and values of one rank, its own or what came round the ring.
+    fn keys(
+        &mut self,
+        strategy: Strategy,
+        (from, step, to): (usize, usize, usize),
+        holds: impl Iterator<Item = What>,
+        log: &mut Log<'_>,
+    ) {
         let mut whose: Option<usize> = None;
         for what in holds {
             let owner = match what {
-                What::Keys { owner, .. } => owner,
-                What::Carry { .. } => {
+                What::Block { block: Block { port: Port::Kv, .. }, owner } => owner,
+                What::Block { .. } | What::Carry { .. } | What::Result { .. } => {
                     log.fail(from, step, || {
                         format!(
                             "sends {} to rank {to}, and {strategy} sends keys and values alone",
@@ -196,7 +293,7 @@ impl Travel {
         let back = match strategy {
             Strategy::Ring => (to + ranks - owner) % ranks,
             Strategy::RingReverse => (owner + ranks - to) % ranks,
-            Strategy::AllGather | Strategy::AllGatherStaged => {
+            _ => {
                 log.want(owner == from, from, step, || {
                     format!(
                         "sends keys of rank {owner} to rank {to}, and in {strategy} each rank sends its own"

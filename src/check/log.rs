@@ -3,7 +3,7 @@
 use super::report::{Failure, MOST_FAILURES, Passed, Report};
 use super::rows::Run;
 use crate::layout::Progression;
-use crate::schedule::{Schedule, StepOp};
+use crate::schedule::{Block, Heads, Port, Schedule, StepOp};
 use rayon::prelude::*;
 
 /// The faults of one check and the number of facts that it proved.
@@ -95,6 +95,8 @@ pub(super) fn op_name(op: &StepOp) -> String {
         StepOp::Pack { .. } => "pack".to_owned(),
         StepOp::Exchange { group, kind, .. } => format!("{} g{group}", kind.name()),
         StepOp::AttnPartial { .. } => "attn_partial".to_owned(),
+        StepOp::Unpack { .. } => "unpack".to_owned(),
+        StepOp::Merge { .. } => "merge".to_owned(),
     }
 }
 
@@ -109,4 +111,21 @@ pub(super) fn step_name(schedule: &Schedule, rank: usize, step: usize) -> String
 /// `row 4`, `rows 4..8`, or `rows 4..12 by 2`.
 pub(super) fn rows_name(p: &Progression) -> String {
     Run::of(p).map_or_else(|| format!("rows {}:{}:{}", p.start, p.len, p.step), |run| run.name())
+}
+
+/// `the keys and values of rows 0..4`.
+pub(super) fn block_name(b: &Block) -> String {
+    let what = match b.port {
+        Port::Q => "the queries of".to_owned(),
+        Port::Kv => "the keys and values of".to_owned(),
+        Port::Leaf(n) => format!("argument {n} of"),
+        Port::Out => "the result of".to_owned(),
+        Port::Lse => "the log-sum-exp of".to_owned(),
+    };
+    format!("{what} {}", rows_name(&b.rows))
+}
+
+/// ` in heads 2..4`; nothing of all.
+pub(super) fn heads_name(h: Heads, all: usize) -> String {
+    if h == Heads::all(all) { String::new() } else { format!(" in heads {}..{}", h.start, h.end()) }
 }

@@ -1,5 +1,6 @@
 //! matching: sends and receives of all ranks pair up, and groups have one order.
 
+use super::bytes::message_bytes;
 use super::log::Log;
 use crate::schedule::{ExchangeKind, Schedule, StepOp, Transfer};
 use std::collections::{BTreeMap, HashMap};
@@ -57,7 +58,7 @@ pub(super) fn matching(schedule: &Schedule, log: &mut Log<'_>) -> Option<Links> 
                 index,
                 group: *group,
                 kind: *kind,
-                bytes: t.bytes(),
+                bytes: message_bytes(&schedule.attention, t).unwrap_or(usize::MAX),
             };
             sends.extend(out.iter().enumerate().map(|(i, t)| end((r, t.peer), i, t)));
             recvs.extend(back.iter().enumerate().map(|(i, t)| end((t.peer, r), out.len() + i, t)));

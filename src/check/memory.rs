@@ -1,27 +1,31 @@
 //! The bytes of one arena as symbols: what each of them holds, and its place in that.
 
-use super::log::rows_name;
+use super::log::{block_name, rows_name};
 use crate::layout::Progression;
+use crate::schedule::{Block, Heads};
 use std::collections::BTreeMap;
 
 /// What a stretch of bytes is a part of.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum What {
-    /// Packed keys and values of global rows, and the rank that packed them: `form` shows that it owns them.
-    Keys { rows: Progression, owner: usize },
-    /// The carry of query rows as a step of a rank left it.
-    Carry { rank: usize, rows: Progression, step: usize },
+    /// A block of what ranks are handed, and the rank that had it: `form` shows that it owns the rows.
+    Block { block: Block, owner: usize },
+    /// The carry that a partial result left, by its number, and what it is of.
+    Carry { result: usize, rows: Progression, heads: Heads },
+    /// A block of a result, and the number of the partial result that it was made from.
+    Result { result: usize, block: Block },
     /// Bytes that hold nothing, sent on: told where they were sent.
     Nothing,
 }
 
-/// Rows have one owner, so that equal rows are equal keys.
+/// Rows have one owner, so that equal blocks hold the same.
 impl PartialEq for What {
     fn eq(&self, other: &What) -> bool {
         match (self, other) {
-            (What::Keys { rows, .. }, What::Keys { rows: others, .. }) => rows == others,
-            (What::Carry { rank, rows, step }, What::Carry { rank: of, rows: others, step: left }) => {
-                (rank, rows, step) == (of, others, left)
+            (What::Block { block, .. }, What::Block { block: other, .. }) => block == other,
+            (What::Carry { result, .. }, What::Carry { result: other, .. }) => result == other,
+            (What::Result { result, block }, What::Result { result: of, block: other }) => {
+                (result, block) == (of, other)
             }
             (What::Nothing, What::Nothing) => true,
             _ => false,
@@ -32,17 +36,15 @@ impl PartialEq for What {
 impl Eq for What {}
 
 impl What {
-    /// Keys and values of these rows, whoever packed them.
-    pub(super) fn keys(rows: Progression) -> What {
-        What::Keys { rows, owner: usize::MAX }
+    /// A block, whoever had it.
+    pub(super) fn block(block: Block) -> What {
+        What::Block { block, owner: usize::MAX }
     }
 
     pub(super) fn name(&self) -> String {
         match self {
-            What::Keys { rows, .. } => format!("the keys and values of {}", rows_name(rows)),
-            What::Carry { rank, rows, step } => {
-                format!("the carry of query {} that step {step} of rank {rank} left", rows_name(rows))
-            }
+            What::Block { block, .. } | What::Result { block, .. } => block_name(block),
+            What::Carry { rows, .. } => format!("a carry of query {}", rows_name(rows)),
             What::Nothing => "bytes that were never written".to_owned(),
         }
     }
@@ -164,6 +166,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schedule::Port;
     use proptest::prelude::*;
 
     proptest! {
@@ -173,7 +176,8 @@ mod tests {
             start in 0usize..40,
             bytes in 0usize..20,
         ) {
-            let what = |i: usize| What::keys(Progression::range(i, 1));
+            let rows = |i| Progression::range(i, 1);
+            let what = |i: usize| What::block(Block { port: Port::Kv, rows: rows(i), heads: Heads::all(1) });
             let mut memory = Memory::default();
             let mut bytewise: Vec<Option<(What, usize)>> = vec![None; 64];
             for (at, len, i, from) in writes {

@@ -27,7 +27,6 @@ mod area;
 mod arena;
 mod bound;
 mod bytes;
-mod chains;
 mod checks;
 mod coverage;
 mod form;
@@ -41,8 +40,10 @@ mod merge;
 mod race;
 mod replay;
 mod report;
+mod results;
 mod rows;
 mod sizes;
+mod touch;
 
 pub use checks::check;
 #[cfg(test)]

@@ -5,45 +5,52 @@
 //! where any access begins or ends, and of each cut the last reader and the last writer of each stream are kept: the steps
 //! of one stream are ordered, so that the last one stands for all.
 
+use super::form::MOST_AXES;
 use super::log::{Log, step_name};
-use crate::schedule::{RankProgram, Schedule, StepOp, View};
+use super::touch::{Touch, touches};
+use crate::schedule::{RankProgram, Schedule};
 
 /// How many cuts may be touched in one rank.
 const MOST_WORK: usize = 1 << 28;
 
 pub(super) fn race(schedule: &Schedule, log: &mut Log<'_>) {
-    log.each_rank(|r, log| rank(schedule, r, &schedule.ranks[r], log));
+    // Of each stream two numbers are kept for every cut: no more streams than there are.
+    match schedule.mesh.axes.len() {
+        0 | 1 => log.each_rank(|r, log| rank::<2>(schedule, r, &schedule.ranks[r], log)),
+        2 => log.each_rank(|r, log| rank::<3>(schedule, r, &schedule.ranks[r], log)),
+        _ => log.each_rank(|r, log| rank::<{ MOST_AXES + 1 }>(schedule, r, &schedule.ranks[r], log)),
+    }
 }
 
 /// Of each stream, one more than the last step that is surely done.
-type Clock = [usize; 2];
+type Clock<const STREAMS: usize> = [usize; STREAMS];
 
 /// The last accesses of each stream to one cut of the arena: one more than the step, 0 for none.
-#[derive(Clone, Copy, Default)]
-struct Last {
-    read: Clock,
-    write: Clock,
+#[derive(Clone, Copy)]
+struct Last<const STREAMS: usize> {
+    read: Clock<STREAMS>,
+    write: Clock<STREAMS>,
 }
 
 /// One access: first byte, end, whether it writes.
 type Access = (usize, usize, bool);
 
-fn rank(schedule: &Schedule, r: usize, program: &RankProgram, log: &mut Log<'_>) {
+fn rank<const STREAMS: usize>(schedule: &Schedule, r: usize, program: &RankProgram, log: &mut Log<'_>) {
     let accesses = Accesses::of(program);
     let mut cuts: Vec<usize> = accesses.all.iter().flat_map(|a| [a.0, a.1]).collect();
     cuts.sort_unstable();
     cuts.dedup();
-    let mut last = vec![Last::default(); cuts.len()];
-    let mut clocks: [Clock; 2] = [[0; 2]; 2];
+    let mut last = vec![Last { read: [0; STREAMS], write: [0; STREAMS] }; cuts.len()];
+    let mut clocks: [Clock<STREAMS>; STREAMS] = [[0; STREAMS]; STREAMS];
     // By number: `form` has shown that numbers are small.
-    let mut events: Vec<Clock> = vec![[0; 2]; program.steps.len()];
+    let mut events: Vec<Clock<STREAMS>> = vec![[0; STREAMS]; program.steps.len()];
     let mut work = 0usize;
     for (i, step) in program.steps.iter().enumerate() {
-        let stream = step.stream as usize;
+        let stream = step.stream.lane();
         let mut clock = clocks[stream];
         for e in &step.waits {
-            let event = events.get(*e).copied().unwrap_or_default();
-            clock = [clock[0].max(event[0]), clock[1].max(event[1])];
+            let Some(event) = events.get(*e) else { continue };
+            clock.iter_mut().zip(event).for_each(|(c, e)| *c = (*c).max(*e));
         }
         for &(start, end, write) in accesses.at(i) {
             let from = cuts.partition_point(|&c| c < start);
@@ -79,8 +86,13 @@ fn rank(schedule: &Schedule, r: usize, program: &RankProgram, log: &mut Log<'_>)
 }
 
 /// The step, and whether it wrote, whose access to the cut is not ordered before this one of step `i`.
-fn conflict(last: &Last, clock: Clock, i: usize, write: bool) -> Option<(usize, bool)> {
-    let late = |done: Clock| (0..2).find(|&s| done[s] > clock[s]).map(|s| done[s] - 1);
+fn conflict<const STREAMS: usize>(
+    last: &Last<STREAMS>,
+    clock: Clock<STREAMS>,
+    i: usize,
+    write: bool,
+) -> Option<(usize, bool)> {
+    let late = |done: Clock<STREAMS>| (0..STREAMS).find(|&s| done[s] > clock[s]).map(|s| done[s] - 1);
     debug_assert!(last.read.iter().chain(&last.write).all(|&s| s <= i + 1));
     late(last.write).map(|s| (s, true)).or_else(|| late(last.read).filter(|_| write).map(|s| (s, false)))
 }
@@ -114,8 +126,8 @@ fn tell(
     });
 }
 
-/// What each step reads, then what it writes, one step behind the other. A carry that is read and written in place is one
-/// write. A step's own reads and writes have no order among themselves.
+/// What each step reads, then what it writes, one step behind the other. A step's own reads and writes have no order among
+/// themselves.
 struct Accesses {
     all: Vec<Access>,
     ends: Vec<usize>,
@@ -126,23 +138,10 @@ impl Accesses {
         let steps = program.steps.len();
         let mut out = Accesses { all: Vec::with_capacity(2 * steps), ends: Vec::with_capacity(steps) };
         for step in &program.steps {
-            let mut add = |v: &View, write: bool| {
+            touches(&step.op, |v, touch| {
                 let start = program.slots[v.slot].offset + v.start;
-                out.all.push((start, start + v.bytes, write));
-            };
-            match &step.op {
-                StepOp::Pack { pieces } => pieces.iter().for_each(|p| add(&p.at, true)),
-                StepOp::Exchange { sends, recvs, .. } => {
-                    sends.iter().flat_map(|t| &t.views).for_each(|v| add(v, false));
-                    recvs.iter().flat_map(|t| &t.views).for_each(|v| add(v, true));
-                }
-                StepOp::AttnPartial { q, kv, carry_in, cast_out, .. } => {
-                    kv.iter().for_each(|p| add(&p.at, false));
-                    if *carry_in || !cast_out {
-                        q.iter().filter_map(|p| p.carry.as_ref()).for_each(|v| add(v, !cast_out));
-                    }
-                }
-            }
+                out.all.push((start, start + v.bytes, touch != Touch::Reads));
+            });
             out.ends.push(out.all.len());
         }
         out

@@ -37,7 +37,7 @@ pub struct Failure {
 ///   kv_layout contiguous 2 { 0:2 }
 ///   rank 0 arena 16 {
 ///     slot kv.local 0..16
-///     #0 compute  pack 0:2@kv.local[0..16]
+///     #0 compute  pack kv 0:2@kv.local[0..16]
 ///     #1 compute  attn_partial full cast_out q 0:2 k 0:2@kv.local[0..16]
 ///   }
 /// }

@@ -78,6 +78,19 @@ impl Owned {
         // A single row has no step of its own.
         if run.first < run.last { of_step(run.step) } else { self.steps.iter().find_map(|&s| of_step(s)) }
     }
+
+    /// The first run of rows among those from `from` up to `to` in the order of the rank, whose rows are `own`.
+    pub(super) fn rows(&self, own: &[Progression], from: usize, to: usize) -> Progression {
+        let mut before = 0usize;
+        for p in own {
+            if from < before + p.len {
+                let (first, end) = (from - before, (to - before).min(p.len));
+                return Progression { start: p.start + first * p.step, len: end - first, step: p.step };
+            }
+            before += p.len;
+        }
+        Progression::range(0, 0)
+    }
 }
 
 /// What a list of progressions does with the rows `0..length`.

@@ -1,6 +1,7 @@
 //! sizes: every number of elements and every offset that a kernel or a transfer is given fits a signed 64-bit integer: of the
 //! arena, of each message, and of a rank's rows of q, k, v, the leaves and the results.
 
+use super::bytes::message_bytes;
 use super::log::Log;
 use crate::layout::Progression;
 use crate::schedule::{Schedule, StepOp};
@@ -48,7 +49,7 @@ pub(super) fn sizes(schedule: &Schedule, log: &mut Log<'_>) {
         for (i, step) in program.steps.iter().enumerate() {
             let StepOp::Exchange { sends, recvs, .. } = &step.op else { continue };
             for t in sends.iter().chain(recvs) {
-                let total = t.views.iter().try_fold(0i64, |n, v| n.checked_add(i64::try_from(v.bytes).ok()?));
+                let total = message_bytes(a, t).and_then(|n| i64::try_from(n).ok());
                 log.want(total.is_some(), r, i, || {
                     format!(
                         "its message with rank {} has more bytes than a signed 64-bit integer counts",

@@ -190,6 +190,7 @@ fn details(op: &Op) -> String {
                 format!("hop {group}{to}{from}")
             }
             Collective::AllGather { group, rows } => format!("stage {group}, {} ranks", rows.len()),
+            Collective::AllToAll { group, to, .. } => format!("group {group} to {} ranks", to.len()),
         },
         Op::Unshard { rows, .. } => format!("from {} ranks", rows.len()),
         Op::AllReduce { kind, ranks, .. } => format!("{} over {ranks} ranks", kind.name()),

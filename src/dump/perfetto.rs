@@ -7,9 +7,8 @@
 //! times are whole ns here. Process 0 is the kernel's to it, and threads are told apart by their number alone: ranks count from
 //! 1, and no two threads have one number.
 
-use super::words::{Owners, kv_rows, rows_of};
+use super::words::{Owners, kv_rows, packed_rows, packed_what, queries_of};
 use crate::device::Device;
-use crate::layout::Progression;
 use crate::mask::Tile;
 use crate::schedule::cost::{Span, flights, live_bytes, timeline};
 use crate::schedule::{Schedule, Step, StepOp, Stream, Transfer};
@@ -25,14 +24,15 @@ pub fn perfetto(schedule: &Schedule, device: &Device) -> String {
         let named = |what: &str, args: Value| json!({"ph": "M", "name": what, "pid": pid, "args": args});
         events.push(named("process_name", json!({"name": format!("rank {rank}")})));
         events.push(named("process_sort_index", json!({"sort_index": rank})));
-        for stream in Stream::ALL {
-            let mut name = named("thread_name", json!({"name": stream.name()}));
+        for stream in schedule.mesh.streams() {
+            let name = schedule.mesh.stream_name(stream);
+            let mut name = named("thread_name", json!({"name": name}));
             name["tid"] = json!(thread(schedule, rank, stream));
             events.push(name);
         }
         for (i, (step, span)) in program.steps.iter().zip(&timeline.spans[rank]).enumerate() {
             events.extend(span.iter().map(|span| {
-                let mut slice = slice(&mut owners, rank, i, step, span);
+                let mut slice = slice(schedule, &mut owners, (rank, i), step, span);
                 slice["pid"] = json!(pid);
                 slice["tid"] = json!(thread(schedule, rank, step.stream));
                 slice
@@ -77,11 +77,8 @@ fn process(rank: usize) -> usize {
 
 fn thread(schedule: &Schedule, rank: usize, stream: Stream) -> usize {
     // Behind the numbers of the processes, for a thread with that of its process is its main thread.
-    let of = match stream {
-        Stream::Compute => 1,
-        Stream::Comm => 2,
-    };
-    schedule.ranks.len() + 2 * rank + of
+    let streams = schedule.mesh.axes.len() + 1;
+    schedule.ranks.len() + streams * rank + stream.lane() + 1
 }
 
 /// A time in whole ns.
@@ -96,20 +93,39 @@ fn us(ns: i64) -> f64 {
 }
 
 /// A step as a slice, still without its process and thread.
-fn slice(owners: &mut Owners<'_>, rank: usize, index: usize, step: &Step, span: &Span) -> Value {
+fn slice(
+    schedule: &Schedule,
+    owners: &mut Owners<'_>,
+    (rank, index): (usize, usize),
+    step: &Step,
+    span: &Span,
+) -> Value {
+    let heads = schedule.attention.sizes.q_heads;
     let (name, category, mut args) = match &step.op {
-        StepOp::Pack { pieces } => ("pack".to_owned(), "pack", json!({"keys": kv_rows(pieces)})),
+        StepOp::Pack { pieces } | StepOp::Unpack { pieces } => {
+            let word = if matches!(step.op, StepOp::Pack { .. }) { "pack" } else { "unpack" };
+            (word.to_owned(), word, json!({"what": packed_what(pieces), "rows": packed_rows(pieces)}))
+        }
+        StepOp::Merge { q, carry_in, sinks_here, cast_out } => {
+            let args = json!({
+                "queries": queries_of(q.iter().map(|p| (p.rows, p.heads)), heads),
+                "partials": q.iter().map(|p| p.partials.len()).max(),
+                "carry_in": carry_in, "sinks_here": sinks_here, "cast_out": cast_out
+            });
+            ("merge".to_owned(), "merge", args)
+        }
         StepOp::AttnPartial { q, kv, tile, carry_in, sinks_here, cast_out } => {
-            let q: Vec<Progression> = q.iter().map(|p| p.rows).collect();
+            let q = queries_of(q.iter().map(|p| (p.rows, p.heads)), heads);
             let masked = if *tile == Tile::Partial { "partial" } else { "full" };
             let args = json!({
-                "queries": rows_of(&q), "keys": kv_rows(kv), "tile": masked,
+                "queries": q, "keys": kv_rows(kv), "tile": masked,
                 "carry_in": carry_in, "sinks_here": sinks_here, "cast_out": cast_out
             });
             (format!("{masked}: {}", owners.name(rank, kv)[0]), masked, args)
         }
         StepOp::Exchange { group, kind, sends, recvs } => {
-            let bytes = |ts: &[Transfer]| ts.iter().flat_map(|t| &t.views).map(|v| v.bytes).sum::<usize>();
+            let facts = &schedule.attention;
+            let bytes = |ts: &[Transfer]| ts.iter().map(|t| t.bytes(facts)).sum::<usize>();
             let peers = |ts: &[Transfer]| ts.iter().map(|t| t.peer).collect::<Vec<_>>();
             let args = json!({
                 "to": peers(sends), "from": peers(recvs), "sent": bytes(sends), "received": bytes(recvs),

@@ -260,7 +260,7 @@ pub fn report(compiled: &Compiled) -> Report {
             layout: layouts[0].name(),
             kv_layout: layouts[1].name(),
             slots: i.schedule.strategy.is_ring().then_some(i.schedule.slots),
-            bytes_sent: i.schedule.ranks.iter().map(|r| r.bytes_sent()).collect(),
+            bytes_sent: i.schedule.bytes_sent(),
             messages: i.schedule.ranks.iter().map(|r| r.messages()).collect(),
             figures: figures(&i.estimate),
             rejected: i.rejected.iter().map(|r| rejected(layouts, r)).collect(),
@@ -392,8 +392,9 @@ pub fn planned(compiled: &Compiled) -> TrafficReport {
     let ranks = compiled.program.ranks;
     let mut traffic = TrafficReport { bytes_sent: vec![0; ranks], messages: vec![0; ranks] };
     for island in &compiled.islands {
+        let sent = island.schedule.bytes_sent();
         for (r, program) in island.schedule.ranks.iter().enumerate() {
-            traffic.bytes_sent[r] += island.uses.len() * program.bytes_sent();
+            traffic.bytes_sent[r] += island.uses.len() * sent[r];
             traffic.messages[r] += island.uses.len() * program.messages();
         }
     }

@@ -9,9 +9,11 @@ mod arrows;
 mod boxes;
 
 use super::report::{figures, figures_line, time};
-use super::words::{Owners, escape, exchange_name, fit, kv_rows, peers, rows_of, short, width};
+use super::words::{
+    Owners, escape, exchange_name, fit, kv_rows, packed_rows, packed_what, peers, queries_of, rows_of, short,
+    width,
+};
 use crate::device::Device;
-use crate::layout::Progression;
 use crate::mask::Tile;
 use crate::schedule::cost::{Estimate, Flight, Span, Timeline, estimate, flights, timeline};
 use crate::schedule::{ExchangeKind, Schedule, Step, StepOp, Stream, Transfer};
@@ -34,16 +36,18 @@ const FOOT: f64 = 88.0;
 #[derive(Clone, Copy)]
 struct Band {
     compute: f64,
+    /// Of the lane of one axis.
     comm: f64,
+    axes: usize,
     gap: f64,
 }
 
 impl Band {
     /// Of many ranks the bands are low, so that the picture can be looked at as a whole.
-    fn of(ranks: usize) -> Band {
+    fn of(ranks: usize, axes: usize) -> Band {
         match ranks {
-            0..=16 => Band { compute: 34.0, comm: 24.0, gap: 28.0 },
-            _ => Band { compute: 16.0, comm: 8.0, gap: 5.0 },
+            0..=16 => Band { compute: 34.0, comm: 24.0, axes, gap: 28.0 },
+            _ => Band { compute: 16.0, comm: 8.0, axes, gap: 5.0 },
         }
     }
 
@@ -52,7 +56,12 @@ impl Band {
     }
 
     fn height(self) -> f64 {
-        self.compute + self.comm + self.gap
+        self.compute + self.transfers() + self.gap
+    }
+
+    /// Of the lanes of all axes.
+    fn transfers(self) -> f64 {
+        self.comm * self.axes as f64
     }
 }
 
@@ -66,7 +75,7 @@ pub fn timeline_svg(schedule: &Schedule, device: &Device) -> String {
         out: String::new(),
         bars: vec![],
         owners: Owners::new(schedule),
-        lanes: Band::of(drawn),
+        lanes: Band::of(drawn, schedule.mesh.axes.len()),
         scale: (WIDTH - LEFT - RIGHT) / span,
     };
     let note = if drawn < schedule.ranks.len() { 20.0 } else { 0.0 };
@@ -76,7 +85,7 @@ pub fn timeline_svg(schedule: &Schedule, device: &Device) -> String {
     p.arrows(&shown(schedule, flights(schedule, device, &timeline), drawn), drawn);
     for (rank, program) in schedule.ranks.iter().enumerate().take(drawn) {
         p.band(schedule, rank);
-        for stream in Stream::ALL {
+        for stream in schedule.mesh.streams() {
             for (i, step) in program.steps.iter().enumerate().filter(|(_, s)| s.stream == stream) {
                 if let Some(span) = &timeline.spans[rank][i] {
                     p.wait(schedule, &timeline, rank, step, span);
@@ -192,7 +201,11 @@ impl Picture<'_> {
 
     /// Upper edge of a lane. Transfers are above, where the arrows of the rank before arrive.
     fn top(&self, rank: usize, stream: Stream) -> f64 {
-        TOP + rank as f64 * self.lanes.height() + if stream == Stream::Comm { 0.0 } else { self.lanes.comm }
+        let above = match stream {
+            Stream::Compute => self.lanes.transfers(),
+            Stream::Comm(axis) => self.lanes.comm * axis as f64,
+        };
+        TOP + rank as f64 * self.lanes.height() + above
     }
 
     fn height(&self, stream: Stream) -> f64 {
@@ -200,8 +213,8 @@ impl Picture<'_> {
     }
 
     fn band(&mut self, schedule: &Schedule, rank: usize) {
-        let y = self.top(rank, Stream::Comm);
-        for stream in Stream::ALL {
+        let y = self.top(rank, Stream::Comm(0));
+        for stream in schedule.mesh.streams() {
             let (y, h) = (self.top(rank, stream), self.height(stream));
             let width = WIDTH - LEFT - RIGHT;
             let style = Kind::Idle.style();
@@ -209,12 +222,12 @@ impl Picture<'_> {
             if self.lanes.low() {
                 continue;
             }
-            let name = stream.name();
-            self.text(LEFT - 6.0, y + h / 2.0 + 4.0, "text-anchor=\"end\" fill=\"#777\"", name);
+            let name = schedule.mesh.stream_name(stream);
+            self.text(LEFT - 6.0, y + h / 2.0 + 4.0, "text-anchor=\"end\" fill=\"#777\"", &name);
         }
         let rows = schedule.q_layout.rows.get(rank).map_or(&[][..], |r| r);
         if self.lanes.low() {
-            let y = y + self.lanes.comm + 11.0;
+            let y = y + self.lanes.transfers() + 11.0;
             self.text(12.0, y, "font-weight=\"bold\"", &format!("rank {rank}"));
             let rows = if rows.is_empty() { "no rows".to_owned() } else { rows_of(rows) };
             // Smaller before it is cut.
@@ -342,16 +355,28 @@ impl Picture<'_> {
         let title =
             |what: String| format!("step {index}: {what}, from {:.2} to {:.2} µs{why}", span.begin, span.end);
         let at = (rank, step.stream);
+        let heads = schedule.attention.sizes.q_heads;
         match &step.op {
-            StepOp::Pack { pieces } => {
-                let title = title(format!("packs rows {} of keys and values", kv_rows(pieces)));
-                let lines =
-                    vec![Line { class: Class::Pack, ways: vec!["pack own keys".into(), "pack".into()] }];
+            StepOp::Pack { pieces } | StepOp::Unpack { pieces } => {
+                let word = if matches!(step.op, StepOp::Pack { .. }) { "pack" } else { "unpack" };
+                let what = packed_what(pieces);
+                let title = title(format!("{word}s rows {} of {what}", packed_rows(pieces)));
+                let ways = vec![format!("{word} {what}"), word.into()];
+                let lines = vec![Line { class: Class::Pack, ways }];
+                self.bar(Kind::Pack, at, (span.begin, span.end), title, lines);
+            }
+            StepOp::Merge { q, sinks_here, cast_out, .. } => {
+                let rows = queries_of(q.iter().map(|p| (p.rows, p.heads)), heads);
+                let partials = q.iter().map(|p| p.partials.len()).max().unwrap_or(0);
+                let sinks = if *sinks_here { ", and the sinks" } else { "" };
+                let out = if *cast_out { ", then writes the output" } else { "" };
+                let title = title(format!("merges {partials} partial results of rows {rows}{sinks}{out}"));
+                let lines = vec![Line { class: Class::Pack, ways: vec!["merge".into()] }];
                 self.bar(Kind::Pack, at, (span.begin, span.end), title, lines);
             }
             StepOp::AttnPartial { q, kv, tile, sinks_here, cast_out, .. } => {
-                let q: Vec<Progression> = q.iter().map(|p| p.rows).collect();
-                let (q, k) = (rows_of(&q), kv_rows(kv));
+                let q = queries_of(q.iter().map(|p| (p.rows, p.heads)), heads);
+                let k = kv_rows(kv);
                 let mut keys = self.owners.name(rank, kv);
                 let masked = if *tile == Tile::Partial { ", masked pair by pair" } else { "" };
                 let sinks = if *sinks_here { ", and the sinks" } else { "" };
@@ -372,9 +397,8 @@ impl Picture<'_> {
             StepOp::Exchange { group, kind, sends, recvs } => {
                 let name = exchange_name(*kind, *group);
                 let others = schedule.ranks.len().saturating_sub(1);
-                let bytes = |ts: &[Transfer]| -> u128 {
-                    ts.iter().flat_map(|t| &t.views).map(|v| v.bytes as u128).sum()
-                };
+                let facts = &schedule.attention;
+                let bytes = |ts: &[Transfer]| ts.iter().map(|t| t.bytes(facts) as u128).sum::<u128>();
                 let (to, from) = (peers(sends, others), peers(recvs, others));
                 let mut long = Vec::new();
                 let mut middle = Vec::new();

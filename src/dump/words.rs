@@ -2,7 +2,7 @@
 
 use super::escape::is_unsafe;
 use crate::layout::Progression;
-use crate::schedule::{ExchangeKind, KvPiece, Schedule, StepOp, Transfer};
+use crate::schedule::{ExchangeKind, Heads, KvPiece, Packed, Port, Schedule, StepOp, Transfer};
 use std::collections::BTreeMap;
 
 /// Lists of more items are cut.
@@ -14,6 +14,8 @@ pub(super) fn short(op: &StepOp) -> String {
         StepOp::Pack { .. } => "packing".into(),
         StepOp::Exchange { group, kind, .. } => exchange_name(*kind, *group),
         StepOp::AttnPartial { .. } => "compute".into(),
+        StepOp::Unpack { .. } => "unpacking".into(),
+        StepOp::Merge { .. } => "merging".into(),
     }
 }
 
@@ -21,6 +23,8 @@ pub(super) fn exchange_name(kind: ExchangeKind, group: usize) -> String {
     match kind {
         ExchangeKind::SendRecv => format!("hop {group}"),
         ExchangeKind::AllGather => format!("all-gather {group}"),
+        ExchangeKind::AllToAll => format!("all-to-all {group}"),
+        ExchangeKind::ReduceScatter => format!("reduce-scatter {group}"),
     }
 }
 
@@ -86,6 +90,53 @@ fn last(p: &Progression) -> usize {
 
 pub(super) fn kv_rows(kv: &[KvPiece]) -> String {
     listed(kv.len(), ", ", kv.iter().map(|p| some_rows(&p.rows)))
+}
+
+/// Rows of what is packed.
+pub(super) fn packed_rows(pieces: &[Packed]) -> String {
+    listed(pieces.len(), ", ", pieces.iter().map(|p| some_rows(&p.block.rows)))
+}
+
+/// What is packed, each once.
+pub(super) fn packed_what(pieces: &[Packed]) -> String {
+    let mut names: Vec<String> = pieces.iter().map(|p| port_name(p.block.port)).collect();
+    names.dedup();
+    names.sort();
+    names.dedup();
+    names.join(", ")
+}
+
+fn port_name(port: Port) -> String {
+    match port {
+        Port::Q => "queries".into(),
+        Port::Kv => "keys and values".into(),
+        Port::Leaf(n) => format!("argument {n}"),
+        Port::Out => "results".into(),
+        Port::Lse => "log-sum-exp".into(),
+    }
+}
+
+/// Rows, and the heads where one piece has not all of them.
+pub(super) fn queries_of(pieces: impl Iterator<Item = (Progression, Heads)>, all: usize) -> String {
+    let mut rows: Vec<Progression> = vec![];
+    let mut heads: Vec<Heads> = vec![];
+    for (r, h) in pieces {
+        if !rows.contains(&r) {
+            rows.push(r);
+        }
+        if !heads.contains(&h) {
+            heads.push(h);
+        }
+    }
+    let rows = rows_of(&rows);
+    if heads.iter().all(|h| *h == Heads::all(all)) {
+        return rows;
+    }
+    let one = |h: &Heads| match h.len {
+        0 | 1 => h.start.to_string(),
+        _ => format!("{}–{}", h.start, h.end() - 1),
+    };
+    format!("{rows} in heads {}", listed(heads.len(), ", ", heads.iter().map(one)))
 }
 
 pub(super) fn rows_of(rows: &[Progression]) -> String {

@@ -12,6 +12,7 @@ mod element;
 #[cfg(any(feature = "dump", test))]
 pub(crate) mod flops;
 pub(crate) mod graph;
+mod heads;
 mod ids;
 pub(crate) mod infer;
 pub(crate) mod narrow;
@@ -30,6 +31,7 @@ pub use dag::{Dag, Output, ReplaceError, Value};
 pub use element::{Element, TensorError};
 pub use graph::Graph;
 pub use half::{bf16, f16};
+pub use heads::Heads;
 pub use ids::{OpId, ValueId};
 pub use infer::InferError;
 pub use op::{

@@ -7,7 +7,7 @@ use std::fmt;
 /// ```
 /// use annulus::ir::Strategy;
 ///
-/// assert_eq!(Strategy::names(), "ring, ring-reverse, all-gather, all-gather-staged");
+/// assert_eq!(Strategy::names(), "ring, ring-reverse, all-gather, all-gather-staged, queries, heads");
 /// assert_eq!(Strategy::from_name("ring"), Some(Strategy::Ring));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,12 +22,24 @@ pub enum Strategy {
     AllGather,
     /// Every rank gets all keys and values in stages: the keys of one are computed on while the next arrives.
     AllGatherStaged,
+    /// Keys and values stay where they are. Queries travel to the ranks whose keys they see, and partial results come home, where
+    /// they are merged: for few queries over many keys, as when decoding over a resident cache.
+    Queries,
+    /// Heads are dealt out: a rank gets the rows of all in its heads, computes them whole, and results go home. Sends less than a
+    /// ring where there are more ranks than query heads share a key head.
+    Heads,
 }
 
 impl Strategy {
     /// Every strategy, in order.
-    pub const ALL: [Strategy; 4] =
-        [Strategy::Ring, Strategy::RingReverse, Strategy::AllGather, Strategy::AllGatherStaged];
+    pub const ALL: [Strategy; 6] = [
+        Strategy::Ring,
+        Strategy::RingReverse,
+        Strategy::AllGather,
+        Strategy::AllGatherStaged,
+        Strategy::Queries,
+        Strategy::Heads,
+    ];
 
     /// The name on the command line and in text.
     pub fn name(self) -> &'static str {
@@ -36,6 +48,8 @@ impl Strategy {
             Strategy::RingReverse => "ring-reverse",
             Strategy::AllGather => "all-gather",
             Strategy::AllGatherStaged => "all-gather-staged",
+            Strategy::Queries => "queries",
+            Strategy::Heads => "heads",
         }
     }
 
@@ -47,6 +61,11 @@ impl Strategy {
     /// The names of all, in order, as a message lists them.
     pub fn names() -> String {
         Strategy::ALL.map(Strategy::name).join(", ")
+    }
+
+    /// Whether all pairs of a query row are computed by the rank that owns it.
+    pub fn is_at_home(self) -> bool {
+        !matches!(self, Strategy::Queries | Strategy::Heads)
     }
 
     /// Whether hops go round a ring.

@@ -1,5 +1,8 @@
 //! Writes the island graph of one rank.
 
+mod deal;
+mod travel;
+
 use super::error::RingError;
 use super::outline::{Act, KeyRows, Outline};
 use super::plan::Plan;
@@ -73,6 +76,18 @@ fn graph(plan: &Plan<'_>, rank: usize) -> Result<Graph, RingError> {
                 // What is held has the rank's own rows besides those that are computed on.
                 b.begun.push((group, name("kv.all", "kv.stage"), all));
             }
+            Act::Queries { group } => b.queries(plan, rank, group)?,
+            Act::Guest { of, q, keys, tile } => {
+                let rows = &plan.site.q_layout.rows[of];
+                let q_rows = outline.queries(q).iter().map(|&i| rows[i]).collect();
+                b.guest(of, q_rows, outline.rows(keys).to_vec(), tile)?;
+            }
+            Act::Partials { group } => b.partials_home(plan, rank, group)?,
+            Act::Merge => b.merge_home(plan, rank)?,
+            Act::Scatter { part, group } => b.scatter(plan, rank, (part, group))?,
+            Act::Heads { part } => b.own_heads(plan, rank, part)?,
+            Act::Home { part, group } => b.results_home(plan, rank, (part, group))?,
+            Act::Unpack => return b.put_together(plan, rank),
             Act::Wait { group } => b.wait(group)?,
             Act::Partial { stage, q, keys, of, tile } => {
                 let q_rows: Vec<Progression> = outline.queries(q).iter().map(|&i| b.rows[i]).collect();
@@ -99,8 +114,19 @@ struct Held {
     rows: Vec<Progression>,
 }
 
+/// What is known of heads that are dealt out.
+#[derive(Default)]
+struct Dealt {
+    /// Keys and values of all rows in the key heads of the last part that had any, and of which rows of which ranks.
+    keys: Option<Held>,
+    /// Leaves by part that are one for all heads.
+    leaves: BTreeMap<usize, Held>,
+    /// By part, results of all rows in own heads.
+    results: Vec<Vec<Held>>,
+}
+
 /// o, m and l of some rows.
-struct Acc {
+pub(super) struct Acc {
     rows: Vec<Progression>,
     value: [ValueId; 3],
 }
@@ -122,6 +148,15 @@ struct Builder<'a> {
     begun: Vec<(usize, String, Vec<Progression>)>,
     started: BTreeMap<usize, ValueId>,
     brought: BTreeMap<usize, Held>,
+    /// Several values of a group that has begun, each with the group and the name of what it brings; what groups have brought.
+    several: Vec<(usize, ValueId, String)>,
+    arrived: BTreeMap<usize, Vec<(String, ValueId)>>,
+    /// Where heads are dealt out.
+    dealt: Dealt,
+    /// Rows of the queries that others sent, rank after rank.
+    guest_rows: Vec<Progression>,
+    /// Partial results of the queries of other ranks, each with the rank.
+    guests: Vec<(usize, Acc)>,
     /// What was made already: packed keys and values of no rows; leaves under four axes; chunks by value and rows.
     none: Option<ValueId>,
     reshaped: BTreeMap<ValueId, ValueId>,
@@ -169,6 +204,11 @@ impl<'a> Builder<'a> {
             begun: vec![],
             started: BTreeMap::new(),
             brought: BTreeMap::new(),
+            several: vec![],
+            arrived: BTreeMap::new(),
+            dealt: Dealt::default(),
+            guest_rows: vec![],
+            guests: vec![],
             none: None,
             reshaped: BTreeMap::new(),
             chunks: BTreeMap::new(),
@@ -200,6 +240,16 @@ impl<'a> Builder<'a> {
         Ok([0, 1, 2].map(|port| ValueId { op: id, port }))
     }
 
+    /// What a group brought, in order.
+    fn arrived(&self, group: usize) -> Vec<ValueId> {
+        self.arrived.get(&group).into_iter().flatten().map(|a| a.1).collect()
+    }
+
+    /// What a group brought under a name, if anything.
+    fn arrived_as(&self, group: usize, name: &str) -> Option<ValueId> {
+        self.arrived.get(&group)?.iter().find(|a| a.0 == name).map(|a| a.1)
+    }
+
     /// A group of transfers begins.
     fn start(
         &mut self,
@@ -216,6 +266,14 @@ impl<'a> Builder<'a> {
     }
 
     fn wait(&mut self, group: usize) -> Result<(), RingError> {
+        let several: Vec<_> = self.several.extract_if(.., |s| s.0 == group).collect();
+        if !several.is_empty() {
+            for (_, started, name) in several {
+                let value = self.add(Op::Wait, &[started], &name)?;
+                self.arrived.entry(group).or_default().push((name, value));
+            }
+            return Ok(());
+        }
         let at = self.begun.iter().position(|b| b.0 == group);
         let (Some(at), Some(started)) = (at, self.started.remove(&group)) else {
             return Err(self.site.refuse(format!("group {group} has not begun")));
@@ -224,6 +282,15 @@ impl<'a> Builder<'a> {
         let value = self.add(Op::Wait, &[started], &name)?;
         self.brought.insert(group, Held { value, rows });
         Ok(())
+    }
+
+    /// Some pieces of own keys and values, side by side when they are first asked for.
+    fn own_keys(&mut self, rows: &[Progression]) -> Result<ValueId, RingError> {
+        if self.own.is_none() {
+            let value = self.add(Op::Concat { axis: 3 }, &[self.k, self.v], "kv.local")?;
+            self.own = Some(Held { value, rows: self.key_rows.to_vec() });
+        }
+        self.keys(KeyRows::Own, rows)
     }
 
     /// Some pieces of packed keys and values.
@@ -245,13 +312,33 @@ impl<'a> Builder<'a> {
         of: KeyRows,
     ) -> Result<(), RingError> {
         let queries = Held { value: self.q, rows: self.rows.to_vec() };
-        let keys = if k_rows.is_empty() { self.none()? } else { self.keys(of, &k_rows)? };
+        let keys = match of {
+            _ if k_rows.is_empty() => self.none()?,
+            KeyRows::Own => self.own_keys(&k_rows)?,
+            KeyRows::Group(_) => self.keys(of, &k_rows)?,
+        };
         let mut operands = vec![self.chunk(&queries, &q_rows)?, keys];
-        // The sinks come last, and are counted once, by the finish.
-        let leaves = self.attention.sinks.map_or(self.leaves.len(), |sinks| sinks - 3);
-        for leaf in 0..leaves {
+        for leaf in 0..self.score_leaves() {
             operands.push(self.leaf(leaf, &q_rows)?);
         }
+        let acc = self.over(name, operands, q_rows, k_rows, tile)?;
+        self.merge(acc)
+    }
+
+    /// How many leaves the scores may read. The sinks come last, and are counted once, by the finish.
+    fn score_leaves(&self) -> usize {
+        self.attention.sinks.map_or(self.leaves.len(), |sinks| sinks - 3)
+    }
+
+    /// A partial result.
+    fn over(
+        &mut self,
+        name: &str,
+        operands: Vec<ValueId>,
+        q_rows: Vec<Progression>,
+        k_rows: Vec<Progression>,
+        tile: Tile,
+    ) -> Result<Acc, RingError> {
         let rows = q_rows.clone();
         let partial = Partial {
             attention: self.attention.clone(),
@@ -261,7 +348,7 @@ impl<'a> Builder<'a> {
             tile,
         };
         let value = self.add_partial(Op::Partial(Box::new(partial)), &operands, name)?;
-        self.merge(Acc { rows, value })
+        Ok(Acc { rows, value })
     }
 
     fn merge(&mut self, new: Acc) -> Result<(), RingError> {

@@ -15,9 +15,11 @@
 
 mod error;
 mod graph;
+pub(crate) mod heads;
 pub(crate) mod outline;
 mod plan;
 mod route;
+pub(crate) mod sight;
 pub(crate) mod site;
 
 pub use crate::ir::Strategy;

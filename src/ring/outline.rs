@@ -5,6 +5,7 @@
 
 use super::plan::Plan;
 use super::route::Route;
+use super::sight::Seen;
 use crate::ir::Strategy;
 use crate::layout::Progression;
 use crate::mask::Tile;
@@ -74,6 +75,22 @@ pub(crate) enum Act {
         /// The rank's own part.
         sent: Rows,
     },
+    /// Queries travel: own pieces to the ranks whose keys they see, and those of others here. As [`Plan::sight`] says.
+    Queries { group: usize },
+    /// The partial result of some pieces of the queries of rank `of`, that were received, over own keys.
+    Guest { of: usize, q: Queries, keys: Rows, tile: Tile },
+    /// Partial results travel home: those of guests, and those of own queries here.
+    Partials { group: usize },
+    /// What came home is merged.
+    Merge,
+    /// A part of the heads is exchanged: as [`Plan::heads`] says.
+    Scatter { part: usize, group: usize },
+    /// All rows of a part of the own heads are computed.
+    Heads { part: usize },
+    /// The results of a part go home.
+    Home { part: usize, group: usize },
+    /// All results that came home are given.
+    Unpack,
     /// What a group brings, if anything, has arrived.
     Wait { group: usize },
     /// A partial result, merged into those of its rows before it.
@@ -99,6 +116,12 @@ impl Outline {
         &self.queries[queries.from..queries.to]
     }
 
+    fn add_queries(&mut self, queries: impl IntoIterator<Item = usize>) -> Queries {
+        let from = self.queries.len();
+        self.queries.extend(queries);
+        Queries { from, to: self.queries.len() }
+    }
+
     fn add_rows<'p>(&mut self, rows: impl IntoIterator<Item = &'p Progression>) -> Rows {
         let from = self.rows.len();
         self.rows.extend(rows);
@@ -113,6 +136,8 @@ impl Plan<'_> {
         match self.strategy {
             Strategy::Ring | Strategy::RingReverse => w.ring(&self.route),
             Strategy::AllGather | Strategy::AllGatherStaged => w.all_gather(),
+            Strategy::Queries => w.queries(),
+            Strategy::Heads => w.heads(),
         }
         w.out
     }
@@ -210,12 +235,94 @@ impl Writer<'_> {
         }
     }
 
+    /// Queries go to the keys that they see, under the computation on the own keys, and partial results come home.
+    fn queries(&mut self) {
+        const OUT: usize = 1;
+        const HOME: usize = 2;
+        let (plan, rank) = (self.plan, self.rank);
+        let Some(sight) = &plan.sight else { return };
+        let guests: Vec<usize> = sight.guests(rank).collect();
+        let travels = !guests.is_empty() || sight.helpers(rank).next().is_some();
+        if travels {
+            self.out.acts.push(Act::Queries { group: OUT });
+        }
+        // Own queries over own keys; those that see no key at all over none.
+        let own = sight.seen(rank, rank);
+        let elsewhere = |piece: usize| {
+            sight.helpers(rank).any(|at| sight.seen(rank, at).iter().any(|s| s.piece == piece))
+        };
+        // Pieces of one step are merged later, or none of them is.
+        for group in alike(own, |s| elsewhere(s.piece)) {
+            let (q, keys, tile) = self.group(&group);
+            self.out.acts.push(Act::Partial { stage: 0, q, keys, of: KeyRows::Own, tile });
+        }
+        let blind: Vec<usize> = (0..plan.site.q_layout.rows[rank].len())
+            .filter(|&i| !elsewhere(i) && own.iter().all(|s| s.piece != i))
+            .collect();
+        if !blind.is_empty() {
+            let (q, keys) = (self.out.add_queries(blind), self.out.add_rows(&[]));
+            self.out.acts.push(Act::Partial { stage: 0, q, keys, of: KeyRows::Own, tile: Tile::Full });
+        }
+        if !travels {
+            return;
+        }
+        self.out.acts.push(Act::Wait { group: OUT });
+        for of in guests {
+            for group in alike(sight.seen(of, rank), |_| false) {
+                let (q, keys, tile) = self.group(&group);
+                self.out.acts.push(Act::Guest { of, q, keys, tile });
+            }
+        }
+        self.out.acts.push(Act::Partials { group: HOME });
+        self.out.acts.push(Act::Wait { group: HOME });
+        if sight.helpers(rank).next().is_some() {
+            self.out.acts.push(Act::Merge);
+        }
+    }
+
+    /// Heads are dealt out. The next part is under way while one is computed, and results go home behind it.
+    fn heads(&mut self) {
+        let Some(heads) = &self.plan.heads else { return };
+        let parts = heads.most();
+        let scatter = |part| Act::Scatter { part, group: 2 * part + 1 };
+        self.out.acts.extend((parts > 0).then_some(scatter(0)));
+        for part in 0..parts {
+            self.out.acts.extend((part + 1 < parts).then_some(scatter(part + 1)));
+            self.out.acts.push(Act::Wait { group: 2 * part + 1 });
+            self.out.acts.push(Act::Heads { part });
+            self.out.acts.push(Act::Home { part, group: 2 * part + 2 });
+        }
+        self.out.acts.extend((0..parts).map(|part| Act::Wait { group: 2 * part + 2 }));
+        self.out.acts.push(Act::Unpack);
+    }
+
+    /// The pieces of queries of one step, and its keys.
+    fn group(&mut self, group: &[&Seen]) -> (Queries, Rows, Tile) {
+        let q = self.out.add_queries(group.iter().map(|s| s.piece));
+        let keys = self.out.add_rows(group.first().map_or(&[][..], |s| s.keys.as_slice()));
+        (q, keys, group.first().map_or(Tile::Full, |s| s.tile))
+    }
+
     fn partials(&mut self, stage: usize, groups: &[Group], of: KeyRows) {
         self.out.acts.extend(groups.iter().map(|g| {
             let (q, keys, tile) = (g.q, g.keys, g.tile);
             Act::Partial { stage, q, keys, of, tile }
         }));
     }
+}
+
+/// Pieces of queries that see the same keys, equally masked, and of which `and` says the same; in order of the first of each.
+fn alike<'s>(seen: &'s [Seen], and: impl Fn(&Seen) -> bool) -> Vec<Vec<&'s Seen>> {
+    let mut groups: Vec<(bool, Vec<&Seen>)> = vec![];
+    for s in seen {
+        let key = and(s);
+        let same = |(k, g): &(bool, Vec<&Seen>)| *k == key && (g[0].tile, &g[0].keys) == (s.tile, &s.keys);
+        match groups.iter().position(same) {
+            Some(at) => groups[at].1.push(s),
+            None => groups.push((key, vec![s])),
+        }
+    }
+    groups.into_iter().map(|g| g.1).collect()
 }
 
 /// The pieces of keys that a rank holds at each stage.

@@ -4,6 +4,8 @@
 //! each stage of an all-gather sends.
 
 use super::error::RingError;
+use super::heads::HeadPlan;
+use super::sight::Sight;
 use super::{route, site};
 use crate::ir::{OpId, Strategy};
 use crate::layout::{Progression, row_count};
@@ -21,6 +23,10 @@ pub struct Plan<'a> {
     pub(super) route: route::Route<'a>,
     /// Of each stage of an all-gather the pieces that each rank sends.
     pub(crate) stages: Vec<Vec<Vec<Progression>>>,
+    /// Where queries travel, who sees whose keys.
+    pub(crate) sight: Option<Sight>,
+    /// Where heads are dealt out, how.
+    pub(crate) heads: Option<HeadPlan>,
 }
 
 impl<'a> Plan<'a> {
@@ -36,7 +42,7 @@ impl<'a> Plan<'a> {
         };
         let route = route::Route::of(&site, direction);
         let parts = match strategy {
-            Strategy::Ring | Strategy::RingReverse => 0,
+            Strategy::Ring | Strategy::RingReverse | Strategy::Queries | Strategy::Heads => 0,
             Strategy::AllGather => 1,
             Strategy::AllGatherStaged => STAGES,
         };
@@ -48,7 +54,9 @@ impl<'a> Plan<'a> {
                 }
             }
         }
-        Ok(Plan { site, strategy, route, stages })
+        let sight = (strategy == Strategy::Queries).then(|| Sight::of(&site));
+        let heads = (strategy == Strategy::Heads).then(|| HeadPlan::of(&site));
+        Ok(Plan { site, strategy, route, stages, sight, heads })
     }
 }
 

@@ -4,14 +4,16 @@
 //! that a hop arrives while those before it are computed on and sent on. A merge becomes a field of the partial that it takes in:
 //! the first partial of a row starts afresh, each other goes on from the carry, and the last one writes the output.
 
-use super::slots::{Name, Slots, views};
-use super::types::{
-    AttentionFacts, ExchangeKind, KvPiece, QPiece, RankProgram, Step, StepOp, Stream, Transfer, View,
-};
+use super::blocks::{Block, Packed, Port, View};
+use super::facts::AttentionFacts;
+use super::mesh::Stream;
+use super::slots::{Name, Slots, parts};
+use super::steps::{ExchangeKind, KvPiece, QPiece, Step, StepOp, Transfer};
+use super::types::RankProgram;
 use crate::ir::Strategy;
 use crate::layout::Progression;
 use crate::ring::Plan;
-use crate::ring::outline::{Act, KeyRows, Outline, Queries};
+use crate::ring::outline::{Act, KeyRows, Outline};
 use std::ops::Range;
 
 /// The program of `rank`.
@@ -35,24 +37,50 @@ pub(super) fn rank_program(
         brought: vec![],
         received: 0,
         under_way: vec![],
+        guests: vec![],
+        home: vec![],
+        came: vec![],
+        results: vec![],
+        unpacked: vec![],
     };
+    if plan.strategy == Strategy::Queries {
+        // Keys stay at home.
+        b.in_place();
+    }
     outline.acts.iter().for_each(|act| b.act(*act));
     b.done()
 }
 
-/// A piece of keys in its slot, and the rank that owns it.
+/// Own rows in at most so many runs are sent from where the rank is handed them; more are packed.
+pub(super) const RUNS: usize = 2;
+/// Compute and one for transfers.
+const STREAMS: usize = 2;
+
+/// How many rows and heads a piece of queries has, and its carry.
+type Carried<'a> = (usize, usize, &'a mut Option<View>);
+
+/// A piece of the queries of another rank.
+pub(super) struct Guest {
+    pub(super) of: usize,
+    pub(super) piece: usize,
+    pub(super) rows: Progression,
+    pub(super) at: Vec<View>,
+    pub(super) carry: View,
+}
+
+/// A piece of keys in its place, and the rank that owns it.
 type Owned = (KvPiece, usize);
 
-struct Builder<'a> {
-    plan: &'a Plan<'a>,
-    facts: &'a AttentionFacts,
-    rank: usize,
+pub(super) struct Builder<'a> {
+    pub(super) plan: &'a Plan<'a>,
+    pub(super) facts: &'a AttentionFacts,
+    pub(super) rank: usize,
     receive_slots: usize,
     outline: &'a Outline,
-    slots: Slots,
-    steps: Vec<Step>,
-    /// The steps that compute, and their pieces of queries.
-    partials: Vec<(usize, Queries)>,
+    pub(super) slots: Slots,
+    pub(super) steps: Vec<Step>,
+    /// The steps that compute or merge, and their pieces of own queries.
+    pub(super) partials: Vec<(usize, Vec<usize>)>,
     /// All pieces that the rank ever holds; which are its own; and which a group brought, in order of beginning.
     held: Vec<Owned>,
     own: Range<usize>,
@@ -60,7 +88,20 @@ struct Builder<'a> {
     /// How many hops brought anything.
     received: usize,
     /// The groups that were started and not waited for, in order.
-    under_way: Vec<usize>,
+    pub(super) under_way: Vec<usize>,
+    /// Queries of others that came here; and where partial results of own pieces come home.
+    pub(super) guests: Vec<Guest>,
+    pub(super) home: Vec<(usize, View)>,
+    /// Blocks of others in own heads; results of others, by rank and part; what came home and is not given.
+    pub(super) came: Vec<Came>,
+    pub(super) results: Vec<(usize, usize, Came)>,
+    pub(super) unpacked: Vec<Vec<Packed>>,
+}
+
+/// A block that lies in the arena.
+pub(super) struct Came {
+    pub(super) block: Block,
+    pub(super) at: View,
 }
 
 impl Builder<'_> {
@@ -68,8 +109,15 @@ impl Builder<'_> {
         match act {
             Act::Pack(cut) => {
                 let cut = self.outline.rows(cut);
+                if cut.len() <= RUNS && cut == self.plan.site.kv_layout.rows[self.rank] {
+                    return self.in_place();
+                }
                 self.own = self.lay(Name::Local, cut.iter().map(|&rows| (rows, self.rank)).collect());
-                let pieces = self.held[self.own.clone()].iter().map(|p| p.0).collect();
+                let packed = |&(p, _): &Owned| {
+                    let block = Block { port: Port::Kv, rows: p.rows, heads: p.heads };
+                    Some(Packed { block, at: p.at? })
+                };
+                let pieces = self.held[self.own.clone()].iter().filter_map(packed).collect();
                 self.step(
                     Stream::Compute,
                     StepOp::Pack { pieces },
@@ -79,7 +127,7 @@ impl Builder<'_> {
             Act::Hop { group, of, sent, to, arriving, from, owner } => {
                 let sent = self.outline.rows(sent);
                 self.under_way.push(group);
-                let sends = to.map(|peer| Transfer { peer, views: views(self.some(of, sent)) });
+                let sends = to.map(|peer| Transfer { peer, parts: parts(self.some(of, sent)) });
                 let mut reason = format!("hop {group} leaves; nothing comes back");
                 let mut recvs = None;
                 if let Some(peer) = from {
@@ -93,29 +141,59 @@ impl Builder<'_> {
                     };
                     self.received += 1;
                     recvs =
-                        Some(Transfer { peer, views: views(self.held[here.clone()].iter().map(|p| p.0)) });
+                        Some(Transfer { peer, parts: parts(self.held[here.clone()].iter().map(|p| p.0)) });
                     self.brought.push((group, here));
                 }
                 let (sends, recvs) = (sends.into_iter().collect(), recvs.into_iter().collect());
                 let op = StepOp::Exchange { group, kind: ExchangeKind::SendRecv, sends, recvs };
-                self.step(Stream::Comm, op, reason);
+                self.step(Stream::Comm(0), op, reason);
             }
             Act::Gather { group, sent } => self.gather(group, self.outline.rows(sent)),
+            Act::Queries { group } => self.queries(group),
+            Act::Guest { of, q, keys, tile } => {
+                let kv = self.some(KeyRows::Own, self.outline.rows(keys)).collect();
+                self.guest(of, self.outline.queries(q), kv, tile);
+            }
+            Act::Partials { group } => self.partials_home(group),
+            Act::Merge => self.merge_home(),
+            Act::Scatter { part, group } => {
+                let plan = self.plan;
+                plan.heads.iter().for_each(|heads| self.scatter(heads, part, group));
+            }
+            Act::Heads { part } => {
+                let plan = self.plan;
+                plan.heads.iter().for_each(|heads| self.own_heads(heads, part));
+            }
+            Act::Home { part, group } => {
+                let plan = self.plan;
+                plan.heads.iter().for_each(|heads| self.results_home(heads, part, group));
+            }
+            Act::Unpack => self.unpack_home(),
             Act::Wait { group } => self.under_way.retain(|&g| g != group),
             Act::Partial { q, keys, of, tile, .. } => {
                 let keys = self.outline.rows(keys);
                 let kv: Vec<KvPiece> = self.some(of, keys).collect();
                 let reason = self.why(of, keys);
                 let rows = &self.plan.site.q_layout.rows[self.rank];
-                let piece = |&i: &usize| QPiece { rows: rows[i], carry: None };
+                let heads = self.facts.q_heads();
+                let piece =
+                    |&i: &usize| QPiece { rows: rows[i], heads, at: vec![], carry: None, out: vec![] };
                 let pieces = self.outline.queries(q).iter().map(piece).collect();
                 // Carries are known when all partial results are.
                 let (carry_in, sinks_here, cast_out) = (false, false, false);
                 let op = StepOp::AttnPartial { q: pieces, kv, tile, carry_in, sinks_here, cast_out };
-                self.partials.push((self.steps.len(), q));
+                self.partials.push((self.steps.len(), self.outline.queries(q).to_vec()));
                 self.step(Stream::Compute, op, reason);
             }
         }
+    }
+
+    /// Own keys and values are read and sent where the rank is handed them.
+    fn in_place(&mut self) {
+        let (from, heads) = (self.held.len(), self.facts.kv_heads());
+        let own = self.plan.site.kv_layout.rows[self.rank].iter();
+        self.held.extend(own.map(|&rows| (KvPiece { rows, heads, at: None }, self.rank)));
+        self.own = from..self.held.len();
     }
 
     /// Everyone's pieces of a stage in one slot, but for the rank's own, which stay where they are.
@@ -128,7 +206,7 @@ impl Builder<'_> {
             Strategy::AllGather => Name::All,
             _ => Name::Stage(group),
         };
-        let sent = views(self.some(KeyRows::Own, sent));
+        let sent = parts(self.some(KeyRows::Own, sent));
         let here = self.lay(name, foreign);
         let (mut sends, mut recvs) = (vec![], vec![]);
         let mut rest = &self.held[here.clone()];
@@ -136,10 +214,10 @@ impl Builder<'_> {
             let (theirs, behind) = rest.split_at(rows.len());
             rest = behind;
             if !sent.is_empty() {
-                sends.push(Transfer { peer, views: sent.clone() });
+                sends.push(Transfer { peer, parts: sent.clone() });
             }
             if !theirs.is_empty() {
-                recvs.push(Transfer { peer, views: views(theirs.iter().map(|p| p.0)) });
+                recvs.push(Transfer { peer, parts: parts(theirs.iter().map(|p| p.0)) });
             }
         }
         self.brought.push((group, here));
@@ -148,7 +226,7 @@ impl Builder<'_> {
             _ => format!("the next part, under the work on those of stage {}", group - 1),
         };
         let op = StepOp::Exchange { group, kind: ExchangeKind::AllGather, sends, recvs };
-        self.step(Stream::Comm, op, reason);
+        self.step(Stream::Comm(0), op, reason);
     }
 
     /// Pieces side by side from the begin of the slot, which grows to hold them.
@@ -157,13 +235,14 @@ impl Builder<'_> {
         if pieces.is_empty() {
             return from..from;
         }
-        let bytes = |rows: &Progression| self.facts.kv_bytes(rows.len);
+        let heads = self.facts.kv_heads();
+        let bytes = |rows: &Progression| self.facts.block_bytes(Port::Kv, rows.len, heads.len);
         let slot = self.slots.at_least(name, pieces.iter().map(|(rows, _)| bytes(rows)).sum());
         let mut start = 0;
         for (rows, owner) in pieces {
-            let at = View { slot, start, bytes: self.facts.kv_bytes(rows.len) };
+            let at = View { slot, start, bytes: bytes(&rows) };
             start += at.bytes;
-            self.held.push((KvPiece { rows, at }, owner));
+            self.held.push((KvPiece { rows, heads, at: Some(at) }, owner));
         }
         from..self.held.len()
     }
@@ -199,6 +278,7 @@ impl Builder<'_> {
             _ => "keys of the other ranks".to_owned(),
         };
         match (self.under_way.first(), self.plan.stages.is_empty()) {
+            (Some(_), _) if self.plan.strategy == Strategy::Queries => format!("{whose} while queries travel"),
             (Some(1), false) => format!("{whose} while the others' arrive"),
             (Some(stage), false) => format!("{whose} while stage {stage} arrives"),
             (Some(hop), true) => format!("{whose} while hop {hop} is under way"),
@@ -206,7 +286,7 @@ impl Builder<'_> {
         }
     }
 
-    fn step(&mut self, stream: Stream, op: StepOp, reason: String) {
+    pub(super) fn step(&mut self, stream: Stream, op: StepOp, reason: String) {
         self.steps.push(Step { stream, waits: vec![], records: None, op, reason });
     }
 
@@ -215,28 +295,35 @@ impl Builder<'_> {
         // Of each piece of queries the last step that computes it, and its carry from the first one on.
         let pieces = self.plan.site.q_layout.rows[self.rank].len();
         let mut last = vec![0; pieces];
-        for &(step, q) in &self.partials {
-            self.outline.queries(q).iter().for_each(|&i| last[i] = step);
+        for (step, members) in &self.partials {
+            members.iter().for_each(|&i| last[i] = *step);
         }
         let mut carries: Vec<Option<View>> = vec![None; pieces];
         let mut end = 0;
-        for &(step, q) in &self.partials {
-            let members = self.outline.queries(q);
-            let StepOp::AttnPartial { q, carry_in, sinks_here, cast_out, .. } = &mut self.steps[step].op
-            else {
-                continue;
+        for (step, members) in &self.partials {
+            let (q, [carry_in, sinks_here, cast_out]) = match &mut self.steps[*step].op {
+                StepOp::AttnPartial { q, carry_in, sinks_here, cast_out, .. } => {
+                    let q: Vec<Carried<'_>> =
+                        q.iter_mut().map(|p| (p.rows.len, p.heads.len, &mut p.carry)).collect();
+                    (q, [carry_in, sinks_here, cast_out])
+                }
+                StepOp::Merge { q, carry_in, sinks_here, cast_out } => {
+                    let q = q.iter_mut().map(|p| (p.rows.len, p.heads.len, &mut p.carry)).collect();
+                    (q, [carry_in, sinks_here, cast_out])
+                }
+                _ => continue,
             };
             // The same of all: the outline puts pieces together that stand alike.
             *carry_in = members.iter().any(|&i| carries[i].is_some());
-            *cast_out = members.iter().all(|&i| last[i] == step);
+            *cast_out = members.iter().all(|&i| last[i] == *step);
             // Counted last.
             *sinks_here = *cast_out && self.facts.sinks.is_some();
             if *cast_out && !*carry_in {
                 continue;
             }
-            for (piece, &i) in q.iter_mut().zip(members) {
-                piece.carry = Some(*carries[i].get_or_insert_with(|| {
-                    let bytes = self.facts.carry_bytes(piece.rows.len);
+            for ((rows, heads, carry), &i) in q.into_iter().zip(members) {
+                *carry = Some(*carries[i].get_or_insert_with(|| {
+                    let bytes = self.facts.carry_bytes(rows, heads);
                     let slot = self.slots.at_least(Name::Carries, end + bytes);
                     let view = View { slot, start: end, bytes };
                     end += bytes;
@@ -245,7 +332,7 @@ impl Builder<'_> {
             }
         }
         let (slots, arena_bytes) = self.slots.place();
-        super::events::derive(&mut self.steps, &slots);
+        super::events::derive(&mut self.steps, &slots, STREAMS);
         RankProgram { arena_bytes, slots, steps: self.steps }
     }
 }

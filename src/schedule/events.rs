@@ -7,64 +7,48 @@
 //! so already. Each wait that is left guards a conflict that nothing else orders: without it the program has a race.
 //! Arguments are only read, and rows of the output are written by one step on one stream, so neither makes a conflict.
 
-use super::types::{Slot, Step, StepOp, Stream, View};
+use super::blocks::View;
+use super::steps::Step;
+use super::types::Slot;
 
-/// Fills in the events of a rank's steps.
+/// Fills in the events of a rank's steps, which run on that many streams. An event has the number of the step that records it, so
+/// that it keeps its name where others come or go.
 ///
 /// Complexity: each step looks back no further than to what it is already known to come after.
-pub(super) fn derive(steps: &mut [Step], slots: &[Slot]) {
+pub(super) fn derive(steps: &mut [Step], slots: &[Slot], streams: usize) {
     let accesses = Accesses::of(steps, slots);
-    // after[i]: for each stream how many of the rank's steps, in order of issue, reach up to one that is done when i is.
-    let mut after: Vec<Clock> = Vec::with_capacity(steps.len());
-    let mut latest: Clock = [0; STREAMS];
-    let mut waited = vec![false; steps.len()];
+    // Of each step, for each stream how many of the rank's steps, in order of issue, reach up to one that is done when it is.
+    let mut after = vec![0; steps.len() * streams];
+    let mut latest = vec![0; streams];
+    let mut clock = vec![0; streams];
+    let mut waits: Vec<usize> = Vec::with_capacity(streams);
     for j in 0..steps.len() {
-        let own = index(steps[j].stream);
-        let mut clock = if latest[own] == 0 { [0; STREAMS] } else { after[latest[own] - 1] };
-        // Of the one other stream the latest step that must be over; those before it are over then.
-        let other = 1 - own;
-        let conflicting =
-            (clock[other]..j).rev().find(|&i| index(steps[i].stream) == other && accesses.conflict(i, j));
-        if let Some(i) = conflicting {
-            for (c, a) in clock.iter_mut().zip(after[i]) {
-                *c = (*c).max(a);
-            }
-            waited[i] = true;
-            steps[j].waits = vec![i];
+        let own = steps[j].stream.lane();
+        match latest[own] {
+            0 => clock.fill(0),
+            before => clock.copy_from_slice(&after[(before - 1) * streams..before * streams]),
         }
+        // Of each other stream the latest step that must be over; those before it are over then.
+        let conflicting = |lane: usize| {
+            let of_lane = |i: &usize| steps[*i].stream.lane() == lane && accesses.conflict(*i, j);
+            (clock[lane]..j).rev().find(of_lane)
+        };
+        waits.clear();
+        waits.extend((0..streams).filter(|&lane| lane != own).filter_map(conflicting));
+        // A later one may come after an earlier one; the other way round it cannot be.
+        waits.sort_unstable_by(|a, b| b.cmp(a));
+        waits.retain(|&i| {
+            let needed = clock[steps[i].stream.lane()] <= i;
+            clock.iter_mut().zip(&after[i * streams..]).for_each(|(c, &a)| *c = a.max(*c));
+            needed
+        });
+        for &i in &waits {
+            steps[i].records = Some(i);
+        }
+        steps[j].waits.extend(waits.drain(..).rev());
         clock[own] = j + 1;
-        after.push(clock);
+        after[j * streams..(j + 1) * streams].copy_from_slice(&clock);
         latest[own] = j + 1;
-    }
-    number(steps, &waited);
-}
-
-/// Events take numbers in order of recording; `waits` held steps until now.
-fn number(steps: &mut [Step], waited: &[bool]) {
-    let mut next = 0;
-    for (step, &waited) in steps.iter_mut().zip(waited) {
-        step.records = waited.then_some(next);
-        next += usize::from(waited);
-    }
-    let records: Vec<Option<usize>> = steps.iter().map(|s| s.records).collect();
-    for step in steps {
-        for wait in &mut step.waits {
-            // What is waited for records.
-            *wait = records[*wait].unwrap_or_default();
-        }
-    }
-}
-
-/// Of two streams a step has one other.
-const STREAMS: usize = 2;
-const _: () = assert!(Stream::ALL.len() == STREAMS);
-
-type Clock = [usize; STREAMS];
-
-fn index(stream: Stream) -> usize {
-    match stream {
-        Stream::Compute => 0,
-        Stream::Comm => 1,
     }
 }
 
@@ -96,7 +80,7 @@ impl Accesses {
                     _ => out.all.push(Access { start, end, writes }),
                 }
             };
-            touched(&step.op, &mut touch);
+            step.op.touched(&mut touch);
             out.ends.push(out.all.len());
         }
         out
@@ -110,33 +94,5 @@ impl Accesses {
     fn conflict(&self, i: usize, j: usize) -> bool {
         let meet = |x: &Access, y: &Access| (x.writes || y.writes) && x.start.max(y.start) < x.end.min(y.end);
         self.at(i).iter().any(|x| self.at(j).iter().any(|y| meet(x, y)))
-    }
-}
-
-fn touched(op: &StepOp, touch: &mut impl FnMut(&View, bool)) {
-    match op {
-        StepOp::Pack { pieces } => pieces.iter().for_each(|p| touch(&p.at, true)),
-        StepOp::Exchange { sends, recvs, .. } => {
-            // One part is sent to everyone: it is read once.
-            let mut before: &[View] = &[];
-            for t in sends.iter().filter(|t| !t.views.is_empty()) {
-                if t.views != before {
-                    t.views.iter().for_each(|v| touch(v, false));
-                }
-                before = &t.views;
-            }
-            recvs.iter().flat_map(|t| &t.views).for_each(|v| touch(v, true));
-        }
-        StepOp::AttnPartial { q, kv, carry_in, cast_out, .. } => {
-            kv.iter().for_each(|p| touch(&p.at, false));
-            for carry in q.iter().filter_map(|p| p.carry.as_ref()) {
-                if *carry_in {
-                    touch(carry, false);
-                }
-                if !cast_out {
-                    touch(carry, true);
-                }
-            }
-        }
     }
 }

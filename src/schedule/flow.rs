@@ -2,7 +2,8 @@
 //!
 //! In: the program of a rank, its steps in order of issue. Out: a [`Flow`]. It follows bytes of the arena, not slots or rows.
 
-use super::types::{RankProgram, StepOp, View};
+use super::blocks::View;
+use super::types::RankProgram;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -40,8 +41,10 @@ impl Flow {
                 start..start.saturating_add(view.bytes)
             };
             sources.clear();
-            read(&step.op, |view| held.read(at(view), i, &mut sources));
-            written(&step.op, |view| held.write(at(view), i, &mut flow.lives));
+            step.op.touched(|view, writes| match writes {
+                false => held.read(at(view), i, &mut sources),
+                true => held.write(at(view), i, &mut flow.lives),
+            });
             sources.sort_unstable();
             sources.dedup();
             flow.sources.extend_from_slice(&sources);
@@ -55,29 +58,6 @@ impl Flow {
     pub(crate) fn sources(&self, step: usize) -> &[usize] {
         let from = step.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.sources[from..self.ends[step]]
-    }
-}
-
-/// Views that a step reads.
-fn read<'a>(op: &'a StepOp, tell: impl FnMut(&'a View)) {
-    match op {
-        StepOp::Pack { .. } => {}
-        StepOp::Exchange { sends, .. } => sends.iter().flat_map(|t| &t.views).for_each(tell),
-        StepOp::AttnPartial { q, kv, carry_in, .. } => {
-            let carries = q.iter().filter_map(|p| p.carry.as_ref()).filter(|_| *carry_in);
-            kv.iter().map(|p| &p.at).chain(carries).for_each(tell);
-        }
-    }
-}
-
-/// Views that a step writes.
-fn written<'a>(op: &'a StepOp, tell: impl FnMut(&'a View)) {
-    match op {
-        StepOp::Pack { pieces } => pieces.iter().map(|p| &p.at).for_each(tell),
-        StepOp::Exchange { recvs, .. } => recvs.iter().flat_map(|t| &t.views).for_each(tell),
-        StepOp::AttnPartial { q, cast_out, .. } => {
-            q.iter().filter_map(|p| p.carry.as_ref()).filter(|_| !*cast_out).for_each(tell);
-        }
     }
 }
 

@@ -6,19 +6,26 @@
 //! lie and what waits for what. Merges and the finish become fields of the partial before them. Events are derived from the
 //! bytes that steps touch, and none can be left out.
 
+mod blocks;
 mod build;
 pub mod cost;
+mod deal;
 mod events;
+mod facts;
 pub(crate) mod flow;
 mod labels;
+mod mesh;
 mod ranks;
 mod slots;
+mod steps;
 mod text;
+mod travel;
 mod types;
 
+pub use blocks::{Block, Heads, Packed, Place, Port, View};
+pub use facts::{AttentionFacts, Leaf};
+pub use mesh::{Mesh, MeshAxis, Stream};
 pub use ranks::schedule;
+pub use steps::{ExchangeKind, KvPiece, Merged, QPiece, Step, StepOp, Transfer};
 pub use text::{ParseScheduleError, line_of, parse};
-pub use types::{
-    AttentionFacts, ExchangeKind, KvPiece, Leaf, QPiece, RankProgram, SLOTS, Schedule, Slot, Step, StepOp,
-    Stream, Transfer, View,
-};
+pub use types::{RankProgram, SLOTS, Schedule, Slot};

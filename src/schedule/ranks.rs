@@ -1,6 +1,9 @@
 //! The programs of all ranks, from one plan.
 
-use super::types::{AttentionFacts, Leaf, RankProgram, SLOTS, Schedule, Step, StepOp};
+use super::facts::{AttentionFacts, Leaf};
+use super::mesh::Mesh;
+use super::steps::{Step, StepOp};
+use super::types::{RankProgram, SLOTS, Schedule};
 use super::{build, labels};
 use crate::ring::Plan;
 use crate::ring::site::{LeafSite, Site};
@@ -19,6 +22,7 @@ pub fn schedule(plan: &Plan<'_>, slots: usize) -> Schedule {
     Schedule {
         name: site.name.clone(),
         strategy: plan.strategy,
+        mesh: Mesh::flat(site.ranks()),
         slots: slots.min(hops).max(SLOTS),
         attention,
         q_layout,

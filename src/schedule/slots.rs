@@ -3,7 +3,9 @@
 //! Slots grow while steps are made, so that views are known before offsets are; [`Slots::place`] then lays them out one after
 //! another. No two overlap.
 
-use super::types::{KvPiece, Slot, View};
+use super::blocks::{Block, Place, Port, View};
+use super::steps::KvPiece;
+use super::types::Slot;
 use std::fmt;
 
 /// Slot offsets are multiples of this: what a GPU's copies and vector loads like best.
@@ -22,6 +24,22 @@ pub(super) enum Name {
     Stage(usize),
     /// Partial results.
     Carries,
+    /// Own queries that travel, or a leaf that goes with them.
+    Queries(Port),
+    /// The same of other ranks.
+    Guests(Port),
+    /// Partial results of other ranks' queries.
+    Partials,
+    /// Partial results that come home.
+    CarriesHome,
+    /// Own rows in the heads of others, side by side.
+    Dealt(Port),
+    /// Rows of others in own heads.
+    Heads(Port),
+    /// Results of other ranks' rows.
+    Results(Port),
+    /// Results that come home.
+    Home(Port),
 }
 
 impl fmt::Display for Name {
@@ -32,6 +50,14 @@ impl fmt::Display for Name {
             Name::All => f.write_str("kv.all"),
             Name::Stage(n) => write!(f, "kv.stage{n}"),
             Name::Carries => f.write_str("acc"),
+            Name::Queries(port) => write!(f, "{port}.local"),
+            Name::Guests(port) => write!(f, "{port}.guests"),
+            Name::Partials => f.write_str("acc.guests"),
+            Name::CarriesHome => f.write_str("acc.home"),
+            Name::Dealt(port) => write!(f, "{port}.dealt"),
+            Name::Heads(port) => write!(f, "{port}.heads"),
+            Name::Results(port) => write!(f, "{port}.heads"),
+            Name::Home(port) => write!(f, "{port}.home"),
         }
     }
 }
@@ -54,6 +80,12 @@ impl Slots {
         slot
     }
 
+    /// So many bytes more at the end of the slot of that name.
+    pub(super) fn append(&mut self, name: Name, bytes: usize) -> View {
+        let start = self.slots.iter().find(|s| s.0 == name).map_or(0, |s| s.1);
+        View { slot: self.at_least(name, start + bytes), start, bytes }
+    }
+
     /// The slots with their offsets, and the size of the arena.
     pub(super) fn place(self) -> (Vec<Slot>, usize) {
         let mut end = 0usize;
@@ -67,17 +99,23 @@ impl Slots {
 }
 
 /// The bytes of pieces in their order, adjacent ones as one view.
-pub(super) fn views(pieces: impl IntoIterator<Item = KvPiece>) -> Vec<View> {
-    let mut pieces = pieces.into_iter().map(|p| p.at);
-    // Nearly always one view.
-    let mut out: Vec<View> = Vec::with_capacity(1);
-    out.extend(pieces.next());
-    for at in pieces {
-        match out.last_mut() {
-            Some(last) if last.slot == at.slot && last.start + last.bytes == at.start => {
+pub(super) fn parts(pieces: impl IntoIterator<Item = KvPiece>) -> Vec<Place> {
+    let block = |p: &KvPiece| Block { port: Port::Kv, rows: p.rows, heads: p.heads };
+    join(pieces.into_iter().map(|p| p.at.map_or_else(|| Place::Own(block(&p)), Place::Arena)))
+}
+
+/// Parts of a message in their order, adjacent ones as one view.
+pub(super) fn join(parts: impl IntoIterator<Item = Place>) -> Vec<Place> {
+    // Nearly always one.
+    let mut out: Vec<Place> = Vec::with_capacity(1);
+    for part in parts {
+        match (out.last_mut(), &part) {
+            (Some(Place::Arena(last)), Place::Arena(at))
+                if last.slot == at.slot && last.start + last.bytes == at.start =>
+            {
                 last.bytes += at.bytes;
             }
-            _ => out.push(at),
+            _ => out.push(part),
         }
     }
     out

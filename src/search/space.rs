@@ -127,8 +127,21 @@ impl Search<'_> {
 
     /// What no strategy for a class is below; 0 where nobody asks, or where the ring cannot split it.
     fn least(&self, program: &Program, class: &Class) -> f64 {
+        let at_home = self.strategies().all(Strategy::is_at_home);
+        self.least_of(program, class, at_home)
+    }
+
+    /// The same of the strategies that leave queries at home, or of all.
+    fn least_of(&self, program: &Program, class: &Class, at_home: bool) -> f64 {
         let [q, kv] = [&program.layouts[class.held.q_layout], &program.layouts[class.held.kv_layout]];
-        if self.hasty { cost::least(&class.attention, &class.operands, [q, kv], self.device) } else { 0.0 }
+        let least = || cost::least(&class.attention, &class.operands, [q, kv], at_home, self.device);
+        if self.hasty { least() } else { 0.0 }
+    }
+
+    /// The strategies that are tried, in order.
+    fn strategies(&self) -> impl Iterator<Item = Strategy> + use<> {
+        let asked = self.options.strategy;
+        Strategy::ALL.into_iter().filter(move |s| asked.is_none_or(|a| a == *s))
     }
 
     /// The makespans of all attentions together, each by its fastest strategy; `None` if one has none, or if the sum is above
@@ -168,11 +181,9 @@ impl Search<'_> {
         if self.of(class, layouts).next().is_some() {
             return;
         }
-        let bound = self.least(program, &self.classes[class]);
-        for strategy in Strategy::ALL {
-            if self.options.strategy.is_some_and(|s| s != strategy) {
-                continue;
-            }
+        let bounds = [false, true].map(|at_home| self.least_of(program, &self.classes[class], at_home));
+        for strategy in self.strategies() {
+            let bound = bounds[usize::from(strategy.is_at_home())];
             let verdict = match self.hasty && bound > most {
                 true => Verdict::AtLeast(bound),
                 false => self.verdict(program, self.classes[class].uses[0], strategy, most),

@@ -7,7 +7,7 @@ use annulus::ir::{Attention, Binary, DType, Graph, Op, Tensor, Type};
 use annulus::layout::LayoutKind;
 use annulus::mask::Mask;
 use annulus::ring::{Plan, Strategy, island};
-use annulus::schedule::{SLOTS, Schedule, StepOp, schedule};
+use annulus::schedule::{Place, SLOTS, Schedule, StepOp, schedule};
 use annulus::shard::{Segment, ShardOptions, rank_graph, shard};
 use std::sync::Arc;
 
@@ -190,13 +190,19 @@ fn absurd_numbers_are_drawn_or_left_out() {
         let mut bad = good.clone();
         for step in bad.ranks.iter_mut().flat_map(|r| &mut r.steps) {
             match &mut step.op {
-                StepOp::Pack { pieces } if which == 0 => pieces.iter_mut().for_each(|p| p.rows.len = big),
+                StepOp::Pack { pieces } if which == 0 => {
+                    pieces.iter_mut().for_each(|p| p.block.rows.len = big)
+                }
                 StepOp::AttnPartial { kv, .. } if which == 1 => {
                     kv.iter_mut().for_each(|p| (p.rows.start, p.rows.step, p.rows.len) = (big, big, big));
                 }
                 StepOp::Exchange { sends, .. } if which == 2 => sends.iter_mut().for_each(|t| t.peer = big),
                 StepOp::Exchange { recvs, .. } if which == 3 => {
-                    recvs.iter_mut().flat_map(|t| &mut t.views).for_each(|v| v.bytes = big);
+                    for part in recvs.iter_mut().flat_map(|t| &mut t.parts) {
+                        if let Place::Arena(view) = part {
+                            view.bytes = big;
+                        }
+                    }
                 }
                 _ => {}
             }

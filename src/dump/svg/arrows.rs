@@ -28,8 +28,8 @@ impl Picture<'_> {
         let style = "stroke=\"#b36b00\" fill=\"none\" marker-end=\"url(#head)\"";
         let into: Vec<(usize, f64)> = arrows.iter().map(|f| (f.to.0, self.x(f.end))).collect();
         for f in arrows {
-            let y1 = self.top(f.from.0, Stream::Comm) + self.lanes.comm - 1.5;
-            let y2 = self.top(f.to.0, Stream::Comm);
+            let y1 = self.top(f.from.0, Stream::Comm(0)) + self.lanes.transfers() - 1.5;
+            let y2 = self.top(f.to.0, Stream::Comm(0));
             let (x1, x2) = (self.x(f.begin), self.x(f.end));
             self.put(&format!("<path d=\"M{x1:.1} {y1:.1}L{x2:.1} {y2:.1}\" {style}/>"));
         }
@@ -56,7 +56,7 @@ impl Picture<'_> {
             (found.is_some(), found.unwrap_or(sides[0]))
         };
         for (i, stub) in stubs.iter().enumerate() {
-            let y = self.top(stub.rank, Stream::Comm);
+            let y = self.top(stub.rank, Stream::Comm(0));
             let ([y1, y2], name) = match stub.leaves {
                 true => ([y, y - STUB], format!("to {}", stub.other)),
                 false => ([y - STUB, y], format!("from {}", stub.other)),

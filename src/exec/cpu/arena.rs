@@ -28,20 +28,6 @@ impl Arena {
     pub(super) fn poison(&mut self, at: Range<usize>) {
         self.bytes[at].fill(POISON);
     }
-
-    /// Bytes of several ranges, one after another.
-    pub(super) fn collect(&self, at: &[Range<usize>]) -> Vec<u8> {
-        at.iter().flat_map(|r| self.read(r.clone()).iter().copied()).collect()
-    }
-
-    /// The reverse of [`Arena::collect`]; the lengths agree.
-    pub(super) fn scatter(&mut self, at: &[Range<usize>], mut message: &[u8]) {
-        for r in at {
-            let (now, later) = message.split_at(r.len());
-            self.write(r.clone()).copy_from_slice(now);
-            message = later;
-        }
-    }
 }
 
 /// Where a view lies in the arena.

@@ -4,18 +4,22 @@
 //! their exchange. With seed 0 all steps that may come next run at once, each rank's on a core of its own, then all messages.
 //! Any other seed picks one action after another among those that may come next; no other order is kept.
 
+use super::acc::numbers;
 use super::acc::{Acc, decode};
 use super::arena::{Arena, locate};
 use super::error::ExecError;
-use super::kernel::{Carry, Context, Keys, attn_partial, finish, join_sinks};
+use super::kernel::{Carry, Keys, Part, Queries, attn_partial, finish, join_sinks, merge};
+use super::leaves::Leaves;
 use super::outcome::Traffic;
-use super::rows::run_of;
-use super::validate::{Message, op_name, step_name, validate};
+use super::own::Own;
+use super::validate::{Message, Target, op_name, step_name, validate};
 use crate::ir::{DType, Tensor};
-use crate::layout::row_count;
+use crate::layout::Progression;
 use crate::mask::Tile;
 use crate::schedule::flow::{Flow, Life};
-use crate::schedule::{KvPiece, QPiece, RankProgram, Schedule, StepOp, Stream};
+use crate::schedule::{
+    Block, Heads, KvPiece, Merged, Packed, Port, QPiece, RankProgram, Schedule, StepOp, Stream, View,
+};
 use rayon::prelude::*;
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
@@ -75,11 +79,11 @@ fn run_typed<A: Acc>(
                 Action::Step { rank, stream } => ranks[rank].start(stream, messages)?,
                 Action::Message { message, .. } => {
                     waiting.retain(|&m| m != message);
-                    deliver(&mut ranks, &messages[message]);
+                    deliver(schedule, &mut ranks, &messages[message])?;
                 }
             }
         }
-        watch(ranks.iter().map(Rank::begun).sum(), steps);
+        watch(ranks.iter().map(Rank::count_begun).sum(), steps);
     }
     if let Some(e) = stuck(schedule, &ranks) {
         return Err(e);
@@ -119,7 +123,7 @@ fn ready<A: Acc>(ranks: &[Rank<'_, A>], messages: &[Message], waiting: &[usize])
     }
     for (rank, state) in ranks.iter().enumerate() {
         let mut heads: Vec<(usize, Stream)> =
-            Stream::ALL.into_iter().filter_map(|s| state.startable(s).map(|i| (i, s))).collect();
+            state.streams().filter_map(|s| state.startable(s).map(|i| (i, s))).collect();
         heads.sort_unstable();
         out.extend(heads.into_iter().map(|(_, stream)| Action::Step { rank, stream }));
     }
@@ -160,19 +164,15 @@ struct Ends {
 struct Rank<'a, A> {
     schedule: &'a Schedule,
     rank: usize,
-    ctx: Context<'a, A>,
-    /// Bytes of the rank's k and v.
-    kv: [Vec<u8>; 2],
+    own: Own<'a, A>,
+    /// Its own query rows, and the leaves.
+    queries: Queries<A>,
     arena: Arena,
     /// Steps to come, per stream.
-    queues: [VecDeque<usize>; 2],
+    queues: Vec<VecDeque<usize>>,
     /// The exchange that a stream is in.
-    running: [Option<Running>; 2],
+    running: Vec<Option<Running>>,
     events: BTreeSet<usize>,
-    out: Vec<A>,
-    lse: Vec<A>,
-    /// Local rows of the output that are written: (first, how many).
-    written: Vec<(usize, usize)>,
     freeing: Freeing,
     /// What it sent.
     bytes_sent: usize,
@@ -211,39 +211,37 @@ impl Freeing {
     }
 }
 
-fn lane(stream: Stream) -> usize {
-    match stream {
-        Stream::Compute => 0,
-        Stream::Comm => 1,
-    }
-}
-
 impl<'a, A: Acc> Rank<'a, A> {
     fn new(schedule: &'a Schedule, rank: usize, args: &[Tensor]) -> Rank<'a, A> {
         let program = &schedule.ranks[rank];
         let facts = &schedule.attention;
-        let mut queues = [VecDeque::new(), VecDeque::new()];
+        let mut queues: Vec<VecDeque<usize>> = schedule.mesh.streams().map(|_| VecDeque::new()).collect();
         for (i, step) in program.steps.iter().enumerate() {
-            queues[lane(step.stream)].push_back(i);
+            queues[step.stream.lane()].push_back(i);
         }
-        let ctx = Context::new(facts, args);
-        let rows = facts.sizes.batch * facts.sizes.q_heads * ctx.q_rows;
+        let queries = Queries {
+            q: numbers(args[0].data()),
+            heads: facts.q_heads(),
+            rows: args[0].shape()[2],
+            leaves: Leaves::new(facts, args),
+        };
         Rank {
             schedule,
             rank,
-            ctx,
-            kv: [args[1].data().to_le_bytes(), args[2].data().to_le_bytes()],
+            own: Own::new(schedule, rank, args),
+            queries,
             arena: Arena::new(program.arena_bytes),
+            running: queues.iter().map(|_| None).collect(),
             queues,
-            running: [None, None],
             events: BTreeSet::new(),
-            out: vec![A::NAN; rows * facts.sizes.v_head_dim],
-            lse: vec![A::NAN; rows],
-            written: vec![],
             freeing: Freeing::of(program),
             bytes_sent: 0,
             messages: 0,
         }
+    }
+
+    fn streams(&self) -> impl Iterator<Item = Stream> + use<A> {
+        self.schedule.mesh.streams()
     }
 
     /// Whether the rank is in the exchange that is this step.
@@ -253,34 +251,31 @@ impl<'a, A: Acc> Rank<'a, A> {
 
     /// The step that heads the stream, if it may start.
     fn startable(&self, stream: Stream) -> Option<usize> {
-        let &i = self.queues[lane(stream)].front()?;
+        let &i = self.queues[stream.lane()].front()?;
         let step = &self.schedule.ranks[self.rank].steps[i];
-        let free = self.running[lane(stream)].is_none();
+        let free = self.running[stream.lane()].is_none();
         (free && step.waits.iter().all(|e| self.events.contains(e))).then_some(i)
     }
 
     /// How many of its steps have begun.
-    fn begun(&self) -> usize {
+    fn count_begun(&self) -> usize {
         self.schedule.ranks[self.rank].steps.len() - self.queues.iter().map(VecDeque::len).sum::<usize>()
     }
 
     /// Starts what may start now.
     fn start_all(&mut self, messages: &[Message]) -> Result<(), ExecError> {
-        let streams: Vec<Stream> = Stream::ALL.into_iter().filter(|&s| self.startable(s).is_some()).collect();
+        let streams: Vec<Stream> = self.streams().filter(|&s| self.startable(s).is_some()).collect();
         streams.into_iter().try_for_each(|stream| self.start(stream, messages))
     }
 
     fn start(&mut self, stream: Stream, messages: &[Message]) -> Result<(), ExecError> {
-        let Some(i) = self.queues[lane(stream)].pop_front() else { return Ok(()) };
+        let Some(i) = self.queues[stream.lane()].pop_front() else { return Ok(()) };
         let schedule = self.schedule;
         let rank = self.rank;
         let fault = |why| ExecError { rank, at: step_name(schedule, rank, i), why };
         match &schedule.ranks[self.rank].steps[i].op {
-            StepOp::Pack { pieces } => {
-                for piece in pieces {
-                    self.pack(piece).map_err(fault)?;
-                }
-            }
+            StepOp::Pack { pieces } => pieces.iter().try_for_each(|p| self.pack(p)).map_err(fault)?,
+            StepOp::Unpack { pieces } => pieces.iter().try_for_each(|p| self.unpack(p)).map_err(fault)?,
             StepOp::AttnPartial { q, kv, tile, carry_in, sinks_here, cast_out } => {
                 let ends = Ends { carry_in: *carry_in, sinks_here: *sinks_here, cast_out: *cast_out };
                 let keys = self.keys(kv).map_err(fault)?;
@@ -288,15 +283,21 @@ impl<'a, A: Acc> Rank<'a, A> {
                     self.partial(piece, &keys, *tile, ends).map_err(fault)?;
                 }
             }
+            StepOp::Merge { q, carry_in, sinks_here, cast_out } => {
+                let ends = Ends { carry_in: *carry_in, sinks_here: *sinks_here, cast_out: *cast_out };
+                q.iter().try_for_each(|piece| self.merge(piece, ends)).map_err(fault)?;
+            }
             StepOp::Exchange { sends, recvs, .. } => {
                 self.messages += usize::from(!sends.is_empty());
                 // What is being received is nobody's to read until it is complete.
-                for m in messages.iter().filter(|m| m.to == (self.rank, i)) {
-                    m.target.iter().for_each(|r| self.arena.poison(r.clone()));
+                for target in messages.iter().filter(|m| m.to == (self.rank, i)).flat_map(|m| &m.target) {
+                    if let Target::Arena(at) = target {
+                        self.arena.poison(at.clone());
+                    }
                 }
                 let outstanding = sends.len() + recvs.len();
                 if outstanding > 0 {
-                    self.running[lane(stream)] = Some(Running { step: i, outstanding });
+                    self.running[stream.lane()] = Some(Running { step: i, outstanding });
                     return Ok(());
                 }
             }
@@ -326,114 +327,184 @@ impl<'a, A: Acc> Rank<'a, A> {
         }
     }
 
-    fn pack(&mut self, piece: &KvPiece) -> Result<(), String> {
-        let (s, size) = (&self.schedule.attention.sizes, self.schedule.attention.dtype.bytes());
-        let own = &self.schedule.kv_layout.rows[self.rank];
-        let local = run_of(own, &piece.rows).ok_or("the rows are not the rank's own")?;
-        let share = row_count(own);
-        let at = locate(&self.schedule.ranks[self.rank], &piece.at)?;
-        let mut target = self.arena.write(at);
-        for (bytes, width) in self.kv.iter().zip([s.head_dim * size, s.v_head_dim * size]) {
-            for head in 0..s.batch * s.kv_heads {
-                let (now, later) = target.split_at_mut(piece.rows.len * width);
-                let from = (head * share + local) * width;
-                now.copy_from_slice(&bytes[from..from + now.len()]);
-                target = later;
-            }
-        }
+    /// The bytes of a view.
+    fn at(&self, view: &View) -> Result<Range<usize>, String> {
+        locate(&self.schedule.ranks[self.rank], view)
+    }
+
+    fn pack(&mut self, piece: &Packed) -> Result<(), String> {
+        let at = self.at(&piece.at)?;
+        let bytes = self.own.read(&piece.block)?;
+        self.arena.write(at).copy_from_slice(&bytes);
         Ok(())
     }
 
-    /// Keys and values out of the arena.
+    fn unpack(&mut self, piece: &Packed) -> Result<(), String> {
+        let at = self.at(&piece.at)?;
+        self.own.write(&piece.block, self.arena.read(at))
+    }
+
+    /// Keys and values of some pieces.
     fn keys(&self, pieces: &[KvPiece]) -> Result<Vec<Keys<A>>, String> {
         let a = &self.schedule.attention;
-        let heads = a.sizes.batch * a.sizes.kv_heads;
         pieces
             .iter()
-            .map(|piece| {
-                let bytes = self.arena.read(locate(&self.schedule.ranks[self.rank], &piece.at)?);
-                let (k, v) = bytes.split_at(heads * piece.rows.len * a.sizes.head_dim * a.dtype.bytes());
-                Ok(Keys { rows: piece.rows, k: decode(a.dtype, k), v: decode(a.dtype, v) })
+            .map(|&KvPiece { rows, heads, at }| {
+                let own;
+                let bytes = match at {
+                    Some(view) => self.arena.read(self.at(&view)?),
+                    None => {
+                        own = self.own.read(&Block { port: Port::Kv, rows, heads })?;
+                        &own
+                    }
+                };
+                let keys = a.sizes.batch * heads.len * rows.len * a.sizes.head_dim * a.dtype.bytes();
+                let (k, v) = bytes.split_at(keys);
+                Ok(Keys { rows, heads, k: decode(a.dtype, k), v: decode(a.dtype, v) })
             })
             .collect()
     }
 
+    /// A carry that lies in the arena.
+    fn carried(&self, at: Range<usize>, rows: usize, heads: usize) -> Carry<A> {
+        let s = &self.schedule.attention.sizes;
+        let mut o = A::read(self.arena.read(at));
+        let mut m = o.split_off(s.batch * heads * rows * s.v_head_dim);
+        let l = m.split_off(s.batch * heads * rows);
+        Carry { o, m, l }
+    }
+
+    /// What a step goes on from.
+    fn begun(&self, place: Option<&Range<usize>>, rows: usize, heads: usize, ends: Ends) -> Carry<A> {
+        match place {
+            Some(at) if ends.carry_in => self.carried(at.clone(), rows, heads),
+            _ => Carry::empty(&self.schedule.attention, rows, heads),
+        }
+    }
+
     fn partial(&mut self, piece: &QPiece, keys: &[Keys<A>], tile: Tile, ends: Ends) -> Result<(), String> {
         let facts = &self.schedule.attention;
-        let program = &self.schedule.ranks[self.rank];
-        let rows = piece.rows.len;
-        let own = &self.schedule.q_layout.rows[self.rank];
-        let local = run_of(own, &piece.rows).ok_or("the rows are not the rank's own")?;
-        let place = piece.carry.map(|c| locate(program, &c)).transpose()?;
-        let mut carry = match &place {
-            Some(at) if ends.carry_in => {
-                let mut o = A::read(self.arena.read(at.clone()));
-                let heads = facts.sizes.batch * facts.sizes.q_heads;
-                let mut m = o.split_off(heads * rows * facts.sizes.v_head_dim);
-                let l = m.split_off(heads * rows);
-                Carry { o, m, l }
+        let (rows, heads) = (&piece.rows, piece.heads);
+        let place = piece.carry.map(|c| self.at(&c)).transpose()?;
+        let mut carry = self.begun(place.as_ref(), rows.len, heads.len, ends);
+        let received;
+        let (queries, local) = match piece.at.split_first() {
+            None => (&self.queries, self.own.q_local(rows)?),
+            Some((q, leaves)) => {
+                let leaves: Vec<&[u8]> =
+                    leaves.iter().map(|v| Ok(self.arena.read(self.at(v)?))).collect::<Result<_, String>>()?;
+                received = Queries {
+                    q: decode(facts.dtype, self.arena.read(self.at(q)?)),
+                    heads,
+                    rows: rows.len,
+                    leaves: self.queries.leaves.received(facts, (rows.len, heads), &leaves),
+                };
+                (&received, 0)
             }
-            _ => Carry::empty(facts, rows),
         };
-        attn_partial(&self.ctx, &piece.rows, local, keys, tile, &mut carry);
+        let part = Part { rows, heads, local };
+        attn_partial(facts, queries, part, keys, tile, &mut carry);
         if ends.sinks_here {
-            join_sinks(&self.ctx, &piece.rows, local, &mut carry);
+            join_sinks(facts, &queries.leaves, part, &mut carry);
         }
-        if ends.cast_out {
-            let (out, lse) = finish(facts, carry);
-            let width = facts.sizes.v_head_dim;
-            for head in 0..facts.sizes.batch * facts.sizes.q_heads {
-                let to = head * self.ctx.q_rows + local;
-                let from = head * rows;
-                self.out[to * width..(to + rows) * width]
-                    .copy_from_slice(&out[from * width..(from + rows) * width]);
-                self.lse[to..to + rows].copy_from_slice(&lse[from..from + rows]);
-            }
-            self.written.push((local, rows));
-        } else if let Some(at) = place {
+        self.end(carry, (rows, heads), (place, &piece.out), ends)
+    }
+
+    fn merge(&mut self, piece: &Merged, ends: Ends) -> Result<(), String> {
+        let facts = &self.schedule.attention;
+        let (rows, heads) = (&piece.rows, piece.heads);
+        let place = piece.carry.map(|c| self.at(&c)).transpose()?;
+        let mut carry = self.begun(place.as_ref(), rows.len, heads.len, ends);
+        for view in &piece.partials {
+            merge(facts, &mut carry, &self.carried(self.at(view)?, rows.len, heads.len));
+        }
+        if ends.sinks_here {
+            // Sinks of single rows are those of own rows; see `validate`.
+            let local = self.own.q_local(rows).unwrap_or(0);
+            join_sinks(facts, &self.queries.leaves, Part { rows, heads, local }, &mut carry);
+        }
+        self.end(carry, (rows, heads), (place, &piece.out), ends)
+    }
+
+    /// Divides, casts and writes the result, or writes the carry.
+    fn end(
+        &mut self,
+        carry: Carry<A>,
+        (rows, heads): (&Progression, Heads),
+        (place, out): (Option<Range<usize>>, &[View]),
+        ends: Ends,
+    ) -> Result<(), String> {
+        let facts = &self.schedule.attention;
+        if !ends.cast_out {
+            let Some(at) = place else { return Ok(()) };
             let (o, rest) = self.arena.write(at).split_at_mut(carry.o.len() * A::BYTES);
             let (m, l) = rest.split_at_mut(carry.m.len() * A::BYTES);
             A::write(&carry.o, o);
             A::write(&carry.m, m);
             A::write(&carry.l, l);
+            return Ok(());
+        }
+        let (o, lse) = finish(facts, carry);
+        let [to_out, to_lse] = [out.first(), out.get(1)];
+        let Some(to_out) = to_out else {
+            let block = |port| Block { port, rows: *rows, heads };
+            self.own.put(&block(Port::Out), &o)?;
+            return self.own.put(&block(Port::Lse), &lse);
+        };
+        let at = self.at(to_out)?;
+        self.arena.write(at).copy_from_slice(&A::cast(o, facts.dtype).to_le_bytes());
+        if let Some(to_lse) = to_lse {
+            let at = self.at(to_lse)?;
+            A::write(&lse, self.arena.write(at));
+        }
+        Ok(())
+    }
+
+    /// The bytes of a message.
+    fn collect(&self, parts: &[Target]) -> Result<Vec<u8>, String> {
+        let mut out = vec![];
+        for part in parts {
+            match part {
+                Target::Arena(at) => out.extend_from_slice(self.arena.read(at.clone())),
+                Target::Own(block) => out.append(&mut self.own.read(block)?),
+            }
+        }
+        Ok(out)
+    }
+
+    /// Writes the bytes of a message, of which there are as many as the parts have.
+    fn scatter(&mut self, parts: &[Target], mut message: &[u8]) -> Result<(), String> {
+        for part in parts {
+            let facts = &self.schedule.attention;
+            let bytes = match part {
+                Target::Arena(at) => at.len(),
+                Target::Own(b) => facts.block_bytes(b.port, b.rows.len, b.heads.len),
+            };
+            let (now, later) = message.split_at(bytes);
+            match part {
+                Target::Arena(at) => self.arena.write(at.clone()).copy_from_slice(now),
+                Target::Own(block) => self.own.write(block, now)?,
+            }
+            message = later;
         }
         Ok(())
     }
 
     /// The results, if every row was written.
-    fn results(mut self) -> Result<Vec<Tensor>, ExecError> {
-        let facts = &self.schedule.attention;
-        let fault = |why| ExecError { rank: self.rank, at: format!("island {}", self.schedule.name), why };
-        self.written.sort_unstable();
-        let mut next = 0;
-        for &(first, rows) in &self.written {
-            if first > next {
-                break;
-            }
-            next = next.max(first + rows);
-        }
-        let rows = self.ctx.q_rows;
-        if next < rows {
-            return Err(fault(format!("row {next} of the {rows} local rows of the output is never written")));
-        }
-        let s = &facts.sizes;
-        let odd = || fault("the results have another size than their shape".into());
-        let data = A::cast(self.out, facts.dtype);
-        let mut out = vec![Tensor::new([s.batch, s.q_heads, rows, s.v_head_dim], data).ok_or_else(odd)?];
-        if facts.lse {
-            let data = A::cast(self.lse, facts.acc);
-            out.push(Tensor::new([s.batch, s.q_heads, rows], data).ok_or_else(odd)?);
-        }
-        Ok(out)
+    fn results(self) -> Result<Vec<Tensor>, ExecError> {
+        let (rank, at) = (self.rank, format!("island {}", self.schedule.name));
+        self.own.results().map_err(|why| ExecError { rank, at, why })
     }
 }
 
-fn deliver<A: Acc>(ranks: &mut [Rank<'_, A>], m: &Message) {
-    let bytes = ranks[m.from.0].arena.collect(&m.source);
+fn deliver<A: Acc>(schedule: &Schedule, ranks: &mut [Rank<'_, A>], m: &Message) -> Result<(), ExecError> {
+    let at = |(rank, step), why| ExecError { rank, at: step_name(schedule, rank, step), why };
+    let bytes = ranks[m.from.0].collect(&m.source).map_err(|why| at(m.from, why))?;
     ranks[m.from.0].bytes_sent += bytes.len();
-    ranks[m.to.0].arena.scatter(&m.target, &bytes);
+    ranks[m.to.0].scatter(&m.target, &bytes).map_err(|why| at(m.to, why))?;
     ranks[m.from.0].through(m.from.1);
     ranks[m.to.0].through(m.to.1);
+    Ok(())
 }
 
 /// Names the steps that wait for ever, the first rank's first.
@@ -441,8 +512,8 @@ fn stuck<A: Acc>(schedule: &Schedule, ranks: &[Rank<'_, A>]) -> Option<ExecError
     let mut reasons = Vec::new();
     for (rank, state) in ranks.iter().enumerate() {
         let steps = &schedule.ranks[rank].steps;
-        for stream in Stream::ALL {
-            if let Some(r) = &state.running[lane(stream)] {
+        for stream in state.streams() {
+            if let Some(r) = &state.running[stream.lane()] {
                 let StepOp::Exchange { sends, recvs, .. } = &steps[r.step].op else { continue };
                 let absent = sends.iter().chain(recvs).map(|t| t.peer).find(|&p| {
                     let StepOp::Exchange { group, .. } = &steps[r.step].op else { return false };
@@ -452,7 +523,7 @@ fn stuck<A: Acc>(schedule: &Schedule, ranks: &[Rank<'_, A>]) -> Option<ExecError
                 });
                 let peer = absent.map_or("its peers".into(), |p| format!("rank {p}"));
                 reasons.push((rank, r.step, format!("waits for {peer} to reach the same group")));
-            } else if let Some(&i) = state.queues[lane(stream)].front() {
+            } else if let Some(&i) = state.queues[stream.lane()].front() {
                 let missing = steps[i].waits.iter().find(|e| !state.events.contains(e));
                 let Some(e) = missing else { continue };
                 let by = steps.iter().position(|s| s.records == Some(*e));

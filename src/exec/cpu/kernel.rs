@@ -5,13 +5,13 @@
 //! Invariants: a masked key takes no part, whatever its bytes are. A carry of (0, −∞, 0) is neutral. Bits depend on rows
 //! and pieces alone, not on the number of threads: work is cut in fixed blocks, and each block is one thread's.
 
-use super::acc::{Acc, numbers};
+use super::acc::Acc;
 use super::leaves::Leaves;
 use super::scores::Program;
-use crate::ir::{EmptyRow, Tensor};
+use crate::ir::EmptyRow;
 use crate::layout::Progression;
 use crate::mask::Tile;
-use crate::schedule::AttentionFacts;
+use crate::schedule::{AttentionFacts, Heads};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 use rayon::prelude::*;
@@ -19,35 +19,33 @@ use rayon::prelude::*;
 const Q_BLOCK: usize = 64;
 const K_BLOCK: usize = 256;
 
-/// What one rank's kernels share.
-pub(super) struct Context<'a, A> {
-    pub(super) facts: &'a AttentionFacts,
-    /// The rank's query rows (B, Hq, rows, Dk).
+/// Query rows of a tensor, and the leaves that go with them.
+pub(super) struct Queries<A> {
+    /// (B, heads, rows, Dk).
     pub(super) q: Vec<A>,
-    /// How many those are.
-    pub(super) q_rows: usize,
+    /// Its heads, and how many rows it has.
+    pub(super) heads: Heads,
+    pub(super) rows: usize,
     pub(super) leaves: Leaves<A>,
 }
 
-impl<'a, A: Acc> Context<'a, A> {
-    pub(super) fn new(facts: &'a AttentionFacts, args: &[Tensor]) -> Context<'a, A> {
-        Context {
-            facts,
-            q: numbers(args[0].data()),
-            q_rows: args[0].shape()[2],
-            leaves: Leaves::new(facts, args),
-        }
-    }
+/// Some of these rows and heads; the first row is row `local` of the tensor.
+#[derive(Clone, Copy)]
+pub(super) struct Part<'a> {
+    pub(super) rows: &'a Progression,
+    pub(super) heads: Heads,
+    pub(super) local: usize,
 }
 
-/// Keys (B, Hkv, rows, Dk) and values (B, Hkv, rows, Dv).
+/// Keys (B, heads, rows, Dk) and values (B, heads, rows, Dv).
 pub(super) struct Keys<A> {
     pub(super) rows: Progression,
+    pub(super) heads: Heads,
     pub(super) k: Vec<A>,
     pub(super) v: Vec<A>,
 }
 
-/// o (B, Hq, rows, Dv) not divided, m and l (B, Hq, rows).
+/// o (B, heads, rows, Dv) not divided, m and l (B, heads, rows).
 pub(super) struct Carry<A> {
     pub(super) o: Vec<A>,
     pub(super) m: Vec<A>,
@@ -56,8 +54,8 @@ pub(super) struct Carry<A> {
 
 impl<A: Acc> Carry<A> {
     /// The carry of no key.
-    pub(super) fn empty(facts: &AttentionFacts, rows: usize) -> Carry<A> {
-        let n = facts.sizes.batch * facts.sizes.q_heads * rows;
+    pub(super) fn empty(facts: &AttentionFacts, rows: usize, heads: usize) -> Carry<A> {
+        let n = facts.sizes.batch * heads * rows;
         Carry {
             o: vec![A::zero(); n * facts.sizes.v_head_dim],
             m: vec![A::NEG_INFINITY; n],
@@ -66,17 +64,17 @@ impl<A: Acc> Carry<A> {
     }
 }
 
-/// Folds `keys` into the carry of the query rows `rows`, which begin at the rank's row `local`.
+/// Folds `keys` into the carry of some query rows.
 pub(super) fn attn_partial<A: Acc>(
-    ctx: &Context<'_, A>,
-    rows: &Progression,
-    local: usize,
+    facts: &AttentionFacts,
+    queries: &Queries<A>,
+    part: Part<'_>,
     keys: &[Keys<A>],
     tile: Tile,
     carry: &mut Carry<A>,
 ) {
-    let (hq, dv) = (ctx.facts.sizes.q_heads, ctx.facts.sizes.v_head_dim);
-    let (n, heads) = (rows.len, ctx.facts.sizes.batch * hq);
+    let (hq, dv) = (part.heads.len, facts.sizes.v_head_dim);
+    let (n, heads) = (part.rows.len, facts.sizes.batch * hq);
     if n == 0 || heads == 0 {
         return;
     }
@@ -89,10 +87,11 @@ pub(super) fn attn_partial<A: Acc>(
             let (m1, m2) = m.split_at_mut(len);
             let (l1, l2) = l.split_at_mut(len);
             (o, m, l) = (o2, m2, l2);
-            work.push(Block { batch: head / hq, head: head % hq, first, o: o1, m: m1, l: l1 });
+            let (batch, head) = (head / hq, part.heads.start + head % hq);
+            work.push(Block { batch, head, first, o: o1, m: m1, l: l1 });
         }
     }
-    work.into_par_iter().for_each(|block| block.fold(ctx, rows, local, keys, tile));
+    work.into_par_iter().for_each(|block| block.fold(facts, queries, part, keys, tile));
 }
 
 /// Query rows of one head of one batch entry.
@@ -107,20 +106,29 @@ struct Block<'c, A> {
 }
 
 impl<A: Acc> Block<'_, A> {
-    fn fold(self, ctx: &Context<'_, A>, rows: &Progression, local: usize, keys: &[Keys<A>], tile: Tile) {
-        let s = &ctx.facts.sizes;
+    fn fold(
+        self,
+        facts: &AttentionFacts,
+        queries: &Queries<A>,
+        Part { rows, local, .. }: Part<'_>,
+        keys: &[Keys<A>],
+        tile: Tile,
+    ) {
+        let s = &facts.sizes;
         let n = self.m.len();
-        let kv_head = self.batch * s.kv_heads + self.head / (s.q_heads / s.kv_heads);
-        let at = ((self.batch * s.q_heads + self.head) * ctx.q_rows + local + self.first) * s.head_dim;
-        let q = view(&ctx.q[at..at + n * s.head_dim], n, s.head_dim);
+        let head = self.batch * queries.heads.len + self.head - queries.heads.start;
+        let at = (head * queries.rows + local + self.first) * s.head_dim;
+        let q = view(&queries.q[at..at + n * s.head_dim], n, s.head_dim);
         let mut o = view_mut(self.o, n, s.v_head_dim);
-        let program = Program::of(&ctx.facts.scores, tile == Tile::Partial);
+        let program = Program::of(&facts.scores, tile == Tile::Partial);
         let global = |i: usize| rows.start + (self.first + i) * rows.step;
         let widest = keys.iter().map(|p| p.rows.len).max().unwrap_or(0).min(K_BLOCK);
         let mut scores = Array2::<A>::zeros((n, widest));
         let mut live = vec![true; widest];
         for piece in keys.iter().filter(|p| p.rows.len > 0) {
             let len = piece.rows.len;
+            let kv_head = self.head / (s.q_heads / s.kv_heads) - piece.heads.start;
+            let kv_head = self.batch * piece.heads.len + kv_head;
             let k = view(&piece.k[kv_head * len * s.head_dim..][..len * s.head_dim], len, s.head_dim);
             let v = view(&piece.v[kv_head * len * s.v_head_dim..][..len * s.v_head_dim], len, s.v_head_dim);
             let all = program.hull(self.batch, (0..n).map(global), &piece.rows);
@@ -136,7 +144,7 @@ impl<A: Acc> Block<'_, A> {
                     let row = p.row_mut(i).into_slice();
                     let Some(row) = row else { continue };
                     let at = [self.batch, self.head, global(i), local + self.first + i];
-                    program.run(&ctx.leaves, at, row, &piece.rows, &block);
+                    program.run(&queries.leaves, at, row, &piece.rows, &block);
                     let live = &mut live[..width];
                     live.iter_mut().zip(&*row).for_each(|(l, &x)| *l = x != A::NEG_INFINITY);
                     let correction = exponentiate(row, live, &mut self.m[i], &mut self.l[i]);
@@ -212,19 +220,19 @@ fn accumulate<A: Acc>(
     }
 }
 
-/// Counts the sinks of the query rows `rows`, which begin at the rank's row `local`, in their carry. Without any, or of a
-/// sink of −∞, the carry stays as it is, to the bit.
+/// Counts the sinks of some query rows in their carry. Without any, or of a sink of −∞, the carry stays as it is, to the bit.
 pub(super) fn join_sinks<A: Acc>(
-    ctx: &Context<'_, A>,
-    rows: &Progression,
-    local: usize,
+    facts: &AttentionFacts,
+    leaves: &Leaves<A>,
+    Part { rows, heads, local }: Part<'_>,
     carry: &mut Carry<A>,
 ) {
-    let Some(sinks) = &ctx.leaves.sinks else { return };
-    let (hq, dv) = (ctx.facts.sizes.q_heads, ctx.facts.sizes.v_head_dim);
-    for head in 0..ctx.facts.sizes.batch * hq {
+    let Some(sinks) = &leaves.sinks else { return };
+    let dv = facts.sizes.v_head_dim;
+    for head in 0..facts.sizes.batch * heads.len {
         for (i, global) in rows.rows().enumerate() {
-            let sink = sinks.row(head / hq, head % hq, global, local + i).at(0);
+            let (batch, of) = (head / heads.len, heads.start + head % heads.len);
+            let sink = sinks.row(batch, of, global, local + i).at(0);
             let n = head * rows.len + i;
             let mut weight = [sink];
             let correction = exponentiate(&mut weight, &[true], &mut carry.m[n], &mut carry.l[n]);
@@ -232,6 +240,26 @@ pub(super) fn join_sinks<A: Acc>(
                 carry.o[n * dv..(n + 1) * dv].iter_mut().for_each(|x| *x *= correction);
             }
         }
+    }
+}
+
+/// Folds another partial result of the same rows into a carry.
+pub(super) fn merge<A: Acc>(facts: &AttentionFacts, carry: &mut Carry<A>, other: &Carry<A>) {
+    let dv = facts.sizes.v_head_dim;
+    for n in 0..carry.m.len() {
+        let (a, b) = (carry.m[n], other.m[n]);
+        if b == A::NEG_INFINITY && other.l[n] == A::zero() {
+            // Of no key.
+            continue;
+        }
+        let top = if a > b || a.is_nan() { a } else { b };
+        // Of −∞ − −∞ nothing weighs anything.
+        let weight = |m: A| if m == top { A::one() } else { (m - top).exp() };
+        let (own, theirs) = (weight(a), weight(b));
+        carry.m[n] = top;
+        carry.l[n] = carry.l[n] * own + other.l[n] * theirs;
+        let rows = carry.o[n * dv..(n + 1) * dv].iter_mut().zip(&other.o[n * dv..(n + 1) * dv]);
+        rows.for_each(|(x, &y)| *x = *x * own + y * theirs);
     }
 }
 

@@ -1,15 +1,18 @@
 //! Tensors of numbers and truth values, and sinks, as the kernel reads them: by batch entry, head, query row and key row.
 
-use super::acc::{Acc, numbers};
-use crate::ir::{Data, Tensor};
-use crate::schedule::{AttentionFacts, Leaf};
+use super::acc::{Acc, decode, numbers};
+use crate::ir::{DType, Data, Tensor};
+use crate::schedule::{AttentionFacts, Heads, Leaf};
 use std::sync::Arc;
 
 /// One leaf of a rank, broadcast to (B, Hq, query rows, Sk).
+#[derive(Clone)]
 pub(super) struct LeafView<T> {
     data: Arc<Vec<T>>,
     /// 0 along an axis that is broadcast.
     strides: [usize; 4],
+    /// The first head that it has.
+    head: usize,
     by_query_rows: bool,
 }
 
@@ -19,6 +22,11 @@ impl<T: Copy> LeafView<T> {
         let mut shape = [1; 4];
         let rank = argument.shape().len().min(4);
         shape[4 - rank..].copy_from_slice(&argument.shape()[argument.shape().len() - rank..]);
+        LeafView::of(leaf, shape, 0, data)
+    }
+
+    /// Of that many rows, and of heads from `head` on.
+    fn of(leaf: &Leaf, shape: [usize; 4], head: usize, data: Arc<Vec<T>>) -> LeafView<T> {
         let mut strides = [0; 4];
         let mut stride = 1;
         for axis in (0..4).rev() {
@@ -27,14 +35,14 @@ impl<T: Copy> LeafView<T> {
             }
             stride *= shape[axis];
         }
-        LeafView { data, strides, by_query_rows: leaf.by_query_rows }
+        LeafView { data, strides, head, by_query_rows: leaf.by_query_rows }
     }
 
     /// The row of a query: `global` and `local` are its row numbers. Indexed by global key row.
     pub(super) fn row(&self, batch: usize, head: usize, global: usize, local: usize) -> LeafRow<'_, T> {
         let i = if self.by_query_rows { local } else { global };
         let s = &self.strides;
-        LeafRow { data: &self.data, base: batch * s[0] + head * s[1] + i * s[2], stride: s[3] }
+        LeafRow { data: &self.data, base: batch * s[0] + (head - self.head) * s[1] + i * s[2], stride: s[3] }
     }
 }
 
@@ -58,6 +66,7 @@ pub(super) struct Leaves<A> {
 }
 
 /// One of them, by its type.
+#[derive(Clone)]
 enum LeafOf<A> {
     Number(LeafView<A>),
     Truth(LeafView<bool>),
@@ -75,6 +84,39 @@ impl<A: Acc> Leaves<A> {
             leaves: facts.leaves.iter().zip(&args[3..]).map(view).collect(),
             sinks: facts.sinks.map(|i| number(&facts.leaves[i - 3], &args[i])),
         }
+    }
+
+    /// The same for rows and heads that were received: `blocks` are those of the leaves that are handed out by query rows, in order.
+    pub(super) fn received(
+        &self,
+        facts: &AttentionFacts,
+        (rows, heads): (usize, Heads),
+        blocks: &[&[u8]],
+    ) -> Leaves<A> {
+        let mut blocks = blocks.iter();
+        let mut out = Leaves { leaves: self.leaves.clone(), sinks: self.sinks.clone() };
+        for (i, leaf) in facts.leaves.iter().enumerate().filter(|(_, leaf)| leaf.by_query_rows) {
+            let Some(bytes) = blocks.next() else { continue };
+            let mut shape = [leaf.shape[0], heads.len, rows, leaf.shape[3]];
+            let mut first = heads.start;
+            if leaf.shape[1] == 1 {
+                (shape[1], first) = (1, 0);
+            }
+            out.leaves[i] = match leaf.dtype {
+                DType::Bool => {
+                    let truths = bytes.iter().map(|&b| b != 0).collect();
+                    LeafOf::Truth(LeafView::of(leaf, shape, first, Arc::new(truths)))
+                }
+                dtype => {
+                    let numbers = LeafView::of(leaf, shape, first, Arc::new(decode(dtype, bytes)));
+                    if facts.sinks == Some(i + 3) {
+                        out.sinks = Some(numbers.clone());
+                    }
+                    LeafOf::Number(numbers)
+                }
+            };
+        }
+        out
     }
 
     /// The numbers of an argument for a query row, given by its batch entry, head, global and local number; see `validate`.

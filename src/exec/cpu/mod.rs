@@ -19,6 +19,7 @@ mod island;
 mod kernel;
 mod leaves;
 mod outcome;
+mod own;
 mod program;
 mod rows;
 mod scores;

@@ -6,7 +6,9 @@ use super::error::ExecError;
 use super::rows::{last_row, run_of};
 use crate::ir::{DType, MAX_DATA, Tensor};
 use crate::layout::{Layout, Progression};
-use crate::schedule::{AttentionFacts, KvPiece, QPiece, RankProgram, Schedule, StepOp, Transfer};
+use crate::schedule::{
+    AttentionFacts, Block, Heads, Packed, Place, Port, RankProgram, Schedule, StepOp, Transfer, View,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -16,10 +18,19 @@ pub(super) struct Message {
     pub(super) from: (usize, usize),
     /// Receiver and its step.
     pub(super) to: (usize, usize),
-    /// Bytes of the sender's arena.
-    pub(super) source: Vec<Range<usize>>,
-    /// Bytes of the receiver's arena.
-    pub(super) target: Vec<Range<usize>>,
+    /// Of the sender.
+    pub(super) source: Vec<Target>,
+    /// Of the receiver.
+    pub(super) target: Vec<Target>,
+}
+
+/// Where a part of a message lies.
+#[derive(Clone)]
+pub(super) enum Target {
+    /// Bytes of the arena.
+    Arena(Range<usize>),
+    /// Own rows.
+    Own(Block),
 }
 
 /// The name of a step for errors.
@@ -32,6 +43,8 @@ pub(super) fn step_name(schedule: &Schedule, rank: usize, step: usize) -> String
 pub(super) fn op_name(op: &StepOp) -> String {
     match op {
         StepOp::Pack { .. } => "pack".into(),
+        StepOp::Unpack { .. } => "unpack".into(),
+        StepOp::Merge { .. } => "merge".into(),
         StepOp::Exchange { group, kind, .. } => format!("{} of group {group}", kind.name()),
         StepOp::AttnPartial { .. } => "attn_partial".into(),
     }
@@ -48,15 +61,19 @@ pub(super) fn validate(schedule: &Schedule, args: &[Vec<Tensor>]) -> Result<Vec<
     let sizes = &schedule.attention.sizes;
     let q_shares = shares(&schedule.q_layout, sizes.q_len, ranks).map_err(whole)?;
     let kv_shares = shares(&schedule.kv_layout, sizes.kv_len, ranks).map_err(whole)?;
+    mesh(schedule).map_err(whole)?;
     for rank in 0..ranks {
         let at = |why| ExecError { rank, at: format!("island {}", schedule.name), why };
         arguments(&schedule.attention, &args[rank], q_shares[rank], kv_shares[rank]).map_err(at)?;
-        arena(&schedule.attention, &schedule.ranks[rank]).map_err(at)?;
+        arena(&schedule.attention, &schedule.ranks[rank], ranks).map_err(at)?;
         let mut events = BTreeSet::new();
         for (i, step) in schedule.ranks[rank].steps.iter().enumerate() {
             let at = |why| ExecError { rank, at: step_name(schedule, rank, i), why };
             if let Some(e) = step.records.filter(|&e| !events.insert(e)) {
                 return Err(at(format!("event {e} is recorded twice")));
+            }
+            if step.stream.lane() > schedule.mesh.axes.len() {
+                return Err(at("its stream is of no axis of the mesh".into()));
             }
             operation(schedule, rank, &step.op).map_err(at)?;
         }
@@ -179,70 +196,222 @@ fn arguments(a: &AttentionFacts, args: &[Tensor], q_rows: usize, kv_rows: usize)
 }
 
 /// An arena is bounded by what an island can hold: some times all keys, values and partial results.
-fn arena(a: &AttentionFacts, program: &RankProgram) -> Result<(), String> {
-    let most = (a.kv_bytes(a.sizes.kv_len) + a.carry_bytes(a.sizes.q_len)) * 8 + (1 << 20);
+fn arena(a: &AttentionFacts, program: &RankProgram, ranks: usize) -> Result<(), String> {
+    let of = |port, rows| a.block_bytes(port, rows, a.heads_of(port).len);
+    let rows = |port| of(port, a.sizes.q_len);
+    let leaves = (3..3 + a.leaves.len()).map(|n| rows(Port::Leaf(n))).fold(0usize, usize::saturating_add);
+    let once = [of(Port::Kv, a.sizes.kv_len), rows(Port::Q), rows(Port::Out), rows(Port::Lse), leaves];
+    // Of each rank's keys a partial result of every row may lie there.
+    let partials = a.carry_bytes(a.sizes.q_len, a.sizes.q_heads).saturating_mul(ranks.max(8));
+    let all = once.iter().fold(0usize, |sum, &n| sum.saturating_add(n));
+    let most = all.saturating_mul(8).saturating_add(partials).saturating_add(1 << 20);
     if program.arena_bytes > most {
         return Err(format!("an arena of {} bytes; the island can use {most} at most", program.arena_bytes));
     }
     Ok(())
 }
 
+/// The axes of the mesh have as many ranks as there are.
+fn mesh(schedule: &Schedule) -> Result<(), String> {
+    let ranks = schedule.ranks.len();
+    let product = schedule.mesh.axes.iter().try_fold(1usize, |n, a| n.checked_mul(a.size));
+    // Each axis has a stream, and each rank has all streams.
+    if product != Some(ranks) || schedule.mesh.axes.len() > MOST_AXES {
+        return Err(format!("a mesh of {} axes is none of {ranks} ranks", schedule.mesh.axes.len()));
+    }
+    Ok(())
+}
+
+/// Axes of one mesh, at most.
+const MOST_AXES: usize = 8;
+
 fn operation(schedule: &Schedule, rank: usize, op: &StepOp) -> Result<(), String> {
-    let program = &schedule.ranks[rank];
-    let own_q = &schedule.q_layout.rows[rank];
-    let own_kv = &schedule.kv_layout.rows[rank];
-    let a = &schedule.attention;
+    let facts = &schedule.attention;
+    let on = Operand { schedule, rank, facts, program: &schedule.ranks[rank] };
     match op {
-        StepOp::Pack { pieces } => pieces.iter().try_for_each(|p| {
-            kv_piece(a, program, p)?;
-            run_of(own_kv, &p.rows).map(drop).ok_or_else(|| not_own(&p.rows))
-        }),
-        StepOp::Exchange { sends, recvs, .. } => sends.iter().chain(recvs).try_for_each(|t| {
-            if t.peer >= schedule.ranks.len() || t.peer == rank {
-                return Err(format!("there is no other rank {}", t.peer));
-            }
-            t.views.iter().try_for_each(|v| locate(program, v).map(drop))
-        }),
+        StepOp::Pack { pieces } => pieces.iter().try_for_each(|p| on.packed(p, true)),
+        StepOp::Unpack { pieces } => pieces.iter().try_for_each(|p| on.packed(p, false)),
+        StepOp::Exchange { sends, recvs, .. } => {
+            let all = sends.iter().map(|t| (t, true)).chain(recvs.iter().map(|t| (t, false)));
+            all.into_iter().try_for_each(|(t, sends)| on.transfer(t, sends))
+        }
         StepOp::AttnPartial { q, kv, carry_in, sinks_here, cast_out, .. } => {
-            if *sinks_here && a.sinks.is_none() {
-                return Err("it counts sinks, and there are none".into());
-            }
+            on.sinks(*sinks_here)?;
             for p in q {
-                run_of(own_q, &p.rows).ok_or_else(|| not_own(&p.rows))?;
-                carry(a, program, p, *carry_in || !*cast_out)?;
+                on.heads(p.heads, facts.q_heads())?;
+                match p.at.split_first() {
+                    None => on.own_q(&p.rows)?,
+                    Some((q, leaves)) => {
+                        on.rows(&p.rows, facts.sizes.q_len)?;
+                        on.view(q, facts.block_bytes(Port::Q, p.rows.len, p.heads.len), "queries")?;
+                        let by_rows: Vec<usize> =
+                            (0..facts.leaves.len()).filter(|&i| facts.leaves[i].by_query_rows).collect();
+                        if leaves.len() != by_rows.len() {
+                            let (n, want) = (leaves.len(), by_rows.len());
+                            return Err(format!("{n} leaves with received queries, not {want}"));
+                        }
+                        for (view, i) in leaves.iter().zip(by_rows) {
+                            let bytes = facts.block_bytes(Port::Leaf(i + 3), p.rows.len, p.heads.len);
+                            on.view(view, bytes, "a leaf")?;
+                        }
+                    }
+                }
+                on.ends((&p.rows, p.heads), (p.carry.as_ref(), &p.out), (*carry_in, *cast_out))?;
             }
-            kv.iter().try_for_each(|p| kv_piece(a, program, p))
+            for p in kv {
+                on.heads(p.heads, facts.kv_heads())?;
+                on.rows(&p.rows, facts.sizes.kv_len)?;
+                match &p.at {
+                    None => on.own_kv(&p.rows)?,
+                    Some(at) => {
+                        on.view(at, facts.block_bytes(Port::Kv, p.rows.len, p.heads.len), "keys")?;
+                    }
+                }
+                let has = |h: Heads| p.heads.start <= h.start && h.end() <= p.heads.end();
+                if let Some(q) = q.iter().find(|q| !has(facts.keys_of(q.heads))) {
+                    return Err(format!(
+                        "query heads {}..{} read key heads that {}..{} has not",
+                        q.heads.start,
+                        q.heads.end(),
+                        p.heads.start,
+                        p.heads.end()
+                    ));
+                }
+            }
+            Ok(())
+        }
+        StepOp::Merge { q, carry_in, sinks_here, cast_out } => {
+            on.sinks(*sinks_here)?;
+            let by_rows = facts.sinks.and_then(|s| facts.leaves.get(s - 3)).is_some_and(|l| l.by_query_rows);
+            for p in q {
+                on.heads(p.heads, facts.q_heads())?;
+                on.rows(&p.rows, facts.sizes.q_len)?;
+                if *sinks_here && by_rows {
+                    on.own_q(&p.rows)?;
+                }
+                let bytes = facts.carry_bytes(p.rows.len, p.heads.len);
+                p.partials.iter().try_for_each(|v| on.view(v, bytes, "a partial result"))?;
+                on.ends((&p.rows, p.heads), (p.carry.as_ref(), &p.out), (*carry_in, *cast_out))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// What an operation of a rank reads and writes.
+struct Operand<'a> {
+    schedule: &'a Schedule,
+    rank: usize,
+    facts: &'a AttentionFacts,
+    program: &'a RankProgram,
+}
+
+impl Operand<'_> {
+    fn rows(&self, rows: &Progression, length: usize) -> Result<(), String> {
+        if rows.len > 0 && last_row(rows).is_none_or(|l| l >= length) {
+            return Err(format!("there are no rows {}:{}:{}", rows.start, rows.len, rows.step));
+        }
+        Ok(())
+    }
+
+    fn own_q(&self, rows: &Progression) -> Result<(), String> {
+        let own = &self.schedule.q_layout.rows[self.rank];
+        run_of(own, rows).map(drop).ok_or_else(|| not_own(rows))
+    }
+
+    fn own_kv(&self, rows: &Progression) -> Result<(), String> {
+        let own = &self.schedule.kv_layout.rows[self.rank];
+        run_of(own, rows).map(drop).ok_or_else(|| not_own(rows))
+    }
+
+    fn heads(&self, some: Heads, all: Heads) -> Result<(), String> {
+        if some.len == 0 || some.end() > all.len {
+            return Err(format!("there are no heads {}..{} of {}", some.start, some.end(), all.len));
+        }
+        Ok(())
+    }
+
+    fn view(&self, view: &View, bytes: usize, what: &str) -> Result<(), String> {
+        if view.bytes != bytes {
+            return Err(format!("{what} in {} bytes, not {bytes}", view.bytes));
+        }
+        locate(self.program, view).map(drop)
+    }
+
+    /// Own rows that are read, or results that are written.
+    fn block(&self, b: &Block, read: bool) -> Result<(), String> {
+        let result = matches!(b.port, Port::Out | Port::Lse);
+        if result == read {
+            let (what, does) = if result { ("a result", "read") } else { ("an argument", "written") };
+            return Err(format!("{what} is {does}"));
+        }
+        if b.port == Port::Lse && !self.facts.lse {
+            return Err("there is no log-sum-exp".into());
+        }
+        if let Port::Leaf(n) = b.port {
+            let leaf = n.checked_sub(3).and_then(|i| self.facts.leaves.get(i));
+            if !leaf.is_some_and(|l| l.by_query_rows) {
+                return Err(format!("argument {n} is not handed out by query rows"));
+            }
+        }
+        self.heads(b.heads, self.facts.heads_of(b.port))?;
+        if b.port == Port::Kv { self.own_kv(&b.rows) } else { self.own_q(&b.rows) }
+    }
+
+    fn packed(&self, p: &Packed, read: bool) -> Result<(), String> {
+        self.block(&p.block, read)?;
+        let b = &p.block;
+        self.view(&p.at, self.facts.block_bytes(b.port, b.rows.len, b.heads.len), "a block")
+    }
+
+    fn transfer(&self, t: &Transfer, sends: bool) -> Result<(), String> {
+        if t.peer >= self.schedule.ranks.len() || t.peer == self.rank {
+            return Err(format!("there is no other rank {}", t.peer));
+        }
+        t.parts.iter().try_for_each(|p| match p {
+            Place::Arena(view) => locate(self.program, view).map(drop),
+            Place::Own(block) => self.block(block, sends),
+        })
+    }
+
+    fn sinks(&self, here: bool) -> Result<(), String> {
+        match self.facts.sinks {
+            None if here => Err("it counts sinks, and there are none".into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Carries and results have their places.
+    fn ends(
+        &self,
+        (rows, heads): (&Progression, Heads),
+        (carry, out): (Option<&View>, &[View]),
+        (carry_in, cast_out): (bool, bool),
+    ) -> Result<(), String> {
+        match carry {
+            None if carry_in || !cast_out => {
+                return Err("a carry is read or written, and has no place".into());
+            }
+            None => {}
+            Some(view) => self.view(view, self.facts.carry_bytes(rows.len, heads.len), "a carry")?,
+        }
+        match out {
+            [] if cast_out => self.own_q(rows),
+            [] => Ok(()),
+            [o, lse @ ..] => {
+                self.view(o, self.facts.block_bytes(Port::Out, rows.len, heads.len), "a result")?;
+                if lse.len() != usize::from(self.facts.lse) {
+                    return Err(format!("{} places for the log-sum-exp", lse.len()));
+                }
+                let bytes = self.facts.block_bytes(Port::Lse, rows.len, heads.len);
+                lse.iter().try_for_each(|v| self.view(v, bytes, "a log-sum-exp"))
+            }
         }
     }
 }
 
 fn not_own(rows: &Progression) -> String {
     format!("rows {}:{}:{} are no run of the rank's own", rows.start, rows.len, rows.step)
-}
-
-fn kv_piece(a: &AttentionFacts, program: &RankProgram, p: &KvPiece) -> Result<(), String> {
-    if p.rows.len > 0 && last_row(&p.rows).is_none_or(|l| l >= a.sizes.kv_len) {
-        return Err(format!("there are no key rows {}:{}:{}", p.rows.start, p.rows.len, p.rows.step));
-    }
-    let want = a.kv_bytes(p.rows.len);
-    if p.at.bytes != want {
-        return Err(format!("{} key rows in {} bytes, not {want}", p.rows.len, p.at.bytes));
-    }
-    locate(program, &p.at).map(drop)
-}
-
-fn carry(a: &AttentionFacts, program: &RankProgram, p: &QPiece, used: bool) -> Result<(), String> {
-    match &p.carry {
-        None if used => Err("a carry is read or written, and has no place".into()),
-        None => Ok(()),
-        Some(view) => {
-            let want = a.carry_bytes(p.rows.len);
-            if view.bytes != want {
-                return Err(format!("the carry of {} rows in {} bytes, not {want}", p.rows.len, view.bytes));
-            }
-            locate(program, view).map(drop)
-        }
-    }
 }
 
 /// Every send with its receive: the k-th from one rank to another in a group with the k-th.
@@ -274,12 +443,17 @@ fn messages(schedule: &Schedule) -> Result<Vec<Message>, ExecError> {
             let Some(&(to_step, recv)) = r.get(k) else {
                 return Err(at(format!("rank {to} receives nothing from it in group {group}")));
             };
-            if send.bytes() != recv.bytes() {
-                let (a, b) = (send.bytes(), recv.bytes());
+            let facts = &schedule.attention;
+            let (a, b) = (send.bytes(facts), recv.bytes(facts));
+            if a != b {
                 return Err(at(format!("sends {a} bytes to rank {to}, which receives {b}")));
             }
-            let place = |rank: usize, t: &Transfer| -> Result<Vec<Range<usize>>, String> {
-                t.views.iter().map(|v| locate(&schedule.ranks[rank], v)).collect()
+            let place = |rank: usize, t: &Transfer| -> Result<Vec<Target>, String> {
+                let part = |p: &Place| match p {
+                    Place::Arena(view) => locate(&schedule.ranks[rank], view).map(Target::Arena),
+                    Place::Own(block) => Ok(Target::Own(*block)),
+                };
+                t.parts.iter().map(part).collect()
             };
             out.push(Message {
                 from: (from, step),

@@ -24,7 +24,22 @@ pub(super) fn start(c: &Collective, ty: &Type, x: &[&Type]) -> Result<Vec<Type>,
     if ty.shape.get(2) != Some(&rows) {
         return Err(format!("{ty} does not hold {rows} rows"));
     }
-    if x.len() > 1 {
+    // Of heads each rank may have others.
+    let mut heads = false;
+    if let Collective::AllToAll { to, axis, rows, .. } = c {
+        if to.len() != x.len() || to.windows(2).any(|w| w[0] >= w[1]) {
+            return Err(format!("sends {} values to {} ranks, which are to ascend", x.len(), to.len()));
+        }
+        let mut come = rows.iter().filter(|r| !r.is_empty());
+        let first = come.next();
+        match axis {
+            1 if come.any(|r| Some(r) != first) => {
+                return Err("puts heads of other rows side by side".into());
+            }
+            1 | 2 => heads = true,
+            _ => return Err(format!("puts what comes together along axis {axis}, not 1 or 2")),
+        }
+    } else if x.len() > 1 {
         return Err(format!("sends {} values, not one", x.len()));
     }
     if let Collective::SendRecv { to, from, .. } = c {
@@ -35,8 +50,12 @@ pub(super) fn start(c: &Collective, ty: &Type, x: &[&Type]) -> Result<Vec<Type>,
             return Err(format!("receives {rows} rows from nobody"));
         }
     }
-    if x.first().is_some_and(|s| with_axis(s, 2, 0) != with_axis(ty, 2, 0)) {
-        return Err(format!("sends {} and receives {ty}", x[0]));
+    let form = |t: &Type| {
+        let t = with_axis(t, 2, 0);
+        if heads { with_axis(&t, 1, 0) } else { t }
+    };
+    if let Some(s) = x.iter().find(|s| form(s) != form(ty)) {
+        return Err(format!("sends {s} and receives {ty}"));
     }
     Ok(vec![ty.clone()])
 }

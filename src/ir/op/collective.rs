@@ -24,13 +24,27 @@ pub enum Collective {
         /// Global rows that each rank contributes.
         rows: Vec<Vec<Progression>>,
     },
+    /// To each rank something else: operand i goes to rank `to[i]`. The result is what comes from each rank, rank after rank along an
+    /// axis: the rows of all (2), or the heads of all of the same rows (1). Several values may go in one group.
+    AllToAll {
+        /// Number of the group in its island, from 1; the same on every rank.
+        group: usize,
+        /// Who gets each operand, ascending.
+        to: Vec<usize>,
+        /// 1 or 2.
+        axis: usize,
+        /// Global rows that come from each rank. What comes from two ranks may be of the same rows, and along axis 1 all is.
+        rows: Vec<Vec<Progression>>,
+    },
 }
 
 impl Collective {
     /// Number of the group in its island.
     pub fn group(&self) -> usize {
         match self {
-            Collective::SendRecv { group, .. } | Collective::AllGather { group, .. } => *group,
+            Collective::SendRecv { group, .. }
+            | Collective::AllGather { group, .. }
+            | Collective::AllToAll { group, .. } => *group,
         }
     }
 
@@ -38,7 +52,10 @@ impl Collective {
     pub fn result_rows(&self) -> Vec<Progression> {
         match self {
             Collective::SendRecv { rows, .. } => rows.clone(),
-            Collective::AllGather { rows, .. } => rows.concat(),
+            Collective::AllToAll { axis: 1, rows, .. } => {
+                rows.iter().find(|r| !r.is_empty()).cloned().unwrap_or_default()
+            }
+            Collective::AllGather { rows, .. } | Collective::AllToAll { rows, .. } => rows.concat(),
         }
     }
 }

@@ -81,6 +81,12 @@ impl Braces<'_> {
                 self.set("group", group);
                 self.lists("rows", rows);
             }
+            Collective::AllToAll { group, to, axis, rows } => {
+                self.set("group", group);
+                self.list("to", to);
+                self.set_unless("axis", *axis, 2);
+                self.lists("rows", rows);
+            }
         }
     }
 

@@ -59,6 +59,7 @@ impl<'a> Attributes<'a> {
             "chunk" => Op::Chunk { of: self.rows("of")?, rows: self.rows("rows")? },
             "sendrecv_start" => self.send_receive(declared()?.clone())?,
             "all_gather_start" => self.all_gather(declared()?.clone())?,
+            "all_to_all_start" => self.all_to_all(declared()?.clone())?,
             "wait" => Op::Wait,
             "attn_partial" => Op::Partial(Box::new(Partial {
                 q_rows: self.rows("q")?,
@@ -139,6 +140,12 @@ impl<'a> Attributes<'a> {
     fn all_gather(&mut self, ty: Type) -> Result<Op, Fault> {
         let group = self.natural("group")?;
         Ok(Op::Start(Box::new(Collective::AllGather { group, rows: self.row_lists("rows")? }), ty))
+    }
+
+    fn all_to_all(&mut self, ty: Type) -> Result<Op, Fault> {
+        let (group, to) = (self.natural("group")?, self.list("to")?);
+        let axis = self.optional("axis", Cursor::natural)?.unwrap_or(2);
+        Ok(Op::Start(Box::new(Collective::AllToAll { group, to, axis, rows: self.row_lists("rows")? }), ty))
     }
 
     fn finish(&mut self, dtype: DType) -> Result<Op, Fault> {

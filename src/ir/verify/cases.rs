@@ -107,7 +107,9 @@ fn plant(g: &mut Graph, fault: &str) {
             let v = value(g, v);
             let Op::Start(c, _) = g.faulty_op(v.op) else { panic!("starts nothing") };
             match &mut **c {
-                Collective::SendRecv { group, .. } | Collective::AllGather { group, .. } => {
+                Collective::SendRecv { group, .. }
+                | Collective::AllGather { group, .. }
+                | Collective::AllToAll { group, .. } => {
                     *group = to.parse().unwrap();
                 }
             }

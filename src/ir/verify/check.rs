@@ -4,9 +4,9 @@ use super::broken::Broken;
 use crate::ir::infer::infer;
 use crate::ir::quote::quoted_name;
 use crate::ir::types::{MAX_NESTING, MAX_RANK};
-use crate::ir::{Attribute, Blob, Constant, Graph, Op, OpId, Partial, Stage, Type};
+use crate::ir::{Attribute, Blob, Collective, Constant, Graph, Op, OpId, Partial, Stage, Type};
 use crate::mask::Tile;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 /// Largest data whose hash is compared in every build.
@@ -99,7 +99,8 @@ pub(in crate::ir) fn faults(graph: &Graph) -> Vec<(Place, Broken)> {
     let mut out = Vec::new();
     let order = graph.ops();
     let mut names: HashSet<&str> = HashSet::new();
-    let mut groups = BTreeSet::new();
+    // By group, whether it is one in which several values go.
+    let mut groups: BTreeMap<usize, bool> = BTreeMap::new();
     let is_output: HashSet<_> = graph.outputs().iter().map(|o| o.value).collect();
     let mut inputs: BTreeMap<OpId, usize> = BTreeMap::new();
     for v in graph.inputs() {
@@ -136,8 +137,12 @@ pub(in crate::ir) fn faults(graph: &Graph) -> Vec<(Place, Broken)> {
             Op::Start(c, _) => {
                 if c.group() == 0 {
                     fault(Broken::GroupZero);
-                } else if !groups.insert(c.group()) {
-                    fault(Broken::GroupTwice(c.group()));
+                } else {
+                    let several = matches!(**c, Collective::AllToAll { .. });
+                    let before = groups.insert(c.group(), several);
+                    if before.is_some_and(|before| !(before && several)) {
+                        fault(Broken::GroupTwice(c.group()));
+                    }
                 }
                 transfer(graph, id, &mut fault);
                 if is_output.contains(&graph.result(id)) {

@@ -4,7 +4,9 @@ use super::figures::Estimate;
 use super::simulate::{self, Flight, Timeline};
 use super::{bound, work};
 use crate::device::Device;
-use crate::schedule::types::{Schedule, StepOp, Stream};
+use crate::schedule::mesh::Stream;
+use crate::schedule::steps::StepOp;
+use crate::schedule::types::Schedule;
 
 /// A schedule on a device, with the time of each step alone: what more is asked of it is worked out when it is.
 #[derive(Debug)]

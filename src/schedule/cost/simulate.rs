@@ -7,7 +7,9 @@
 //! transfers of a rank are under way its kernels are slowed.
 
 use super::work::{Cost, Costs, message};
-use crate::schedule::types::{RankProgram, Schedule, StepOp, Stream};
+use crate::schedule::mesh::{Mesh, Stream};
+use crate::schedule::steps::StepOp;
+use crate::schedule::types::{RankProgram, Schedule};
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
@@ -58,7 +60,7 @@ pub(super) fn run(schedule: &Schedule, costs: &Costs) -> Timeline {
     let mut s = Simulation {
         schedule,
         costs,
-        ranks: schedule.ranks.iter().map(Rank::new).collect(),
+        ranks: schedule.ranks.iter().map(|r| Rank::new(&schedule.mesh, r)).collect(),
         watchers: vec![vec![]; schedule.ranks.len()],
         alarms: BinaryHeap::new(),
         now: 0.0,
@@ -186,7 +188,8 @@ impl Events {
 }
 
 struct Rank {
-    lanes: [Lane; 2],
+    /// One a stream.
+    lanes: Vec<Lane>,
     events: Events,
     /// Groups of transfers under way.
     moving: usize,
@@ -194,13 +197,13 @@ struct Rank {
 }
 
 impl Rank {
-    fn new(program: &RankProgram) -> Rank {
+    fn new(mesh: &Mesh, program: &RankProgram) -> Rank {
         let lane = |stream: Stream| {
             let steps = program.steps.iter().enumerate().filter(|(_, s)| s.stream == stream).map(|(i, _)| i);
             Lane { steps: steps.collect(), next: 0, free: 0.0, doing: Doing::Nothing, number: 0 }
         };
         Rank {
-            lanes: Stream::ALL.map(lane),
+            lanes: mesh.streams().map(lane).collect(),
             events: Events { low: vec![false; program.steps.len()], high: BTreeSet::new() },
             moving: 0,
             spans: vec![None; program.steps.len()],
@@ -229,7 +232,7 @@ struct Simulation<'a> {
 impl Simulation<'_> {
     /// Begins whatever a rank can begin now.
     fn advance(&mut self, rank: usize) {
-        for lane in 0..2 {
+        for lane in 0..self.ranks[rank].lanes.len() {
             let state = &self.ranks[rank];
             let Some(&i) = state.lanes[lane].steps.get(state.lanes[lane].next) else { continue };
             let step = &self.schedule.ranks[rank].steps[i];
@@ -319,7 +322,7 @@ impl Simulation<'_> {
         if before == after {
             return;
         }
-        for lane in 0..2 {
+        for lane in 0..self.ranks[rank].lanes.len() {
             if let Doing::Kernel { left, since, .. } = &mut self.ranks[rank].lanes[lane].doing {
                 *left = (*left - (self.now - *since) / before).max(0.0);
                 *since = self.now;

@@ -3,7 +3,7 @@
 //! * `attn_partial`: the launch, and the longer of computing and moving bytes. Computed are whole tiles of queries × keys, of a
 //!   partial tile only those in which the mask may keep a pair: 2 · pairs · B · Hq · (Dk + Dv) operations. Moved are the
 //!   queries, keys, values, leaves and carries that are read, and what is written.
-//! * `pack`: the launch, and its bytes read and written.
+//! * `pack`, `unpack`: the launch, and its bytes read and written. `merge`: the launch, what it merges, and what is written.
 //! * A group of transfers: the latency of its farthest link, and for each link the time of each message and of the bytes, in
 //!   and out apart, the links of both levels at the same time.
 
@@ -12,7 +12,10 @@ use crate::ir::infer::attention_sizes;
 use crate::ir::{Attention, AttentionSizes, DType, Type};
 use crate::layout::{Layout, Progression};
 use crate::mask::{Mask, Tile};
-use crate::schedule::types::{AttentionFacts, KvPiece, QPiece, RankProgram, Schedule, StepOp, Transfer};
+use crate::schedule::blocks::Port;
+use crate::schedule::facts::AttentionFacts;
+use crate::schedule::steps::{KvPiece, Merged, QPiece, StepOp, Transfer};
+use crate::schedule::types::{RankProgram, Schedule};
 use rayon::prelude::*;
 
 /// Of each progression of query rows at most so many tiles are looked at one by one.
@@ -85,16 +88,23 @@ const SURE: f64 = 0.99;
 
 /// What no schedule of an attention under these layouts (of its query rows and of its key rows) is below, in µs: the pairs that
 /// the mask keeps for the rank that has most of them, at the rate of the device. The operands' types are those of the attention.
+/// If queries stay `at_home`, a rank has all pairs of its rows; wherever they are computed, the busiest rank has at least the mean.
 ///
-/// Tiles hold at least the pairs that the mask keeps, and the busiest rank has at least the mean.
-pub(crate) fn least(attention: &Attention, operands: &[Type], [q, kv]: [&Layout; 2], device: &Device) -> f64 {
+/// Tiles hold at least the pairs that the mask keeps.
+pub(crate) fn least(
+    attention: &Attention,
+    operands: &[Type],
+    [q, kv]: [&Layout; 2],
+    at_home: bool,
+    device: &Device,
+) -> f64 {
     let [q_type, k_type, v_type, ..] = operands else { return 0.0 };
     let Ok(sizes) = attention_sizes(q_type, k_type, v_type) else { return 0.0 };
     let pairs = |p: &Progression| attention.scores.live().area(p.start, p.start + p.len, kv.length) as f64;
     // Rows that are apart are counted in the mean alone.
     let of = |rows: &Vec<Progression>| rows.iter().filter(|p| p.step == 1).map(pairs).sum::<f64>();
     let mean = pairs(&Progression::range(0, q.length)) / q.ranks() as f64;
-    let most = q.rows.iter().map(of).fold(mean, f64::max);
+    let most = if at_home { q.rows.iter().map(of).fold(mean, f64::max) } else { mean };
     SURE * most * per_pair(&sizes, q_type.dtype, device)
 }
 
@@ -122,9 +132,17 @@ impl<'a> Model<'a> {
 
     fn step(&self, rank: usize, op: &StepOp) -> Cost {
         match op {
-            StepOp::Pack { pieces } => {
+            StepOp::Pack { pieces } | StepOp::Unpack { pieces } => {
                 let bytes: f64 = pieces.iter().map(|p| p.at.bytes as f64).sum();
                 Cost::Kernel(self.device.launch_us + 2.0 * bytes * self.per_byte)
+            }
+            StepOp::Merge { q, carry_in, cast_out, .. } => {
+                let of = |m: &Merged| {
+                    let partials = m.partials.iter().map(|v| v.bytes as f64).sum::<f64>();
+                    partials + self.ends(m.rows.len, m.heads.len, *carry_in, *cast_out)
+                };
+                let bytes = q.iter().map(of).sum::<f64>();
+                Cost::Kernel(self.device.launch_us + bytes * self.per_byte)
             }
             StepOp::AttnPartial { q, kv, tile, carry_in, cast_out, .. } => {
                 let pairs = self.pairs(q, kv, *tile) * self.per_pair;
@@ -144,17 +162,21 @@ impl<'a> Model<'a> {
             if messages == 0 {
                 return (0.0, 0.0);
             }
-            let bytes: f64 = over().flat_map(|t| &t.views).map(|v| v.bytes as f64).sum();
+            let bytes: f64 = over().map(|t| t.bytes(self.facts) as f64).sum();
             (link.latency_us, messages as f64 * link.message_us + bytes / link.gb_s * 1e-3)
         };
         let (node, network) = (time(&self.device.node), time(&self.device.network));
         node.0.max(network.0) + node.1.max(network.1)
     }
 
-    /// Pairs of rows in the tiles that are computed.
+    /// Pairs of rows in the tiles that are computed, for the part of the heads that each query piece has.
     fn pairs(&self, q: &[QPiece], kv: &[KvPiece], tile: Tile) -> f64 {
         let mask = Some(self.facts.scores.live()).filter(|_| tile == Tile::Partial);
-        let each = |q: &QPiece| kv.iter().map(|k| self.tiles(mask, &q.rows, &k.rows)).sum::<f64>();
+        let heads = self.facts.sizes.q_heads.max(1) as f64;
+        let each = |q: &QPiece| {
+            let tiles = kv.iter().map(|k| self.tiles(mask, &q.rows, &k.rows)).sum::<f64>();
+            tiles * (q.heads.len as f64 / heads)
+        };
         let [rows, keys] = self.device.tile;
         q.iter().map(each).sum::<f64>() * rows as f64 * keys as f64
     }
@@ -176,24 +198,33 @@ impl<'a> Model<'a> {
         (0..tiles).step_by(stride).map(look).sum()
     }
 
+    /// What is read and written of a carry or of the result of so many rows and heads.
+    fn ends(&self, rows: usize, heads: usize, carry_in: bool, cast_out: bool) -> f64 {
+        let f = self.facts;
+        let carry = f.carry_bytes(rows, heads) as f64;
+        let out = if cast_out { f.block_bytes(Port::Out, rows, heads) as f64 } else { carry };
+        out + if carry_in { carry } else { 0.0 }
+    }
+
     fn bytes(&self, q: &[QPiece], kv: &[KvPiece], tile: Tile, carry_in: bool, cast_out: bool) -> f64 {
-        let (f, s) = (self.facts, &self.facts.sizes);
-        let rows: f64 = q.iter().map(|p| p.rows.len as f64).sum();
+        let f = self.facts;
         let keys: f64 = kv.iter().map(|p| p.rows.len as f64).sum();
-        let per_row = s.batch as f64 * s.q_heads as f64;
-        let element = f.dtype.bytes() as f64;
-        let carry = rows * per_row * (s.v_head_dim as f64 + 2.0) * f.acc.bytes() as f64;
-        let mut bytes = rows * per_row * s.head_dim as f64 * element;
-        bytes += kv.iter().map(|p| p.at.bytes as f64).sum::<f64>();
-        bytes += if carry_in { carry } else { 0.0 };
-        bytes += if cast_out { rows * per_row * s.v_head_dim as f64 * element } else { carry };
+        let of_keys = |p: &KvPiece| f.block_bytes(Port::Kv, p.rows.len, p.heads.len) as f64;
+        let mut bytes = kv.iter().map(of_keys).sum::<f64>();
+        for p in q {
+            bytes += f.block_bytes(Port::Q, p.rows.len, p.heads.len) as f64;
+            bytes += self.ends(p.rows.len, p.heads.len, carry_in, cast_out);
+        }
+        // Of rows that several pieces have the leaf is read once.
+        let rows: f64 = q.iter().map(|p| p.rows.len as f64).sum();
         for (i, leaf) in f.leaves.iter().enumerate() {
             let is_mask = leaf.dtype == DType::Bool;
             if f.sinks == Some(i + 3) || (is_mask && tile != Tile::Partial) {
                 continue;
             }
             let extent = |axis: usize, part: f64| if leaf.shape[axis] == 1 { 1.0 } else { part };
-            let elements = leaf.shape[0] as f64 * leaf.shape[1] as f64 * extent(2, rows) * extent(3, keys);
+            let heads = q.iter().map(|p| p.heads.len).max().unwrap_or(0) as f64;
+            let elements = leaf.shape[0] as f64 * extent(1, heads) * extent(2, rows) * extent(3, keys);
             bytes += elements * leaf.dtype.bytes() as f64;
         }
         bytes

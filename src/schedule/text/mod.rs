@@ -28,6 +28,7 @@ mod cursor;
 mod error;
 mod line;
 mod parse;
+mod parse_step;
 mod print;
 
 pub use error::ParseScheduleError;

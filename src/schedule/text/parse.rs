@@ -3,12 +3,12 @@
 use super::chars::bare;
 use super::cursor::{Parsed, Parser, render};
 use super::error::ParseScheduleError;
+use super::parse_step::Names;
 use crate::ir::{AttentionSizes, DType, EmptyRow, ParseScoresError, Scores, Strategy};
 use crate::layout::{Layout, LayoutKind, Progression};
-use crate::mask::{Mask, ParseMaskError, Tile};
+use crate::mask::{Mask, ParseMaskError};
 use crate::schedule::{
-    AttentionFacts, ExchangeKind, KvPiece, Leaf, QPiece, RankProgram, SLOTS, Schedule, Slot, Step, StepOp,
-    Stream, Transfer, View,
+    AttentionFacts, Leaf, Mesh, MeshAxis, RankProgram, SLOTS, Schedule, Slot, Step, Stream,
 };
 use std::collections::HashMap;
 
@@ -37,6 +37,7 @@ impl Parser<'_> {
         let name = self.quoted()?;
         let strategy = self.named(&format!("one of {}", Strategy::names()), Strategy::from_name)?;
         let slots = if self.eat_word("slots") { self.number()? } else { SLOTS };
+        let mesh = if self.eat_word("mesh") { Some(self.mesh()?) } else { None };
         self.sign("{")?;
         self.space();
         let attention = self.attention()?;
@@ -44,13 +45,25 @@ impl Parser<'_> {
         let kv_layout = self.layout("kv_layout")?;
         let mut ranks = Vec::new();
         while !self.eat("}") {
-            ranks.push(self.rank(ranks.len())?);
+            ranks.push(self.rank(ranks.len(), &attention, mesh.as_ref())?);
             self.space();
         }
-        Ok(Schedule { name, strategy, slots, attention, q_layout, kv_layout, ranks })
+        let mesh = mesh.unwrap_or_else(|| Mesh::flat(ranks.len()));
+        Ok(Schedule { name, strategy, mesh, slots, attention, q_layout, kv_layout, ranks })
     }
 
-    fn name(&mut self, what: &str) -> Parsed<String> {
+    fn mesh(&mut self) -> Parsed<Mesh> {
+        let mut axes = Vec::new();
+        loop {
+            let name = self.name("the name of an axis")?;
+            axes.push(MeshAxis { name, size: self.number()? });
+            if !self.eat_word("x") {
+                return Ok(Mesh { axes });
+            }
+        }
+    }
+
+    pub(super) fn name(&mut self, what: &str) -> Parsed<String> {
         self.blanks();
         if self.rest().starts_with('"') {
             return self.quoted();
@@ -191,7 +204,7 @@ impl Parser<'_> {
     }
 
     /// `start:len` or `start:len:step`.
-    fn progression(&mut self) -> Parsed<Progression> {
+    pub(super) fn progression(&mut self) -> Parsed<Progression> {
         let start = self.number()?;
         self.sign(":")?;
         let len = self.number()?;
@@ -199,7 +212,7 @@ impl Parser<'_> {
         Ok(Progression { start, len, step })
     }
 
-    fn rank(&mut self, number: usize) -> Parsed<RankProgram> {
+    fn rank(&mut self, number: usize, facts: &AttentionFacts, mesh: Option<&Mesh>) -> Parsed<RankProgram> {
         if !self.eat_word("rank") {
             return self.want("`rank` or `}`");
         }
@@ -218,7 +231,7 @@ impl Parser<'_> {
         }
         while self.eat("#") {
             self.ordinal(program.steps.len(), "step")?;
-            program.steps.push(self.step(&slots)?);
+            program.steps.push(self.step(&Names { facts, slots: &slots }, mesh)?);
             self.space();
         }
         if !self.eat("}") {
@@ -228,7 +241,7 @@ impl Parser<'_> {
     }
 
     /// `start..end` as start and length.
-    fn range(&mut self) -> Parsed<(usize, usize)> {
+    pub(super) fn range(&mut self) -> Parsed<(usize, usize)> {
         self.blanks();
         let begin = self.at;
         let start = self.number()?;
@@ -241,9 +254,8 @@ impl Parser<'_> {
         }
     }
 
-    fn step(&mut self, slots: &HashMap<String, usize>) -> Parsed<Step> {
-        let stream =
-            self.named("`compute` or `comm`", |w| Stream::ALL.into_iter().find(|s| s.name() == w))?;
+    fn step(&mut self, names: &Names<'_>, mesh: Option<&Mesh>) -> Parsed<Step> {
+        let stream = self.stream(mesh)?;
         let mut waits = Vec::new();
         if self.eat_word("wait") {
             waits.push(self.event()?);
@@ -252,9 +264,35 @@ impl Parser<'_> {
             }
         }
         let records = if self.eat_word("record") { Some(self.event()?) } else { None };
-        let op = self.op(slots)?;
+        let op = self.op(names)?;
         let reason = self.reason()?;
         Ok(Step { stream, waits, records, op, reason })
+    }
+
+    /// `compute`, `comm`, or `comm.` and an axis of the mesh.
+    fn stream(&mut self, mesh: Option<&Mesh>) -> Parsed<Stream> {
+        let axes = mesh.map_or(&[][..], |m| m.axes.as_slice());
+        if self.eat("comm.%") {
+            return Ok(Stream::Comm(self.number()?));
+        }
+        if self.rest().starts_with("comm.\"") {
+            self.at += "comm.".len();
+            let begin = self.at;
+            let name = self.quoted()?;
+            return match axes.iter().position(|a| a.name == name) {
+                Some(axis) => Ok(Stream::Comm(axis)),
+                None => self.fault(begin, "the mesh has no axis of that name"),
+            };
+        }
+        let of_axis = |w: &str| axes.iter().position(|a| w.strip_prefix("comm.") == Some(&a.name));
+        let find = |w: &str| match w {
+            "compute" => Some(Stream::Compute),
+            "comm" if axes.len() <= 1 => Some(Stream::Comm(0)),
+            _ => of_axis(w).map(Stream::Comm),
+        };
+        let comm: Vec<String> = axes.iter().map(|a| format!("`comm.{}`", a.name)).collect();
+        let comm = if axes.len() <= 1 { "`comm`".to_owned() } else { comm.join(" or ") };
+        self.named(&format!("`compute` or {comm}"), find)
     }
 
     fn event(&mut self) -> Parsed<usize> {
@@ -280,99 +318,5 @@ impl Parser<'_> {
         let begin = self.at + line.len() - reason.len();
         self.at += line.len();
         self.unescape(reason.trim_end(), begin)
-    }
-
-    fn op(&mut self, slots: &HashMap<String, usize>) -> Parsed<StepOp> {
-        if self.eat_word("pack") {
-            return Ok(StepOp::Pack { pieces: self.kv_pieces(slots)? });
-        }
-        if self.eat_word("attn_partial") {
-            return self.attn_partial(slots);
-        }
-        let kind = self.named("`pack`, `sendrecv`, `all_gather` or `attn_partial`", |w| {
-            [ExchangeKind::SendRecv, ExchangeKind::AllGather].into_iter().find(|k| k.name() == w)
-        })?;
-        if !self.eat("g") {
-            return self.want("a group like g1");
-        }
-        let group = self.number()?;
-        let (mut sends, mut recvs) = (Vec::new(), Vec::new());
-        while self.eat_word("to") {
-            sends.push(self.transfer(slots)?);
-        }
-        while self.eat_word("from") {
-            recvs.push(self.transfer(slots)?);
-        }
-        Ok(StepOp::Exchange { group, kind, sends, recvs })
-    }
-
-    fn attn_partial(&mut self, slots: &HashMap<String, usize>) -> Parsed<StepOp> {
-        let tile = self.named("`full` or `partial`", |w| {
-            [Tile::Full, Tile::Partial, Tile::Skip].into_iter().find(|t| t.name() == w)
-        })?;
-        let carry_in = self.eat_word("carry_in");
-        let sinks_here = self.eat_word("sinks_here");
-        let cast_out = self.eat_word("cast_out");
-        self.word("q")?;
-        let mut q = Vec::new();
-        if !self.eat_word("none") {
-            loop {
-                let rows = self.progression()?;
-                let carry = if self.eat("@") { Some(self.view(slots)?) } else { None };
-                q.push(QPiece { rows, carry });
-                if !self.eat(",") {
-                    break;
-                }
-            }
-        }
-        self.word("k")?;
-        Ok(StepOp::AttnPartial { q, kv: self.kv_pieces(slots)?, tile, carry_in, sinks_here, cast_out })
-    }
-
-    fn kv_pieces(&mut self, slots: &HashMap<String, usize>) -> Parsed<Vec<KvPiece>> {
-        let mut pieces = Vec::new();
-        if self.eat_word("none") {
-            return Ok(pieces);
-        }
-        loop {
-            let rows = self.progression()?;
-            self.sign("@")?;
-            pieces.push(KvPiece { rows, at: self.view(slots)? });
-            if !self.eat(",") {
-                return Ok(pieces);
-            }
-        }
-    }
-
-    fn transfer(&mut self, slots: &HashMap<String, usize>) -> Parsed<Transfer> {
-        let peer = self.number()?;
-        let mut views = Vec::new();
-        if self.eat_word("none") {
-            return Ok(Transfer { peer, views });
-        }
-        loop {
-            views.push(self.view(slots)?);
-            if !self.eat("+") {
-                return Ok(Transfer { peer, views });
-            }
-        }
-    }
-
-    fn view(&mut self, slots: &HashMap<String, usize>) -> Parsed<View> {
-        let slot = if self.eat("%") {
-            self.number()?
-        } else {
-            self.blanks();
-            let begin = self.at;
-            let name = self.name("a slot")?;
-            match slots.get(&name) {
-                Some(&slot) => slot,
-                None => return self.fault(begin, "this rank has no slot of that name"),
-            }
-        };
-        self.sign("[")?;
-        let (start, bytes) = self.range()?;
-        self.sign("]")?;
-        Ok(View { slot, start, bytes })
     }
 }

@@ -3,13 +3,16 @@
 use super::chars::{bare, unsafe_to_show};
 use crate::layout::{Layout, Progression};
 use crate::schedule::{
-    AttentionFacts, KvPiece, RankProgram, SLOTS, Schedule, Slot, Step, StepOp, Stream, Transfer, View,
+    AttentionFacts, Block, Heads, KvPiece, Mesh, Packed, Place, Port, RankProgram, SLOTS, Schedule, Slot,
+    Step, StepOp, Stream, Transfer, View,
 };
 use std::collections::HashSet;
 use std::fmt::{self, Write};
 
-/// Operations longer than this do not widen the column before the reasons.
+/// Layouts longer than this take several lines.
 const WIDE: usize = 100;
+/// Reasons stand behind operations of this width.
+const OP_WIDTH: usize = 64;
 
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -17,12 +20,16 @@ impl fmt::Display for Schedule {
         if self.strategy.is_ring() || self.slots != SLOTS {
             write!(f, " slots {}", self.slots)?;
         }
+        if !self.mesh.is_flat(self.ranks.len()) {
+            let axes = self.mesh.axes.iter().map(|a| format!("{} {}", name(&a.name), a.size));
+            write!(f, " mesh {}", list(axes, " x ", "none"))?;
+        }
         f.write_str(" {\n")?;
         attention(f, &self.attention)?;
         layout(f, "q_layout ", &self.q_layout)?;
         layout(f, "kv_layout", &self.kv_layout)?;
         for (r, rank) in self.ranks.iter().enumerate() {
-            program(f, r, rank)?;
+            program(f, self, r, rank)?;
         }
         f.write_str("}\n")
     }
@@ -68,43 +75,40 @@ fn layout(f: &mut fmt::Formatter<'_>, key: &str, layout: &Layout) -> fmt::Result
     f.write_str("\n  }\n")
 }
 
-fn program(f: &mut fmt::Formatter<'_>, rank: usize, program: &RankProgram) -> fmt::Result {
+/// Columns are of one width whatever stands in others, so that a line changes only where what it says does.
+fn program(f: &mut fmt::Formatter<'_>, s: &Schedule, rank: usize, program: &RankProgram) -> fmt::Result {
     writeln!(f, "\n  rank {rank} arena {} {{", program.arena_bytes)?;
-    // Width of the last number of a rank's steps, names and so on: columns are aligned within the rank.
     let names: Vec<String> = program.slots.iter().map(|s| name(&s.name)).collect();
-    let ends: Vec<String> = program.slots.iter().map(|s| end(s.offset, s.bytes)).collect();
-    let (name_width, end_width) = (width(&names), width(&ends));
-    for ((slot, name), end) in program.slots.iter().zip(&names).zip(&ends) {
-        writeln!(f, "    slot {name:name_width$} {:>end_width$}..{end}", slot.offset)?;
+    for (slot, name) in program.slots.iter().zip(&names) {
+        writeln!(f, "    slot {name} {}..{}", slot.offset, end(slot.offset, slot.bytes))?;
     }
-    let slots = SlotNames::new(&program.slots, names);
-    let numbers: Vec<String> = (0..program.steps.len()).map(|i| format!("#{i}")).collect();
-    let waits: Vec<String> = program.steps.iter().map(waits).collect();
-    let records: Vec<String> =
-        program.steps.iter().map(|s| s.records.map_or(String::new(), |e| format!("record e{e}"))).collect();
-    let ops: Vec<String> = program.steps.iter().map(|s| slots.op(&s.op)).collect();
-    let stream_width = Stream::ALL.map(|s| s.name().len()).into_iter().max().unwrap_or(0);
-    let wide = ops.iter().map(|o| o.chars().count()).filter(|&w| w <= WIDE).max().unwrap_or(0);
-    let widths = [width(&numbers), width(&waits), width(&records)];
+    let writer = Writer { facts: &s.attention, names: slot_names(&program.slots, names) };
     for (i, step) in program.steps.iter().enumerate() {
-        let [number_width, wait_width, record_width] = widths;
-        write!(f, "    {:number_width$} {:stream_width$} ", numbers[i], step.stream.name())?;
-        for (column, width) in [(&waits[i], wait_width), (&records[i], record_width)] {
-            if width > 0 {
-                write!(f, " {column:width$}")?;
-            }
-        }
-        if step.reason.is_empty() {
-            writeln!(f, "  {}", ops[i])?;
-        } else {
-            writeln!(f, "  {:wide$}  // {}", ops[i], escape(&step.reason, true))?;
+        let number = format!("#{i}");
+        let records = step.records.map_or(String::new(), |e| format!("record e{e}"));
+        let events = list([waits(step), records].into_iter().filter(|e| !e.is_empty()), " ", "");
+        let (stream, op) = (stream_name(&s.mesh, step.stream), writer.op(&step.op));
+        write!(f, "    {number:<4} {stream:<7} {events:<15} ")?;
+        match step.reason.as_str() {
+            "" => writeln!(f, "{op}")?,
+            reason => writeln!(f, "{op:<OP_WIDTH$}  // {}", escape(reason, true))?,
         }
     }
     f.write_str("  }\n")
 }
 
-fn width(column: &[String]) -> usize {
-    column.iter().map(|c| c.chars().count()).max().unwrap_or(0)
+/// `compute`; `comm`, and of a mesh of several axes `comm.node`.
+fn stream_name(mesh: &Mesh, stream: Stream) -> String {
+    match (stream, mesh.axes.as_slice()) {
+        (Stream::Compute, _) => "compute".to_owned(),
+        (Stream::Comm(0), [_]) => "comm".to_owned(),
+        (Stream::Comm(n), axes) => match axes.get(n) {
+            Some(axis) if axes.iter().position(|a| a.name == axis.name) == Some(n) => {
+                format!("comm.{}", name(&axis.name))
+            }
+            _ => format!("comm.%{n}"),
+        },
+    }
 }
 
 fn waits(step: &Step) -> String {
@@ -117,43 +121,79 @@ fn end(start: usize, bytes: usize) -> String {
     (start as u128 + bytes as u128).to_string()
 }
 
-/// How the slots of one rank are written in views.
-struct SlotNames {
+/// The first slot of a name keeps it; another of the same name goes by its number.
+fn slot_names(slots: &[Slot], mut names: Vec<String>) -> Vec<String> {
+    let mut seen = HashSet::new();
+    for (i, slot) in slots.iter().enumerate() {
+        if !seen.insert(slot.name.as_str()) {
+            names[i] = format!("%{i}");
+        }
+    }
+    names
+}
+
+/// Writes the operations of one rank.
+struct Writer<'a> {
+    facts: &'a AttentionFacts,
+    /// How slots are written in views.
     names: Vec<String>,
 }
 
-impl SlotNames {
-    /// The first slot of a name keeps it; another of the same name goes by its number.
-    fn new(slots: &[Slot], mut names: Vec<String>) -> SlotNames {
-        let mut seen = HashSet::new();
-        for (i, slot) in slots.iter().enumerate() {
-            if !seen.insert(slot.name.as_str()) {
-                names[i] = format!("%{i}");
-            }
-        }
-        SlotNames { names }
-    }
-
+impl Writer<'_> {
     fn view(&self, v: View) -> String {
         let name = self.names.get(v.slot).cloned().unwrap_or_else(|| format!("%{}", v.slot));
         format!("{name}[{}..{}]", v.start, end(v.start, v.bytes))
     }
 
+    fn views(&self, views: &[View]) -> String {
+        list(views.iter().map(|&v| self.view(v)), "+", "none")
+    }
+
+    /// Rows, and heads where they are not all.
+    fn part(&self, port: Port, rows: &Progression, heads: Heads) -> String {
+        match heads == self.facts.heads_of(port) {
+            true => rows.to_string(),
+            false => format!("{rows} h{}..{}", heads.start, end(heads.start, heads.len)),
+        }
+    }
+
+    fn block(&self, b: &Block) -> String {
+        format!("{} {}", b.port, self.part(b.port, &b.rows, b.heads))
+    }
+
     fn kv(&self, pieces: &[KvPiece]) -> String {
-        list(pieces.iter().map(|p| format!("{}@{}", p.rows, self.view(p.at))), ", ")
+        let piece = |p: &KvPiece| {
+            let at = p.at.map_or(String::new(), |at| format!("@{}", self.view(at)));
+            self.part(Port::Kv, &p.rows, p.heads) + &at
+        };
+        list(pieces.iter().map(piece), ", ", "none")
+    }
+
+    fn packed(&self, pieces: &[Packed]) -> String {
+        list(pieces.iter().map(|p| format!("{}@{}", self.block(&p.block), self.view(p.at))), ", ", "none")
     }
 
     fn transfers(&self, out: &mut String, word: &str, transfers: &[Transfer]) {
         for t in transfers {
-            let views = list(t.views.iter().map(|&v| self.view(v)), "+");
+            let parts = t.parts.iter().map(|p| match p {
+                Place::Arena(view) => self.view(*view),
+                Place::Own(block) => self.block(block),
+            });
             // Writing to a string does not fail.
-            let _ = write!(out, " {word} {} {views}", t.peer);
+            let _ = write!(out, " {word} {} {}", t.peer, list(parts, "+", "none"));
         }
+    }
+
+    /// Where carries and results lie.
+    fn ends(&self, carry: Option<View>, out: &[View]) -> String {
+        let carry = carry.map_or(String::new(), |v| format!(" carry {}", self.view(v)));
+        carry + &if out.is_empty() { String::new() } else { format!(" out {}", self.views(out)) }
     }
 
     fn op(&self, op: &StepOp) -> String {
         match op {
-            StepOp::Pack { pieces } => format!("pack {}", self.kv(pieces)),
+            StepOp::Pack { pieces } => format!("pack {}", self.packed(pieces)),
+            StepOp::Unpack { pieces } => format!("unpack {}", self.packed(pieces)),
             StepOp::Exchange { group, kind, sends, recvs } => {
                 let mut out = format!("{} g{group}", kind.name());
                 self.transfers(&mut out, "to", sends);
@@ -161,28 +201,32 @@ impl SlotNames {
                 out
             }
             StepOp::AttnPartial { q, kv, tile, carry_in, sinks_here, cast_out } => {
-                let q = q.iter().map(|p| match p.carry {
-                    Some(at) => format!("{}@{}", p.rows, self.view(at)),
-                    None => p.rows.to_string(),
+                let q = q.iter().map(|p| {
+                    let at = if p.at.is_empty() { String::new() } else { format!("@{}", self.views(&p.at)) };
+                    self.part(Port::Q, &p.rows, p.heads) + &at + &self.ends(p.carry, &p.out)
                 });
-                let flag = |on: bool, word: &'static str| if on { word } else { "" };
-                format!(
-                    "attn_partial {}{}{}{} q {} k {}",
-                    tile.name(),
-                    flag(*carry_in, " carry_in"),
-                    flag(*sinks_here, " sinks_here"),
-                    flag(*cast_out, " cast_out"),
-                    list(q, ", "),
-                    self.kv(kv)
-                )
+                let flags = flags(*carry_in, *sinks_here, *cast_out);
+                format!("attn_partial {}{flags} q {} k {}", tile.name(), list(q, ", ", "none"), self.kv(kv))
+            }
+            StepOp::Merge { q, carry_in, sinks_here, cast_out } => {
+                let q = q.iter().map(|p| {
+                    let part = self.part(Port::Q, &p.rows, p.heads);
+                    format!("{part} of {}{}", self.views(&p.partials), self.ends(p.carry, &p.out))
+                });
+                format!("merge{} q {}", flags(*carry_in, *sinks_here, *cast_out), list(q, ", ", "none"))
             }
         }
     }
 }
 
-fn list(items: impl Iterator<Item = String>, separator: &str) -> String {
+fn flags(carry_in: bool, sinks_here: bool, cast_out: bool) -> String {
+    let words = [(carry_in, " carry_in"), (sinks_here, " sinks_here"), (cast_out, " cast_out")];
+    words.into_iter().filter(|w| w.0).map(|w| w.1).collect()
+}
+
+fn list(items: impl Iterator<Item = String>, separator: &str, none: &str) -> String {
     let items: Vec<String> = items.collect();
-    if items.is_empty() { "none".to_owned() } else { items.join(separator) }
+    if items.is_empty() { none.to_owned() } else { items.join(separator) }
 }
 
 fn name(name: &str) -> String {

@@ -6,8 +6,8 @@ use crate::ir::{AttentionSizes, DType, EmptyRow, Factor, ScoreStep, Scores};
 use crate::layout::{Layout, LayoutKind, Progression};
 use crate::mask::{Fill, Mask, Term, Tile};
 use crate::schedule::{
-    AttentionFacts, ExchangeKind, KvPiece, Leaf, QPiece, RankProgram, SLOTS, Schedule, Slot, Step, StepOp,
-    Stream, Transfer, View,
+    AttentionFacts, Block, ExchangeKind, Heads, KvPiece, Leaf, Merged, Mesh, MeshAxis, Packed, Place, Port,
+    QPiece, RankProgram, SLOTS, Schedule, Slot, Step, StepOp, Stream, Transfer, View,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -80,32 +80,59 @@ fn finite() -> impl Strategy<Value = f64> {
     any::<f64>().prop_filter("finite", |x| x.is_finite())
 }
 
+/// Some heads; those of all, which the text leaves out, are put in by [`whole`].
+fn heads() -> impl Strategy<Value = Heads> {
+    (number(), number()).prop_map(|(start, len)| Heads { start, len })
+}
+
+fn block() -> impl Strategy<Value = Block> {
+    let port =
+        prop_oneof![select(vec![Port::Q, Port::Kv, Port::Out, Port::Lse]), number().prop_map(Port::Leaf),];
+    (port, progression(), heads()).prop_map(|(port, rows, heads)| Block { port, rows, heads })
+}
+
 fn op() -> impl Strategy<Value = StepOp> {
-    let kv = || vec((progression(), view()).prop_map(|(rows, at)| KvPiece { rows, at }), 0..3);
+    let kv = (progression(), heads(), option::of(view()));
+    let kv = vec(kv.prop_map(|(rows, heads, at)| KvPiece { rows, heads, at }), 0..3);
+    let place = || prop_oneof![view().prop_map(Place::Arena), block().prop_map(Place::Own)];
     let transfers = || {
-        let one = (number(), vec(view(), 0..3)).prop_map(|(peer, views)| Transfer { peer, views });
+        let one = (number(), vec(place(), 0..3)).prop_map(|(peer, parts)| Transfer { peer, parts });
         vec(one, 0..3)
     };
-    let kind = select(vec![ExchangeKind::SendRecv, ExchangeKind::AllGather]);
-    let q = vec((progression(), option::of(view())).prop_map(|(rows, carry)| QPiece { rows, carry }), 0..3);
+    let kind = select(ExchangeKind::ALL.to_vec());
+    let packed = || vec((block(), view()).prop_map(|(block, at)| Packed { block, at }), 0..3);
+    let views = || vec(view(), 0..3);
+    let q = (progression(), heads(), views(), option::of(view()), views());
+    let q = q.prop_map(|(rows, heads, at, carry, out)| QPiece { rows, heads, at, carry, out });
+    let merged = (progression(), heads(), views(), option::of(view()), views())
+        .prop_map(|(rows, heads, partials, carry, out)| Merged { rows, heads, partials, carry, out });
     let tile = select(vec![Tile::Full, Tile::Partial, Tile::Skip]);
     prop_oneof![
-        kv().prop_map(|pieces| StepOp::Pack { pieces }),
+        packed().prop_map(|pieces| StepOp::Pack { pieces }),
+        packed().prop_map(|pieces| StepOp::Unpack { pieces }),
+        (vec(merged, 0..3), any::<[bool; 3]>()).prop_map(|(q, [carry_in, sinks_here, cast_out])| {
+            StepOp::Merge { q, carry_in, sinks_here, cast_out }
+        }),
         (number(), kind, transfers(), transfers()).prop_map(|(group, kind, sends, recvs)| StepOp::Exchange {
             group,
             kind,
             sends,
             recvs
         }),
-        (q, kv(), tile, any::<[bool; 3]>()).prop_map(|(q, kv, tile, [carry_in, sinks_here, cast_out])| {
-            StepOp::AttnPartial { q, kv, tile, carry_in, sinks_here, cast_out }
-        }),
+        (vec(q, 0..3), kv, tile, any::<[bool; 3]>()).prop_map(
+            |(q, kv, tile, [carry_in, sinks_here, cast_out])| {
+                StepOp::AttnPartial { q, kv, tile, carry_in, sinks_here, cast_out }
+            }
+        ),
     ]
 }
 
 fn program() -> impl Strategy<Value = RankProgram> {
     let slot = (name(), number(), number()).prop_map(|(name, offset, bytes)| Slot { name, offset, bytes });
-    let step = (select(Stream::ALL.to_vec()), vec(number(), 0..3), option::of(number()), op(), name())
+    let stream = prop_oneof![
+        1 => Just(Stream::Compute), 3 => (0usize..4).prop_map(Stream::Comm), 1 => number().prop_map(Stream::Comm)
+    ];
+    let step = (stream, vec(number(), 0..3), option::of(number()), op(), name())
         .prop_map(|(stream, waits, records, op, reason)| Step { stream, waits, records, op, reason });
     (number(), vec(slot, 0..4), vec(step, 0..5)).prop_map(|(arena_bytes, slots, steps)| RankProgram {
         arena_bytes,
@@ -144,17 +171,46 @@ fn schedule() -> impl Strategy<Value = Schedule> {
         });
     let strategy = select(crate::ir::Strategy::ALL.to_vec());
     let slots = prop_oneof![1 => Just(SLOTS), 1 => number()];
-    (name(), strategy, slots, attention, layout(), layout(), vec(program(), 0..4)).prop_map(
-        |(name, strategy, slots, attention, q_layout, kv_layout, ranks)| Schedule {
-            name,
-            strategy,
-            slots,
-            attention,
-            q_layout,
-            kv_layout,
-            ranks,
+    let axis = (prop_oneof![1 => Just("x".to_owned()), 3 => name()], number())
+        .prop_map(|(name, size)| MeshAxis { name, size });
+    let mesh = option::of(vec(axis, 1..4).prop_map(|axes| Mesh { axes }));
+    let head = (name(), strategy, slots, mesh, any::<u64>());
+    (head, attention, layout(), layout(), vec(program(), 0..4)).prop_map(
+        |((name, strategy, slots, mesh, some), attention, q_layout, kv_layout, mut ranks)| {
+            whole(&mut ranks, &attention, some);
+            let mesh = mesh.unwrap_or_else(|| Mesh::flat(ranks.len()));
+            Schedule { name, strategy, mesh, slots, attention, q_layout, kv_layout, ranks }
         },
     )
+}
+
+/// Some of the heads become all that there are.
+fn whole(ranks: &mut [RankProgram], facts: &AttentionFacts, mut some: u64) {
+    let mut visit = |port: Port, heads: &mut Heads| {
+        if some & 1 == 1 {
+            *heads = facts.heads_of(port);
+        }
+        some = some.rotate_right(1);
+    };
+    for step in ranks.iter_mut().flat_map(|r| &mut r.steps) {
+        match &mut step.op {
+            StepOp::Pack { pieces } | StepOp::Unpack { pieces } => {
+                pieces.iter_mut().for_each(|p| visit(p.block.port, &mut p.block.heads));
+            }
+            StepOp::Exchange { sends, recvs, .. } => {
+                for part in sends.iter_mut().chain(recvs).flat_map(|t| &mut t.parts) {
+                    if let Place::Own(block) = part {
+                        visit(block.port, &mut block.heads);
+                    }
+                }
+            }
+            StepOp::AttnPartial { q, kv, .. } => {
+                q.iter_mut().for_each(|p| visit(Port::Q, &mut p.heads));
+                kv.iter_mut().for_each(|p| visit(Port::Kv, &mut p.heads));
+            }
+            StepOp::Merge { q, .. } => q.iter_mut().for_each(|p| visit(Port::Q, &mut p.heads)),
+        }
+    }
 }
 
 /// Nothing in it moves a cursor or hides.
@@ -249,7 +305,7 @@ fn errors() {
 
   rank 0 arena 16 {
     slot kv.local 0..16
-    #0 compute  record e0  pack 0:2@kv.local[0..16]  // why
+    #0 compute  record e0  pack kv 0:2@kv.local[0..16]  // why
     #1 compute  attn_partial partial cast_out q 0:2 k 0:2@kv.local[0..16]
   }
 }
@@ -284,9 +340,19 @@ fn errors() {
         ("#1 compute", "#2 compute"),
         ("#1 compute", "#1 copy"),
         ("record e0", "record 0"),
-        ("pack 0:2@kv.local[0..16]", "pack 0:2@kv.1[0..16]"),
-        ("pack 0:2@kv.local[0..16]", "pack 0:2"),
-        ("pack 0:2@kv.local[0..16]  // why", "pack 0:2@kv.local[0..16] why"),
+        ("pack kv 0:2@kv.local[0..16]", "pack kv 0:2@kv.1[0..16]"),
+        ("pack kv 0:2@kv.local[0..16]", "pack 0:2@kv.local[0..16]"),
+        ("pack kv 0:2@kv.local[0..16]", "pack kv 0:2 h1..0@kv.local[0..16]"),
+        ("pack kv 0:2@kv.local[0..16]", "pack leafx 0:2@kv.local[0..16]"),
+        ("q 0:2 k", "q 0:2@kv.local[0..8]+ k"),
+        ("q 0:2 k", "q 0:2 carry k"),
+        ("q 0:2 k", "q 0:2 out none k"),
+        ("attn_partial partial cast_out q 0:2 k 0:2@kv.local[0..16]", "merge cast_out q 0:2"),
+        ("#1 compute", "#1 comm.node"),
+        ("ring {", "ring mesh node {"),
+        ("ring {", "ring mesh node 2 x {"),
+        ("pack kv 0:2@kv.local[0..16]", "pack kv 0:2"),
+        ("pack kv 0:2@kv.local[0..16]  // why", "pack kv 0:2@kv.local[0..16] why"),
         ("k 0:2@kv.local[0..16]\n  }\n}\n", "k 0:2@kv.local[0..16]\n  }\n"),
         (right, "// nothing but a comment\n"),
     ];

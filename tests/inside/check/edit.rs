@@ -2,7 +2,9 @@
 
 use super::plant::Planted;
 use annulus::layout::{Layout, Progression};
-use annulus::schedule::{KvPiece, QPiece, RankProgram, Schedule, Step, StepOp, Transfer, View};
+use annulus::schedule::{
+    AttentionFacts, Block, KvPiece, Place, QPiece, RankProgram, Schedule, Step, StepOp, Transfer, View,
+};
 
 /// Applies `change` to each step of each rank. It is given a number from 0 on, and is called again with the next one as
 /// long as it changed something.
@@ -59,9 +61,31 @@ pub(crate) fn queries(op: &mut StepOp) -> Option<&mut Vec<QPiece>> {
     }
 }
 
+/// Views of the arena among the parts of messages.
+pub(crate) fn places(transfers: &mut [Transfer]) -> Vec<&mut View> {
+    let parts = transfers.iter_mut().flat_map(|t| &mut t.parts);
+    parts.filter_map(|p| if let Place::Arena(view) = p { Some(view) } else { None }).collect()
+}
+
+/// Blocks of own rows among the parts of messages.
+pub(crate) fn blocks(transfers: &mut [Transfer]) -> Vec<&mut Block> {
+    let parts = transfers.iter_mut().flat_map(|t| &mut t.parts);
+    parts.filter_map(|p| if let Place::Own(block) = p { Some(block) } else { None }).collect()
+}
+
+/// A message loses its last byte, or the last row of what is sent from where it lies: by so many bytes.
+pub(crate) fn shorten(t: &mut Transfer, facts: &AttentionFacts) -> usize {
+    let before = t.bytes(facts);
+    match t.parts.last_mut().unwrap() {
+        Place::Arena(view) => view.bytes -= 1,
+        Place::Own(block) => block.rows.len -= 1,
+    }
+    before - t.bytes(facts)
+}
+
 /// Every view that an operation reads keys from.
 pub(crate) fn key_views(op: &mut StepOp) -> Vec<&mut View> {
-    keys(op).map_or(vec![], |kv| kv.iter_mut().map(|p| &mut p.at).collect())
+    keys(op).map_or(vec![], |kv| kv.iter_mut().filter_map(|p| p.at.as_mut()).collect())
 }
 
 /// Changes element `nth` of a list.

@@ -61,18 +61,13 @@ fn what_is_only_slower_is_no_fault() {
     for (name, _, schedule) in corpus().iter().step_by(3) {
         let mut slower = schedule.clone();
         for rank in &mut slower.ranks {
-            let mut events = rank.steps.iter().filter(|s| s.records.is_some()).count();
             let mut last = None;
-            for step in &mut rank.steps {
+            for (i, step) in rank.steps.iter_mut().enumerate() {
                 if let StepOp::AttnPartial { tile, .. } = &mut step.op {
                     *tile = Tile::Partial;
                 }
                 step.waits.extend(last);
-                if step.records.is_none() {
-                    step.records = Some(events);
-                    events += 1;
-                }
-                last = step.records;
+                last = Some(*step.records.get_or_insert(i));
             }
         }
         assert_eq!(check(&slower).failed, [], "{name}");

@@ -1,13 +1,15 @@
 //! Faults, each at every place of a schedule where it can be made.
 
 use super::edit::{
-    at, before, each, each_op, group, key_views, keys, layouts, moved, pairs, queries, recorder, split,
-    transfers,
+    at, before, each, each_op, group, key_views, keys, layouts, moved, pairs, places, queries, recorder,
+    shorten, split, transfers,
 };
 use crate::inside::support::scores::dead;
 use annulus::ir::{DType, Factor, ScoreStep, Scores, Strategy};
 use annulus::mask::{Fill, Mask, Term, Tile};
-use annulus::schedule::{AttentionFacts, ExchangeKind, KvPiece, RankProgram, Schedule, Step, StepOp, Stream};
+use annulus::schedule::{
+    AttentionFacts, ExchangeKind, KvPiece, Packed, RankProgram, Schedule, Step, StepOp, Stream,
+};
 
 /// A schedule with one fault, and the step that it was made in.
 pub(crate) type Planted = (Schedule, usize, usize);
@@ -64,11 +66,7 @@ pub(crate) const KINDS: &[Kind] = &[
                 let places: Vec<(usize, usize)> =
                     (0..rank.steps[i].waits.len()).filter_map(|n| Some((n, earlier(n)?))).collect();
                 let Some(&(n, step)) = places.get(nth) else { return false };
-                let event = rank.steps[step].records.unwrap_or_else(|| {
-                    let new = rank.steps.iter().filter(|s| s.records.is_some()).count();
-                    rank.steps[step].records = Some(new);
-                    new
-                });
+                let event = *rank.steps[step].records.get_or_insert(step);
                 rank.steps[i].waits[n] = event;
                 true
             })
@@ -125,7 +123,7 @@ pub(crate) const KINDS: &[Kind] = &[
         checks: &["filled", "race", "memory"],
         plant: |s| {
             moved(s, |op| match op {
-                StepOp::Exchange { recvs, .. } => recvs.iter_mut().flat_map(|t| &mut t.views).collect(),
+                StepOp::Exchange { recvs, .. } => places(recvs),
                 _ => vec![],
             })
         },
@@ -135,7 +133,7 @@ pub(crate) const KINDS: &[Kind] = &[
         checks: &["filled", "race", "labels"],
         plant: |s| {
             moved(s, |op| match op {
-                StepOp::Exchange { sends, .. } => sends.iter_mut().flat_map(|t| &mut t.views).collect(),
+                StepOp::Exchange { sends, .. } => places(sends),
                 _ => vec![],
             })
         },
@@ -183,21 +181,28 @@ pub(crate) const KINDS: &[Kind] = &[
     },
     Kind {
         name: "a message is short by a byte at one end",
-        checks: &["matching"],
-        plant: |s| each_op(s, |op, nth| at(transfers(op), nth, |t| t.views[0].bytes -= 1)),
+        checks: &["matching", "form"],
+        plant: |s| {
+            each_op(s, |op, nth| {
+                at(transfers(op), nth, |t| {
+                    shorten(t, &s.attention);
+                })
+            })
+        },
     },
     Kind {
         name: "a message is short by a byte at both ends",
-        checks: &["filled"],
+        // Of a single row none is left.
+        checks: &["filled", "form"],
         plant: |s| {
             if s.strategy != Strategy::Ring {
                 // An all-gather brings keys to ranks that mask all of them.
                 return vec![];
             }
             let mut out = each_op(s, |op, nth| match op {
-                StepOp::Exchange { sends, .. } => {
-                    at(sends.iter_mut().collect(), nth, |t| t.views.last_mut().unwrap().bytes -= 1)
-                }
+                StepOp::Exchange { sends, .. } => at(sends.iter_mut().collect(), nth, |t| {
+                    shorten(t, &s.attention);
+                }),
                 _ => false,
             });
             for (planted, r, i) in &mut out {
@@ -205,12 +210,13 @@ pub(crate) const KINDS: &[Kind] = &[
                     continue;
                 };
                 let StepOp::Exchange { sends: whole, .. } = &s.ranks[*r].steps[*i].op else { continue };
-                let cut = sends.iter().zip(whole).find(|(a, b)| a != b).unwrap().0.peer;
+                let (sent, whole) = sends.iter().zip(whole).find(|(a, b)| a != b).unwrap();
+                let (cut, less) = (sent.peer, whole.bytes(&s.attention) - sent.bytes(&s.attention));
                 for step in &mut planted.ranks[cut].steps {
                     match &mut step.op {
                         StepOp::Exchange { group: g, recvs, .. } if *g == group => {
                             let back = recvs.iter_mut().find(|t| t.peer == *r).unwrap();
-                            back.views.last_mut().unwrap().bytes -= 1;
+                            places(std::slice::from_mut(back)).last_mut().unwrap().bytes -= less;
                         }
                         _ => {}
                     }
@@ -240,7 +246,7 @@ pub(crate) const KINDS: &[Kind] = &[
                 StepOp::Exchange { kind, .. } if nth == 0 => {
                     *kind = match kind {
                         ExchangeKind::SendRecv => ExchangeKind::AllGather,
-                        ExchangeKind::AllGather => ExchangeKind::SendRecv,
+                        _ => ExchangeKind::SendRecv,
                     };
                     true
                 }
@@ -271,7 +277,7 @@ pub(crate) const KINDS: &[Kind] = &[
         plant: |s| {
             each(s, |s, r, i, nth| {
                 let step = &mut s.ranks[r].steps[i];
-                nth == 0 && step.stream == Stream::Comm && {
+                nth == 0 && step.stream != Stream::Compute && {
                     step.stream = Stream::Compute;
                     true
                 }
@@ -308,7 +314,7 @@ pub(crate) const KINDS: &[Kind] = &[
                 let ops = s.ranks.iter_mut().flat_map(|r| &mut r.steps).map(|s| &mut s.op);
                 let read: Vec<KvPiece> = ops.filter_map(keys).flat_map(|kv| kv.clone()).collect();
                 let StepOp::Pack { pieces } = &mut s.ranks[r].steps[i].op else { return false };
-                let used = |p: &KvPiece| read.iter().any(|k| k.rows == p.rows);
+                let used = |p: &Packed| read.iter().any(|k| k.rows == p.block.rows);
                 let Some(n) = (0..pieces.len()).filter(|&n| used(&pieces[n])).nth(nth) else { return false };
                 pieces.remove(n);
                 true
@@ -398,7 +404,7 @@ pub(crate) const KINDS: &[Kind] = &[
                     (0..s.ranks.len()).filter(|&o| o != r).find_map(|o| s.kv_layout.rows[o].first().copied());
                 match (&mut s.ranks[r].steps[i].op, other) {
                     (StepOp::Pack { pieces }, Some(rows)) => {
-                        at(pieces.iter_mut().collect(), nth, |p| p.rows = rows)
+                        at(pieces.iter_mut().collect(), nth, |p| p.block.rows = rows)
                     }
                     _ => false,
                 }
@@ -710,7 +716,8 @@ pub(crate) const KINDS: &[Kind] = &[
         checks: &["memory"],
         plant: |s| {
             let a = &s.attention;
-            let shares = 2 * a.kv_bytes(a.sizes.kv_len) + a.carry_bytes(a.sizes.q_len) + 4096;
+            let shares =
+                2 * a.kv_bytes(a.sizes.kv_len) + a.carry_bytes(a.sizes.q_len, a.sizes.q_heads) + 4096;
             let larger = |r: usize| {
                 let mut s = s.clone();
                 let rank = &mut s.ranks[r];

@@ -2,6 +2,7 @@
 //! result on every rank, whatever order the executor takes.
 
 use super::case::Case;
+use super::edit::places;
 use super::oracle::{arguments, attention, differs, local};
 use annulus::check::check;
 use annulus::exec::cpu::run_island;
@@ -32,9 +33,9 @@ fn change(s: &mut Schedule, kind: usize, rank: Index, at: Index, to: Index) {
             }
         }
         2 => {
-            let events = program.steps.iter().filter(|s| s.records.is_some()).count();
-            if events > 0 {
-                program.steps[i].waits.push(to.index(events));
+            let events: Vec<usize> = program.steps.iter().filter_map(|s| s.records).collect();
+            if !events.is_empty() {
+                program.steps[i].waits.push(events[to.index(events.len())]);
             }
         }
         3 => {
@@ -66,11 +67,15 @@ fn views(program: &mut RankProgram, i: usize) -> Vec<&mut View> {
     match &mut program.steps[i].op {
         StepOp::Pack { pieces } => pieces.iter_mut().map(|p| &mut p.at).collect(),
         StepOp::Exchange { sends, recvs, .. } => {
-            sends.iter_mut().chain(recvs).flat_map(|t| &mut t.views).collect()
+            let mut all = places(sends);
+            all.extend(places(recvs));
+            all
         }
         StepOp::AttnPartial { q, kv, .. } => {
-            q.iter_mut().filter_map(|p| p.carry.as_mut()).chain(kv.iter_mut().map(|p| &mut p.at)).collect()
+            let carries = q.iter_mut().filter_map(|p| p.carry.as_mut());
+            carries.chain(kv.iter_mut().filter_map(|p| p.at.as_mut())).collect()
         }
+        other => unreachable!("no strategy of these has {other:?}"),
     }
 }
 

@@ -43,7 +43,7 @@ fn pieces(facts: &AttentionFacts, rows: &[Progression], slot: usize, mut start: 
         .map(|&rows| {
             let at = View { slot, start, bytes: facts.kv_bytes(rows.len) };
             start += at.bytes;
-            KvPiece { rows, at }
+            KvPiece { rows, heads: facts.kv_heads(), at: Some(at) }
         })
         .collect()
 }
@@ -77,26 +77,32 @@ pub(crate) fn build(facts: &AttentionFacts, q_layout: &Layout, kv_layout: &Layou
         };
         // One partial result goes on from none.
         let carried = ranks > 1 && q_layout.share(rank) > 0;
-        let acc = b.slot("acc", facts.carry_bytes(q_layout.share(rank)), carried);
+        let acc = b.slot("acc", facts.carry_bytes(q_layout.share(rank), facts.sizes.q_heads), carried);
         let own = &q_layout.rows[rank];
         let mut start = 0;
         let q: Vec<QPiece> = own
             .iter()
             .map(|&rows| {
-                let carry = View { slot: acc, start, bytes: facts.carry_bytes(rows.len) };
+                let heads = facts.q_heads();
+                let carry = View { slot: acc, start, bytes: facts.carry_bytes(rows.len, heads.len) };
                 start += carry.bytes;
-                QPiece { rows, carry: carried.then_some(carry) }
+                QPiece { rows, heads, at: vec![], carry: carried.then_some(carry), out: vec![] }
             })
             .collect();
         let mine = pieces(facts, &kv_layout.rows[rank], local, 0);
-        let packed = b.step(Stream::Compute, vec![], StepOp::Pack { pieces: mine });
+        let packed = mine.iter().filter_map(|p| {
+            let block = Block { port: Port::Kv, rows: p.rows, heads: p.heads };
+            Some(Packed { block, at: p.at? })
+        });
+        let packed = StepOp::Pack { pieces: packed.collect() };
+        let packed = b.step(Stream::Compute, vec![], packed);
         // Where what is computed at each step lies.
         let place = |t: usize| match (t, way) {
             (0, _) => local,
             (_, Way::Ring) => received[(t - 1) % 2],
             (_, Way::AllGather) => received[source(t)],
         };
-        let whole = |slot: usize, r: usize| View { slot, start: 0, bytes: bytes(r) };
+        let whole = |slot: usize, r: usize| vec![Place::Arena(View { slot, start: 0, bytes: bytes(r) })];
         let gathered = (way == Way::AllGather && ranks > 1).then(|| {
             let others: Vec<usize> = (1..ranks).map(source).collect();
             let sends = others.iter().filter(|_| bytes(rank) > 0);
@@ -104,20 +110,18 @@ pub(crate) fn build(facts: &AttentionFacts, q_layout: &Layout, kv_layout: &Layou
             let op = StepOp::Exchange {
                 group: 1,
                 kind: ExchangeKind::AllGather,
-                sends: sends.map(|&peer| Transfer { peer, views: vec![whole(local, rank)] }).collect(),
-                recvs: recvs
-                    .map(|&peer| Transfer { peer, views: vec![whole(received[peer], peer)] })
-                    .collect(),
+                sends: sends.map(|&peer| Transfer { peer, parts: whole(local, rank) }).collect(),
+                recvs: recvs.map(|&peer| Transfer { peer, parts: whole(received[peer], peer) }).collect(),
             };
-            b.step(Stream::Comm, vec![packed], op)
+            b.step(Stream::Comm(0), vec![packed], op)
         });
         let mut computed: Vec<usize> = Vec::new();
         for t in 0..ranks {
             let mut waits = Vec::new();
             if t > 0 && way == Way::Ring {
                 let (from, to) = (source(t - 1), source(t));
-                let send = Transfer { peer: (rank + 1) % ranks, views: vec![whole(place(t - 1), from)] };
-                let recv = Transfer { peer: (rank + ranks - 1) % ranks, views: vec![whole(place(t), to)] };
+                let send = Transfer { peer: (rank + 1) % ranks, parts: whole(place(t - 1), from) };
+                let recv = Transfer { peer: (rank + ranks - 1) % ranks, parts: whole(place(t), to) };
                 let before = match t {
                     1 => vec![packed],
                     2 => vec![],
@@ -129,7 +133,7 @@ pub(crate) fn build(facts: &AttentionFacts, q_layout: &Layout, kv_layout: &Layou
                     sends: if bytes(from) > 0 { vec![send] } else { vec![] },
                     recvs: if bytes(to) > 0 { vec![recv] } else { vec![] },
                 };
-                waits.push(b.step(Stream::Comm, before, op));
+                waits.push(b.step(Stream::Comm(0), before, op));
             }
             if t == 1 {
                 waits.extend(gathered);
@@ -152,6 +156,7 @@ pub(crate) fn build(facts: &AttentionFacts, q_layout: &Layout, kv_layout: &Layou
     Schedule {
         name: "by hand".into(),
         strategy: if way == Way::Ring { Strategy::Ring } else { Strategy::AllGather },
+        mesh: Mesh::flat(ranks),
         slots: SLOTS,
         attention: facts.clone(),
         q_layout: q_layout.clone(),

@@ -207,8 +207,7 @@ fn traffic_is_counted_as_it_moves() {
         let case = causal(10, 4, LayoutKind::Contiguous);
         let (_, traffic) = run_case(&case, way, 9).unwrap();
         let schedule = schedule_of(&case, way);
-        let planned: Vec<usize> = schedule.ranks.iter().map(RankProgram::bytes_sent).collect();
-        assert_eq!(traffic.bytes_sent, planned);
+        assert_eq!(traffic.bytes_sent, schedule.bytes_sent());
         assert_eq!(traffic.bytes_sent.iter().sum::<usize>(), 3 * case.facts.kv_bytes(10));
         let messages = if way == Way::Ring { 3 } else { 1 };
         assert_eq!(traffic.messages, [messages; 4]);
@@ -283,7 +282,7 @@ fn groups_in_opposite_order_deadlock() {
     let args = case.local();
     let mut schedule = schedule_of(&case, Way::Ring);
     let steps = &mut schedule.ranks[0].steps;
-    let exchanges: Vec<usize> = (0..steps.len()).filter(|&i| steps[i].stream == Stream::Comm).collect();
+    let exchanges: Vec<usize> = (0..steps.len()).filter(|&i| steps[i].stream == Stream::Comm(0)).collect();
     let (a, b) = (steps[exchanges[0]].op.clone(), steps[exchanges[1]].op.clone());
     (steps[exchanges[0]].op, steps[exchanges[1]].op) = (b, a);
     let e = run_island(&schedule, &args, 1).unwrap_err();
@@ -308,13 +307,22 @@ fn nonsense_is_refused() {
         };
         (sends, recvs)
     }
+    /// What it sends first.
+    fn sent(s: &mut Schedule) -> &mut View {
+        let Place::Arena(view) = &mut exchange(s, 0).0[0].parts[0] else { panic!("a view") };
+        view
+    }
+    fn received(s: &mut Schedule) -> &mut View {
+        let Place::Arena(view) = &mut exchange(s, 1).1[0].parts[0] else { panic!("a view") };
+        view
+    }
     fn partial(s: &mut Schedule, step: usize) -> (&mut Vec<QPiece>, &mut Vec<KvPiece>) {
         let StepOp::AttnPartial { q, kv, .. } = &mut s.ranks[0].steps[step].op else { panic!("a partial") };
         (q, kv)
     }
-    refuses("leave slot kv.local", &|s| exchange(s, 0).0[0].views[0].start = 1);
-    refuses("leave slot kv.local", &|s| exchange(s, 0).0[0].views[0].start = usize::MAX);
-    refuses("no slot 99", &|s| exchange(s, 0).0[0].views[0].slot = 99);
+    refuses("leave slot kv.local", &|s| sent(s).start = 1);
+    refuses("leave slot kv.local", &|s| sent(s).start = usize::MAX);
+    refuses("no slot 99", &|s| sent(s).slot = 99);
     refuses("leaves the arena", &|s| s.ranks[0].slots[0].offset = usize::MAX);
     refuses("leaves the arena", &|s| s.ranks[1].arena_bytes -= 1);
     refuses("the island can use", &|s| s.ranks[0].arena_bytes = 1 << 50);
@@ -322,7 +330,7 @@ fn nonsense_is_refused() {
     refuses("no other rank 7", &|s| exchange(s, 0).1[0].peer = 7);
     refuses("receives nothing from it", &|s| exchange(s, 1).1.clear());
     refuses("sends nothing to it", &|s| exchange(s, 1).0.clear());
-    refuses("which receives 64", &|s| exchange(s, 1).1[0].views[0].bytes = 64);
+    refuses("which receives 64", &|s| received(s).bytes = 64);
     refuses("takes part in group 1 twice", &|s| {
         let again = s.ranks[0].steps[2].clone();
         s.ranks[0].steps.push(Step { records: None, ..again });
@@ -439,8 +447,7 @@ fn a_block_runs_as_the_oracle_says() {
             assert_eq!(again.traffic, first.traffic);
             if ranks > 1 && length > 1 {
                 assert!(gathers > 0, "the running sum needs all rows");
-                let island: usize =
-                    schedules.values().flat_map(|s| &s.ranks).map(RankProgram::bytes_sent).sum();
+                let island: usize = schedules.values().flat_map(|s| s.bytes_sent()).sum();
                 let rows = gathers * 2 * length * 8 * 4 * (ranks - 1);
                 assert_eq!(first.traffic.bytes_sent.iter().sum::<usize>(), island + rows);
             }

@@ -108,6 +108,7 @@ fn every_mnemonic() -> BTreeSet<&'static str> {
         Op::Start(c, _) => match **c {
             Collective::SendRecv { .. } => "sendrecv_start",
             Collective::AllGather { .. } => "all_gather_start",
+            Collective::AllToAll { .. } => "all_to_all_start",
         },
         Op::Wait => "wait",
         Op::Partial(_) => "attn_partial",

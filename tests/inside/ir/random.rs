@@ -115,6 +115,16 @@ fn transfer(g: &mut Graph, s: &Step, made: &mut Vec<ValueId>) {
     let group = 1 + started.max().unwrap_or(0);
     let rows = rows(s, s.n[3]);
     let (op, operands) = match four {
+        Some(x) if s.kind == 7 && s.n[2] % 2 == 1 => {
+            // To each rank all of it; what comes is put together along either axis.
+            let axis = 1 + s.n[1] % 2;
+            let ranks = vec![rows.clone(), vec![], rows.clone()];
+            let mut ty = g.ty(x).clone();
+            ty.shape[1] *= if axis == 1 { 2 } else { 1 };
+            ty.shape[2] = row_count(&rows) * if axis == 2 { 2 } else { 1 };
+            let all = Collective::AllToAll { group, to: vec![1, 4], axis, rows: ranks };
+            (Op::Start(Box::new(all), ty), vec![x, x])
+        }
         Some(x) if s.kind == 7 => {
             let ranks = vec![rows.clone(), vec![], rows.clone()];
             let mut ty = g.ty(x).clone();

@@ -5,6 +5,7 @@ use annulus::ir::{Collective, Graph, Op, Type, ValueId};
 use annulus::layout::{LayoutKind, Progression};
 use annulus::mask::{Fill, Mask, Term, Tile};
 use annulus::ring::Strategy;
+use annulus::schedule::StepOp;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -44,6 +45,11 @@ fn parts(graph: &Graph, own: &[Progression]) -> BTreeMap<usize, Part> {
     out
 }
 
+/// The strategies in which keys travel.
+fn of_keys() -> impl Iterator<Item = Strategy> {
+    Strategy::ALL.into_iter().filter(|way| way.is_at_home())
+}
+
 fn matches_up(case: &Case, way: Strategy) -> Result<(), TestCaseError> {
     let graphs = case.islands(way);
     let own = case.kv_rows();
@@ -75,6 +81,7 @@ fn matches_up(case: &Case, way: Strategy) -> Result<(), TestCaseError> {
                         prop_assert!(back, "rank {from} does not send");
                     }
                 }
+                Collective::AllToAll { .. } => panic!("keys go to all alike"),
                 Collective::AllGather { rows, .. } => {
                     prop_assert_eq!(&part.sent, &rows[r]);
                     for other in (0..case.ranks).filter(|&o| o != r) {
@@ -112,7 +119,7 @@ proptest! {
 
     #[test]
     fn both_ends_of_every_message_agree(case in cases()) {
-        for way in Strategy::ALL {
+        for way in of_keys() {
             matches_up(&case, way)?;
         }
     }
@@ -146,14 +153,16 @@ fn kv_bytes(case: &Case) -> usize {
 fn a_full_mask_sends_exactly_p_minus_1_of_p() {
     for ranks in 1..9 {
         for kind in LayoutKind::ALL {
-            for way in Strategy::ALL {
+            for way in of_keys() {
                 let case = Case::new(ranks * 4, ranks, kind, Mask::none());
-                for rank in case.schedule(way).ranks {
-                    assert_eq!(rank.bytes_sent() * ranks, (ranks - 1) * kv_bytes(&case));
+                let schedule = case.schedule(way);
+                for (rank, sent) in schedule.ranks.iter().zip(schedule.bytes_sent()) {
+                    assert_eq!(sent * ranks, (ranks - 1) * kv_bytes(&case));
                     let messages = match way {
                         Strategy::Ring | Strategy::RingReverse => ranks - 1,
                         Strategy::AllGather => usize::from(ranks > 1),
                         Strategy::AllGatherStaged => 4 * usize::from(ranks > 1),
+                        Strategy::Queries | Strategy::Heads => unreachable!("keys travel"),
                     };
                     assert_eq!(rank.messages(), messages);
                 }
@@ -167,7 +176,7 @@ fn a_full_mask_sends_exactly_p_minus_1_of_p() {
 fn dead_halves_of_a_zigzag_stay_at_home() {
     for (ranks, fraction) in [(2, 0.75), (3, 5.0 / 6.0), (4, 0.875), (8, 0.9375), (16, 0.96875)] {
         let case = Case::new(ranks * 4, ranks, LayoutKind::Zigzag, Mask::causal(0));
-        let sent: usize = case.schedule(Strategy::Ring).ranks.iter().map(|r| r.bytes_sent()).sum();
+        let sent: usize = case.schedule(Strategy::Ring).bytes_sent().iter().sum();
         assert_eq!(sent as f64, fraction * ((ranks - 1) * kv_bytes(&case)) as f64, "P = {ranks}");
     }
 }
@@ -178,7 +187,7 @@ fn dead_halves_of_a_zigzag_stay_at_home() {
 fn the_reversed_ring_of_a_zigzag_sends_three_quarters() {
     for ranks in 2..=16 {
         let case = Case::new(ranks * 4, ranks, LayoutKind::Zigzag, Mask::causal(0));
-        let sent: usize = case.schedule(Strategy::RingReverse).ranks.iter().map(|r| r.bytes_sent()).sum();
+        let sent: usize = case.schedule(Strategy::RingReverse).bytes_sent().iter().sum();
         assert_eq!(sent * 4, 3 * (ranks - 1) * kv_bytes(&case), "P = {ranks}");
         for rows in [2 * ranks + 1, 4 * ranks - 1, 53] {
             let case = Case::new(rows, ranks, LayoutKind::Zigzag, Mask::causal(0));
@@ -190,7 +199,7 @@ fn the_reversed_ring_of_a_zigzag_sends_three_quarters() {
                 .map(|r| half(r, 0) * (ranks - 1) + half(r, 1) * if r == 0 { 0 } else { ranks - 1 })
                 .sum();
             for (way, want) in [(Strategy::RingReverse, back), (Strategy::Ring, on)] {
-                let sent: usize = case.schedule(way).ranks.iter().map(|r| r.bytes_sent()).sum();
+                let sent: usize = case.schedule(way).bytes_sent().iter().sum();
                 assert_eq!(sent, want * per_row, "{way:?} of {rows} rows on {ranks}");
             }
         }
@@ -224,7 +233,7 @@ fn each_rank_sends_the_chunks_that_are_still_needed() {
                         pieces.iter().map(|p| q.iter().map(|q| by(p, q)).collect()).collect()
                     })
                     .collect();
-                for way in Strategy::ALL {
+                for way in of_keys() {
                     let sent = |r: usize| -> Vec<usize> {
                         let rows = |source: usize, needed: &dyn Fn(&[bool]) -> bool| {
                             let pieces = own[source].iter().zip(&seen[source]);
@@ -241,15 +250,18 @@ fn each_rank_sends_the_chunks_that_are_still_needed() {
                             Strategy::Ring | Strategy::RingReverse => (1..ranks).map(hop).collect(),
                             Strategy::AllGather => vec![leaves * (ranks - 1)],
                             Strategy::AllGatherStaged => (0..4).map(stage).collect(),
+                            Strategy::Queries | Strategy::Heads => unreachable!("keys travel"),
                         }
                     };
-                    for (r, program) in case.schedule(way).ranks.iter().enumerate() {
+                    let schedule = case.schedule(way);
+                    let bytes = schedule.bytes_sent();
+                    for (r, program) in schedule.ranks.iter().enumerate() {
                         let want = sent(r);
                         let what = format!(
                             "rank {r} of {ranks}, {rows} rows, {kind}, {way:?}, {}",
                             case.attention.scores
                         );
-                        assert_eq!(program.bytes_sent(), want.iter().sum::<usize>() * row, "{what}");
+                        assert_eq!(bytes[r], want.iter().sum::<usize>() * row, "{what}");
                         assert_eq!(program.messages(), want.iter().filter(|n| **n > 0).count(), "{what}");
                         empty_hops += want.iter().filter(|n| **n == 0).count();
                     }
@@ -264,7 +276,7 @@ fn each_rank_sends_the_chunks_that_are_still_needed() {
 #[test]
 fn a_contiguous_causal_ring_stops_at_the_last_rank() {
     let case = Case::new(32, 8, LayoutKind::Contiguous, Mask::causal(0));
-    let sent: usize = case.schedule(Strategy::Ring).ranks.iter().map(|r| r.bytes_sent()).sum();
+    let sent: usize = case.schedule(Strategy::Ring).bytes_sent().iter().sum();
     assert_eq!(sent * 2, 7 * kv_bytes(&case));
 }
 
@@ -288,7 +300,100 @@ fn what_is_not_proved_dead_travels() {
     let mut mask = Mask::causal(0);
     mask.fill = Fill::Replace(-1e4);
     let case = Case::new(16, 4, LayoutKind::Zigzag, mask);
-    for rank in case.schedule(Strategy::Ring).ranks {
-        assert_eq!(rank.bytes_sent() * 4, 3 * kv_bytes(&case));
+    for sent in case.schedule(Strategy::Ring).bytes_sent() {
+        assert_eq!(sent * 4, 3 * kv_bytes(&case));
+    }
+}
+
+/// Bytes from each rank to each other, over all groups.
+fn pairs(case: &Case, way: Strategy) -> Vec<Vec<usize>> {
+    let schedule = case.schedule(way);
+    let mut out = vec![vec![0; case.ranks]; case.ranks];
+    for (rank, program) in schedule.ranks.iter().enumerate() {
+        for step in &program.steps {
+            let StepOp::Exchange { sends, .. } = &step.op else { continue };
+            sends.iter().for_each(|t| out[rank][t.peer] += t.bytes(&schedule.attention));
+        }
+    }
+    out
+}
+
+/// A case with other heads.
+fn with_heads(mut case: Case, q_heads: usize, kv_heads: usize) -> Case {
+    (case.sizes.q_heads, case.sizes.kv_heads) = (q_heads, kv_heads);
+    case
+}
+
+/// Heads that are dealt out, pair by pair: the own rows of queries, keys and values in the heads of the other rank, and results of its
+/// rows in the own heads. `maths.md` 6.5: where all divides evenly, (P−1)/P² of queries, results, keys and values.
+#[test]
+fn heads_send_what_ulysses_sends() {
+    for (q_heads, kv_heads) in [(1, 1), (4, 4), (8, 4), (12, 6), (24, 24), (6, 2), (5, 1), (9, 3)] {
+        for ranks in 1..=6 {
+            for (rows, kind) in [24, 25, 3].into_iter().flat_map(|n| LayoutKind::ALL.map(|kind| (n, kind))) {
+                let case = with_heads(Case::new(rows, ranks, kind, Mask::causal(0)), q_heads, kv_heads);
+                let (s, sent) = (&case.sizes, pairs(&case, Strategy::Heads));
+                let group = q_heads / kv_heads;
+                let heads = |r: usize| q_heads * r / ranks..q_heads * (r + 1) / ranks;
+                let keys = |r: usize| {
+                    let all: std::collections::BTreeSet<usize> = heads(r).map(|h| h / group).collect();
+                    all.len()
+                };
+                let count = |rows: &[Progression]| rows.iter().map(|p| p.len).sum::<usize>();
+                let (q, kv): (Vec<usize>, Vec<usize>) = (
+                    case.q_rows().iter().map(|r| count(r)).collect(),
+                    case.kv_rows().iter().map(|r| count(r)).collect(),
+                );
+                for (from, to) in
+                    (0..ranks).flat_map(|a| (0..ranks).map(move |b| (a, b))).filter(|(a, b)| a != b)
+                {
+                    let out = q[from] * heads(to).len() * s.head_dim;
+                    let keys = kv[from] * keys(to) * (s.head_dim + s.v_head_dim);
+                    let home = q[to] * heads(from).len() * s.v_head_dim;
+                    let what =
+                        format!("{q_heads}/{kv_heads} heads, {rows} rows, {kind}, {from} to {to} of {ranks}");
+                    assert_eq!(sent[from][to], 4 * (out + keys + home), "{what}");
+                }
+                if kv_heads % ranks == 0 && rows % (2 * ranks) == 0 && kind != LayoutKind::Balanced {
+                    let width = s.head_dim + s.v_head_dim;
+                    let whole = 4 * rows * (q_heads + kv_heads) * width;
+                    for sent in &sent {
+                        assert_eq!(sent.iter().sum::<usize>() * ranks * ranks, (ranks - 1) * whole);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Queries go to the ranks whose keys they see, and o, m and l come home from each of them.
+#[test]
+fn queries_send_themselves_and_their_partial_results() {
+    for ranks in 1..=6 {
+        for (rows, kind) in [24, 25, 3].into_iter().flat_map(|n| LayoutKind::ALL.map(|kind| (n, kind))) {
+            for mask in [Mask::none(), Mask::causal(0)] {
+                let case = Case::new(rows, ranks, kind, mask);
+                let (s, sent) = (&case.sizes, pairs(&case, Strategy::Queries));
+                let (q, kv) = (case.q_rows(), case.kv_rows());
+                let seen = |of: usize, at: usize| -> usize {
+                    let sees = |p: &&Progression| {
+                        let mut keys = kv[at].iter().flat_map(Progression::rows);
+                        keys.any(|k| p.rows().any(|q| case.sees(q, k)))
+                    };
+                    q[of].iter().filter(sees).map(|p| p.len).sum()
+                };
+                for (from, to) in
+                    (0..ranks).flat_map(|a| (0..ranks).map(move |b| (a, b))).filter(|(a, b)| a != b)
+                {
+                    let out = seen(from, to) * s.q_heads * s.head_dim;
+                    let home = seen(to, from) * s.q_heads * (s.v_head_dim + 2);
+                    assert_eq!(
+                        sent[from][to],
+                        4 * (out + home),
+                        "{rows} rows, {kind}, {from} to {to} of {ranks}"
+                    );
+                }
+            }
+        }
     }
 }

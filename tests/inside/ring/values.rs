@@ -18,8 +18,8 @@ struct Rank<'a> {
     values: HashMap<ValueId, Tensor>,
 }
 
-/// What was posted: by group and sender.
-type Post = HashMap<(usize, usize), Tensor>;
+/// What was posted: by group and sender, and where each rank gets something else, by receiver and name.
+type Post = HashMap<(usize, usize, Option<(usize, String)>), Tensor>;
 
 /// Runs every rank until it waits for what is not posted yet, again and again. Results of each rank.
 fn lockstep(graphs: &[Graph], args: &[Vec<Tensor>]) -> Vec<Vec<Tensor>> {
@@ -52,12 +52,17 @@ impl Rank<'_> {
             let results = match self.graph.op(op) {
                 Op::Input(_) => vec![],
                 Op::Start(c, _) => {
-                    if let Some(v) = operands.first() {
-                        post.insert((c.group(), rank), self.values[v].clone());
+                    if let Collective::AllToAll { to, .. } = &**c {
+                        for (peer, v) in to.iter().zip(&operands) {
+                            let name = self.graph.value(self.graph.result(op)).name.clone();
+                            post.insert((c.group(), rank, Some((*peer, name))), self.values[v].clone());
+                        }
+                    } else if let Some(v) = operands.first() {
+                        post.insert((c.group(), rank, None), self.values[v].clone());
                     }
                     vec![]
                 }
-                Op::Wait => match self.arrived(operands[0].op, post) {
+                Op::Wait => match self.arrived(rank, operands[0].op, post) {
                     Some(tensor) => vec![tensor],
                     None => break,
                 },
@@ -76,17 +81,29 @@ impl Rank<'_> {
     }
 
     /// The result of a transfer, if everything of it is posted.
-    fn arrived(&self, start: OpId, post: &Post) -> Option<Tensor> {
+    fn arrived(&self, rank: usize, start: OpId, post: &Post) -> Option<Tensor> {
         let Op::Start(c, ty) = self.graph.op(start) else { panic!("a wait for nothing") };
         match &**c {
             Collective::SendRecv { from: None, .. } => Tensor::from_f64(ty.dtype, ty.shape.clone(), &[]),
-            Collective::SendRecv { group, from: Some(from), .. } => post.get(&(*group, *from)).cloned(),
+            Collective::SendRecv { group, from: Some(from), .. } => post.get(&(*group, *from, None)).cloned(),
             Collective::AllGather { group, rows } => {
                 let senders = (0..rows.len()).filter(|&r| !rows[r].is_empty());
                 let parts: Vec<Tensor> =
-                    senders.map(|r| post.get(&(*group, r)).cloned()).collect::<Option<_>>()?;
+                    senders.map(|r| post.get(&(*group, r, None)).cloned()).collect::<Option<_>>()?;
                 Some(apply(&Op::Concat { axis: 2 }, &parts, Precision::Declared).unwrap().remove(0))
                     .filter(|t| t.ty() == *ty)
+            }
+            Collective::AllToAll { group, axis, rows, .. } => {
+                let name = &self.graph.value(self.graph.result(start)).name;
+                let senders = (0..rows.len()).filter(|&r| !rows[r].is_empty());
+                let of = |r: usize| post.get(&(*group, r, Some((rank, name.clone())))).cloned();
+                let parts: Vec<Tensor> = senders.map(of).collect::<Option<_>>()?;
+                if parts.is_empty() {
+                    return Tensor::from_f64(ty.dtype, ty.shape.clone(), &[]);
+                }
+                let all = apply(&Op::Concat { axis: *axis }, &parts, Precision::Declared).unwrap().remove(0);
+                assert_eq!(all.ty(), *ty, "{name}");
+                Some(all)
             }
         }
     }

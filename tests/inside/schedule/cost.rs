@@ -6,7 +6,7 @@ use annulus::layout::LayoutKind;
 use annulus::mask::Mask;
 use annulus::ring::Strategy;
 use annulus::schedule::cost::{Limiter, estimate, flights, live_bytes, timeline};
-use annulus::schedule::{Schedule, StepOp, Stream};
+use annulus::schedule::{Schedule, StepOp};
 use proptest::prelude::*;
 
 /// A device on which only pairs and links take time: `pairs` 10⁶ operations a µs, whole tiles of one pair.
@@ -137,7 +137,7 @@ fn kept(schedule: &Schedule, device: &Device) {
     let t = timeline(schedule, device);
     assert_eq!(t.stuck(), 0);
     for (program, spans) in schedule.ranks.iter().zip(&t.spans) {
-        for stream in Stream::ALL {
+        for stream in schedule.mesh.streams() {
             let on = program.steps.iter().zip(spans).filter(|(s, _)| s.stream == stream);
             on.fold(0.0, |free, (_, span)| {
                 let span = span.unwrap();
