@@ -157,9 +157,7 @@ mod tests {
     use super::*;
     use crate::layout::Progression;
     use crate::mask::Tile;
-    use crate::schedule::{
-        Block, ExchangeKind, Heads, Packed, Port, QPiece, Slot, Step, Stream, Transfer,
-    };
+    use crate::schedule::{Block, ExchangeKind, Heads, Packed, Port, QPiece, Slot, Step, Stream, Transfer};
     use proptest::prelude::*;
 
     fn step(by: By, at: View) -> Step {

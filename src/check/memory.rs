@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 pub(super) enum What {
     /// A block of what ranks are handed, and the rank that had it: `form` shows that it owns the rows.
     Block { block: Block, owner: usize },
-    /// The carry that a partial result left, by its number, and what it is of.
-    Carry { result: usize, rows: Progression, heads: Heads },
+    /// The carry that a partial result left, by its number, what it is of, and the rank and the step that left it.
+    Carry { result: usize, rows: Progression, heads: Heads, by: (usize, usize) },
     /// A block of a result, and the number of the partial result that it was made from.
     Result { result: usize, block: Block },
     /// Bytes that hold nothing, sent on: told where they were sent.
@@ -44,7 +44,9 @@ impl What {
     pub(super) fn name(&self) -> String {
         match self {
             What::Block { block, .. } | What::Result { block, .. } => block_name(block),
-            What::Carry { rows, .. } => format!("a carry of query {}", rows_name(rows)),
+            What::Carry { rows, by: (rank, step), .. } => {
+                format!("the carry of query {} that step {step} of rank {rank} left", rows_name(rows))
+            }
             What::Nothing => "bytes that were never written".to_owned(),
         }
     }

@@ -339,7 +339,7 @@ impl Replay<'_, '_, '_> {
             let mut stretches = Vec::new();
             self.ranks[r].memory.read(start, view.bytes, &mut stretches);
             match stretches.as_slice() {
-                [(_, Some((What::Carry { result, rows: of, heads: on }, 0)))]
+                [(_, Some((What::Carry { result, rows: of, heads: on, .. }, 0)))]
                     if (*of, *on) == (rows, heads) =>
                 {
                     self.filled.fact();
@@ -384,7 +384,8 @@ impl Replay<'_, '_, '_> {
             }
         } else if let Some(at) = carry {
             let start = self.at(r, at);
-            self.ranks[r].memory.write(start, at.bytes, What::Carry { result, rows, heads }, 0);
+            let what = What::Carry { result, rows, heads, by: (r, step) };
+            self.ranks[r].memory.write(start, at.bytes, what, 0);
         }
     }
 

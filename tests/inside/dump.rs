@@ -113,7 +113,7 @@ fn a_picture_of_many_ranks_stays_small() {
     well_formed(&svg);
     assert!(svg.contains("36 of 100 ranks, from rank 64 on, are left out"));
     assert!(svg.contains(">rank 63<") && !svg.contains(">rank 64<"));
-    let (_, mut long) = split("attn", Mask::none(), 12, 4, LayoutKind::Contiguous, Strategy::Ring);
+    let (_, mut long) = split("attn", Mask::none(), 12, 4, LayoutKind::Zigzag, Strategy::Ring);
     for rank in &mut long.ranks {
         let step = rank.steps[0].clone();
         rank.steps.extend(std::iter::repeat_n(step, 4500));
@@ -190,7 +190,9 @@ fn absurd_numbers_are_drawn_or_left_out() {
         let mut bad = good.clone();
         for step in bad.ranks.iter_mut().flat_map(|r| &mut r.steps) {
             match &mut step.op {
-                StepOp::Pack { pieces } if which == 0 => pieces.iter_mut().for_each(|p| p.block.rows.len = big),
+                StepOp::Pack { pieces } if which == 0 => {
+                    pieces.iter_mut().for_each(|p| p.block.rows.len = big)
+                }
                 StepOp::AttnPartial { kv, .. } if which == 1 => {
                     kv.iter_mut().for_each(|p| (p.rows.start, p.rows.step, p.rows.len) = (big, big, big));
                 }

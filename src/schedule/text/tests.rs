@@ -86,10 +86,8 @@ fn heads() -> impl Strategy<Value = Heads> {
 }
 
 fn block() -> impl Strategy<Value = Block> {
-    let port = prop_oneof![
-        select(vec![Port::Q, Port::Kv, Port::Out, Port::Lse]),
-        number().prop_map(Port::Leaf),
-    ];
+    let port =
+        prop_oneof![select(vec![Port::Q, Port::Kv, Port::Out, Port::Lse]), number().prop_map(Port::Leaf),];
     (port, progression(), heads()).prop_map(|(port, rows, heads)| Block { port, rows, heads })
 }
 
@@ -121,9 +119,11 @@ fn op() -> impl Strategy<Value = StepOp> {
             sends,
             recvs
         }),
-        (vec(q, 0..3), kv, tile, any::<[bool; 3]>()).prop_map(|(q, kv, tile, [carry_in, sinks_here, cast_out])| {
-            StepOp::AttnPartial { q, kv, tile, carry_in, sinks_here, cast_out }
-        }),
+        (vec(q, 0..3), kv, tile, any::<[bool; 3]>()).prop_map(
+            |(q, kv, tile, [carry_in, sinks_here, cast_out])| {
+                StepOp::AttnPartial { q, kv, tile, carry_in, sinks_here, cast_out }
+            }
+        ),
     ]
 }
 

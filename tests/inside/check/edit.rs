@@ -2,7 +2,9 @@
 
 use super::plant::Planted;
 use annulus::layout::{Layout, Progression};
-use annulus::schedule::{AttentionFacts, Block, KvPiece, Place, QPiece, RankProgram, Schedule, Step, StepOp, Transfer, View};
+use annulus::schedule::{
+    AttentionFacts, Block, KvPiece, Place, QPiece, RankProgram, Schedule, Step, StepOp, Transfer, View,
+};
 
 /// Applies `change` to each step of each rank. It is given a number from 0 on, and is called again with the next one as
 /// long as it changed something.

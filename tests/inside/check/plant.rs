@@ -1,13 +1,15 @@
 //! Faults, each at every place of a schedule where it can be made.
 
 use super::edit::{
-    at, before, each, each_op, group, key_views, keys, layouts, moved, pairs, places, queries, recorder, shorten,
-    split, transfers,
+    at, before, each, each_op, group, key_views, keys, layouts, moved, pairs, places, queries, recorder,
+    shorten, split, transfers,
 };
 use crate::inside::support::scores::dead;
 use annulus::ir::{DType, Factor, ScoreStep, Scores, Strategy};
 use annulus::mask::{Fill, Mask, Term, Tile};
-use annulus::schedule::{AttentionFacts, ExchangeKind, KvPiece, Packed, RankProgram, Schedule, Step, StepOp, Stream};
+use annulus::schedule::{
+    AttentionFacts, ExchangeKind, KvPiece, Packed, RankProgram, Schedule, Step, StepOp, Stream,
+};
 
 /// A schedule with one fault, and the step that it was made in.
 pub(crate) type Planted = (Schedule, usize, usize);
@@ -180,9 +182,13 @@ pub(crate) const KINDS: &[Kind] = &[
     Kind {
         name: "a message is short by a byte at one end",
         checks: &["matching", "form"],
-        plant: |s| each_op(s, |op, nth| at(transfers(op), nth, |t| {
-                        shorten(t, &s.attention);
-                    })),
+        plant: |s| {
+            each_op(s, |op, nth| {
+                at(transfers(op), nth, |t| {
+                    shorten(t, &s.attention);
+                })
+            })
+        },
     },
     Kind {
         name: "a message is short by a byte at both ends",
@@ -194,11 +200,9 @@ pub(crate) const KINDS: &[Kind] = &[
                 return vec![];
             }
             let mut out = each_op(s, |op, nth| match op {
-                StepOp::Exchange { sends, .. } => {
-                    at(sends.iter_mut().collect(), nth, |t| {
-                        shorten(t, &s.attention);
-                    })
-                }
+                StepOp::Exchange { sends, .. } => at(sends.iter_mut().collect(), nth, |t| {
+                    shorten(t, &s.attention);
+                }),
                 _ => false,
             });
             for (planted, r, i) in &mut out {
@@ -712,7 +716,8 @@ pub(crate) const KINDS: &[Kind] = &[
         checks: &["memory"],
         plant: |s| {
             let a = &s.attention;
-            let shares = 2 * a.kv_bytes(a.sizes.kv_len) + a.carry_bytes(a.sizes.q_len, a.sizes.q_heads) + 4096;
+            let shares =
+                2 * a.kv_bytes(a.sizes.kv_len) + a.carry_bytes(a.sizes.q_len, a.sizes.q_heads) + 4096;
             let larger = |r: usize| {
                 let mut s = s.clone();
                 let rank = &mut s.ranks[r];

@@ -91,7 +91,8 @@ fn right_but_for(case: &Case, plan: Plan, change: fn(&mut Schedule)) -> Result<S
     let (program, op) = program_of(case);
     let mut schedule = compiled(&program, op, plan);
     change(&mut schedule);
-    let planned = (schedule.bytes_sent(), schedule.ranks.iter().map(RankProgram::messages).collect::<Vec<_>>());
+    let planned =
+        (schedule.bytes_sent(), schedule.ranks.iter().map(RankProgram::messages).collect::<Vec<_>>());
     let schedules = [(op, Arc::new(schedule))].into();
     let go = |seed| run(&program, &schedules, &case.args, seed).map_err(|e| e.to_string());
     let Run { outputs, traffic } = go(case.seed)?;

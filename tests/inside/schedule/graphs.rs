@@ -87,7 +87,8 @@ fn of_program(program: &RankProgram, facts: &AttentionFacts) -> Vec<Done> {
     let of = |op: &StepOp| match op {
         StepOp::Pack { .. } => Done::Pack,
         StepOp::Exchange { group, sends, recvs, .. } => {
-            let ends = |t: &[annulus::schedule::Transfer]| t.iter().map(|t| (t.peer, t.bytes(facts))).collect();
+            let ends =
+                |t: &[annulus::schedule::Transfer]| t.iter().map(|t| (t.peer, t.bytes(facts))).collect();
             Done::Transfers { group: *group, sends: ends(sends), recvs: ends(recvs) }
         }
         StepOp::AttnPartial { q, kv, tile, carry_in, .. } => Done::Partial {

@@ -14,7 +14,9 @@ fn views(program: &RankProgram) -> Vec<View> {
         match &step.op {
             StepOp::Pack { pieces } => out.extend(pieces.iter().map(|p| p.at)),
             StepOp::Exchange { sends, recvs, .. } => {
-                out.extend(sends.iter().chain(recvs).flat_map(|t| &t.parts).filter_map(|p| p.view().copied()));
+                out.extend(
+                    sends.iter().chain(recvs).flat_map(|t| &t.parts).filter_map(|p| p.view().copied()),
+                );
             }
             StepOp::AttnPartial { q, kv, .. } => {
                 out.extend(kv.iter().filter_map(|p| p.at).chain(q.iter().filter_map(|p| p.carry)));
@@ -157,8 +159,13 @@ fn own_keys_are_packed_only_where_they_are_not_one_run() {
                     for (program, own) in schedule.ranks.iter().zip(&schedule.kv_layout.rows) {
                         let packs = program.steps.iter().any(|s| matches!(s.op, StepOp::Pack { .. }));
                         let local = program.slots.iter().any(|s| s.name == "kv.local");
-                        let cut = way == Strategy::AllGatherStaged && ranks > 1 && own.iter().any(|p| p.len > 1);
-                        assert_eq!((packs, local), (own.len() > 1 || cut, own.len() > 1 || cut), "{schedule}");
+                        let cut =
+                            way == Strategy::AllGatherStaged && ranks > 1 && own.iter().any(|p| p.len > 1);
+                        assert_eq!(
+                            (packs, local),
+                            (own.len() > 1 || cut, own.len() > 1 || cut),
+                            "{schedule}"
+                        );
                     }
                 }
             }
