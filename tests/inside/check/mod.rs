@@ -7,9 +7,10 @@ mod files;
 mod heads;
 mod hostile;
 mod plant;
+mod plant_travel;
 mod right;
 mod sound;
 
-use super::exec::build;
+use super::exec::{build, travel};
 use super::ring::case;
 use super::ring::oracle;
