@@ -152,15 +152,20 @@ impl Rank<'_> {
 }
 
 /// Whose keys travel, message by message.
-pub(super) struct Travel {
+pub(super) struct Travel<'a> {
+    facts: &'a AttentionFacts,
     strategy: Strategy,
     /// Of each rank of a ring, how far back the owner is of what it received last.
     farthest: Vec<usize>,
 }
 
-impl Travel {
-    pub(super) fn new(schedule: &Schedule) -> Travel {
-        Travel { strategy: schedule.strategy, farthest: vec![0; schedule.ranks.len()] }
+impl<'a> Travel<'a> {
+    pub(super) fn new(schedule: &'a Schedule) -> Travel<'a> {
+        Travel {
+            facts: &schedule.attention,
+            strategy: schedule.strategy,
+            farthest: vec![0; schedule.ranks.len()],
+        }
     }
 
     /// A message of step `step` of rank `from` to rank `to`, whose bytes hold this. What was never written is told elsewhere.
@@ -179,7 +184,7 @@ impl Travel {
                     log.fail(from, step, || {
                         format!(
                             "sends {} to rank {to}, and {strategy} sends keys and values alone",
-                            what.name()
+                            what.name(self.facts)
                         )
                     });
                     return;

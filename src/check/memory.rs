@@ -1,8 +1,8 @@
 //! The bytes of one arena as symbols: what each of them holds, and its place in that.
 
-use super::log::{block_name, rows_name};
+use super::log::{block_name, heads_name, rows_name};
 use crate::layout::Progression;
-use crate::schedule::{Block, Heads};
+use crate::schedule::{AttentionFacts, Block, Heads};
 use std::collections::BTreeMap;
 
 /// What a stretch of bytes is a part of.
@@ -41,11 +41,12 @@ impl What {
         What::Block { block, owner: usize::MAX }
     }
 
-    pub(super) fn name(&self) -> String {
+    pub(super) fn name(&self, a: &AttentionFacts) -> String {
         match self {
-            What::Block { block, .. } | What::Result { block, .. } => block_name(block),
-            What::Carry { rows, by: (rank, step), .. } => {
-                format!("the carry of query {} that step {step} of rank {rank} left", rows_name(rows))
+            What::Block { block, .. } | What::Result { block, .. } => block_name(a, block),
+            What::Carry { rows, heads, by: (rank, step), .. } => {
+                let heads = heads_name(*heads, a.sizes.q_heads);
+                format!("the carry of query {}{heads} that step {step} of rank {rank} left", rows_name(rows))
             }
             What::Nothing => "bytes that were never written".to_owned(),
         }

@@ -1,6 +1,6 @@
 //! The proof: right schedules pass it, every planted fault is named, and nothing in a schedule makes it panic.
 
-mod corpus;
+pub(crate) mod corpus;
 mod edit;
 mod faults;
 mod files;

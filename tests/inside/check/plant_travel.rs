@@ -96,7 +96,8 @@ pub(crate) const KINDS: &[Kind] = &[
     },
     Kind {
         name: "own rows that are sent, or results that are received, are not the rank's",
-        checks: &["form"],
+        // They may be those of another piece of its own.
+        checks: &["form", "filled"],
         plant: |s| each_of(s, owned, |_| true, |b| b.rows.start += 1),
     },
     Kind {
