@@ -1,8 +1,8 @@
 //! The checks in their order: which needs which, and which run side by side.
 //!
 //! In: a schedule. Out: the report of all checks. Invariants: nothing runs before `form` holds; `deadlock` and `filled` run
-//! if `matching` holds, `merge once` if all steps ran, `coverage` if nothing is taken in twice besides, and `labels` holds only then; all others need only `form`. The report has one order,
-//! whatever runs first.
+//! if `matching` holds, `merge once` if all steps ran, `coverage` if nothing is taken in twice besides, and `labels` holds only
+//! then; all others need only `form`. The report has one order, whatever runs first.
 
 use super::log::Log;
 use super::report::{MOST_FAILURES, Report};

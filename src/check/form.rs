@@ -77,6 +77,7 @@ fn attention(a: &AttentionFacts, log: &mut Log<'_>) {
     want(a.dtype.is_float(), format!("{} is no floating type", a.dtype));
     let wide = a.acc == DType::F64 || (a.acc == DType::F32 && a.dtype != DType::F64);
     want(wide, format!("{} is not accumulated in {}", a.dtype, a.acc));
+    want(s.batch > 0 && s.q_heads > 0, "there is no batch entry, or no head".to_owned());
     let heads = s.kv_heads > 0 && s.q_heads.is_multiple_of(s.kv_heads);
     want(heads, format!("{} query heads do not share {} key heads evenly", s.q_heads, s.kv_heads));
     want(
@@ -493,7 +494,8 @@ impl Rank<'_, '_, '_> {
     /// A block lies in a view.
     fn block(&mut self, i: usize, b: &Block, at: &View) {
         let bytes = block_bytes(&self.schedule.attention, b.port, b.rows.len, b.heads.len);
-        self.view(i, at, bytes, || block_name(b));
+        let facts = &self.schedule.attention;
+        self.view(i, at, bytes, || block_name(facts, b));
     }
 
     /// A view lies in a slot and has that many bytes.

@@ -223,7 +223,7 @@ impl<'a> Travel<'a> {
                 format!(
                     "sends {} to rank {to} in group {group}, and in queries each rank sends its own queries in group 1, and \
                      partial results to the rank whose rows they are of in group 2",
-                    what.name()
+                    what.name(&self.schedule.attention)
                 )
             });
         }
@@ -248,7 +248,7 @@ impl<'a> Travel<'a> {
                 format!(
                     "sends {} to rank {to} in group {group}, and in heads each rank sends its own rows in groups of odd numbers, \
                      and results to the rank whose rows they are of in those of even numbers",
-                    what.name()
+                    what.name(&self.schedule.attention)
                 )
             });
         }
@@ -270,7 +270,7 @@ impl<'a> Travel<'a> {
                     log.fail(from, step, || {
                         format!(
                             "sends {} to rank {to}, and {strategy} sends keys and values alone",
-                            what.name()
+                            what.name(&self.schedule.attention)
                         )
                     });
                     return;

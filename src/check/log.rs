@@ -3,7 +3,7 @@
 use super::report::{Failure, MOST_FAILURES, Passed, Report};
 use super::rows::Run;
 use crate::layout::Progression;
-use crate::schedule::{Block, Heads, Port, Schedule, StepOp};
+use crate::schedule::{AttentionFacts, Block, Heads, Port, Schedule, StepOp};
 use rayon::prelude::*;
 
 /// The faults of one check and the number of facts that it proved.
@@ -113,8 +113,8 @@ pub(super) fn rows_name(p: &Progression) -> String {
     Run::of(p).map_or_else(|| format!("rows {}:{}:{}", p.start, p.len, p.step), |run| run.name())
 }
 
-/// `the keys and values of rows 0..4`.
-pub(super) fn block_name(b: &Block) -> String {
+/// `the keys and values of rows 0..4`, and in which heads where they are not all.
+pub(super) fn block_name(a: &AttentionFacts, b: &Block) -> String {
     let what = match b.port {
         Port::Q => "the queries of".to_owned(),
         Port::Kv => "the keys and values of".to_owned(),
@@ -122,7 +122,8 @@ pub(super) fn block_name(b: &Block) -> String {
         Port::Out => "the result of".to_owned(),
         Port::Lse => "the log-sum-exp of".to_owned(),
     };
-    format!("{what} {}", rows_name(&b.rows))
+    let all = if b.port == Port::Kv { a.sizes.kv_heads } else { a.sizes.q_heads };
+    format!("{what} {}{}", rows_name(&b.rows), heads_name(b.heads, all))
 }
 
 /// ` in heads 2..4`; nothing of all.

@@ -1,8 +1,8 @@
 //! The bytes of one arena as symbols: what each of them holds, and its place in that.
 
-use super::log::{block_name, rows_name};
+use super::log::{block_name, heads_name, rows_name};
 use crate::layout::Progression;
-use crate::schedule::{Block, Heads};
+use crate::schedule::{AttentionFacts, Block, Heads};
 use std::collections::BTreeMap;
 
 /// What a stretch of bytes is a part of.
@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 pub(super) enum What {
     /// A block of what ranks are handed, and the rank that had it: `form` shows that it owns the rows.
     Block { block: Block, owner: usize },
-    /// The carry that a partial result left, by its number, and what it is of.
-    Carry { result: usize, rows: Progression, heads: Heads },
+    /// The carry that a partial result left, by its number, what it is of, and the rank and the step that left it.
+    Carry { result: usize, rows: Progression, heads: Heads, by: (usize, usize) },
     /// A block of a result, and the number of the partial result that it was made from.
     Result { result: usize, block: Block },
     /// Bytes that hold nothing, sent on: told where they were sent.
@@ -41,10 +41,13 @@ impl What {
         What::Block { block, owner: usize::MAX }
     }
 
-    pub(super) fn name(&self) -> String {
+    pub(super) fn name(&self, a: &AttentionFacts) -> String {
         match self {
-            What::Block { block, .. } | What::Result { block, .. } => block_name(block),
-            What::Carry { rows, .. } => format!("a carry of query {}", rows_name(rows)),
+            What::Block { block, .. } | What::Result { block, .. } => block_name(a, block),
+            What::Carry { rows, heads, by: (rank, step), .. } => {
+                let heads = heads_name(*heads, a.sizes.q_heads);
+                format!("the carry of query {}{heads} that step {step} of rank {rank} left", rows_name(rows))
+            }
             What::Nothing => "bytes that were never written".to_owned(),
         }
     }

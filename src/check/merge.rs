@@ -72,7 +72,7 @@ fn sinks(schedule: &Schedule, results: &Results, log: &mut Log<'_>) {
             if let Some(before) = first.filter(|&b| b != by) {
                 log.fail(p.rank, p.step, || {
                     format!(
-                        "has the sinks of {} twice: {} has counted them, and {}",
+                        "has the sinks of {} twice: {} counts them, and so does {}",
                         name(schedule, p),
                         place(schedule, &results.all[before], p.rank),
                         place(schedule, &results.all[by], p.rank)

@@ -16,7 +16,7 @@
 //! | `race` | of two accesses to a byte, one of them a write, streams and events order which is first |
 //! | `filled` | bytes that are read hold what the step says that they hold |
 //! | `coverage` | every pair of rows that the mask may keep is computed exactly once |
-//! | `merge once` | every output row is one chain of partial results, written by its last, its sinks counted once |
+//! | `merge once` | every partial result goes into one other or gives the result of its rows, which are given once, their sinks counted once |
 //! | `memory` | every byte of an arena is filled, no more of them than the closed form of its strategy; receive slots are as many as the head says |
 //! | `sizes` | every count and offset fits a signed 64-bit integer |
 //! | `labels` | layouts and strategy are what the head calls them |

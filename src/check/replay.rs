@@ -256,8 +256,9 @@ impl Replay<'_, '_, '_> {
             Some(What::Result { block: found, .. }) if found == block => self.filled.fact(),
             _ if bytes == Some(0) => self.filled.fact(),
             _ => self.filled.fail(r, step, || {
-                let holds = what.map_or("bytes of several things".to_owned(), |w| w.name());
-                format!("writes {holds} where {} belongs", block_name(&block))
+                let holds =
+                    what.map_or("bytes of several things".to_owned(), |w| w.name(&self.schedule.attention));
+                format!("writes {holds} where {} belongs", block_name(&self.schedule.attention, &block))
             }),
         }
         self.results.given[r].push(Given { step, block });
@@ -340,7 +341,7 @@ impl Replay<'_, '_, '_> {
             let mut stretches = Vec::new();
             self.ranks[r].memory.read(start, view.bytes, &mut stretches);
             match stretches.as_slice() {
-                [(_, Some((What::Carry { result, rows: of, heads: on }, 0)))]
+                [(_, Some((What::Carry { result, rows: of, heads: on, .. }, 0)))]
                     if (*of, *on) == (rows, heads) =>
                 {
                     self.filled.fact();
@@ -385,7 +386,8 @@ impl Replay<'_, '_, '_> {
             }
         } else if let Some(at) = carry {
             let start = self.at(r, at);
-            self.ranks[r].memory.write(start, at.bytes, What::Carry { result, rows, heads }, 0);
+            let what = What::Carry { result, rows, heads, by: (r, step) };
+            self.ranks[r].memory.write(start, at.bytes, what, 0);
         }
     }
 
@@ -399,7 +401,9 @@ impl Replay<'_, '_, '_> {
         let what = What::block(one_form(block));
         match self.ranks[r].memory.holds(self.at(r, view), view.bytes, what) {
             Ok(()) => self.filled.fact(),
-            Err(found) => self.wrong(r, step, view, found, &format!("takes {}", what.name())),
+            Err(found) => {
+                self.wrong(r, step, view, found, &format!("takes {}", what.name(&self.schedule.attention)))
+            }
         }
     }
 
@@ -415,10 +419,16 @@ impl Replay<'_, '_, '_> {
                     format!("{does} in {place}, but byte {at} of the slot came from bytes never written")
                 }
                 Some((what, 0)) => {
-                    format!("{does} in {place}, but byte {at} of the slot begins {}", what.name())
+                    format!(
+                        "{does} in {place}, but byte {at} of the slot begins {}",
+                        what.name(&self.schedule.attention)
+                    )
                 }
                 Some((what, from)) => {
-                    format!("{does} in {place}, but byte {at} of the slot is byte {from} of {}", what.name())
+                    format!(
+                        "{does} in {place}, but byte {at} of the slot is byte {from} of {}",
+                        what.name(&self.schedule.attention)
+                    )
                 }
             }
         });

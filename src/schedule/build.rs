@@ -278,7 +278,9 @@ impl Builder<'_> {
             _ => "keys of the other ranks".to_owned(),
         };
         match (self.under_way.first(), self.plan.stages.is_empty()) {
-            (Some(_), _) if self.plan.strategy == Strategy::Queries => format!("{whose} while queries travel"),
+            (Some(_), _) if self.plan.strategy == Strategy::Queries => {
+                format!("{whose} while queries travel")
+            }
             (Some(1), false) => format!("{whose} while the others' arrive"),
             (Some(stage), false) => format!("{whose} while stage {stage} arrives"),
             (Some(hop), true) => format!("{whose} while hop {hop} is under way"),

@@ -1,5 +1,6 @@
 //! dump: the DOT of graphs and the timeline of schedules, as snapshots and under odd input.
 
+use crate::inside::check::corpus::travelling;
 use crate::inside::support::cases::snapshot;
 use annulus::device::Device;
 use annulus::dump::dot;
@@ -100,6 +101,26 @@ fn labels_are_short() {
     assert_eq!(text.matches(&long).count(), 2, "only in tooltips: {text}");
 }
 
+/// Merges, unpacking, heads and streams of several axes are drawn; one of each as snapshots.
+#[test]
+fn what_travels_is_drawn() {
+    let mut seen = [false; 2];
+    for (name, _, schedule) in travelling() {
+        let svg = timeline_svg(&schedule);
+        well_formed(&svg);
+        let trace = annulus::dump::perfetto(&schedule, &Device::named("h200x8").unwrap());
+        assert!(trace.len() > 100, "{name}");
+        for (way, seen) in ["Queries", "Heads"].into_iter().zip(&mut seen) {
+            if !*seen && name.starts_with(way) && schedule.ranks.len() == 4 {
+                *seen = true;
+                snapshot("dump", &format!("{}-p4.svg", way.to_lowercase()), &svg);
+                snapshot("dump", &format!("{}-p4.perfetto", way.to_lowercase()), &trace);
+            }
+        }
+    }
+    assert_eq!(seen, [true; 2]);
+}
+
 /// Of many ranks, or of many steps, the first are drawn, and the picture says so.
 #[test]
 fn a_picture_of_many_ranks_stays_small() {
@@ -113,7 +134,7 @@ fn a_picture_of_many_ranks_stays_small() {
     well_formed(&svg);
     assert!(svg.contains("36 of 100 ranks, from rank 64 on, are left out"));
     assert!(svg.contains(">rank 63<") && !svg.contains(">rank 64<"));
-    let (_, mut long) = split("attn", Mask::none(), 12, 4, LayoutKind::Contiguous, Strategy::Ring);
+    let (_, mut long) = split("attn", Mask::none(), 12, 4, LayoutKind::Zigzag, Strategy::Ring);
     for rank in &mut long.ranks {
         let step = rank.steps[0].clone();
         rank.steps.extend(std::iter::repeat_n(step, 4500));

@@ -2,6 +2,7 @@
 
 use super::build;
 use super::case::{Case, LeafCase};
+use super::travel::{Way as Travel, mesh, travel};
 use annulus::ir::DType;
 use annulus::layout::{Layout, LayoutKind, Progression};
 use annulus::mask::{Fill, Mask, Term};
@@ -86,6 +87,42 @@ pub(crate) fn corpus() -> Vec<(String, Case, Schedule)> {
             (format!("{way:?} {kind} {name} {rows}x{keys} on {ranks}"), case, schedule)
         })
         .collect()
+}
+
+/// Schedules by hand in which queries or heads travel: even, uneven and empty shares, heads that ranks do not divide, leaves that travel
+/// with queries, sinks, log-sum-exps, one level and two. They are of no strategy.
+pub(crate) fn travelling() -> Vec<(String, Case, Schedule)> {
+    let sizes =
+        [(1, 1, 5, 7), (2, 1, 8, 6), (3, 1, 7, 7), (4, 2, 9, 12), (4, 1, 3, 8), (5, 1, 1, 11), (6, 2, 13, 6)];
+    let mut all = Vec::new();
+    for (n, (ranks, nodes, rows, keys)) in sizes.into_iter().enumerate() {
+        for (k, kind) in [LayoutKind::Zigzag, LayoutKind::Contiguous].into_iter().enumerate() {
+            for way in [Travel::Queries, Travel::Heads] {
+                let mask = if n % 2 == 0 { Mask::none() } else { Mask::causal(2) };
+                let mut case = Case::new(rows, ranks, kind, mask);
+                (case.dtype, case.attention.acc) = (DType::F64, DType::F64);
+                (case.sizes.kv_len, case.sizes.batch) = (keys, 1 + n % 2);
+                (case.sizes.q_heads, case.sizes.kv_heads) = [(6, 2), (4, 4), (3, 1)][(n + k) % 3];
+                case.attention.lse = (n + k) % 2 == 0;
+                if n % 3 < 2 {
+                    case.attention.scores = "add 3 | fill -inf unless causal(2)".parse().unwrap();
+                    let shape = vec![if k == 0 { case.sizes.q_heads } else { 1 }, rows, keys];
+                    case.leaves.push(LeafCase { dtype: DType::F64, shape, by_query_rows: true });
+                }
+                if n % 2 == k {
+                    case.attention.sinks = Some(3 + case.leaves.len());
+                    let shape = vec![case.sizes.q_heads, rows, 1];
+                    case.leaves.push(LeafCase { dtype: DType::F64, shape, by_query_rows: n % 3 == 0 });
+                }
+                let nodes = if way == Travel::Heads { 1 } else { nodes };
+                let made = case.schedule(Way::AllGather);
+                let schedule =
+                    travel(&made.attention, (&made.q_layout, &made.kv_layout), way, mesh(ranks, nodes));
+                all.push((format!("{way:?} {kind} {rows}x{keys} on {ranks} of {nodes}"), case, schedule));
+            }
+        }
+    }
+    all
 }
 
 /// The schedule whose faults are shown: a causal ring of four ranks, as it stands in the file.

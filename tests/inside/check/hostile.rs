@@ -1,11 +1,15 @@
 //! Whatever a file says, the proof ends and does not panic.
 
-use super::corpus::example;
+use super::case::Case;
+use super::corpus::{example, travelling};
 use super::right::CHECKS;
+use super::sound::computes;
+use super::travel::OF_NO_STRATEGY;
 use annulus::check::{MOST_FAILURES, check};
-use annulus::schedule::parse;
+use annulus::schedule::{Schedule, parse};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
+use std::sync::OnceLock;
 
 /// No bound is lent to a strategy by another name: a text that names one is no schedule.
 #[test]
@@ -26,37 +30,59 @@ proptest! {
 
     /// Numbers of a right schedule are changed at random.
     #[test]
-    fn strange_numbers_are_reported(
-        changes in proptest::collection::vec(
-            (
-                any::<Index>(),
-                prop_oneof![
-                    select(vec![0usize, 1, 2, 3, 1 << 31, usize::MAX / 2, usize::MAX / 2 + 1, usize::MAX - 1, usize::MAX]),
-                    0usize..40,
-                    any::<usize>(),
-                ],
-            ),
-            1..4,
-        ),
-    ) {
-        let mut text = example().to_string();
-        let body = text.find("q_layout").unwrap();
-        for (at, number) in changes {
-            let numbers: Vec<usize> = text
-                .char_indices()
-                .filter(|&(i, c)| c.is_ascii_digit() && i > body && !text[..i].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '.' || c == '#'))
-                .map(|(i, _)| i)
-                .collect();
-            let begin = numbers[at.index(numbers.len())];
-            let end = begin + text[begin..].find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len() - begin);
-            text.replace_range(begin..end, &number.to_string());
-        }
+    fn strange_numbers_are_reported(changes in changes()) {
+        let text = changed(example().to_string(), changes);
         if let Ok(schedules) = parse(&text) {
             let report = check(&schedules[0]);
             prop_assert!(report.failed.len() <= MOST_FAILURES);
             prop_assert!(!report.failed.is_empty() || report.passed.len() == CHECKS.len());
         }
     }
+
+    /// The same where queries and heads travel; what is found right there is computed, and the rest is refused, or runs to its end.
+    #[test]
+    fn strange_numbers_of_what_travels_are_reported(changes in changes(), which in any::<Index>()) {
+        static ALL: OnceLock<Vec<(String, Case, Schedule)>> = OnceLock::new();
+        let all = ALL.get_or_init(travelling);
+        let (_, case, schedule) = &all[which.index(all.len())];
+        let text = changed(schedule.to_string(), changes);
+        if let Ok(schedules) = parse(&text) {
+            let report = check(&schedules[0]);
+            prop_assert!(report.failed.len() <= MOST_FAILURES);
+            let ran = computes(case, &schedules[0], 7);
+            if report.failed.iter().all(|f| OF_NO_STRATEGY.contains(&f.check)) && report.failed.len() < MOST_FAILURES {
+                prop_assert!(ran.is_ok(), "{:?}", ran);
+            }
+        }
+    }
+}
+
+/// Where a number is changed, and what it becomes.
+fn changes() -> impl Strategy<Value = Vec<(Index, usize)>> {
+    let large =
+        vec![0usize, 1, 2, 3, 1 << 31, usize::MAX / 2, usize::MAX / 2 + 1, usize::MAX - 1, usize::MAX];
+    let number = prop_oneof![select(large), 0usize..40, any::<usize>()];
+    proptest::collection::vec((any::<Index>(), number), 1..4)
+}
+
+/// Numbers behind the head are changed.
+fn changed(mut text: String, changes: Vec<(Index, usize)>) -> String {
+    let body = text.find("q_layout").unwrap();
+    for (at, number) in changes {
+        let numbers: Vec<usize> = text
+            .char_indices()
+            .filter(|&(i, c)| {
+                c.is_ascii_digit()
+                    && i > body
+                    && !text[..i].ends_with(|c: char| c.is_ascii_digit() || c == '#')
+            })
+            .map(|(i, _)| i)
+            .collect();
+        let begin = numbers[at.index(numbers.len())];
+        let end = begin + text[begin..].find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len() - begin);
+        text.replace_range(begin..end, &number.to_string());
+    }
+    text
 }
 
 #[test]

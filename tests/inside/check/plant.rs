@@ -107,7 +107,7 @@ pub(crate) const KINDS: &[Kind] = &[
     },
     Kind {
         name: "a transfer goes to another rank",
-        checks: &["matching"],
+        checks: &["matching", "form"],
         plant: |s| {
             each(s, |s, r, i, nth| {
                 let ranks = s.ranks.len();
@@ -256,7 +256,7 @@ pub(crate) const KINDS: &[Kind] = &[
     },
     Kind {
         name: "two groups are exchanged on one rank",
-        checks: &["matching", "deadlock"],
+        checks: &["matching", "deadlock", "form"],
         plant: |s| {
             each(s, |s, r, i, nth| {
                 let steps = &mut s.ranks[r].steps;
@@ -372,7 +372,7 @@ pub(crate) const KINDS: &[Kind] = &[
     },
     Kind {
         name: "key rows are labelled wrong",
-        checks: &["filled", "form"],
+        checks: &["filled", "form", "coverage"],
         plant: |s| {
             each_op(s, |op, nth| {
                 keys(op).is_some_and(|kv| at(kv.iter_mut().collect(), nth, |p| p.rows.start += 1))
@@ -413,7 +413,7 @@ pub(crate) const KINDS: &[Kind] = &[
     },
     Kind {
         name: "carry_in is turned round",
-        checks: &["merge once", "form"],
+        checks: &["merge once", "form", "filled"],
         plant: |s| {
             each_op(s, |op, nth| match op {
                 StepOp::AttnPartial { carry_in, .. } if nth == 0 => {
@@ -439,7 +439,7 @@ pub(crate) const KINDS: &[Kind] = &[
     },
     Kind {
         name: "the output is written by an earlier step too",
-        checks: &["merge once"],
+        checks: &["merge once", "form"],
         plant: |s| {
             each_op(s, |op, nth| match op {
                 StepOp::AttnPartial { q, carry_in, cast_out, .. } if nth == 0 && !*cast_out => {
@@ -455,7 +455,7 @@ pub(crate) const KINDS: &[Kind] = &[
     },
     Kind {
         name: "query rows are left out of a step",
-        checks: &["merge once", "coverage"],
+        checks: &["merge once", "coverage", "filled"],
         plant: |s| {
             each_op(s, |op, nth| {
                 queries(op).is_some_and(|q| {
@@ -516,7 +516,7 @@ pub(crate) const KINDS: &[Kind] = &[
     },
     Kind {
         name: "a step is done twice",
-        checks: &["matching", "coverage", "merge once"],
+        checks: &["matching", "coverage", "merge once", "race"],
         plant: |s| {
             each(s, |s, r, i, nth| {
                 let packs = matches!(s.ranks[r].steps[i].op, StepOp::Pack { .. });
@@ -748,7 +748,7 @@ pub(crate) const KINDS: &[Kind] = &[
     },
     Kind {
         name: "sinks are counted by another step too, or where there are none",
-        checks: &["merge once"],
+        checks: &["merge once", "form"],
         plant: |s| {
             each_op(s, |op, nth| match op {
                 StepOp::AttnPartial { sinks_here, .. } if nth == 0 && !*sinks_here => {

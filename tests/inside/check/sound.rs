@@ -38,7 +38,7 @@ fn change(s: &mut Schedule, kind: usize, rank: Index, at: Index, to: Index) {
                 program.steps[i].waits.push(events[to.index(events.len())]);
             }
         }
-        3 => {
+        3 if !program.slots.is_empty() => {
             let slot = at.index(program.slots.len());
             program.slots[slot].offset = to.index(program.arena_bytes);
             program.arena_bytes += program.slots[slot].bytes;

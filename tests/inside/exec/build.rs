@@ -12,9 +12,9 @@ pub(crate) enum Way {
     AllGather,
 }
 
-struct Builder {
-    program: RankProgram,
-    events: usize,
+#[derive(Default)]
+pub(super) struct Builder {
+    pub(super) program: RankProgram,
 }
 
 impl Builder {
@@ -29,9 +29,20 @@ impl Builder {
         self.program.slots.len() - 1
     }
 
-    fn step(&mut self, stream: Stream, waits: Vec<usize>, op: StepOp) -> usize {
-        let event = self.events;
-        self.events += 1;
+    /// Views of so many bytes side by side, in a slot of their own.
+    pub(super) fn lay(&mut self, name: &str, bytes: impl IntoIterator<Item = usize>) -> Vec<View> {
+        let (slot, mut start) = (self.program.slots.len(), 0);
+        let mut view = |bytes| {
+            start += bytes;
+            View { slot, start: start - bytes, bytes }
+        };
+        let views = bytes.into_iter().map(&mut view).collect();
+        self.slot(name, start, true);
+        views
+    }
+
+    pub(super) fn step(&mut self, stream: Stream, waits: Vec<usize>, op: StepOp) -> usize {
+        let event = self.program.steps.len();
         self.program.steps.push(Step { stream, waits, records: Some(event), op, reason: String::new() });
         event
     }
@@ -48,7 +59,7 @@ fn pieces(facts: &AttentionFacts, rows: &[Progression], slot: usize, mut start: 
         .collect()
 }
 
-fn tile(facts: &AttentionFacts, q: &[Progression], k: &[Progression]) -> Tile {
+pub(super) fn tile(facts: &AttentionFacts, q: &[Progression], k: &[Progression]) -> Tile {
     let full = q.iter().all(|q| k.iter().all(|k| facts.scores.tile(q, k) == Tile::Full));
     if full { Tile::Full } else { Tile::Partial }
 }
@@ -59,7 +70,7 @@ pub(crate) fn build(facts: &AttentionFacts, q_layout: &Layout, kv_layout: &Layou
     let bytes = |r: usize| facts.kv_bytes(kv_layout.share(r));
     let has_keys = |r: usize| kv_layout.share(r) > 0;
     let programs = (0..ranks).map(|rank| {
-        let mut b = Builder { program: RankProgram::default(), events: 0 };
+        let mut b = Builder::default();
         // Which source is computed at each step.
         let source = |t: usize| (rank + ranks - t) % ranks;
         let local = b.slot("kv.local", bytes(rank), has_keys(rank));

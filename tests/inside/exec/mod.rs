@@ -6,6 +6,7 @@ mod golden;
 mod goldens;
 mod random;
 mod text;
+pub(crate) mod travel;
 
 use annulus::eval::{Precision, eval};
 use annulus::exec::cpu::{ExecError, Traffic, run, run_island};
@@ -338,10 +339,10 @@ fn nonsense_is_refused() {
     refuses("event 0 is recorded twice", &|s| s.ranks[0].steps[1].records = Some(0));
     refuses("no run of the rank's own", &|s| partial(s, 1).0[0].rows = Progression::range(2, 4));
     refuses("no run of the rank's own", &|s| partial(s, 1).0[0].rows.len = usize::MAX);
-    refuses("there are no key rows", &|s| partial(s, 1).1[0].rows.start = 5);
-    refuses("key rows in 256 bytes", &|s| partial(s, 1).1[0].rows.len = 2);
+    refuses("there are no rows 5:4:1", &|s| partial(s, 1).1[0].rows.start = 5);
+    refuses("keys in 256 bytes, not 128", &|s| partial(s, 1).1[0].rows.len = 2);
     refuses("has no place", &|s| partial(s, 1).0[0].carry = None);
-    refuses("the carry of 4 rows in 8 bytes", &|s| partial(s, 1).0[0].carry.as_mut().unwrap().bytes = 8);
+    refuses("a carry in 8 bytes", &|s| partial(s, 1).0[0].carry.as_mut().unwrap().bytes = 8);
     refuses("is never written", &|s| {
         let StepOp::AttnPartial { cast_out, .. } = &mut s.ranks[0].steps[3].op else { panic!("a partial") };
         *cast_out = false;

@@ -1,6 +1,7 @@
 //! The cost model against closed forms and recurrences, and the bound against the makespan of anything.
 
 use super::case::{Case, cases};
+use crate::inside::check::corpus::travelling;
 use annulus::device::Device;
 use annulus::layout::LayoutKind;
 use annulus::mask::Mask;
@@ -168,6 +169,19 @@ fn kept(schedule: &Schedule, device: &Device) {
         let live = live_bytes(schedule, &t, rank);
         assert!(live.iter().all(|&(_, bytes)| bytes <= program.arena_bytes));
         assert!(live.last().is_none_or(|&(_, bytes)| bytes == 0), "all is read in the end");
+    }
+}
+
+/// Where queries and heads travel: on one level and two, every step has its time, and the bound is below.
+#[test]
+fn what_no_strategy_makes_is_timed_as_well() {
+    for (name, _, schedule) in travelling() {
+        for device in ["h200x8", "h200x8x8", "cpu"].map(|d| Device::named(d).unwrap()) {
+            let e = estimate(&schedule, &device);
+            assert!(e.makespan_us.is_finite() && e.makespan_us > 0.0, "{name}: {e:?}");
+            assert!(0.0 < e.lower_bound_us && e.lower_bound_us <= e.makespan_us, "{name}: {e:?}");
+            kept(&schedule, &device);
+        }
     }
 }
 
