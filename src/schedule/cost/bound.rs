@@ -5,8 +5,8 @@
 //! The greatest of, for kernels that nothing slows and streams, slots and links without end unless they are named:
 //! * the critical path: a step needs the steps that wrote what it reads, and both ends of a message meet;
 //! * for each rank the load of its kernels, with the least slowdown that its transfers can mean: w' = W + κ·C, for of C µs of
-//!   transfers as much passes under kernels as the rank does not stand still, and a µs that it stands still costs more;
-//! * for each rank's kernels, and its transfers, the bound of one machine: jobs with heads and tails from the critical path, in
+//!   transfers (along the axis that has most) as much passes under kernels as the rank does not stand still, and a µs that it stands still costs more;
+//! * for each rank's kernels, and its transfers along each axis, the bound of one machine: jobs with heads and tails from the critical path, in
 //!   the order of greatest tail, interrupted where a greater one becomes ready (Jackson's preemptive schedule; Carlier and
 //!   Pinson, Management Science 35, 1989).
 //!
@@ -16,6 +16,7 @@ use super::figures::Limiter;
 use super::simulate::{Span, Timeline};
 use super::work::{Costs, message};
 use crate::schedule::flow::Flow;
+use crate::schedule::mesh::Stream;
 use crate::schedule::steps::{Step, StepOp, Transfer};
 use crate::schedule::types::{RankProgram, Schedule};
 use rayon::prelude::*;
@@ -31,7 +32,9 @@ pub(super) fn lower_bound(schedule: &Schedule, costs: &Costs, timeline: &Timelin
     let (heads, tails) = (graph.heads(), graph.tails());
     let kappa = costs.slowdown / (1.0 + costs.slowdown);
     let of_rank = |rank: usize| {
-        let (mut kernels, mut transfers) = (vec![], vec![]);
+        // Those of each axis run beside those of the others.
+        let mut transfers: Vec<Vec<Job>> = schedule.mesh.streams().map(|_| vec![]).collect();
+        let mut kernels = vec![];
         let mut chain = 0.0f64;
         for (i, step) in schedule.ranks[rank].steps.iter().enumerate() {
             let (cost, head) = (costs.steps[rank][i], heads[rank][i]);
@@ -43,13 +46,21 @@ pub(super) fn lower_bound(schedule: &Schedule, costs: &Costs, timeline: &Timelin
             chain = chain.max(head + whole);
             let job = Job { head, time: cost.alone(), tail: (whole - cost.alone()).max(0.0) };
             match step.op {
-                StepOp::Exchange { .. } => transfers.push(job),
-                _ => kernels.push(job),
+                StepOp::Exchange { .. } => {
+                    if let Some(t) = transfers.get_mut(step.stream.lane()) {
+                        t.push(job);
+                    }
+                }
+                // On another stream they would run beside these.
+                _ if step.stream == Stream::Compute => kernels.push(job),
+                _ => {}
             }
         }
-        let load = |jobs: &[Job]| jobs.iter().map(|j| j.time).sum::<f64>();
-        let least = load(&kernels) + kappa * load(&transfers);
-        (chain, least, one_machine(kernels), one_machine(transfers))
+        let load = |jobs: &Vec<Job>| jobs.iter().map(|j| j.time).sum::<f64>();
+        let under_way = transfers.iter().map(load).fold(0.0, f64::max);
+        let least = load(&kernels) + kappa * under_way;
+        let links = transfers.into_iter().map(one_machine).fold(0.0, f64::max);
+        (chain, least, one_machine(kernels), links)
     };
     // The ranks apart, and put together in their order.
     let ranks: Vec<_> = (0..schedule.ranks.len()).into_par_iter().map(of_rank).collect();

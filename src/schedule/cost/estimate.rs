@@ -22,7 +22,7 @@ impl<'a> Timing<'a> {
 
     /// What the makespan is not below, in µs: the load of one rank, of the rank that has most.
     pub(crate) fn least(&self) -> f64 {
-        self.costs.least()
+        self.costs.least(self.schedule)
     }
 
     /// End of the last step of any rank, in µs.

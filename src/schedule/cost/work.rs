@@ -14,6 +14,7 @@ use crate::layout::{Layout, Progression};
 use crate::mask::{Mask, Tile};
 use crate::schedule::blocks::Port;
 use crate::schedule::facts::AttentionFacts;
+use crate::schedule::mesh::Stream;
 use crate::schedule::steps::{KvPiece, Merged, QPiece, StepOp, Transfer};
 use crate::schedule::types::{RankProgram, Schedule};
 use rayon::prelude::*;
@@ -69,17 +70,25 @@ impl Costs {
 
     /// What no run is below: of the rank that has most, the time of its transfers, or of its kernels with the least slowdown
     /// that these transfers can mean (see `bound`).
-    pub(super) fn least(&self) -> f64 {
+    pub(super) fn least(&self, schedule: &Schedule) -> f64 {
         let kappa = self.slowdown / (1.0 + self.slowdown);
-        let of_rank = |steps: &Vec<Cost>| {
-            let (mut kernels, mut transfers) = (0.0, 0.0);
-            for cost in steps {
-                let sum = if matches!(cost, Cost::Kernel(_)) { &mut kernels } else { &mut transfers };
-                *sum += cost.alone();
+        let of_rank = |(costs, program): (&Vec<Cost>, &RankProgram)| {
+            let mut kernels = 0.0;
+            // Those of each axis run beside those of the others.
+            let mut transfers: Vec<f64> = schedule.mesh.streams().map(|_| 0.0).collect();
+            for (cost, step) in costs.iter().zip(&program.steps) {
+                match cost {
+                    Cost::Kernel(time) if step.stream == Stream::Compute => kernels += time,
+                    Cost::Kernel(_) => {}
+                    Cost::Transfers { .. } => {
+                        transfers.get_mut(step.stream.lane()).into_iter().for_each(|t| *t += cost.alone());
+                    }
+                }
             }
+            let transfers = transfers.into_iter().fold(0.0, f64::max);
             f64::max(kernels + kappa * transfers, transfers)
         };
-        self.steps.iter().map(of_rank).fold(0.0, f64::max)
+        self.steps.iter().zip(&schedule.ranks).map(of_rank).fold(0.0, f64::max)
     }
 }
 

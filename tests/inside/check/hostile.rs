@@ -50,8 +50,11 @@ proptest! {
             let report = check(&schedules[0]);
             prop_assert!(report.failed.len() <= MOST_FAILURES);
             let ran = computes(case, &schedules[0], 7);
-            if report.failed.iter().all(|f| OF_NO_STRATEGY.contains(&f.check)) && report.failed.len() < MOST_FAILURES {
-                prop_assert!(ran.is_ok(), "{:?}", ran);
+            let told = |f: &annulus::check::Failure| !OF_NO_STRATEGY.contains(&f.check);
+            // How large arenas are is the business of `memory`.
+            let large = ran.as_ref().is_err_and(|e| e.contains("the island can use"));
+            if !report.failed.iter().any(told) && report.failed.len() < MOST_FAILURES {
+                prop_assert!(ran.is_ok() || large, "{:?}", ran);
             }
         }
     }

@@ -2,17 +2,20 @@
 //! result on every rank, whatever order the executor takes.
 
 use super::case::Case;
+use super::corpus::travelling;
 use super::edit::places;
 use super::oracle::{arguments, attention, differs, local};
+use super::travel::OF_NO_STRATEGY;
 use annulus::check::check;
 use annulus::exec::cpu::run_island;
 use annulus::ir::{DType, Tensor};
 use annulus::layout::LayoutKind;
 use annulus::mask::{Mask, Term};
 use annulus::ring::Strategy as Way;
-use annulus::schedule::{RankProgram, Schedule, StepOp, View};
+use annulus::schedule::{Merged, QPiece, RankProgram, Schedule, StepOp, View};
 use proptest::prelude::*;
 use proptest::sample::Index;
+use std::sync::OnceLock;
 
 /// A change that leaves many schedules right: what it hits is chosen by `at`, what comes there by `to`.
 fn change(s: &mut Schedule, kind: usize, rank: Index, at: Index, to: Index) {
@@ -53,29 +56,35 @@ fn change(s: &mut Schedule, kind: usize, rank: Index, at: Index, to: Index) {
             let moved = program.steps.remove(i);
             program.steps.insert(to.index(steps), moved);
         }
-        6 => {
-            if let StepOp::AttnPartial { q, kv, .. } = &mut program.steps[i].op {
+        6 => match &mut program.steps[i].op {
+            StepOp::AttnPartial { q, kv, .. } => {
                 kv.reverse();
                 q.reverse();
             }
-        }
+            StepOp::Merge { q, .. } => q.iter_mut().for_each(|p| p.partials.reverse()),
+            StepOp::Unpack { pieces } | StepOp::Pack { pieces } => pieces.reverse(),
+            StepOp::Exchange { recvs, .. } => recvs.iter_mut().for_each(|t| t.parts.reverse()),
+        },
         _ => {}
     }
 }
 
-fn views(program: &mut RankProgram, i: usize) -> Vec<&mut View> {
+fn views<'a>(program: &'a mut RankProgram, i: usize) -> Vec<&'a mut View> {
     match &mut program.steps[i].op {
-        StepOp::Pack { pieces } => pieces.iter_mut().map(|p| &mut p.at).collect(),
+        StepOp::Pack { pieces } | StepOp::Unpack { pieces } => pieces.iter_mut().map(|p| &mut p.at).collect(),
         StepOp::Exchange { sends, recvs, .. } => {
             let mut all = places(sends);
             all.extend(places(recvs));
             all
         }
         StepOp::AttnPartial { q, kv, .. } => {
-            let carries = q.iter_mut().filter_map(|p| p.carry.as_mut());
-            carries.chain(kv.iter_mut().filter_map(|p| p.at.as_mut())).collect()
+            let of = |p: &'a mut QPiece| p.carry.iter_mut().chain(&mut p.at).chain(&mut p.out);
+            q.iter_mut().flat_map(of).chain(kv.iter_mut().filter_map(|p| p.at.as_mut())).collect()
         }
-        other => unreachable!("no strategy of these has {other:?}"),
+        StepOp::Merge { q, .. } => {
+            let of = |p: &'a mut Merged| p.carry.iter_mut().chain(&mut p.partials).chain(&mut p.out);
+            q.iter_mut().flat_map(of).collect()
+        }
     }
 }
 
@@ -125,6 +134,25 @@ proptest! {
         }
         if check(&schedule).failed.is_empty() {
             computes(&case, &schedule, seed).map_err(TestCaseError::fail)?;
+        }
+    }
+
+    /// The same where queries or heads travel.
+    #[test]
+    fn what_passes_of_what_travels_computes_the_attention(
+        which in any::<Index>(),
+        changes in proptest::collection::vec((0usize..7, any::<Index>(), any::<Index>(), any::<Index>()), 1..4),
+        seed in 0u64..1000,
+    ) {
+        static ALL: OnceLock<Vec<(String, Case, Schedule)>> = OnceLock::new();
+        let all = ALL.get_or_init(travelling);
+        let (_, case, schedule) = &all[which.index(all.len())];
+        let mut schedule = schedule.clone();
+        for (kind, rank, at, to) in changes {
+            change(&mut schedule, kind, rank, at, to);
+        }
+        if check(&schedule).failed.iter().all(|f| OF_NO_STRATEGY.contains(&f.check)) {
+            computes(case, &schedule, seed).map_err(TestCaseError::fail)?;
         }
     }
 }

@@ -36,30 +36,43 @@ fn touches(program: &RankProgram, op: &StepOp) -> (Marks, Marks) {
         begin..begin + v.bytes
     };
     let (mut reads, mut writes) = (Marks::default(), Marks::default());
+    let views = |t: &[Transfer]| -> Vec<View> {
+        t.iter().flat_map(|t| &t.parts).filter_map(Place::view).copied().collect()
+    };
     match op {
         StepOp::Pack { pieces } => pieces.iter().for_each(|p| writes.add(bytes(&p.at))),
+        StepOp::Unpack { pieces } => pieces.iter().for_each(|p| reads.add(bytes(&p.at))),
         StepOp::Exchange { sends, recvs, .. } => {
-            let views = |t: &[Transfer]| -> Vec<View> {
-                t.iter().flat_map(|t| &t.parts).filter_map(Place::view).copied().collect()
-            };
             views(sends).iter().for_each(|v| reads.add(bytes(v)));
             views(recvs).iter().for_each(|v| writes.add(bytes(v)));
         }
-        StepOp::AttnPartial { q, kv, carry_in, cast_out, .. } => {
+        StepOp::AttnPartial { kv, q, .. } => {
             kv.iter().filter_map(|p| p.at).for_each(|v| reads.add(bytes(&v)));
-            let received = q.iter().flat_map(|p| p.at.iter().chain(&p.out)).count();
-            assert_eq!(received, 0, "no strategy of these has such");
-            for carry in q.iter().filter_map(|p| p.carry) {
-                if *carry_in {
-                    reads.add(bytes(&carry));
-                }
-                if !cast_out {
-                    writes.add(bytes(&carry));
-                }
-            }
+            q.iter().flat_map(|p| &p.at).for_each(|v| reads.add(bytes(v)));
         }
-        other => unreachable!("no strategy of these has {other:?}"),
+        StepOp::Merge { q, .. } => q.iter().flat_map(|p| &p.partials).for_each(|v| reads.add(bytes(v))),
     }
+    // What becomes of the rows of a step that computes or merges.
+    let (carries, out, carry_in, cast_out) = match op {
+        StepOp::AttnPartial { q, carry_in, cast_out, .. } => {
+            let out: Vec<View> = q.iter().flat_map(|p| p.out.clone()).collect();
+            (q.iter().filter_map(|p| p.carry).collect::<Vec<View>>(), out, *carry_in, *cast_out)
+        }
+        StepOp::Merge { q, carry_in, cast_out, .. } => {
+            let out: Vec<View> = q.iter().flat_map(|p| p.out.clone()).collect();
+            (q.iter().filter_map(|p| p.carry).collect(), out, *carry_in, *cast_out)
+        }
+        _ => return (reads, writes),
+    };
+    for carry in carries {
+        if carry_in {
+            reads.add(bytes(&carry));
+        }
+        if !cast_out {
+            writes.add(bytes(&carry));
+        }
+    }
+    out.iter().for_each(|v| writes.add(bytes(v)));
     (reads, writes)
 }
 

@@ -12,7 +12,7 @@ fn views(program: &RankProgram) -> Vec<View> {
     let mut out = vec![];
     for step in &program.steps {
         match &step.op {
-            StepOp::Pack { pieces } => out.extend(pieces.iter().map(|p| p.at)),
+            StepOp::Pack { pieces } | StepOp::Unpack { pieces } => out.extend(pieces.iter().map(|p| p.at)),
             StepOp::Exchange { sends, recvs, .. } => {
                 out.extend(
                     sends.iter().chain(recvs).flat_map(|t| &t.parts).filter_map(|p| p.view().copied()),
@@ -20,8 +20,12 @@ fn views(program: &RankProgram) -> Vec<View> {
             }
             StepOp::AttnPartial { q, kv, .. } => {
                 out.extend(kv.iter().filter_map(|p| p.at).chain(q.iter().filter_map(|p| p.carry)));
+                out.extend(q.iter().flat_map(|p| p.at.iter().chain(&p.out)));
             }
-            other => unreachable!("no strategy of these has {other:?}"),
+            StepOp::Merge { q, .. } => {
+                out.extend(q.iter().filter_map(|p| p.carry));
+                out.extend(q.iter().flat_map(|p| p.partials.iter().chain(&p.out)));
+            }
         }
     }
     out
