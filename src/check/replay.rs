@@ -202,7 +202,7 @@ impl Replay<'_, '_, '_> {
                 Place::Arena(view) => view,
                 Place::Own(block) => {
                     let bytes = place_bytes(&schedule.attention, part).unwrap_or(0);
-                    let what = What::Block { block: one_form(*block), owner: from };
+                    let what = What::Block { block: self.one_form(*block), owner: from };
                     stretches.extend((bytes > 0).then_some((bytes, Some((what, 0)))));
                     continue;
                 }
@@ -248,10 +248,16 @@ impl Replay<'_, '_, '_> {
         self.stretches = stretches;
     }
 
+    /// Equal blocks in one form: a leaf that is one for all heads has no heads of its own.
+    fn one_form(&self, b: Block) -> Block {
+        let heads = leaf_heads(&self.schedule.attention, b.port, b.heads);
+        Block { rows: one_row_form(b.rows), heads, ..b }
+    }
+
     /// A result comes to lie where the rank gives it.
     fn give(&mut self, (r, step): (usize, usize), block: &Block, what: Option<What>) {
         let bytes = place_bytes(&self.schedule.attention, &Place::Own(*block));
-        let block = one_form(*block);
+        let block = self.one_form(*block);
         match what {
             Some(What::Result { block: found, .. }) if found == block => self.filled.fact(),
             _ if bytes == Some(0) => self.filled.fact(),
@@ -267,7 +273,7 @@ impl Replay<'_, '_, '_> {
     fn pack(&mut self, r: usize, pieces: &[Packed]) {
         for p in pieces {
             let at = self.at(r, &p.at);
-            let what = What::Block { block: one_form(p.block), owner: r };
+            let what = What::Block { block: self.one_form(p.block), owner: r };
             self.ranks[r].memory.write(at, p.at.bytes, what, 0);
         }
     }
@@ -398,7 +404,7 @@ impl Replay<'_, '_, '_> {
 
     /// A step reads a block.
     fn takes(&mut self, r: usize, step: usize, view: &View, block: Block) {
-        let what = What::block(one_form(block));
+        let what = What::block(self.one_form(block));
         match self.ranks[r].memory.holds(self.at(r, view), view.bytes, what) {
             Ok(()) => self.filled.fact(),
             Err(found) => {
@@ -474,8 +480,4 @@ fn transfer(op: &StepOp, index: usize) -> Option<&Transfer> {
 /// Equal rows in one form: of a single row, the step says nothing.
 fn one_row_form(p: Progression) -> Progression {
     if p.len == 1 { Progression { step: 1, ..p } } else { p }
-}
-
-fn one_form(b: Block) -> Block {
-    Block { rows: one_row_form(b.rows), ..b }
 }

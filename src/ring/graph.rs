@@ -88,7 +88,9 @@ fn graph(plan: &Plan<'_>, rank: usize) -> Result<Graph, RingError> {
             Act::Heads { part } => b.own_heads(plan, rank, part)?,
             Act::Home { part, group } => b.results_home(plan, rank, (part, group))?,
             Act::Unpack => return b.put_together(plan, rank),
-            Act::Wait { group } => b.wait(group)?,
+            // Where heads are dealt out, a rank need not have a part in each group.
+            Act::Wait { group } if plan.heads.is_none() || b.has_begun(group) => b.wait(group)?,
+            Act::Wait { .. } => {}
             Act::Partial { stage, q, keys, of, tile } => {
                 let q_rows: Vec<Progression> = outline.queries(q).iter().map(|&i| b.rows[i]).collect();
                 let name = partial_name(&outline, i, stage);
@@ -263,6 +265,10 @@ impl<'a> Builder<'a> {
         let started = self.add(Op::Start(Box::new(collective), ty), &operand, name)?;
         self.started.insert(group, started);
         Ok(())
+    }
+
+    fn has_begun(&self, group: usize) -> bool {
+        self.several.iter().any(|s| s.0 == group)
     }
 
     fn wait(&mut self, group: usize) -> Result<(), RingError> {

@@ -6,7 +6,7 @@ use annulus::ir::Graph;
 use annulus::ir::text::parse;
 use annulus::layout::LayoutKind;
 use annulus::ring::Strategy;
-use annulus::{Compiled, Options, TIE, compile};
+use annulus::{Compiled, Options, Rejected, TIE, compile};
 
 /// Self attention of so many rows, 32 heads over 8, head size 128, bf16.
 fn attention(rows: usize, mask: &str) -> Graph {
@@ -140,9 +140,11 @@ fn bounds_exclude_no_good_choice() {
     let options = Options::new(72).device(device.unwrap());
     let auto = compile(&graph, &options).unwrap();
     let early: Vec<_> = auto.islands[0].rejected.iter().filter(|r| r.makespan_us.is_none()).collect();
-    let contiguous = early.iter().filter(|r| r.layouts[0] == LayoutKind::Contiguous).count();
-    assert_eq!(contiguous, Strategy::ALL.len(), "{:?}", auto.islands[0].rejected);
-    assert_eq!(auto.islands[0].rejected.len(), 15);
+    // Those that leave queries at home: that of the others is the mean.
+    let at_home = |r: &&&Rejected| r.layouts[0] == LayoutKind::Contiguous && r.strategy.is_at_home();
+    let contiguous = early.iter().filter(at_home).count();
+    assert_eq!(contiguous, 4, "{:?}", auto.islands[0].rejected);
+    assert_eq!(auto.islands[0].rejected.len(), 23);
     for r in early {
         assert!(
             r.reason.starts_with("at least ") && r.reason.ends_with("longer")

@@ -137,7 +137,7 @@ fn a_picture_of_many_ranks_stays_small() {
     let (_, mut long) = split("attn", Mask::none(), 12, 4, LayoutKind::Zigzag, Strategy::Ring);
     for rank in &mut long.ranks {
         let step = rank.steps[0].clone();
-        rank.steps.extend(std::iter::repeat_n(step, 4500));
+        rank.steps.extend(std::iter::repeat_n(step, 4000));
     }
     let svg = timeline_svg(&long);
     assert!(svg.contains("2 of 4 ranks, from rank 2 on, are left out"));

@@ -20,7 +20,9 @@ fn a_strategy_without_a_bound_is_refused() {
     assert_ne!(other, text);
     let error = parse(&other).unwrap_err().rendered;
     assert!(
-        error.contains("want one of ring, ring-reverse, all-gather, all-gather-staged, found `foo`"),
+        error.contains(
+            "want one of ring, ring-reverse, all-gather, all-gather-staged, queries, heads, found `foo`"
+        ),
         "{error}"
     );
 }

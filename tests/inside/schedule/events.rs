@@ -9,14 +9,13 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-/// Marked places of the arena, four bytes a bit: everything in these cases is aligned to that.
+/// Marked bytes of the arena.
 #[derive(Clone, Default)]
 struct Marks(Vec<u64>);
 
 impl Marks {
     fn add(&mut self, bytes: Range<usize>) {
-        assert!(bytes.start.is_multiple_of(4) && bytes.end.is_multiple_of(4));
-        for place in bytes.start / 4..bytes.end / 4 {
+        for place in bytes {
             if self.0.len() <= place / 64 {
                 self.0.resize(place / 64 + 1, 0);
             }

@@ -51,7 +51,7 @@ proptest! {
 
     #[test]
     fn a_carry_is_read_only_after_it_was_written(case in cases()) {
-        for way in Strategy::ALL {
+        for way in Strategy::ALL.into_iter().filter(|way| way.is_at_home()) {
             let schedule = case.schedule(way);
             for (rank, program) in schedule.ranks.iter().enumerate() {
                 let (mut open, mut done) = (vec![], vec![]);
@@ -151,25 +151,22 @@ fn one_partial_needs_no_carry() {
     }
 }
 
-/// Own keys are copied where they do not lie side by side already: where a rank's rows are no single run, or a stage cuts them.
+/// Own keys are copied where a rank's rows are more than two runs, or a stage cuts them.
 #[test]
-fn own_keys_are_packed_only_where_they_are_not_one_run() {
+fn own_keys_are_packed_only_where_they_are_many_runs() {
     for ranks in [1, 2, 4, 5] {
         for kind in LayoutKind::ALL {
             for rows in [1, 3, 16, 19] {
                 let case = Case::new(rows, ranks, kind, Mask::none());
-                for way in Strategy::ALL {
+                for way in Strategy::ALL.into_iter().filter(|way| way.is_at_home()) {
                     let schedule = case.schedule(way);
                     for (program, own) in schedule.ranks.iter().zip(&schedule.kv_layout.rows) {
                         let packs = program.steps.iter().any(|s| matches!(s.op, StepOp::Pack { .. }));
                         let local = program.slots.iter().any(|s| s.name == "kv.local");
                         let cut =
                             way == Strategy::AllGatherStaged && ranks > 1 && own.iter().any(|p| p.len > 1);
-                        assert_eq!(
-                            (packs, local),
-                            (own.len() > 1 || cut, own.len() > 1 || cut),
-                            "{schedule}"
-                        );
+                        let apart = own.len() > 2 || cut;
+                        assert_eq!((packs, local), (apart, apart), "{schedule}");
                     }
                 }
             }
