@@ -482,12 +482,15 @@ impl Picture<'_> {
         } else {
             ""
         };
-        let gathers = schedule.ranks.iter().flat_map(|r| &r.steps).any(|s| {
-            let StepOp::Exchange { kind, .. } = &s.op else { return false };
-            *kind == ExchangeKind::AllGather
-        });
+        let any = |which: fn(ExchangeKind) -> bool| {
+            let of = |s: &Step| matches!(&s.op, StepOp::Exchange { kind, .. } if which(*kind));
+            schedule.ranks.iter().flat_map(|r| &r.steps).any(of)
+        };
+        let gathers = any(|kind| kind == ExchangeKind::AllGather);
+        let others = any(|kind| !matches!(kind, ExchangeKind::AllGather | ExchangeKind::SendRecv));
         let messages = match gathers {
             _ if self.lanes.low() => "the low lane above a rank's computation is its transfers.",
+            _ if others => "an exchange with several ranks has no arrows.",
             true => "an all-gather sends from every rank to every other, without arrows.",
             false => "an arrow is a message, from the begin of its transfer to the end, behind the boxes.",
         };

@@ -8,7 +8,7 @@ pub use crate::ir::Heads;
 /// Bytes of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct View {
-    /// Index of the slot in [`RankProgram::slots`].
+    /// Index of the slot in [`RankProgram::slots`](crate::schedule::RankProgram::slots).
     pub slot: usize,
     /// First byte, counted from the slot's begin.
     pub start: usize,
