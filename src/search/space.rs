@@ -79,7 +79,8 @@ impl Search<'_> {
         let mut order: Vec<(f64, usize)> = Vec::new();
         for (i, layouts) in candidates.iter().enumerate() {
             self.give(program, layouts.clone());
-            let bound = self.least_sum(program);
+            // What is best where queries stay at home is good in the other strategies too.
+            let bound = self.classes.iter().map(|c| self.least_of(program, c, true) * c.uses.len() as f64).sum();
             order.push((bound, i));
         }
         order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));

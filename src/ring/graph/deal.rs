@@ -274,6 +274,10 @@ impl Builder<'_> {
     /// The results of own rows in all heads.
     pub(super) fn put_together(mut self, plan: &Plan<'_>, rank: usize) -> Result<Graph, RingError> {
         let Some(heads) = &plan.heads else { return Ok(self.graph) };
+        if row_count(self.rows) == 0 {
+            // Of no rows, any heads are as good as all.
+            return self.finish();
+        }
         let ranks = plan.site.ranks();
         for (i, what) in ["out", "lse"].into_iter().enumerate().take(1 + usize::from(self.attention.lse)) {
             let mut parts: Vec<(usize, ValueId)> = vec![];
@@ -287,7 +291,7 @@ impl Builder<'_> {
                 let came = self.arrived_as(2 * part + 2, &format!("{what}.home{}", part + 1));
                 let Some(came) = came else { continue };
                 let mut start = 0;
-                for p in (0..ranks).filter(|&p| p != rank && row_count(self.rows) > 0) {
+                for p in (0..ranks).filter(|&p| p != rank) {
                     let Some(theirs) = heads.part(p, part) else { continue };
                     let name = format!("{what}.h{}", theirs.q.start);
                     let slice = Op::Slice { axis: 1, start, len: theirs.q.len, step: 1 };
@@ -300,10 +304,6 @@ impl Builder<'_> {
             let value = match parts.as_slice() {
                 [] => return self.finish(),
                 [one] => *one,
-                _ if row_count(self.rows) == 0 => {
-                    // No rows: of any heads as good as of all.
-                    return self.finish();
-                }
                 _ => self.add(Op::Concat { axis: 1 }, &parts, what)?,
             };
             self.graph.output(what, value);

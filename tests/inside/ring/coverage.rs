@@ -60,7 +60,7 @@ proptest! {
 
     #[test]
     fn every_visible_pair_meets_once(case in cases()) {
-        for way in Strategy::ALL {
+        for way in Strategy::ALL.into_iter().filter(|way| way.is_at_home()) {
             covers(&case, way)?;
         }
     }
@@ -73,7 +73,7 @@ fn every_length_on_every_number_of_ranks() {
             for kind in LayoutKind::ALL {
                 for mask in [Mask::none(), Mask::causal(0), Mask::causal(-2)] {
                     let case = Case::new(length, ranks, kind, mask);
-                    for way in Strategy::ALL {
+                    for way in Strategy::ALL.into_iter().filter(|way| way.is_at_home()) {
                         covers(&case, way).unwrap();
                     }
                 }

@@ -37,7 +37,7 @@ fn lie(graph: &Graph, layout: &Layout, rank: usize) -> bool {
     let own = &layout.rows[rank];
     let whole = |op| match graph.op(op) {
         Op::Start(c, _) => match &**c {
-            Collective::AllGather { rows, .. } => rows[rank].is_empty() || rows[rank] == *own,
+            Collective::AllGather { rows, .. } => rows[rank].iter().all(|p| own.contains(p)),
             Collective::SendRecv { .. } | Collective::AllToAll { .. } => true,
         },
         _ => true,
