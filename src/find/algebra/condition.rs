@@ -89,6 +89,12 @@ impl View<'_> {
         scores.is_some_and(|id| self.egraph[id].data.half.is_some())
     }
 
+    /// Whether the product of these scores and this factor is computed in a half type.
+    pub(crate) fn half_factor(&self, x: &str, by: &str) -> bool {
+        let product = self.egraph.lookup(Expr::Factor([self.id(x), self.id(by)]));
+        product.is_some_and(|id| self.egraph[id].data.half.is_some())
+    }
+
     /// Scores in normal form.
     pub(crate) fn normal(&self, name: &str) -> bool {
         self.fact(name).normal

@@ -60,8 +60,10 @@ rules! {
     "what scores are divided by is a factor, its reciprocal, and −∞ stays what it is";
     |d| d.scores("(div (keep (scores $0 $1 0.5) $3) $2)");
 
+    // What a half type rounds between them decides rows of a huge addend alone: where it does not count, the plan makes them one.
     "factors" Reassociation "(factor (factor ?x ?a) ?b)" => "(factor ?x ?n)",
-        n = |v| Some(v.number("?a")? * v.number("?b")?).filter(|n| n.is_finite());
+        n = |v| Some(v.number("?a")? * v.number("?b")?).filter(|n| n.is_finite()),
+        if |v| !v.half_factor("?x", "?a");
     "two factors are one";
     |d| { let (a, b) = (d.number(), d.number()); d.scores(&format!("(factor (factor (bias (scores $0 $1 0.5) $2) {a}) {b})")) };
 
