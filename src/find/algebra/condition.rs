@@ -239,6 +239,11 @@ impl View<'_> {
         self.fact(name).finite
     }
 
+    /// Scores that are as finite as Q and K are, or as what they are multiplied by, which an attention does just as the graph does.
+    pub(crate) fn alike(&self, name: &str) -> bool {
+        self.fact(name).finite || self.fact(name).bare
+    }
+
     /// Scores of which none is as low as a huge fill.
     pub(crate) fn above_fills(&self, name: &str) -> bool {
         self.fact(name).sizes.is_some_and(|s| s.large() == 0)
