@@ -48,7 +48,11 @@ fn must_be_found(s: &Spelling) -> bool {
     let factor = s.extras[1].is_some_and(|e| e != Extra::Cap);
     let any = s.masks().any(|m| m.how == How::Bias || factor && m.how.fill().is_some());
     let powers = s.is_half() && s.powers_of_two() && shifted && any;
-    is_attention(s) && !powers
+    // In f16 two fills are not told from two that overflow together to −∞, which a factor would make NaN.
+    let f16 = s.dtype == DType::F16 && s.widened != Widened::BeforeMasks;
+    let fills = s.masks().filter(|m| m.how.fill().is_some()).count();
+    let together = s.guarded && f16 && factor && fills > 1;
+    is_attention(s) && !powers && !together
 }
 
 /// Whether masks make −∞ of what is attention otherwise: twice the least number is −∞, and so is that of f16 with a score below −16, or
@@ -201,8 +205,8 @@ const SHARE: f64 = 0.97;
 /// The same, of those that are attention for some inputs: most of the others are refused rightly, for something behind them tells NaN
 /// from a number where they are none.
 const SHARE_OF_ALL: f64 = 0.92;
-/// From so many spellings on that share scatters by less than a percent.
-const MANY: u32 = 2000;
+/// From so many spellings on that share scatters by less than a percent, whatever is drawn.
+const MANY: u32 = 20_000;
 
 #[test]
 fn every_spelling_is_found() {
