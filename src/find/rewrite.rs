@@ -6,6 +6,7 @@
 use super::algebra::rule::Guard;
 use super::hidden::{Around, unseen};
 use super::hoist::{hoist, times as times_rows};
+use super::magnitude::small_sum;
 use super::masks::mean_of_values::{self, EmptyRows, with_mean};
 use super::masks::size::keeps_logarithms;
 use super::masks::types::MaskPlan;
@@ -134,9 +135,13 @@ fn guarded(cx: &mut Context<'_>, region: &Region, normal: &Normal, plan: &MaskPl
     if normal.guards.contains(&Guard::ExponentialsInRange) && region.exponentials == Some(DType::F16) {
         return Err("exponentials of f16 overflow for scores above 11, where a softmax does not; subtract each row's maximum before exp, or write the softmax as one operator".into());
     }
-    let finite = plan.scores.masks().any(|m| m.fill != Fill::NegInf);
+    let most = small_sum(region.narrow.unwrap_or(DType::F32));
+    let large = plan.scores.masks().any(|m| match m.fill {
+        Fill::NegInf => false,
+        Fill::Add(f) | Fill::Replace(f) => f.abs() > most,
+    });
     if normal.guards.contains(&Guard::KeepsLogarithm)
-        && (finite || !plan.added().into_iter().all(|b| keeps_logarithms(cx, b)))
+        && (large || !plan.added().into_iter().all(|b| keeps_logarithms(cx, b)))
     {
         return Err("the logarithm of a sum is added to scores that may be so large that it is lost beside them; mask with −∞, or write the softmax as one operator".into());
     }

@@ -89,6 +89,12 @@ impl View<'_> {
         scores.is_some_and(|id| self.egraph[id].data.half.is_some())
     }
 
+    /// Whether the product of these scores and this factor is computed in a half type.
+    pub(crate) fn half_factor(&self, x: &str, by: &str) -> bool {
+        let product = self.egraph.lookup(Expr::Factor([self.id(x), self.id(by)]));
+        product.is_some_and(|id| self.egraph[id].data.half.is_some())
+    }
+
     /// Scores in normal form.
     pub(crate) fn normal(&self, name: &str) -> bool {
         self.fact(name).normal
@@ -231,6 +237,11 @@ impl View<'_> {
     /// Scores as finite as Q and K are.
     pub(crate) fn finite(&self, name: &str) -> bool {
         self.fact(name).finite
+    }
+
+    /// Scores that are as finite as Q and K are, or as what they are multiplied by, which an attention does just as the graph does.
+    pub(crate) fn alike(&self, name: &str) -> bool {
+        self.fact(name).finite || self.fact(name).bare
     }
 
     /// Scores of which none is as low as a huge fill.

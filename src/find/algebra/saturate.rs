@@ -1,5 +1,7 @@
 //! Saturates the e-graph of a region and reads the normal form off it, with the rules that led there.
 //!
+//! Rules that hide nothing run first, and the others only if those do not lead there.
+//!
 //! One e-graph per region, and equal regions are solved once: layer 80 costs nothing after layer 1. Limits count iterations
 //! and nodes, never time, so that every rank reaches the same answer.
 
@@ -91,8 +93,11 @@ fn solve(
             "values between QKᵀ and the product with V are read so often that their expression, written as a tree, has more than {TREE_LIMIT} nodes"
         ));
     }
-    let rules = rules::all().zip(rules::REWRITES.iter()).filter(|(r, _)| admitted.contains(&r.numerics));
-    let rules: Vec<_> = rules.map(|(_, rewrite)| rewrite).collect();
+    let of = |hiding: bool| {
+        let all = rules::all().zip(rules::REWRITES.iter());
+        all.filter(move |(r, _)| admitted.contains(&r.numerics) && (hiding || r.hides.is_empty()))
+            .map(|(_, rewrite)| rewrite)
+    };
     let mut runner = Runner::<Expr, Facts>::new(Facts::default())
         .with_egraph(egraph(term, facts, halves))
         .without_explanation_length_optimization()
@@ -100,10 +105,15 @@ fn solve(
         .with_node_limit(NODE_LIMIT)
         .with_time_limit(NO_CLOCK)
         .with_expr(term)
-        .run(rules);
+        .run(of(false));
+    // A rule that hides something may ask what is not known of a term, and all that is known of one is known at the end alone.
+    if saturated(&runner) && !is_attention(&runner) {
+        runner.stop_reason = None;
+        runner = runner.run(of(true));
+    }
     work.nodes = work.nodes.max(runner.egraph.total_number_of_nodes());
     work.rounds = work.rounds.max(runner.iterations.len());
-    if !matches!(runner.stop_reason, Some(StopReason::Saturated)) {
+    if !saturated(&runner) {
         return Err(format!(
             "the rules did not settle within {ITERATION_LIMIT} rounds and {NODE_LIMIT} nodes; write the attention as one operator, such as opset 23's Attention"
         ));
@@ -121,6 +131,17 @@ fn solve(
     let applied = |r: &Rule| Applied::new(r.name, r.what.to_owned(), r.numerics);
     normal.applied = used.into_iter().map(applied).collect();
     Ok(normal)
+}
+
+/// Whether the rules have said all that they say.
+fn saturated(runner: &Runner<Expr, Facts>) -> bool {
+    matches!(runner.stop_reason, Some(StopReason::Saturated))
+}
+
+/// Whether the whole of a term is an attention.
+fn is_attention(runner: &Runner<Expr, Facts>) -> bool {
+    let (_, best) = Extractor::new(&runner.egraph, Cost(&runner.egraph)).find_best(runner.roots[0]);
+    read(&best, &[]).is_ok()
 }
 
 /// The e-graph of a term, of some of whose nodes it is known in which half type they are computed.

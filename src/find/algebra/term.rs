@@ -263,6 +263,8 @@ pub(crate) struct Fact {
     pub(crate) normal: bool,
     /// Whether it is scores in normal form without a bias or a mask, which are finite.
     pub(crate) plain: bool,
+    /// Whether it is scores in normal form that only factors, whatever they are, make infinite or NaN: no mask, bias or overflow.
+    pub(crate) bare: bool,
     /// Whether it is scores in normal form with sinks.
     pub(crate) sunk: bool,
     /// Whether it is scores in normal form with one more column.
@@ -329,6 +331,8 @@ impl Analysis<Expr> for Facts {
         let fill = |x: &Id| fact(x).number.map_or(Size::Unknown, |n| Size::of_fill(n.get()));
         let sizes = match node {
             Expr::Scores(_) | Expr::Cap(_) => Some(Sizes::default()),
+            // As a scale of the scores is: nothing else stands in them.
+            Expr::Factor([x, _]) if fact(x).plain => Some(Sizes::default()),
             Expr::Factor([x, c]) => fact(x).sizes.map(|s| match fact(c).number {
                 Some(c) => s.times(c.get()),
                 // A leaf may be any number, as Q may.
@@ -351,14 +355,12 @@ impl Analysis<Expr> for Facts {
         };
         let f16 = egraph.analysis.f16;
         let overflowing = |s: Sizes| if f16 { s.large().saturating_add(s.moderate) } else { s.large() };
+        // Two huge addends overflow together, and in f16 a huge one with a score: its least number is −65504.
+        let alone = |s: Sizes| if f16 { s.large() == 0 && s.moderate <= 1 } else { s.large() <= 1 };
         let column = |m: &Id| egraph.analysis.leaf(fact(m)).is_some_and(|l| l.column);
         let finite = match node {
             Expr::Scores(_) | Expr::Cap(_) => true,
-            // Two huge addends overflow together.
-            Expr::Bias([x, b]) => {
-                let one = sizes.is_some_and(|s: Sizes| overflowing(s) <= 1);
-                fact(x).finite && fact(b).finite && one
-            }
+            Expr::Bias([x, b]) => fact(x).finite && fact(b).finite && sizes.is_some_and(alone),
             Expr::Factor([x, m]) => {
                 // A huge number times one above 1 overflows.
                 let small = fact(x).sizes.is_some_and(|s| overflowing(s) == 0);
@@ -400,6 +402,20 @@ impl Analysis<Expr> for Facts {
                 Expr::Cap([x, _]) => fact(x).plain,
                 Expr::Factor([x, m]) => {
                     fact(x).plain && (fact(m).number.is_some() || fact(m).row || column(m))
+                }
+                _ => false,
+            },
+            bare: match node {
+                Expr::Scores(_) => true,
+                Expr::Cap([x, _]) => fact(x).bare,
+                Expr::Factor([x, c]) => {
+                    let small = fact(x).sizes.is_some_and(|s| overflowing(s) == 0);
+                    fact(x).bare && (small || fact(c).number.is_some_and(|n| n.get().abs() <= 1.0))
+                }
+                Expr::Round([x, _]) => fact(x).bare && fact(x).sizes.is_some_and(|s| overflowing(s) == 0),
+                Expr::Bias([x, b]) => fact(x).bare && fact(b).finite && sizes.is_some_and(alone),
+                Expr::Replace([x, _, f]) => {
+                    fact(x).bare && fact(f).number.is_some_and(|n| n.get().is_finite())
                 }
                 _ => false,
             },
@@ -460,6 +476,7 @@ impl Analysis<Expr> for Facts {
             | flag(&mut to.score, from.score)
             | flag(&mut to.normal, from.normal)
             | flag(&mut to.plain, from.plain)
+            | flag(&mut to.bare, from.bare)
             | flag(&mut to.sunk, from.sunk)
             | flag(&mut to.joined, from.joined)
             | flag(&mut to.finite, from.finite)

@@ -122,6 +122,13 @@ rules! {
     "0 in the place of an exponential is exp(−∞)";
     |d| d.scores("(where $3 0 (exp (sub (scores $0 $1 0.5) (rmax (scores $0 $1 0.5)))))");
 
+    "kept-quotient" Domain "(div (where ?c (exp (sub ?x ?m)) 0) (rsum (where ?c (exp (sub ?x ?m)) 0)))" => "(loose (keep ?x ?c))",
+        if |v| v.normal("?x") && v.peak("?x", "?m") && !v.above_infinity("?m") && v.outside("?c"),
+        hides Exponentials;
+    "0 in the place of an exponential is exp(−∞), and a row without a number has none in its quotient either";
+    |d| d.scores("(div (where $3 (exp (sub (bias (scores $0 $1 0.5) $8) (rmax (bias (scores $0 $1 0.5) $8)))) 0) \
+        (rsum (where $3 (exp (sub (bias (scores $0 $1 0.5) $8) (rmax (bias (scores $0 $1 0.5) $8)))) 0)))");
+
     "kept-plain-exp" Domain "(where ?c (exp ?x) 0)" => "(exp (keep ?x ?c))",
         if |v| v.normal("?x") && v.outside("?c");
     "0 in the place of an exponential is exp(−∞)";

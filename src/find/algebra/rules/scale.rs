@@ -39,29 +39,31 @@ rules! {
     |d| { let c = d.pick(&[3.0, 11.313708498984761, -0.7]); d.scores(&format!("(div (qk $0 $1) {c})")) };
 
     "factor" Exact "(mul ?x ?m)" => "(factor ?x ?m)",
-        if |v| v.normal("?x") && (v.positive("?m") || (v.finite("?x") && (v.is_number("?m") || v.outside("?m"))));
+        if |v| v.normal("?x") && (v.positive("?m") || (v.alike("?x") && (v.is_number("?m") || v.outside("?m"))));
     "what scores are multiplied by is a factor, wherever it stands";
     |d| { let m = d.pick_term(&["0.75", "-3", "$2", "$9"]); d.scores(&format!("(mul (scores $0 $1 0.5) {m})")) };
 
     "factor-of-masked" Domain "(mul ?x ?m)" => "(factor ?x ?m)",
-        if |v| v.normal("?x") && !v.finite("?x") && !v.positive("?m") && (v.is_number("?m") || v.outside("?m")),
+        if |v| v.normal("?x") && !v.alike("?x") && !v.positive("?m") && (v.is_number("?m") || v.outside("?m")),
         hides Factors;
     "what scores are multiplied by is a factor, and −∞ stays what it is";
     |d| { let m = d.pick_term(&["-3", "$10"]); d.scores(&format!("(mul (keep (scores $0 $1 0.5) $3) {m})")) };
 
     "divisor" Rounding "(div ?x ?m)" => "(factor ?x (reciprocal ?m))",
-        if |v| v.normal("?x") && v.finite("?x") && v.outside("?m");
+        if |v| v.normal("?x") && v.alike("?x") && v.outside("?m");
     "what scores are divided by is a factor, its reciprocal";
     |d| d.scores("(div (scores $0 $1 0.5) $9)");
 
     "divisor-of-masked" Domain "(div ?x ?m)" => "(factor ?x (reciprocal ?m))",
-        if |v| v.normal("?x") && !v.finite("?x") && v.outside("?m"),
+        if |v| v.normal("?x") && !v.alike("?x") && v.outside("?m"),
         hides Factors;
     "what scores are divided by is a factor, its reciprocal, and −∞ stays what it is";
     |d| d.scores("(div (keep (scores $0 $1 0.5) $3) $2)");
 
+    // What a half type rounds between them decides rows of a huge addend alone: where it does not count, the plan makes them one.
     "factors" Reassociation "(factor (factor ?x ?a) ?b)" => "(factor ?x ?n)",
-        n = |v| Some(v.number("?a")? * v.number("?b")?).filter(|n| n.is_finite());
+        n = |v| Some(v.number("?a")? * v.number("?b")?).filter(|n| n.is_finite()),
+        if |v| !v.half_factor("?x", "?a");
     "two factors are one";
     |d| { let (a, b) = (d.number(), d.number()); d.scores(&format!("(factor (factor (bias (scores $0 $1 0.5) $2) {a}) {b})")) };
 
