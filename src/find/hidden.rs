@@ -62,6 +62,11 @@ pub(crate) fn unseen(
     sizes: AttentionSizes,
     plan: &MaskPlan,
 ) -> Result<(), String> {
+    if normal.hidden.contains(&Hidden::Factors) && capped(normal) {
+        return Err("scores that may be −∞ are multiplied by what may be 0 or below it, and a softcap makes a number of the +∞ that this \
+                    may give, where an attention leaves the key out; multiply the scores before they are masked"
+            .into());
+    }
     for reason in reasons(cx, region, normal, sizes, plan) {
         if let Some(op) = seen(around, region, normal, reason.what, Counts::Any) {
             return Err(refusal(around.graph, &reason, op));
@@ -81,6 +86,20 @@ pub(crate) fn unseen(
         return Err(refusal(around.graph, &Reason { what: NAN, why, way_out }, op));
     }
     Ok(())
+}
+
+/// Whether a softcap stands behind what may make −∞ of scores and a factor that may be 0 or below it, in any order: the fill may have
+/// stood before the factor.
+fn capped(normal: &Normal) -> bool {
+    let cap = normal.steps.iter().rposition(|s| matches!(s, ScoreStep::Softcap(_)));
+    let before = &normal.steps[..cap.unwrap_or(0)];
+    let infinite = |s: &ScoreStep| matches!(s, ScoreStep::Keep(_) | ScoreStep::Bias(_));
+    let turns = |s: &ScoreStep| match s {
+        ScoreStep::Factor(Factor::Number(c)) => *c <= 0.0,
+        ScoreStep::Factor(Factor::Leaf(_)) => true,
+        _ => false,
+    };
+    before.iter().any(infinite) && before.iter().any(turns)
 }
 
 /// What the rewriting hides, whether or not somebody sees it.
