@@ -70,6 +70,12 @@ impl View<'_> {
         truth.is_some() && truth == self.fact(c).leaf
     }
 
+    /// Whether `x` is known to stay what it is times `m`.
+    pub(crate) fn unchanged_by(&self, x: &str, m: &str) -> bool {
+        let product = self.egraph.lookup(Expr::Mul([self.id(x), self.id(m)]));
+        product.is_some_and(|id| self.egraph.find(id) == self.egraph.find(self.id(x)))
+    }
+
     /// The number by which a leaf multiplies, where it is not 0.
     pub(crate) fn switch(&self, m: &str) -> Option<f64> {
         self.egraph.analysis.leaf(self.fact(m)).and_then(|l| l.switch).map(super::term::Number::get)
