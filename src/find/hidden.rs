@@ -88,18 +88,20 @@ pub(crate) fn unseen(
     Ok(())
 }
 
-/// Whether a softcap stands behind what may make −∞ of scores and a factor that may be 0 or below it, in any order: the fill may have
-/// stood before the factor.
+/// Whether a softcap stands behind what may make −∞ of scores and then a factor that may be 0 or below it. A fill of −∞ may have stood
+/// before a factor that it stands behind now.
 fn capped(normal: &Normal) -> bool {
     let cap = normal.steps.iter().rposition(|s| matches!(s, ScoreStep::Softcap(_)));
     let before = &normal.steps[..cap.unwrap_or(0)];
-    let infinite = |s: &ScoreStep| matches!(s, ScoreStep::Keep(_) | ScoreStep::Bias(_));
-    let turns = |s: &ScoreStep| match s {
+    let turned = before.iter().rposition(|s| match s {
         ScoreStep::Factor(Factor::Number(c)) => *c <= 0.0,
         ScoreStep::Factor(Factor::Leaf(_)) => true,
         _ => false,
-    };
-    before.iter().any(infinite) && before.iter().any(turns)
+    });
+    turned.is_some_and(|at| {
+        before.iter().any(|s| matches!(s, ScoreStep::Keep(_)))
+            || before[..at].iter().any(|s| matches!(s, ScoreStep::Bias(_)))
+    })
 }
 
 /// What the rewriting hides, whether or not somebody sees it.
