@@ -10,11 +10,12 @@ use super::trial::{self, Special, keys};
 use crate::eval::{Constants, Precision, apply};
 use crate::find::axes::factors::{Axes, Dim, Space};
 use crate::find::axes::trace::{layout, splat};
+use crate::find::decimal::decimal;
 use crate::find::elements::interpret::Values;
-use crate::find::magnitude::{HUGE, MASKING, SMALL_GUARD};
+use crate::find::magnitude::{HUGE, MASKING, SMALL_GUARD, decides_only_below};
 use crate::find::region::types::passes;
 use crate::ir::{Binary, DType, Graph, Op, OpId, Reduction, Tensor, Topology, Unary, ValueId};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// Most operations between scores and their product.
 const DEEPEST: usize = 32;
@@ -50,12 +51,13 @@ pub(super) struct Value {
     pub(super) of: Made,
 }
 
-/// Of what a value is made, by their numbers.
+/// Of what a value is made: parts, masks and products by their numbers, and small numbers that guard sums.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Made {
     pub(super) parts: BTreeSet<usize>,
     pub(super) masks: BTreeSet<usize>,
     pub(super) products: BTreeSet<usize>,
+    pub(super) guards: BTreeMap<ValueId, String>,
 }
 
 impl Made {
@@ -63,6 +65,7 @@ impl Made {
         self.parts.extend(&o.parts);
         self.masks.extend(&o.masks);
         self.products.extend(&o.products);
+        self.guards.extend(o.guards.iter().map(|(&v, c)| (v, c.clone())));
     }
 }
 
@@ -414,9 +417,19 @@ impl<'a> Walk<'a> {
             data.push(match self.operand(op, (place, o), (kind, &axes), x)? {
                 Operand::Known(v) => v.data,
                 Operand::Number(c) => {
+                    let dtype = self.g.ty(o).dtype;
                     let small = c > 0.0 && c <= SMALL_GUARD;
-                    let of = |trial: Special| if small && trial == Special::None { 0.0 } else { c };
-                    self.row(self.g.ty(o).dtype, of)
+                    if small {
+                        of.guards.insert(o, decimal(c));
+                    }
+                    // A small number is tried as the largest that is small, beside sums that may be far below it.
+                    let apart = if decides_only_below(c, dtype) { 0.0 } else { SMALL_GUARD };
+                    let of = |trial: Special| match trial {
+                        Special::None if small => 0.0,
+                        Special::Apart(_) if small => apart,
+                        _ => c,
+                    };
+                    self.row(dtype, of)
                 }
                 Operand::Mask(mask, truth) => {
                     of.masks.insert(mask);
