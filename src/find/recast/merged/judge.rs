@@ -116,6 +116,14 @@ impl Walk<'_> {
                         "a row without a key has another logarithm of its sum".into(),
                     ));
                 }
+                Some(_) if matches!(trial, Special::Filled(_)) => {
+                    return Err(Fault::Special(
+                        "a mask or an addend of unknown size before the softmax may make scores as low as a fill, and a row of which the mask \
+                         behind the softmax keeps only such keys is another: mask by one condition in both places, and bind the inputs \
+                         of that addend (--bind)"
+                            .into(),
+                    ));
+                }
                 Some(_) => {
                     return Err(Fault::Special(
                         "a part of the keys that a mask leaves out changes the others".into(),
@@ -166,7 +174,7 @@ impl Walk<'_> {
             for key in 0..keys(part) {
                 let of_part = |m: &&usize| self.masks[**m].part == part;
                 if of.masks.iter().filter(of_part).all(|&m| trial::kept(n, trial, part, key, m)) {
-                    let score = trial::score(n, trial, part, key, &self.parts[part].fills);
+                    let score = self.score(n, trial, part, key);
                     let beside =
                         value.map_or(0.0, |&p| trial::beside(n, part, key, self.products[p].value()));
                     weighted.push((score, beside));
