@@ -32,6 +32,8 @@ pub(super) struct Verdict {
 pub(super) enum Fault {
     /// Something else.
     Other,
+    /// Of more parts than are tried: so many.
+    Parts(usize),
     /// It would be, but not in every row.
     Special(String),
 }
@@ -53,6 +55,10 @@ impl Walk<'_> {
         numbers.sort_unstable();
         numbers.dedup();
         let all = v.of.parts.len() == v.of.products.len() && numbers.len() == v.of.parts.len();
+        let parts = v.of.parts.len();
+        if v.kind == Kind::Result && distinct && parts > PARTS && v.of.products.len() == parts {
+            return Err(Fault::Parts(parts));
+        }
         if v.kind != Kind::Result || !distinct || !all || v.of.products.is_empty() {
             return Err(Fault::Other);
         }

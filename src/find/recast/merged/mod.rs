@@ -31,6 +31,7 @@ use crate::ir::{Op, OpId, Reduction, Topology, ValueId};
 use candidate::Candidate;
 use judge::{Fault, Verdict};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use trial::PARTS;
 use walk::{Kind, Walk};
 
 /// The name by which `--explain` tells it.
@@ -125,6 +126,15 @@ fn candidates(walk: &Walk<'_>, work: &mut Recasting<'_>) -> Vec<Candidate> {
                     "puts parts of a softmax together as an attention over all keys does"
                 };
                 refused.insert(v.op, format!("{name} {what}, but {why}"));
+                continue;
+            }
+            Err(Fault::Parts(parts)) => {
+                let name = label(g, v.op);
+                let why = format!(
+                    "{name} is made of softmaxes over {parts} parts of the keys, and no more than {PARTS} are put together: take larger \
+                     parts, or write one softmax over all keys"
+                );
+                refused.insert(v.op, why);
                 continue;
             }
             Err(Fault::Other) => continue,
