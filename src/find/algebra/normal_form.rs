@@ -265,7 +265,7 @@ fn obstacle(best: &RecExpr<Expr>) -> String {
         }
         match node {
             Expr::Mul([a, b]) if done(&best[*a]) && by_leaf(b).is_some() => {
-                let way_out = filled(best).unwrap_or_else(|| {
+                let way_out = filled(best, |_| true).unwrap_or_else(|| {
                     "mask the scores instead, or export without dropout if it is one".to_owned()
                 });
                 return format!(
@@ -274,7 +274,8 @@ fn obstacle(best: &RecExpr<Expr>) -> String {
                 );
             }
             Expr::Where([c, ..]) if over(&done) && by_leaf(c).is_some() => {
-                let way_out = filled(best)
+                let same = |d: Id| d == *c || matches!(best[d], Expr::Not([d]) if d == *c);
+                let way_out = filled(best, same)
                     .unwrap_or_else(|| "choose by the condition that masked the scores".to_owned());
                 return format!(
                     "the probabilities are chosen by {}, which is not known to be their mask: they would have to be held whole; {way_out}",
@@ -290,10 +291,10 @@ fn obstacle(best: &RecExpr<Expr>) -> String {
     format!("no rule makes one attention of what lies between QKᵀ and the product with V; {ONE_SOFTMAX}")
 }
 
-/// What to do about probabilities that are masked although a number stands for the masked scores.
-fn filled(best: &RecExpr<Expr>) -> Option<String> {
+/// What to do about probabilities that are masked although a number stands for the scores that a mask has left out.
+fn filled(best: &RecExpr<Expr>, by: impl Fn(Id) -> bool) -> Option<String> {
     let fill = best.as_ref().iter().find_map(|t| match t {
-        Expr::Replace([_, _, f]) => Some(value(best, *f)),
+        Expr::Replace([_, c, f]) if by(*c) => Some(value(best, *f)),
         _ => None,
     })?;
     Some(format!(
