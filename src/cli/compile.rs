@@ -103,7 +103,10 @@ pub(crate) fn run(args: &Run) -> Result<(), Stop> {
         (false, _) => Err(Stop::Failed("the ranks sent other bytes or messages than the plan says".into())),
         (true, false) => {
             let outputs = report.outputs.as_deref().unwrap_or_default();
-            Err(Stop::Failed(compared::failed(&case, &args.data, outputs)))
+            let why = compared::failed(&case, &args.data, outputs);
+            let more = nan_ok
+                .then(|| compared::not_numbers(outputs, (&run.outputs, &expected), &compiled.attentions));
+            Err(Stop::Failed(more.flatten().map_or_else(|| why.clone(), |more| format!("{why}; {more}"))))
         }
         (true, true) => Ok(()),
     }

@@ -5,6 +5,7 @@ use super::stop::Stop;
 use super::{model, print};
 use annulus::dump::report::OutputReport;
 use annulus::eval::{EvalError, Precision, compare, fits};
+use annulus::find::{FoundAttention, Numerics};
 use annulus::import::case::Case;
 use annulus::ir::{Output, Tensor};
 use serde::Serialize;
@@ -130,6 +131,32 @@ fn computed(case: &Case, data: &Data, i: usize) -> String {
     let own = data.atol.is_none() || data.rtol.is_none();
     let narrow = case.computed_in.get(i).copied().flatten().filter(|_| own);
     narrow.map_or_else(String::new, |dtype| format!(" (computed in {dtype})"))
+}
+
+/// What is said of outputs that are not within tolerance where the graph as it stands gives NaN and the ranks a number, as rewritings of
+/// class `domain` may. `attentions`: those that were found.
+pub(crate) fn not_numbers(
+    reports: &[OutputReport],
+    (got, want): (&[Tensor], &[Tensor]),
+    attentions: &[FoundAttention],
+) -> Option<String> {
+    let domain = |a: &&FoundAttention| a.applied.iter().any(|step| step.numerics == Numerics::Domain);
+    let names: Vec<&str> = attentions.iter().filter(domain).map(|a| a.name.as_str()).collect();
+    let (first, others) = names.split_first()?;
+    let wrong = reports.iter().zip(got.iter().zip(want)).filter(|(r, _)| !r.within);
+    let count = |(_, (got, want)): (_, (&Tensor, &Tensor))| {
+        got.to_f64().iter().zip(want.to_f64()).filter(|(g, w)| w.is_nan() && g.is_finite()).count()
+    };
+    let elements = match wrong.map(count).sum::<usize>() {
+        0 => return None,
+        1 => "1 element is".to_owned(),
+        n => format!("{n} elements are"),
+    };
+    let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+    Some(format!(
+        "{elements} NaN in eval and a number here, which the rewritings of class domain that made an attention of {first}{more} allow; without \
+         that class (--numerics exact,reassociation,rounding,precision) NaN stays"
+    ))
 }
 
 /// The message when an output is not within tolerance.

@@ -9,10 +9,11 @@
 //! exponentials that are numbers, are taken to be numbers of their types.
 
 use super::masks::infinities::{is_finite, keeps_keys, leaves_out, may_be_above};
+use super::masks::size::size;
 use super::masks::types::{Context, MaskPlan, name};
 use super::observers::{Counts, NotFinite, observer};
 use super::opaque::is_attention;
-use crate::find::algebra::normal_form::{Factor, Normal, ScoreStep};
+use crate::find::algebra::normal_form::{Factor, LeafOp, LeafRef, Normal, ScoreStep};
 use crate::find::algebra::rule::Hidden;
 use crate::find::algebra::term::V;
 use crate::find::magnitude::SAFE_EXPONENT;
@@ -62,6 +63,11 @@ pub(crate) fn unseen(
     sizes: AttentionSizes,
     plan: &MaskPlan,
 ) -> Result<(), String> {
+    if normal.hidden.contains(&Hidden::Factors) && capped(cx, region, normal) {
+        return Err("scores that may be −∞ are multiplied by what may be 0 or below it, and a softcap makes a number of the +∞ that this \
+                    may give, where an attention leaves the key out; multiply the scores before they are masked"
+            .into());
+    }
     for reason in reasons(cx, region, normal, sizes, plan) {
         if let Some(op) = seen(around, region, normal, reason.what, Counts::Any) {
             return Err(refusal(around.graph, &reason, op));
@@ -81,6 +87,26 @@ pub(crate) fn unseen(
         return Err(refusal(around.graph, &Reason { what: NAN, why, way_out }, op));
     }
     Ok(())
+}
+
+/// Whether a softcap stands behind what may make −∞ of scores and then a factor that may be 0 or below it. A fill of −∞ may have stood
+/// before a factor that it stands behind now; an addend that is finite while Q and K are is none.
+fn capped(cx: &mut Context<'_>, region: &Region, normal: &Normal) -> bool {
+    let cap = normal.steps.iter().rposition(|s| matches!(s, ScoreStep::Softcap(_)));
+    let before = &normal.steps[..cap.unwrap_or(0)];
+    let turned = before.iter().rposition(|s| match s {
+        ScoreStep::Factor(Factor::Number(c)) => *c <= 0.0,
+        ScoreStep::Factor(Factor::Leaf(_)) => true,
+        _ => false,
+    });
+    let Some(at) = turned else { return false };
+    let mut infinite = |b: &LeafRef| {
+        let inverse = b.ops.iter().any(|op| matches!(op, LeafOp::Reciprocal));
+        let leaf = region.leaves.get(b.leaf.0 - V.0 - 1);
+        inverse || leaf.is_none_or(|l| !is_finite(cx, l.value) && !size(cx, l.value).1)
+    };
+    before.iter().any(|s| matches!(s, ScoreStep::Keep(_)))
+        || before[..at].iter().any(|s| matches!(s, ScoreStep::Bias(b) if infinite(b)))
 }
 
 /// What the rewriting hides, whether or not somebody sees it.

@@ -6,7 +6,7 @@
 use crate::find::region::types::{label, passes};
 use crate::find::types::Miss;
 use crate::ir::Topology;
-use crate::ir::{Binary, Contract, Graph, Op, OpId, Unary, ValueId};
+use crate::ir::{Binary, Contract, Graph, Op, OpId, Reduction, Unary, ValueId};
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
 /// Most operations that are looked at behind one product.
@@ -29,7 +29,7 @@ pub(crate) fn lookalikes(graph: &Graph, order: &Topology, explained: &HashSet<Op
     let seconds: HashSet<OpId> = all.iter().map(|(_, pv, _)| *pv).collect();
     all.retain(|(qk, pv, _)| !seconds.contains(qk) && !firsts.contains(pv));
     let miss = |(qk, pv, between): (OpId, OpId, BTreeSet<&'static str>)| {
-        (pv, Miss { at: label(graph, pv), reason: reason(graph, qk, &between) })
+        (pv, Miss { at: label(graph, pv), reason: reason(graph, (qk, pv), &between) })
     };
     all.into_iter().map(miss).collect()
 }
@@ -134,9 +134,42 @@ fn function(op: &Op) -> Option<&'static str> {
     }
 }
 
-fn reason(graph: &Graph, qk: OpId, between: &BTreeSet<&'static str>) -> String {
+/// An axis over which the rows of a product are summed: of blocks of keys that stand beside each other along it.
+fn summed_blocks(graph: &Graph, pv: OpId) -> Option<usize> {
+    let mut at = vec![graph.result(pv)];
+    let mut next = 0;
+    while let Some(&v) = at.get(next).filter(|_| next < SEARCH_LIMIT) {
+        next += 1;
+        for (user, _) in graph.uses(v) {
+            match graph.op(user) {
+                Op::Reduce { kind: Reduction::Sum, axes, .. } => {
+                    let inner = |a: &&usize| **a + 1 < graph.ty(v).rank();
+                    if let Some(&axis) = axes.iter().find(inner) {
+                        return Some(axis);
+                    }
+                }
+                Op::Binary(_) | Op::Cast(_) if graph.ty(graph.result(user)).shape == graph.ty(v).shape => {
+                    let new = graph.result(user);
+                    if !at.contains(&new) {
+                        at.push(new);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    None
+}
+
+fn reason(graph: &Graph, (qk, pv): (OpId, OpId), between: &BTreeSet<&'static str>) -> String {
     let qk = label(graph, qk);
     if between.contains("exp") {
+        if let Some(axis) = summed_blocks(graph, pv) {
+            return format!(
+                "exponentials of {qk} are multiplied by V, and summed over axis {axis} afterwards, along which blocks of keys stand: blocks \
+                 are put together only where each has products of its own; slice K and V by blocks, or write one softmax over all keys"
+            );
+        }
         return format!(
             "exponentials of {qk} are multiplied by V, but not known to be divided by their sum over all keys; parts over some keys are \
              put together only where each is masked, biased and shifted in the same way"

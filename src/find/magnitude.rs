@@ -36,8 +36,9 @@ pub(crate) const SMALL_SUM: f64 = 1e3;
 pub(crate) const SMALL_SUM_F16: f64 = 16.0;
 /// As [`SMALL_SUM`], of bf16, whose rounding is 2⁻⁹ of a number.
 pub(crate) const SMALL_SUM_BF16: f64 = 4.0;
-/// A number up to this that is added to a sum of probabilities, or from which it is kept, guards against 0 and changes nothing that
-/// counts: models write 10⁻²⁰ to 1.2·10⁻⁷, the step from 1 to the next number of f32.
+/// A number up to this that is added to a sum of exponentials, or from which it is kept, guards against 0, and changes nothing that
+/// counts where the sum is known to be 1 or above: models write 10⁻²⁰ to 1.2·10⁻⁷, the step from 1 to the next number of f32. Beside a
+/// sum of which nothing is known it decides the result ([`decides_only_below`]).
 pub(crate) const SMALL_GUARD: f64 = 1.2e-7;
 /// Up to here a number rounds away nothing of f32 scores that it is subtracted from and that is read in three digits.
 pub(crate) const SMALL_SHIFT: f64 = 1e4;
@@ -48,6 +49,18 @@ pub(crate) const MODERATE: f64 = 2e4;
 pub(crate) const SAFE_EXPONENT: f64 = 40.0;
 /// A factor up to this, or down to its reciprocal, leaves a size what it is.
 pub(crate) const MODERATE_FACTOR: f64 = 1e3;
+
+/// Whether a guard beside a sum of this type is so small that it decides nothing before the sum has left the numbers that keep all
+/// their digits in the type: up to the least of these for f32 and bf16, and f64, and in f16, of which it is a half digit, two units of
+/// what is left below them.
+pub(crate) fn decides_only_below(guard: f64, dtype: DType) -> bool {
+    let least = match dtype {
+        DType::F16 => SMALL_GUARD,
+        DType::F64 => f64::MIN_POSITIVE,
+        _ => f64::from(f32::MIN_POSITIVE),
+    };
+    guard <= least
+}
 
 /// Whether a fill is huge in this type.
 pub(crate) fn huge(x: f64, dtype: DType) -> bool {

@@ -10,6 +10,7 @@
 //! | `elements` | what the elements of a value can be for every input, in memory linear in the rows |
 //! | `magnitude` | every number that decides what is large or small, in one table, each with its reason |
 //! | `decimal` | numbers of a graph in the texts for its reader |
+//! | `same` | values and masks that are written twice |
 //! | `algebra` | terms, their facts, the rules and the normal form that egg reaches with them |
 //! | `region` | from a softmax back to QKᵀ and forward to PV; the operations between as a term |
 //! | `masks` | masks by evaluation: what they keep, their fill, the terms that rows of kept keys spell, the kind of a bias |
@@ -50,6 +51,7 @@ mod repeated;
 pub mod report;
 mod rewrite;
 mod roles;
+mod same;
 mod search;
 mod sequence;
 mod types;

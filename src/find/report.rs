@@ -106,7 +106,7 @@ pub fn record(graph: &Graph, found: &FoundAttention) -> AttentionRecord {
         _ => None,
     };
     let size = |f: fn(crate::ir::AttentionSizes) -> usize| sizes.map_or(0, f);
-    let added = found.added.iter().flat_map(|(_, terms)| terms);
+    let added = found.added.iter().chain(&found.in_bias).flat_map(|(_, terms)| terms);
     let all = attention.scores.mask();
     let terms = all.terms.iter().chain(added).cloned().collect();
     let mask = &Mask { terms, fill: all.fill };

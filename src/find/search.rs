@@ -218,7 +218,7 @@ fn search(graph: &Graph, options: &FindOptions, notes: &Notes) -> Searched {
             }
         };
         changed |= done.op != id;
-        let added = added_masks(&mut cx, done.op);
+        let [added, in_bias] = added_masks(&mut cx, done.op);
         let x = g.operands(done.op);
         let relation = origins.relation(&g, &order, [(x[0], 2), (x[1], 2), (x[2], 2)]);
         attentions.push(FoundAttention {
@@ -227,6 +227,7 @@ fn search(graph: &Graph, options: &FindOptions, notes: &Notes) -> Searched {
             is_self: relation != Relation::Other,
             is_step: relation == Relation::Step,
             added,
+            in_bias,
             explicit,
             nodes,
             applied: done.applied,
@@ -246,14 +247,22 @@ fn search(graph: &Graph, options: &FindOptions, notes: &Notes) -> Searched {
     Searched { found: Found { graph: g, attentions, missed, guards, work: solver.work }, places }
 }
 
-/// Of what is added to an attention's scores, what is a mask, with what positions say of it.
-fn added_masks(cx: &mut Context<'_>, attention: OpId) -> Vec<(usize, Vec<mask::Term>)> {
-    let Op::Attention(a) = cx.graph.op(attention).clone() else { return vec![] };
+/// Of what is added to an attention's scores, what is a mask, and what holds one beside a bias, with what positions say of it.
+fn added_masks(cx: &mut Context<'_>, attention: OpId) -> [Vec<(usize, Vec<mask::Term>)>; 2] {
+    let mut all = [vec![], vec![]];
+    let Op::Attention(a) = cx.graph.op(attention).clone() else { return all };
     let x = cx.graph.operands(attention);
     let sizes = attention_sizes(cx.graph.ty(x[0]), cx.graph.ty(x[1]), cx.graph.ty(x[2]));
-    let Ok(sizes) = sizes else { return vec![] };
-    let masks = a.scores.added().filter_map(|n| Some((n, additive::mask(cx, sizes, *x.get(n)?)?)));
-    masks.collect()
+    let Ok(sizes) = sizes else { return all };
+    for n in a.scores.added() {
+        let Some(&v) = x.get(n) else { continue };
+        if let Some(terms) = additive::mask(cx, sizes, v) {
+            all[0].push((n, terms));
+        } else if let Some(terms) = additive::mask_in_bias(cx, sizes, v) {
+            all[1].push((n, terms));
+        }
+    }
+    all
 }
 
 /// Softmax operations and attention operators that an output needs, in topological order.

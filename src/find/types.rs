@@ -160,6 +160,8 @@ pub struct FoundAttention {
     pub is_step: bool,
     /// Of what is added to its scores, by operand index, what is no bias but a mask of numbers, with what positions say of it.
     pub added: Vec<(usize, Vec<mask::Term>)>,
+    /// The same of masks of numbers in what is a bias as well.
+    pub in_bias: Vec<(usize, Vec<mask::Term>)>,
     /// Whether it was one operator in the source, not written out.
     pub explicit: bool,
     /// Source nodes of the region: QKᵀ, softmax, PV, or the one operator.

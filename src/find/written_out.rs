@@ -12,6 +12,7 @@ use crate::find::masks::size::size;
 use crate::find::region::search::region;
 use crate::find::region::types::{Fail, LeafValue, Region};
 use crate::find::rewrite::{Rewritten, rewrite};
+use crate::find::same::{DEEPEST, same};
 use crate::ir::{DType, Op, OpId};
 
 /// One attention that is written out.
@@ -67,7 +68,9 @@ fn leaf_facts(cx: &mut Context<'_>, region: &Region) -> Vec<LeafFacts> {
             && to.is_float()
         {
             let of = cx.graph.operands(leaf.value.op)[0];
-            let laid = |l: &LeafValue| l.value == of && region.space.resolve_all(&l.axes) == axes;
+            let laid = |l: &LeafValue| {
+                same(cx.graph, l.value, of, DEEPEST) && region.space.resolve_all(&l.axes) == axes
+            };
             let place = region.leaves.iter().position(laid);
             fact.truth = place.filter(|_| cx.graph.ty(of).dtype == DType::Bool).map(|n| LeafId(V.0 + 1 + n));
         }

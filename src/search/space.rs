@@ -80,7 +80,8 @@ impl Search<'_> {
         for (i, layouts) in candidates.iter().enumerate() {
             self.give(program, layouts.clone());
             // What is best where queries stay at home is good in the other strategies too.
-            let bound = self.classes.iter().map(|c| self.least_of(program, c, true) * c.uses.len() as f64).sum();
+            let bound =
+                self.classes.iter().map(|c| self.least_of(program, c, true) * c.uses.len() as f64).sum();
             order.push((bound, i));
         }
         order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));

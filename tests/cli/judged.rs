@@ -1,6 +1,7 @@
 //! How outputs are judged, and what is said where they differ: on cases that ONNX Runtime computed.
 
 use super::{annulus, data, refused, stdout};
+use std::path::Path;
 
 fn case(name: &str) -> String {
     data::folder("exports").join(name).to_str().unwrap().to_owned()
@@ -48,4 +49,48 @@ fn a_difference_that_onnx_runtime_makes_is_named() {
     // Nothing is said of a model without such a node, nor where the outputs are not those of a file.
     let (_, message) = refused(&["eval", &case("44-fp16-model-f32-outputs"), "--atol", "0", "--rtol", "0"]);
     assert!(!message.contains("this may be why"), "{message}");
+}
+
+/// A tensor of f32 as a file of it, by the fields of a TensorProto: its extents, its type, its bytes.
+fn tensor(shape: &[u8], values: &[f32]) -> Vec<u8> {
+    let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let mut out: Vec<u8> = shape.iter().flat_map(|&extent| [0x08, extent]).collect();
+    out.extend([0x10, 1, 0x4a, u8::try_from(bytes.len()).expect("few")]);
+    out.extend(bytes);
+    out
+}
+
+/// −∞ times −1 is +∞, and its row NaN, where an attention leaves the key out.
+#[test]
+fn numbers_in_the_place_of_nan_are_told() {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("not_numbers");
+    std::fs::create_dir_all(&dir).expect("makes a folder");
+    let text = r#"graph "turned" {
+  input %q: f32[1,1,2,2]
+  input %k: f32[1,1,2,2]
+  input %v: f32[1,1,2,2]
+  const %keep: bool[2,2] = [true,false,true,true]
+  const %ninf: f32[] = -inf
+  %s: f32[1,1,2,2] = contract %q, %k {bhid,bhjd->bhij} @"qk"
+  %x: f32[1,1,2,2] = select %keep, %s, %ninf
+  %n: f32[1,1,2,2] = neg %x
+  %p: f32[1,1,2,2] = softmax %n {axis=3} @"softmax"
+  %o: f32[1,1,2,2] = contract %p, %v {bhij,bhje->bhie} @"pv"
+  output "o" = %o
+}
+"#;
+    let graph = dir.join("turned.txt");
+    std::fs::write(&graph, text).expect("writes");
+    for n in 0..3 {
+        let values = [0.5, -0.25, 1.0, 0.75];
+        std::fs::write(dir.join(format!("input_{n}.pb")), tensor(&[1, 1, 2, 2], &values)).expect("writes");
+    }
+    let [graph, inputs] = [&graph, &dir].map(|path| path.to_str().expect("UTF-8"));
+    let run = ["run", graph, "--inputs", inputs, "--ranks", "2"];
+    let (status, message) = refused(&run);
+    assert_eq!(status, Some(1), "{message}");
+    assert!(message.contains("2 elements are NaN in eval and a number here"), "{message}");
+    assert!(message.contains("class domain") && message.contains("pv"), "{message}");
+    // As it says.
+    stdout(&[&run[..], &["--numerics", "exact,reassociation,rounding,precision"]].concat());
 }

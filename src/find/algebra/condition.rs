@@ -2,8 +2,8 @@
 //!
 //! Every question is answered from the facts that egg keeps of a class, and is answered with no where it is not known.
 
-use super::term::{Expr, Facts, LeafId};
-use crate::find::magnitude::{HUGE, MODERATE_FACTOR};
+use super::term::{DIGITS_F16, Expr, Facts, LeafId};
+use crate::find::magnitude::{HUGE, HUGE_F16, MODERATE_FACTOR};
 use egg::{EGraph, Id, Subst, Var};
 
 /// A variable by its name, which begins with `?`.
@@ -59,6 +59,12 @@ impl View<'_> {
         self.number(name).is_some_and(|c| c > 0.0)
     }
 
+    /// Whether it is a finite number so low that it leaves nothing of a masked key beside scores that may be of f16.
+    pub(crate) fn huge_beside(&self, name: &str, x: &str) -> bool {
+        let half = self.egraph.analysis.f16 || self.fact(x).half == Some(DIGITS_F16);
+        self.number(name).is_some_and(|f| f <= if half { HUGE_F16 } else { HUGE })
+    }
+
     /// Whether it is a finite number so low that it leaves nothing of a masked key.
     pub(crate) fn huge(&self, name: &str) -> bool {
         self.number(name).is_some_and(|f| f <= HUGE)
@@ -68,6 +74,12 @@ impl View<'_> {
     pub(crate) fn truth_of(&self, m: &str, c: &str) -> bool {
         let truth = self.egraph.analysis.leaf(self.fact(m)).and_then(|l| l.truth);
         truth.is_some() && truth == self.fact(c).leaf
+    }
+
+    /// Whether `x` is known to stay what it is times `m`.
+    pub(crate) fn unchanged_by(&self, x: &str, m: &str) -> bool {
+        let product = self.egraph.lookup(Expr::Mul([self.id(x), self.id(m)]));
+        product.is_some_and(|id| self.egraph.find(id) == self.egraph.find(self.id(x)))
     }
 
     /// The number by which a leaf multiplies, where it is not 0.

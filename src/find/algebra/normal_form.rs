@@ -265,16 +265,20 @@ fn obstacle(best: &RecExpr<Expr>) -> String {
         }
         match node {
             Expr::Mul([a, b]) if done(&best[*a]) && by_leaf(b).is_some() => {
+                let way_out = filled(best, |_| true).unwrap_or_else(|| {
+                    "mask the scores instead, or export without dropout if it is one".to_owned()
+                });
                 return format!(
-                    "the probabilities are multiplied by {}, one number for each query and key: they would have to be held whole; mask the \
-                     scores instead, or export without dropout if it is one",
+                    "the probabilities are multiplied by {}, one number for each query and key: they would have to be held whole; {way_out}",
                     best[*b]
                 );
             }
             Expr::Where([c, ..]) if over(&done) && by_leaf(c).is_some() => {
+                let same = |d: Id| d == *c || matches!(best[d], Expr::Not([d]) if d == *c);
+                let way_out = filled(best, same)
+                    .unwrap_or_else(|| "choose by the condition that masked the scores".to_owned());
                 return format!(
-                    "the probabilities are chosen by {}, which is not known to be their mask: they would have to be held whole; choose by \
-                     the condition that masked the scores",
+                    "the probabilities are chosen by {}, which is not known to be their mask: they would have to be held whole; {way_out}",
                     best[*c]
                 );
             }
@@ -285,6 +289,18 @@ fn obstacle(best: &RecExpr<Expr>) -> String {
         }
     }
     format!("no rule makes one attention of what lies between QKᵀ and the product with V; {ONE_SOFTMAX}")
+}
+
+/// What to do about probabilities that are masked although a number stands for the scores that a mask has left out.
+fn filled(best: &RecExpr<Expr>, by: impl Fn(Id) -> bool) -> Option<String> {
+    let fill = best.as_ref().iter().find_map(|t| match t {
+        Expr::Replace([_, c, f]) if by(*c) => Some(value(best, *f)),
+        _ => None,
+    })?;
+    Some(format!(
+        "if that is the mask which has made {fill} of scores, masked keys have a share beside scores as low, or beside addends of unknown \
+         size: make −∞ of masked scores, or divide by the sum of what is kept"
+    ))
 }
 
 fn leaf_ref(best: &RecExpr<Expr>, id: Id) -> Result<LeafRef, String> {

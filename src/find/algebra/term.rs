@@ -249,6 +249,8 @@ impl Sizes {
 
 /// Digits of a half type: 11 of f16, 8 of bf16.
 pub(crate) type Digits = u8;
+/// Those of f16.
+pub(crate) const DIGITS_F16: Digits = 11;
 
 /// What is known of a class of equal terms.
 #[derive(Clone, Debug, Default, PartialEq)]

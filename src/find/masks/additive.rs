@@ -22,6 +22,29 @@ pub(crate) fn mask(cx: &mut Context<'_>, sizes: AttentionSizes, v: ValueId) -> O
     is_mask(cx, sizes, v, Some(&mut all), &mut { LOOK }).then(|| all.terms(sizes.q_len, sizes.kv_len))
 }
 
+/// What positions say of a mask that was added to a bias before both meet the scores; `None` if they say nothing.
+pub(crate) fn mask_in_bias(cx: &mut Context<'_>, sizes: AttentionSizes, v: ValueId) -> Option<Vec<Term>> {
+    let mut terms: Vec<Term> = vec![];
+    let mut at = vec![v];
+    for _ in 0..LOOK {
+        let Some(v) = at.pop() else { break };
+        let x = cx.graph.operands(v.op);
+        match cx.graph.op(v.op) {
+            Op::Broadcast(_) => at.push(x[0]),
+            Op::Binary(Binary::Add) => {
+                for v in x {
+                    match mask(cx, sizes, v) {
+                        Some(more) => terms.extend(more),
+                        None => at.push(v),
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    (!terms.is_empty()).then_some(terms)
+}
+
 /// Whether a value masks where it is added. What positions say is put to `all`, if its axes are those of the scores.
 fn is_mask(
     cx: &mut Context<'_>,

@@ -57,6 +57,14 @@ fn like_scores(cx: &mut Context<'_>, v: ValueId) -> bool {
             Op::Reshape(_) | Op::Permute(_) | Op::Broadcast(_) | Op::Slice { .. } | Op::Cast(_) => {
                 at.push(x[0])
             }
+            // Of each row those of some positions.
+            Op::Gather { .. } | Op::GatherNd { .. } => at.push(x[0]),
+            Op::Concat { .. } => at.extend(&x),
+            Op::Binary(Binary::Div)
+                if splat(cx.graph, cx.constants, x[1]).is_some_and(|f| f.is_finite() && f.abs() >= 1.0) =>
+            {
+                at.push(x[0])
+            }
             Op::Binary(Binary::Add | Binary::Sub) => at.extend(&x),
             Op::Binary(Binary::Mul) if number(cx, x[1]) => at.push(x[0]),
             Op::Binary(Binary::Mul) if number(cx, x[0]) => at.push(x[1]),

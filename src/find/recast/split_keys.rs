@@ -7,14 +7,13 @@ use super::operands::concat;
 use crate::eval::Constants;
 use crate::find::axes::trace::splat;
 use crate::find::region::types::passes_or_multiplies;
+use crate::find::same::{DEEPEST as SAME, same};
 use crate::ir::axes::maps_of;
 use crate::ir::{Binary, Contract, Graph, Op, OpId, Reduction, Tensor, ValueId};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Most operations between products and where they are put together.
 const DEEPEST: usize = 8;
-/// Most operations that are compared of two values.
-const SAME: usize = 6;
 /// Most layout operations that are put together behind a product.
 const LAYOUTS: usize = 64;
 
@@ -131,19 +130,6 @@ fn of_one(g: &Graph, product: ValueId, axis: usize) -> Option<(usize, usize)> {
         [None, Some(along)] => Some((1, along)),
         _ => None,
     }
-}
-
-/// Whether two values are the same for all that few operations show.
-fn same(g: &Graph, a: ValueId, b: ValueId, limit: usize) -> bool {
-    let (x, y) = (g.operands(a.op), g.operands(b.op));
-    let equal = |(a, b): (&ValueId, &ValueId)| same(g, *a, *b, limit - 1);
-    a == b
-        || limit > 0
-            && a.port == b.port
-            && !matches!(g.op(a.op), Op::Input(_))
-            && g.op(a.op) == g.op(b.op)
-            && x.len() == y.len()
-            && x.iter().zip(&y).all(equal)
 }
 
 /// Pieces beside each other along an axis. Where they were laid out or repeated alike, what they were made of is put together

@@ -5,9 +5,10 @@
 use super::builder::{Builder, axis_of, by_letter};
 use super::types::{Fail, LeafValue, QAxis, Region, label, miss};
 use crate::eval::Constants;
-use crate::find::algebra::term::{Expr, K, LeafId, Number, Q, Unknown, V};
+use crate::find::algebra::term::{DIGITS_F16, Expr, K, LeafId, Number, Q, Unknown, V};
 use crate::find::axes::factors::{Axes, Dim, Space};
 use crate::find::axes::trace::{Scalar, splat, trace};
+use crate::find::same::{DEEPEST, same};
 use crate::ir::Topology;
 use crate::ir::{Binary, Contract, DType, Graph, Op, OpId, Reduction, ValueId};
 use egg::{Id, RecExpr};
@@ -209,7 +210,7 @@ impl<'a> Builder<'a> {
     /// Notes that a node before the softmax is computed in a half type, if it is.
     fn note_half(&mut self, term: Id, v: ValueId) {
         let digits = match self.graph.ty(v).dtype {
-            DType::F16 => 11,
+            DType::F16 => DIGITS_F16,
             DType::BF16 => 8,
             _ => return,
         };
@@ -259,15 +260,12 @@ impl<'a> Builder<'a> {
     }
 
     pub(super) fn leaf(&mut self, leaf: LeafValue) -> Id {
-        // Exporters write a constant anew wherever it is read.
+        // Exporters write a constant, and a mask, anew wherever it is read.
         let graph = self.graph;
         let equal = |l: &LeafValue| {
-            let data = |v: ValueId| graph.as_constant(v).and_then(|c| c.data.as_deref());
             l.axes == leaf.axes
-                && (l.value == leaf.value
-                    || (data(l.value).is_some()
-                        && graph.ty(l.value) == graph.ty(leaf.value)
-                        && data(l.value) == data(leaf.value)))
+                && graph.ty(l.value) == graph.ty(leaf.value)
+                && same(graph, l.value, leaf.value, DEEPEST)
         };
         if let Some(i) = self.leaves.iter().position(equal) {
             return self.leaf_ids[i];

@@ -11,8 +11,11 @@ use annulus::find::{FindOptions, Found, find};
 use annulus::ir::{DType, Graph, Op, Tensor};
 use annulus::{Options, compile, run};
 use proptest::prelude::*;
-use shape::{Inner, Kind, Shape, Sum, shape};
+use shape::{Guard, Inner, Kind, Shape, Sum, shape};
 use write::write;
+
+/// By how much large scores are larger than others: their exponentials stay numbers of f64.
+const FAR: f64 = 8.0;
 
 /// How many attentions there must be; `None` where a shape need not be found, for rows without a key would differ.
 fn wanted(s: &Shape) -> Option<usize> {
@@ -23,6 +26,8 @@ fn wanted(s: &Shape) -> Option<usize> {
         Kind::Merged { .. } if lost => None,
         // Where exponentials vanish, a logarithm of −∞ is merged with the next part, which takes all.
         Kind::Merged { sum: Sum::Plain, .. } if s.parts.len() > 2 => None,
+        // A number beside the probabilities that a mask keeps decides where what it leaves out has large scores.
+        Kind::Masked { guard: Guard::Added | Guard::Bounded, .. } => None,
         Kind::Masked { .. } | Kind::Log { written_out: true, .. } if lost => None,
         _ => Some(1),
     }
@@ -69,6 +74,16 @@ fn numbers(g: &Graph, seed: u64, s: &Shape) -> Vec<Tensor> {
     all
 }
 
+/// The same inputs with large scores: keys that masks leave out are far above those that they keep as often as not.
+fn far_apart(g: &Graph, inputs: &[Tensor]) -> Vec<Tensor> {
+    let larger = |(t, v): (&Tensor, _)| {
+        let q = g.value(v).name.starts_with('q') && t.dtype().is_float();
+        let values: Vec<f64> = t.to_f64().iter().map(|x| if q { FAR * x } else { *x }).collect();
+        Tensor::from_f64(t.dtype(), t.shape(), &values).unwrap()
+    };
+    inputs.iter().zip(g.inputs()).map(larger).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
 
@@ -95,6 +110,12 @@ proptest! {
         let got = eval(&found.graph, &inputs, Precision::Declared).unwrap();
         if let Some(fault) = differs(&got, &want, tolerance) {
             return Err(TestCaseError::fail(format!("{fault}\n{before}\n{}", found.graph)));
+        }
+        // In f64, where no exponential vanishes.
+        let large = far_apart(&before, &inputs);
+        let [want_large, got_large] = [&before, &found.graph].map(|g| eval(g, &large, Precision::F64).unwrap());
+        if let Some(fault) = differs(&got_large, &want_large, tolerance) {
+            return Err(TestCaseError::fail(format!("{fault} where scores are far apart\n{before}\n{}", found.graph)));
         }
         let compiled = compile(&before, &Options::new(ranks)).map_err(|e| TestCaseError::fail(format!("{e}\n{before}")))?;
         let got = run(&compiled, &inputs, 0).unwrap().outputs;

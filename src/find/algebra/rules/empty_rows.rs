@@ -45,16 +45,22 @@ rules! {
     |d| d.scores("(where $3 0 (softmax (keep (scores $0 $1 0.5) (not $3))))");
 
     "zero-where-filled" Domain "(where ?c (softmax (replace ?x ?c ?f)) 0)" => "(zero-empty (keep ?x ?c))",
-        if |v| v.above_fills("?x") && v.huge("?f"),
+        if |v| v.above_fills("?x") && v.huge_beside("?f", "?x"),
         hides RowsOfOthers;
     "the fill leaves nothing of a masked key, and zeros after the softmax make it as good as −∞";
     |d| d.scores("(where $3 (softmax (replace (scores $0 $1 0.5) $3 -1e35)) 0)");
 
     "zero-where-refilled" Domain "(where ?c 0 (softmax (replace ?x (not ?c) ?f)))" => "(zero-empty (keep ?x (not ?c)))",
-        if |v| v.above_fills("?x") && v.huge("?f"),
+        if |v| v.above_fills("?x") && v.huge_beside("?f", "?x"),
         hides RowsOfOthers;
     "the fill leaves nothing of a masked key, and zeros after the softmax make it as good as −∞";
     |d| d.scores("(where $3 0 (softmax (replace (scores $0 $1 0.5) (not $3) -1e35)))");
+
+    "filled-times-mask" Domain "(mul (softmax (replace ?x ?c ?f)) ?m)" => "(zero-empty (keep ?x ?c))",
+        if |v| v.above_fills("?x") && v.huge_beside("?f", "?x") && v.truth_of("?m", "?c"),
+        hides RowsOfOthers;
+    "the fill leaves nothing of a masked key, and multiplying by the mask after the softmax makes it as good as −∞";
+    |d| d.scores("(mul (softmax (replace (scores $0 $1 0.5) $3 -1e35)) $10)");
 
     "zero-nan" Exact "(where (isnan (softmax ?x)) 0 (softmax ?x))" => "(zero-nan ?x)",
         if |v| v.ready_or_joined("?x");

@@ -144,6 +144,11 @@ rules! {
     "the mask that is applied twice masks nothing more the second time";
     |d| d.scores("(keep (keep (scores $0 $1 0.5) $3) (nonzero $10))");
 
+    "filled-then-kept" Exact "(keep (replace ?x ?c ?f) ?c)" => "(keep ?x ?c)",
+        if |v| v.normal("?x");
+    "what a number replaces takes no part where −∞ replaces it by the same mask";
+    |d| d.scores("(keep (replace (scores $0 $1 0.5) $3 -10000) $3)");
+
     "kept-twice" Exact "(keep (keep ?x ?c) ?c)" => "(keep ?x ?c)",
         if |v| v.normal("?x");
     "the mask that is applied twice masks nothing more the second time";

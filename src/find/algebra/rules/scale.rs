@@ -116,8 +116,9 @@ rules! {
     "a factor that all probabilities of a row share is applied to the result";
     |d| { let m = d.pick_term(&["0.75", "$9"]); d.output(&format!("(pv (mul (softmax (qk $0 $1)) {m}) $6)")) };
 
+    // Of a mask that was applied before, each V would make another.
     "factor-of-keys" Reassociation "(pv (mul ?p ?m) ?v)" => "(pv ?p (weighted ?v ?m))",
-        if |v| v.fact("?p").weights && v.column_leaf("?m");
+        if |v| v.fact("?p").weights && v.column_leaf("?m") && !v.unchanged_by("?p", "?m");
     "a factor that all probabilities of a key share is applied to its row of V";
     |d| d.output("(pv (mul (softmax (qk $0 $1)) $14) $6)");
 }

@@ -32,8 +32,10 @@ pub(super) struct Verdict {
 pub(super) enum Fault {
     /// Something else.
     Other,
-    /// It would be, but for rows of which parts have no key.
-    Special(&'static str),
+    /// Of more parts than are tried: so many.
+    Parts(usize),
+    /// It would be, but not in every row.
+    Special(String),
 }
 
 /// A row as an attention has it: its sum of weighted values, or nothing without a key, and the logarithm of its sum.
@@ -53,6 +55,10 @@ impl Walk<'_> {
         numbers.sort_unstable();
         numbers.dedup();
         let all = v.of.parts.len() == v.of.products.len() && numbers.len() == v.of.parts.len();
+        let parts = v.of.parts.len();
+        if v.kind == Kind::Result && distinct && parts > PARTS && v.of.products.len() == parts {
+            return Err(Fault::Parts(parts));
+        }
         if v.kind != Kind::Result || !distinct || !all || v.of.products.is_empty() {
             return Err(Fault::Other);
         }
@@ -103,28 +109,61 @@ impl Walk<'_> {
                 Some(_) if trial == Special::Large => out.vanishes = true,
                 Some(_) if matches!(trial, Special::Shifted(_)) => {
                     return Err(Fault::Special(
-                        "only as long as its exponentials are not small: subtract each row's maximum before",
+                        "only as long as its exponentials are not small: subtract each row's maximum before"
+                            .into(),
                     ));
+                }
+                Some(_) if matches!(trial, Special::Apart(_)) => {
+                    return Err(Fault::Special(self.decides(&v.of)));
                 }
                 Some(_) if self.all_filled(trial, of) => out.keyed = true,
                 Some(_) if what == "log" => {
-                    return Err(Fault::Special("a row without a key has another logarithm of its sum"));
+                    return Err(Fault::Special(
+                        "a row without a key has another logarithm of its sum".into(),
+                    ));
+                }
+                Some(_) if matches!(trial, Special::Filled(_)) => {
+                    return Err(Fault::Special(
+                        "a mask or an addend of unknown size before the softmax may make scores as low as a fill, and a row of which the mask \
+                         behind the softmax keeps only such keys is another: mask by one condition in both places, and bind the inputs \
+                         of that addend (--bind)"
+                            .into(),
+                    ));
                 }
                 Some(_) => {
                     return Err(Fault::Special(
-                        "a part of the keys that a mask leaves out changes the others",
+                        "a part of the keys that a mask leaves out changes the others".into(),
                     ));
                 }
                 // Without a key.
                 None if got.is_nan() => out.hidden.nan |= out.zero,
                 None if got == 0.0 => out.zero = true,
-                None => return Err(Fault::Special("a row without a key is neither zeros nor NaN")),
+                None => return Err(Fault::Special("a row without a key is neither zeros nor NaN".into())),
             }
         }
         // Zeros in one trial, NaN in an earlier one.
         let empty = |n: usize| which(&self.want(n, self.trials[n], of)).is_none();
         out.hidden.nan |= out.zero && (0..data.len()).any(|n| data[n].is_nan() && empty(n));
         Ok(out)
+    }
+
+    /// Why a value is another where the scores of a row are far apart.
+    fn decides(&self, of: &Made) -> String {
+        let Some((&guard, c)) = of.guards.first_key_value() else {
+            return "only as long as the scores of a row are not far apart: subtract each row's maximum before".into();
+        };
+        let name = &self.g.value(guard).name;
+        if of.masks.is_empty() {
+            return format!(
+                "the guard {c} ({name}) stands beside a sum of exponentials that may be far below it, and decides there: subtract each \
+                 row's maximum before"
+            );
+        }
+        format!(
+            "the guard {c} ({name}) stands beside the probabilities that the mask keeps of all keys, which are far below it where a \
+             masked key has a large score, so that it decides there: mask the scores before the softmax, or guard the sum by Where(sum > \
+             0, sum, 1)"
+        )
     }
 
     /// Whether every score of these parts is what a mask makes of it.
@@ -141,7 +180,7 @@ impl Walk<'_> {
             for key in 0..keys(part) {
                 let of_part = |m: &&usize| self.masks[**m].part == part;
                 if of.masks.iter().filter(of_part).all(|&m| trial::kept(n, trial, part, key, m)) {
-                    let score = trial::score(n, trial, part, key, &self.parts[part].fills);
+                    let score = self.score(n, trial, part, key);
                     let beside =
                         value.map_or(0.0, |&p| trial::beside(n, part, key, self.products[p].value()));
                     weighted.push((score, beside));

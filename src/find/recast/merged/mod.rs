@@ -27,10 +27,11 @@ use super::types::{Recasting, Site};
 use crate::find::observers::{Counts, NotFinite, observer_beside};
 use crate::find::region::types::label;
 use crate::find::types::{Applied, Numerics};
-use crate::ir::{OpId, Topology, ValueId};
+use crate::ir::{Op, OpId, Reduction, Topology, ValueId};
 use candidate::Candidate;
 use judge::{Fault, Verdict};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use trial::PARTS;
 use walk::{Kind, Walk};
 
 /// The name by which `--explain` tells it.
@@ -116,15 +117,24 @@ fn candidates(walk: &Walk<'_>, work: &mut Recasting<'_>) -> Vec<Candidate> {
         let verdict = match walk.attention(value) {
             Ok(verdict) => verdict,
             // Of one part, as it stands, the search says it better.
-            Err(Fault::Special(_)) if value.of.parts.len() < 2 && value.of.masks.is_empty() => continue,
+            Err(Fault::Special(_)) if plain(walk, v) => continue,
             Err(Fault::Special(why)) => {
                 let name = label(g, v.op);
                 let what = if value.of.parts.len() < 2 {
-                    "divides masked exponentials by their sum as a softmax of masked scores does"
+                    "makes of masked probabilities what a softmax of masked scores is"
                 } else {
                     "puts parts of a softmax together as an attention over all keys does"
                 };
                 refused.insert(v.op, format!("{name} {what}, but {why}"));
+                continue;
+            }
+            Err(Fault::Parts(parts)) => {
+                let name = label(g, v.op);
+                let why = format!(
+                    "{name} is made of softmaxes over {parts} parts of the keys, and no more than {PARTS} are put together: take larger \
+                     parts, or write one softmax over all keys"
+                );
+                refused.insert(v.op, why);
                 continue;
             }
             Err(Fault::Other) => continue,
@@ -144,6 +154,7 @@ fn candidates(walk: &Walk<'_>, work: &mut Recasting<'_>) -> Vec<Candidate> {
         }
         match unseen(walk, v, verdict, &inside, &logs) {
             Ok(()) => {}
+            Err(_) if plain(walk, v) => continue,
             Err(why) => {
                 refused.insert(v.op, why);
                 continue;
@@ -163,6 +174,13 @@ fn candidates(walk: &Walk<'_>, work: &mut Recasting<'_>) -> Vec<Candidate> {
         }
     }
     out
+}
+
+/// Whether a result is made of one part of which nothing is summed behind its softmax.
+fn plain(walk: &Walk<'_>, v: ValueId) -> bool {
+    let of = &walk.known[&v].of;
+    let sums = |id: &OpId| matches!(walk.g.op(*id), Op::Reduce { kind: Reduction::Sum, .. });
+    of.parts.len() < 2 && (of.masks.is_empty() || !inside(walk, v).iter().any(sums))
 }
 
 /// What a result is made of, as far as the scores.

@@ -2,7 +2,7 @@
 //!
 //! A row of scores is independent of every other, and what merges parts of a row treats all keys of a part alike. So a part is taken as
 //! a few keys, a value as one number a key, and what the graph does is computed with these in f64: plainly, with parts of which a mask
-//! leaves no key, and with scores whose exponentials leave the numbers of every type.
+//! leaves no key, with scores far apart, and with scores whose exponentials leave the numbers of every type.
 
 /// Keys of a part in a trial: parts next to each other differ, so that none weighs as much as another by its number of keys alone.
 pub(super) fn keys(part: usize) -> usize {
@@ -21,6 +21,11 @@ const SHIFTED: usize = 4;
 const SHIFT: f64 = 30.0;
 /// By how much scores are so low that their exponentials are 0 in every type, unless something was subtracted.
 const DEEP: f64 = 1000.0;
+/// Trials with scores far apart.
+const APART_TRIALS: usize = 16;
+/// By how much scores are above or below 0 in these: a sum of exponentials that leaves the largest out is next to nothing, but a number
+/// of f32, and a number of f64 that loses no digit.
+const APART: f64 = 20.0;
 /// Trials with large numbers.
 const LARGE_TRIALS: usize = 16;
 /// Scores of such a size that their exponentials leave the numbers of every type.
@@ -39,6 +44,8 @@ pub(super) enum Special {
     Filled(usize),
     /// All scores are higher or lower by this: a softmax is the same with it and without.
     Shifted(f64),
+    /// Scores are far apart; where this is true, masks behind the exponentials keep one low score and leave the high ones out.
+    Apart(bool),
     /// Scores are large.
     Large,
 }
@@ -56,6 +63,7 @@ pub(super) fn trials() -> Vec<Special> {
     all.extend((0..FILLS).map(Special::Filled));
     all.extend([-SHIFT, SHIFT].repeat(SHIFTED).into_iter().map(Special::Shifted));
     all.push(Special::Shifted(-DEEP));
+    all.extend((0..APART_TRIALS).map(|n| Special::Apart(n == 0)));
     all.extend([Special::Large; LARGE_TRIALS]);
     all
 }
@@ -69,6 +77,11 @@ pub(super) fn score(n: usize, trial: Special, part: usize, key: usize, fills: &[
         }
         Special::Filled(fill) if !fills.is_empty() && key == 0 => fills[fill % fills.len()],
         Special::Shifted(by) => plain + by,
+        Special::Apart(true) => plain + if key == 0 { -APART } else { APART },
+        Special::Apart(false) => {
+            let low = noise(&[4, n as u64, part as u64, key as u64]) < 0.0;
+            plain + if low { -APART } else { APART }
+        }
         Special::Large => LARGE * plain,
         _ => plain,
     }
@@ -78,7 +91,7 @@ pub(super) fn score(n: usize, trial: Special, part: usize, key: usize, fills: &[
 pub(super) fn kept(n: usize, trial: Special, part: usize, key: usize, mask: usize) -> bool {
     match trial {
         Special::Masks(set) if set >> (part % PARTS) & 1 == 1 => false,
-        Special::Filled(_) => key == 0,
+        Special::Filled(_) | Special::Apart(true) => key == 0,
         _ => key == 0 || noise(&[2, n as u64, part as u64, key as u64, mask as u64]) > 0.0,
     }
 }

@@ -10,11 +10,13 @@ use super::trial::{self, Special, keys};
 use crate::eval::{Constants, Precision, apply};
 use crate::find::axes::factors::{Axes, Dim, Space};
 use crate::find::axes::trace::{layout, splat};
+use crate::find::decimal::decimal;
 use crate::find::elements::interpret::Values;
-use crate::find::magnitude::{HUGE, MASKING, SMALL_GUARD};
+use crate::find::magnitude::{HUGE, MASKING, SMALL_GUARD, decides_only_below, huge};
 use crate::find::region::types::passes;
+use crate::find::same::Kept;
 use crate::ir::{Binary, DType, Graph, Op, OpId, Reduction, Tensor, Topology, Unary, ValueId};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// Most operations between scores and their product.
 const DEEPEST: usize = 32;
@@ -50,12 +52,13 @@ pub(super) struct Value {
     pub(super) of: Made,
 }
 
-/// Of what a value is made, by their numbers.
+/// Of what a value is made: parts, masks and products by their numbers, and small numbers that guard sums.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Made {
     pub(super) parts: BTreeSet<usize>,
     pub(super) masks: BTreeSet<usize>,
     pub(super) products: BTreeSet<usize>,
+    pub(super) guards: BTreeMap<ValueId, String>,
 }
 
 impl Made {
@@ -63,6 +66,7 @@ impl Made {
         self.parts.extend(&o.parts);
         self.masks.extend(&o.masks);
         self.products.extend(&o.products);
+        self.guards.extend(o.guards.iter().map(|(&v, c)| (v, c.clone())));
     }
 }
 
@@ -75,6 +79,17 @@ pub(super) struct Part {
     pub(super) axis: usize,
     /// Scores of keys that a mask or a bias leaves out.
     pub(super) fills: Vec<f64>,
+    /// The mask that has left keys out last, if masks behind the exponentials leave them out again.
+    pub(super) before: Option<Before>,
+}
+
+/// A mask on scores that stands behind their exponentials as well.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Before {
+    /// Its number among the masks.
+    mask: usize,
+    /// What it makes of scores: nothing is left of −∞, and of a number what is left of any score.
+    fill: f64,
 }
 
 /// A mask on what was made of a part's scores.
@@ -128,7 +143,8 @@ pub(super) struct Walk<'a> {
 enum Operand {
     Known(Value),
     Number(f64),
-    Mask(usize, bool),
+    /// Its number, whether it drops where it is true, and whether it is a truth value.
+    Mask(usize, bool, bool),
 }
 
 impl<'a> Walk<'a> {
@@ -178,13 +194,70 @@ impl<'a> Walk<'a> {
             return None;
         }
         let axis = g.uses(v).into_iter().find_map(|(user, _)| self.keys_of(user))?;
-        let fills = self.product_behind(v)?;
         let axes = self.space.axes(&g.ty(v).shape);
         let part = self.parts.len();
-        let data = self.each(part, g.ty(v).dtype, |n, trial, key| trial::score(n, trial, part, key, &fills));
-        self.parts.push(Part { scores: v, axes: axes.clone(), axis, fills });
+        let before = self.used_again(part, v);
+        // What that mask makes of scores is no number of its own.
+        let from = before.map_or(v, |(_, from)| from);
+        let fills = self.product_behind(from)?;
+        let before = before.map(|(before, _)| before);
+        self.parts.push(Part { scores: v, axes: axes.clone(), axis, fills, before });
+        let data = self.each(part, g.ty(v).dtype, |n, trial, key| self.score(n, trial, part, key));
         let of = Made { parts: BTreeSet::from([part]), ..Made::default() };
         Some(Value { kind: Kind::Keys(part, axis), axes, data, of })
+    }
+
+    /// The score of a key in a trial.
+    pub(super) fn score(&self, n: usize, trial: Special, part: usize, key: usize) -> f64 {
+        let of = &self.parts[part];
+        match of.before {
+            Some(Before { mask, fill })
+                if huge(fill, self.g.ty(of.scores).dtype) && !trial::kept(n, trial, part, key, mask) =>
+            {
+                fill
+            }
+            _ => trial::score(n, trial, part, key, &of.fills),
+        }
+    }
+
+    /// The mask by which scores were chosen last, if it stands again behind their exponentials, and the scores before it. It is noted
+    /// as a mask of the part.
+    fn used_again(&mut self, part: usize, v: ValueId) -> Option<(Before, ValueId)> {
+        let g = self.g;
+        if !matches!(g.op(v.op), Op::Select) {
+            return None;
+        }
+        let x = g.operands(v.op);
+        let (from, fill, drops) = match [1, 2].map(|i| splat(g, self.constants, x[i])) {
+            [None, Some(fill)] => (x[1], fill, false),
+            [Some(fill), None] => (x[2], fill, true),
+            _ => return None,
+        };
+        if fill > MASKING || g.ty(from).shape != g.ty(v).shape {
+            return None;
+        }
+        let kept = Kept::by(g, x[0], drops);
+        let again = |user: OpId| {
+            let y = g.operands(user);
+            match g.op(user) {
+                Op::Select => [false, true].iter().any(|&not| Kept::by(g, y[0], not).same(g, kept)),
+                Op::Binary(Binary::Mul) => y.iter().any(|&m| Kept::by(g, m, false).same(g, kept)),
+                _ => false,
+            }
+        };
+        let (mut at, mut next) = (vec![v], 0);
+        while let Some(&v) = at.get(next).filter(|_| next < DEEPEST) {
+            next += 1;
+            for (user, _) in g.uses(v) {
+                if again(user) {
+                    let mask = self.masks.len();
+                    self.masks.push(Mask { part, value: x[0], drops });
+                    return Some((Before { mask, fill }, from));
+                }
+                at.extend(g.results(user).into_iter().filter(|v| !at.contains(v)).collect::<Vec<_>>());
+            }
+        }
+        None
     }
 
     /// The axis of keys, as a reader of scores tells it.
@@ -414,13 +487,23 @@ impl<'a> Walk<'a> {
             data.push(match self.operand(op, (place, o), (kind, &axes), x)? {
                 Operand::Known(v) => v.data,
                 Operand::Number(c) => {
+                    let dtype = self.g.ty(o).dtype;
                     let small = c > 0.0 && c <= SMALL_GUARD;
-                    let of = |trial: Special| if small && trial == Special::None { 0.0 } else { c };
-                    self.row(self.g.ty(o).dtype, of)
+                    if small {
+                        of.guards.insert(o, decimal(c));
+                    }
+                    // A small number is tried as the largest that is small, beside sums that may be far below it.
+                    let apart = if decides_only_below(c, dtype) { 0.0 } else { SMALL_GUARD };
+                    let of = |trial: Special| match trial {
+                        Special::None if small => 0.0,
+                        Special::Apart(_) if small => apart,
+                        _ => c,
+                    };
+                    self.row(dtype, of)
                 }
-                Operand::Mask(mask, truth) => {
+                Operand::Mask(mask, drops, truth) => {
                     of.masks.insert(mask);
-                    let Mask { part, drops, .. } = self.masks[mask];
+                    let part = self.masks[mask].part;
                     let bits =
                         |n, trial, key| f64::from(u8::from(trial::kept(n, trial, part, key, mask) != drops));
                     let bits = self.each(part, self.g.ty(o).dtype, bits);
@@ -492,11 +575,13 @@ impl<'a> Walk<'a> {
             return None;
         }
         let mask = Mask { part, value: o, drops };
-        let number = self.masks.iter().position(|m| *m == mask).unwrap_or_else(|| {
+        let kept = |m: &Mask| Kept::by(g, m.value, m.drops);
+        let same = |m: &Mask| m.part == part && kept(m).same(g, kept(&mask));
+        let number = self.masks.iter().position(same).unwrap_or_else(|| {
             self.masks.push(mask);
             self.masks.len() - 1
         });
-        Some(Operand::Mask(number, truth))
+        Some(Operand::Mask(number, drops, truth))
     }
 
     fn both_known(&self, x: &[ValueId]) -> bool {

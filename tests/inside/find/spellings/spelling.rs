@@ -28,7 +28,7 @@ pub(super) struct Quotient {
     pub(super) sum: Sum,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sum {
     Plain,
     /// At least a number.
@@ -273,9 +273,9 @@ impl Spelling {
         if self.sinks.is_some() && self.rows[1] == Rows::Across {
             self.rows[1] = Rows::Back;
         }
-        // What is masked after exp has its sum there, of no other keys, which may be any number above 0.
+        // What is masked after exp has its sum there, of no other keys, which may be any number above 0: any guard decides.
         if let Some(Layer { how: How::AfterExp { .. }, .. }) = self.masks[0] {
-            (self.softmax, self.sinks, self.quotient.sum) = (Softmax::Quotient, None, Sum::Plain);
+            (self.softmax, self.sinks) = (Softmax::Quotient, None);
             self.masks[1] = None;
             // Zeros everywhere are no mask.
             self.offset = self.offset.max(1 - self.q_len as i64);
