@@ -141,7 +141,7 @@ pub(super) struct Walk<'a> {
 
 /// What an operand is to an operation between scores and results.
 enum Operand {
-    Known(Value),
+    Known(Box<Value>),
     Number(f64),
     /// Its number, whether it drops where it is true, and whether it is a truth value.
     Mask(usize, bool, bool),
@@ -535,7 +535,7 @@ impl<'a> Walk<'a> {
         x: &[ValueId],
     ) -> Option<Operand> {
         if let Some(v) = self.known.get(&o) {
-            return Some(Operand::Known(v.clone()));
+            return Some(Operand::Known(Box::new(v.clone())));
         }
         let g = self.g;
         if g.ty(o).dtype.is_float()
