@@ -240,7 +240,9 @@ impl<'a> Travel<'a> {
         for what in holds {
             let fits = match what {
                 What::Block { owner, .. } => group % 2 == 1 && owner == from,
-                What::Result { block, .. } => group % 2 == 0 && self.owned[to].local(&block.rows).is_some(),
+                What::Result { block, .. } => {
+                    group.is_multiple_of(2) && self.owned[to].local(&block.rows).is_some()
+                }
                 What::Nothing => continue,
                 What::Carry { .. } => false,
             };

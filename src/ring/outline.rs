@@ -312,7 +312,7 @@ impl Writer<'_> {
 }
 
 /// Pieces of queries that see the same keys, equally masked, and of which `and` says the same; in order of the first of each.
-fn alike<'s>(seen: &'s [Seen], and: impl Fn(&Seen) -> bool) -> Vec<Vec<&'s Seen>> {
+fn alike(seen: &[Seen], and: impl Fn(&Seen) -> bool) -> Vec<Vec<&Seen>> {
     let mut groups: Vec<(bool, Vec<&Seen>)> = vec![];
     for s in seen {
         let key = and(s);
