@@ -107,6 +107,25 @@ impl View<'_> {
         product.is_some_and(|id| self.egraph[id].data.half.is_some())
     }
 
+    /// Whether two factors of `x` one after the other are not known as one already. Factors that undo each other but for the last
+    /// digit would become ever more of them.
+    pub(crate) fn new_factor(&self, x: &str, a: &str, b: &str) -> bool {
+        let Some(n) = self.number(a).zip(self.number(b)).map(|(a, b)| a * b) else { return false };
+        let inner = self.egraph.lookup(Expr::Factor([self.id(x), self.id(a)]));
+        let both = inner.and_then(|inner| self.egraph.lookup(Expr::Factor([inner, self.id(b)])));
+        let Some(both) = both.map(|id| self.egraph.find(id)) else { return false };
+        let of = self.egraph.find(self.id(x));
+        let near = |m: f64| (m - n).abs() <= 1e-12 * n.abs();
+        let known = |node: &Expr| match node {
+            Expr::Factor([y, m]) => {
+                let number = self.egraph[*m].data.number;
+                self.egraph.find(*y) == of && number.is_some_and(|m| near(m.get()))
+            }
+            _ => false,
+        };
+        both != of && !self.egraph[both].nodes.iter().any(known)
+    }
+
     /// Scores in normal form.
     pub(crate) fn normal(&self, name: &str) -> bool {
         self.fact(name).normal

@@ -63,7 +63,7 @@ rules! {
     // What a half type rounds between them decides rows of a huge addend alone: where it does not count, the plan makes them one.
     "factors" Reassociation "(factor (factor ?x ?a) ?b)" => "(factor ?x ?n)",
         n = |v| Some(v.number("?a")? * v.number("?b")?).filter(|n| n.is_finite()),
-        if |v| !v.half_factor("?x", "?a");
+        if |v| !v.half_factor("?x", "?a") && v.new_factor("?x", "?a", "?b");
     "two factors are one";
     |d| { let (a, b) = (d.number(), d.number()); d.scores(&format!("(factor (factor (bias (scores $0 $1 0.5) $2) {a}) {b})")) };
 
