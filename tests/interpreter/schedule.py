@@ -73,9 +73,15 @@ def live(fill, q, keys, leaf):
         name, inside = re.fullmatch(r"\s*(\w+)\((.*)\)\s*", term).groups()
         if name == "causal":
             keep &= keys <= q + int(inside)
+        elif name == "window":
+            left, right, offset = inside.split(",")
+            keep &= (keys >= q + int(offset) - int(left)) if left != "-1" else True
+            keep &= (keys <= q + int(offset) + int(right)) if right != "-1" else True
         elif name == "segments":
-            starts = [int(n) for n in inside.split(",")]
-            keep &= np.searchsorted(starts, keys, "right") == np.searchsorted(starts, q, "right")
+            starts, _, offset = inside.partition(";")
+            starts = [int(n) for n in starts.split(",")]
+            row = q + int(offset or 0)
+            keep &= np.searchsorted(starts, keys, "right") == np.searchsorted(starts, row, "right")
         elif name == "tensor":
             keep &= leaf(int(inside)).astype(bool)
         else:
