@@ -14,6 +14,7 @@ use crate::ir::Strategy;
 use crate::layout::Progression;
 use crate::ring::Plan;
 use crate::ring::outline::{Act, KeyRows, Outline};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// The program of `rank`.
@@ -39,7 +40,7 @@ pub(super) fn rank_program(
         under_way: vec![],
         guests: vec![],
         home: vec![],
-        came: vec![],
+        came: BTreeMap::new(),
         results: vec![],
         unpacked: vec![],
     };
@@ -93,7 +94,7 @@ pub(super) struct Builder<'a> {
     pub(super) guests: Vec<Guest>,
     pub(super) home: Vec<(usize, View)>,
     /// Blocks of others in own heads; results of others, by rank and part; what came home and is not given.
-    pub(super) came: Vec<Came>,
+    pub(super) came: BTreeMap<Block, View>,
     pub(super) results: Vec<(usize, usize, Came)>,
     pub(super) unpacked: Vec<Vec<Packed>>,
 }

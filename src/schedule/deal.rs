@@ -74,7 +74,7 @@ impl Builder<'_> {
                     for rows in self.pieces(port, peer).to_vec() {
                         let bytes = self.facts.block_bytes(port, rows.len, heads.len);
                         let at = self.slots.append(Name::Heads(port), bytes);
-                        self.came.push(Came { block: Block { port, rows, heads }, at });
+                        self.came.insert(Block { port, rows, heads }, at);
                         parts.push(Place::Arena(at));
                     }
                 }
@@ -102,8 +102,7 @@ impl Builder<'_> {
 
     /// Where a block of another rank has come.
     fn came(&self, port: Port, rows: Progression, heads: Heads) -> Option<View> {
-        let block = Block { port, rows, heads };
-        self.came.iter().find(|c| c.block == block).map(|c| c.at)
+        self.came.get(&Block { port, rows, heads }).copied()
     }
 
     /// All rows of a part's heads.

@@ -80,8 +80,11 @@ impl Slots {
         slot
     }
 
-    /// So many bytes more at the end of the slot of that name.
+    /// So many bytes more at the end of the slot of that name. What has none lies in any slot.
     pub(super) fn append(&mut self, name: Name, bytes: usize) -> View {
+        if bytes == 0 && !self.slots.is_empty() {
+            return View { slot: 0, start: 0, bytes };
+        }
         let start = self.slots.iter().find(|s| s.0 == name).map_or(0, |s| s.1);
         View { slot: self.at_least(name, start + bytes), start, bytes }
     }
@@ -108,7 +111,7 @@ pub(super) fn parts(pieces: impl IntoIterator<Item = KvPiece>) -> Vec<Place> {
 pub(super) fn join(parts: impl IntoIterator<Item = Place>) -> Vec<Place> {
     // Nearly always one.
     let mut out: Vec<Place> = Vec::with_capacity(1);
-    for part in parts {
+    for part in parts.into_iter().filter(|p| p.view().is_none_or(|v| v.bytes > 0)) {
         match (out.last_mut(), &part) {
             (Some(Place::Arena(last)), Place::Arena(at))
                 if last.slot == at.slot && last.start + last.bytes == at.start =>

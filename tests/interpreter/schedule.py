@@ -280,7 +280,8 @@ class Rank:
                         return y[k_rows].astype(np.float64) if len(y) > 1 else y.astype(np.float64)
 
                     s = score(head, s, rs[i], k_rows, numbers)
-                    m = np.nan if np.isnan(s).any() else s.max()
+                    # A reference that the carry holds as it is.
+                    m = np.nan if np.isnan(s).any() else np.float64(head.acc(s.max()))
                     if m == -np.inf:
                         continue
                     p = np.where(np.isneginf(s), 0.0, np.exp(s - m))

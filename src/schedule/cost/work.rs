@@ -18,6 +18,7 @@ use crate::schedule::mesh::Stream;
 use crate::schedule::steps::{KvPiece, Merged, QPiece, StepOp, Transfer};
 use crate::schedule::types::{RankProgram, Schedule};
 use rayon::prelude::*;
+use std::collections::{BTreeMap, HashSet};
 
 /// Of each progression of query rows at most so many tiles are looked at one by one.
 const LOOKS: usize = 1024;
@@ -60,7 +61,8 @@ pub(super) fn message(from: Cost, to: Cost) -> f64 {
 
 impl Costs {
     pub(super) fn of(schedule: &Schedule, device: &Device) -> Costs {
-        let model = Model::new(&schedule.attention, device);
+        let mut model = Model::new(&schedule.attention, device);
+        model.shared = model.shared(schedule);
         let rank = |(r, program): (usize, &RankProgram)| -> Vec<Cost> {
             program.steps.iter().map(|step| model.step(r, &step.op)).collect()
         };
@@ -131,12 +133,14 @@ struct Model<'a> {
     per_pair: f64,
     /// µs for a byte that a kernel moves.
     per_byte: f64,
+    /// Tiles of masked pairs of pieces that many steps compute, each in other heads.
+    shared: BTreeMap<(Progression, Progression), f64>,
 }
 
 impl<'a> Model<'a> {
     fn new(facts: &'a AttentionFacts, device: &'a Device) -> Model<'a> {
         let per_pair = per_pair(&facts.sizes, facts.dtype, device);
-        Model { facts, device, per_pair, per_byte: 1e-3 / device.memory_gb_s }
+        Model { facts, device, per_pair, per_byte: 1e-3 / device.memory_gb_s, shared: BTreeMap::new() }
     }
 
     fn step(&self, rank: usize, op: &StepOp) -> Cost {
@@ -183,11 +187,32 @@ impl<'a> Model<'a> {
         let mask = Some(self.facts.scores.live()).filter(|_| tile == Tile::Partial);
         let heads = self.facts.sizes.q_heads.max(1) as f64;
         let each = |q: &QPiece| {
-            let tiles = kv.iter().map(|k| self.tiles(mask, &q.rows, &k.rows)).sum::<f64>();
+            let known = |k: &KvPiece| self.shared.get(&(q.rows, k.rows)).filter(|_| mask.is_some()).copied();
+            let of = |k: &KvPiece| known(k).unwrap_or_else(|| self.tiles(mask, &q.rows, &k.rows));
+            let tiles = kv.iter().map(of).sum::<f64>();
             tiles * (q.heads.len as f64 / heads)
         };
         let [rows, keys] = self.device.tile;
         q.iter().map(each).sum::<f64>() * rows as f64 * keys as f64
+    }
+
+    /// The tiles of masked pairs of pieces, each counted once, if most are met more than once.
+    fn shared(&self, schedule: &Schedule) -> BTreeMap<(Progression, Progression), f64> {
+        let (mut met, mut pairs) = (0usize, HashSet::new());
+        for step in schedule.ranks.iter().flat_map(|r| &r.steps) {
+            let StepOp::AttnPartial { q, kv, tile: Tile::Partial, .. } = &step.op else { continue };
+            met += q.len() * kv.len();
+            for q in q {
+                pairs.extend(kv.iter().map(|k| (q.rows, k.rows)));
+            }
+        }
+        if met < 2 * pairs.len() {
+            return BTreeMap::new();
+        }
+        let mask = Some(self.facts.scores.live());
+        // Each has its own place, whatever the order in which they are counted.
+        let pairs: Vec<_> = pairs.into_iter().collect();
+        pairs.into_par_iter().map(|(q, k)| ((q, k), self.tiles(mask, &q, &k))).collect()
     }
 
     /// Tiles of two progressions that are computed.

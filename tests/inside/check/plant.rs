@@ -530,7 +530,7 @@ pub(crate) const KINDS: &[Kind] = &[
     },
     Kind {
         name: "keys are packed after their first use",
-        checks: &["filled"],
+        checks: &["filled", "race"],
         plant: |s| {
             each(s, |s, r, i, nth| {
                 let steps = &mut s.ranks[r].steps;
