@@ -68,13 +68,18 @@ pub(crate) fn unseen(
                     may give, where an attention leaves the key out; multiply the scores before they are masked"
             .into());
     }
-    for reason in reasons(cx, region, normal, sizes, plan) {
+    let reasons = reasons(cx, region, normal, sizes, plan);
+    // Nobody sees a part of what nobody sees the whole of: mostly one look is enough.
+    let what = reasons.iter().fold(NotFinite::default(), |all, r| all.or(r.what));
+    let looked = !what.none() && seen(around, region, normal, what, Counts::Any).is_none();
+    for reason in reasons.iter().filter(|_| !looked) {
         if let Some(op) = seen(around, region, normal, reason.what, Counts::Any) {
-            return Err(refusal(around.graph, &reason, op));
+            return Err(refusal(around.graph, reason, op));
         }
     }
     // Only if somebody looks: what K and V come of is the whole graph before them.
     if leaves_out(cx, plan)
+        && !(looked && what.nan)
         && let Some(op) = seen(around, region, normal, NAN, Counts::Tests)
         && let Some(from) = rows_of_nan(cx, around, region)
     {

@@ -25,11 +25,11 @@ pub(crate) struct NotFinite {
 }
 
 impl NotFinite {
-    fn none(self) -> bool {
+    pub(super) fn none(self) -> bool {
         !self.nan && !self.infinite
     }
 
-    fn or(self, o: NotFinite) -> NotFinite {
+    pub(super) fn or(self, o: NotFinite) -> NotFinite {
         NotFinite { nan: self.nan || o.nan, infinite: self.infinite || o.infinite }
     }
 }
@@ -66,22 +66,40 @@ pub(crate) fn observer_beside(
     counts: Counts,
     gone: &BTreeSet<OpId>,
 ) -> Option<OpId> {
-    let mut held: HashMap<ValueId, NotFinite> = HashMap::from([(v, what)]);
+    // Nearly all operations have one result.
+    let size = order.order().iter().map(|id| id.index() + 1).max().unwrap_or(0);
+    let mut first = vec![NotFinite::default(); size.max(v.op.index() + 1)];
+    let mut others: HashMap<ValueId, NotFinite> = HashMap::new();
+    match v.port {
+        0 => first[v.op.index()] = what,
+        _ => drop(others.insert(v, what)),
+    }
     let from = order.place(v.op).map_or(0, |place| place + 1);
     // What is alive is what an output depends on.
     for &id in order.order().iter().skip(from).filter(|&&id| order.is_live(id) && !gone.contains(&id)) {
         let mut kept = NotFinite::default();
         for (place, x) in graph.operands(id).iter().enumerate() {
-            let Some(&what) = held.get(x) else { continue };
+            let what = match x.port {
+                0 => first.get(x.op.index()).copied().unwrap_or_default(),
+                _ => others.get(x).copied().unwrap_or_default(),
+            };
+            if what.none() {
+                continue;
+            }
             let (passes, hides) = through(graph, id, place, what);
             kept = kept.or(passes);
             if hides && (counts == Counts::Any || is_test(graph.op(id))) && !bends(graph, order, id, *x) {
                 return Some(id);
             }
         }
-        for result in graph.results(id).into_iter().filter(|&r| !kept.none() && graph.ty(r).dtype.is_float())
-        {
-            held.insert(result, kept);
+        if kept.none() {
+            continue;
+        }
+        for result in graph.results(id).into_iter().filter(|&r| graph.ty(r).dtype.is_float()) {
+            match result.port {
+                0 => first[id.index()] = kept,
+                _ => drop(others.insert(result, kept)),
+            }
         }
     }
     None

@@ -40,15 +40,14 @@ const ROUNDS: usize = 4;
 /// A softmax that is no attention (a router's, a classifier's) is neither found nor missed. Complexity: linear in the graph,
 /// beside one e-graph per distinct region.
 pub fn find(graph: &Graph, options: &FindOptions) -> Found {
-    let first = best(graph, options, &Notes::default());
+    let Searched { mut found, places } = best(graph, options, &Notes::default());
     let mut left = HashSet::new();
-    let mut found = first.clone();
     for _ in 0..ROUNDS {
         // Only where something was missed or a sum of products stands before a softmax, and only if it helps.
-        let Some(recast) = recast(graph, &first.places, &options.numerics, &left) else { break };
+        let Some(recast) = recast(graph, &places, &options.numerics, &left) else { break };
         for (ids, why) in &recast.refused {
-            let places = first.places.iter().zip(&mut found.found.missed);
-            places.filter(|(id, _)| ids.contains(id)).for_each(|(_, miss)| miss.reason.clone_from(why));
+            let missed = places.iter().zip(&mut found.missed);
+            missed.filter(|(id, _)| ids.contains(id)).for_each(|(_, miss)| miss.reason.clone_from(why));
         }
         if recast.sites.is_empty() {
             break;
@@ -59,19 +58,19 @@ pub fn find(graph: &Graph, options: &FindOptions) -> Found {
             s.products.iter().chain(&s.gone).any(lives) || s.log.is_some_and(|log| lives(&log.stand_in.op))
         };
         let useless: Vec<&Site> = recast.sites.iter().filter(stays).collect();
-        if useless.is_empty() && keeps(&first.found, &other.found) {
+        if useless.is_empty() && keeps(&found, &other.found) {
             return other.found;
         }
         if useless.iter().any(|s| s.key.0 == copies::RULE) {
-            shared(&mut found.found, &other.found);
+            shared(&mut found, &other.found);
         }
-        told(&mut found.found, &other.found);
+        told(&mut found, &other.found);
         if useless.is_empty() {
             break;
         }
         left.extend(useless.iter().map(|s| s.key));
     }
-    found.found
+    found
 }
 
 /// Whether every attention of one search is one of another, and no fewer are found.
@@ -123,7 +122,6 @@ fn notes(sites: &[Site]) -> Notes {
 }
 
 /// A search, and where it missed.
-#[derive(Clone)]
 struct Searched {
     found: Found,
     places: Vec<OpId>,
