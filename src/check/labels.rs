@@ -21,6 +21,7 @@ use super::log::Log;
 use super::memory::What;
 use super::rows::Owned;
 use crate::ir::Strategy;
+use crate::layout::Progression;
 use crate::schedule::{AttentionFacts, Block, ExchangeKind, Port, Schedule, StepOp, Transfer};
 
 /// Stages of a staged all-gather.
@@ -196,61 +197,46 @@ impl<'a> Travel<'a> {
         log: &mut Log<'_>,
     ) {
         match self.schedule.strategy {
-            Strategy::Queries => self.queries((from, step, to), holds, log),
-            Strategy::Heads => self.heads((from, step, to), holds, log),
+            strategy @ (Strategy::Queries | Strategy::Heads) => {
+                self.own_or_home(strategy, (from, step, to), holds, log);
+            }
             strategy => self.keys(strategy, (from, step, to), holds, log),
         }
     }
 
-    /// Own queries in group 1, partial results of the receiver's rows in group 2.
-    fn queries(
+    /// Whether a message has what one of its group has: own rows, or what was made of the receiver's rows.
+    fn own_or_home(
         &self,
+        strategy: Strategy,
         (from, step, to): (usize, usize, usize),
         holds: impl Iterator<Item = What>,
         log: &mut Log<'_>,
     ) {
         let group = Exchange::of(&self.schedule.ranks[from].steps[step].op).map_or(0, |e| e.group);
+        let queries = strategy == Strategy::Queries;
+        // Groups of queries are 1 and 2 alone, which the form of each step shows.
+        let (goes_out, home) = (group % 2 == 1, |rows: &Progression| self.owned[to].local(rows).is_some());
+        let says = match queries {
+            true => {
+                "own queries in group 1, and partial results to the rank whose rows they are of in group 2"
+            }
+            false => {
+                "own rows in groups of odd numbers, and results to the rank whose rows they are of in those of even numbers"
+            }
+        };
         for what in holds {
             let fits = match what {
-                What::Block { block: Block { port: Port::Q | Port::Leaf(_), .. }, owner } => {
-                    group == 1 && owner == from
-                }
-                What::Carry { rows, .. } => group == 2 && self.owned[to].local(&rows).is_some(),
                 What::Nothing => continue,
-                What::Block { .. } | What::Result { .. } => false,
+                What::Block { block, owner } => {
+                    goes_out && owner == from && !(queries && block.port == Port::Kv)
+                }
+                What::Carry { rows, .. } => queries && !goes_out && home(&rows),
+                What::Result { block, .. } => !queries && !goes_out && home(&block.rows),
             };
             log.want(fits, from, step, || {
+                let what = what.name(&self.schedule.attention);
                 format!(
-                    "sends {} to rank {to} in group {group}, and in queries each rank sends its own queries in group 1, and \
-                     partial results to the rank whose rows they are of in group 2",
-                    what.name(&self.schedule.attention)
-                )
-            });
-        }
-    }
-
-    /// Own rows in groups of odd numbers, results of the receiver's rows in those of even numbers.
-    fn heads(
-        &self,
-        (from, step, to): (usize, usize, usize),
-        holds: impl Iterator<Item = What>,
-        log: &mut Log<'_>,
-    ) {
-        let group = Exchange::of(&self.schedule.ranks[from].steps[step].op).map_or(0, |e| e.group);
-        for what in holds {
-            let fits = match what {
-                What::Block { owner, .. } => group % 2 == 1 && owner == from,
-                What::Result { block, .. } => {
-                    group.is_multiple_of(2) && self.owned[to].local(&block.rows).is_some()
-                }
-                What::Nothing => continue,
-                What::Carry { .. } => false,
-            };
-            log.want(fits, from, step, || {
-                format!(
-                    "sends {} to rank {to} in group {group}, and in heads each rank sends its own rows in groups of odd numbers, \
-                     and results to the rank whose rows they are of in those of even numbers",
-                    what.name(&self.schedule.attention)
+                    "sends {what} to rank {to} in group {group}, and in {strategy} each rank sends {says}"
                 )
             });
         }

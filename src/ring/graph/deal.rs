@@ -10,14 +10,14 @@ use crate::ring::plan::Plan;
 type Travelling = (Vec<ValueId>, Type, String);
 
 impl Builder<'_> {
-    /// Some heads of a value whose axis 1 holds `all`; of one that is one for all heads, all of it.
+    /// Some heads of a value that has `all` of them; of one that is one for all heads, all of it.
     fn some_heads(&mut self, value: ValueId, heads: Heads, all: usize) -> Result<ValueId, RingError> {
-        let ty = self.graph.ty(value);
-        if ty.shape[1] != all || heads == Heads::all(all) {
-            return Ok(value);
-        }
+        // They stand third from behind.
+        let shape = &self.graph.ty(value).shape;
+        let axis = shape.len().checked_sub(3).filter(|&axis| shape[axis] == all && heads != Heads::all(all));
+        let Some(axis) = axis else { return Ok(value) };
         let name = format!("{}.h{}", self.graph.value(value).name, heads.start);
-        self.add(Op::Slice { axis: 1, start: heads.start, len: heads.len, step: 1 }, &[value], &name)
+        self.add(Op::Slice { axis, start: heads.start, len: heads.len, step: 1 }, &[value], &name)
     }
 
     /// Some rows of own heads of others go there, and rows of others come in own heads.
@@ -215,15 +215,7 @@ impl Builder<'_> {
             let name = format!("{}.rows", self.graph.value(value).name);
             value = self.add(op, &[value], &name)?;
         }
-        // Heads stand third from behind.
-        let shape = self.graph.ty(value).shape.clone();
-        let Some(axis) = shape.len().checked_sub(3) else { return Ok(value) };
-        let all = self.site.sizes.q_heads;
-        if shape[axis] != all || heads == Heads::all(all) {
-            return Ok(value);
-        }
-        let name = format!("{}.h{}", self.graph.value(value).name, heads.start);
-        self.add(Op::Slice { axis, start: heads.start, len: heads.len, step: 1 }, &[value], &name)
+        self.some_heads(value, heads, self.site.sizes.q_heads)
     }
 
     /// The results of a part go to the ranks of their rows, and those of own rows come.

@@ -227,6 +227,9 @@ const MANY: u32 = 20_000;
 #[test]
 fn every_spelling_is_found() {
     let config = ProptestConfig { source_file: Some(file!()), ..ProptestConfig::default() };
+    // As many as the script asks for.
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
+    assert_eq!(config.cases, asked.unwrap_or(config.cases));
     let count = Count::default();
     let tried = TestRunner::new(config).run(&(spelling(), 1u64..1000), |(s, seed)| spelled(&s, seed, &count));
     if let Err(e) = tried {

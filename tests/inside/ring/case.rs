@@ -56,6 +56,14 @@ impl Case {
         Case { sizes, dtype: DType::F32, ranks, q_kind: kind, kv_kind: kind, attention, leaves: vec![] }
     }
 
+    /// Four heads over two, ten causal rows, the log-sum-exp beside: on three ranks neither heads nor rows divide evenly.
+    pub(crate) fn travelling(ranks: usize, kind: LayoutKind) -> Case {
+        let mut case = Case::new(10, ranks, kind, Mask::causal(0));
+        (case.sizes.q_heads, case.sizes.kv_heads) = (4, 2);
+        case.attention.lse = true;
+        case
+    }
+
     pub(crate) fn q_rows(&self) -> Vec<Vec<Progression>> {
         layout_of(self.q_kind, &self.sizes, self.ranks, &self.attention.scores.mask(), true).rows
     }

@@ -86,24 +86,16 @@ fn sinks_that_the_last_step_of_a_row_counts() {
     shows("sinks_p2", &case, Strategy::Ring);
 }
 
-/// Four heads over two, ten rows, the log-sum-exp beside: on three ranks neither heads nor rows divide evenly.
-fn travelling(ranks: usize, kind: LayoutKind) -> Case {
-    let mut case = Case::new(10, ranks, kind, Mask::causal(0));
-    (case.sizes.q_heads, case.sizes.kv_heads) = (4, 2);
-    case.attention.lse = true;
-    case
-}
-
 #[test]
 fn queries_that_travel() {
-    shows("queries_p2", &travelling(2, LayoutKind::Zigzag), Strategy::Queries);
-    shows("queries_p3", &travelling(3, LayoutKind::Contiguous), Strategy::Queries);
-    shows("queries_p4", &travelling(4, LayoutKind::Stripe), Strategy::Queries);
+    shows("queries_p2", &Case::travelling(2, LayoutKind::Zigzag), Strategy::Queries);
+    shows("queries_p3", &Case::travelling(3, LayoutKind::Contiguous), Strategy::Queries);
+    shows("queries_p4", &Case::travelling(4, LayoutKind::Stripe), Strategy::Queries);
 }
 
 #[test]
 fn heads_that_are_dealt_out() {
-    shows("heads_p2", &travelling(2, LayoutKind::Zigzag), Strategy::Heads);
-    shows("heads_p3", &travelling(3, LayoutKind::Contiguous), Strategy::Heads);
-    shows("heads_p4", &travelling(4, LayoutKind::Stripe), Strategy::Heads);
+    shows("heads_p2", &Case::travelling(2, LayoutKind::Zigzag), Strategy::Heads);
+    shows("heads_p3", &Case::travelling(3, LayoutKind::Contiguous), Strategy::Heads);
+    shows("heads_p4", &Case::travelling(4, LayoutKind::Stripe), Strategy::Heads);
 }
