@@ -6,9 +6,10 @@
 //!
 //! Invariants:
 //! * Every visible pair of rows meets exactly once over all ranks; a query row without any key gets one partial over no keys.
-//! * Sinks are counted once for each query row, by the finish, wherever its keys were.
+//! * Sinks are counted once for each query row and head, by the finish, wherever its keys were.
 //! * Keys and values travel packed and un-repeated, a piece (one progression of the layout, or a stage's part of one) whole,
-//!   and no further than the last rank whose rows see it.
+//!   and no further than the last rank whose rows see it. Where queries travel, or heads are dealt out, what goes to a rank is what
+//!   it computes with (`sight`, `heads`), and what comes home is one partial result of a rank, or the result.
 //! * Each rank derives the plan of all ranks from the same data, so that both ends of a message agree.
 //! * A transfer is started before anything is computed on what it sends.
 //! * Whether a pair is visible is asked of [`Mask::tile`](crate::mask::Mask::tile), and of nothing else.

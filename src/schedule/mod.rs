@@ -3,8 +3,9 @@
 //! In: the plan of an attention, and how many receive slots a ring has. Out: a [`Schedule`].
 //!
 //! Invariants: what is done, and in which order it is issued, is what the island graphs show; this room adds only where bytes
-//! lie and what waits for what. Merges and the finish become fields of the partial before them. Events are derived from the
-//! bytes that steps touch, and none can be left out.
+//! lie and what waits for what. Merges and the finish become fields of the partial before them; a partial result that came
+//! from another rank is merged by a step of its own. Events are derived from the bytes that steps touch, and none can be left
+//! out.
 
 mod blocks;
 mod build;
