@@ -214,24 +214,23 @@ impl<'a> Travel<'a> {
     ) {
         let group = Exchange::of(&self.schedule.ranks[from].steps[step].op).map_or(0, |e| e.group);
         let queries = strategy == Strategy::Queries;
-        // Groups of queries are 1 and 2 alone, which the form of each step shows.
-        let (goes_out, home) = (group % 2 == 1, |rows: &Progression| self.owned[to].local(rows).is_some());
+        let [out, back] =
+            if queries { [group == 1, group == 2] } else { [group % 2 == 1, group.is_multiple_of(2)] };
+        let home = |rows: &Progression| self.owned[to].local(rows).is_some();
         let says = match queries {
             true => {
-                "own queries in group 1, and partial results to the rank whose rows they are of in group 2"
+                "its own queries in group 1, and partial results to the rank whose rows they are of in group 2"
             }
             false => {
-                "own rows in groups of odd numbers, and results to the rank whose rows they are of in those of even numbers"
+                "its own rows in groups of odd numbers, and results to the rank whose rows they are of in those of even numbers"
             }
         };
         for what in holds {
             let fits = match what {
                 What::Nothing => continue,
-                What::Block { block, owner } => {
-                    goes_out && owner == from && !(queries && block.port == Port::Kv)
-                }
-                What::Carry { rows, .. } => queries && !goes_out && home(&rows),
-                What::Result { block, .. } => !queries && !goes_out && home(&block.rows),
+                What::Block { block, owner } => out && owner == from && !(queries && block.port == Port::Kv),
+                What::Carry { rows, .. } => queries && back && home(&rows),
+                What::Result { block, .. } => !queries && back && home(&block.rows),
             };
             log.want(fits, from, step, || {
                 let what = what.name(&self.schedule.attention);
