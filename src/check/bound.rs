@@ -12,8 +12,12 @@
 //! | what arrives | as much as S others own, those with the most | as much as all others own | the queries and leaves of all others, and o, m and l of its rows from each of them |
 //! | carries | o, m and l of its rows, once | the same | of all rows, once |
 //!
+//! On a mesh of two axes, in `queries`, o, m and l of its rows arrive once from each other rank of its node and once from each other node, and
+//! those of the rows of each rank whose deputy it is from each other rank of its node.
+//!
 //! In `heads` a rank packs its own rows in the heads of others, gets the rows of others in its own heads and the results of its rows
-//! in those of others, has results of others in its own heads, and no carry.
+//! in those of others, has results of others in its own heads, and no carry. On
+//! two axes there are besides, on their way, the rows of those whose deputy it is in the heads of its node, and their results in these.
 //!
 //! and no more than the messages bring that arrive: S of them, the largest, or all. Of equal shares in a ring under no mask each
 //! is reached to the byte, and for a ring none depends on the number of ranks.
@@ -24,6 +28,7 @@
 
 use super::arena::{By, Filled};
 use super::bytes::{block_bytes, carry_bytes, keys_of, kv_bytes, leaf_heads};
+use super::levels::{deputised, inner_size};
 use super::log::Log;
 use crate::ir::Strategy;
 use crate::layout::Progression;
@@ -185,8 +190,13 @@ impl Shares {
             }
             // Queries of all others, and of each of them a partial result of the own ones; a carry of every row.
             Strategy::Queries => {
-                let (length, ranks) = (a.sizes.q_len, schedule.ranks.len() as u128);
-                let home = carry(own).saturating_mul(ranks.saturating_sub(1));
+                let (length, ranks) = (a.sizes.q_len, schedule.ranks.len());
+                let near = (inner_size(schedule).min(ranks) as u128).saturating_sub(1);
+                let on_the_way = deputised(schedule, r).map(|o| carry(rows(&schedule.q_layout.rows[o])));
+                let nodes = deputised(schedule, r).count() as u128;
+                let home = on_the_way.fold(carry(own).saturating_mul(near + nodes), |sum, carry| {
+                    sum.saturating_add(carry.saturating_mul(near))
+                });
                 let packed = (travels(a, own), "the rank's own queries".to_owned());
                 let guests = travels(a, length.saturating_sub(own));
                 (packed, guests.saturating_add(home), all(messages), String::new(), carry(length))
@@ -229,12 +239,23 @@ fn dealt(schedule: &Schedule, r: usize, arrived: u128) -> [(u128, String); 4] {
     };
     let of_others = (0..ranks).filter(|&o| o != r && share(o).len > 0).map(|o| takes(q, k, share(o)));
     let own = share(r);
+    // Rows of others on their way to the other ranks of the node, and their results on the way back.
+    let node = deputised(schedule, r).flat_map(|o| {
+        let (q, k) = (rows(&schedule.q_layout.rows[o]), rows(&schedule.kv_layout.rows[o]));
+        let size = inner_size(schedule);
+        let others = (r / size * size..(r / size + 1) * size).filter(move |&t| t != r && t < ranks);
+        others.map(move |t| (q, k, t)).collect::<Vec<_>>()
+    });
+    let on_the_way = node.fold(0u128, |sum, (q, k, t)| {
+        let of = takes(q, k, share(t)).saturating_add(gives(q, share(t).len));
+        sum.saturating_add(if share(t).len > 0 { of } else { 0 })
+    });
     let (other_q, other_k) = (s.q_len.saturating_sub(q), s.kv_len.saturating_sub(k));
     let come = if own.len == 0 { 0 } else { takes(other_q, other_k, own) };
     let home = gives(q, s.q_heads - own.len);
     [
         (of_others.fold(0, u128::saturating_add), "the rank's own rows in the heads of others".to_owned()),
-        (come.saturating_add(home).min(arrived), "what arrives".to_owned()),
+        (come.saturating_add(home).saturating_add(on_the_way).min(arrived), "what arrives".to_owned()),
         (0, "carries".to_owned()),
         (gives(other_q, own.len), "results of other ranks' rows".to_owned()),
     ]

@@ -8,8 +8,16 @@
 //! | `ring-reverse` | the same the other way round |
 //! | `all-gather` | one `all_gather`, group 1: a rank sends its own keys and values, the same amount to every other rank, or nothing to any |
 //! | `all-gather-staged` | up to four, groups 1 to 4: of the rows that a rank sends, n in all, stage g has those from ⌊(g−1)n/4⌋ up to ⌊gn/4⌋ |
-//! | `queries` | an `all_to_all`, group 1, of own queries and the leaves that go with them; another, group 2, of partial results, each to the rank that owns the rows |
+//! | `queries` | an `all_to_all`, group 1, of own queries and the leaves that go with them; a `reduce_scatter`, group 2, of partial results, each to the rank that owns the rows |
 //! | `heads` | each an `all_to_all`: in groups of odd numbers of own queries, leaves, keys and values; in those of even numbers of results, each to the rank that owns the rows |
+//!
+//! On a mesh of two axes what goes to a rank that differs along both goes by the one of its node that stands as the sender does, or comes
+//! home by the one of the sender's node that stands as the receiver does (its *deputy*):
+//!
+//! | strategy | along the inner axis | along the outer axis |
+//! |---|---|---|
+//! | `queries` | group 1 own queries, group 3 queries of ranks whose deputy the sender is (both `all_to_all`); group 4 partial results for the receiver, or for ranks whose deputy it is (`reduce_scatter`) | group 2 own queries (`all_to_all`); group 5 partial results for the receiver (`reduce_scatter`) |
+//! | `heads` | of groups 4n + 1 to 4n + 4 the second: rows of the sender and of those whose deputy it is; the third: results for the receiver and for those whose deputy it is | the first: own rows; the fourth: results for the receiver |
 //!
 //! The form of each step is asked here; [`Travel`] asks whose keys a message holds while the steps run. Between two ranks a
 //! ring is one in both directions, and without a message all strategies are one: then the names are all true. A rank may
@@ -17,12 +25,13 @@
 
 use super::bytes::{kv_bytes, message_bytes};
 use super::layouts;
+use super::levels::{deputised, two_axes};
 use super::log::Log;
 use super::memory::What;
 use super::rows::Owned;
 use crate::ir::Strategy;
 use crate::layout::Progression;
-use crate::schedule::{AttentionFacts, Block, ExchangeKind, Port, Schedule, StepOp, Transfer};
+use crate::schedule::{AttentionFacts, Block, ExchangeKind, Port, Schedule, Step, StepOp, Transfer};
 
 /// Stages of a staged all-gather.
 const STAGES: usize = 4;
@@ -33,9 +42,8 @@ pub(super) fn labels(schedule: &Schedule, log: &mut Log<'_>) {
     let strategy = schedule.strategy;
     log.each_rank(|r, log| {
         let steps = &schedule.ranks[r].steps;
-        let exchanges = || {
-            steps.iter().enumerate().filter_map(|(i, s)| Exchange::of(&s.op).map(|exchange| (i, exchange)))
-        };
+        let exchanges =
+            || steps.iter().enumerate().filter_map(|(i, s)| Exchange::of(s).map(|exchange| (i, exchange)));
         let sent: u128 = exchanges().map(|(_, e)| e.to_each(&schedule.attention)).sum();
         let rank = Rank { schedule, r, sent };
         for (i, exchange) in exchanges() {
@@ -59,6 +67,7 @@ pub(super) fn labels(schedule: &Schedule, log: &mut Log<'_>) {
 
 /// The fields of an exchange.
 struct Exchange<'a> {
+    lane: usize,
     group: usize,
     kind: ExchangeKind,
     sends: &'a [Transfer],
@@ -66,10 +75,10 @@ struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    fn of(op: &'a StepOp) -> Option<Exchange<'a>> {
-        match op {
+    fn of(step: &'a Step) -> Option<Exchange<'a>> {
+        match &step.op {
             StepOp::Exchange { group, kind, sends, recvs } => {
-                Some(Exchange { group: *group, kind: *kind, sends, recvs })
+                Some(Exchange { lane: step.stream.lane(), group: *group, kind: *kind, sends, recvs })
             }
             _ => None,
         }
@@ -122,18 +131,41 @@ impl Rank<'_> {
 
     fn travels(&self, exchange: &Exchange<'_>) -> Option<String> {
         let (kind, group) = (exchange.kind, exchange.group);
-        if kind != ExchangeKind::AllToAll {
-            return Some(format!("is a {}, and queries travel by all_to_all", kind.name()));
+        let Some(leg) = Leg::of_queries(self.schedule, group) else {
+            return Some(match two_axes(self.schedule) {
+                true => format!(
+                    "is of group {group}, and queries go in groups 1 to 3, partial results home in groups 4 and 5"
+                ),
+                false => {
+                    format!("is of group {group}, and queries go in group 1, partial results home in group 2")
+                }
+            });
+        };
+        let (wanted, what) = match leg.home {
+            true => (ExchangeKind::ReduceScatter, "partial results come home by reduce_scatter"),
+            false => (ExchangeKind::AllToAll, "queries travel by all_to_all"),
+        };
+        if kind != wanted {
+            return Some(format!("is a {}, and {what}", kind.name()));
         }
-        (group > 2).then(|| {
-            format!("is of group {group}, and queries go in group 1, partial results home in group 2")
-        })
+        self.along(exchange, leg)
     }
 
     fn deals(&self, exchange: &Exchange<'_>) -> Option<String> {
         let kind = exchange.kind;
-        let other = kind != ExchangeKind::AllToAll;
-        other.then(|| format!("is a {}, and heads are dealt out by all_to_all", kind.name()))
+        if kind != ExchangeKind::AllToAll {
+            return Some(format!("is a {}, and heads are dealt out by all_to_all", kind.name()));
+        }
+        self.along(exchange, Leg::of_heads(self.schedule, exchange.group))
+    }
+
+    /// Whether an exchange is along the axis of its leg.
+    fn along(&self, exchange: &Exchange<'_>, leg: Leg) -> Option<String> {
+        if !two_axes(self.schedule) || exchange.lane == 1 + usize::from(!leg.outer) {
+            return None;
+        }
+        let axis = if leg.outer { "outer" } else { "inner" };
+        Some(format!("is of group {}, which goes along the {axis} axis", exchange.group))
     }
 
     fn gather(&self, exchange: &Exchange<'_>, stages: usize) -> Option<String> {
@@ -173,6 +205,57 @@ impl Rank<'_> {
     }
 }
 
+/// What a group carries, where queries travel or heads are dealt out.
+#[derive(Clone, Copy)]
+struct Leg {
+    /// Along the outer of two axes.
+    outer: bool,
+    /// What was made of rows, and not the rows.
+    home: bool,
+    /// Of the rank at the near end: that sends rows, or that gets what was made of them.
+    own: bool,
+    /// Of those whose deputy it is.
+    others: bool,
+}
+
+impl Leg {
+    fn of_queries(schedule: &Schedule, group: usize) -> Option<Leg> {
+        let (outer, home, own, others) = match (two_axes(schedule), group) {
+            (_, 1) => (false, false, true, false),
+            (false, 2) => (false, true, true, false),
+            (true, 2) => (true, false, true, false),
+            (true, 3) => (false, false, false, true),
+            (true, 4) => (false, true, true, true),
+            (true, 5) => (true, true, true, false),
+            _ => return None,
+        };
+        Some(Leg { outer, home, own, others })
+    }
+
+    fn of_heads(schedule: &Schedule, group: usize) -> Leg {
+        if !two_axes(schedule) {
+            return Leg { outer: false, home: group.is_multiple_of(2), own: true, others: false };
+        }
+        let nth = group.wrapping_sub(1) % 4;
+        let outer = matches!(nth, 0 | 3);
+        Leg { outer, home: nth > 1, own: true, others: !outer }
+    }
+}
+
+/// What a leg carries, in words.
+fn says(queries: bool, leg: Leg) -> String {
+    let (rows, made) = if queries { ("queries", "partial results") } else { ("rows", "results") };
+    match (leg.home, leg.own, leg.others) {
+        (false, true, false) => format!("its own {rows} in it"),
+        (false, false, true) => format!("{rows} of ranks whose deputy it is in it"),
+        (false, ..) => format!("its own {rows} in it, and those of ranks whose deputy it is"),
+        (true, _, false) => format!("{made} to the rank whose rows they are of in it"),
+        (true, _, true) => {
+            format!("{made} to the rank whose rows they are of in it, or to the deputy of that rank")
+        }
+    }
+}
+
 /// What travels, message by message.
 pub(super) struct Travel<'a> {
     schedule: &'a Schedule,
@@ -204,7 +287,7 @@ impl<'a> Travel<'a> {
         }
     }
 
-    /// Whether a message has what one of its group has: own rows, or what was made of the receiver's rows.
+    /// Whether a message has what one of its group has: rows on their way out, or what was made of rows on their way home.
     fn own_or_home(
         &self,
         strategy: Strategy,
@@ -212,28 +295,31 @@ impl<'a> Travel<'a> {
         holds: impl Iterator<Item = What>,
         log: &mut Log<'_>,
     ) {
-        let group = Exchange::of(&self.schedule.ranks[from].steps[step].op).map_or(0, |e| e.group);
+        let group = Exchange::of(&self.schedule.ranks[from].steps[step]).map_or(0, |e| e.group);
         let queries = strategy == Strategy::Queries;
-        let [out, back] =
-            if queries { [group == 1, group == 2] } else { [group % 2 == 1, group.is_multiple_of(2)] };
-        let home = |rows: &Progression| self.owned[to].local(rows).is_some();
-        let says = match queries {
-            true => {
-                "its own queries in group 1, and partial results to the rank whose rows they are of in group 2"
-            }
-            false => {
-                "its own rows in groups of odd numbers, and results to the rank whose rows they are of in those of even numbers"
-            }
+        let leg = match queries {
+            true => Leg::of_queries(self.schedule, group),
+            false => Some(Leg::of_heads(self.schedule, group)),
         };
+        // Of a group that there is not `labels` tells at its step.
+        let Some(leg) = leg else { return };
+        // Whose rows pass: of the rank at the near end, and of those whose deputy it is.
+        let by = if leg.home { to } else { from };
+        let stands_for = deputised(self.schedule, by).filter(|_| leg.others);
+        let whose: Vec<usize> = stands_for.chain(leg.own.then_some(by)).collect();
+        let has = |rows: &Progression| whose.iter().any(|&o| self.owned[o].local(rows).is_some());
         for what in holds {
             let fits = match what {
                 What::Nothing => continue,
-                What::Block { block, owner } => out && owner == from && !(queries && block.port == Port::Kv),
-                What::Carry { rows, .. } => queries && back && home(&rows),
-                What::Result { block, .. } => !queries && back && home(&block.rows),
+                What::Block { block, owner } => {
+                    !leg.home && whose.contains(&owner) && !(queries && block.port == Port::Kv)
+                }
+                What::Carry { rows, .. } => queries && leg.home && has(&rows),
+                What::Result { block, .. } => !queries && leg.home && has(&block.rows),
             };
             log.want(fits, from, step, || {
                 let what = what.name(&self.schedule.attention);
+                let says = says(queries, leg);
                 format!(
                     "sends {what} to rank {to} in group {group}, and in {strategy} each rank sends {says}"
                 )

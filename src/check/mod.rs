@@ -33,6 +33,7 @@ mod form;
 mod kept;
 mod labels;
 mod layouts;
+mod levels;
 mod log;
 mod matching;
 mod memory;

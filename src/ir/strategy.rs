@@ -68,6 +68,11 @@ impl Strategy {
         !matches!(self, Strategy::Queries | Strategy::Heads)
     }
 
+    /// Whether it travels along the levels of a machine, where ranks stand on several nodes.
+    pub fn uses_levels(self) -> bool {
+        matches!(self, Strategy::Queries | Strategy::Heads)
+    }
+
     /// Whether hops go round a ring.
     pub fn is_ring(self) -> bool {
         matches!(self, Strategy::Ring | Strategy::RingReverse)

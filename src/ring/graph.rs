@@ -1,6 +1,7 @@
 //! Writes the island graph of one rank.
 
 mod deal;
+mod home;
 mod travel;
 
 use super::error::RingError;
@@ -76,17 +77,18 @@ fn graph(plan: &Plan<'_>, rank: usize) -> Result<Graph, RingError> {
                 // What is held has the rank's own rows besides those that are computed on.
                 b.begun.push((group, name("kv.all", "kv.stage"), all));
             }
-            Act::Queries { group } => b.queries(plan, rank, group)?,
+            Act::Queries { leg, group } => b.queries(plan, rank, (leg, group))?,
             Act::Guest { of, q, keys, tile } => {
                 let rows = &plan.site.q_layout.rows[of];
                 let q_rows = outline.queries(q).iter().map(|&i| rows[i]).collect();
-                b.guest(of, q_rows, outline.rows(keys).to_vec(), tile)?;
+                b.guest((plan, rank), of, q_rows, outline.rows(keys).to_vec(), tile)?;
             }
-            Act::Partials { group } => b.partials_home(plan, rank, group)?,
+            Act::Partials { leg, group } => b.partials_home(plan, rank, (leg, group))?,
+            Act::Relay => b.relay(plan, rank)?,
             Act::Merge => b.merge_home(plan, rank)?,
-            Act::Scatter { part, group } => b.scatter(plan, rank, (part, group))?,
+            Act::Scatter { leg, part, .. } => b.scatter(plan, rank, (leg, part))?,
             Act::Heads { part } => b.own_heads(plan, rank, part)?,
-            Act::Home { part, group } => b.results_home(plan, rank, (part, group))?,
+            Act::Home { leg, part, .. } => b.results_home(plan, rank, (leg, part))?,
             Act::Unpack => return b.put_together(plan, rank),
             // Where heads are dealt out, a rank need not have a part in each group.
             Act::Wait { group } if plan.heads.is_none() || b.has_begun(group) => b.wait(group)?,
@@ -155,10 +157,11 @@ struct Builder<'a> {
     arrived: BTreeMap<usize, Vec<(String, ValueId)>>,
     /// Where heads are dealt out.
     dealt: Dealt,
-    /// Rows of the queries that others sent, rank after rank.
-    guest_rows: Vec<Progression>,
-    /// Partial results of the queries of other ranks, each with the rank.
+    /// Partial results of the queries of other ranks, each with the rank; those that leave the node, merged.
     guests: Vec<(usize, Acc)>,
+    relayed: Option<Acc>,
+    /// What came from one rank, of what came from all, by name.
+    sliced: BTreeMap<String, ValueId>,
     /// What was made already: packed keys and values of no rows; leaves under four axes; chunks by value and rows.
     none: Option<ValueId>,
     reshaped: BTreeMap<ValueId, ValueId>,
@@ -209,8 +212,9 @@ impl<'a> Builder<'a> {
             several: vec![],
             arrived: BTreeMap::new(),
             dealt: Dealt::default(),
-            guest_rows: vec![],
             guests: vec![],
+            relayed: None,
+            sliced: BTreeMap::new(),
             none: None,
             reshaped: BTreeMap::new(),
             chunks: BTreeMap::new(),
@@ -358,16 +362,19 @@ impl<'a> Builder<'a> {
     }
 
     fn merge(&mut self, new: Acc) -> Result<(), RingError> {
-        let Some(acc) = self.acc.take() else {
-            self.acc = Some(new);
-            return Ok(());
-        };
+        let acc = self.acc.take();
+        self.acc = Some(self.merged(acc, new)?);
+        Ok(())
+    }
+
+    /// A partial result and another behind it.
+    fn merged(&mut self, acc: Option<Acc>, new: Acc) -> Result<Acc, RingError> {
+        let Some(acc) = acc else { return Ok(new) };
         let rows = union(&acc.rows, &new.rows);
         let op = Op::Merge { a: acc.rows, b: new.rows };
         self.merges += 1;
         let value = self.add_partial(op, &[acc.value, new.value].concat(), &format!("acc{}", self.merges))?;
-        self.acc = Some(Acc { rows, value });
-        Ok(())
+        Ok(Acc { rows, value })
     }
 
     /// The sinks and the division, over all of the rank's rows, and the outputs. A rank without rows divides nothing.

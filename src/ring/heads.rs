@@ -1,8 +1,13 @@
 //! Which heads each rank computes where heads are dealt out, and in which parts they travel.
 //!
-//! In: a site. Out: a [`HeadPlan`]: for each rank its parts, and for all of them which pieces of queries see which keys. A part is
-//! exchanged as a whole: the next one is under way while one is computed, and results go home meanwhile.
+//! In: a site and the levels of the machine. Out: a [`HeadPlan`]: for each rank its parts, for all of them which pieces of queries see
+//! which keys, and what each rank sends to each other in each [`Leg`]. A part is exchanged as a whole: the next one is under way while one is
+//! computed, and results go home meanwhile.
+//!
+//! On two levels rows go to the rank of the other node that stands as their owner does, in the heads of all ranks of that node, and
+//! from there on within the node; results go back the same way.
 
+use super::levels::Levels;
 use super::site::Site;
 use crate::ir::Heads;
 use crate::layout::Progression;
@@ -32,9 +37,39 @@ pub(crate) struct Group {
     pub(crate) tile: Tile,
 }
 
+/// What a group of transfers carries, of one part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Leg {
+    /// Own rows to the other nodes.
+    Out,
+    /// Own rows within the node, and those that came from other nodes.
+    In,
+    /// Results within the node.
+    Back,
+    /// Results to the other nodes.
+    Home,
+}
+
+impl Leg {
+    /// Whether it leaves the node.
+    pub(crate) fn is_far(self) -> bool {
+        matches!(self, Leg::Out | Leg::Home)
+    }
+}
+
+/// Rows of a rank in the heads of some ranks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Item {
+    /// Whose rows they are.
+    pub(crate) owner: usize,
+    /// The ranks whose heads they are in, ascending.
+    pub(crate) at: Vec<usize>,
+}
+
 /// Heads dealt out over the ranks.
 #[derive(Debug)]
 pub(crate) struct HeadPlan {
+    pub(crate) levels: Levels,
     /// By rank. A rank without heads has none.
     pub(crate) parts: Vec<Vec<Part>>,
     /// The same for every part.
@@ -43,11 +78,11 @@ pub(crate) struct HeadPlan {
 
 impl HeadPlan {
     /// Deals query heads out in order, as near to equal as whole heads are.
-    pub(super) fn of(site: &Site<'_>) -> HeadPlan {
+    pub(super) fn of(site: &Site<'_>, levels: Levels) -> HeadPlan {
         let (ranks, s) = (site.ranks(), &site.sizes);
         let share = |rank| Heads::share(s.q_heads, rank, ranks);
         let parts = (0..ranks).map(|rank| parts(share(rank), s.q_heads / s.kv_heads.max(1))).collect();
-        HeadPlan { parts, groups: groups(site) }
+        HeadPlan { levels, parts, groups: groups(site) }
     }
 
     /// The most parts of any rank.
@@ -58,6 +93,54 @@ impl HeadPlan {
     /// A part of a rank, if it has so many.
     pub(crate) fn part(&self, rank: usize, part: usize) -> Option<Part> {
         self.parts[rank].get(part).copied()
+    }
+
+    /// The key heads that come to a node with a part, where they come at once for all of its ranks: each with the first part that reads
+    /// them, in the order of the ranks.
+    pub(crate) fn keys_of_node(&self, node: usize, part: usize) -> Vec<Heads> {
+        let of = |part: usize| {
+            let parts = self.levels.ranks_of(node).filter_map(move |rank| self.part(rank, part));
+            parts.filter(|p| p.keys_come).map(|p| p.keys)
+        };
+        let mut keys: Vec<Heads> = vec![];
+        for new in of(part) {
+            let before = (0..part).any(|p| of(p).any(|k| k == new));
+            if !before && !keys.contains(&new) {
+                keys.push(new);
+            }
+        }
+        keys
+    }
+
+    /// The number of the group of a leg of a part.
+    pub(crate) fn group(&self, leg: Leg, part: usize) -> usize {
+        match (leg, self.levels.are_two()) {
+            (Leg::Out | Leg::In, false) => 2 * part + 1,
+            (Leg::Back | Leg::Home, false) => 2 * part + 2,
+            (leg, true) => 4 * part + 1 + leg as usize,
+        }
+    }
+
+    /// The ranks that a rank may exchange with in a leg, ascending.
+    pub(crate) fn peers(&self, leg: Leg, rank: usize) -> Vec<usize> {
+        if leg.is_far() { self.levels.far(rank).collect() } else { self.levels.near(rank).collect() }
+    }
+
+    /// What goes from a rank to another in a leg of a part: rows on their way to the ranks of their heads, or results on their way home.
+    /// Those of the rank through which all go come first.
+    pub(crate) fn carried(&self, leg: Leg, part: usize, from: usize, to: usize) -> Vec<Item> {
+        let at = |ranks: &mut dyn Iterator<Item = usize>| -> Vec<usize> {
+            ranks.filter(|&r| self.part(r, part).is_some()).collect()
+        };
+        let of_node = |rank| at(&mut self.levels.ranks_of(self.levels.node(rank)));
+        let by = |rank| [rank].into_iter().chain(self.levels.far(rank));
+        let items: Vec<Item> = match leg {
+            Leg::Out => vec![Item { owner: from, at: of_node(to) }],
+            Leg::In => by(from).map(|owner| Item { owner, at: at(&mut [to].into_iter()) }).collect(),
+            Leg::Back => by(to).map(|owner| Item { owner, at: at(&mut [from].into_iter()) }).collect(),
+            Leg::Home => vec![Item { owner: to, at: of_node(from) }],
+        };
+        items.into_iter().filter(|item| !item.at.is_empty()).collect()
     }
 }
 

@@ -10,6 +10,8 @@
 //! * Keys and values travel packed and un-repeated, a piece (one progression of the layout, or a stage's part of one) whole,
 //!   and no further than the last rank whose rows see it. Where queries travel, or heads are dealt out, what goes to a rank is what
 //!   it computes with (`sight`, `heads`), and what comes home is one partial result of a rank, or the result.
+//! * On two levels of a machine what goes from node to node goes along one level at a time (`levels`): queries and rows cross once for
+//!   a node, and partial results are merged before they cross.
 //! * Each rank derives the plan of all ranks from the same data, so that both ends of a message agree.
 //! * A transfer is started before anything is computed on what it sends.
 //! * Whether a pair is visible is asked of [`Mask::tile`](crate::mask::Mask::tile), and of nothing else.
@@ -17,6 +19,7 @@
 mod error;
 mod graph;
 pub(crate) mod heads;
+pub(crate) mod levels;
 pub(crate) mod outline;
 mod plan;
 mod route;

@@ -5,7 +5,8 @@
 
 use super::plan::Plan;
 use super::route::Route;
-use super::sight::Seen;
+use super::sight::{Leg, Seen};
+use super::{heads, sight};
 use crate::ir::Strategy;
 use crate::layout::Progression;
 use crate::mask::Tile;
@@ -75,20 +76,22 @@ pub(crate) enum Act {
         /// The rank's own part.
         sent: Rows,
     },
-    /// Queries travel: own pieces to the ranks whose keys they see, and those of others here. As [`Plan::sight`] says.
-    Queries { group: usize },
+    /// Queries travel, own ones or those of others: as [`Plan::sight`] says of this leg.
+    Queries { leg: sight::Leg, group: usize },
     /// The partial result of some pieces of the queries of rank `of`, that were received, over own keys.
     Guest { of: usize, q: Queries, keys: Rows, tile: Tile },
-    /// Partial results travel home: those of guests, and those of own queries here.
-    Partials { group: usize },
+    /// Partial results travel home: as [`Plan::sight`] says of this leg.
+    Partials { leg: sight::Leg, group: usize },
+    /// Partial results of this node for ranks of others are merged.
+    Relay,
     /// What came home is merged.
     Merge,
-    /// A part of the heads is exchanged: as [`Plan::heads`] says.
-    Scatter { part: usize, group: usize },
+    /// A part of the heads is exchanged: as [`Plan::heads`] says of this leg.
+    Scatter { leg: heads::Leg, part: usize, group: usize },
     /// All rows of a part of the own heads are computed.
     Heads { part: usize },
-    /// The results of a part go home.
-    Home { part: usize, group: usize },
+    /// The results of a part go home: as [`Plan::heads`] says of this leg.
+    Home { leg: heads::Leg, part: usize, group: usize },
     /// All results that came home are given.
     Unpack,
     /// What a group brings, if anything, has arrived.
@@ -237,15 +240,13 @@ impl Writer<'_> {
 
     /// Queries go to the keys that they see, under the computation on the own keys, and partial results come home.
     fn queries(&mut self) {
-        const OUT: usize = 1;
-        const HOME: usize = 2;
         let (plan, rank) = (self.plan, self.rank);
         let Some(sight) = &plan.sight else { return };
-        let guests: Vec<usize> = sight.guests(rank).collect();
-        let travels = !guests.is_empty() || sight.helpers(rank).next().is_some();
-        if travels {
-            self.out.acts.push(Act::Queries { group: OUT });
-        }
+        // On the one level, the near one, there are no other nodes.
+        let legs =
+            |all: &[Leg]| all.iter().copied().filter(|&leg| sight.takes_part(leg, rank)).collect::<Vec<_>>();
+        let begin = |leg| Act::Queries { leg, group: sight.group(leg) };
+        self.out.acts.extend(legs(&[Leg::Near, Leg::Far]).into_iter().map(begin));
         // Own queries over own keys; those that see no key at all over none.
         let own = sight.seen(rank, rank);
         let elsewhere = |piece: usize| {
@@ -263,37 +264,65 @@ impl Writer<'_> {
             let (q, keys) = (self.out.add_queries(blind), self.out.add_rows(&[]));
             self.out.acts.push(Act::Partial { stage: 0, q, keys, of: KeyRows::Own, tile: Tile::Full });
         }
-        if !travels {
-            return;
-        }
-        self.out.acts.push(Act::Wait { group: OUT });
-        for of in guests {
-            for group in alike(sight.seen(of, rank), |_| false) {
-                let (q, keys, tile) = self.group(&group);
-                self.out.acts.push(Act::Guest { of, q, keys, tile });
+        // What came from other nodes goes on before anything is computed on it.
+        for (leg, on) in [(Leg::Far, Some(Leg::On)), (Leg::Near, None), (Leg::On, None)] {
+            let wait = |leg| Act::Wait { group: sight.group(leg) };
+            self.out.acts.extend(legs(&[leg]).into_iter().map(wait));
+            self.out.acts.extend(legs(on.as_slice()).into_iter().map(begin));
+            for of in sight.guests(rank).filter(|&of| sight.comes_by(of, rank) == leg) {
+                for group in alike(sight.seen(of, rank), |_| false) {
+                    let (q, keys, tile) = self.group(&group);
+                    self.out.acts.push(Act::Guest { of, q, keys, tile });
+                }
             }
         }
-        self.out.acts.push(Act::Partials { group: HOME });
-        self.out.acts.push(Act::Wait { group: HOME });
-        if sight.helpers(rank).next().is_some() {
-            self.out.acts.push(Act::Merge);
+        for (leg, merge) in [(Leg::Back, Act::Relay), (Leg::Home, Act::Merge)] {
+            let group = sight.group(leg);
+            if sight.takes_part(leg, rank) {
+                self.out.acts.push(Act::Partials { leg, group });
+                self.out.acts.push(Act::Wait { group });
+            }
+            // A relay has what only it computed as well.
+            let merges = match leg {
+                Leg::Back => sight.takes_part(Leg::Home, rank),
+                _ => sight.helpers(rank).next().is_some(),
+            };
+            self.out.acts.extend(merges.then_some(merge));
         }
     }
 
     /// Heads are dealt out. The next part is under way while one is computed, and results go home behind it.
     fn heads(&mut self) {
+        use heads::Leg;
         let Some(heads) = &self.plan.heads else { return };
-        let parts = heads.most();
-        let scatter = |part| Act::Scatter { part, group: 2 * part + 1 };
-        self.out.acts.extend((parts > 0).then_some(scatter(0)));
-        for part in 0..parts {
-            self.out.acts.extend((part + 1 < parts).then_some(scatter(part + 1)));
-            self.out.acts.push(Act::Wait { group: 2 * part + 1 });
-            self.out.acts.push(Act::Heads { part });
-            self.out.acts.push(Act::Home { part, group: 2 * part + 2 });
+        let two = heads.levels.are_two();
+        let legs = |all: [Leg; 2]| all.into_iter().filter(move |leg| two || !leg.is_far());
+        let (parts, group) = (heads.most(), |leg, part| heads.group(leg, part));
+        let acts = &mut self.out.acts;
+        // Rows go on within the node once they have come from the others.
+        let scatter = |acts: &mut Vec<Act>, part| {
+            for leg in legs([Leg::Out, Leg::In]) {
+                acts.extend((leg == Leg::In && two).then(|| Act::Wait { group: group(Leg::Out, part) }));
+                acts.push(Act::Scatter { leg, part, group: group(leg, part) });
+            }
+        };
+        if parts > 0 {
+            scatter(acts, 0);
         }
-        self.out.acts.extend((0..parts).map(|part| Act::Wait { group: 2 * part + 2 }));
-        self.out.acts.push(Act::Unpack);
+        for part in 0..parts {
+            if part + 1 < parts {
+                scatter(acts, part + 1);
+            }
+            acts.push(Act::Wait { group: group(Leg::In, part) });
+            acts.push(Act::Heads { part });
+            for leg in legs([Leg::Back, Leg::Home]) {
+                acts.extend((leg == Leg::Home).then(|| Act::Wait { group: group(Leg::Back, part) }));
+                acts.push(Act::Home { leg, part, group: group(leg, part) });
+            }
+        }
+        let last = if two { Leg::Home } else { Leg::Back };
+        acts.extend((0..parts).map(|part| Act::Wait { group: group(last, part) }));
+        acts.push(Act::Unpack);
     }
 
     /// The pieces of queries of one step, and its keys.

@@ -5,6 +5,7 @@
 
 use super::error::RingError;
 use super::heads::HeadPlan;
+use super::levels::Levels;
 use super::sight::Sight;
 use super::{route, site};
 use crate::ir::{OpId, Strategy};
@@ -20,6 +21,7 @@ const STAGES: usize = 4;
 pub struct Plan<'a> {
     pub(crate) site: site::Site<'a>,
     pub(crate) strategy: Strategy,
+    pub(crate) levels: Levels,
     pub(super) route: route::Route<'a>,
     /// Of each stage of an all-gather the pieces that each rank sends.
     pub(crate) stages: Vec<Vec<Vec<Progression>>>,
@@ -30,12 +32,31 @@ pub struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// The plan of the attention `op`.
+    /// The plan of the attention `op`, of ranks that all stand on one level.
     ///
     /// # Errors
     /// If the ring cannot compute this attention.
     pub fn new(program: &'a Program, op: OpId, strategy: Strategy) -> Result<Plan<'a>, RingError> {
+        Plan::on_nodes(program, op, strategy, 1)
+    }
+
+    /// The plan of the attention `op` of ranks that stand on so many nodes, equally many on each: rank r on node r / (ranks / nodes).
+    /// A strategy that [does not use levels](Strategy::uses_levels) is planned as on one.
+    ///
+    /// # Errors
+    /// If the ring cannot compute this attention, or the ranks are no multiple of the nodes.
+    pub fn on_nodes(
+        program: &'a Program,
+        op: OpId,
+        strategy: Strategy,
+        nodes: usize,
+    ) -> Result<Plan<'a>, RingError> {
         let site = site::Site::of(program, op)?;
+        let ranks = site.ranks();
+        let levels = Levels::of(ranks, if strategy.uses_levels() { nodes } else { 1 });
+        let levels = levels.ok_or_else(|| {
+            site.refuse(format!("{ranks} ranks cannot stand on {nodes} nodes, equally many on each"))
+        })?;
         let direction = match strategy {
             Strategy::RingReverse => route::Direction::Back,
             _ => route::Direction::On,
@@ -54,9 +75,9 @@ impl<'a> Plan<'a> {
                 }
             }
         }
-        let sight = (strategy == Strategy::Queries).then(|| Sight::of(&site));
-        let heads = (strategy == Strategy::Heads).then(|| HeadPlan::of(&site));
-        Ok(Plan { site, strategy, route, stages, sight, heads })
+        let sight = (strategy == Strategy::Queries).then(|| Sight::of(&site, levels));
+        let heads = (strategy == Strategy::Heads).then(|| HeadPlan::of(&site, levels));
+        Ok(Plan { site, strategy, levels, route, stages, sight, heads })
     }
 }
 

@@ -9,6 +9,7 @@ use super::facts::AttentionFacts;
 use super::mesh::Stream;
 use super::slots::{Name, Slots, parts};
 use super::steps::{ExchangeKind, KvPiece, QPiece, Step, StepOp, Transfer};
+use super::travel::Travelling;
 use super::types::RankProgram;
 use crate::ir::Strategy;
 use crate::layout::Progression;
@@ -38,10 +39,9 @@ pub(super) fn rank_program(
         brought: vec![],
         received: 0,
         under_way: vec![],
-        guests: vec![],
-        home: vec![],
+        travelling: Travelling::default(),
         came: BTreeMap::new(),
-        results: vec![],
+        results: BTreeMap::new(),
         unpacked: vec![],
     };
     if plan.strategy == Strategy::Queries {
@@ -54,20 +54,9 @@ pub(super) fn rank_program(
 
 /// Own rows in at most so many runs are sent from where the rank is handed them; more are packed.
 pub(super) const RUNS: usize = 2;
-/// Compute and one for transfers.
-const STREAMS: usize = 2;
 
 /// How many rows and heads a piece of queries has, and its carry.
 type Carried<'a> = (usize, usize, &'a mut Option<View>);
-
-/// A piece of the queries of another rank.
-pub(super) struct Guest {
-    pub(super) of: usize,
-    pub(super) piece: usize,
-    pub(super) rows: Progression,
-    pub(super) at: Vec<View>,
-    pub(super) carry: View,
-}
 
 /// A piece of keys in its place, and the rank that owns it.
 type Owned = (KvPiece, usize);
@@ -90,19 +79,12 @@ pub(super) struct Builder<'a> {
     received: usize,
     /// The groups that were started and not waited for, in order.
     pub(super) under_way: Vec<usize>,
-    /// Queries of others that came here; and where partial results of own pieces come home.
-    pub(super) guests: Vec<Guest>,
-    pub(super) home: Vec<(usize, View)>,
-    /// Blocks of others in own heads; results of others, by rank and part; what came home and is not given.
+    /// Where queries and partial results that travel lie.
+    pub(super) travelling: Travelling,
+    /// Blocks of others, in own heads and on their way; results of others; what came home and is not given.
     pub(super) came: BTreeMap<Block, View>,
-    pub(super) results: Vec<(usize, usize, Came)>,
+    pub(super) results: BTreeMap<Block, View>,
     pub(super) unpacked: Vec<Vec<Packed>>,
-}
-
-/// A block that lies in the arena.
-pub(super) struct Came {
-    pub(super) block: Block,
-    pub(super) at: View,
 }
 
 impl Builder<'_> {
@@ -150,24 +132,34 @@ impl Builder<'_> {
                 self.step(Stream::Comm(0), op, reason);
             }
             Act::Gather { group, sent } => self.gather(group, self.outline.rows(sent)),
-            Act::Queries { group } => self.queries(group),
+            Act::Queries { leg, group } => {
+                let plan = self.plan;
+                plan.sight.iter().for_each(|sight| self.queries(sight, leg, group));
+            }
             Act::Guest { of, q, keys, tile } => {
                 let kv = self.some(KeyRows::Own, self.outline.rows(keys)).collect();
                 self.guest(of, self.outline.queries(q), kv, tile);
             }
-            Act::Partials { group } => self.partials_home(group),
-            Act::Merge => self.merge_home(),
-            Act::Scatter { part, group } => {
+            Act::Partials { leg, group } => {
                 let plan = self.plan;
-                plan.heads.iter().for_each(|heads| self.scatter(heads, part, group));
+                plan.sight.iter().for_each(|sight| self.partials_home(sight, leg, group));
+            }
+            Act::Relay => self.relay(),
+            Act::Merge => {
+                let plan = self.plan;
+                plan.sight.iter().for_each(|sight| self.merge_home(sight));
+            }
+            Act::Scatter { leg, part, group } => {
+                let plan = self.plan;
+                plan.heads.iter().for_each(|heads| self.scatter(heads, (leg, part), group));
             }
             Act::Heads { part } => {
                 let plan = self.plan;
                 plan.heads.iter().for_each(|heads| self.own_heads(heads, part));
             }
-            Act::Home { part, group } => {
+            Act::Home { leg, part, group } => {
                 let plan = self.plan;
-                plan.heads.iter().for_each(|heads| self.results_home(heads, part, group));
+                plan.heads.iter().for_each(|heads| self.results_home(heads, (leg, part), group));
             }
             Act::Unpack => self.unpack_home(),
             Act::Wait { group } => self.under_way.retain(|&g| g != group),
@@ -289,6 +281,11 @@ impl Builder<'_> {
         }
     }
 
+    /// The stream of transfers that leave the node, or stay in it.
+    pub(super) fn stream(&self, far: bool) -> Stream {
+        Stream::Comm(usize::from(self.plan.levels.are_two() && !far))
+    }
+
     pub(super) fn step(&mut self, stream: Stream, op: StepOp, reason: String) {
         self.steps.push(Step { stream, waits: vec![], records: None, op, reason });
     }
@@ -335,7 +332,8 @@ impl Builder<'_> {
             }
         }
         let (slots, arena_bytes) = self.slots.place();
-        super::events::derive(&mut self.steps, &slots, STREAMS);
+        let streams = 2 + usize::from(self.plan.levels.are_two());
+        super::events::derive(&mut self.steps, &slots, streams);
         RankProgram { arena_bytes, slots, steps: self.steps }
     }
 }

@@ -1,12 +1,12 @@
 //! Steps of a rank where heads are dealt out: rows of all ranks in its heads come, and results go home.
 
 use super::blocks::{Block, Heads, Packed, Place, Port, View};
-use super::build::{Builder, Came, RUNS};
+use super::build::{Builder, RUNS};
 use super::mesh::Stream;
 use super::slots::{Name, join};
 use super::steps::{ExchangeKind, KvPiece, QPiece, StepOp, Transfer};
 use crate::layout::Progression;
-use crate::ring::heads::{HeadPlan, Part};
+use crate::ring::heads::{HeadPlan, Item, Leg, Part};
 
 impl Builder<'_> {
     /// The heads of a block of a port: a leaf that is one for all heads is one block for all.
@@ -35,28 +35,67 @@ impl Builder<'_> {
         if port == Port::Kv { &site.kv_layout.rows[rank] } else { &site.q_layout.rows[rank] }
     }
 
-    /// Own rows in the heads of other ranks go there, and those of others in own heads come.
-    pub(super) fn scatter(&mut self, plan: &HeadPlan, part: usize, group: usize) {
-        let (rank, ranks) = (self.rank, self.plan.site.ranks());
+    /// The blocks that go from a rank to another in a leg of a part, with whose rows they are: of each port those of one item behind those
+    /// of another.
+    fn blocks(
+        &self,
+        plan: &HeadPlan,
+        (leg, part): (Leg, usize),
+        from: usize,
+        to: usize,
+    ) -> Vec<(usize, Block)> {
+        let items = plan.carried(leg, part, from, to);
+        // What comes with the part, each once.
+        let dealt = |item: &Item| {
+            let mut of: Vec<(Port, Heads)> = vec![];
+            for at in item.at.iter().filter_map(|&at| plan.part(at, part)) {
+                for dealt in self.dealt(part, at) {
+                    if !of.contains(&dealt) {
+                        of.push(dealt);
+                    }
+                }
+            }
+            if leg == Leg::Out {
+                let keys = plan.keys_of_node(plan.levels.node(to), part);
+                of.retain(|d| d.0 != Port::Kv || keys.contains(&d.1));
+            }
+            of
+        };
+        let dealt: Vec<Vec<(Port, Heads)>> = items.iter().map(dealt).collect();
+        let mut out = vec![];
+        for port in self.ports().into_iter().chain([Port::Kv]) {
+            for (item, dealt) in items.iter().zip(&dealt) {
+                for &(_, heads) in dealt.iter().filter(|d| d.0 == port) {
+                    let rows = self.pieces(port, item.owner).iter();
+                    out.extend(rows.map(|&rows| (item.owner, Block { port, rows, heads })));
+                }
+            }
+        }
+        out
+    }
+
+    /// Rows of own and of others go to the ranks of their heads, or on the way there, and those of others come.
+    pub(super) fn scatter(&mut self, plan: &HeadPlan, (leg, part): (Leg, usize), group: usize) {
+        let rank = self.rank;
         let mut packed: Vec<Packed> = vec![];
         let mut sends = vec![];
-        for peer in (0..ranks).filter(|&p| p != rank) {
-            let Some(theirs) = plan.part(peer, part) else { continue };
+        for peer in plan.peers(leg, rank) {
             let mut parts = vec![];
-            for (port, heads) in self.dealt(part, theirs) {
-                let own = self.pieces(port, rank).to_vec();
-                for &rows in &own {
-                    let block = Block { port, rows, heads };
-                    // A run or two lie well enough where the rank is handed them.
-                    if own.len() <= RUNS {
-                        parts.push(Place::Own(block));
-                        continue;
-                    }
-                    let bytes = self.facts.block_bytes(port, rows.len, heads.len);
-                    let at = self.slots.append(Name::Dealt(port), bytes);
-                    packed.push(Packed { block, at });
-                    parts.push(Place::Arena(at));
+            for (owner, block) in self.blocks(plan, (leg, part), rank, peer) {
+                // What is of others has come.
+                if owner != rank {
+                    parts.extend(self.came.get(&block).map(|at| Place::Arena(*at)));
+                    continue;
                 }
+                // A run or two lie well enough where the rank is handed them.
+                if self.pieces(block.port, rank).len() <= RUNS {
+                    parts.push(Place::Own(block));
+                    continue;
+                }
+                let bytes = self.facts.block_bytes(block.port, block.rows.len, block.heads.len);
+                let at = self.slots.append(Name::Dealt(block.port), bytes);
+                packed.push(Packed { block, at });
+                parts.push(Place::Arena(at));
             }
             if !parts.is_empty() {
                 sends.push(Transfer { peer, parts: join(parts) });
@@ -67,36 +106,37 @@ impl Builder<'_> {
             self.step(Stream::Compute, StepOp::Pack { pieces: packed }, reason);
         }
         let mut recvs = vec![];
-        if let Some(own) = plan.part(rank, part) {
-            for peer in (0..ranks).filter(|&p| p != rank) {
-                let mut parts = vec![];
-                for (port, heads) in self.dealt(part, own) {
-                    for rows in self.pieces(port, peer).to_vec() {
-                        let bytes = self.facts.block_bytes(port, rows.len, heads.len);
-                        let at = self.slots.append(Name::Heads(port), bytes);
-                        self.came.insert(Block { port, rows, heads }, at);
-                        parts.push(Place::Arena(at));
-                    }
-                }
-                if !parts.is_empty() {
-                    recvs.push(Transfer { peer, parts: join(parts) });
-                }
+        for peer in plan.peers(leg, rank) {
+            let mut parts = vec![];
+            for (_, block) in self.blocks(plan, (leg, part), peer, rank) {
+                let bytes = self.facts.block_bytes(block.port, block.rows.len, block.heads.len);
+                let at = self.slots.append(Name::Heads(block.port), bytes);
+                self.came.insert(block, at);
+                parts.push(Place::Arena(at));
+            }
+            if !parts.is_empty() {
+                recvs.push(Transfer { peer, parts: join(parts) });
             }
         }
         let op = StepOp::Exchange { group, kind: ExchangeKind::AllToAll, sends, recvs };
-        let reason = match part {
-            0 => "rows go to the ranks of their heads".to_owned(),
-            _ => format!("heads of part {} go under the work on those before", part + 1),
+        let to = match leg {
+            Leg::Out => "rows go to the nodes of their heads",
+            Leg::In => "rows go to the ranks of their heads",
+            _ => "rows go",
         };
-        self.exchange(op, reason);
+        let reason = match part {
+            0 => to.to_owned(),
+            _ => format!("{to}: those of part {}, under the work on those before", part + 1),
+        };
+        self.exchange(leg, op, reason);
     }
 
     /// An exchange in which the rank has something to do.
-    fn exchange(&mut self, op: StepOp, reason: String) {
+    fn exchange(&mut self, leg: Leg, op: StepOp, reason: String) {
         let idle =
             matches!(&op, StepOp::Exchange { sends, recvs, .. } if sends.is_empty() && recvs.is_empty());
         if !idle {
-            self.step(Stream::Comm(0), op, reason);
+            self.step(self.stream(leg.is_far()), op, reason);
         }
     }
 
@@ -128,7 +168,7 @@ impl Builder<'_> {
                         let bytes = self.facts.block_bytes(port, rows.len, own.q.len);
                         let at = self.slots.append(Name::Results(port), bytes);
                         piece.out.push(at);
-                        self.results.push((of, part, Came { block: Block { port, rows, heads: own.q }, at }));
+                        self.results.insert(Block { port, rows, heads: own.q }, at);
                     }
                 }
                 q.push(piece);
@@ -143,54 +183,65 @@ impl Builder<'_> {
         }
     }
 
-    /// Results go to the ranks of their rows.
-    pub(super) fn results_home(&mut self, plan: &HeadPlan, part: usize, group: usize) {
-        let (rank, ranks) = (self.rank, self.plan.site.ranks());
-        let results = [Port::Out, Port::Lse].into_iter().take(1 + usize::from(self.facts.lse));
-        let results: Vec<Port> = results.collect();
-        let mut sends = vec![];
-        for peer in (0..ranks).filter(|&p| p != rank) {
-            let theirs = |port: Port| {
-                self.results.iter().filter(move |(of, p, c)| (*of, *p, c.block.port) == (peer, part, port))
-            };
-            // In the order of the rows that they are of.
-            let pieces = self.pieces(Port::Q, peer);
-            let mut parts = vec![];
-            for &port in &results {
-                for rows in pieces {
-                    parts.extend(
-                        theirs(port).filter(|r| r.2.block.rows == *rows).map(|r| Place::Arena(r.2.at)),
-                    );
+    /// The same of results.
+    fn given(
+        &self,
+        plan: &HeadPlan,
+        (leg, part): (Leg, usize),
+        from: usize,
+        to: usize,
+    ) -> Vec<(usize, Block)> {
+        let items = plan.carried(leg, part, from, to);
+        let mut out = vec![];
+        for port in [Port::Out, Port::Lse].into_iter().take(1 + usize::from(self.facts.lse)) {
+            for item in &items {
+                for at in item.at.iter().filter_map(|&at| plan.part(at, part)) {
+                    let rows = self.pieces(port, item.owner).iter();
+                    out.extend(rows.map(|&rows| (item.owner, Block { port, rows, heads: at.q })));
                 }
             }
+        }
+        out
+    }
+
+    /// Results go to the ranks of their rows, or on the way there.
+    pub(super) fn results_home(&mut self, plan: &HeadPlan, (leg, part): (Leg, usize), group: usize) {
+        let rank = self.rank;
+        let (mut sends, mut recvs, mut unpacked) = (vec![], vec![], vec![]);
+        for peer in plan.peers(leg, rank) {
+            let given = self.given(plan, (leg, part), rank, peer);
+            let place = |(_, block): (usize, Block)| self.results.get(&block).map(|at| Place::Arena(*at));
+            let parts: Vec<Place> = given.into_iter().filter_map(place).collect();
             if !parts.is_empty() {
                 sends.push(Transfer { peer, parts: join(parts) });
             }
         }
-        let own = self.pieces(Port::Q, rank).to_vec();
-        let (mut recvs, mut unpacked) = (vec![], vec![]);
-        for peer in (0..ranks).filter(|&p| p != rank) {
-            let Some(theirs) = plan.part(peer, part) else { continue };
+        for peer in plan.peers(leg, rank) {
             let mut parts = vec![];
-            for &port in &results {
-                for &rows in &own {
-                    let block = Block { port, rows, heads: theirs.q };
-                    if own.len() <= RUNS {
-                        parts.push(Place::Own(block));
-                        continue;
-                    }
-                    let bytes = self.facts.block_bytes(port, rows.len, theirs.q.len);
-                    let at = self.slots.append(Name::Home(port), bytes);
-                    unpacked.push(Packed { block, at });
-                    parts.push(Place::Arena(at));
+            for (owner, block) in self.given(plan, (leg, part), peer, rank) {
+                if owner == rank && self.pieces(Port::Q, rank).len() <= RUNS {
+                    parts.push(Place::Own(block));
+                    continue;
                 }
+                let bytes = self.facts.block_bytes(block.port, block.rows.len, block.heads.len);
+                let at = self.slots.append(Name::Home(block.port), bytes);
+                if owner == rank {
+                    unpacked.push(Packed { block, at });
+                } else {
+                    self.results.insert(block, at);
+                }
+                parts.push(Place::Arena(at));
             }
             if !parts.is_empty() {
                 recvs.push(Transfer { peer, parts: join(parts) });
             }
         }
         let op = StepOp::Exchange { group, kind: ExchangeKind::AllToAll, sends, recvs };
-        self.exchange(op, "results go home to the ranks of their rows".to_owned());
+        let reason = match leg {
+            Leg::Back if plan.levels.are_two() => "results go home, or to where they leave the node",
+            _ => "results go home to the ranks of their rows",
+        };
+        self.exchange(leg, op, reason.to_owned());
         if !unpacked.is_empty() {
             self.unpacked.push(unpacked);
         }

@@ -25,6 +25,15 @@ impl Mesh {
         Mesh { axes: vec![MeshAxis { name: Mesh::FLAT.to_owned(), size: ranks }] }
     }
 
+    /// So many nodes of so many ranks: on one node flat.
+    pub(super) fn of([nodes, size]: [usize; 2]) -> Mesh {
+        if nodes < 2 {
+            return Mesh::flat(size);
+        }
+        let axis = |name: &str, size| MeshAxis { name: name.to_owned(), size };
+        Mesh { axes: vec![axis("node", nodes), axis("local", size)] }
+    }
+
     /// Whether it is the flat mesh of so many ranks.
     pub fn is_flat(&self, ranks: usize) -> bool {
         matches!(self.axes.as_slice(), [axis] if axis.name == Mesh::FLAT && axis.size == ranks)

@@ -22,7 +22,7 @@ pub fn schedule(plan: &Plan<'_>, slots: usize) -> Schedule {
     Schedule {
         name: site.name.clone(),
         strategy: plan.strategy,
-        mesh: Mesh::flat(site.ranks()),
+        mesh: Mesh::of(plan.levels.sizes()),
         slots: slots.min(hops).max(SLOTS),
         attention,
         q_layout,

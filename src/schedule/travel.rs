@@ -1,16 +1,30 @@
 //! Steps of a rank where queries travel and partial results come home.
 //!
 //! What is received lies in slots by what it is: queries, each leaf that goes with them, partial results. In a slot pieces lie in the
-//! order of the ranks that they are of, so that a message is one view of each.
+//! order in which they come, so that a message is one view of each.
 
 use super::blocks::{Block, Packed, Place, Port, View};
-use super::build::{Builder, Guest, RUNS};
+use super::build::{Builder, RUNS};
 use super::mesh::Stream;
 use super::slots::{Name, join};
 use super::steps::{ExchangeKind, KvPiece, Merged, QPiece, StepOp, Transfer};
 use crate::layout::Progression;
 use crate::mask::Tile;
-use std::collections::BTreeSet;
+use crate::ring::sight::{Leg, Piece, Sight};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Where what travels lies.
+#[derive(Default)]
+pub(super) struct Travelling {
+    /// Own pieces that are packed.
+    packed: BTreeMap<(Port, usize), View>,
+    /// Received queries, and what goes with them, in the order of the ports.
+    queries: BTreeMap<Piece, Vec<View>>,
+    /// Partial results of the queries of others.
+    partials: BTreeMap<Piece, View>,
+    /// Partial results that came, in order; those of other ranks' queries come on their way.
+    came: Vec<(Piece, View)>,
+}
 
 impl Builder<'_> {
     /// What goes with queries: they themselves, and each leaf that is handed out by query rows.
@@ -19,119 +33,181 @@ impl Builder<'_> {
         [Port::Q].into_iter().chain(leaves.map(|(i, _)| Port::Leaf(i + 3))).collect()
     }
 
-    /// Own queries go to the ranks whose keys they see, and those of others come.
-    pub(super) fn queries(&mut self, group: usize) {
-        let plan = self.plan;
-        let (Some(sight), rank) = (&plan.sight, self.rank) else { return };
-        let (own, ports, heads) = (&plan.site.q_layout.rows[rank], self.ports(), self.facts.q_heads());
-        let block = |port, rows| Block { port, rows, heads };
-        let bytes = |port, rows: &Progression| self.facts.block_bytes(port, rows.len, heads.len);
-        // A run or two lie well enough where the rank is handed them; more are packed, but for those that stay.
-        let wanted: BTreeSet<usize> =
-            sight.helpers(rank).flat_map(|at| sight.seen(rank, at)).map(|s| s.piece).collect();
-        let mut packed: Vec<(Port, usize, View)> = vec![];
-        if own.len() > RUNS {
-            for &port in &ports {
-                for &piece in &wanted {
-                    let at = self.slots.append(Name::Queries(port), bytes(port, &own[piece]));
-                    packed.push((port, piece, at));
-                }
-            }
-            let pieces: Vec<Packed> = packed
-                .iter()
-                .map(|&(port, piece, at)| Packed { block: block(port, own[piece]), at })
-                .collect();
-            if !pieces.is_empty() {
-                let reason = "own queries side by side: one message to each rank".to_owned();
-                self.step(Stream::Compute, StepOp::Pack { pieces }, reason);
-            }
+    /// The rows of a piece of queries.
+    fn rows_of(&self, (of, piece): Piece) -> Progression {
+        self.plan.site.q_layout.rows[of][piece]
+    }
+
+    /// Queries go to the ranks whose keys they see, or on the way there, and those of others come.
+    pub(super) fn queries(&mut self, sight: &Sight, leg: Leg, group: usize) {
+        self.pack_queries(sight);
+        let (rank, ports) = (self.rank, self.ports());
+        let mut sends = vec![];
+        for peer in sight.peers(leg, rank) {
+            let carried = sight.carried(leg, rank, peer);
+            let place = |(nth, port): (usize, Port), piece: &Piece| self.travels_from(nth, port, *piece);
+            let ports = ports.iter().copied().enumerate();
+            let parts = ports.flat_map(|port| carried.iter().filter_map(move |piece| place(port, piece)));
+            let parts = join(parts);
+            sends.extend((!carried.is_empty()).then_some(Transfer { peer, parts }));
         }
-        let place = |port, piece: usize| {
-            let at = packed.iter().find(|p| (p.0, p.1) == (port, piece));
-            at.map_or_else(|| Place::Own(block(port, own[piece])), |p| Place::Arena(p.2))
-        };
-        let to = |peer: usize| {
-            let of_port = |&port: &Port| sight.seen(rank, peer).iter().map(move |s| (port, s.piece));
-            let parts = ports.iter().flat_map(of_port).map(|(port, piece)| place(port, piece));
-            Transfer { peer, parts: join(parts) }
-        };
-        let sends: Vec<Transfer> = sight.helpers(rank).map(to).collect();
         let mut recvs = vec![];
-        for of in sight.guests(rank) {
-            let seen = sight.seen(of, rank);
-            let first = self.guests.len();
-            for s in seen {
-                let rows = plan.site.q_layout.rows[of][s.piece];
-                let carry = self.facts.carry_bytes(rows.len, heads.len);
-                let carry = self.slots.append(Name::Partials, carry);
-                self.guests.push(Guest { of, piece: s.piece, rows, at: vec![], carry });
-            }
+        for peer in sight.peers(leg, rank) {
+            let carried = sight.carried(leg, peer, rank);
             let mut parts = vec![];
             for &port in &ports {
-                for guest in &mut self.guests[first..] {
-                    let bytes = self.facts.block_bytes(port, guest.rows.len, heads.len);
+                for &piece in &carried {
+                    let heads = self.facts.q_heads();
+                    let bytes = self.facts.block_bytes(port, self.rows_of(piece).len, heads.len);
                     let at = self.slots.append(Name::Guests(port), bytes);
-                    guest.at.push(at);
+                    self.travelling.queries.entry(piece).or_default().push(at);
                     parts.push(Place::Arena(at));
                 }
             }
-            recvs.push(Transfer { peer: of, parts: join(parts) });
+            recvs.extend((!carried.is_empty()).then(|| Transfer { peer, parts: join(parts) }));
         }
+        let reason = match leg {
+            Leg::Far => "queries cross once for a node whose keys they see, under the work on the own ones",
+            Leg::On => "queries of other nodes go on to the keys of this one that they see",
+            _ => "queries go to the keys that they see, under the work on the own ones",
+        };
         self.under_way.push(group);
         let op = StepOp::Exchange { group, kind: ExchangeKind::AllToAll, sends, recvs };
-        self.step(
-            Stream::Comm(0),
-            op,
-            "queries go to the keys that they see, under the work on the own ones".into(),
-        );
+        self.step(self.stream(leg.is_far()), op, reason.to_owned());
+    }
+
+    /// Own queries side by side, once. A run or two lie well enough where the rank is handed them; more are packed, but for those that stay.
+    fn pack_queries(&mut self, sight: &Sight) {
+        let (rank, heads) = (self.rank, self.facts.q_heads());
+        let own = &self.plan.site.q_layout.rows[rank];
+        if own.len() <= RUNS || !self.travelling.packed.is_empty() {
+            return;
+        }
+        let wanted: BTreeSet<usize> =
+            sight.helpers(rank).flat_map(|at| sight.seen(rank, at)).map(|s| s.piece).collect();
+        let mut pieces = vec![];
+        for port in self.ports() {
+            for &piece in &wanted {
+                let block = Block { port, rows: own[piece], heads };
+                let bytes = self.facts.block_bytes(port, own[piece].len, heads.len);
+                let at = self.slots.append(Name::Queries(port), bytes);
+                self.travelling.packed.insert((port, piece), at);
+                pieces.push(Packed { block, at });
+            }
+        }
+        if !pieces.is_empty() {
+            let reason = "own queries side by side: one message to each rank".to_owned();
+            self.step(Stream::Compute, StepOp::Pack { pieces }, reason);
+        }
+    }
+
+    /// Where a piece lies that is sent: own rows where the rank is handed them or where they are packed, others where they came.
+    fn travels_from(&self, nth: usize, port: Port, piece: Piece) -> Option<Place> {
+        if piece.0 != self.rank {
+            return self.travelling.queries.get(&piece)?.get(nth).copied().map(Place::Arena);
+        }
+        let block = Block { port, rows: self.rows_of(piece), heads: self.facts.q_heads() };
+        let packed = self.travelling.packed.get(&(port, piece.1));
+        Some(packed.map_or(Place::Own(block), |at| Place::Arena(*at)))
+    }
+
+    /// The place of a partial result of the queries of another rank.
+    fn partial_of(&mut self, piece: Piece) -> View {
+        if let Some(at) = self.travelling.partials.get(&piece) {
+            return *at;
+        }
+        let bytes = self.facts.carry_bytes(self.rows_of(piece).len, self.facts.q_heads().len);
+        let at = self.slots.append(Name::Partials, bytes);
+        self.travelling.partials.insert(piece, at);
+        at
     }
 
     /// The partial result of received queries.
     pub(super) fn guest(&mut self, of: usize, pieces: &[usize], kv: Vec<KvPiece>, tile: Tile) {
         let heads = self.facts.q_heads();
-        let guests = self.guests.iter().filter(|g| g.of == of && pieces.contains(&g.piece));
-        let q: Vec<QPiece> = guests
-            .map(|g| QPiece { rows: g.rows, heads, at: g.at.clone(), carry: Some(g.carry), out: vec![] })
-            .collect();
+        let mut q = vec![];
+        for &piece in pieces {
+            let carry = Some(self.partial_of((of, piece)));
+            let at = self.travelling.queries.get(&(of, piece)).cloned().unwrap_or_default();
+            q.push(QPiece { rows: self.rows_of((of, piece)), heads, at, carry, out: vec![] });
+        }
         let (carry_in, sinks_here, cast_out) = (false, false, false);
         let op = StepOp::AttnPartial { q, kv, tile, carry_in, sinks_here, cast_out };
         self.step(Stream::Compute, op, format!("queries of rank {of} over own keys"));
     }
 
-    /// Partial results go home, and those of own queries come.
-    pub(super) fn partials_home(&mut self, group: usize) {
-        let plan = self.plan;
-        let (Some(sight), rank) = (&plan.sight, self.rank) else { return };
-        let of_guest = |of: usize| {
-            let carries = self.guests.iter().filter(|g| g.of == of).map(|g| Place::Arena(g.carry));
-            Transfer { peer: of, parts: join(carries) }
-        };
-        let sends: Vec<Transfer> = sight.guests(rank).map(of_guest).collect();
-        let mut recvs = vec![];
-        let heads = self.facts.q_heads();
-        for peer in sight.helpers(rank) {
+    /// Partial results go home, or to where they leave the node, and those of others come.
+    pub(super) fn partials_home(&mut self, sight: &Sight, leg: Leg, group: usize) {
+        let rank = self.rank;
+        let (mut sends, mut recvs) = (vec![], vec![]);
+        for peer in sight.peers(leg, rank) {
+            let carried = sight.carried(leg, rank, peer);
+            let place = |piece: &Piece| self.travelling.partials.get(piece).map(|at| Place::Arena(*at));
+            let parts = join(carried.iter().filter_map(place));
+            sends.extend((!carried.is_empty()).then_some(Transfer { peer, parts }));
+        }
+        for peer in sight.peers(leg, rank) {
             let mut parts = vec![];
-            for s in sight.seen(rank, peer) {
-                let rows = &plan.site.q_layout.rows[rank][s.piece];
-                let at = self.slots.append(Name::CarriesHome, self.facts.carry_bytes(rows.len, heads.len));
-                self.home.push((s.piece, at));
+            for piece in sight.carried(leg, peer, rank) {
+                let bytes = self.facts.carry_bytes(self.rows_of(piece).len, self.facts.q_heads().len);
+                let at = self.slots.append(Name::CarriesHome, bytes);
+                self.travelling.came.push((piece, at));
                 parts.push(Place::Arena(at));
             }
-            recvs.push(Transfer { peer, parts: join(parts) });
+            recvs.extend((!parts.is_empty()).then(|| Transfer { peer, parts: join(parts) }));
         }
+        let reason = match leg {
+            Leg::Home => "partial results come home from other nodes, one a node",
+            _ if sight.levels.are_two() => "partial results come home, or to where they leave the node",
+            _ => "partial results come home",
+        };
         self.under_way.push(group);
-        let op = StepOp::Exchange { group, kind: ExchangeKind::AllToAll, sends, recvs };
-        self.step(Stream::Comm(0), op, "partial results come home".into());
+        let op = StepOp::Exchange { group, kind: ExchangeKind::ReduceScatter, sends, recvs };
+        self.step(self.stream(leg.is_far()), op, reason.to_owned());
     }
 
-    /// Those that came home are merged, in the order of the ranks, into the own ones where there are any.
-    pub(super) fn merge_home(&mut self) {
-        let plan = self.plan;
-        let (Some(sight), rank) = (&plan.sight, self.rank) else { return };
+    /// Partial results that leave the node are merged, in the order of the ranks: one that came alone goes on as it is.
+    pub(super) fn relay(&mut self) {
+        let heads = self.facts.q_heads();
+        let (on, own) =
+            std::mem::take(&mut self.travelling.came).into_iter().partition(|c| c.0.0 != self.rank);
+        self.travelling.came = own;
+        let mut by_piece: BTreeMap<Piece, Vec<View>> = BTreeMap::new();
+        let on: Vec<(Piece, View)> = on;
+        on.into_iter().for_each(|(piece, at)| by_piece.entry(piece).or_default().push(at));
+        let mut merged: [Vec<Merged>; 2] = Default::default();
+        for (piece, partials) in by_piece {
+            let goes_on = self.travelling.partials.contains_key(&piece);
+            if let ([one], false) = (partials.as_slice(), goes_on) {
+                self.travelling.partials.insert(piece, *one);
+                continue;
+            }
+            let carry = Some(self.partial_of(piece));
+            merged[usize::from(!goes_on)].push(Merged {
+                rows: self.rows_of(piece),
+                heads,
+                partials,
+                carry,
+                out: vec![],
+            });
+        }
+        for (q, carry_in) in merged.into_iter().zip([true, false]) {
+            if q.is_empty() {
+                continue;
+            }
+            let (sinks_here, cast_out) = (false, false);
+            let op = StepOp::Merge { q, carry_in, sinks_here, cast_out };
+            self.step(Stream::Compute, op, "of this node one goes to each that is of another".to_owned());
+        }
+    }
+
+    /// Those that came home are merged, in the order in which they came, into the own ones where there are any.
+    pub(super) fn merge_home(&mut self, sight: &Sight) {
+        let rank = self.rank;
         let own: Vec<usize> = sight.seen(rank, rank).iter().map(|s| s.piece).collect();
         let heads = self.facts.q_heads();
         for goes_on in [true, false] {
-            let mut pieces: Vec<usize> = self.home.iter().map(|h| h.0).collect();
+            let mut pieces: Vec<usize> = self.travelling.came.iter().map(|c| c.0.1).collect();
             pieces.sort_unstable();
             pieces.dedup();
             pieces.retain(|p| own.contains(p) == goes_on);
@@ -139,9 +215,8 @@ impl Builder<'_> {
                 continue;
             }
             let merged = |&piece: &usize| {
-                let partials = self.home.iter().filter(|h| h.0 == piece).map(|h| h.1).collect();
-                let rows = plan.site.q_layout.rows[rank][piece];
-                Merged { rows, heads, partials, carry: None, out: vec![] }
+                let partials = self.travelling.came.iter().filter(|c| c.0.1 == piece).map(|c| c.1).collect();
+                Merged { rows: self.rows_of((rank, piece)), heads, partials, carry: None, out: vec![] }
             };
             let q = pieces.iter().map(merged).collect();
             let (carry_in, sinks_here, cast_out) = (false, false, false);

@@ -1,13 +1,67 @@
 //! The island graph where heads are dealt out over the ranks.
 
 use super::{Builder, Held, RingError};
-use crate::ir::{Collective, DType, Graph, Heads, Op, Tensor, Type, ValueId};
+use crate::ir::{Collective, DType, Heads, Op, Tensor, ValueId};
 use crate::layout::{Progression, row_count};
-use crate::ring::heads::Part;
+use crate::ring::heads::{HeadPlan, Leg, Part};
 use crate::ring::plan::Plan;
 
-/// Values that begin to travel in one group: what goes to each rank, the type of what comes, and its name.
-type Travelling = (Vec<ValueId>, Type, String);
+/// Something that is dealt out by heads.
+struct Dealt {
+    /// The rank's own rows of it; `None` for keys and values, which are packed when they are first asked for.
+    value: Option<ValueId>,
+    name: String,
+    kind: Kind,
+}
+
+/// By which heads it is dealt out, of how many.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    ByHead(usize),
+    /// One for all heads: it goes once.
+    ForAll,
+    Keys(usize),
+}
+
+impl Dealt {
+    /// How many heads there are to choose from; 0 if it is one for all.
+    fn all(&self) -> usize {
+        match self.kind {
+            Kind::ByHead(all) | Kind::Keys(all) => all,
+            Kind::ForAll => 0,
+        }
+    }
+
+    /// The heads that come to a rank with a part.
+    fn heads(&self, plan: &HeadPlan, part: usize, rank: usize) -> Option<Heads> {
+        let of = plan.part(rank, part)?;
+        match self.kind {
+            Kind::ByHead(_) => Some(of.q),
+            Kind::ForAll => (part == 0).then_some(Heads::all(1)),
+            Kind::Keys(_) => of.keys_come.then_some(of.keys),
+        }
+    }
+
+    /// The blocks of heads that come to a node with a part, side by side.
+    fn blocks(&self, plan: &HeadPlan, part: usize, node: usize) -> Vec<Heads> {
+        if let Kind::Keys(_) = self.kind {
+            return plan.keys_of_node(node, part);
+        }
+        let mut blocks: Vec<Heads> =
+            plan.levels.ranks_of(node).filter_map(|rank| self.heads(plan, part, rank)).collect();
+        blocks.dedup();
+        blocks
+    }
+
+    /// The names of what comes with a part: within the node, and from the others.
+    fn near(&self, part: usize) -> String {
+        format!("{}.part{}", self.name, part + 1)
+    }
+
+    fn far(&self, part: usize) -> String {
+        format!("{}.far{}", self.name, part + 1)
+    }
+}
 
 impl Builder<'_> {
     /// Some heads of a value that has `all` of them; of one that is one for all heads, all of it.
@@ -20,73 +74,155 @@ impl Builder<'_> {
         self.add(Op::Slice { axis, start: heads.start, len: heads.len, step: 1 }, &[value], &name)
     }
 
-    /// Some rows of own heads of others go there, and rows of others come in own heads.
+    /// What is dealt out: queries, the leaves of their rows, keys with values.
+    fn dealt_out(&mut self) -> Result<Vec<Dealt>, RingError> {
+        let (q_all, kv_all) = (self.site.sizes.q_heads, self.site.sizes.kv_heads);
+        let mut out = vec![Dealt { value: Some(self.q), name: "q".to_owned(), kind: Kind::ByHead(q_all) }];
+        for leaf in self.by_rows() {
+            let value = self.four_axes(self.leaves[leaf])?;
+            let by_head = self.graph.ty(value).shape[1] == q_all && q_all > 1;
+            let kind = if by_head { Kind::ByHead(q_all) } else { Kind::ForAll };
+            out.push(Dealt { value: Some(value), name: format!("leaf{}", leaf + 3), kind });
+        }
+        out.push(Dealt { value: None, name: "kv".to_owned(), kind: Kind::Keys(kv_all) });
+        Ok(out)
+    }
+
+    /// The rank's own rows of what is dealt out, in all heads.
+    fn own_rows(&mut self, of: &Dealt) -> Result<ValueId, RingError> {
+        let all = self.key_rows.to_vec();
+        match of.value {
+            Some(value) => Ok(value),
+            None if all.is_empty() => self.none(),
+            None => self.own_keys(&all),
+        }
+    }
+
+    /// The rows of a rank.
+    fn rows_at(&self, of: &Dealt, rank: usize) -> Vec<Progression> {
+        let layout = if matches!(of.kind, Kind::Keys(_)) { self.site.kv_layout } else { self.site.q_layout };
+        layout.rows[rank].clone()
+    }
+
+    /// Of other nodes, the rows of the ranks that stand as a rank does.
+    fn far_rows(&self, of: &Dealt, heads: &HeadPlan, rank: usize) -> Vec<Progression> {
+        heads.levels.far(rank).flat_map(|p| self.rows_at(of, p)).collect()
+    }
+
+    /// Some blocks of heads of a value, side by side.
+    pub(super) fn side_by_side(
+        &mut self,
+        values: &[ValueId],
+        axis: usize,
+        name: &str,
+    ) -> Result<ValueId, RingError> {
+        match values {
+            [one] => Ok(*one),
+            _ => self.add(Op::Concat { axis }, values, name),
+        }
+    }
+
+    /// One block of heads of those that lie side by side in a value.
+    fn cut(&mut self, value: ValueId, blocks: &[Heads], wanted: Heads) -> Result<ValueId, RingError> {
+        let Some(at) = blocks.iter().position(|&b| b == wanted).filter(|_| blocks.len() > 1) else {
+            return Ok(value);
+        };
+        let start = blocks[..at].iter().map(|b| b.len).sum();
+        let name = format!("{}.h{}", self.graph.value(value).name, wanted.start);
+        self.add(Op::Slice { axis: 1, start, len: wanted.len, step: 1 }, &[value], &name)
+    }
+
+    /// What came from other nodes in some heads; `None` if it has no rows.
+    fn crossed(
+        &mut self,
+        (heads, rank): (&HeadPlan, usize),
+        of: &Dealt,
+        part: usize,
+        wanted: Heads,
+    ) -> Result<Option<ValueId>, RingError> {
+        let node = heads.levels.node(rank);
+        if row_count(&self.far_rows(of, heads, rank)) == 0 {
+            return Ok(None);
+        }
+        // Keys came with the first part that reads them.
+        for part in (0..=part).rev() {
+            let blocks = of.blocks(heads, part, node);
+            if blocks.contains(&wanted) {
+                let came = self.arrived_as(heads.group(Leg::Out, part), &of.far(part));
+                let came = came.ok_or_else(|| self.site.refuse("what travels has not come".into()))?;
+                return self.cut(came, &blocks, wanted).map(Some);
+            }
+        }
+        Err(self.site.refuse("its heads have not come".into()))
+    }
+
+    /// Own rows in the heads of others go there, or to their node, and those of others come.
     pub(super) fn scatter(
         &mut self,
         plan: &Plan<'_>,
         rank: usize,
-        (part, group): (usize, usize),
+        (leg, part): (Leg, usize),
     ) -> Result<(), RingError> {
         let Some(heads) = &plan.heads else { return Ok(()) };
-        let ranks = plan.site.ranks();
-        let others = || (0..ranks).filter(move |&p| p != rank);
-        let (q_all, kv_all) = (self.site.sizes.q_heads, self.site.sizes.kv_heads);
-        let own = heads.part(rank, part);
-        let rows_of = |keys: bool| -> Vec<Vec<Progression>> {
-            let layout = if keys { plan.site.kv_layout } else { plan.site.q_layout };
-            (0..ranks).map(|p| if p == rank { vec![] } else { layout.rows[p].clone() }).collect()
-        };
-        let mut values: Vec<(bool, Vec<usize>, Travelling, bool)> = vec![];
-        // Queries, and the leaves of their rows; one that is one for all heads goes once.
-        let mut tensors = vec![(self.q, "q".to_owned(), true)];
-        for leaf in self.by_rows() {
-            let value = self.four_axes(self.leaves[leaf])?;
-            let by_head = self.graph.ty(value).shape[1] == q_all && q_all > 1;
-            tensors.push((value, format!("leaf{}", leaf + 3), by_head));
-        }
-        for (value, name, by_head) in tensors {
-            if part > 0 && !by_head {
-                continue;
-            }
-            let mut operands = vec![];
-            let mut to = vec![];
-            for p in others().filter(|_| row_count(self.rows) > 0) {
-                if let Some(theirs) = heads.part(p, part) {
-                    operands.push(self.some_heads(value, theirs.q, if by_head { q_all } else { 0 })?);
-                    to.push(p);
-                }
-            }
-            let mut ty = self.graph.ty(value).clone();
-            if let (true, Some(own)) = (by_head, own) {
-                ty.shape[1] = own.q.len;
-            }
-            values.push((false, to, (operands, ty, format!("{name}.part{}", part + 1)), own.is_some()));
-        }
-        let keys = |p: Option<Part>| p.filter(|p| p.keys_come);
-        if others().chain([rank]).any(|p| keys(heads.part(p, part)).is_some()) {
-            let all = self.key_rows.to_vec();
-            let value = if all.is_empty() { self.none()? } else { self.own_keys(&all)? };
+        let (peers, group) = (heads.peers(leg, rank), heads.group(leg, part));
+        // What is sent is made before any of it leaves.
+        let mut leaves = vec![];
+        for of in self.dealt_out()? {
+            let mut rows = vec![vec![]; plan.site.ranks()];
             let (mut operands, mut to) = (vec![], vec![]);
-            for p in others().filter(|_| !all.is_empty()) {
-                if let Some(theirs) = keys(heads.part(p, part)) {
-                    operands.push(self.some_heads(value, theirs.keys, kv_all)?);
+            let own = row_count(&self.rows_at(&of, rank)) > 0;
+            for &p in &peers {
+                let mut values = vec![];
+                let (name, axis) = match leg {
+                    Leg::Out => {
+                        let blocks = of.blocks(heads, part, heads.levels.node(p));
+                        for block in blocks.into_iter().filter(|_| own) {
+                            let value = self.own_rows(&of)?;
+                            values.push(self.some_heads(value, block, of.all())?);
+                        }
+                        (format!("{}.to{}", of.name, heads.levels.node(p)), 1)
+                    }
+                    _ => {
+                        if let Some(block) = of.heads(heads, part, p) {
+                            if own {
+                                let value = self.own_rows(&of)?;
+                                values.push(self.some_heads(value, block, of.all())?);
+                            }
+                            values.extend(self.crossed((heads, rank), &of, part, block)?);
+                        }
+                        (format!("{}.for{p}", of.name), 2)
+                    }
+                };
+                if !values.is_empty() {
+                    operands.push(self.side_by_side(&values, axis, &name)?);
                     to.push(p);
                 }
             }
-            let mut ty = self.graph.ty(value).clone();
-            let own = keys(own);
-            if let Some(own) = own {
-                ty.shape[1] = own.keys.len;
+            let node = heads.levels.node(rank);
+            let come = match leg {
+                Leg::Out => of.blocks(heads, part, node),
+                _ => of.heads(heads, part, rank).into_iter().collect(),
+            };
+            for &p in peers.iter().filter(|_| !come.is_empty()) {
+                rows[p] = self.rows_at(&of, p);
+                if leg == Leg::In {
+                    rows[p].extend(self.far_rows(&of, heads, p));
+                }
             }
-            values.push((true, to, (operands, ty, format!("kv.part{}", part + 1)), own.is_some()));
-        }
-        for (keys, to, (operands, mut ty, name), comes) in values {
-            let rows = if comes { rows_of(keys) } else { vec![vec![]; ranks] };
-            ty.shape[2] = rows.iter().map(|r| row_count(r)).sum();
-            if operands.is_empty() && ty.shape[2] == 0 {
+            let all: usize = rows.iter().map(|r| row_count(r)).sum();
+            if operands.is_empty() && all == 0 {
                 continue;
             }
-            let collective = Collective::AllToAll { group, to, axis: 2, rows };
+            let value = self.own_rows(&of)?;
+            let mut ty = self.graph.ty(value).clone();
+            ty.shape[2] = all;
+            if of.all() > 0 && !come.is_empty() {
+                ty.shape[1] = come.iter().map(|h| h.len).sum();
+            }
+            let name = if leg == Leg::Out { of.far(part) } else { of.near(part) };
+            leaves.push((Collective::AllToAll { group, to, axis: 2, rows }, ty, operands, name));
+        }
+        for (collective, ty, operands, name) in leaves {
             let started =
                 self.add(Op::Start(Box::new(collective), ty), &operands, &format!("{name}.start"))?;
             self.several.push((group, started, name));
@@ -94,18 +230,25 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Own rows in own heads, and behind them those that came.
-    fn with_own(
+    /// All rows in own heads: own ones, and behind them those that came.
+    fn all_rows(
         &mut self,
-        own: ValueId,
-        came: Option<ValueId>,
-        rows: Vec<Progression>,
-        name: &str,
+        (heads, rank): (&HeadPlan, usize),
+        of: &Dealt,
+        part: usize,
+        wanted: Heads,
     ) -> Result<Held, RingError> {
-        let value = match came {
-            Some(came) => self.add(Op::Concat { axis: 2 }, &[own, came], name)?,
-            None => own,
-        };
+        let value = self.own_rows(of)?;
+        let mut values = vec![self.some_heads(value, wanted, of.all())?];
+        let mut rows = self.rows_at(of, rank);
+        values.extend(self.crossed((heads, rank), of, part, wanted)?);
+        rows.extend(self.far_rows(of, heads, rank));
+        values.extend(self.arrived_as(heads.group(Leg::In, part), &of.near(part)));
+        for p in heads.levels.near(rank) {
+            rows.extend(self.rows_at(of, p));
+            rows.extend(self.far_rows(of, heads, p));
+        }
+        let value = self.side_by_side(&values, 2, &format!("{}.all{}", of.name, part + 1))?;
         Ok(Held { value, rows })
     }
 
@@ -113,41 +256,26 @@ impl Builder<'_> {
     pub(super) fn own_heads(&mut self, plan: &Plan<'_>, rank: usize, part: usize) -> Result<(), RingError> {
         let Some(heads) = &plan.heads else { return Ok(()) };
         let Some(own) = heads.part(rank, part) else { return Ok(()) };
-        let ranks = plan.site.ranks();
-        let all_rows = |own: &[Progression], layout: &crate::layout::Layout| {
-            let others = (0..ranks).filter(|&p| p != rank).flat_map(|p| layout.rows[p].clone());
-            own.iter().copied().chain(others).collect::<Vec<_>>()
-        };
-        let q_rows = all_rows(self.rows, plan.site.q_layout);
-        let kv_rows = all_rows(self.key_rows, plan.site.kv_layout);
-        let (q_all, kv_all) = (self.site.sizes.q_heads, self.site.sizes.kv_heads);
-        let (n, group) = (part + 1, 2 * part + 1);
-        let q = self.some_heads(self.q, own.q, q_all)?;
-        let came = self.arrived_as(group, &format!("q.part{n}"));
-        let q = self.with_own(q, came, q_rows.clone(), &format!("q.all{n}"))?;
+        let n = part + 1;
+        let mut q = None;
         let by_rows = self.by_rows();
-        for &leaf in &by_rows {
-            let value = self.four_axes(self.leaves[leaf])?;
-            let by_head = self.graph.ty(value).shape[1] == q_all && q_all > 1;
-            if part > 0 && !by_head {
-                continue;
+        for (nth, of) in self.dealt_out()?.into_iter().enumerate() {
+            let Some(wanted) = of.heads(heads, part, rank) else { continue };
+            let mut held = self.all_rows((heads, rank), &of, part, wanted)?;
+            match of.kind {
+                Kind::Keys(_) => {
+                    if let Some(repeated) = self.repeated(held.value, own, n)? {
+                        held.value = repeated;
+                    }
+                    self.dealt.keys = Some(held);
+                }
+                _ if nth == 0 => q = Some(held),
+                _ => {
+                    self.dealt.leaves.insert(by_rows[nth - 1], held);
+                }
             }
-            let mine = self.some_heads(value, own.q, if by_head { q_all } else { 0 })?;
-            let came = self.arrived_as(group, &format!("leaf{}.part{n}", leaf + 3));
-            let held = self.with_own(mine, came, q_rows.clone(), &format!("leaf{}.all{n}", leaf + 3))?;
-            self.dealt.leaves.insert(leaf, held);
         }
-        if own.keys_come {
-            let all = self.key_rows.to_vec();
-            let value = if all.is_empty() { self.none()? } else { self.own_keys(&all)? };
-            let mine = self.some_heads(value, own.keys, kv_all)?;
-            let came = self.arrived_as(group, &format!("kv.part{n}"));
-            let mut held = self.with_own(mine, came, kv_rows, &format!("kv.all{n}"))?;
-            if let Some(repeated) = self.repeated(held.value, own, n)? {
-                held.value = repeated;
-            }
-            self.dealt.keys = Some(held);
-        }
+        let q = q.ok_or_else(|| plan.site.refuse("its queries have not come".into()))?;
         let keys =
             self.dealt.keys.clone().ok_or_else(|| plan.site.refuse("its keys have not come".into()))?;
         let mut results: Vec<Held> = vec![];
@@ -216,90 +344,5 @@ impl Builder<'_> {
             value = self.add(op, &[value], &name)?;
         }
         self.some_heads(value, heads, self.site.sizes.q_heads)
-    }
-
-    /// The results of a part go to the ranks of their rows, and those of own rows come.
-    pub(super) fn results_home(
-        &mut self,
-        plan: &Plan<'_>,
-        rank: usize,
-        (part, group): (usize, usize),
-    ) -> Result<(), RingError> {
-        let Some(heads) = &plan.heads else { return Ok(()) };
-        let ranks = plan.site.ranks();
-        let s = &self.site.sizes;
-        let others = || (0..ranks).filter(move |&p| p != rank);
-        let results = self.dealt.results.get(part).cloned().unwrap_or_default();
-        let own = row_count(self.rows);
-        let theirs = |p: usize| heads.part(p, part).filter(|_| own > 0);
-        let come: usize = others().filter_map(theirs).map(|p| p.q.len).sum();
-        let rows: Vec<Vec<Progression>> = (0..ranks)
-            .map(|p| if p == rank || theirs(p).is_none() { vec![] } else { self.rows.to_vec() })
-            .collect();
-        let kinds = [
-            (Type::new(self.site.dtype, vec![s.batch, come, own, s.v_head_dim]), "out"),
-            (Type::new(self.attention.acc, vec![s.batch, come, own]), "lse"),
-        ];
-        for (i, (mut ty, what)) in kinds.into_iter().enumerate().take(1 + usize::from(self.attention.lse)) {
-            let (mut operands, mut to) = (vec![], vec![]);
-            for p in others().filter(|&p| row_count(&plan.site.q_layout.rows[p]) > 0) {
-                if let Some(held) = results.get(i) {
-                    operands.push(self.chunk(held, &plan.site.q_layout.rows[p])?);
-                    to.push(p);
-                }
-            }
-            if come == 0 {
-                ty.shape[2] = 0;
-            }
-            if operands.is_empty() && come == 0 {
-                continue;
-            }
-            let name = format!("{what}.home{}", part + 1);
-            let collective = Collective::AllToAll { group, to, axis: 1, rows: rows.clone() };
-            let started =
-                self.add(Op::Start(Box::new(collective), ty), &operands, &format!("{name}.start"))?;
-            self.several.push((group, started, name));
-        }
-        Ok(())
-    }
-
-    /// The results of own rows in all heads.
-    pub(super) fn put_together(mut self, plan: &Plan<'_>, rank: usize) -> Result<Graph, RingError> {
-        let Some(heads) = &plan.heads else { return Ok(self.graph) };
-        if row_count(self.rows) == 0 {
-            // Of no rows, any heads are as good as all.
-            return self.finish();
-        }
-        let ranks = plan.site.ranks();
-        for (i, what) in ["out", "lse"].into_iter().enumerate().take(1 + usize::from(self.attention.lse)) {
-            let mut parts: Vec<(usize, ValueId)> = vec![];
-            for part in 0..heads.most() {
-                if let (Some(own), Some(held)) =
-                    (heads.part(rank, part), self.dealt.results.get(part).and_then(|r| r.get(i)).cloned())
-                {
-                    let value = self.chunk(&held, self.rows)?;
-                    parts.push((own.q.start, value));
-                }
-                let came = self.arrived_as(2 * part + 2, &format!("{what}.home{}", part + 1));
-                let Some(came) = came else { continue };
-                let mut start = 0;
-                for p in (0..ranks).filter(|&p| p != rank) {
-                    let Some(theirs) = heads.part(p, part) else { continue };
-                    let name = format!("{what}.h{}", theirs.q.start);
-                    let slice = Op::Slice { axis: 1, start, len: theirs.q.len, step: 1 };
-                    parts.push((theirs.q.start, self.add(slice, &[came], &name)?));
-                    start += theirs.q.len;
-                }
-            }
-            parts.sort_unstable_by_key(|p| p.0);
-            let parts: Vec<ValueId> = parts.into_iter().map(|p| p.1).collect();
-            let value = match parts.as_slice() {
-                [] => return self.finish(),
-                [one] => *one,
-                _ => self.add(Op::Concat { axis: 1 }, &parts, what)?,
-            };
-            self.graph.output(what, value);
-        }
-        Ok(self.graph)
     }
 }

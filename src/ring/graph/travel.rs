@@ -5,6 +5,7 @@ use crate::ir::{Collective, Op, Type, ValueId};
 use crate::layout::{Progression, row_count};
 use crate::mask::Tile;
 use crate::ring::plan::Plan;
+use crate::ring::sight::{Leg, Piece, Sight};
 
 impl Builder<'_> {
     /// Several values begin to travel in one group; each rank in `to` gets one operand of each.
@@ -24,29 +25,51 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Own queries, and the leaves that go with them, leave for the ranks whose keys they see; those of others come.
-    pub(super) fn queries(&mut self, plan: &Plan<'_>, rank: usize, group: usize) -> Result<(), RingError> {
+    /// The rows of some pieces of queries.
+    fn rows_of(&self, pieces: &[Piece]) -> Vec<Progression> {
+        pieces.iter().map(|&(of, piece)| self.site.q_layout.rows[of][piece]).collect()
+    }
+
+    /// What comes to a rank in a leg, by rank, and to whom it sends.
+    fn leg(&self, sight: &Sight, leg: Leg, rank: usize) -> (Vec<Vec<Progression>>, Vec<usize>) {
+        let peers = sight.peers(leg, rank);
+        let mut rows = vec![vec![]; self.site.ranks()];
+        peers.iter().for_each(|&p| rows[p] = self.rows_of(&sight.carried(leg, p, rank)));
+        let to = peers.into_iter().filter(|&p| !sight.carried(leg, rank, p).is_empty()).collect();
+        (rows, to)
+    }
+
+    /// Queries, and the leaves that go with them, leave for the ranks whose keys they see, or for where they go on from; those of others
+    /// come.
+    pub(super) fn queries(
+        &mut self,
+        plan: &Plan<'_>,
+        rank: usize,
+        (leg, group): (Leg, usize),
+    ) -> Result<(), RingError> {
         let Some(sight) = &plan.sight else { return Ok(()) };
-        let of = |owner: usize, at: usize| -> Vec<Progression> {
-            let pieces = &plan.site.q_layout.rows[owner];
-            sight.seen(owner, at).iter().map(|s| pieces[s.piece]).collect()
-        };
-        let to: Vec<usize> = sight.helpers(rank).collect();
-        let guests: Vec<usize> = sight.guests(rank).collect();
-        let mut values = vec![];
-        let own = Held { value: self.q, rows: self.rows.to_vec() };
-        let operands = to.iter().map(|&at| self.chunk(&own, &of(rank, at))).collect::<Result<_, _>>()?;
-        values.push((operands, self.graph.ty(self.q).clone(), "q.guests".to_owned()));
+        let (rows, to) = self.leg(sight, leg, rank);
+        let mut tensors = vec![(self.q, "q".to_owned())];
         for leaf in self.by_rows() {
             let value = self.four_axes(self.leaves[leaf])?;
-            let own = Held { value, rows: self.rows.to_vec() };
-            let operands = to.iter().map(|&at| self.chunk(&own, &of(rank, at))).collect::<Result<_, _>>()?;
-            let name = format!("{}.guests", self.graph.value(value).name);
-            values.push((operands, self.graph.ty(value).clone(), name));
+            tensors.push((value, self.graph.value(value).name.clone()));
         }
-        let mut rows = vec![vec![]; plan.site.ranks()];
-        guests.iter().for_each(|&owner| rows[owner] = of(owner, rank));
-        self.guest_rows = rows.concat();
+        let mut values = vec![];
+        for (nth, (value, name)) in tensors.into_iter().enumerate() {
+            let held = match leg {
+                Leg::On if !to.is_empty() => self.came(sight, Leg::Far, rank, nth)?,
+                _ => Held { value, rows: self.rows.to_vec() },
+            };
+            let some = |&p: &usize| self.rows_of(&sight.carried(leg, rank, p));
+            let wanted: Vec<Vec<Progression>> = to.iter().map(some).collect();
+            let operands = wanted.iter().map(|rows| self.chunk(&held, rows)).collect::<Result<_, _>>()?;
+            let kind = match leg {
+                Leg::Far => "far",
+                Leg::On => "beyond",
+                _ => "guests",
+            };
+            values.push((operands, self.graph.ty(value).clone(), format!("{name}.{kind}")));
+        }
         self.start_each((group, to), &rows, values)
     }
 
@@ -55,22 +78,33 @@ impl Builder<'_> {
         (0..self.leaves.len()).filter(|&i| self.site.leaves[i].by_query_rows).collect()
     }
 
+    /// The n-th value that came in a leg, and its rows.
+    fn came(&self, sight: &Sight, leg: Leg, rank: usize, nth: usize) -> Result<Held, RingError> {
+        let value = self.arrived(sight.group(leg)).get(nth).copied();
+        let value = value.ok_or_else(|| self.site.refuse("what travels has not come".into()))?;
+        Ok(Held { value, rows: self.leg(sight, leg, rank).0.concat() })
+    }
+
     /// The partial result of received queries over own keys.
     pub(super) fn guest(
         &mut self,
+        (plan, rank): (&Plan<'_>, usize),
         of: usize,
         q_rows: Vec<Progression>,
         k_rows: Vec<Progression>,
         tile: Tile,
     ) -> Result<(), RingError> {
+        let Some(sight) = &plan.sight else { return Ok(()) };
         let keys = self.own_keys(&k_rows)?;
-        let (arrived, by_rows) = (self.arrived(1), self.by_rows());
-        let rows = self.guest_rows.clone();
-        let held = |value: ValueId| Held { value, rows: rows.clone() };
-        let mut operands = vec![self.chunk(&held(arrived[0]), &q_rows)?, keys];
+        let (leg, by_rows) = (sight.comes_by(of, rank), self.by_rows());
+        let q = self.came(sight, leg, rank, 0)?;
+        let mut operands = vec![self.chunk(&q, &q_rows)?, keys];
         for leaf in 0..self.score_leaves() {
             let operand = match by_rows.iter().position(|&l| l == leaf) {
-                Some(at) => self.chunk(&held(arrived[at + 1]), &q_rows)?,
+                Some(at) => {
+                    let held = self.came(sight, leg, rank, at + 1)?;
+                    self.chunk(&held, &q_rows)?
+                }
                 None => self.leaf(leaf, &q_rows)?,
             };
             operands.push(operand);
@@ -81,37 +115,50 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Partial results leave for the ranks whose queries they are of, and those of own queries come.
+    /// What is known of some pieces, of the ranks whose queries they are: o, m and l apart, in the order of the pieces.
+    fn of_guests(&mut self, pieces: &[Piece], name: &str) -> Result<[ValueId; 3], RingError> {
+        let of = |rank: &usize| pieces.iter().any(|p| p.0 == *rank);
+        let theirs: Vec<&Acc> = self.guests.iter().filter(|g| of(&g.0)).map(|g| &g.1).collect();
+        let rows: Vec<Progression> = theirs.iter().flat_map(|a| a.rows.clone()).collect();
+        let values: Vec<[ValueId; 3]> = theirs.iter().map(|a| a.value).collect();
+        let wanted = self.rows_of(pieces);
+        let mut out = [ValueId { op: self.q.op, port: 0 }; 3];
+        for (i, out) in out.iter_mut().enumerate() {
+            let parts: Vec<ValueId> = values.iter().map(|v| v[i]).collect();
+            let joined = match parts.as_slice() {
+                [one] => *one,
+                _ => self.add(Op::Concat { axis: 2 }, &parts, &format!("{name}.{}", ["o", "m", "l"][i]))?,
+            };
+            *out = self.chunk(&Held { value: joined, rows: rows.clone() }, &wanted)?;
+        }
+        Ok(out)
+    }
+
+    /// Partial results leave for the ranks whose queries they are of, or for where they leave the node, and those of others come.
     pub(super) fn partials_home(
         &mut self,
         plan: &Plan<'_>,
         rank: usize,
-        group: usize,
+        (leg, group): (Leg, usize),
     ) -> Result<(), RingError> {
         let Some(sight) = &plan.sight else { return Ok(()) };
-        let to: Vec<usize> = sight.guests(rank).collect();
-        let guests = std::mem::take(&mut self.guests);
+        let (rows, to) = self.leg(sight, leg, rank);
         let mut values: [Vec<ValueId>; 3] = Default::default();
         for &of in &to {
-            let theirs: Vec<&Acc> = guests.iter().filter(|g| g.0 == of).map(|g| &g.1).collect();
-            let rows: Vec<Progression> = theirs.iter().flat_map(|a| a.rows.clone()).collect();
-            let wanted: Vec<Progression> =
-                sight.seen(of, rank).iter().map(|s| plan.site.q_layout.rows[of][s.piece]).collect();
-            for (i, values) in values.iter_mut().enumerate() {
-                let parts: Vec<ValueId> = theirs.iter().map(|a| a.value[i]).collect();
-                let name = format!("g{of}.{}", ["o", "m", "l"][i]);
-                let joined = match parts.as_slice() {
-                    [one] => *one,
-                    _ => self.add(Op::Concat { axis: 2 }, &parts, &name)?,
-                };
-                // In the order of the pieces.
-                values.push(self.chunk(&Held { value: joined, rows: rows.clone() }, &wanted)?);
-            }
-        }
-        let mut rows = vec![vec![]; plan.site.ranks()];
-        for at in sight.helpers(rank) {
-            let pieces = sight.seen(rank, at).iter();
-            rows[at] = pieces.map(|s| plan.site.q_layout.rows[rank][s.piece]).collect();
+            let carried = sight.carried(leg, rank, of);
+            let theirs = match &self.relayed {
+                Some(acc) if leg == Leg::Home => {
+                    let (rows, value) = (acc.rows.clone(), acc.value);
+                    let wanted = self.rows_of(&carried);
+                    let mut theirs = value;
+                    for (theirs, value) in theirs.iter_mut().zip(value) {
+                        *theirs = self.chunk(&Held { value, rows: rows.clone() }, &wanted)?;
+                    }
+                    theirs
+                }
+                _ => self.of_guests(&carried, &format!("g{of}"))?,
+            };
+            values.iter_mut().zip(theirs).for_each(|(values, theirs)| values.push(theirs));
         }
         let s = &self.site.sizes;
         let ty = |shape: Vec<usize>| Type::new(self.attention.acc, shape);
@@ -120,27 +167,76 @@ impl Builder<'_> {
             ty(vec![s.batch, s.q_heads, 0]),
             ty(vec![s.batch, s.q_heads, 0]),
         ];
-        let values = values.into_iter().zip(types).zip(["home.o", "home.m", "home.l"]);
-        let values = values.map(|((operands, ty), name)| (operands, ty, name.to_owned())).collect();
+        let name = if leg == Leg::Home { "from" } else { "home" };
+        let values = values.into_iter().zip(types).zip(["o", "m", "l"]);
+        let values = values.map(|((operands, ty), i)| (operands, ty, format!("{name}.{i}"))).collect();
         self.start_each((group, to), &rows, values)
+    }
+
+    /// Some pieces of the partial result that came from a rank in a leg; `None` of none.
+    fn came_home(
+        &mut self,
+        (sight, rank): (&Sight, usize),
+        leg: Leg,
+        from: usize,
+        wanted: impl Fn(&Piece) -> bool,
+    ) -> Result<Option<Acc>, RingError> {
+        let arrived = self.arrived(sight.group(leg));
+        let before = sight.peers(leg, rank).into_iter().take_while(|&p| p < from);
+        let start = before.map(|p| row_count(&self.rows_of(&sight.carried(leg, p, rank)))).sum();
+        let carried = sight.carried(leg, from, rank);
+        let all = self.rows_of(&carried);
+        let rows = self.rows_of(&carried.iter().copied().filter(wanted).collect::<Vec<_>>());
+        if rows.is_empty() || arrived.len() != 3 {
+            return Ok(None);
+        }
+        let len = row_count(&all);
+        let mut value = [ValueId { op: self.q.op, port: 0 }; 3];
+        let kind = if leg == Leg::Home { "from" } else { "home" };
+        for (i, value) in value.iter_mut().enumerate() {
+            let name = format!("{kind}{from}.{}", ["o", "m", "l"][i]);
+            let held = match self.sliced.get(&name) {
+                Some(&made) => made,
+                None => {
+                    let made = self.add(Op::Slice { axis: 2, start, len, step: 1 }, &[arrived[i]], &name)?;
+                    self.sliced.insert(name, made);
+                    made
+                }
+            };
+            *value = self.chunk(&Held { value: held, rows: all.clone() }, &rows)?;
+        }
+        Ok(Some(Acc { rows, value }))
+    }
+
+    /// Partial results that leave the node are merged: what was computed here, and behind it what came from the others of the node.
+    pub(super) fn relay(&mut self, plan: &Plan<'_>, rank: usize) -> Result<(), RingError> {
+        let Some(sight) = &plan.sight else { return Ok(()) };
+        let far: Vec<usize> = sight.levels.far(rank).collect();
+        let (here, rest) =
+            std::mem::take(&mut self.guests).into_iter().partition::<Vec<_>, _>(|g| far.contains(&g.0));
+        self.guests = rest;
+        let mut acc = None;
+        for (_, new) in here {
+            acc = Some(self.merged(acc, new)?);
+        }
+        for from in sight.peers(Leg::Back, rank) {
+            if let Some(new) = self.came_home((sight, rank), Leg::Back, from, |p| p.0 != rank)? {
+                acc = Some(self.merged(acc, new)?);
+            }
+        }
+        self.relayed = acc;
+        Ok(())
     }
 
     /// What came home, rank after rank, is merged.
     pub(super) fn merge_home(&mut self, plan: &Plan<'_>, rank: usize) -> Result<(), RingError> {
         let Some(sight) = &plan.sight else { return Ok(()) };
-        let arrived = self.arrived(2);
-        let mut start = 0;
-        for at in sight.helpers(rank) {
-            let pieces = sight.seen(rank, at).iter();
-            let rows: Vec<Progression> = pieces.map(|s| plan.site.q_layout.rows[rank][s.piece]).collect();
-            let len = row_count(&rows);
-            let mut value = [ValueId { op: self.q.op, port: 0 }; 3];
-            for (i, value) in value.iter_mut().enumerate() {
-                let slice = Op::Slice { axis: 2, start, len, step: 1 };
-                *value = self.add(slice, &[arrived[i]], &format!("home{at}.{}", ["o", "m", "l"][i]))?;
+        for leg in [Leg::Back, Leg::Home] {
+            for from in sight.peers(leg, rank) {
+                if let Some(new) = self.came_home((sight, rank), leg, from, |p| p.0 == rank)? {
+                    self.merge(new)?;
+                }
             }
-            start += len;
-            self.merge(Acc { rows, value })?;
         }
         Ok(())
     }

@@ -63,6 +63,10 @@ pub(crate) fn corpus() -> Vec<(String, Case, Schedule)> {
         .map(|(ranks, kind, name, mask, (rows, keys), way)| {
             let mut case = Case::new(rows, ranks, kind, mask.clone());
             case.sizes.kv_len = keys;
+            // Where queries travel or heads are dealt out, along two levels.
+            if ranks % 2 == 0 && matches!(kind, LayoutKind::Zigzag | LayoutKind::Balanced) {
+                case.nodes = 2;
+            }
             // Logits of ±1e4 among the arguments leave f32 few digits.
             (case.dtype, case.attention.acc) = (DType::F64, DType::F64);
             case.sizes.batch = mask.entries();

@@ -7,7 +7,7 @@ use annulus::ir::verify::verify;
 use annulus::ir::{Attention, AttentionSizes, DType, EmptyRow, Graph, Op, OpId, Type};
 use annulus::layout::{LayoutKind, Progression};
 use annulus::mask::{Mask, Term};
-use annulus::ring::{Plan, Strategy as Way, island};
+use annulus::ring::{Plan, Strategy as Way};
 use annulus::schedule::{SLOTS, Schedule, schedule};
 use annulus::shard::{IslandSharding, Placement, Program, Segment, Sharding};
 use proptest::prelude::*;
@@ -28,6 +28,8 @@ pub(crate) struct Case {
     pub(crate) sizes: AttentionSizes,
     pub(crate) dtype: DType,
     pub(crate) ranks: usize,
+    /// On how many nodes they stand, for strategies that use levels.
+    pub(crate) nodes: usize,
     pub(crate) q_kind: LayoutKind,
     pub(crate) kv_kind: LayoutKind,
     pub(crate) attention: Attention,
@@ -53,7 +55,16 @@ impl Case {
             v_head_dim: 3,
         };
         let attention = Attention::plain(0.5, DType::F32).masked(mask);
-        Case { sizes, dtype: DType::F32, ranks, q_kind: kind, kv_kind: kind, attention, leaves: vec![] }
+        Case {
+            sizes,
+            dtype: DType::F32,
+            ranks,
+            nodes: 1,
+            q_kind: kind,
+            kv_kind: kind,
+            attention,
+            leaves: vec![],
+        }
     }
 
     /// Four heads over two, ten causal rows, the log-sum-exp beside: on three ranks neither heads nor rows divide evenly.
@@ -128,8 +139,9 @@ impl Case {
 
     pub(crate) fn islands(&self, way: Way) -> Vec<Graph> {
         let split = self.split();
+        let plan = Plan::on_nodes(&split.program, split.op, way, self.nodes).unwrap();
         let graph = |r| {
-            let graph = island(&split.program, split.op, way, r).unwrap();
+            let graph = plan.island(r).unwrap();
             verify(&graph).unwrap();
             graph
         };
@@ -143,7 +155,7 @@ impl Case {
     /// With so many receive slots.
     pub(crate) fn schedule_with(&self, way: Way, slots: usize) -> Schedule {
         let split = self.split();
-        schedule(&Plan::new(&split.program, split.op, way).unwrap(), slots)
+        schedule(&Plan::on_nodes(&split.program, split.op, way, self.nodes).unwrap(), slots)
     }
 }
 
@@ -184,8 +196,18 @@ pub(crate) fn cases() -> impl Strategy<Value = Case> {
     // Of each tensor whether leading axes of 1 are left away, and whether query rows are handed out.
     let handed = proptest::collection::vec(any::<[bool; 2]>(), 8);
     let rest = (any::<[bool; 3]>(), proptest::option::weighted(0.3, 0u8..8));
-    (heads, lengths, 1usize..10, kind(), kind(), drafts(terms()), handed, rest).prop_map(
-        |(heads, (q_len, kv_len), ranks, q_kind, kv_kind, drafts, handed, ([lse, nan, shared], sinks))| {
+    let ranks = (1usize..10, proptest::sample::select(&[1, 2, 3, 4][..]));
+    (heads, lengths, ranks, kind(), kind(), drafts(terms()), handed, rest).prop_map(
+        |(
+            heads,
+            (q_len, kv_len),
+            (ranks, nodes),
+            q_kind,
+            kv_kind,
+            drafts,
+            handed,
+            ([lse, nan, shared], sinks),
+        )| {
             let (batch, kv_heads, group, head_dim, v_head_dim) = heads;
             let sizes = AttentionSizes {
                 batch,
@@ -223,7 +245,8 @@ pub(crate) fn cases() -> impl Strategy<Value = Case> {
             };
             // Where queries and keys are one sequence they have one layout.
             let kv_kind = if kv_len.is_some() { kv_kind } else { q_kind };
-            Case { sizes, dtype: DType::F64, ranks, q_kind, kv_kind, attention, leaves }
+            let nodes = if ranks % nodes == 0 { nodes } else { 1 };
+            Case { sizes, dtype: DType::F64, ranks, nodes, q_kind, kv_kind, attention, leaves }
         },
     )
 }

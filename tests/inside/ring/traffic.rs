@@ -397,3 +397,99 @@ fn queries_send_themselves_and_their_partial_results() {
         }
     }
 }
+
+/// On nodes: what goes to a rank at another place of another node goes by the one there that stands as the sender does, so that rows
+/// cross once for all heads of a node, and key heads that its ranks share once for all of them.
+#[test]
+fn heads_cross_once_for_a_node() {
+    for (q_heads, kv_heads) in [(1, 1), (4, 4), (8, 2), (12, 6), (24, 24), (6, 1), (9, 3)] {
+        for (nodes, ranks) in [(2, 4), (2, 6), (3, 6), (2, 2), (4, 8)] {
+            for (rows, kind) in [24, 25, 3].into_iter().flat_map(|n| LayoutKind::ALL.map(|kind| (n, kind))) {
+                let case = Case { nodes, ..Case::new(rows, ranks, kind, Mask::causal(0)) };
+                let case = with_heads(case, q_heads, kv_heads);
+                let (s, sent, size) = (&case.sizes, pairs(&case, Strategy::Heads), ranks / nodes);
+                let group = q_heads / kv_heads;
+                let heads = |r: usize| q_heads * r / ranks..q_heads * (r + 1) / ranks;
+                let keys = |r: usize| heads(r).map(|h| h / group).collect::<std::collections::BTreeSet<_>>();
+                let count = |rows: &[Progression]| rows.iter().map(|p| p.len).sum::<usize>();
+                let q: Vec<usize> = case.q_rows().iter().map(|r| count(r)).collect();
+                let kv: Vec<usize> = case.kv_rows().iter().map(|r| count(r)).collect();
+                let rows_of = |layout: &[usize], r: usize| -> usize {
+                    (r % size..ranks).step_by(size).map(|o| layout[o]).sum()
+                };
+                for (from, to) in (0..ranks).flat_map(|a| (0..ranks).map(move |b| (a, b))) {
+                    let what = format!(
+                        "{q_heads}/{kv_heads} heads, {rows} rows, {kind}, {from} to {to} of {ranks} on {nodes}"
+                    );
+                    let width = s.head_dim + s.v_head_dim;
+                    let node = |r: usize| r / size * size..(r / size + 1) * size;
+                    if from == to || (from / size != to / size && from % size != to % size) {
+                        assert_eq!(sent[from][to], 0, "{what}");
+                    } else if from / size == to / size {
+                        let out = rows_of(&q, from) * heads(to).len() * s.head_dim;
+                        let keys = rows_of(&kv, from) * keys(to).len() * width;
+                        let home = rows_of(&q, to) * heads(from).len() * s.v_head_dim;
+                        assert_eq!(sent[from][to], 4 * (out + keys + home), "{what}");
+                    } else {
+                        let there: usize = node(to).map(|r| heads(r).len()).sum();
+                        let here: usize = node(from).map(|r| heads(r).len()).sum();
+                        let rest = 4 * (q[from] * there * s.head_dim + q[to] * here * s.v_head_dim);
+                        // A key head that only parts of heads of two ranks share may cross once for each.
+                        let each: usize = node(to).map(|r| keys(r).len()).sum();
+                        let once = node(to).flat_map(keys).collect::<std::collections::BTreeSet<_>>().len();
+                        let least = rest + 4 * kv[from] * once * width;
+                        let most = rest + 4 * kv[from] * each * width;
+                        assert!(
+                            (least..=most).contains(&sent[from][to]),
+                            "{what}: {least}, {}, {most}",
+                            sent[from][to]
+                        );
+                        if kv_heads < ranks && ranks % kv_heads == 0 && q_heads % ranks == 0 {
+                            assert_eq!(sent[from][to], least, "{what}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A piece of queries crosses once to each other node that sees it, and one partial result of it comes back.
+#[test]
+fn queries_cross_once_for_a_node() {
+    for (nodes, ranks) in [(2, 4), (2, 6), (3, 6), (2, 2), (4, 8)] {
+        for (rows, kind) in [24, 25, 3, 1].into_iter().flat_map(|n| LayoutKind::ALL.map(|kind| (n, kind))) {
+            for mask in [Mask::none(), Mask::causal(0)] {
+                let case = Case { nodes, ..Case::new(rows, ranks, kind, mask) };
+                let (s, sent, size) = (&case.sizes, pairs(&case, Strategy::Queries), ranks / nodes);
+                let (q, kv) = (case.q_rows(), case.kv_rows());
+                // How many query rows lie in pieces that see any key of some ranks.
+                let seen = |of: usize, at: &[usize]| -> usize {
+                    let sees = |p: &&Progression| {
+                        let mut keys = at.iter().flat_map(|&at| kv[at].iter().flat_map(Progression::rows));
+                        keys.any(|k| p.rows().any(|q| case.sees(q, k)))
+                    };
+                    q[of].iter().filter(sees).map(|p| p.len).sum()
+                };
+                let others = |r: usize| (r % size..ranks).step_by(size).filter(move |&o| o != r);
+                for (from, to) in (0..ranks).flat_map(|a| (0..ranks).map(move |b| (a, b))) {
+                    let node = |r: usize| (r / size * size..(r / size + 1) * size).collect::<Vec<_>>();
+                    let (out, home) = match () {
+                        () if from == to => (0, 0),
+                        () if from / size == to / size => (
+                            others(from).chain([from]).map(|o| seen(o, &[to])).sum(),
+                            others(to).chain([to]).map(|o| seen(o, &[from])).sum(),
+                        ),
+                        () if from % size == to % size => (seen(from, &node(to)), seen(to, &node(from))),
+                        () => (0, 0),
+                    };
+                    let want = 4 * s.q_heads * (out * s.head_dim + home * (s.v_head_dim + 2));
+                    assert_eq!(
+                        sent[from][to], want,
+                        "{rows} rows, {kind}, {from} to {to} of {ranks} on {nodes}"
+                    );
+                }
+            }
+        }
+    }
+}

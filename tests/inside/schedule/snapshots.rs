@@ -99,3 +99,10 @@ fn heads_that_are_dealt_out() {
     shows("heads_p3", &Case::travelling(3, LayoutKind::Contiguous), Strategy::Heads);
     shows("heads_p4", &Case::travelling(4, LayoutKind::Stripe), Strategy::Heads);
 }
+
+#[test]
+fn two_nodes_of_two() {
+    let on_nodes = |kind| Case { nodes: 2, ..Case::travelling(4, kind) };
+    shows("queries_2x2", &on_nodes(LayoutKind::Stripe), Strategy::Queries);
+    shows("heads_2x2", &on_nodes(LayoutKind::Contiguous), Strategy::Heads);
+}
