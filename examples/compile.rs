@@ -66,7 +66,11 @@ pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
         compiled.device.name, island.estimate.makespan_us, island.estimate.lower_bound_us
     );
     for rejected in island.rejected.iter().take(3) {
-        println!("not taken: {}, {}", label(rejected.strategy, rejected.layouts), rejected.reason);
+        println!(
+            "not taken: {}, {}",
+            label(rejected.strategy, rejected.nodes, rejected.layouts),
+            rejected.reason
+        );
     }
     println!("\nthe schedule of all ranks:\n{}", island.schedule);
     println!("the graph of rank 1:\n{}", compiled.rank_graph(1)?);

@@ -64,13 +64,13 @@ pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
         let compiled = compile(&graph, &options)?;
         let island = &compiled.islands[0];
         let (estimate, schedule) = (&island.estimate, &island.schedule);
-        let choice = label(island.strategy, [schedule.q_layout.kind, schedule.kv_layout.kind]);
+        let choice = label(island.strategy, island.nodes, [schedule.q_layout.kind, schedule.kv_layout.kind]);
         println!(
             "{name:11} {gb_s:5.1} GB/s: {choice}, {:.0} µs of which {:.0} µs are transfers that nothing hides; limited by {}",
             estimate.makespan_us, estimate.exposed_us, estimate.limiter
         );
         if let Some(next) = island.rejected.first() {
-            println!("    next best: {}, {}", label(next.strategy, next.layouts), next.reason);
+            println!("    next best: {}, {}", label(next.strategy, next.nodes, next.layouts), next.reason);
         }
         chosen.push(choice);
     }

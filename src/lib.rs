@@ -43,7 +43,7 @@ pub mod shard;
 mod inside;
 
 pub use pass::{Compiled, Error, Island, Options, compile, find_attentions, run, run_watched};
-pub use search::{Rejected, TIE, label};
+pub use search::{Rejected, TIE, label, way};
 
 /// The examples of the README are run as tests.
 #[cfg(all(doctest, feature = "onnx"))]

@@ -132,8 +132,9 @@ pub(crate) struct Split {
     /// Split the sequence over this many ranks
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(1..=annulus::shard::MAX_RANKS as i64))]
     pub(crate) ranks: u32,
-    /// How keys and values travel: ring (to the next rank), ring-reverse (to the one before), all-gather, all-gather-staged, or auto, which
-    /// takes whatever needs the least time on the device
+    /// How keys and queries meet: ring (keys and values go to the next rank), ring-reverse (to the one before), all-gather, all-gather-staged,
+    /// queries (these travel, and partial results come home), heads (each rank gets all rows of its heads), or auto, which takes whatever
+    /// needs the least time on the device
     #[arg(long, default_value = "auto", value_parser = strategy)]
     pub(crate) strategy: Choice<Strategy>,
     /// Which rows each rank owns: contiguous, zigzag, stripe, document (zigzag within each document that the masks keep apart), balanced (by
@@ -154,6 +155,11 @@ pub(crate) struct Split {
     /// is the smallest of h200x8 and h200x8x8 that holds P ranks
     #[arg(long, value_name = "FILE-or-NAME")]
     pub(crate) device: Option<PathBuf>,
+    /// Let the ranks stand on N nodes, equally many on each, instead of on as many as the device says: queries and heads then travel along
+    /// two levels, each with its own stream, so that rows cross once for a node, and links between nodes cost what the device says of its
+    /// network. Without it they are taken as on one level where that is faster
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) nodes: Option<u32>,
     /// Refuse schedules whose working memory for one attention on a rank is larger than this; K, M and G are powers of 1024, as in 64K or 2G
     #[arg(long, value_name = "BYTES", value_parser = memory)]
     pub(crate) memory: Option<usize>,

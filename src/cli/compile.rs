@@ -119,6 +119,7 @@ fn pass(case: &Case, split: &Split, admit: &Admit, verbose: bool) -> Result<(Com
         .layout(Choice::named(&split.layout))
         .inputs(split.shard.iter().cloned())
         .device(split.device.as_deref().map(device).transpose()?)
+        .nodes(split.nodes.map(|n| n as usize))
         .memory(split.memory)
         .slots(split.slots as usize)
         .find(model::admitted(admit, case)?);
@@ -218,9 +219,9 @@ fn summary(compiled: &Compiled, report: &Report) -> Vec<String> {
     let mut choices: Vec<String> = Vec::new();
     for i in &report.islands {
         let choice = if i.layout == i.kv_layout {
-            format!("{}, {}", i.strategy, i.layout)
+            format!("{}, {}", i.way(), i.layout)
         } else {
-            format!("{}, {} × {}", i.strategy, i.layout, i.kv_layout)
+            format!("{}, {} × {}", i.way(), i.layout, i.kv_layout)
         };
         if !choices.contains(&choice) {
             choices.push(choice);

@@ -76,6 +76,21 @@ impl Device {
         (self.kind == DeviceKind::Gpu).then_some(self.nodes.saturating_mul(self.ranks_per_node))
     }
 
+    /// On how many nodes so many ranks stand, equally many on each: 1 where one holds them all, where the last would have fewer, and
+    /// where ranks are processors.
+    ///
+    /// ```
+    /// use annulus::device::Device;
+    ///
+    /// let device = Device::named("h200x8x8").expect("it is bundled");
+    /// assert_eq!([8, 16, 20, 64].map(|ranks| device.nodes_of(ranks)), [1, 2, 1, 8]);
+    /// ```
+    pub fn nodes_of(&self, ranks: usize) -> usize {
+        let size = self.ranks_per_node.max(1);
+        let levels = self.kind == DeviceKind::Gpu && size > 1 && ranks > size && ranks.is_multiple_of(size);
+        if levels { ranks / size } else { 1 }
+    }
+
     /// The link between two ranks.
     pub fn link(&self, a: usize, b: usize) -> &Link {
         let node = |r: usize| r / self.ranks_per_node.max(1);

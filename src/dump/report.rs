@@ -5,9 +5,10 @@
 use crate::eval::{Lacking, lacking};
 use crate::ir::{Graph, Op, OpId, ValueId};
 use crate::layout::{LayoutKind, Progression};
+use crate::ring::Strategy;
 use crate::schedule::cost::{Estimate, efficiency, exchange_us};
 use crate::shard::{self, Placement, Program, Segment};
-use crate::{Compiled, Island, Rejected, label};
+use crate::{Compiled, Island, Rejected, label, way};
 use serde::Serialize;
 
 /// The report; field by field what the command line promises.
@@ -79,6 +80,8 @@ pub struct IslandReport {
     pub at: Vec<String>,
     /// How keys and queries meet.
     pub strategy: &'static str,
+    /// On how many nodes ranks stand, as the strategy uses it: on 1 if it does not.
+    pub nodes: usize,
     /// Layout of the query rows.
     pub layout: &'static str,
     /// Layout of the key rows.
@@ -95,6 +98,13 @@ pub struct IslandReport {
     pub figures: ScheduleFigures,
     /// Other choices and why they were not taken, the best of them first.
     pub rejected: Vec<RejectedReport>,
+}
+
+impl IslandReport {
+    /// The strategy, and on how many nodes where that is more than one.
+    pub fn way(&self) -> String {
+        Strategy::from_name(self.strategy).map_or_else(String::new, |s| way(s, self.nodes))
+    }
 }
 
 /// A choice that was not taken.
@@ -257,6 +267,7 @@ pub fn report(compiled: &Compiled) -> Report {
         .map(|(i, layouts)| IslandReport {
             at: i.uses.iter().map(|&op| place(graph, op)).collect(),
             strategy: i.strategy.name(),
+            nodes: i.nodes,
             layout: layouts[0].name(),
             kv_layout: layouts[1].name(),
             slots: i.schedule.strategy.is_ring().then_some(i.schedule.slots),
@@ -362,7 +373,8 @@ fn kinds(program: &Program, island: &Island) -> [LayoutKind; 2] {
 }
 
 fn rejected(taken: [LayoutKind; 2], r: &Rejected) -> RejectedReport {
-    let choice = if r.layouts == taken { r.strategy.name().to_owned() } else { label(r.strategy, r.layouts) };
+    let choice =
+        if r.layouts == taken { way(r.strategy, r.nodes) } else { label(r.strategy, r.nodes, r.layouts) };
     RejectedReport { choice, makespan_us: r.makespan_us, reason: r.reason.clone() }
 }
 

@@ -88,8 +88,9 @@ impl Request {
                     let names = Device::bundled().collect::<Vec<_>>().join(", ");
                     request.options.device = Some(Device::named(value).ok_or_else(|| bad(&names))?);
                 }
+                ("nodes", _) => request.options.nodes = Some(number()?),
                 ("slots", _) => request.options.slots = number()?,
-                _ => return Err(bad("ranks, rank, strategy, layout, device or slots")),
+                _ => return Err(bad("ranks, rank, strategy, layout, device, nodes or slots")),
             }
         }
         if request.rank >= request.options.ranks {

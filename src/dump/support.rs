@@ -33,7 +33,7 @@ pub fn table() -> String {
             "carried for the host where the file declares the types of their results; `eval` and `run` refuse them by name"
                 .to_owned(),
         ),
-        ("Strategies", list(Strategy::ALL.map(Strategy::name))),
+        ("Strategies", strategies()),
         ("Layouts", list(LayoutKind::ALL.map(LayoutKind::name))),
         ("Sequence and ranks", format!("any length from 0 on, 1 to {MAX_RANKS} ranks, uneven shares")),
         ("Element types", list(DType::ALL.map(DType::name))),
@@ -62,4 +62,11 @@ pub fn table() -> String {
 
 fn list(names: impl IntoIterator<Item = &'static str>) -> String {
     names.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+/// All of them, and which travel along the levels of a machine.
+fn strategies() -> String {
+    let levels: Vec<&str> =
+        Strategy::ALL.into_iter().filter(|s| s.uses_levels()).map(Strategy::name).collect();
+    format!("{}; on several nodes {} along two levels", Strategy::names(), levels.join(" and "))
 }

@@ -24,6 +24,8 @@ pub struct Island {
     pub report: Report,
     /// How keys and queries meet.
     pub strategy: Strategy,
+    /// On how many nodes ranks stand, as the strategy uses it: on 1 if it does not.
+    pub nodes: usize,
     /// What it costs on the device.
     pub estimate: Estimate,
     /// The choices that were not taken, the best of them first.
@@ -39,12 +41,20 @@ impl Island {
     /// [`Error::Check`] if a schedule does not pass: it is not used.
     pub(super) fn proved(chosen: Vec<Chosen>) -> Result<Vec<Island>, Error> {
         let mut islands = Vec::new();
-        for Chosen { schedule, strategy, estimate, rejected, uses } in chosen {
+        for Chosen { schedule, strategy, nodes, estimate, rejected, uses } in chosen {
             let report = check(&schedule);
             if !report.failed.is_empty() {
                 return Err(Error::Check { island: schedule.name, report });
             }
-            islands.push(Island { schedule: Arc::new(schedule), report, strategy, estimate, rejected, uses });
+            islands.push(Island {
+                schedule: Arc::new(schedule),
+                report,
+                strategy,
+                nodes,
+                estimate,
+                rejected,
+                uses,
+            });
         }
         Ok(islands)
     }
@@ -116,7 +126,7 @@ impl Compiled {
         let mut graphs = BTreeMap::new();
         for island in &self.islands {
             for &op in &island.uses {
-                let plan = ring::Plan::new(&self.program, op, island.strategy)?;
+                let plan = ring::Plan::on_nodes(&self.program, op, island.strategy, island.nodes)?;
                 let graph = plan.island(rank)?;
                 verified(&graph, Stage::Ring)?;
                 graphs.insert(op, (island.strategy, Arc::new(graph)));

@@ -73,6 +73,14 @@ pub enum Error {
         /// The most.
         most: usize,
     },
+    /// Ranks cannot be put on so many nodes.
+    #[error("{ranks} ranks cannot stand on {nodes} nodes, equally many on each")]
+    Nodes {
+        /// How many ranks are asked for.
+        ranks: usize,
+        /// On how many nodes.
+        nodes: usize,
+    },
     /// A figure of the device is not in its range.
     #[error(transparent)]
     Figures(#[from] device::DeviceError),

@@ -49,6 +49,9 @@ pub struct Options {
     pub rowwise: Vec<Rowwise>,
     /// What the ranks are; `None`: [`Device::default_for`] their number.
     pub device: Option<Device>,
+    /// On how many nodes the ranks stand, equally many on each, in strategies that [use levels](Strategy::uses_levels) and in what links cost;
+    /// `None`: as [the device says](Device::nodes_of), and such a strategy takes all ranks as on one level where that is faster.
+    pub nodes: Option<usize>,
     /// The most bytes of arena that an island may have on a rank; `None`: any number.
     pub memory: Option<usize>,
     /// How many receive slots a rank of a ring has, at least 2: more let a rank lag behind its neighbours where work is uneven. No
@@ -68,6 +71,7 @@ impl Options {
             inputs: vec![],
             rowwise: vec![],
             device: None,
+            nodes: None,
             memory: None,
             slots: SLOTS,
             find: FindOptions::default(),
@@ -116,6 +120,13 @@ impl Options {
         self
     }
 
+    /// On how many nodes the ranks stand; `None` takes what the device says.
+    #[must_use]
+    pub fn nodes(mut self, nodes: impl Into<Option<usize>>) -> Options {
+        self.nodes = nodes.into();
+        self
+    }
+
     /// The most bytes of arena that an island may have on a rank; `None` allows any number.
     #[must_use]
     pub fn memory(mut self, bytes: impl Into<Option<usize>>) -> Options {
@@ -140,7 +151,7 @@ impl Options {
     /// Whether the numbers are in their ranges, as [`compile`](crate::compile) asks before anything else.
     ///
     /// # Errors
-    /// [`Error::Option`] names the option and its range; [`Error::Figures`] a figure of the device that is not in its own;
+    /// [`Error::Option`] names the option and its range; [`Error::Nodes`] says that ranks are no multiple of nodes; [`Error::Figures`] a figure of the device that is not in its own;
     /// [`Error::Device`] says that the device has too few ranks.
     pub fn check(&self) -> Result<(), Error> {
         let within = |option: &'static str, value: usize, least: usize, most: usize| {
@@ -149,6 +160,9 @@ impl Options {
         };
         within("ranks", self.ranks, 1, MAX_RANKS)?;
         within("slots", self.slots, SLOTS, MAX_SLOTS)?;
+        if let Some(nodes) = self.nodes.filter(|&n| n == 0 || !self.ranks.is_multiple_of(n)) {
+            return Err(Error::Nodes { ranks: self.ranks, nodes });
+        }
         let Some(device) = &self.device else { return Ok(()) };
         Ok(device.check()?)
     }
@@ -164,7 +178,7 @@ impl Options {
 
     /// What `search` is asked.
     pub(super) fn search(&self) -> SearchOptions {
-        SearchOptions { strategy: self.strategy, memory: self.memory, slots: self.slots }
+        SearchOptions { strategy: self.strategy, nodes: self.nodes, memory: self.memory, slots: self.slots }
     }
 }
 
@@ -194,6 +208,10 @@ mod tests {
         for n in [0, 1, usize::MAX] {
             assert_eq!(said(&Options::new(2).slots(n)), Err(format!("slots is {n}: want 2 to 4294967295")));
         }
+        for n in [0, 3, usize::MAX] {
+            let want = format!("4 ranks cannot stand on {n} nodes, equally many on each");
+            assert_eq!(said(&Options::new(4).nodes(n)), Err(want));
+        }
         let mut device = Device::default_for(2);
         device.slowdown = f64::NAN;
         let why = said(&Options::new(2).device(device)).unwrap_err();
@@ -209,6 +227,7 @@ mod tests {
             .inputs([Handed::new("x", 0), Handed::new("y", 1)]);
         assert_eq!((o.strategy, o.layout), (Some(Strategy::Ring), Some(LayoutKind::Stripe)));
         assert_eq!((o.memory, o.inputs.len()), (Some(7), 2));
+        assert_eq!(o.clone().nodes(2).nodes, Some(2));
         let o = o.strategy(None).layout(None).memory(None);
         assert_eq!((o.strategy, o.layout, o.memory), (None, None, None));
     }

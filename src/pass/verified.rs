@@ -12,8 +12,12 @@ use std::sync::Arc;
 
 /// The device that is asked for, which holds the ranks.
 pub(super) fn device(options: &Options) -> Result<Device, Error> {
-    let device = options.device.clone().unwrap_or_else(|| Device::default_for(options.ranks));
+    let mut device = options.device.clone().unwrap_or_else(|| Device::default_for(options.ranks));
     if device.holds(options.ranks) {
+        if let Some(nodes) = options.nodes {
+            // Links cost what they do where ranks stand so.
+            (device.nodes, device.ranks_per_node) = (nodes, options.ranks / nodes.max(1));
+        }
         return Ok(device);
     }
     let (has, device) = (device.ranks().unwrap_or(0), device.name);

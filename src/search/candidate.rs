@@ -20,6 +20,7 @@ pub(super) struct Tried {
     pub(super) class: usize,
     pub(super) layouts: Held,
     pub(super) strategy: Strategy,
+    pub(super) nodes: usize,
     pub(super) verdict: Verdict,
 }
 
@@ -48,8 +49,8 @@ impl Tried {
 pub(super) fn scheduled(
     program: &Program,
     op: OpId,
-    strategy: Strategy,
+    (strategy, nodes): (Strategy, usize),
     slots: usize,
 ) -> Result<Schedule, RingError> {
-    Ok(schedule::schedule(&ring::Plan::new(program, op, strategy)?, slots))
+    Ok(schedule::schedule(&ring::Plan::on_nodes(program, op, strategy, nodes)?, slots))
 }

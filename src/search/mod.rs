@@ -25,7 +25,7 @@ mod space;
 mod types;
 
 pub use error::SearchError;
-pub use reasons::label;
+pub use reasons::{label, way};
 pub(crate) use space::{kinds, search};
 pub(crate) use types::{Chosen, SearchOptions};
 pub use types::{Rejected, TIE};

@@ -30,8 +30,13 @@ pub(super) fn longer(ratio: f64) -> String {
     }
 }
 
-/// A choice in words: `ring, zigzag`.
-pub fn label(strategy: Strategy, layouts: [LayoutKind; 2]) -> String {
-    let [q, kv] = layouts;
-    if q == kv { format!("{}, {q}", strategy.name()) } else { format!("{}, {q} × {kv}", strategy.name()) }
+/// A choice in words: `ring, zigzag`, `queries on 2 nodes, contiguous`.
+pub fn label(strategy: Strategy, nodes: usize, layouts: [LayoutKind; 2]) -> String {
+    let ([q, kv], way) = (layouts, way(strategy, nodes));
+    if q == kv { format!("{way}, {q}") } else { format!("{way}, {q} × {kv}") }
+}
+
+/// A strategy, and on how many nodes where that is more than one: `queries on 2 nodes`.
+pub fn way(strategy: Strategy, nodes: usize) -> String {
+    if nodes > 1 { format!("{strategy} on {nodes} nodes") } else { strategy.name().to_owned() }
 }

@@ -140,6 +140,22 @@ impl Search<'_> {
         if self.hasty { least() } else { 0.0 }
     }
 
+    /// The strategies that are tried, in order, each with on how many nodes ranks stand: one that uses levels on one as well, unless it is
+    /// said how many they are.
+    fn ways(&self, ranks: usize) -> Vec<(Strategy, usize)> {
+        let nodes = match self.options.nodes {
+            Some(nodes) => vec![nodes],
+            None => vec![1, self.device.nodes_of(ranks)],
+        };
+        let of = |strategy: Strategy| {
+            let nodes = if strategy.uses_levels() { nodes.clone() } else { vec![1] };
+            nodes.into_iter().map(move |nodes| (strategy, nodes))
+        };
+        let mut ways: Vec<(Strategy, usize)> = self.strategies().flat_map(of).collect();
+        ways.dedup();
+        ways
+    }
+
     /// The strategies that are tried, in order.
     fn strategies(&self) -> impl Iterator<Item = Strategy> + use<> {
         let asked = self.options.strategy;
@@ -184,16 +200,16 @@ impl Search<'_> {
             return;
         }
         let bounds = [false, true].map(|at_home| self.least_of(program, &self.classes[class], at_home));
-        for strategy in self.strategies() {
+        for (strategy, nodes) in self.ways(program.ranks) {
             let bound = bounds[usize::from(strategy.is_at_home())];
             let verdict = match self.hasty && bound > most {
                 true => Verdict::AtLeast(bound),
-                false => self.verdict(program, self.classes[class].uses[0], strategy, most),
+                false => self.verdict(program, self.classes[class].uses[0], (strategy, nodes), most),
             };
             if let Verdict::Takes { us, .. } = &verdict {
                 most = most.min(us * (1.0 + TIE));
             }
-            self.tried.push(Tried { class, layouts, strategy, verdict });
+            self.tried.push(Tried { class, layouts, strategy, nodes, verdict });
         }
     }
 
@@ -217,8 +233,8 @@ impl Search<'_> {
     }
 
     /// What becomes of a candidate.
-    fn verdict(&self, program: &Program, op: OpId, strategy: Strategy, most: f64) -> Verdict {
-        let schedule = match scheduled(program, op, strategy, self.options.slots) {
+    fn verdict(&self, program: &Program, op: OpId, way: (Strategy, usize), most: f64) -> Verdict {
+        let schedule = match scheduled(program, op, way, self.options.slots) {
             Ok(schedule) => schedule,
             Err(why) => return Verdict::Impossible(why),
         };
@@ -246,12 +262,13 @@ impl Search<'_> {
                 return Err(self.impossible(program, class));
             };
             let op = self.classes[class].uses[0];
-            let strategy = self.tried[best].strategy;
-            let schedule = scheduled(program, op, strategy, self.options.slots)?;
+            let (strategy, nodes) = (self.tried[best].strategy, self.tried[best].nodes);
+            let schedule = scheduled(program, op, (strategy, nodes), self.options.slots)?;
             islands.push(Chosen {
                 estimate: cost::estimate(&schedule, self.device),
                 schedule,
                 strategy,
+                nodes,
                 rejected: self.rejected(class, best),
                 uses: self.classes[class].uses.clone(),
             });
@@ -276,15 +293,21 @@ impl Search<'_> {
                 }
                 Verdict::Takes { us, .. } => (Some(*us), compared(*us, least)),
             };
-            out.push(Rejected { strategy: t.strategy, layouts: t.layouts.kinds, makespan_us, reason });
+            out.push(Rejected {
+                strategy: t.strategy,
+                nodes: t.nodes,
+                layouts: t.layouts.kinds,
+                makespan_us,
+                reason,
+            });
         }
         let time = |r: &Rejected| r.makespan_us.unwrap_or(f64::INFINITY);
         out.sort_by(|a, b| time(a).total_cmp(&time(b)));
         // Of those that are named alike the best.
-        let mut named: Vec<(Strategy, [LayoutKind; 2])> = vec![(taken.strategy, taken.layouts.kinds)];
+        let mut named = vec![(taken.strategy, taken.nodes, taken.layouts.kinds)];
         out.retain(|r| {
-            let new = !named.contains(&(r.strategy, r.layouts));
-            named.push((r.strategy, r.layouts));
+            let new = !named.contains(&(r.strategy, r.nodes, r.layouts));
+            named.push((r.strategy, r.nodes, r.layouts));
             new
         });
         out
@@ -298,7 +321,7 @@ impl Search<'_> {
             match t.verdict {
                 Verdict::TooLarge { bytes, .. } | Verdict::Takes { bytes, .. } => {
                     if least.as_ref().is_none_or(|(m, _)| bytes < *m) {
-                        least = Some((bytes, label(t.strategy, t.layouts.kinds)));
+                        least = Some((bytes, label(t.strategy, t.nodes, t.layouts.kinds)));
                     }
                 }
                 Verdict::Impossible(e) => {

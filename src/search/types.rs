@@ -11,6 +11,8 @@ use crate::schedule::cost::Estimate;
 pub(crate) struct SearchOptions {
     /// The strategy that every island takes; `None`: the one of the least makespan.
     pub strategy: Option<Strategy>,
+    /// On how many nodes the ranks stand, for strategies that use levels; `None`: as the device says, or on one level.
+    pub nodes: Option<usize>,
     /// The most bytes of arena that an island may have on a rank.
     pub memory: Option<usize>,
     /// How many receive slots a rank of a ring has, at least 2.
@@ -24,6 +26,8 @@ pub(crate) struct Chosen {
     pub schedule: Schedule,
     /// How keys and queries meet.
     pub strategy: Strategy,
+    /// On how many nodes ranks stand, as the strategy uses it.
+    pub nodes: usize,
     /// What it costs on the device.
     pub estimate: Estimate,
     /// The choices that were not taken, the best of them first.
@@ -37,6 +41,8 @@ pub(crate) struct Chosen {
 pub struct Rejected {
     /// How keys and queries would have met.
     pub strategy: Strategy,
+    /// On how many nodes ranks would have stood, as the strategy uses it: on 1 if it does not.
+    pub nodes: usize,
     /// Layouts of the query rows and of the key rows.
     pub layouts: [LayoutKind; 2],
     /// How long it would take, if that was found out.

@@ -105,7 +105,8 @@ def main():
             ranks, strategy = int(rng.integers(1, 9)), ["queries", "heads"][rng.integers(2)]
             layout = ["contiguous", "zigzag", "stripe", "balanced"][rng.integers(4)]
             command = [annulus, "compile", str(file), "--ranks", str(ranks), "--strategy", strategy]
-            command += ["--layout", layout, "--emit", "schedule"]
+            nodes = int(rng.choice([n for n in range(1, ranks + 1) if ranks % n == 0]))
+            command += ["--layout", layout, "--nodes", str(nodes), "--emit", "schedule"]
             compiled = subprocess.run(command, capture_output=True, text=True, check=False)
             if compiled.returncode == 1 and refused < count:
                 refused += 1
@@ -123,9 +124,9 @@ def main():
                         scale = max(1.0, np.abs(want[np.isfinite(want)]).max(initial=0.0))
                         same = np.isclose(got, want, rtol=near, atol=near * scale, equal_nan=True)
                         if not same.all():
-                            sys.exit(f"wrong: {strategy}, {layout}, {ranks} ranks\n{text}\n{compiled.stdout}\n{got}\n{want}")
+                            sys.exit(f"wrong: {strategy}, {layout}, {ranks} ranks on {nodes} nodes\n{text}\n{compiled.stdout}\n{got}\n{want}")
                 elif any(a.tobytes() != b.tobytes() for a, b in zip(first, (out, lse))):
-                    sys.exit(f"another order gives other bits: {strategy}, {layout}, {ranks} ranks\n{text}")
+                    sys.exit(f"another order gives other bits: {strategy}, {layout}, {ranks} ranks on {nodes} nodes\n{text}")
             done += 1
             if done % 50 == 0:
                 print(f"{done} of {count} schedules right, {refused} graphs refused", flush=True)

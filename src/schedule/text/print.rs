@@ -83,12 +83,14 @@ fn program(f: &mut fmt::Formatter<'_>, s: &Schedule, rank: usize, program: &Rank
         writeln!(f, "    slot {name} {}..{}", slot.offset, end(slot.offset, slot.bytes))?;
     }
     let writer = Writer { facts: &s.attention, names: slot_names(&program.slots, names) };
+    // As wide as the longest name of a stream that there is.
+    let width = s.mesh.streams().map(|stream| stream_name(&s.mesh, stream).len()).max().unwrap_or(0);
     for (i, step) in program.steps.iter().enumerate() {
         let number = format!("#{i}");
         let records = step.records.map_or(String::new(), |e| format!("record e{e}"));
         let events = list([waits(step), records].into_iter().filter(|e| !e.is_empty()), " ", "");
         let (stream, op) = (stream_name(&s.mesh, step.stream), writer.op(&step.op));
-        write!(f, "    {number:<4} {stream:<7} {events:<15} ")?;
+        write!(f, "    {number:<4} {stream:<width$} {events:<15} ")?;
         match step.reason.as_str() {
             "" => writeln!(f, "{op}")?,
             reason => writeln!(f, "{op:<OP_WIDTH$}  // {}", escape(reason, true))?,

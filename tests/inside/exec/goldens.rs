@@ -3,7 +3,7 @@
 
 use super::case::Case;
 use super::golden::{Golden, files, read};
-use super::{compiled, program_of};
+use super::{on_nodes, program_of};
 use annulus::exec::cpu::run;
 use annulus::ir::{DType, Tensor};
 use annulus::layout::LayoutKind;
@@ -38,11 +38,14 @@ impl Golden {
     }
 }
 
+/// A strategy, and on how many nodes the ranks stand.
+type Way = (Plan, usize);
+
 /// Output and log-sum-exp.
-fn results(case: &Case, layout: LayoutKind, ranks: usize, plan: Plan) -> Vec<Tensor> {
+fn results(case: &Case, layout: LayoutKind, ranks: usize, (plan, nodes): Way) -> Vec<Tensor> {
     let case = Case { layout, ranks, ..case.clone() };
     let (program, op) = program_of(&case);
-    let schedules = [(op, Arc::new(compiled(&program, op, plan)))].into();
+    let schedules = [(op, Arc::new(on_nodes(&program, op, plan, nodes)))].into();
     run(&program, &schedules, &case.args, ranks as u64).unwrap().outputs
 }
 
@@ -60,10 +63,10 @@ fn too_far(got: &Tensor, want: &[f64], tolerance: f64) -> Option<String> {
 }
 
 /// How many times the golden was run on so many ranks in this layout.
-fn on(golden: &Golden, ranks: usize, layout: LayoutKind, plans: &[Plan]) -> usize {
+fn on(golden: &Golden, ranks: usize, layout: LayoutKind, plans: &[Way]) -> usize {
     let wide = golden.before_cast();
     for &plan in plans {
-        let what = format!("{}, {ranks} ranks, {layout}, {}", golden.name, plan.name());
+        let what = format!("{}, {ranks} ranks, {layout}, {}", golden.name, plan.0.name());
         let before = results(&wide, layout, ranks, plan);
         for (i, got) in before.iter().enumerate() {
             if let Some(wrong) = too_far(got, &golden.want[i], golden.tolerance[i]) {
@@ -85,7 +88,7 @@ fn on(golden: &Golden, ranks: usize, layout: LayoutKind, plans: &[Plan]) -> usiz
 }
 
 /// Root mean square of what the output before the cast is off by.
-fn rms(golden: &Golden, layout: LayoutKind, ranks: usize, plan: Plan) -> f64 {
+fn rms(golden: &Golden, layout: LayoutKind, ranks: usize, plan: Way) -> f64 {
     let got = results(&golden.before_cast(), layout, ranks, plan)[0].to_f64();
     let squares: f64 = got.iter().zip(&golden.want[0]).map(|(g, w)| (g - w) * (g - w)).sum();
     (squares / got.len() as f64).sqrt()
@@ -95,27 +98,38 @@ fn rms(golden: &Golden, layout: LayoutKind, ranks: usize, plan: Plan) -> f64 {
 mod long {
     use super::*;
 
-    /// At the rank counts that a case names every layout with every strategy; on 1, 3 and 5 ranks the strategies in turn.
+    /// At the rank counts that a case names every layout with every strategy, where levels are used on two nodes as well; on 1, 3 and 5 ranks
+    /// queries and heads that travel, and one of the other strategies in turn.
     #[test]
     #[cfg_attr(not(test_data), ignore = "set ANNULUS_TEST_DATA to the folder of real models and goldens")]
     fn goldens_within_their_own_tolerance() {
         let goldens = all();
         let runs = goldens.par_iter().enumerate().map(|(i, golden)| {
-            let mut turn = Plan::ALL.into_iter().cycle().skip(i);
+            let of_keys = Plan::ALL.into_iter().filter(|plan| !plan.uses_levels());
+            let mut turn = of_keys.cycle().skip(i);
+            let travelling = [(Plan::Queries, 1), (Plan::Heads, 1)];
             let mut runs = 0;
             for layout in golden.layouts() {
-                runs +=
-                    golden.ranks.iter().map(|&ranks| on(golden, ranks, layout, &Plan::ALL)).sum::<usize>();
-                runs += [1, 3, 5]
-                    .map(|ranks| on(golden, ranks, layout, &[turn.next().unwrap()]))
-                    .iter()
-                    .sum::<usize>();
+                for &ranks in &golden.ranks {
+                    assert!(ranks.is_multiple_of(2));
+                    let all = Plan::ALL.map(|plan| (plan, 1));
+                    runs += on(
+                        golden,
+                        ranks,
+                        layout,
+                        &[&all[..], &[(Plan::Queries, 2), (Plan::Heads, 2)]].concat(),
+                    );
+                }
+                for ranks in [1, 3, 5] {
+                    runs +=
+                        on(golden, ranks, layout, &[&travelling[..], &[(turn.next().unwrap(), 1)]].concat());
+                }
             }
             runs
         });
         let runs: usize = runs.sum();
         let documents = goldens.iter().filter(|g| g.documents).count();
-        assert_eq!(runs, (goldens.len() * 4 + documents) * (3 * Plan::ALL.len() + 3));
+        assert_eq!(runs, (goldens.len() * 4 + documents) * (3 * (Plan::ALL.len() + 2) + 9));
     }
 
     /// Merging costs no digits: the error on eight ranks is that on one.
@@ -124,10 +138,10 @@ mod long {
     fn the_error_does_not_grow_with_the_ranks() {
         let goldens = all();
         let ratios = goldens.par_iter().flat_map_iter(|golden| {
-            let one = rms(golden, LayoutKind::Contiguous, 1, Plan::Ring);
+            let one = rms(golden, LayoutKind::Contiguous, 1, (Plan::Ring, 1));
             let ways = golden.layouts().flat_map(|l| Plan::ALL.map(|plan| (l, plan)));
             let ratio = move |(layout, plan): (LayoutKind, Plan)| {
-                let eight = rms(golden, layout, 8, plan);
+                let eight = rms(golden, layout, 8, (plan, if plan.uses_levels() { 2 } else { 1 }));
                 let ratio = if eight == one { 1.0 } else { eight / one };
                 (
                     ratio,

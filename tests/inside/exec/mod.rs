@@ -115,7 +115,12 @@ fn program_of(case: &Case) -> (Program, OpId) {
 
 /// The schedule that the pass makes of it.
 fn compiled(program: &Program, op: OpId, way: Plan) -> Schedule {
-    schedule::schedule(&Rewrite::new(program, op, way).unwrap(), SLOTS)
+    on_nodes(program, op, way, 1)
+}
+
+/// The same where ranks stand on so many nodes.
+fn on_nodes(program: &Program, op: OpId, way: Plan, nodes: usize) -> Schedule {
+    schedule::schedule(&Rewrite::on_nodes(program, op, way, nodes).unwrap(), SLOTS)
 }
 
 fn sizes(heads: (usize, usize), length: usize, dim: usize) -> AttentionSizes {

@@ -1,7 +1,7 @@
 //! Tens of thousands of random attentions, split by the pass and run on all ranks, against `eval` in f64.
 
 use super::case::{Case, cases, first_wrong};
-use super::{compiled, program_of, text};
+use super::{on_nodes, program_of, text};
 use annulus::eval::{Precision, eval};
 use annulus::exec::cpu::{Run, run};
 use annulus::ir::{DType, ScoreStep, Tensor};
@@ -89,7 +89,10 @@ fn right(case: &Case, plan: Plan) -> Result<Seen, String> {
 /// The same; the schedule is changed before it runs.
 fn right_but_for(case: &Case, plan: Plan, change: fn(&mut Schedule)) -> Result<Seen, String> {
     let (program, op) = program_of(case);
-    let mut schedule = compiled(&program, op, plan);
+    // Where levels are used, on one node as often as on several.
+    let nodes = (2..=case.ranks).filter(|n| case.ranks.is_multiple_of(*n)).nth(case.seed as usize / 2 % 2);
+    let mut schedule =
+        on_nodes(&program, op, plan, nodes.filter(|_| case.seed.is_multiple_of(2)).unwrap_or(1));
     change(&mut schedule);
     let planned =
         (schedule.bytes_sent(), schedule.ranks.iter().map(RankProgram::messages).collect::<Vec<_>>());
