@@ -93,7 +93,7 @@ fn main() {
         let (took, compiled) = timed(1, || compile(&graph, &options).unwrap_or_else(|e| panic!("{e}")));
         let island = &compiled.islands[0];
         let layouts = [island.schedule.q_layout.kind, island.schedule.kv_layout.kind];
-        let chosen = annulus::label(island.strategy, layouts);
+        let chosen = annulus::label(island.strategy, island.nodes, layouts);
         println!("  {ranks:>5}  {:>9.1}  {chosen}", took.as_secs_f64() * 1e3);
     }
 }

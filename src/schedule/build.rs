@@ -9,7 +9,7 @@ use super::facts::AttentionFacts;
 use super::mesh::Stream;
 use super::slots::{Name, Slots, parts};
 use super::steps::{ExchangeKind, KvPiece, QPiece, Step, StepOp, Transfer};
-use super::travel::Travelling;
+use super::travelling::Travelling;
 use super::types::RankProgram;
 use crate::ir::Strategy;
 use crate::layout::Progression;

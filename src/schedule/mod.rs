@@ -21,6 +21,7 @@ mod slots;
 mod steps;
 mod text;
 mod travel;
+mod travelling;
 mod types;
 
 pub use blocks::{Block, Heads, Packed, Place, Port, View};

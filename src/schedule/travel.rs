@@ -13,19 +13,6 @@ use crate::mask::Tile;
 use crate::ring::sight::{Leg, Piece, Sight};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Where what travels lies.
-#[derive(Default)]
-pub(super) struct Travelling {
-    /// Own pieces that are packed.
-    packed: BTreeMap<(Port, usize), View>,
-    /// Received queries, and what goes with them, in the order of the ports.
-    queries: BTreeMap<Piece, Vec<View>>,
-    /// Partial results of the queries of others.
-    partials: BTreeMap<Piece, View>,
-    /// Partial results that came, in order; those of other ranks' queries come on their way.
-    came: Vec<(Piece, View)>,
-}
-
 impl Builder<'_> {
     /// What goes with queries: they themselves, and each leaf that is handed out by query rows.
     pub(super) fn ports(&self) -> Vec<Port> {
