@@ -305,7 +305,7 @@ impl Rank<'_, '_, '_> {
                             let own = self.kv.local(&p.rows).is_some();
                             self.want(own, i, || {
                                 format!(
-                                    "key {} are no run of the rank's own, and lie nowhere",
+                                    "key {}: no run of the rank's own, and they lie nowhere",
                                     rows_name(&p.rows)
                                 )
                             });
@@ -379,7 +379,7 @@ impl Rank<'_, '_, '_> {
     /// Query rows of the rank.
     fn own(&mut self, i: usize, rows: &Progression) {
         let own = self.q.local(rows).is_some();
-        self.want(own, i, || format!("query {} are no run of the rank's own", rows_name(rows)));
+        self.want(own, i, || format!("query {}: no run of the rank's own", rows_name(rows)));
     }
 
     /// Queries that were received, and the leaves behind them.
@@ -447,7 +447,13 @@ impl Rank<'_, '_, '_> {
             Port::Out => !reads,
             Port::Lse => !reads && a.lse,
         };
-        self.want(there, i, || format!("{does} {:?}, of which a rank has no rows to {does}", b.port));
+        self.want(there, i, || {
+            format!(
+                "{does} {}, which a rank {}",
+                b.port,
+                if reads { "does not own" } else { "does not give" }
+            )
+        });
         let (owned, all) = match b.port {
             Port::Kv => (self.kv.local(&b.rows), a.sizes.kv_heads),
             _ => (self.q.local(&b.rows), a.sizes.q_heads),

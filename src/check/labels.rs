@@ -117,8 +117,8 @@ impl Rank<'_> {
     fn hop(&self, exchange: &Exchange<'_>, on: bool) -> Option<String> {
         let (r, ranks) = (self.r, self.schedule.ranks.len());
         if exchange.kind != ExchangeKind::SendRecv {
-            let kind = exchange.kind.name();
-            return Some(format!("is an {kind}, and a ring has hops, each a sendrecv"));
+            let kind = a(exchange.kind);
+            return Some(format!("is {kind}, and a ring has hops, each a sendrecv"));
         }
         let (next, before) = ((r + 1) % ranks, (r + ranks - 1) % ranks);
         let (to, from) = if on { (next, before) } else { (before, next) };
@@ -146,7 +146,7 @@ impl Rank<'_> {
             false => (ExchangeKind::AllToAll, "queries travel by all_to_all"),
         };
         if kind != wanted {
-            return Some(format!("is a {}, and {what}", kind.name()));
+            return Some(format!("is {}, and {what}", a(kind)));
         }
         self.along(exchange, leg)
     }
@@ -154,7 +154,7 @@ impl Rank<'_> {
     fn deals(&self, exchange: &Exchange<'_>) -> Option<String> {
         let kind = exchange.kind;
         if kind != ExchangeKind::AllToAll {
-            return Some(format!("is a {}, and heads are dealt out by all_to_all", kind.name()));
+            return Some(format!("is {}, and heads are dealt out by all_to_all", a(kind)));
         }
         self.along(exchange, Leg::of_heads(self.schedule, exchange.group))
     }
@@ -171,7 +171,7 @@ impl Rank<'_> {
     fn gather(&self, exchange: &Exchange<'_>, stages: usize) -> Option<String> {
         let others = self.schedule.ranks.len() - 1;
         if exchange.kind != ExchangeKind::AllGather {
-            return Some(format!("is a {}, and keys are gathered by all_gather", exchange.kind.name()));
+            return Some(format!("is {}, and keys are gathered by all_gather", a(exchange.kind)));
         }
         let group = exchange.group;
         if group > stages {
@@ -182,12 +182,12 @@ impl Rank<'_> {
             };
             return Some(format!("is of group {group}, and {all}"));
         }
-        let (sends, a) = (exchange.sends, &self.schedule.attention);
+        let (sends, facts) = (exchange.sends, &self.schedule.attention);
         if !sends.is_empty() && sends.len() != others {
             return Some(format!("sends to {} ranks, and keys go to all {others} others", sends.len()));
         }
-        if let Some(w) = sends.windows(2).find(|w| bytes(a, &w[0]) != bytes(a, &w[1])) {
-            let [a, b] = [&w[0], &w[1]].map(|t| format!("{} bytes to rank {}", bytes(a, t), t.peer));
+        if let Some(w) = sends.windows(2).find(|w| bytes(facts, &w[0]) != bytes(facts, &w[1])) {
+            let [a, b] = [&w[0], &w[1]].map(|t| format!("{} bytes to rank {}", bytes(facts, t), t.peer));
             return Some(format!("sends {a} and {b}, and all others get the same keys"));
         }
         let row = kv_bytes(&self.schedule.attention, 1).unwrap_or(usize::MAX) as u128;
@@ -203,6 +203,12 @@ impl Rank<'_> {
             )
         })
     }
+}
+
+/// A kind with its article.
+fn a(kind: ExchangeKind) -> String {
+    let article = if kind.name().starts_with('a') { "an" } else { "a" };
+    format!("{article} {}", kind.name())
 }
 
 /// What a group carries, where queries travel or heads are dealt out.

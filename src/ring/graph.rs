@@ -7,6 +7,7 @@ mod travel;
 use super::error::RingError;
 use super::outline::{Act, KeyRows, Outline};
 use super::plan::Plan;
+use super::sight::Piece;
 use super::site::Site;
 use crate::ir::infer::{infer, union};
 use crate::ir::{Attention, Collective, Graph, Op, OpId, Partial, ScoreStep, Strategy, Type, Value, ValueId};
@@ -78,10 +79,8 @@ fn graph(plan: &Plan<'_>, rank: usize) -> Result<Graph, RingError> {
                 b.begun.push((group, name("kv.all", "kv.stage"), all));
             }
             Act::Queries { leg, group } => b.queries(plan, rank, (leg, group))?,
-            Act::Guest { of, q, keys, tile } => {
-                let rows = &plan.site.q_layout.rows[of];
-                let q_rows = outline.queries(q).iter().map(|&i| rows[i]).collect();
-                b.guest((plan, rank), of, q_rows, outline.rows(keys).to_vec(), tile)?;
+            Act::Guest { leg, q, keys, tile } => {
+                b.guest((plan, rank), leg, outline.guests(q), outline.rows(keys).to_vec(), tile)?;
             }
             Act::Partials { leg, group } => b.partials_home(plan, rank, (leg, group))?,
             Act::Relay => b.relay(plan, rank)?,
@@ -157,8 +156,8 @@ struct Builder<'a> {
     arrived: BTreeMap<usize, Vec<(String, ValueId)>>,
     /// Where heads are dealt out.
     dealt: Dealt,
-    /// Partial results of the queries of other ranks, each with the rank; those that leave the node, merged.
-    guests: Vec<(usize, Acc)>,
+    /// Partial results of the queries of other ranks, each with the pieces; those that leave the node, merged.
+    guests: Vec<(Vec<Piece>, Acc)>,
     relayed: Option<Acc>,
     /// What came from one rank, of what came from all, by name.
     sliced: BTreeMap<String, ValueId>,

@@ -1,7 +1,7 @@
 //! Which heads each rank computes where heads are dealt out, and in which parts they travel.
 //!
-//! In: a site and the levels of the machine. Out: a [`HeadPlan`]: for each rank its parts, for all of them which pieces of queries see
-//! which keys, and what each rank sends to each other in each [`Leg`]. A part is exchanged as a whole: the next one is under way while one is
+//! In: a site and the levels of the machine. Out: a [`HeadPlan`]: for each rank its parts, for all of them the pieces of queries and of keys,
+//! and what each rank sends to each other in each [`Leg`]. A part is exchanged as a whole: the next one is under way while one is
 //! computed, and results go home meanwhile.
 //!
 //! On two levels rows go to the rank of the other node that stands as their owner does, in the heads of all ranks of that node, and
@@ -10,7 +10,7 @@
 use super::levels::Levels;
 use super::site::Site;
 use crate::ir::Heads;
-use crate::layout::Progression;
+use crate::layout::{Layout, Progression};
 use crate::mask::Tile;
 
 /// A rank computes its heads in at most so many parts: all but the first one's exchange lie under computation, and what a part costs is
@@ -28,7 +28,7 @@ pub(crate) struct Part {
     pub(crate) keys_come: bool,
 }
 
-/// Pieces of queries that see the same keys, equally masked: each with the rank that owns it.
+/// Pieces of queries over pieces of keys, each with the rank that owns it.
 #[derive(Debug)]
 pub(crate) struct Group {
     /// (rank, index among its pieces).
@@ -73,7 +73,7 @@ pub(crate) struct HeadPlan {
     /// By rank. A rank without heads has none.
     pub(crate) parts: Vec<Vec<Part>>,
     /// The same for every part.
-    pub(crate) groups: Vec<Group>,
+    pub(crate) group: Group,
 }
 
 impl HeadPlan {
@@ -82,7 +82,7 @@ impl HeadPlan {
         let (ranks, s) = (site.ranks(), &site.sizes);
         let share = |rank| Heads::share(s.q_heads, rank, ranks);
         let parts = (0..ranks).map(|rank| parts(share(rank), s.q_heads / s.kv_heads.max(1))).collect();
-        HeadPlan { levels, parts, groups: groups(site) }
+        HeadPlan { levels, parts, group: all(site) }
     }
 
     /// The most parts of any rank.
@@ -167,31 +167,32 @@ fn parts(q: Heads, group: usize) -> Vec<Part> {
     (0..n).map(|i| Part { q: of(i, q, n), keys, keys_come: i == 0 }).collect()
 }
 
-/// All pieces of queries, by the keys that they see.
-fn groups(site: &Site<'_>) -> Vec<Group> {
+/// All pieces of queries over all pieces of keys that any of them sees: one step, whose kernel skips what the mask does.
+fn all(site: &Site<'_>) -> Group {
     let scores = &site.attention.scores;
-    let mut groups: Vec<Group> = vec![];
-    for (of, pieces) in site.q_layout.rows.iter().enumerate() {
-        for (piece, rows) in pieces.iter().enumerate() {
-            let mut keys = vec![];
-            let mut tile = Tile::Full;
-            for (at, theirs) in site.kv_layout.rows.iter().enumerate() {
-                for k in theirs {
-                    match scores.tile(rows, k) {
-                        Tile::Skip => continue,
-                        Tile::Full => {}
-                        Tile::Partial => tile = Tile::Partial,
-                    }
-                    keys.push((at, *k));
-                }
-            }
-            match groups.iter_mut().find(|g| g.tile == tile && g.keys == keys) {
-                Some(group) => group.q.push((of, piece)),
-                None => groups.push(Group { q: vec![(of, piece)], keys, tile }),
+    let pieces = |layout: &Layout| -> Vec<(usize, usize, Progression)> {
+        let of = |(rank, rows): (usize, &Vec<Progression>)| {
+            rows.iter().enumerate().map(move |(n, p)| (rank, n, *p)).collect::<Vec<_>>()
+        };
+        layout.rows.iter().enumerate().flat_map(of).collect()
+    };
+    let (q, kv) = (pieces(site.q_layout), pieces(site.kv_layout));
+    let mut group = Group { q: vec![], keys: vec![], tile: Tile::Full };
+    for &(at, _, k) in &kv {
+        let mut seen = false;
+        for (_, _, rows) in &q {
+            let tile = scores.tile(rows, &k);
+            seen |= tile != Tile::Skip;
+            if tile != Tile::Full {
+                group.tile = Tile::Partial;
             }
         }
+        if seen {
+            group.keys.push((at, k));
+        }
     }
-    groups
+    group.q = q.into_iter().map(|(rank, piece, _)| (rank, piece)).collect();
+    group
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use super::plan::Plan;
 use super::route::Route;
-use super::sight::{Leg, Seen};
+use super::sight::{Leg, Piece};
 use super::{heads, sight};
 use crate::ir::Strategy;
 use crate::layout::Progression;
@@ -18,6 +18,7 @@ pub(crate) struct Outline {
     pub(crate) acts: Vec<Act>,
     rows: Vec<Progression>,
     queries: Vec<usize>,
+    guests: Vec<Piece>,
 }
 
 /// Some pieces of keys of an outline.
@@ -36,6 +37,13 @@ impl Rows {
 /// Some of the rank's pieces of query rows, by index, of an outline.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Queries {
+    from: usize,
+    to: usize,
+}
+
+/// Some pieces of the queries of other ranks, of an outline.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Guests {
     from: usize,
     to: usize,
 }
@@ -78,8 +86,8 @@ pub(crate) enum Act {
     },
     /// Queries travel, own ones or those of others: as [`Plan::sight`] says of this leg.
     Queries { leg: sight::Leg, group: usize },
-    /// The partial result of some pieces of the queries of rank `of`, that were received, over own keys.
-    Guest { of: usize, q: Queries, keys: Rows, tile: Tile },
+    /// The partial result of some pieces of the queries of other ranks, that were received by this leg, over own keys.
+    Guest { leg: sight::Leg, q: Guests, keys: Rows, tile: Tile },
     /// Partial results travel home: as [`Plan::sight`] says of this leg.
     Partials { leg: sight::Leg, group: usize },
     /// Partial results of this node for ranks of others are merged.
@@ -117,6 +125,11 @@ impl Outline {
     /// Indices of pieces of query rows, ascending.
     pub(crate) fn queries(&self, queries: Queries) -> &[usize] {
         &self.queries[queries.from..queries.to]
+    }
+
+    /// Pieces of the queries of other ranks.
+    pub(crate) fn guests(&self, guests: Guests) -> &[Piece] {
+        &self.guests[guests.from..guests.to]
     }
 
     fn add_queries(&mut self, queries: impl IntoIterator<Item = usize>) -> Queries {
@@ -253,9 +266,10 @@ impl Writer<'_> {
             sight.helpers(rank).any(|at| sight.seen(rank, at).iter().any(|s| s.piece == piece))
         };
         // Pieces of one step are merged later, or none of them is.
-        for group in alike(own, |s| elsewhere(s.piece)) {
-            let (q, keys, tile) = self.group(&group);
-            self.out.acts.push(Act::Partial { stage: 0, q, keys, of: KeyRows::Own, tile });
+        for group in alike(own, |s| (elsewhere(s.piece), s.tile, &s.keys)) {
+            let q = self.out.add_queries(group.iter().map(|s| s.piece));
+            let keys = self.out.add_rows(&group[0].keys);
+            self.out.acts.push(Act::Partial { stage: 0, q, keys, of: KeyRows::Own, tile: group[0].tile });
         }
         let blind: Vec<usize> = (0..plan.site.q_layout.rows[rank].len())
             .filter(|&i| !elsewhere(i) && own.iter().all(|s| s.piece != i))
@@ -269,11 +283,16 @@ impl Writer<'_> {
             let wait = |leg| Act::Wait { group: sight.group(leg) };
             self.out.acts.extend(legs(&[leg]).into_iter().map(wait));
             self.out.acts.extend(legs(on.as_slice()).into_iter().map(begin));
-            for of in sight.guests(rank).filter(|&of| sight.comes_by(of, rank) == leg) {
-                for group in alike(sight.seen(of, rank), |_| false) {
-                    let (q, keys, tile) = self.group(&group);
-                    self.out.acts.push(Act::Guest { of, q, keys, tile });
-                }
+            // Those of several ranks that see the same keys in one step: keys are read once.
+            let guests = sight.guests(rank).filter(|&of| sight.comes_by(of, rank) == leg);
+            let seen = guests.flat_map(|of| sight.seen(of, rank).iter().map(move |s| (of, s)));
+            for group in alike(seen, |&(_, s)| (s.tile, &s.keys)) {
+                let from = self.out.guests.len();
+                self.out.guests.extend(group.iter().map(|&(of, s)| (of, s.piece)));
+                let q = Guests { from, to: self.out.guests.len() };
+                let (_, s) = group[0];
+                let keys = self.out.add_rows(&s.keys);
+                self.out.acts.push(Act::Guest { leg, q, keys, tile: s.tile });
             }
         }
         for (leg, merge) in [(Leg::Back, Act::Relay), (Leg::Home, Act::Merge)] {
@@ -325,13 +344,6 @@ impl Writer<'_> {
         acts.push(Act::Unpack);
     }
 
-    /// The pieces of queries of one step, and its keys.
-    fn group(&mut self, group: &[&Seen]) -> (Queries, Rows, Tile) {
-        let q = self.out.add_queries(group.iter().map(|s| s.piece));
-        let keys = self.out.add_rows(group.first().map_or(&[][..], |s| s.keys.as_slice()));
-        (q, keys, group.first().map_or(Tile::Full, |s| s.tile))
-    }
-
     fn partials(&mut self, stage: usize, groups: &[Group], of: KeyRows) {
         self.out.acts.extend(groups.iter().map(|g| {
             let (q, keys, tile) = (g.q, g.keys, g.tile);
@@ -340,15 +352,17 @@ impl Writer<'_> {
     }
 }
 
-/// Pieces of queries that see the same keys, equally masked, and of which `and` says the same; in order of the first of each.
-fn alike(seen: &[Seen], and: impl Fn(&Seen) -> bool) -> Vec<Vec<&Seen>> {
-    let mut groups: Vec<(bool, Vec<&Seen>)> = vec![];
-    for s in seen {
-        let key = and(s);
-        let same = |(k, g): &(bool, Vec<&Seen>)| *k == key && (g[0].tile, &g[0].keys) == (s.tile, &s.keys);
-        match groups.iter().position(same) {
-            Some(at) => groups[at].1.push(s),
-            None => groups.push((key, vec![s])),
+/// What is alike by a key, in order of the first of each.
+fn alike<'a, T: 'a, K: PartialEq + 'a>(
+    all: impl IntoIterator<Item = T>,
+    key: impl Fn(&T) -> K,
+) -> Vec<Vec<T>> {
+    let mut groups: Vec<(K, Vec<T>)> = vec![];
+    for one in all {
+        let k = key(&one);
+        match groups.iter_mut().find(|g| g.0 == k) {
+            Some(group) => group.1.push(one),
+            None => groups.push((k, vec![one])),
         }
     }
     groups.into_iter().map(|g| g.1).collect()

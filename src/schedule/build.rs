@@ -136,9 +136,9 @@ impl Builder<'_> {
                 let plan = self.plan;
                 plan.sight.iter().for_each(|sight| self.queries(sight, leg, group));
             }
-            Act::Guest { of, q, keys, tile } => {
+            Act::Guest { q, keys, tile, .. } => {
                 let kv = self.some(KeyRows::Own, self.outline.rows(keys)).collect();
-                self.guest(of, self.outline.queries(q), kv, tile);
+                self.guest(self.outline.guests(q), kv, tile);
             }
             Act::Partials { leg, group } => {
                 let plan = self.plan;

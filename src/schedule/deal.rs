@@ -150,7 +150,8 @@ impl Builder<'_> {
         let (rank, site) = (self.rank, &self.plan.site);
         let Some(own) = plan.part(rank, part) else { return };
         let sinks = self.facts.sinks.is_some();
-        for group in &plan.groups {
+        let group = &plan.group;
+        if !group.q.is_empty() {
             let kv = |&(at, rows): &(usize, Progression)| {
                 let came = self.came(Port::Kv, rows, own.keys).filter(|_| at != rank);
                 KvPiece { rows, heads: own.keys, at: came }

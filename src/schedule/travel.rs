@@ -110,17 +110,24 @@ impl Builder<'_> {
     }
 
     /// The partial result of received queries.
-    pub(super) fn guest(&mut self, of: usize, pieces: &[usize], kv: Vec<KvPiece>, tile: Tile) {
+    pub(super) fn guest(&mut self, pieces: &[Piece], kv: Vec<KvPiece>, tile: Tile) {
         let heads = self.facts.q_heads();
         let mut q = vec![];
         for &piece in pieces {
-            let carry = Some(self.partial_of((of, piece)));
-            let at = self.travelling.queries.get(&(of, piece)).cloned().unwrap_or_default();
-            q.push(QPiece { rows: self.rows_of((of, piece)), heads, at, carry, out: vec![] });
+            let carry = Some(self.partial_of(piece));
+            let at = self.travelling.queries.get(&piece).cloned().unwrap_or_default();
+            q.push(QPiece { rows: self.rows_of(piece), heads, at, carry, out: vec![] });
         }
+        let mut owners: Vec<String> = pieces.iter().map(|p| p.0.to_string()).collect();
+        owners.dedup();
+        let whose = match owners.as_slice() {
+            [one] => format!("rank {one}"),
+            [first, .., last] => format!("{} ranks, {first} to {last},", owners.len()),
+            [] => "nobody".to_owned(),
+        };
         let (carry_in, sinks_here, cast_out) = (false, false, false);
         let op = StepOp::AttnPartial { q, kv, tile, carry_in, sinks_here, cast_out };
-        self.step(Stream::Compute, op, format!("queries of rank {of} over own keys"));
+        self.step(Stream::Compute, op, format!("queries of {whose} over own keys"));
     }
 
     /// Partial results go home, or to where they leave the node, and those of others come.

@@ -6,6 +6,7 @@ use annulus::ir::Graph;
 use annulus::ir::text::parse;
 use annulus::layout::LayoutKind;
 use annulus::ring::Strategy;
+use annulus::schedule::{Step, StepOp};
 use annulus::{Compiled, Options, Rejected, TIE, compile};
 
 /// Self attention of so many rows, 32 heads over 8, head size 128, bf16.
@@ -127,6 +128,33 @@ fn near_ties_go_to_the_first_in_order() {
         }
     }
     assert!(ties >= 8, "{ties}");
+}
+
+/// One query row over a long resident cache: it travels, and the keys stay.
+#[test]
+fn a_row_goes_to_the_keys_of_a_resident_cache() {
+    let text = "graph \"decode\" {\n  input %q: bf16[1,32,1,128]\n  input %k: bf16[1,8,131072,128]\n  input %v: bf16[1,8,131072,128]\n  \
+        %o: bf16[1,32,1,128] = attention %q, %k, %v {scores=[factor 0.08838834764831845], acc=f32, empty=zero}\n  output \"o\" = %o\n}\n";
+    let graph = annulus::ir::parse(text).unwrap();
+    let caches = ["k", "v"].map(|name| annulus::shard::Handed::new(name, 2));
+    let compiled = compile(&graph, &Options::new(8).inputs(caches)).unwrap();
+    let island = &compiled.islands[0];
+    assert_eq!(island.strategy, Strategy::Queries);
+    assert!(island.schedule.bytes_sent().iter().sum::<usize>() <= 1 << 20);
+    // Of what keeps queries at home the best.
+    let others = island.rejected.iter().filter(|r| r.strategy.is_at_home());
+    let best = others.filter_map(|r| r.makespan_us).fold(f64::INFINITY, f64::min);
+    assert!(best.is_finite() && island.estimate.makespan_us * 12.0 <= best, "{best}");
+    // Sixteen rows of a prefill chunk read the keys of a rank once, and not once for each rank that they are of.
+    let text = text.replace("32,1,128", "32,16,128");
+    let graph = annulus::ir::parse(&text).unwrap();
+    let caches = ["k", "v"].map(|name| annulus::shard::Handed::new(name, 2));
+    let options = Options::new(8).inputs(caches).strategy(Strategy::Queries).layout(LayoutKind::Contiguous);
+    let chunk = &compile(&graph, &options).unwrap().islands[0].schedule;
+    for rank in &chunk.ranks {
+        let computes = |s: &&Step| matches!(s.op, StepOp::AttnPartial { .. });
+        assert_eq!(rank.steps.iter().filter(computes).count(), 2, "{chunk}");
+    }
 }
 
 /// On many ranks a candidate is left early where less is enough; the choice is that of all of them run to the end.

@@ -278,10 +278,9 @@ impl Builder<'_> {
         let q = q.ok_or_else(|| plan.site.refuse("its queries have not come".into()))?;
         let keys =
             self.dealt.keys.clone().ok_or_else(|| plan.site.refuse("its keys have not come".into()))?;
+        let group = &heads.group;
         let mut results: Vec<Held> = vec![];
-        let mut outs: [Vec<ValueId>; 2] = Default::default();
-        let mut done: Vec<Progression> = vec![];
-        for (i, group) in heads.groups.iter().enumerate() {
+        if !group.q.is_empty() {
             let rows: Vec<Progression> =
                 group.q.iter().map(|&(of, piece)| plan.site.q_layout.rows[of][piece]).collect();
             let k_rows: Vec<Progression> = group.keys.iter().map(|k| k.1).collect();
@@ -289,7 +288,7 @@ impl Builder<'_> {
             for leaf in 0..self.score_leaves() {
                 operands.push(self.leaf_of(leaf, &rows, own.q)?);
             }
-            let name = format!("h{n}{}", super::letters(i));
+            let name = format!("h{n}");
             let acc = self.over(&name, operands, rows.clone(), k_rows, group.tile)?;
             let mut operands = acc.value.to_vec();
             if let Some(sinks) = self.attention.sinks {
@@ -298,17 +297,12 @@ impl Builder<'_> {
             let (dtype, empty_row, lse) = (self.site.dtype, self.attention.empty_row, self.attention.lse);
             let op = Op::Finish { of: rows.clone(), rows: rows.clone(), dtype, empty_row, lse };
             let finish = self.add_named(op, &operands, |port| format!("{name}.{}", ["out", "lse"][port]))?;
-            for (value, outs) in self.graph.results(finish).into_iter().zip(&mut outs) {
-                outs.push(value);
-            }
-            done.extend(rows);
-        }
-        for (outs, what) in outs.into_iter().zip(["out", "lse"]).filter(|(o, _)| !o.is_empty()) {
-            let value = match outs.as_slice() {
-                [one] => *one,
-                _ => self.add(Op::Concat { axis: 2 }, &outs, &format!("{what}.heads{n}"))?,
-            };
-            results.push(Held { value, rows: done.clone() });
+            results = self
+                .graph
+                .results(finish)
+                .into_iter()
+                .map(|value| Held { value, rows: rows.clone() })
+                .collect();
         }
         self.dealt.results.resize(part + 1, vec![]);
         self.dealt.results[part] = results;

@@ -89,14 +89,14 @@ impl Builder<'_> {
     pub(super) fn guest(
         &mut self,
         (plan, rank): (&Plan<'_>, usize),
-        of: usize,
-        q_rows: Vec<Progression>,
+        leg: Leg,
+        pieces: &[Piece],
         k_rows: Vec<Progression>,
         tile: Tile,
     ) -> Result<(), RingError> {
         let Some(sight) = &plan.sight else { return Ok(()) };
         let keys = self.own_keys(&k_rows)?;
-        let (leg, by_rows) = (sight.comes_by(of, rank), self.by_rows());
+        let (q_rows, by_rows) = (self.rows_of(pieces), self.by_rows());
         let q = self.came(sight, leg, rank, 0)?;
         let mut operands = vec![self.chunk(&q, &q_rows)?, keys];
         for leaf in 0..self.score_leaves() {
@@ -109,16 +109,16 @@ impl Builder<'_> {
             };
             operands.push(operand);
         }
-        let before = self.guests.iter().filter(|g| g.0 == of).count();
-        let acc = self.over(&format!("g{of}{}", super::letters(before)), operands, q_rows, k_rows, tile)?;
-        self.guests.push((of, acc));
+        let name = format!("g{}", super::letters(self.guests.len()));
+        let acc = self.over(&name, operands, q_rows, k_rows, tile)?;
+        self.guests.push((pieces.to_vec(), acc));
         Ok(())
     }
 
     /// What is known of some pieces, of the ranks whose queries they are: o, m and l apart, in the order of the pieces.
     fn of_guests(&mut self, pieces: &[Piece], name: &str) -> Result<[ValueId; 3], RingError> {
-        let of = |rank: &usize| pieces.iter().any(|p| p.0 == *rank);
-        let theirs: Vec<&Acc> = self.guests.iter().filter(|g| of(&g.0)).map(|g| &g.1).collect();
+        let theirs = self.guests.iter().filter(|g| g.0.iter().any(|p| pieces.contains(p)));
+        let theirs: Vec<&Acc> = theirs.map(|g| &g.1).collect();
         let rows: Vec<Progression> = theirs.iter().flat_map(|a| a.rows.clone()).collect();
         let values: Vec<[ValueId; 3]> = theirs.iter().map(|a| a.value).collect();
         let wanted = self.rows_of(pieces);
@@ -212,12 +212,13 @@ impl Builder<'_> {
     pub(super) fn relay(&mut self, plan: &Plan<'_>, rank: usize) -> Result<(), RingError> {
         let Some(sight) = &plan.sight else { return Ok(()) };
         let far: Vec<usize> = sight.levels.far(rank).collect();
-        let (here, rest) =
-            std::mem::take(&mut self.guests).into_iter().partition::<Vec<_>, _>(|g| far.contains(&g.0));
-        self.guests = rest;
+        // A step has those of some ranks of other nodes, or of none: they came by another leg than those of this one.
         let mut acc = None;
-        for (_, new) in here {
-            acc = Some(self.merged(acc, new)?);
+        for (pieces, new) in std::mem::take(&mut self.guests) {
+            let on: Vec<Piece> = pieces.iter().copied().filter(|p| far.contains(&p.0)).collect();
+            if !on.is_empty() {
+                acc = Some(self.merged(acc, new)?);
+            }
         }
         for from in sight.peers(Leg::Back, rank) {
             if let Some(new) = self.came_home((sight, rank), Leg::Back, from, |p| p.0 != rank)? {
