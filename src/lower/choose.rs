@@ -44,9 +44,6 @@ pub enum Refusal {
         /// Its type.
         found: &'static str,
     },
-    /// Another mask for each batch entry.
-    #[error("{0}: the kernels see the same positions in every batch entry; hand it over as a boolean mask")]
-    PerEntry(String),
     /// A longer score program than kernels run.
     #[error(
         "scores go through {count} steps ({program}), and a GPU kernel runs at most {MAX_STEPS}: run on the CPU, which runs any number"
@@ -77,6 +74,17 @@ pub struct Launch {
     pub carry_in: bool,
     pub sinks_here: bool,
     pub cast_out: bool,
+    /// Whether heads of all batch entries lie evenly apart in every tensor: the copy engine of Hopper takes them so alone.
+    pub even_heads: bool,
+    /// A power of two, at most 16, that divides where q, k, v and the result begin, in bytes.
+    pub align: usize,
+}
+
+impl Launch {
+    /// A launch over tensors that lie by themselves, which goes on from nothing and ends what it begins.
+    pub fn whole(tile: Tile, keys: usize) -> Launch {
+        Launch { tile, keys, carry_in: false, sinks_here: false, cast_out: true, even_heads: true, align: 16 }
+    }
 }
 
 /// The kernel of one step; behind it goes [`KernelKey::redo`], where there is one.
@@ -84,7 +92,7 @@ pub struct Launch {
 /// # Errors
 /// No kernel computes it.
 pub fn kernel(facts: &AttentionFacts, step: Launch, arch: Arch) -> Result<KernelKey, Refusal> {
-    let Launch { tile, keys, carry_in, sinks_here, cast_out } = step;
+    let Launch { tile, keys, carry_in, sinks_here, cast_out, even_heads, align } = step;
     let sizes = &facts.sizes;
     let element = Element::of(facts.dtype).ok_or_else(|| Refusal::Element(facts.dtype.name()))?;
     if let Some(rows) = [sizes.q_len, sizes.kv_len].into_iter().find(|n| *n >= FAR as usize) {
@@ -100,10 +108,6 @@ pub fn kernel(facts: &AttentionFacts, step: Launch, arch: Arch) -> Result<Kernel
         return Err(Refusal::Leaves(leaves));
     }
     whole.iter().enumerate().try_for_each(|(i, step)| check_numbers(step, i == 0))?;
-    if let Some(batch) = facts.scores.masks().flat_map(|m| &m.terms).find(|t| matches!(t, Term::Batch { .. }))
-    {
-        return Err(Refusal::PerEntry(batch.to_string()));
-    }
     let leaf = |what, argument: usize| {
         let found = facts.leaves.get(argument.wrapping_sub(3)).map(|leaf| leaf.dtype);
         let known = found.filter(|t| *t == DType::F32 || *t == facts.dtype).and_then(Element::of);
@@ -117,11 +121,14 @@ pub fn kernel(facts: &AttentionFacts, step: Launch, arch: Arch) -> Result<Kernel
     whole.iter().try_for_each(|step| kind(step, &leaf).map(|_| ()))?;
     let sinks = if sinks_here { operand("sinks", facts.sinks)? } else { Operand::None };
     let (dk, dv) = (sizes.head_dim, sizes.v_head_dim);
-    let portable =
-        |positions| KernelKey::portable(element, dk, dv, positions, arch).ok_or(Refusal::Heads { dk, dv });
+    let portable = |positions| {
+        let plain = KernelKey::portable(element, dk, dv, positions, arch).ok_or(Refusal::Heads { dk, dv })?;
+        let copy = [16, 4, 2].into_iter().find(|c| usize::from(*c) <= align).unwrap_or(plain.copy);
+        Ok(KernelKey { copy: plain.copy.min(copy), ..plain })
+    };
     // Hopper's kernels read sinks in f32.
     let hopper = |positions, simple: bool| {
-        let able = arch == Arch::Sm90a && simple && sinks != Operand::Element;
+        let able = arch == Arch::Sm90a && simple && sinks != Operand::Element && even_heads && align >= 16;
         able.then(|| KernelKey::hopper(element, dk, dv, positions)).flatten()
     };
     let by_position = |mask: &Mask| mask.terms.iter().any(|t| !matches!(t, Term::Tensor { .. }));
@@ -204,14 +211,25 @@ fn kind(
 pub struct Sight {
     /// Row r sees keys r + low ≤ k < r + high; `None` where nothing binds.
     pub window: [Option<i32>; 2],
-    /// Per query row the first key and one past the last that documents, a prefix and padding leave it.
+    /// Per query row the first key and one past the last that documents, a prefix and padding leave it; of one batch entry after
+    /// another where they see different keys.
     pub documents: Option<Vec<[i32; 2]>>,
+    /// Rows of `documents` from one batch entry to the next; 0 where all see the same.
+    pub entry_rows: usize,
 }
 
-/// The terms of a mask that depend on positions, for query rows up to `q_rows`; those of single batch entries left out, which
-/// [`kernel`] refuses.
-pub fn sight(mask: &Mask, q_rows: usize) -> Sight {
+/// The terms of a mask that depend on positions, for query rows up to `q_rows` of so many batch entries.
+pub fn sight(mask: &Mask, q_rows: usize, batch: usize) -> Sight {
     let clamp = |x: i128| x.clamp(-i128::from(FAR), i128::from(FAR)) as i32;
+    if mask.by_entry() {
+        let row = |entry: usize, row: usize| {
+            let (first, last) = mask.keys_of(entry, row);
+            [clamp(first), clamp(last.saturating_add(1))]
+        };
+        let all = (0..batch).flat_map(|entry| (0..q_rows).map(move |r| (entry, r)));
+        let documents = all.map(|(entry, r)| row(entry, r)).collect();
+        return Sight { window: [None; 2], documents: Some(documents), entry_rows: q_rows };
+    }
     let mut window = [None::<i32>; 2];
     let mut low = |x: i128| window[0] = Some(window[0].map_or(clamp(x), |old| old.max(clamp(x))));
     let mut highs = vec![];
@@ -247,5 +265,5 @@ pub fn sight(mask: &Mask, q_rows: usize) -> Sight {
         }
     }
     window[1] = highs.into_iter().min().map(clamp);
-    Sight { window, documents }
+    Sight { window, documents, entry_rows: 0 }
 }

@@ -32,7 +32,7 @@ impl Element {
     }
 
     /// That of tensors of this type; `None` if no kernel takes it.
-    pub(super) fn of(dtype: DType) -> Option<Element> {
+    pub(in crate::lower) fn of(dtype: DType) -> Option<Element> {
         match dtype {
             DType::F16 => Some(Element::F16),
             DType::BF16 => Some(Element::Bf16),

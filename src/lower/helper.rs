@@ -6,6 +6,8 @@ use super::layout::{ParamLayout, assertions, layout};
 use super::params::{Leaf, QPiece};
 use super::text::{CONTRACT, PTX, TYPES};
 
+/// Threads of a block.
+pub(crate) const THREADS: usize = 256;
 /// Runs of bytes in one launch of `pack`, at most.
 pub(crate) const MAX_COPIES: usize = 16;
 

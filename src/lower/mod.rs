@@ -2,7 +2,8 @@
 //!
 //! In: the facts of an attention and of a step, from which [`kernel`] makes a [`KernelKey`]: a few integers and enums, and
 //! [`KernelScores`] says what numbers and tensors the launch is handed for the scores. Out: the kernel's text, the compiler's options, threads and shared memory, and the layout of its argument. Nothing here touches a
-//! device, and nothing of a model but the key reaches a text: equal keys give equal bytes.
+//! device, and nothing of a model but the key reaches a text: equal keys give equal bytes. [`program`] makes of a schedule what each rank's
+//! device is told.
 
 mod arch;
 mod choose;
@@ -13,6 +14,7 @@ mod layout;
 #[cfg(test)]
 mod list;
 mod params;
+pub mod program;
 mod scores;
 mod steps;
 mod text;

@@ -1,0 +1,307 @@
+//! The device program as plain data.
+
+use super::args::{AttentionArg, FinishArg, MergeArg, PackArg};
+use crate::ir::{DType, EmptyRow, Scores};
+use crate::lower::{Arch, Helper, KernelKey};
+use std::sync::Arc;
+
+/// What a program is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The kernels of the CPU executor, which take every attention.
+    Cpu,
+    /// Kernels for GPUs of this architecture.
+    Cuda(Arch),
+}
+
+/// What one rank's device is told, in order of issue. What is issued to one stream runs in this order; beyond that only events
+/// and groups order it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Program {
+    /// Name of the island.
+    pub name: String,
+    /// Which rank, and of how many.
+    pub rank: usize,
+    /// How many ranks there are.
+    pub ranks: usize,
+    /// What it is made for.
+    pub target: Target,
+    /// Names of the streams; an operation's stream is an index into them. The first one is for kernels, the others for transfers.
+    pub streams: Vec<String>,
+    /// What is computed, as far as all launches share it.
+    pub attention: Shared,
+    /// Bytes of the rank's arena: the schedule's slots, and behind them what the lowering adds.
+    pub arena_bytes: usize,
+    /// Per stream the part of the arena for what lives within a step.
+    pub scratch: Vec<Region>,
+    /// Per stream the part of the arena that is zero before the first launch, and after each.
+    pub zeroed: Vec<Region>,
+    /// Which keys rows see, where positions say more than a window; the same bytes on every rank, uploaded once.
+    pub tables: Arc<Vec<i32>>,
+    /// The kernels that are launched, by their number.
+    pub kernels: Vec<Kernel>,
+    /// How many events there are; their numbers are below it.
+    pub events: usize,
+    /// What is done.
+    pub ops: Vec<Op>,
+}
+
+/// What all launches of a program share.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shared {
+    /// Type of q, k, v and the output.
+    pub dtype: DType,
+    /// Type of carries and of the log-sum-exp.
+    pub acc: DType,
+    /// What a row without a live key yields.
+    pub empty_row: EmptyRow,
+    /// What happens to q·k before the softmax; leaves by number of the argument.
+    pub scores: Scores,
+    /// Bytes of each argument of the rank, of its result, and of its log-sum-exp (0 if there is none).
+    pub arguments: Vec<usize>,
+    /// Of the result.
+    pub out_bytes: usize,
+    /// Of the log-sum-exp; 0 if there is none.
+    pub lse_bytes: usize,
+}
+
+/// A part of the arena.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Region {
+    /// First byte.
+    pub offset: usize,
+    /// Length.
+    pub bytes: usize,
+}
+
+/// One operation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Op {
+    /// Index of its stream.
+    pub stream: usize,
+    /// The step of the schedule that it belongs to.
+    pub step: usize,
+    /// What it does.
+    pub action: Action,
+}
+
+/// What an operation does.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Action {
+    /// Starts a kernel.
+    Launch(Launch),
+    /// Copies bytes of the rank's own.
+    Copy(Copy),
+    /// An event happens when all before it on the stream is done.
+    Record(usize),
+    /// Nothing behind it on the stream starts before the event has happened.
+    Wait(usize),
+    /// Messages to and from other ranks, all of which are under way together and done together.
+    Group(Group),
+}
+
+impl Action {
+    /// The word in text.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Action::Launch(_) => "launch",
+            Action::Copy(_) => "copy",
+            Action::Record(_) => "record",
+            Action::Wait(_) => "wait",
+            Action::Group(_) => "group",
+        }
+    }
+}
+
+/// A kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// That of the CPU executor for an argument of this kind.
+    Cpu(Work),
+    /// `attn_partial` of this key.
+    Attention(KernelKey),
+    /// One of those around it: its text, and the entry point.
+    Helper(Helper, Work),
+}
+
+/// What a kernel does, which is the kind of its argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Work {
+    /// Query rows over key rows.
+    Attention,
+    /// Two partial results become one.
+    Merge,
+    /// The end of a carry.
+    Finish,
+    /// Rows from one layout to another.
+    Pack,
+}
+
+impl Work {
+    /// The entry point's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Work::Attention => "attn_partial",
+            Work::Merge => "merge",
+            Work::Finish => "finish",
+            Work::Pack => "pack",
+        }
+    }
+}
+
+/// A kernel is started.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Launch {
+    /// Its number among the program's kernels.
+    pub kernel: usize,
+    /// Over how many blocks.
+    pub grid: Grid,
+    /// What it is handed.
+    pub argument: Argument,
+}
+
+/// How many blocks of threads a launch has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grid {
+    /// As many as there are parts of the work.
+    pub blocks: usize,
+    /// But no more than so many for each multiprocessor of the device; the kernel then takes one part after another.
+    pub most: Option<usize>,
+    /// A multiple of this, and at least this.
+    pub multiple: usize,
+    /// Threads of a block.
+    pub threads: usize,
+}
+
+impl Grid {
+    /// The blocks on a device with so many multiprocessors.
+    pub fn on(&self, multiprocessors: usize) -> usize {
+        let most = self.most.map_or(self.blocks, |most| most.saturating_mul(multiprocessors.max(1)));
+        let multiple = self.multiple.max(1);
+        (self.blocks.min(most) / multiple).max(1) * multiple
+    }
+}
+
+/// What a kernel is handed: addresses, strides and numbers, and nothing of the schedule.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Argument {
+    /// Of `attn_partial`.
+    Attention(Box<AttentionArg>),
+    /// Of `merge`.
+    Merge(MergeArg),
+    /// Of `finish`.
+    Finish(Box<FinishArg>),
+    /// Of `pack`.
+    Pack(PackArg),
+}
+
+/// Where bytes lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Base {
+    /// The rank's arena.
+    Arena,
+    /// An argument of the island, by its number: the rank's rows of q, k, v, then the leaves.
+    Argument(usize),
+    /// The rank's rows of the result.
+    Out,
+    /// The rank's rows of its log-sum-exp.
+    Lse,
+    /// [`Program::scratch`] of a stream.
+    Scratch(usize),
+    /// [`Program::zeroed`] of a stream.
+    Zeroed(usize),
+}
+
+/// A byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Address {
+    /// In what.
+    pub base: Base,
+    /// Counted from its begin.
+    pub offset: usize,
+}
+
+impl Address {
+    /// So many bytes further.
+    #[must_use]
+    pub fn plus(self, bytes: usize) -> Address {
+        Address { offset: self.offset.saturating_add(bytes), ..self }
+    }
+}
+
+/// Runs of bytes of one length, evenly apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Runs {
+    /// Where the first begins.
+    pub at: Address,
+    /// How many.
+    pub count: usize,
+    /// From the begin of one to that of the next.
+    pub stride: usize,
+    /// Of each.
+    pub bytes: usize,
+}
+
+impl Runs {
+    /// Bytes side by side.
+    pub fn dense(at: Address, bytes: usize) -> Runs {
+        Runs { at, count: 1, stride: bytes, bytes }
+    }
+
+    /// All bytes.
+    pub fn total(&self) -> usize {
+        self.count.saturating_mul(self.bytes)
+    }
+
+    /// The same bytes in as few runs as hold them.
+    #[must_use]
+    pub fn joined(self) -> Runs {
+        if self.count > 1 && self.stride == self.bytes { Runs::dense(self.at, self.total()) } else { self }
+    }
+
+    /// One past the last byte.
+    pub fn end(&self) -> usize {
+        if self.total() == 0 {
+            return self.at.offset;
+        }
+        let last = (self.count - 1).saturating_mul(self.stride);
+        self.at.offset.saturating_add(last).saturating_add(self.bytes)
+    }
+}
+
+/// Runs that are copied to as many of the same length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copy {
+    /// What is read.
+    pub from: Runs,
+    /// What is written.
+    pub to: Runs,
+}
+
+/// One group of messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its number, the same on every rank that takes part.
+    pub group: usize,
+    /// What is sent.
+    pub sends: Vec<Message>,
+    /// What is received.
+    pub recvs: Vec<Message>,
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The other rank.
+    pub peer: usize,
+    /// Its bytes, in their order.
+    pub parts: Vec<Runs>,
+}
+
+impl Message {
+    /// Its length.
+    pub fn bytes(&self) -> usize {
+        self.parts.iter().fold(0, |sum, p| sum.saturating_add(p.total()))
+    }
+}
