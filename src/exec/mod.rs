@@ -1,4 +1,4 @@
-//! exec: runs programs. [`cpu`] runs every rank in one process; [`cuda`] compiles and launches kernels, [`cache`] keeps what was
+//! exec: runs programs. [`cpu`] runs every rank in one process; [`walk`] runs device programs; [`cuda`] compiles and launches kernels, [`cache`] keeps what was
 //! compiled, [`libraries`] knows where the libraries of CUDA may lie.
 
 #[cfg(all(any(feature = "cli", feature = "cuda"), target_os = "linux"))]
@@ -8,3 +8,4 @@ pub mod cpu;
 pub mod cuda;
 #[cfg(any(feature = "cli", feature = "cuda"))]
 pub mod libraries;
+pub mod walk;

@@ -106,11 +106,9 @@ impl Program {
             leaves: tensors.iter().map(leaf).collect(),
         };
         let step = Launch {
-            tile: Tile::Partial,
-            keys: KEYS[launch].1,
             carry_in: launch > 0,
-            sinks_here: false,
             cast_out: launch + 1 == KEYS.len(),
+            ..Launch::whole(Tile::Partial, KEYS[launch].1)
         };
         kernel(&facts, step, arch).expect("a kernel")
     }
@@ -196,7 +194,7 @@ fn launch(
     };
     // A window, and the documents where there are any.
     let positions = |mask: &Mask| {
-        let sight = sight(mask, QUERIES);
+        let sight = sight(mask, QUERIES, BATCH);
         let side = |documents: &[[i32; 2]], i: usize| {
             gpu.upload(&documents.iter().flat_map(|d| d[i].to_le_bytes()).collect::<Vec<u8>>())
         };

@@ -1,5 +1,6 @@
 //! lower: keys make texts, and nothing else does.
 
+mod program;
 mod scores;
 
 use annulus::ir::{AttentionSizes, DType, EmptyRow, Scores};
@@ -118,7 +119,7 @@ fn facts(dtype: DType, head_dims: [usize; 2], mask: Mask) -> AttentionFacts {
 
 /// A step that ends what it begins.
 fn step(tile: Tile) -> Launch {
-    Launch { tile, keys: 64, carry_in: false, sinks_here: false, cast_out: true }
+    Launch::whole(tile, 64)
 }
 
 #[test]
@@ -179,10 +180,6 @@ fn what_no_kernel_computes_is_refused_with_the_reason() {
         ..facts(DType::F16, [64, 64], Mask::none())
     };
     assert_eq!(refused(&tiny), Refusal::Number { what: "softcap", value: 1e-60 });
-    let entries = vec![vec![Term::Keys { start: 0, end: 3 }], vec![]];
-    let batch = Term::Batch { entries: entries.into() };
-    let apart = facts(DType::F16, [64, 64], Mask { terms: vec![batch.clone()], fill: mask::Fill::NegInf });
-    assert_eq!(refused(&apart), Refusal::PerEntry(batch.to_string()));
     let missing = AttentionFacts {
         scores: Scores::usual(0.125, 0.0, Some(3), Mask::none()),
         ..facts(DType::F16, [64, 64], Mask::none())
@@ -191,6 +188,10 @@ fn what_no_kernel_computes_is_refused_with_the_reason() {
 }
 
 fn term() -> impl Strategy<Value = Term> {
+    prop_oneof![6 => positions(), 1 => Just(Term::Tensor { operand: 3 })]
+}
+
+fn positions() -> impl Strategy<Value = Term> {
     let offset = prop_oneof![-40i64..40, Just(i64::MIN), Just(i64::MAX)];
     let offset2 = offset.clone();
     let side = || prop::option::of(prop_oneof![0u64..30, Just(u64::MAX)]);
@@ -204,25 +205,30 @@ fn term() -> impl Strategy<Value = Term> {
         }),
         (0usize..60, offset2).prop_map(|(length, offset)| Term::Prefix { length, offset }),
         (0usize..30, 0usize..60).prop_map(|(start, n)| Term::Keys { start, end: start + n }),
-        Just(Term::Tensor { operand: 3 }),
     ]
 }
 
 proptest! {
     /// What the kernels compute from the numbers is what the mask says, pair by pair.
     #[test]
-    fn sight_is_the_mask(terms in prop::collection::vec(term(), 0..4)) {
-        let mask = Mask { terms, fill: mask::Fill::NegInf };
-        let seen = sight(&mask, 50);
-        for q in 0..50usize {
+    fn sight_is_the_mask(
+        terms in prop::collection::vec(term(), 0..4),
+        entries in prop::option::of(prop::collection::vec(prop::collection::vec(positions(), 0..3), 3)),
+    ) {
+        let batch = if entries.is_some() { 3 } else { 2 };
+        let own = entries.map(|entries| Term::Batch { entries: entries.into() });
+        let mask = Mask { terms: terms.into_iter().chain(own).collect(), fill: mask::Fill::NegInf };
+        let seen = sight(&mask, 50, batch);
+        for (entry, q) in (0..batch).flat_map(|entry| (0..50usize).map(move |q| (entry, q))) {
             let mut low = seen.window[0].map_or(i64::MIN, |l| q as i64 + i64::from(l));
             let mut high = seen.window[1].map_or(i64::MAX, |h| q as i64 + i64::from(h));
             if let Some(documents) = &seen.documents {
-                low = low.max(documents[q][0].into());
-                high = high.min(documents[q][1].into());
+                let row = documents[entry * seen.entry_rows + q];
+                low = low.max(row[0].into());
+                high = high.min(row[1].into());
             }
             for k in 0..50usize {
-                prop_assert_eq!(mask.keeps(0, q, k), (low..high).contains(&(k as i64)), "{:?} {} {}", mask, q, k);
+                prop_assert_eq!(mask.keeps(entry, q, k), (low..high).contains(&(k as i64)), "{:?} {} {}", mask, q, k);
             }
         }
     }

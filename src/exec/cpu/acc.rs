@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use std::sync::Arc;
 
 /// f32 or f64.
-pub(super) trait Acc:
+pub(in crate::exec) trait Acc:
     ndarray::LinalgScalar + PartialOrd + Send + Sync + std::ops::AddAssign + std::ops::MulAssign
 {
     const NEG_INFINITY: Self;
@@ -84,7 +84,7 @@ acc!(f32, |x| x, |x| x as f32, f64::from, |x| x, f16::from_f32, bf16::from_f32);
 acc!(f64, f64::from, |x| x, |x| x, |x| x as f32, f16_from_f64, bf16_from_f64);
 
 /// Little-endian elements of a floating `dtype` as numbers.
-pub(super) fn decode<A: Acc>(dtype: DType, bytes: &[u8]) -> Vec<A> {
+pub(in crate::exec) fn decode<A: Acc>(dtype: DType, bytes: &[u8]) -> Vec<A> {
     match dtype {
         DType::F64 => bytes.as_chunks().0.iter().map(|c| A::of_f64(f64::from_le_bytes(*c))).collect(),
         DType::F16 => {
@@ -98,7 +98,7 @@ pub(super) fn decode<A: Acc>(dtype: DType, bytes: &[u8]) -> Vec<A> {
 }
 
 /// The elements of a tensor as numbers.
-pub(super) fn numbers<A: Acc>(data: &Data) -> Vec<A> {
+pub(in crate::exec) fn numbers<A: Acc>(data: &Data) -> Vec<A> {
     match data {
         Data::F32(v) => v.iter().map(|&x| A::of_f32(x)).collect(),
         Data::F16(v) => v.iter().map(|x| A::of_f32(x.to_f32())).collect(),

@@ -20,41 +20,41 @@ const Q_BLOCK: usize = 64;
 const K_BLOCK: usize = 256;
 
 /// Query rows of a tensor, and the leaves that go with them.
-pub(super) struct Queries<A> {
+pub(in crate::exec) struct Queries<A> {
     /// (B, heads, rows, Dk).
-    pub(super) q: Vec<A>,
+    pub(in crate::exec) q: Vec<A>,
     /// Its heads, and how many rows it has.
-    pub(super) heads: Heads,
-    pub(super) rows: usize,
-    pub(super) leaves: Leaves<A>,
+    pub(in crate::exec) heads: Heads,
+    pub(in crate::exec) rows: usize,
+    pub(in crate::exec) leaves: Leaves<A>,
 }
 
 /// Some of these rows and heads; the first row is row `local` of the tensor.
 #[derive(Clone, Copy)]
-pub(super) struct Part<'a> {
-    pub(super) rows: &'a Progression,
-    pub(super) heads: Heads,
-    pub(super) local: usize,
+pub(in crate::exec) struct Part<'a> {
+    pub(in crate::exec) rows: &'a Progression,
+    pub(in crate::exec) heads: Heads,
+    pub(in crate::exec) local: usize,
 }
 
 /// Keys (B, heads, rows, Dk) and values (B, heads, rows, Dv).
-pub(super) struct Keys<A> {
-    pub(super) rows: Progression,
-    pub(super) heads: Heads,
-    pub(super) k: Vec<A>,
-    pub(super) v: Vec<A>,
+pub(in crate::exec) struct Keys<A> {
+    pub(in crate::exec) rows: Progression,
+    pub(in crate::exec) heads: Heads,
+    pub(in crate::exec) k: Vec<A>,
+    pub(in crate::exec) v: Vec<A>,
 }
 
 /// o (B, heads, rows, Dv) not divided, m and l (B, heads, rows).
-pub(super) struct Carry<A> {
-    pub(super) o: Vec<A>,
-    pub(super) m: Vec<A>,
-    pub(super) l: Vec<A>,
+pub(in crate::exec) struct Carry<A> {
+    pub(in crate::exec) o: Vec<A>,
+    pub(in crate::exec) m: Vec<A>,
+    pub(in crate::exec) l: Vec<A>,
 }
 
 impl<A: Acc> Carry<A> {
     /// The carry of no key.
-    pub(super) fn empty(facts: &AttentionFacts, rows: usize, heads: usize) -> Carry<A> {
+    pub(in crate::exec) fn empty(facts: &AttentionFacts, rows: usize, heads: usize) -> Carry<A> {
         let n = facts.sizes.batch * heads * rows;
         Carry {
             o: vec![A::zero(); n * facts.sizes.v_head_dim],
@@ -65,7 +65,7 @@ impl<A: Acc> Carry<A> {
 }
 
 /// Folds `keys` into the carry of some query rows.
-pub(super) fn attn_partial<A: Acc>(
+pub(in crate::exec) fn attn_partial<A: Acc>(
     facts: &AttentionFacts,
     queries: &Queries<A>,
     part: Part<'_>,
@@ -221,7 +221,7 @@ fn accumulate<A: Acc>(
 }
 
 /// Counts the sinks of some query rows in their carry. Without any, or of a sink of −∞, the carry stays as it is, to the bit.
-pub(super) fn join_sinks<A: Acc>(
+pub(in crate::exec) fn join_sinks<A: Acc>(
     facts: &AttentionFacts,
     leaves: &Leaves<A>,
     Part { rows, heads, local }: Part<'_>,
@@ -244,7 +244,7 @@ pub(super) fn join_sinks<A: Acc>(
 }
 
 /// Folds another partial result of the same rows into a carry.
-pub(super) fn merge<A: Acc>(facts: &AttentionFacts, carry: &mut Carry<A>, other: &Carry<A>) {
+pub(in crate::exec) fn merge<A: Acc>(facts: &AttentionFacts, carry: &mut Carry<A>, other: &Carry<A>) {
     let dv = facts.sizes.v_head_dim;
     for n in 0..carry.m.len() {
         let (a, b) = (carry.m[n], other.m[n]);
@@ -264,7 +264,7 @@ pub(super) fn merge<A: Acc>(facts: &AttentionFacts, carry: &mut Carry<A>, other:
 }
 
 /// Divides: out (B, Hq, rows, Dv) and lse (B, Hq, rows). A row without a live key has l = 0.
-pub(super) fn finish<A: Acc>(facts: &AttentionFacts, carry: Carry<A>) -> (Vec<A>, Vec<A>) {
+pub(in crate::exec) fn finish<A: Acc>(facts: &AttentionFacts, carry: Carry<A>) -> (Vec<A>, Vec<A>) {
     let Carry { mut o, m, l } = carry;
     let empty = match facts.empty_row {
         EmptyRow::Zero => A::zero(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 /// One leaf of a rank, broadcast to (B, Hq, query rows, Sk).
 #[derive(Clone)]
-pub(super) struct LeafView<T> {
+pub(in crate::exec) struct LeafView<T> {
     data: Arc<Vec<T>>,
     /// 0 along an axis that is broadcast.
     strides: [usize; 4],
@@ -38,8 +38,24 @@ impl<T: Copy> LeafView<T> {
         LeafView { data, strides, head, by_query_rows: leaf.by_query_rows }
     }
 
+    /// One by its elements and strides, which has query heads from `head` on; `local` says how its rows are counted.
+    pub(in crate::exec) fn strided(
+        data: Vec<T>,
+        strides: [usize; 4],
+        head: usize,
+        local: bool,
+    ) -> LeafView<T> {
+        LeafView { data: Arc::new(data), strides, head, by_query_rows: local }
+    }
+
     /// The row of a query: `global` and `local` are its row numbers. Indexed by global key row.
-    pub(super) fn row(&self, batch: usize, head: usize, global: usize, local: usize) -> LeafRow<'_, T> {
+    pub(in crate::exec) fn row(
+        &self,
+        batch: usize,
+        head: usize,
+        global: usize,
+        local: usize,
+    ) -> LeafRow<'_, T> {
         let i = if self.by_query_rows { local } else { global };
         let s = &self.strides;
         LeafRow { data: &self.data, base: batch * s[0] + (head - self.head) * s[1] + i * s[2], stride: s[3] }
@@ -47,34 +63,34 @@ impl<T: Copy> LeafView<T> {
 }
 
 /// One query row of a leaf.
-pub(super) struct LeafRow<'a, T> {
+pub(in crate::exec) struct LeafRow<'a, T> {
     data: &'a [T],
     base: usize,
     stride: usize,
 }
 
 impl<T: Copy> LeafRow<'_, T> {
-    pub(super) fn at(&self, key: usize) -> T {
+    pub(in crate::exec) fn at(&self, key: usize) -> T {
         self.data[self.base + key * self.stride]
     }
 }
 
 /// The leaves of one rank: what the steps of the scores read, and the sinks.
-pub(super) struct Leaves<A> {
+pub(in crate::exec) struct Leaves<A> {
     leaves: Vec<LeafOf<A>>,
-    pub(super) sinks: Option<LeafView<A>>,
+    pub(in crate::exec) sinks: Option<LeafView<A>>,
 }
 
 /// One of them, by its type.
 #[derive(Clone)]
-enum LeafOf<A> {
+pub(in crate::exec) enum LeafOf<A> {
     Number(LeafView<A>),
     Truth(LeafView<bool>),
 }
 
 impl<A: Acc> Leaves<A> {
     /// The arguments of the facts; leaves begin at argument 3.
-    pub(super) fn new(facts: &AttentionFacts, args: &[Tensor]) -> Leaves<A> {
+    pub(in crate::exec) fn new(facts: &AttentionFacts, args: &[Tensor]) -> Leaves<A> {
         let number = |leaf: &Leaf, arg: &Tensor| LeafView::new(leaf, arg, Arc::new(numbers(arg.data())));
         let view = |(leaf, arg): (&Leaf, &Tensor)| match arg.data() {
             Data::Bool(v) => LeafOf::Truth(LeafView::new(leaf, arg, v.clone())),
@@ -86,8 +102,21 @@ impl<A: Acc> Leaves<A> {
         }
     }
 
+    /// Leaves by their arguments; what is not named is never read.
+    pub(in crate::exec) fn of(named: Vec<(usize, LeafOf<A>)>, sinks: Option<LeafView<A>>) -> Leaves<A> {
+        let count = named.iter().map(|(n, _)| n.saturating_sub(2)).max().unwrap_or(0);
+        let nothing = LeafOf::Truth(LeafView::strided(vec![], [0; 4], 0, false));
+        let mut leaves = vec![nothing; count];
+        for (argument, leaf) in named {
+            if let Some(at) = argument.checked_sub(3).and_then(|i| leaves.get_mut(i)) {
+                *at = leaf;
+            }
+        }
+        Leaves { leaves, sinks }
+    }
+
     /// The same for rows and heads that were received: `blocks` are those of the leaves that are handed out by query rows, in order.
-    pub(super) fn received(
+    pub(in crate::exec) fn received(
         &self,
         facts: &AttentionFacts,
         (rows, heads): (usize, Heads),
@@ -120,7 +149,11 @@ impl<A: Acc> Leaves<A> {
     }
 
     /// The numbers of an argument for a query row, given by its batch entry, head, global and local number; see `validate`.
-    pub(super) fn numbers(&self, argument: usize, [b, h, global, local]: [usize; 4]) -> LeafRow<'_, A> {
+    pub(in crate::exec) fn numbers(
+        &self,
+        argument: usize,
+        [b, h, global, local]: [usize; 4],
+    ) -> LeafRow<'_, A> {
         match &self.leaves[argument - 3] {
             LeafOf::Number(l) => l.row(b, h, global, local),
             LeafOf::Truth(_) => unreachable!("validated: argument {argument} holds numbers"),
@@ -128,7 +161,11 @@ impl<A: Acc> Leaves<A> {
     }
 
     /// The truth values of an argument for a query row.
-    pub(super) fn truths(&self, argument: usize, [b, h, global, local]: [usize; 4]) -> LeafRow<'_, bool> {
+    pub(in crate::exec) fn truths(
+        &self,
+        argument: usize,
+        [b, h, global, local]: [usize; 4],
+    ) -> LeafRow<'_, bool> {
         match &self.leaves[argument - 3] {
             LeafOf::Truth(l) => l.row(b, h, global, local),
             LeafOf::Number(_) => unreachable!("validated: argument {argument} holds truth values"),

@@ -11,19 +11,19 @@
 //! `program` walks the segments; `island` is the event loop of one schedule over `arena` and `kernel`; `validate` holds
 //! what must be true of a schedule before a byte is touched; `rows` cuts and joins tensors by rows.
 
-mod acc;
+pub(in crate::exec) mod acc;
 mod arena;
 mod error;
 mod fold;
 mod island;
-mod kernel;
-mod leaves;
+pub(in crate::exec) mod kernel;
+pub(in crate::exec) mod leaves;
 mod outcome;
 mod own;
 mod program;
 mod rows;
 mod scores;
-mod validate;
+pub(in crate::exec) mod validate;
 
 pub use error::ExecError;
 pub use fold::fold;

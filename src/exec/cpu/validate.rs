@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// One matched send and receive.
-pub(super) struct Message {
+pub(in crate::exec) struct Message {
     /// Sender and its step.
     pub(super) from: (usize, usize),
     /// Receiver and its step.
@@ -51,7 +51,10 @@ pub(super) fn op_name(op: &StepOp) -> String {
 }
 
 /// Checks a schedule and its arguments and matches its messages.
-pub(super) fn validate(schedule: &Schedule, args: &[Vec<Tensor>]) -> Result<Vec<Message>, ExecError> {
+pub(in crate::exec) fn validate(
+    schedule: &Schedule,
+    args: &[Vec<Tensor>],
+) -> Result<Vec<Message>, ExecError> {
     let whole = |why: String| ExecError { rank: 0, at: format!("island {}", schedule.name), why };
     facts(&schedule.attention).map_err(whole)?;
     let ranks = schedule.ranks.len();

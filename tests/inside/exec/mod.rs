@@ -7,6 +7,7 @@ mod goldens;
 mod random;
 mod text;
 pub(crate) mod travel;
+mod walk;
 
 use annulus::eval::{Precision, eval};
 use annulus::exec::cpu::{ExecError, Traffic, run, run_island};

@@ -156,7 +156,7 @@ fn play(
         let handed = KernelScores::of(&program.scores, Tile::Partial);
         let end = p.pieces.iter().map(|r| r.global(r.len.max(1) - 1) as usize + 1).max().unwrap_or(0);
         let documents = |text: &mut Script, name: &str, mask: &Mask| {
-            let Sight { window, documents } = sight(mask, end);
+            let Sight { window, documents, .. } = sight(mask, end, 1);
             let band = [window[0].unwrap_or(-FAR), window[1].unwrap_or(FAR)];
             let Some(documents) = documents else { return (band, None) };
             let names = ["first", "end"].map(|side| format!("{name}.{side}"));

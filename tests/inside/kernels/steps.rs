@@ -63,8 +63,7 @@ fn key(p: &Problem, arch: Arch) -> KernelKey {
         leaves: leaves.map(|dtype| schedule::Leaf { dtype, shape: [1; 4], by_query_rows: false }).collect(),
     };
     let sinks_here = p.cast_out && p.sinks.is_some();
-    let step =
-        Launch { tile: Tile::Partial, keys: 1 << 20, carry_in: false, sinks_here, cast_out: p.cast_out };
+    let step = Launch { sinks_here, cast_out: p.cast_out, ..Launch::whole(Tile::Partial, 1 << 20) };
     let key = kernel(&facts, step, arch).unwrap();
     assert!(key.exists() && key.redo(arch).is_none_or(|k| k.exists()), "{key}");
     assert_eq!(key.sinks != Operand::None, sinks_here);

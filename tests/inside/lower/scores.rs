@@ -149,8 +149,12 @@ fn choices() -> String {
                                 {
                                     continue;
                                 }
-                                let step =
-                                    Launch { tile, keys, carry_in: flag, sinks_here: !flag, cast_out: !flag };
+                                let step = Launch {
+                                    carry_in: flag,
+                                    sinks_here: !flag,
+                                    cast_out: !flag,
+                                    ..Launch::whole(tile, keys)
+                                };
                                 let key = kernel(&facts, step, arch).unwrap();
                                 count += 1;
                                 hash.update(key.to_string());
@@ -192,7 +196,7 @@ fn attention(scores: &str) -> AttentionFacts {
 }
 
 fn step(tile: Tile) -> Launch {
-    Launch { tile, keys: 64, carry_in: false, sinks_here: false, cast_out: true }
+    Launch::whole(tile, 64)
 }
 
 /// Programs with what becomes of them: tiles that fills act on, and those that none does.
@@ -316,8 +320,6 @@ fn programs_without_a_kernel_are_refused_whatever_the_tile() {
     assert_eq!(refused("add 3 | fill add(-1e39) unless causal(0)"), number("the mask's fill", -1e39));
     assert_eq!(refused("factor leaf 5"), Refusal::Operand { what: "a factor", found: "bool" });
     assert_eq!(refused("add 3 | add 99"), Refusal::Operand { what: "bias", found: "missing" });
-    let batch = "add 3 | add 4 | fill replace(0.0) unless batch(causal(0))";
-    assert!(matches!(refused(batch), Refusal::PerEntry(_)));
 }
 
 /// Where a step needs more than the score, or the type is f32, there is no Hopper kernel; its text holds what the key says.

@@ -1,0 +1,21 @@
+//! walk: runs device programs.
+//!
+//! In: the [`Program`](crate::lower::program::Program)s of ranks. Out: what they compute, on whatever engine. [`walk`] is the one function that runs
+//! a rank's program, over an [`Engine`] (a device with streams and events) and a [`Transport`] (how messages come to other ranks);
+//! [`walk_all`] runs all ranks of one process. Engines are the CPU's, where each launch is a kernel of the CPU executor, and those that
+//! hosts bring; [`Local`] carries messages between ranks of one process on one device.
+
+mod cpu;
+mod engine;
+mod error;
+mod kernels;
+mod local;
+mod transport;
+mod walker;
+
+pub use cpu::{Cpu, Device, LocalError, Place, Results, run_local};
+pub use engine::{Engine, Marks, Pointer, Spread};
+pub use error::WalkError;
+pub use local::Local;
+pub use transport::{Polled, Transport, TransportError};
+pub use walker::{Walk, walk, walk_all};

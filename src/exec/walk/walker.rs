@@ -1,0 +1,271 @@
+//! Runs a rank's device program over an engine and a transport.
+//!
+//! In: a [`Program`], an [`Engine`], a [`Transport`]. Out: everything is issued, and done. Invariants: operations are issued in the order
+//! of their stream, and otherwise as early as they may: a stream whose group waits for other ranks holds up no other one. An event is
+//! waited for after it was recorded. Nothing blocks: who waits, asks again, until a deadline or until it is known that nobody can go on.
+
+use super::engine::{Engine, Spread};
+use super::error::WalkError;
+use super::transport::{Polled, Transport};
+use crate::lower::program::{Action, Argument, Program};
+use std::time::{Duration, Instant};
+
+/// How far the program of a rank is issued.
+#[derive(Debug)]
+pub struct Walk<'p> {
+    program: &'p Program,
+    /// The operations of each stream, the last one first.
+    streams: Vec<Vec<u32>>,
+    /// Whether the group at the head of a stream is posted.
+    posted: Vec<bool>,
+    /// Streams whose head could not be issued when it was tried last.
+    held: Vec<bool>,
+    /// By event whether it was recorded.
+    recorded: Vec<bool>,
+}
+
+impl<'p> Walk<'p> {
+    /// Nothing is issued yet.
+    pub fn new(program: &'p Program) -> Walk<'p> {
+        let count = program.streams.len();
+        let mut streams: Vec<Vec<u32>> = vec![vec![]; count];
+        for (i, op) in program.ops.iter().enumerate().rev() {
+            if let Some(stream) = streams.get_mut(op.stream) {
+                stream.push(i as u32);
+            }
+        }
+        Walk {
+            program,
+            streams,
+            posted: vec![false; count],
+            held: vec![false; count],
+            recorded: vec![false; program.events],
+        }
+    }
+
+    /// Whether all of it is issued.
+    pub fn is_issued(&self) -> bool {
+        self.streams.iter().all(Vec::is_empty)
+    }
+
+    /// Issues what can be issued now, in the order of the program as far as streams let it. Returns whether there was anything.
+    ///
+    /// # Errors
+    /// The engine's or the transport's, with the operation.
+    pub fn advance<E: Engine, T: Transport<E>>(
+        &mut self,
+        engine: &mut E,
+        transport: &mut T,
+    ) -> Result<bool, WalkError> {
+        self.held.fill(false);
+        let mut moved = false;
+        loop {
+            let heads = self.streams.iter().enumerate().filter(|(i, _)| !self.held[*i]);
+            let Some((op, stream)) = heads.filter_map(|(i, s)| Some((*s.last()?, i))).min() else {
+                return Ok(moved);
+            };
+            let issued = self.issue(op as usize, stream, engine, transport);
+            let issued = issued.map_err(|why| self.fault(op as usize, why))?;
+            moved |= issued != Polled::Waits;
+            if issued == Polled::Issued {
+                self.streams[stream].pop();
+                // What waited for the event may go on.
+                if matches!(self.program.ops[op as usize].action, Action::Record(_)) {
+                    self.held.fill(false);
+                }
+            } else {
+                self.held[stream] = true;
+            }
+        }
+    }
+
+    /// How far the operation is now.
+    fn issue<E: Engine, T: Transport<E>>(
+        &mut self,
+        op: usize,
+        stream: usize,
+        engine: &mut E,
+        transport: &mut T,
+    ) -> Result<Polled, String> {
+        let said = |e: E::Error| e.to_string();
+        match &self.program.ops[op].action {
+            Action::Launch(launch) => engine.launch(stream, op, launch).map_err(said)?,
+            Action::Copy(copy) => {
+                let spread = Spread {
+                    from: engine.pointer(copy.from.at),
+                    to: engine.pointer(copy.to.at),
+                    from_stride: copy.from.stride,
+                    to_stride: copy.to.stride,
+                    count: copy.from.count,
+                    bytes: copy.from.bytes,
+                };
+                engine.copy(stream, spread).map_err(said)?;
+            }
+            Action::Record(event) => {
+                engine.record(stream, *event).map_err(said)?;
+                if let Some(recorded) = self.recorded.get_mut(*event) {
+                    *recorded = true;
+                }
+            }
+            Action::Wait(event) => {
+                if self.recorded.get(*event) != Some(&true) {
+                    return Ok(Polled::Waits);
+                }
+                engine.wait(stream, *event).map_err(said)?;
+            }
+            Action::Group(group) => {
+                let first = !self.posted[stream];
+                if first {
+                    transport.post(engine, stream, group).map_err(|e| e.to_string())?;
+                    self.posted[stream] = true;
+                }
+                match transport.poll(engine, stream).map_err(|e| e.to_string())? {
+                    Polled::Issued => self.posted[stream] = false,
+                    Polled::Waits if first => return Ok(Polled::Moved),
+                    polled => return Ok(polled),
+                }
+            }
+        }
+        Ok(Polled::Issued)
+    }
+
+    /// Whether everything that was issued is done.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn is_done<E: Engine>(&self, engine: &mut E) -> Result<bool, WalkError> {
+        let mut done = true;
+        for stream in 0..self.streams.len() {
+            let one = engine.query(stream).map_err(|why| {
+                let rank = self.program.rank;
+                let name = self.program.streams.get(stream).cloned().unwrap_or_default();
+                WalkError { rank, step: None, op: format!("running the stream {name}"), why: why.to_string() }
+            })?;
+            done &= one;
+        }
+        Ok(done)
+    }
+
+    /// What the rank waits for.
+    fn waits(&self) -> Option<WalkError> {
+        let heads = self.streams.iter().filter_map(|s| s.last());
+        let op = *heads.min()? as usize;
+        let why = match &self.program.ops[op].action {
+            Action::Group(group) => {
+                let mut peers: Vec<usize> = group.sends.iter().chain(&group.recvs).map(|m| m.peer).collect();
+                peers.sort_unstable();
+                peers.dedup();
+                let peers: Vec<String> = peers.iter().map(usize::to_string).collect();
+                format!("waits for rank {} to reach the same group", peers.join(" or "))
+            }
+            Action::Wait(event) => {
+                let records = |a: &Action| matches!(a, Action::Record(e) if e == event);
+                let by = self.program.ops.iter().find(|o| records(&o.action));
+                let by =
+                    by.map_or("which no step records".into(), |o| format!("which step {} records", o.step));
+                format!("waits for event {event}, {by}")
+            }
+            _ => "was not issued".into(),
+        };
+        Some(self.fault(op, why))
+    }
+
+    fn fault(&self, op: usize, why: String) -> WalkError {
+        let at = self.program.ops.get(op);
+        let what = at.map_or(String::new(), |op| match &op.action {
+            Action::Launch(launch) => {
+                let name = match &launch.argument {
+                    Argument::Attention(_) => "attn_partial",
+                    Argument::Merge(_) => "merge",
+                    Argument::Finish(_) => "finish",
+                    Argument::Pack(_) => "pack",
+                };
+                format!("launch {name}")
+            }
+            Action::Group(group) => format!("group {}", group.group),
+            Action::Record(event) | Action::Wait(event) => format!("{} e{event}", op.action.name()),
+            other => other.name().to_owned(),
+        });
+        WalkError { rank: self.program.rank, step: at.map(|op| op.step), op: what, why }
+    }
+}
+
+/// Runs one rank's program to its end. Other ranks are run elsewhere: where they do not come, it gives up at the deadline, and tells the
+/// transport.
+///
+/// # Errors
+/// The engine's, the transport's, or nothing moved for as long as `patience`.
+pub fn walk<E: Engine, T: Transport<E>>(
+    program: &Program,
+    engine: &mut E,
+    transport: &mut T,
+    patience: Duration,
+) -> Result<(), WalkError> {
+    let mut walk = Walk::new(program);
+    let done = patient(&mut walk, engine, transport, patience);
+    if let Err(e) = &done {
+        transport.abort(&e.to_string());
+    }
+    done
+}
+
+fn patient<E: Engine, T: Transport<E>>(
+    walk: &mut Walk<'_>,
+    engine: &mut E,
+    transport: &mut T,
+    patience: Duration,
+) -> Result<(), WalkError> {
+    let mut since = Instant::now();
+    loop {
+        if walk.advance(engine, transport)? {
+            since = Instant::now();
+            continue;
+        }
+        if walk.is_done(engine)? && walk.is_issued() {
+            return Ok(());
+        }
+        if since.elapsed() >= patience {
+            let late = |e: WalkError| WalkError { why: format!("{}, for {patience:?}", e.why), ..e };
+            let running = || WalkError {
+                rank: walk.program.rank,
+                step: None,
+                op: "the end of the program".into(),
+                why: format!("what was issued is not done after {patience:?}"),
+            };
+            return Err(walk.waits().map_or_else(running, late));
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// Runs the programs of all ranks from one thread, each over its own engine and its own end of the transport. It ends where nobody can go
+/// on.
+///
+/// # Errors
+/// The engine's, the transport's, or ranks wait for each other, or for an event, in vain.
+pub fn walk_all<E: Engine, T: Transport<E>>(
+    programs: &[Program],
+    engines: &mut [E],
+    transports: &mut [T],
+) -> Result<(), WalkError> {
+    let mut walks: Vec<Walk<'_>> = programs.iter().map(Walk::new).collect();
+    loop {
+        let mut moved = false;
+        for ((walk, engine), transport) in walks.iter_mut().zip(&mut *engines).zip(&mut *transports) {
+            moved |= walk.advance(engine, transport)?;
+        }
+        if !moved {
+            break;
+        }
+    }
+    let mut waiting = walks.iter().filter_map(Walk::waits);
+    if let Some(first) = waiting.next() {
+        let more: Vec<String> = waiting.take(3).map(|e| e.to_string()).collect();
+        let more = if more.is_empty() { String::new() } else { format!("; {}", more.join("; ")) };
+        return Err(WalkError { why: format!("deadlock: {}{more}", first.why), ..first });
+    }
+    for (walk, engine) in walks.iter().zip(engines) {
+        while !walk.is_done(engine)? {}
+    }
+    Ok(())
+}
