@@ -25,10 +25,8 @@ extern "C" __global__ void cast_to_f32(const Number* from, float* to, i64 count)
 }
 
 struct Finish {
-    QPiece piece;
-    Number* out;  // (batch, heads, q_rows, dv)
-    float* lse;   // (batch, heads, q_rows), natural logarithm; null if nobody wants it
-    i32 batch, q_heads, q_rows, dv;
+    QPiece piece;  // of which q is not read
+    i32 batch, q_heads, dv;
     float empty_row;
     Leaf sinks;
 };
@@ -54,9 +52,10 @@ extern "C" __global__ void finish(const __grid_constant__ Finish p) {
         }
 #endif
         const bool empty = l == 0.0f;
-        const i64 out_row = (i64)head * p.q_rows + piece.local + row;
+        const i64 out_row = result_row(p.piece, head / p.q_heads, head % p.q_heads, row);
+        Number* const out = reinterpret_cast<Number*>(p.piece.out) + out_row * p.dv;
         for (i32 i = lane; i < p.dv; i += 32)
-            p.out[out_row * p.dv + i] = number_of(empty ? p.empty_row : p.piece.carry[at * p.dv + i] * shrink / l);
-        if (p.lse && lane == 0) p.lse[out_row] = empty ? -INFINITY : m + logf(l);
+            out[i] = number_of(empty ? p.empty_row : p.piece.carry[at * p.dv + i] * shrink / l);
+        if (p.piece.lse && lane == 0) p.piece.lse[out_row] = empty ? -INFINITY : m + logf(l);
     }
 }

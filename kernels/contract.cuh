@@ -15,16 +15,23 @@ struct Rows {
     i32 local;  // the first row's place in the tensor that holds it
 };
 
-// Query rows of q, out and lse, from row `rows.local` on.
+// Query rows and where they, their carry and their results lie. Row r of head h of batch entry b is row (b·q_heads + h)·q_rows + r of
+// q, and row (b·out_heads + h)·out_rows + r of out and lse. `rows.local` counts in leaves with local rows.
 struct QPiece {
     Rows rows;
-    float* carry;  // o (B, Hq, len, DV), then m (B, Hq, len), then l (B, Hq, len); null if no step reads or writes it
+    float* carry;   // o (B, Hq, len, DV), then m (B, Hq, len), then l (B, Hq, len); null if no step reads or writes it
+    const void* q;  // rows of DK
+    void* out;      // rows of DV
+    float* lse;     // natural logarithm; null if nobody wants it
+    i32 q_rows, q_heads, out_rows, out_heads;
 };
 
+// Key rows and where they lie: row r of key head h of batch entry b is row (b·batch_heads + h)·head_rows + r.
 struct KvPiece {
     Rows rows;
-    const void* k;  // (B, Hkv, len, DK)
-    const void* v;  // (B, Hkv, len, DV)
+    const void* k;  // rows of DK
+    const void* v;  // rows of DV
+    i32 head_rows, batch_heads;
 };
 
 // A tensor that broadcasts to (B, Hq, query row, key row): strides in elements, 0 along what is broadcast.
@@ -35,15 +42,13 @@ struct Leaf {
 };
 
 struct Params {
-    const void* q;  // (B, Hq, q_rows, DK)
-    void* out;      // (B, Hq, q_rows, DV)
-    float* lse;     // (B, Hq, q_rows), natural logarithm; null if nobody wants it
     u32* counter;   // two words, zero before the first launch and after every one
     u8* odd;        // a byte for every 16 query rows of a piece, see `sixteen`; null for none
     QPiece q_piece[MAX_PIECES];
     KvPiece kv_piece[MAX_PIECES];
     i32 q_pieces, kv_pieces;
-    i32 batch, q_heads, kv_heads, q_rows;
+    i32 batch, q_heads, kv_heads;
+    i32 group, head_shift;  // query head h reads key head (h + head_shift) / group
     i32 dk, dv;
     i32 tiles;         // blocks of query rows times heads
     i32 head_group;    // heads that are worked on side by side, so that their keys and values fit the L2 cache
@@ -52,6 +57,7 @@ struct Params {
     float fill;        // what a masked score becomes, or what is added to it
     float empty_row;   // what a row without a live key yields
     i32 low, high;     // row r sees keys r + low ≤ k < r + high; ±2^30 where nothing binds
+    i32 entry_rows;    // of first_key and end_key from one batch entry to the next; 0 where all see the same
     const i32* shift;  // per batch entry, added to both; |shift| < 2^30; null for none
     const i32* first_key;  // per global query row, the first and one past the last key of its document; null for none
     const i32* end_key;
@@ -94,8 +100,9 @@ __device__ inline Span visible(const Params& p, const Rows& keys, i32 batch, i32
         high = nearest(high, p.shift[batch]);
     }
     if (p.first_key) {
-        low = low > p.first_key[row] ? low : p.first_key[row];
-        high = high < p.end_key[row] ? high : p.end_key[row];
+        const i64 at = (i64)batch * p.entry_rows + row;
+        low = low > p.first_key[at] ? low : p.first_key[at];
+        high = high < p.end_key[at] ? high : p.end_key[at];
     }
     i32 begin = rows_below(keys, low), end = rows_below(keys, high);
     return {begin, end > begin ? end : begin};
@@ -127,6 +134,23 @@ __device__ inline Work work_of(const Params& p, i32 t) {
 }
 
 __device__ inline i32 global_row(const Rows& rows, i32 i) { return rows.start + i * rows.step; }
+
+// The row of q that begins the tile, and that of out which row `row` of the piece is.
+__device__ inline i64 first_query(const QPiece& piece, const Work& w) {
+    return ((i64)w.batch * piece.q_heads + w.head) * piece.q_rows + w.first;
+}
+
+__device__ inline i64 result_row(const QPiece& piece, i32 batch, i32 head, i32 row) {
+    return ((i64)batch * piece.out_heads + head) * piece.out_rows + row;
+}
+
+// The key head that the query head reads.
+__device__ inline i32 key_head(const Params& p, i32 head) { return (head + p.head_shift) / p.group; }
+
+// Row 0 of the tile's key head.
+__device__ inline i64 first_key_row(const Params& p, const Work& w, const KvPiece& piece) {
+    return ((i64)w.batch * piece.batch_heads + key_head(p, w.head)) * piece.head_rows;
+}
 
 // Where the query row `row` of a piece begins in a leaf.
 __device__ inline i64 leaf_row(const Leaf& leaf, const Work& w, const Rows& rows, i32 row) {

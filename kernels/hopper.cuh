@@ -22,7 +22,7 @@ constexpr int K_AT = Q_SLOTS * Q_BYTES, V_AT = K_AT + 2 * K_BYTES, BARRIERS_AT =
 constexpr int CONSUMER_WARPS = WGS * 4;
 
 struct Maps {
-    TensorMap q, k[MAX_PIECES], v[MAX_PIECES];
+    TensorMap q[MAX_PIECES], k[MAX_PIECES], v[MAX_PIECES];
 };
 
 // What the producer tells the consumers of a tile: where it lies, and how many blocks of keys it has; −1 for no more tiles.
@@ -81,7 +81,9 @@ __device__ inline void prefetch_carry(const Params& p, const Work& w) {
     const QPiece& piece = p.q_piece[w.piece];
     const i32 left = piece.rows.len - w.first, rows = left < BM ? left : BM;
     const i64 at = ((i64)w.batch * p.q_heads + w.head) * piece.rows.len + w.first;
-    prefetch(piece.carry + at * p.dv, rows * p.dv * 4);
+    // Where the carry is not aligned, the numbers behind o belong to it.
+    const u64 from = (u64)(piece.carry + at * p.dv), more = from % 16 ? 16 : 0;
+    prefetch(reinterpret_cast<const void*>(from - from % 16), (u32)(rows * p.dv * 4 + more));
 }
 
 __device__ inline void produce(const Params& p, const Maps& m, u8* smem, Barriers& bar) {
@@ -100,12 +102,12 @@ __device__ inline void produce(const Params& p, const Maps& m, u8* smem, Barrier
         mbarrier_expect(&bar.q_full[q_slot], Q_BYTES);
 #pragma unroll
         for (int i = 0; i < K_PANELS; ++i)
-            copy_box(smem + q_slot * Q_BYTES + i * BM * 128, &m.q, &bar.q_full[q_slot], i * 64,
-                     p.q_piece[w.piece].rows.local + w.first, w.batch * p.q_heads + w.head);
+            copy_box(smem + q_slot * Q_BYTES + i * BM * 128, &m.q[w.piece], &bar.q_full[q_slot], i * 64, w.first,
+                     w.batch * p.q_heads + w.head);
 #if CARRY_IN && WGS < 3  // beside three warpgroups the producer has no registers for it
         prefetch_carry(p, w);
 #endif
-        i32 head = w.batch * p.kv_heads + w.head / (p.q_heads / p.kv_heads);
+        i32 head = w.batch * p.kv_heads + key_head(p, w.head);
         // Keys of a block, then the values of the one before: in this order they are needed.
         i32 piece = -1, block = 0;
         for (Blocks<BM, BN> at(p, w); !at.done(); at.next(p, w), ++blocks) {

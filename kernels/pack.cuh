@@ -1,7 +1,7 @@
 // pack: rows of k and v into pieces of the arena, and back. A piece holds all of its keys, (batch, heads, rows, dk), then all
 // of its values, (batch, heads, rows, dv): per head a run of bytes that is one run in the tensor too.
 //
-// Follows types.cuh. COPY is the bytes of one access, 16, 8, 4 or 2: it divides every address and number of bytes below.
+// Follows types.cuh. COPY is the bytes of one access, 16, 8, 4, 2 or 1: it divides every address and number of bytes below.
 // Any grid of a multiple of `copies`, any number of threads.
 
 constexpr int MAX_COPIES = 16;
@@ -12,8 +12,10 @@ typedef uint4 Word;
 typedef uint2 Word;
 #elif COPY == 4
 typedef u32 Word;
-#else
+#elif COPY == 2
 typedef u16 Word;
+#else
+typedef u8 Word;
 #endif
 
 // The run of every head from one place to another; where the runs of the next head are, in bytes.

@@ -38,8 +38,8 @@ __device__ inline void each_column(i32 lane, i32 width, F f) {
 __device__ inline void finish(const Params& p, const Work& w, Row& row, i32 at_row, i32 lane) {
     const QPiece& piece = p.q_piece[w.piece];
     const bool mine = at_row < piece.rows.len;
-    const i64 head = w.batch * p.q_heads + w.head;
 #if CARRY_IN || !CAST_OUT
+    const i64 head = w.batch * p.q_heads + w.head;
     const i64 at = head * piece.rows.len + at_row, rows = (i64)p.batch * p.q_heads * piece.rows.len;
     float* const carry_o = piece.carry + at * p.dv;
     float* const carry_m = piece.carry + rows * p.dv + at;
@@ -64,10 +64,10 @@ __device__ inline void finish(const Params& p, const Work& w, Row& row, i32 at_r
 #endif
 #if CAST_OUT
     const bool empty = row.l == 0.0f;
-    const i64 out_row = head * p.q_rows + piece.rows.local + at_row;
-    float* const out = reinterpret_cast<float*>(p.out) + out_row * p.dv;
+    const i64 out_row = result_row(piece, w.batch, w.head, at_row);
+    float* const out = reinterpret_cast<float*>(piece.out) + out_row * p.dv;
     each_column(lane, width, [&](int c, i32 column) { out[column] = empty ? p.empty_row : row.o[c] / row.l; });
-    if (p.lse && mine && lane == 0) p.lse[out_row] = empty ? -INFINITY : row.m + logf(row.l);
+    if (piece.lse && mine && lane == 0) piece.lse[out_row] = empty ? -INFINITY : row.m + logf(row.l);
 #else
     each_column(lane, width, [&](int c, i32 column) { carry_o[column] = row.o[c]; });
     if (mine && lane == 0) {
@@ -78,8 +78,7 @@ __device__ inline void finish(const Params& p, const Work& w, Row& row, i32 at_r
 }
 
 __device__ inline i64 key_row(const Params& p, const Work& w, const At& at) {
-    const i32 head = w.batch * p.kv_heads + w.head / (p.q_heads / p.kv_heads);
-    return (i64)head * p.kv_piece[at.piece].rows.len + at.block * BN;
+    return first_key_row(p, w, p.kv_piece[at.piece]) + at.block * BN;
 }
 
 __device__ inline void load_keys(const Params& p, const Work& w, float* to, const At& at) {
@@ -105,9 +104,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) attn_partia
 
     if (plan.blocks) {
         const Work& w = plan.work;
-        const Rows& queries = p.q_piece[w.piece].rows;
-        const i64 row = ((i64)w.batch * p.q_heads + w.head) * p.q_rows + queries.local + w.first;
-        load_tile<BM, DK, QK_ROW>(shared + Q_AT, reinterpret_cast<const float*>(p.q) + row * p.dk, queries.len - w.first, p.dk);
+        const QPiece& piece = p.q_piece[w.piece];
+        const float* const q = reinterpret_cast<const float*>(piece.q) + first_query(piece, w) * p.dk;
+        load_tile<BM, DK, QK_ROW>(shared + Q_AT, q, piece.rows.len - w.first, p.dk);
         load_keys(p, w, shared + K_AT, At(p, plan, plan.blocks - 1));
     }
     copy_async_commit();

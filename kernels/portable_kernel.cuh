@@ -1,9 +1,9 @@
 // ---- the kernel --------------------------------------------------------------------------------------------------------
 
 __device__ inline void load_queries(const Params& p, const Work& w, u8* tile) {
-    const Rows& rows = p.q_piece[w.piece].rows;
-    const i64 row = ((i64)w.batch * p.q_heads + w.head) * p.q_rows + rows.local + w.first;
-    load_tile<BM, DK>(tile, reinterpret_cast<const u16*>(p.q) + row * p.dk, rows.len - w.first, p.dk);
+    const QPiece& piece = p.q_piece[w.piece];
+    const i64 row = first_query(piece, w);
+    load_tile<BM, DK>(tile, reinterpret_cast<const u16*>(piece.q) + row * p.dk, piece.rows.len - w.first, p.dk);
 }
 
 // Of the block with so many left, itself included: k, then v.
@@ -12,8 +12,7 @@ __device__ inline u32 buffer_of(i32 left) { return Q_BYTES + (left & 1) * (K_BYT
 // Keys and values of a block into a buffer.
 __device__ inline void load_block(const Params& p, const Work& w, u8* buffer, const At& at) {
     const KvPiece& kv = p.kv_piece[at.piece];
-    const i32 head = w.batch * p.kv_heads + w.head / (p.q_heads / p.kv_heads);
-    const i64 row = (i64)head * kv.rows.len + at.block * BN;
+    const i64 row = first_key_row(p, w, kv) + at.block * BN;
     const i32 rows = kv.rows.len - at.block * BN;
     load_tile<BN, DK>(buffer, reinterpret_cast<const u16*>(kv.k) + row * p.dk, rows, p.dk);
     load_tile<BN, DV>(buffer + K_BYTES, reinterpret_cast<const u16*>(kv.v) + row * p.dv, rows, p.dv);

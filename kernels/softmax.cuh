@@ -209,7 +209,6 @@ template <int N, int HALVES>
 __device__ inline void finish(const Params& p, const Work& w, float (&o)[DV / 2], Softmax<N>& soft, Carry<HALVES>& carry,
                               i32 first_row, int lane) {
     const QPiece& piece = p.q_piece[w.piece];
-    const i32 head = w.batch * p.q_heads + w.head;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
         float l = soft.l[h];
@@ -247,9 +246,9 @@ __device__ inline void finish(const Params& p, const Work& w, float (&o)[DV / 2]
 #endif
 #if CAST_OUT
         bool empty = l == 0.0f;
-        i64 out_row = (i64)head * p.q_rows + piece.rows.local + row;
-        put_row(reinterpret_cast<u16*>(p.out) + out_row * p.dv, o, h, reciprocal_fast(l), empty, p.empty_row, p.dv, mine, lane);
-        if (p.lse && mine && (lane & 3) == 0) p.lse[out_row] = empty ? -INFINITY : soft.m[h] + log2_fast(l) * LN2;
+        i64 out_row = result_row(piece, w.batch, w.head, row);
+        put_row(reinterpret_cast<u16*>(piece.out) + out_row * p.dv, o, h, reciprocal_fast(l), empty, p.empty_row, p.dv, mine, lane);
+        if (piece.lse && mine && (lane & 3) == 0) piece.lse[out_row] = empty ? -INFINITY : soft.m[h] + log2_fast(l) * LN2;
 #else
         const CarryPlace to(p, w, row, lane);
 #pragma unroll

@@ -11,6 +11,7 @@ struct Band {
     i32 low, high;         // ±2^30 where nothing binds
     const i32* first_key;  // per global query row; null for none
     const i32* end_key;
+    i64 entry_rows;        // from one batch entry to the next; 0 where all see the same
 };
 
 struct StepParams : UsualParams {

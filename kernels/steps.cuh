@@ -74,8 +74,9 @@ __device__ inline Span kept_by(const Band& band, const Pairs& pairs) {
     const i32 row = global_row(pairs.rows, pairs.row);
     i32 low = row + band.low, high = row + band.high;
     if (band.first_key) {
-        low = low > band.first_key[row] ? low : band.first_key[row];
-        high = high < band.end_key[row] ? high : band.end_key[row];
+        const i64 at = pairs.work.batch * band.entry_rows + row;
+        low = low > band.first_key[at] ? low : band.first_key[at];
+        high = high < band.end_key[at] ? high : band.end_key[at];
     }
     return {rows_below(pairs.keys, low), rows_below(pairs.keys, high)};
 }

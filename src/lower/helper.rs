@@ -51,11 +51,8 @@ pub(crate) struct Pack {
 #[allow(missing_docs)]
 pub(crate) struct Finish {
     pub piece: QPiece,
-    pub out: u64,
-    pub lse: u64,
     pub batch: i32,
     pub q_heads: i32,
-    pub q_rows: i32,
     pub dv: i32,
     pub empty_row: f32,
     pub sinks: Leaf,
@@ -64,15 +61,14 @@ pub(crate) struct Finish {
 const MERGE: &[ParamLayout] = layout! { Merge { a, b, to, rows, dv } };
 const PACK: &[ParamLayout] =
     layout! { Copy { from, to, from_head, to_head, bytes } Pack { copy, copies, heads } };
-const FINISH: &[ParamLayout] =
-    layout! { Finish { piece, out, lse, batch, q_heads, q_rows, dv, empty_row, sinks } };
+const FINISH: &[ParamLayout] = layout! { Finish { piece, batch, q_heads, dv, empty_row, sinks } };
 
 /// One of them; each is a text of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Helper {
     /// `merge`: of two carries.
     Merge,
-    /// `pack`: runs of rows from one layout to another, so many bytes (16, 8, 4 or 2) at a time.
+    /// `pack`: runs of rows from one layout to another, so many bytes (16, 8, 4, 2 or 1) at a time.
     Pack {
         /// Divides every address and length.
         copy: u8,
@@ -90,7 +86,7 @@ impl Helper {
     /// Every one that there is, in order.
     pub fn all() -> Vec<Helper> {
         let mut all = vec![Helper::Merge];
-        all.extend([16, 8, 4, 2].map(|copy| Helper::Pack { copy }));
+        all.extend([16, 8, 4, 2, 1].map(|copy| Helper::Pack { copy }));
         for element in [Element::Bf16, Element::F16, Element::F32] {
             let operands = [Operand::None, Operand::F32, Operand::Element];
             // One type, one name for it.

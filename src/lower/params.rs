@@ -25,14 +25,22 @@ pub struct Rows {
     pub local: i32,
 }
 
-/// Query rows of q, out and lse, from row `rows.local` on.
+/// Query rows and where they, their carry and their results lie; meanings in `kernels/contract.cuh`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub(crate) struct QPiece {
     /// Which rows.
     pub rows: Rows,
     /// f32: o (B, Hq, len, Dv), then m (B, Hq, len), then l (B, Hq, len); 0 if no step reads or writes it.
     pub carry: u64,
+    pub q: u64,
+    pub out: u64,
+    pub lse: u64,
+    pub q_rows: i32,
+    pub q_heads: i32,
+    pub out_rows: i32,
+    pub out_heads: i32,
 }
 
 /// Key rows and where they lie.
@@ -41,10 +49,14 @@ pub(crate) struct QPiece {
 pub(crate) struct KvPiece {
     /// Which rows.
     pub rows: Rows,
-    /// (B, Hkv, len, Dk).
+    /// Rows of Dk.
     pub k: u64,
-    /// (B, Hkv, len, Dv).
+    /// Rows of Dv.
     pub v: u64,
+    /// From one head to the next.
+    pub head_rows: i32,
+    /// From one batch entry to the next.
+    pub batch_heads: i32,
 }
 
 /// A tensor that broadcasts to (B, Hq, query row, key row): strides in elements, 0 along what is broadcast.
@@ -70,9 +82,6 @@ pub(crate) struct Leaf {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[allow(missing_docs)]
 pub(crate) struct Params {
-    pub q: u64,
-    pub out: u64,
-    pub lse: u64,
     pub counter: u64,
     pub odd: u64,
     pub q_piece: [QPiece; MAX_PIECES],
@@ -82,7 +91,8 @@ pub(crate) struct Params {
     pub batch: i32,
     pub q_heads: i32,
     pub kv_heads: i32,
-    pub q_rows: i32,
+    pub group: i32,
+    pub head_shift: i32,
     pub dk: i32,
     pub dv: i32,
     pub tiles: i32,
@@ -93,6 +103,7 @@ pub(crate) struct Params {
     pub empty_row: f32,
     pub low: i32,
     pub high: i32,
+    pub entry_rows: i32,
     pub shift: u64,
     pub first_key: u64,
     pub end_key: u64,
@@ -113,12 +124,14 @@ pub(crate) struct Band {
     pub first_key: u64,
     /// And one past the last.
     pub end_key: u64,
+    /// From one batch entry to the next; 0 where all see the same.
+    pub entry_rows: i64,
 }
 
 /// Everything.
 impl Default for Band {
     fn default() -> Band {
-        Band { low: -FAR, high: FAR, first_key: 0, end_key: 0 }
+        Band { low: -FAR, high: FAR, first_key: 0, end_key: 0, entry_rows: 0 }
     }
 }
 
@@ -138,17 +151,17 @@ pub(crate) struct StepParams {
 
 const LAYOUTS: &[ParamLayout] = layout! {
     Rows { start, step, len, local }
-    QPiece { rows, carry }
-    KvPiece { rows, k, v }
+    QPiece { rows, carry, q, out, lse, q_rows, q_heads, out_rows, out_heads }
+    KvPiece { rows, k, v, head_rows, batch_heads }
     Leaf { at, batch, head, row, key, local_rows }
     Params {
-        q, out, lse, counter, odd, q_piece, kv_piece, q_pieces, kv_pieces, batch, q_heads, kv_heads, q_rows, dk, dv, tiles,
-        head_group, scale, softcap, fill, empty_row, low, high, shift, first_key, end_key, bias, mask, sinks,
+        counter, odd, q_piece, kv_piece, q_pieces, kv_pieces, batch, q_heads, kv_heads, group, head_shift, dk, dv, tiles,
+        head_group, scale, softcap, fill, empty_row, low, high, entry_rows, shift, first_key, end_key, bias, mask, sinks,
     }
 };
 
 const STEP_LAYOUTS: &[ParamLayout] = layout! {
-    Band { low, high, first_key, end_key }
+    Band { low, high, first_key, end_key, entry_rows }
     StepParams { number, band, leaf }
 };
 

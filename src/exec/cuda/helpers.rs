@@ -64,7 +64,7 @@ unsafe impl DeviceRepr for Pack {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for Finish {}
 
-const THREADS: u32 = 256;
+const THREADS: u32 = crate::lower::THREADS as u32;
 
 /// Whether two ranges of bytes share some.
 fn overlap(a: &BufferRange, b: &BufferRange, [a_bytes, b_bytes]: [usize; 2]) -> bool {
@@ -279,12 +279,17 @@ impl Gpu {
         };
         ranges.disjoint()?;
         let params = Finish {
-            piece: QPiece { rows, carry },
-            out,
-            lse,
+            piece: QPiece {
+                rows,
+                carry,
+                out: out + rows.local as u64 * step.dv as u64 * element.bytes() as u64,
+                lse: if lse == 0 { 0 } else { lse + rows.local as u64 * 4 },
+                out_rows: number(step.q_rows)?,
+                out_heads: number(step.q_heads)?,
+                ..QPiece::default()
+            },
             batch: number(step.batch)?,
             q_heads: number(step.q_heads)?,
-            q_rows: number(step.q_rows)?,
             dv: number(step.dv)?,
             empty_row: step.empty_row,
             sinks,

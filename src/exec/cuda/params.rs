@@ -27,10 +27,11 @@ impl Gpu {
         let heads = all(&[step.batch, step.q_heads]);
         let heads = heads.filter(|n| *n < FAR as usize).ok_or_else(|| too_large("heads"))?;
         let mut ranges = Ranges::default();
-        self.place_rows(key, step, heads, &mut params, &mut ranges)?;
+        let whole_rows = self.place_rows(key, step, heads, &mut ranges)?;
         params.counter =
             self.address(&BufferRange { buffer: &self.counter, offset: 0 }, Some(8), "counter")?;
-        let (tiles, last_row) = self.place_queries(key, step, heads, &mut params, &mut ranges)?;
+        let (tiles, last_row) =
+            self.place_queries(key, step, (heads, whole_rows), &mut params, &mut ranges)?;
         let (kv_len, last_key) = self.place_keys(key, step, &mut params, &mut ranges)?;
         let mut whole = StepParams::default();
         self.place_masks(key, step, (last_row, last_key), &mut params, &mut ranges)?;
@@ -46,27 +47,27 @@ impl Gpu {
         Ok(StepParams { usual: params, ..whole })
     }
 
-    /// q, out and lse, which have all of the rank's rows.
+    /// Addresses of q, out and lse, which have all of the rank's rows.
     fn place_rows(
         &self,
         key: &KernelKey,
         step: &AttentionStep,
         heads: usize,
-        params: &mut Params,
         ranges: &mut Ranges,
-    ) -> Result<(), CudaError> {
+    ) -> Result<[u64; 3], CudaError> {
         let ([dk, dv], element) = (step.head_dims, key.element.bytes());
         let q_bytes = all(&[heads, step.q_rows, dk, element]);
-        params.q = ranges.read("q", self.address(&step.q, q_bytes, "q")?, q_bytes);
+        let mut places = [0; 3];
+        places[0] = ranges.read("q", self.address(&step.q, q_bytes, "q")?, q_bytes);
         if let Some(out) = &step.out {
             let bytes = all(&[heads, step.q_rows, dv, element]);
-            params.out = ranges.written("out", self.address(out, bytes, "out")?, bytes);
+            places[1] = ranges.written("out", self.address(out, bytes, "out")?, bytes);
         }
         if let Some(lse) = &step.lse {
             let bytes = all(&[heads, step.q_rows, 4]);
-            params.lse = ranges.written("lse", self.address(lse, bytes, "lse")?, bytes);
+            places[2] = ranges.written("lse", self.address(lse, bytes, "lse")?, bytes);
         }
-        Ok(())
+        Ok(places)
     }
 
     /// The pieces of queries with their carries. Returns how many tiles there are, and one past the greatest row.
@@ -74,11 +75,11 @@ impl Gpu {
         &self,
         key: &KernelKey,
         step: &AttentionStep,
-        heads: usize,
+        (heads, [q, out, lse]): (usize, [u64; 3]),
         params: &mut Params,
         ranges: &mut Ranges,
     ) -> Result<(usize, usize), CudaError> {
-        let dv = step.head_dims[1];
+        let [dk, dv] = step.head_dims;
         let mut tiles = 0usize;
         let mut last_row = 0usize;
         for (at, piece) in params.q_piece.iter_mut().zip(&step.q_pieces) {
@@ -94,7 +95,22 @@ impl Gpu {
                     ranges.written("a carry", self.address(carry, bytes, "carry")?, bytes)
                 }
             };
-            *at = QPiece { rows: piece.rows, carry };
+            // So many bytes behind the first row, if the tensor is there.
+            let behind = |at: u64, width: usize| {
+                if at == 0 { 0 } else { at + piece.rows.local as u64 * width as u64 }
+            };
+            let (rows, element) = (number(step.q_rows)?, key.element.bytes());
+            *at = QPiece {
+                rows: piece.rows,
+                carry,
+                q: behind(q, dk * element),
+                out: behind(out, dv * element),
+                lse: behind(lse, 4),
+                q_rows: rows,
+                q_heads: number(step.q_heads)?,
+                out_rows: rows,
+                out_heads: number(step.q_heads)?,
+            };
             tiles += len.div_ceil(key.rows()) * heads;
             last_row = last_row.max(end_of(&piece.rows));
         }
@@ -119,6 +135,8 @@ impl Gpu {
                 rows: piece.rows,
                 k: ranges.read("k", self.address(&piece.k, k, "k")?, k),
                 v: ranges.read("v", self.address(&piece.v, v, "v")?, v),
+                head_rows: piece.rows.len,
+                batch_heads: number(step.kv_heads)?,
             };
             kv_len += len;
             last_key = last_key.max(end_of(&piece.rows));
@@ -284,7 +302,8 @@ fn numbers(key: &KernelKey, step: &AttentionStep) -> Result<Params, CudaError> {
         batch: number(step.batch)?,
         q_heads: number(step.q_heads)?,
         kv_heads: number(step.kv_heads)?,
-        q_rows: number(step.q_rows)?,
+        group: number(step.q_heads / step.kv_heads.max(1))?,
+        head_shift: 0,
         dk: number(dk)?,
         dv: number(dv)?,
         scale: step.scale,

@@ -58,7 +58,7 @@ fn carry(rows: usize, dv: usize, seed: usize) -> Vec<f32> {
 }
 
 /// Merges two carries, the result in the place of one of them or in its own.
-const MERGE: &str = "merge(Merge{p.q_piece[0].carry, (const float*)p.kv_piece[0].k, (float*)p.out,
+const MERGE: &str = "merge(Merge{p.q_piece[0].carry, (const float*)p.kv_piece[0].k, (float*)whole.out,
     (i64)p.batch * p.q_heads * p.q_piece[0].rows.len, p.dv});";
 
 fn merge_script([a, b]: [&[f32]; 2], to: &str, [batch, heads, len, dv]: [usize; 4]) -> Script {
@@ -104,6 +104,31 @@ fn merges() {
     }
 }
 
+/// The result of no key changes nothing, on either side and on both; a carry that is not aligned is read number by number.
+#[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
+fn merges_with_nothing() {
+    const ENTER: &str = "const float* carry = (const float*)((const u8*)p.q_piece[0].carry + p.low);
+    merge(Merge{p.high & 1 ? carry : nullptr, p.high & 2 ? carry : nullptr, (float*)whole.out,
+        (i64)p.batch * p.q_piece[0].rows.len, p.dv});";
+    let (rows, dv) = (21, 8);
+    let a = carry(rows, dv, 1);
+    let empty: Vec<f32> = [vec![0.0; rows * dv], vec![f32::NEG_INFINITY; rows], vec![0.0; rows]].concat();
+    for (sides, shift) in [(0, 0), (1, 0), (2, 0), (1, 8)] {
+        let mut script = Script::default();
+        script.buffer("a", &[vec![0xff; shift], bytes(&a)].concat(), 0);
+        script.buffer("c", &vec![0xff; a.len() * 4], 4);
+        script.line(format!("q_piece 0 1 {rows} 0 a"));
+        script.line("at out c".into());
+        sets(&mut script, &[("batch", 1), ("q_heads", 1), ("dv", dv), ("low", shift), ("high", sides)]);
+        script.line("launch 2".into());
+        script.line("dump c".into());
+        let got = floats(&run(Helper::Merge, ENTER, &script));
+        let want = if sides == 0 { &empty } else { &a };
+        assert!(got == *want, "sides {sides}, shifted by {shift}");
+    }
+}
+
 /// Who writes m before the others have read it is found.
 #[test]
 #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
@@ -125,8 +150,8 @@ fn packs() {
     pack_of.heads = p.batch;
     for (int i = 0; i < 2; ++i) {
         const Rows& rows = p.kv_piece[i].rows;
-        const i64 row = p.dk, tensor_head = p.q_rows * row, piece_head = rows.len * row;
-        u8 *tensor = (u8*)p.q + rows.local * row, *piece = (u8*)p.kv_piece[i].k;
+        const i64 row = p.dk, tensor_head = whole.q_rows * row, piece_head = rows.len * row;
+        u8 *tensor = (u8*)whole.q + rows.local * row, *piece = (u8*)p.kv_piece[i].k;
         pack_of.copy[i] = p.dv ? Copy{piece, tensor, piece_head, tensor_head, piece_head}
                                : Copy{tensor, piece, tensor_head, piece_head, piece_head};
     }
@@ -137,7 +162,7 @@ fn packs() {
     let piece_of = |(local, len): (usize, usize)| -> Vec<u8> {
         (0..heads).flat_map(|h| &tensor[(h * rows + local) * row..][..len * row]).copied().collect()
     };
-    for copy in [16, 8, 4, 2] {
+    for copy in [16, 8, 4, 2, 1] {
         for back in [false, true] {
             let mut script = Script::default();
             let unit = usize::from(copy);
@@ -192,9 +217,9 @@ fn encoded(element: Element, x: &[f32]) -> (Vec<u8>, Vec<f32>) {
 #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn casts() {
     const ENTER: &str = "if (p.dv)
-        cast_to_f32((const Number*)p.q, (float*)p.out, p.q_rows);
+        cast_to_f32((const Number*)whole.q, (float*)whole.out, whole.q_rows);
     else
-        cast_from_f32((const float*)p.q, (Number*)p.out, p.q_rows);";
+        cast_from_f32((const float*)whole.q, (Number*)whole.out, whole.q_rows);";
     for element in [Element::Bf16, Element::F16, Element::F32] {
         let mut wide = numbers(500, 3);
         wide.extend([0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, 1e-30, 3e38, 1.0 / 3.0]);
@@ -216,9 +241,7 @@ fn casts() {
 #[test]
 #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn finishes() {
-    const ENTER: &str =
-        "finish(Finish{p.q_piece[0], (Number*)p.out, p.lse, p.batch, p.q_heads, p.q_rows, p.dv,
-        p.empty_row, p.sinks});";
+    const ENTER: &str = "finish(Finish{p.q_piece[0], p.batch, p.q_heads, p.dv, p.empty_row, p.sinks});";
     for (element, sinks) in
         [(Element::Bf16, Operand::Element), (Element::F16, Operand::None), (Element::F32, Operand::F32)]
     {
@@ -236,6 +259,7 @@ fn finishes() {
         script.buffer("sinks", &encoded(kind, &sink).0, 0);
         script.line("leaf sinks sinks 0 1 0 0 0".into());
         sets(&mut script, &[("batch", 2), ("q_heads", 3), ("q_rows", q_rows), ("dv", dv)]);
+        sets(&mut script, &[("element", element.bytes())]);
         sets(&mut script, &[("empty_row", f32::NAN.to_bits() as usize)]);
         script.line("launch 2".into());
         script.line("dump out".into());

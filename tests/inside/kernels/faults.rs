@@ -201,7 +201,7 @@ pub(crate) const STEPS: &[Fault] = &[
     Fault {
         name: "the documents of another row",
         found: " is ",
-        edits: &[("low > band.first_key[row] ? low : band.first_key[row]", "low")],
+        edits: &[("low > band.first_key[at] ? low : band.first_key[at]", "low")],
     },
     Fault {
         name: "tensors are read beyond the last key",

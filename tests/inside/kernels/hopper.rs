@@ -52,6 +52,20 @@ fn masks_by_position() {
     run(hopper, &p);
 }
 
+/// Rows of other pieces lie between those of a launch, and query heads begin within those of a key head.
+#[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
+fn rows_that_lie_apart() {
+    for (heads, sharing, head_shift) in [((5, 2), Some(3), 1), ((2, 2), None, 0)] {
+        let mut p = Problem::new(heads.0, heads.1, 64, 64);
+        (p.apart, p.batch, p.gap) = (true, 2, 1);
+        (p.sharing, p.head_shift) = (sharing, head_shift);
+        p.queries(&[rows(2, 1, 33), rows(150, 1, 140)]).causal(0);
+        p.chunk(&[rows(0, 1, 140), rows(140, 1, 9)]).chunk(&[rows(149, 1, 150)]);
+        run(hopper, &p);
+    }
+}
+
 /// No key at all, in a launch or in a tile.
 #[test]
 #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]

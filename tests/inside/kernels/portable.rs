@@ -41,6 +41,23 @@ fn masks_by_position() {
     }
 }
 
+/// Rows of other pieces and heads of other launches lie between those of a launch; query heads begin within those of a key head; where
+/// queries lie and where results go has nothing to do with each other.
+#[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
+fn rows_and_heads_that_lie_apart() {
+    for element in [Element::Bf16, Element::F32] {
+        for (heads, sharing, head_shift) in [((5, 2), Some(3), 1), ((3, 3), None, 0), ((4, 3), Some(2), 1)] {
+            let mut p = Problem::new(heads.0, heads.1, 64, 48);
+            (p.element, p.apart, p.batch, p.gap) = (element, true, 2, 1);
+            (p.sharing, p.head_shift) = (sharing, head_shift);
+            p.queries(&[rows(2, 1, 33), rows(50, 1, 20)]).causal(0);
+            p.chunk(&[rows(0, 1, 40), rows(40, 1, 9)]).chunk(&[rows(49, 1, 30)]);
+            run(portable, &p);
+        }
+    }
+}
+
 /// Left out while working: `--skip ::long::`.
 mod long {
     use super::*;

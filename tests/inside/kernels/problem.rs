@@ -74,6 +74,11 @@ pub(crate) struct Problem {
     pub(crate) size: f32,
     /// A score program in the place of scale, softcap, bias, masks and positions.
     pub(crate) program: Option<ScoreProgram>,
+    /// Whether rows of other pieces and heads of other launches lie between those of q, k and v.
+    pub(crate) apart: bool,
+    /// Query heads that share a key head, where that is not all of the launch; and those of the first that are not in it.
+    pub(crate) sharing: Option<usize>,
+    pub(crate) head_shift: usize,
 }
 
 /// A score program with what it reads, from operand 3 on; truth is 1 or 0.
@@ -139,7 +144,43 @@ impl Problem {
             random: Random(7),
             size: 1.0,
             program: None,
+            apart: false,
+            sharing: None,
+            head_shift: 0,
         }
+    }
+
+    /// Query heads that share a key head.
+    pub(crate) fn group(&self) -> usize {
+        self.sharing.unwrap_or(self.q_heads / self.kv_heads)
+    }
+
+    /// The key head that a query head reads.
+    pub(crate) fn key_head(&self, head: usize) -> usize {
+        (head + self.head_shift) / self.group()
+    }
+
+    /// Rows of so many heads with what is not of the launch between them, if they lie apart; where the first begins, rows of a head,
+    /// and heads of a batch entry. The copy engine takes all heads of a batch entry.
+    pub(crate) fn spread(
+        &self,
+        bytes: &[u8],
+        [heads, rows]: [usize; 2],
+        width: usize,
+        all_heads: bool,
+    ) -> (Vec<u8>, usize, [usize; 2]) {
+        if !self.apart {
+            return (bytes.to_vec(), 0, [rows, heads]);
+        }
+        let (before, more) = (2, usize::from(!all_heads));
+        let ([head_rows, batch_heads], row) = ([rows + 5, heads + more], width * self.element.bytes());
+        // Nothing of it is a number.
+        let mut out = vec![0xff; self.batch * batch_heads * head_rows * row];
+        let at = |batch: usize, head: usize| ((batch * batch_heads + head + more) * head_rows + before) * row;
+        for (i, run) in bytes.chunks(rows * row).enumerate() {
+            out[at(i / heads, i % heads)..][..run.len()].copy_from_slice(run);
+        }
+        (out, at(0, 0), [head_rows, batch_heads])
     }
 
     /// Rounds to the element type.

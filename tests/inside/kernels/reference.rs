@@ -41,7 +41,7 @@ pub(crate) fn row(p: &Problem, batch: usize, head: usize, piece: usize, i: usize
     let at = ((batch * p.q_heads + head) * p.q_rows() + p.local(piece) + i) * p.dk;
     let q = &p.q[at..at + p.dk];
     let sight = p.sight(batch, row);
-    let kv_head = head / (p.q_heads / p.kv_heads);
+    let kv_head = p.key_head(head);
     let mut seen: Vec<Seen> = Vec::new();
     for keys in p.chunks.iter().flatten() {
         for j in 0..keys.rows.len {

@@ -95,9 +95,10 @@ fn play(
     let elements = |x: &[f32]| elements(p.element, x);
     let integers = |x: &[i32]| -> Vec<u8> { x.iter().flat_map(|x| x.to_le_bytes()).collect() };
     let rows = p.batch * p.q_heads * p.q_rows();
-    text.pointer("q", &elements(&p.q), 0);
-    text.pointer("counter", &[0; 8], 4);
     let hopper = matches!(key.tiling, Tiling::Hopper(_));
+    let (q, q_at, [q_rows, q_heads]) = p.spread(&elements(&p.q), [p.q_heads, p.q_rows()], p.dk, hopper);
+    text.pointer("q", &q, 0);
+    text.pointer("counter", &[0; 8], 4);
     // A kernel without one before or behind it has no marks.
     if hopper || before.odd.contains(&1) {
         text.pointer("odd", &before.odd, 1);
@@ -120,12 +121,25 @@ fn play(
             "-".into()
         };
         text.line(format!("q_piece {} {} {} {} {name}", piece.start, piece.step, piece.len, p.local(i)));
+        if p.apart {
+            let (local, element) = (p.local(i), p.element.bytes());
+            let at = q_at + local * p.dk * element;
+            let [out, lse] = if key.cast_out { ["out", "lse"] } else { ["-", "-"] };
+            let results = format!("{out} {} {lse} {}", local * p.dv * element, local * 4);
+            text.line(format!("q_place q {at} {q_rows} {q_heads} {results} {} {}", p.q_rows(), p.q_heads));
+        }
     }
     for (i, piece) in p.chunks[chunk].iter().enumerate() {
-        text.buffer(&format!("k{i}"), &elements(&piece.k), 0);
-        text.buffer(&format!("v{i}"), &elements(&piece.v), 0);
+        let (k, k_at, [rows, heads]) =
+            p.spread(&elements(&piece.k), [p.kv_heads, piece.rows.len], p.dk, hopper);
+        let (v, v_at, _) = p.spread(&elements(&piece.v), [p.kv_heads, piece.rows.len], p.dv, hopper);
+        text.buffer(&format!("k{i}"), &k, 0);
+        text.buffer(&format!("v{i}"), &v, 0);
         let r = piece.rows;
         text.line(format!("kv_piece {} {} {} 0 k{i} v{i}", r.start, r.step, r.len));
+        if p.apart {
+            text.line(format!("kv_place {k_at} {v_at} {rows} {heads}"));
+        }
     }
     if let Some(shift) = &p.shift {
         text.pointer("shift", &integers(shift), 0);
@@ -156,17 +170,18 @@ fn play(
         let handed = KernelScores::of(&program.scores, Tile::Partial);
         let end = p.pieces.iter().map(|r| r.global(r.len.max(1) - 1) as usize + 1).max().unwrap_or(0);
         let documents = |text: &mut Script, name: &str, mask: &Mask| {
-            let Sight { window, documents, .. } = sight(mask, end, 1);
+            let Sight { window, documents, entry_rows } = sight(mask, end, p.batch);
             let band = [window[0].unwrap_or(-FAR), window[1].unwrap_or(FAR)];
-            let Some(documents) = documents else { return (band, None) };
+            let Some(documents) = documents else { return (band, None, 0) };
             let names = ["first", "end"].map(|side| format!("{name}.{side}"));
             for (side, name) in names.iter().enumerate() {
                 let each: Vec<i32> = documents.iter().map(|d| d[side]).collect();
                 text.buffer(name, &integers(&each), 0);
             }
-            (band, Some(names))
+            (band, Some(names), entry_rows)
         };
-        let (band, names) = documents(&mut text, "seen", handed.seen());
+        let (band, names, entry_rows) = documents(&mut text, "seen", handed.seen());
+        text.line(format!("set entry_rows {entry_rows}"));
         [low, high] = band;
         for (field, name) in ["first_key", "end_key"].iter().zip(names.iter().flatten()) {
             text.line(format!("at {field} {name}"));
@@ -192,13 +207,13 @@ fn play(
                 scale = 1.0;
                 let mut leaves = 0;
                 for (i, step) in steps.iter().enumerate() {
-                    let ([low, high], names) = match step.mask() {
+                    let ([low, high], names, entry_rows) = match step.mask() {
                         Some(mask) => documents(&mut text, &format!("band{i}"), mask),
-                        None => ([-FAR, FAR], None),
+                        None => ([-FAR, FAR], None, 0),
                     };
                     let [first, end] = names.unwrap_or(["-".into(), "-".into()]);
                     let bits = number(step).to_bits() as i32;
-                    text.line(format!("step {i} {bits} {low} {high} {first} {end}"));
+                    text.line(format!("step {i} {bits} {low} {high} {first} {end} {entry_rows}"));
                     for (operand, _) in step.leaves() {
                         read(&mut text, &format!("step{leaves}"), operand);
                         leaves += 1;
@@ -211,7 +226,10 @@ fn play(
         ("batch", p.batch as i32),
         ("q_heads", p.q_heads as i32),
         ("kv_heads", p.kv_heads as i32),
+        ("group", p.group() as i32),
+        ("head_shift", p.head_shift as i32),
         ("q_rows", p.q_rows() as i32),
+        ("element", p.element.bytes() as i32),
         ("dk", p.dk as i32),
         ("dv", p.dv as i32),
         ("head_group", p.head_group as i32),

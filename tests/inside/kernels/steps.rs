@@ -122,6 +122,26 @@ fn programs_that_come_to_the_usual_order() {
     }
 }
 
+/// Each batch entry sees keys of its own: in the usual order, on Hopper too, and in steps.
+#[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
+fn batch_entries_that_see_other_keys() {
+    let usual =
+        "factor 0.125 | fill -inf unless causal(3) & batch(keys(0,31) & window(12,9,0) ; prefix(20;-2))";
+    let steps = "factor 0.125 | fill replace(0.5) unless batch(keys(4,60) ; segments(9,30;0)) | round f16 | \
+         fill -inf unless batch(causal(9) ; keys(0,44))";
+    for (element, program, arch, apart) in [
+        (Element::Bf16, usual, Arch::Sm90a, true),
+        (Element::F32, usual, Arch::Sm80, false),
+        (Element::F16, steps, Arch::Sm80, true),
+        (Element::F32, steps, Arch::Sm80, false),
+    ] {
+        let mut p = problem(element, program);
+        p.apart = apart;
+        check(&p, arch);
+    }
+}
+
 /// Every kind of step, in an order in which no two can change places: what the faults are planted in.
 pub(crate) const ALL_KINDS: &str = "round bf16 | add 3 | factor -0.25 | factor leaf 4 | fill add(-1.5) unless causal(2) & tensor(5) & tensor(6) | \
      softcap 3.0 | fill replace(0.5) unless segments(7,23;0) & tensor(7) | fill -inf unless window(30,9,0) & tensor(8)";

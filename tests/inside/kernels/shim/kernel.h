@@ -8,3 +8,12 @@ struct Kernel {
     void (*enter)(const void* params, const void* maps);
 };
 extern const Kernel kernel;
+
+// Tensors that hold the rows of all pieces which have no place of their own.
+struct Whole {
+    const void* q;
+    void* out;
+    float* lse;
+    i32 q_rows, element;  // rows; bytes of an element
+};
+extern Whole whole;

@@ -4,9 +4,12 @@
 // A line per command; numbers that are floats are written as their bits.
 //   buffer NAME BYTES UNIT         followed by so many bytes; UNIT as in `add_region`
 //   q_piece START STEP LEN LOCAL CARRY     CARRY, K, V: a buffer or -
+//   q_place Q AT ROWS HEADS OUT AT LSE AT ROWS HEADS    where the last piece of queries lies and goes: buffers, bytes from their begin,
+//                                  rows of a head, heads of a batch entry; else in the rows LOCAL of q, out and lse
 //   kv_piece START STEP LEN LOCAL K V
+//   kv_place AT AT ROWS HEADS      where the last piece of keys lies in K and in V; else it is all of them
 //   leaf bias|mask|sinks|step0|… NAME BATCH HEAD ROW KEY LOCAL_ROWS
-//   step N NUMBER LOW HIGH FIRST END       the number and the band of a step; FIRST, END: a buffer or -
+//   step N NUMBER LOW HIGH FIRST END ROWS  the number and the band of a step; FIRST, END: a buffer or -
 //   at FIELD NAME                  a pointer of Params
 //   set FIELD NUMBER               a number of Params
 //   launch BLOCKS                  0 for a block per tile; then both lists of pieces are empty again
@@ -32,12 +35,14 @@
 #include "kernel.h"
 
 static Params params;
+Whole whole;
 static struct {
-    TensorMap q, k[MAX_PIECES], v[MAX_PIECES];
+    TensorMap q[MAX_PIECES], k[MAX_PIECES], v[MAX_PIECES];
 } maps;
 
-static TensorMap tensor_map(const void* at, u32 columns, u32 rows, u32 matrices, u32 box_rows) {
-    machine::Box box{(const u8*)at, 2, {columns, rows, matrices}, {2, (u64)columns * 2, (u64)columns * 2 * rows}, {64, box_rows, 1}};
+// Rows of so many matrices, which are `apart` rows from each other.
+static TensorMap tensor_map(const void* at, u32 columns, u32 rows, u32 apart, u32 matrices, u32 box_rows) {
+    machine::Box box{(const u8*)at, 2, {columns, rows, matrices}, {2, (u64)columns * 2, (u64)columns * 2 * apart}, {64, box_rows, 1}};
     // As cuTensorMapEncodeTiled wants it.
     if ((uintptr_t)at % 16 || columns * 2 % 16) machine::fault("a tensor map whose address or stride 16 does not divide");
     if (!columns || !rows || !matrices || box_rows > 256) machine::fault("a tensor map of no or too many elements");
@@ -49,17 +54,49 @@ static TensorMap tensor_map(const void* at, u32 columns, u32 rows, u32 matrices,
 
 static void enter() { kernel.enter(&params, &maps); }
 
+static void place_pieces() {
+    if (!params.group) params.group = params.kv_heads ? params.q_heads / params.kv_heads : 1;
+    for (i32 i = 0; i < params.q_pieces; ++i) {
+        QPiece& piece = params.q_piece[i];
+        if (piece.q_rows) continue;
+        piece.q = (const u8*)whole.q + (i64)piece.rows.local * params.dk * whole.element;
+        piece.out = (u8*)whole.out + (i64)piece.rows.local * params.dv * whole.element;
+        piece.lse = whole.lse ? whole.lse + piece.rows.local : nullptr;
+        piece.q_rows = piece.out_rows = whole.q_rows;
+        piece.q_heads = piece.out_heads = params.q_heads;
+    }
+    for (i32 i = 0; i < params.kv_pieces; ++i) {
+        KvPiece& piece = params.kv_piece[i];
+        if (piece.head_rows) continue;
+        piece.head_rows = piece.rows.len;
+        piece.batch_heads = params.kv_heads;
+    }
+}
+
+// The copy engine takes heads of all batch entries evenly apart.
+static void even(i32 heads, i32 all) {
+    if (params.batch > 1 && heads != all) machine::fault("a tensor map of some heads of each batch entry");
+}
+
 static void launch(int blocks, u64 seed) {
+    place_pieces();
     params.tiles = 0;
     for (i32 i = 0; i < params.q_pieces; ++i)
         params.tiles += (params.q_piece[i].rows.len + kernel.rows - 1) / kernel.rows * params.batch * params.q_heads;
     if (kernel.has_maps) {
-        maps.q = tensor_map(params.q, params.dk, params.q_rows, params.batch * params.q_heads, kernel.rows);
+        for (i32 i = 0; i < params.q_pieces; ++i) {
+            const QPiece& piece = params.q_piece[i];
+            if (!piece.rows.len) continue;
+            even(params.q_heads, piece.q_heads);
+            maps.q[i] = tensor_map(piece.q, params.dk, piece.rows.len, piece.q_rows, params.batch * params.q_heads, kernel.rows);
+        }
         for (i32 i = 0; i < params.kv_pieces; ++i) {
             const KvPiece& piece = params.kv_piece[i];
             if (!piece.rows.len) continue;
-            maps.k[i] = tensor_map(piece.k, params.dk, piece.rows.len, params.batch * params.kv_heads, kernel.keys);
-            maps.v[i] = tensor_map(piece.v, params.dv, piece.rows.len, params.batch * params.kv_heads, kernel.keys);
+            even(params.kv_heads, piece.batch_heads);
+            const u32 matrices = params.batch * params.kv_heads;
+            maps.k[i] = tensor_map(piece.k, params.dk, piece.rows.len, piece.head_rows, matrices, kernel.keys);
+            maps.v[i] = tensor_map(piece.v, params.dv, piece.rows.len, piece.head_rows, matrices, kernel.keys);
         }
     }
     machine::run(blocks ? blocks : params.tiles, kernel.threads, kernel.shared_bytes, seed, enter);
@@ -69,10 +106,11 @@ static void launch(int blocks, u64 seed) {
 // Pairs of field and place.
 struct Fields {
     std::map<std::string, i32*> integers{{"batch", &params.batch}, {"q_heads", &params.q_heads}, {"kv_heads", &params.kv_heads},
-        {"q_rows", &params.q_rows}, {"dk", &params.dk}, {"dv", &params.dv}, {"head_group", &params.head_group},
+        {"group", &params.group}, {"head_shift", &params.head_shift}, {"entry_rows", &params.entry_rows},
+        {"q_rows", &whole.q_rows}, {"element", &whole.element}, {"dk", &params.dk}, {"dv", &params.dv}, {"head_group", &params.head_group},
         {"low", &params.low}, {"high", &params.high},
         {"scale", (i32*)&params.scale}, {"softcap", (i32*)&params.softcap}, {"fill", (i32*)&params.fill}, {"empty_row", (i32*)&params.empty_row}};
-    std::map<std::string, const void**> pointers{{"q", &params.q}, {"out", (const void**)&params.out}, {"lse", (const void**)&params.lse},
+    std::map<std::string, const void**> pointers{{"q", &whole.q}, {"out", (const void**)&whole.out}, {"lse", (const void**)&whole.lse},
         {"counter", (const void**)&params.counter}, {"odd", (const void**)&params.odd}, {"shift", (const void**)&params.shift},
         {"first_key", (const void**)&params.first_key}, {"end_key", (const void**)&params.end_key}};
     std::map<std::string, Leaf*> leaves{{"bias", &params.bias}, {"mask", &params.mask}, {"sinks", &params.sinks}};
@@ -93,6 +131,7 @@ static std::string play(const std::string& input, u64 seed) {
     Fields fields;
     std::string word, name, dumped;
     params = {};
+    whole = {nullptr, nullptr, nullptr, 0, 2};
     machine::clear_regions();
     auto buffer = [&]() -> u8* {
         in >> name;
@@ -115,11 +154,32 @@ static std::string play(const std::string& input, u64 seed) {
             QPiece& piece = params.q_piece[params.q_pieces++];
             in >> piece.rows.start >> piece.rows.step >> piece.rows.len >> piece.rows.local;
             piece.carry = (float*)buffer();
+            piece.q_rows = 0;
+        } else if (word == "q_place") {
+            QPiece& piece = params.q_piece[params.q_pieces - 1];
+            auto place = [&]() -> u8* {
+                u8* at = buffer();
+                i64 bytes;
+                in >> bytes;
+                return at ? at + bytes : nullptr;
+            };
+            piece.q = place();
+            in >> piece.q_rows >> piece.q_heads;
+            piece.out = place();
+            piece.lse = (float*)place();
+            in >> piece.out_rows >> piece.out_heads;
+        } else if (word == "kv_place") {
+            KvPiece& piece = params.kv_piece[params.kv_pieces - 1];
+            i64 k, v;
+            in >> k >> v >> piece.head_rows >> piece.batch_heads;
+            piece.k = (const u8*)piece.k + k;
+            piece.v = (const u8*)piece.v + v;
         } else if (word == "kv_piece") {
             KvPiece& piece = params.kv_piece[params.kv_pieces++];
             in >> piece.rows.start >> piece.rows.step >> piece.rows.len >> piece.rows.local;
             piece.k = buffer();
             piece.v = buffer();
+            piece.head_rows = 0;
         } else if (word == "leaf") {
             in >> word;
             Leaf& leaf = *fields.leaves.at(word);
@@ -136,6 +196,7 @@ static std::string play(const std::string& input, u64 seed) {
             in >> band.low >> band.high;
             band.first_key = (const i32*)buffer();
             band.end_key = (const i32*)buffer();
+            in >> band.entry_rows;
         } else if (word == "at") {
             in >> word;
             *fields.pointers.at(word) = buffer();
