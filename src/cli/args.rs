@@ -3,6 +3,7 @@
 use annulus::dump::stages::Pass;
 use annulus::find::Numerics;
 use annulus::layout::{LayoutKind, Progression};
+use annulus::lower::Arch;
 use annulus::ring::Strategy;
 use annulus::schedule::SLOTS;
 use annulus::shard::{Handed, Rowwise};
@@ -204,6 +205,13 @@ pub(crate) struct Eval {
     pub(crate) data: Data,
 }
 
+/// An architecture by its name.
+fn arch(name: &str) -> Result<Arch, String> {
+    let names: Vec<&str> = Arch::ALL.iter().map(|a| a.name()).collect();
+    let found = Arch::ALL.into_iter().find(|a| a.name() == name);
+    found.ok_or_else(|| format!("there are kernels for {}", names.join(", ")))
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Compile {
     #[command(flatten)]
@@ -212,13 +220,16 @@ pub(crate) struct Compile {
     pub(crate) split: Split,
     #[command(flatten)]
     pub(crate) admit: Admit,
-    /// Print the graph of this rank
+    /// Print the graph, or the device program, of this rank
     #[arg(long, default_value_t = 0)]
     pub(crate) rank: u32,
     /// Print this instead of the report; may be repeated with -o
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) emit: Vec<Emit>,
-    /// Write the emitted files into this folder: graph.R.txt, schedule.txt, graph.R.dot, timeline.svg and timeline.json
+    /// Of what GPUs --emit cuda tells: sm_80, sm_86, sm_89, sm_90a, sm_100a or sm_120
+    #[arg(long, value_parser = arch, default_value = "sm_90a", value_name = "ARCH")]
+    pub(crate) arch: Arch,
+    /// Write the emitted files into this folder: graph.R.txt, schedule.txt, graph.R.dot, cuda.R.txt, timeline.svg and timeline.json
     /// (and timeline.1.svg, ... for further islands), report.txt
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
@@ -236,6 +247,8 @@ pub(crate) enum Emit {
     Perfetto,
     /// The timeline of all ranks as a picture
     Svg,
+    /// What the rank's GPU is told, an operation a line (launch, copy, record, wait, group), and the text of each kernel
+    Cuda,
     /// What was found, split and proved
     Report,
 }

@@ -10,6 +10,7 @@ use annulus::dump::{dot, perfetto, stages, timeline_svg};
 use annulus::eval::{EvalError, Precision, fits};
 use annulus::import::case::Case;
 use annulus::ir::{Form, print as print_graph};
+use annulus::lower::program::{Target, lower, with_kernels};
 use annulus::schedule::Schedule;
 use annulus::shard::Placement;
 use annulus::{Compiled, Island, Options};
@@ -170,10 +171,26 @@ fn emitted(
             Err(Stop::Failed("there is no schedule: no attention is split".into()))
         }
         Emit::Schedule => one("schedule.txt".into(), stages::schedules(compiled)),
+        Emit::Cuda => one(format!("cuda.{rank}.txt"), device_programs(args, compiled)?),
         Emit::Report => one("report.txt".into(), summary(compiled, report).join("\n") + "\n"),
         Emit::Svg => pictures(args, compiled, "svg", timeline_svg),
         Emit::Perfetto => pictures(args, compiled, "json", perfetto),
     }
+}
+
+/// What the rank's GPU is told for each distinct island, with the texts of the kernels.
+fn device_programs(args: &Compile, compiled: &Compiled) -> Result<String, Stop> {
+    if compiled.islands.is_empty() {
+        return Err(Stop::Failed("there is no device program: no attention is split".into()));
+    }
+    let mut programs = vec![];
+    for island in &compiled.islands {
+        let of_ranks = lower(&island.schedule, Target::Cuda(args.arch)).map_err(|e| {
+            Stop::Failed(format!("the island {} has no program for GPUs: {e}", island.schedule.name))
+        })?;
+        programs.extend(of_ranks.into_iter().nth(args.rank as usize));
+    }
+    Ok(with_kernels(&programs))
 }
 
 /// A file for each distinct island: timeline.svg, timeline.1.svg, …

@@ -148,6 +148,40 @@ fn the_emitted_schedule_is_proved_by_check_and_a_fault_in_it_is_named() {
     assert!(String::from_utf8_lossy(&out.stdout).contains("NOT proved"));
 }
 
+/// What a rank's GPU is told: an operation a line, kernels by their keys, and their texts; or why there is none.
+#[test]
+fn the_device_program_names_operations_and_kernels() {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emit cuda");
+    let folder = dir.to_str().expect("UTF-8");
+    let model = ["compile", "tests/models/llama", "--ranks", "4", "--emit", "cuda", "--strategy", "ring"];
+    let text = stdout(&[&model[..], &["--rank", "1"]].concat());
+    assert!(text.starts_with("program \""), "{text}");
+    assert!(text.contains(" rank 1 of 4 for sm_90a {"));
+    assert!(
+        text.contains("  kernel k0 attn_partial portable ")
+            && text.contains("\n// ---- kernel attn_partial portable ")
+    );
+    assert!(text.contains("extern \"C\" __global__ void"));
+    let lines = text.lines().take_while(|l| *l != "}").filter_map(|l| l.trim_start().strip_prefix('#'));
+    let words: Vec<&str> = lines.filter_map(|l| l.split_whitespace().nth(2)).collect();
+    for word in &words {
+        assert!(["launch", "copy", "record", "wait", "group"].contains(word), "{word}");
+    }
+    for word in ["launch", "record", "wait", "group"] {
+        assert!(words.contains(&word), "{word}");
+    }
+    let launch = text.lines().find(|l| l.contains(" launch ")).expect("a launch");
+    assert!(launch.contains(" k0 ") && launch.contains(" grid "), "{launch}");
+
+    assert_eq!(stdout(&[&model[..], &["--rank", "2", "--arch", "sm_80", "-o", folder]].concat()), "");
+    let written = std::fs::read_to_string(dir.join("cuda.2.txt")).expect("a program");
+    assert!(written.contains(" rank 2 of 4 for sm_80 {"), "{written}");
+    let unknown = annulus(&[&model[..], &["--arch", "sm_70"]].concat());
+    assert_eq!(unknown.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&unknown.stderr);
+    assert!(said.contains("there are kernels for sm_80, sm_86, sm_89, sm_90a, sm_100a, sm_120"), "{said}");
+}
+
 /// Of a file with several schedules a check has passed only if it was asked of every one and held.
 #[test]
 fn what_was_not_asked_of_every_schedule_has_not_passed() {

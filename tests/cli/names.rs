@@ -37,7 +37,8 @@ fn the_binary_prints_none() {
             vec!["compile", file, "--ranks", "2", "-v"],
         ];
         runs.extend(
-            ["graph", "schedule", "dot", "svg"].map(|w| vec!["compile", file, "--ranks", "2", "--emit", w]),
+            ["graph", "schedule", "dot", "svg", "cuda"]
+                .map(|w| vec!["compile", file, "--ranks", "2", "--emit", w]),
         );
         for args in runs {
             let out = annulus(&args);

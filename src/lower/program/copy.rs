@@ -1,6 +1,6 @@
 //! Packs and unpacks: own rows to the arena and back.
 //!
-//! What is one run on both sides is copied, the rest goes through the kernel that packs, as few launches as it takes.
+//! Evenly spread runs alone are copied; more go through the kernel that packs, in as few launches as it takes.
 
 use super::args::PackArg;
 use super::build::Builder;
@@ -30,10 +30,10 @@ impl Builder<'_, '_> {
                 runs.push(if to_arena { [from, dense] } else { [dense, from] });
             }
         }
-        for &[from, to] in runs.iter().filter(|r| r[0].count == 1) {
-            self.copy(Copy { from, to });
+        if let [[from, to]] = runs.as_slice() {
+            self.copy(Copy { from: *from, to: *to });
+            return Ok(());
         }
-        runs.retain(|r| r[0].count > 1);
         // A launch copies as many runs of each.
         while let Some(first) = runs.first() {
             let count = first[0].count;

@@ -11,6 +11,8 @@ mod build;
 mod copy;
 mod error;
 mod merge;
+#[cfg(test)]
+mod params;
 mod place;
 mod scores;
 mod text;
@@ -22,6 +24,8 @@ pub use args::{
 };
 pub use build::lower;
 pub use error::{LowerError, Why};
+#[cfg(test)]
+pub(crate) use params::{Addresses, KernelParams, kernel_params};
 pub use text::with_kernels;
 pub use types::{
     Action, Address, Argument, Base, Copy, Grid, Group, Kernel, Launch, Message, Op, Program, Region, Runs,

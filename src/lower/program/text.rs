@@ -7,16 +7,21 @@ use super::types::{Action, Address, Argument, Base, Grid, Group, Kernel, Launch,
 use crate::lower::Helper;
 use std::fmt::{self, Write};
 
-/// The program with the text of each of its kernels.
-pub fn with_kernels(program: &Program) -> String {
-    let mut out = program.to_string();
-    for (i, kernel) in program.kernels.iter().enumerate() {
+/// Programs, and behind them the text of each of their kernels, once.
+pub fn with_kernels(programs: &[Program]) -> String {
+    let mut out: String = programs.iter().map(Program::to_string).collect();
+    let mut told: Vec<&Kernel> = vec![];
+    for kernel in programs.iter().flat_map(|p| &p.kernels) {
+        if told.contains(&kernel) {
+            continue;
+        }
+        told.push(kernel);
         let text = match kernel {
             Kernel::Cpu(_) => continue,
             Kernel::Attention(key) => crate::lower::text(key),
             Kernel::Helper(helper, _) => helper.text(),
         };
-        let _ = write!(out, "\n// ---- kernel k{i}: {kernel}\n\n{text}");
+        let _ = write!(out, "\n// ---- kernel {kernel}\n\n{text}");
     }
     out
 }
@@ -44,6 +49,7 @@ impl fmt::Display for Program {
         for op in &self.ops {
             let step = format!("#{}", op.step);
             let stream = self.streams.get(op.stream).map_or("?", String::as_str).replace(' ', ".");
+            let stream = stream.escape_debug().to_string();
             write!(f, "  {step:<4} {stream:<7} {:<6} ", op.action.name())?;
             match &op.action {
                 Action::Launch(launch) => self.launch(f, launch)?,

@@ -10,6 +10,7 @@ mod hopper;
 mod listed;
 mod portable;
 mod problem;
+mod programs;
 mod reference;
 mod run;
 mod steps;

@@ -297,6 +297,13 @@ impl Script {
         self.line(format!("at {field} {field}"));
     }
 
+    /// A launch of so many blocks with this argument.
+    pub(crate) fn raw(&mut self, bytes: &[u8], blocks: usize) {
+        self.line(format!("raw {} {blocks}", bytes.len()));
+        self.0.extend_from_slice(bytes);
+        self.0.push(b'\n');
+    }
+
     fn leaf(&mut self, name: &str, leaf: &Leaf, bytes: &[u8]) {
         self.buffer(name, bytes, 0);
         let [batch, head, row, key] = leaf.strides;

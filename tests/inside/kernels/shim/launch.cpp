@@ -13,6 +13,9 @@
 //   at FIELD NAME                  a pointer of Params
 //   set FIELD NUMBER               a number of Params
 //   launch BLOCKS                  0 for a block per tile; then both lists of pieces are empty again
+//   region NUMBER NAME             a buffer that `raw` speaks of
+//   raw BYTES BLOCKS               followed by so many bytes, the kernel's whole argument, which is launched; a word whose first byte is
+//                                  0x5a is a pointer: a byte for the number of the buffer, six for how far in it
 //   dump NAME
 #include <cstdio>
 #include <cstring>
@@ -54,6 +57,41 @@ static TensorMap tensor_map(const void* at, u32 columns, u32 rows, u32 apart, u3
 
 static void enter() { kernel.enter(&params, &maps); }
 
+// The argument as it is, for a kernel of any kind.
+static u64 raw[1024];
+static u8* regions[256];
+static void enter_raw() { kernel.enter(raw, &maps); }
+
+static void make_maps(const Params& p) {
+    if (!kernel.has_maps) return;
+    for (i32 i = 0; i < p.q_pieces; ++i) {
+        const QPiece& piece = p.q_piece[i];
+        if (!piece.rows.len) continue;
+        if (p.batch > 1 && p.q_heads != piece.q_heads) machine::fault("a tensor map of some heads of each batch entry");
+        maps.q[i] = tensor_map(piece.q, p.dk, piece.rows.len, piece.q_rows, p.batch * p.q_heads, kernel.rows);
+    }
+    for (i32 i = 0; i < p.kv_pieces; ++i) {
+        const KvPiece& piece = p.kv_piece[i];
+        if (!piece.rows.len) continue;
+        if (p.batch > 1 && p.kv_heads != piece.batch_heads) machine::fault("a tensor map of some heads of each batch entry");
+        const u32 matrices = p.batch * p.kv_heads;
+        maps.k[i] = tensor_map(piece.k, p.dk, piece.rows.len, piece.head_rows, matrices, kernel.keys);
+        maps.v[i] = tensor_map(piece.v, p.dv, piece.rows.len, piece.head_rows, matrices, kernel.keys);
+    }
+}
+
+static void launch_raw(std::istream& in, size_t bytes, int blocks, u64 seed) {
+    if (bytes > sizeof raw || bytes % 8) machine::fault("an argument of %zu bytes", bytes);
+    in.get();
+    in.read((char*)raw, bytes);
+    for (size_t i = 0; i < bytes / 8; ++i)
+        if (raw[i] >> 56 == 0x5a) raw[i] = (u64)regions[raw[i] >> 48 & 0xff] + (raw[i] & 0xffffffffffffull);
+    Params p{};
+    memcpy(&p, raw, bytes < sizeof p ? bytes : sizeof p);
+    make_maps(p);
+    machine::run(blocks, kernel.threads, kernel.shared_bytes, seed, enter_raw);
+}
+
 static void place_pieces() {
     if (!params.group) params.group = params.kv_heads ? params.q_heads / params.kv_heads : 1;
     for (i32 i = 0; i < params.q_pieces; ++i) {
@@ -73,32 +111,12 @@ static void place_pieces() {
     }
 }
 
-// The copy engine takes heads of all batch entries evenly apart.
-static void even(i32 heads, i32 all) {
-    if (params.batch > 1 && heads != all) machine::fault("a tensor map of some heads of each batch entry");
-}
-
 static void launch(int blocks, u64 seed) {
     place_pieces();
     params.tiles = 0;
     for (i32 i = 0; i < params.q_pieces; ++i)
         params.tiles += (params.q_piece[i].rows.len + kernel.rows - 1) / kernel.rows * params.batch * params.q_heads;
-    if (kernel.has_maps) {
-        for (i32 i = 0; i < params.q_pieces; ++i) {
-            const QPiece& piece = params.q_piece[i];
-            if (!piece.rows.len) continue;
-            even(params.q_heads, piece.q_heads);
-            maps.q[i] = tensor_map(piece.q, params.dk, piece.rows.len, piece.q_rows, params.batch * params.q_heads, kernel.rows);
-        }
-        for (i32 i = 0; i < params.kv_pieces; ++i) {
-            const KvPiece& piece = params.kv_piece[i];
-            if (!piece.rows.len) continue;
-            even(params.kv_heads, piece.batch_heads);
-            const u32 matrices = params.batch * params.kv_heads;
-            maps.k[i] = tensor_map(piece.k, params.dk, piece.rows.len, piece.head_rows, matrices, kernel.keys);
-            maps.v[i] = tensor_map(piece.v, params.dv, piece.rows.len, piece.head_rows, matrices, kernel.keys);
-        }
-    }
+    make_maps(params);
     machine::run(blocks ? blocks : params.tiles, kernel.threads, kernel.shared_bytes, seed, enter);
     params.q_pieces = params.kv_pieces = 0;
 }
@@ -204,6 +222,15 @@ static std::string play(const std::string& input, u64 seed) {
             i64 value;
             in >> word >> value;
             *fields.integers.at(word) = (i32)value;
+        } else if (word == "region") {
+            int number;
+            in >> number;
+            regions[number & 0xff] = buffer();
+        } else if (word == "raw") {
+            size_t bytes;
+            int blocks;
+            in >> bytes >> blocks;
+            launch_raw(in, bytes, blocks, seed);
         } else if (word == "launch") {
             int blocks;
             in >> blocks;
