@@ -184,6 +184,13 @@ fn facts(program: &Program, [batch, heads, kv_heads, dk, dv]: [usize; 5]) -> Att
 
 fn attention<A: Acc>(program: &Program, arg: &AttentionArg, memory: &mut Memory) -> Result<(), String> {
     let kv_heads = arg.kv_heads.max(1);
+    let last = (arg.heads + arg.head_shift).saturating_sub(1).checked_div(arg.group);
+    if last.is_none_or(|last| last >= kv_heads) {
+        return Err(format!(
+            "{} query heads from {} of {} read other key heads",
+            arg.heads, arg.head_shift, arg.group
+        ));
+    }
     let facts = facts(program, [arg.batch, arg.group * kv_heads, kv_heads, arg.dk, arg.dv]);
     let (dtype, size) = (facts.dtype, facts.dtype.bytes());
     let Scoring::Reference { tile, leaves } = &arg.scoring else {
@@ -191,7 +198,7 @@ fn attention<A: Acc>(program: &Program, arg: &AttentionArg, memory: &mut Memory)
     };
     let mut keys: Vec<Keys<A>> = Vec::with_capacity(arg.kv.len());
     let mut last_key = 0;
-    for kv in &arg.kv {
+    for kv in arg.kv.iter() {
         let extents = |width: usize| [arg.batch, arg.kv_heads, kv.rows.len, width * size];
         let v = Strided { at: kv.v, ..kv.k };
         keys.push(Keys {
@@ -203,7 +210,7 @@ fn attention<A: Acc>(program: &Program, arg: &AttentionArg, memory: &mut Memory)
         last_key = last_key.max(kv.rows.last() + 1);
     }
     let heads = Heads { start: arg.head_shift, len: arg.heads };
-    for piece in &arg.q {
+    for piece in arg.q.iter() {
         let reach = [arg.batch, arg.heads, piece.rows.last() + 1, last_key];
         let read =
             |leaf: &LeafArg, keys: usize| bytes_of(memory, leaf, piece, [reach[0], reach[1], reach[2], keys]);

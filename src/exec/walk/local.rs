@@ -7,16 +7,17 @@
 use super::engine::{Marks, Pointer, Spread};
 use super::transport::{Polled, Transport, TransportError};
 use crate::lower::program::{Group, Message, Runs};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// From, to, the group, and which of several.
-type Name = (usize, usize, usize, usize);
+/// The group, from, and which of several.
+type Name = (usize, usize, usize);
 
 /// What all ranks see.
 #[derive(Debug)]
 struct Board<P, M> {
-    messages: HashMap<Name, Letter<P, M>>,
+    /// By receiver.
+    messages: Vec<BTreeMap<Name, Letter<P, M>>>,
     aborted: Option<String>,
 }
 
@@ -46,12 +47,13 @@ pub struct Local<P, M> {
     /// By stream what its group still waits for.
     under_way: Vec<UnderWay<P>>,
     /// How many messages went to, or came from, a rank in a group.
-    counts: HashMap<(bool, usize, usize), usize>,
+    counts: BTreeMap<(usize, bool, usize), usize>,
 }
 
 #[derive(Debug)]
 struct UnderWay<P> {
-    sends: Vec<Name>,
+    /// To whom.
+    sends: Vec<(usize, Name)>,
     recvs: Vec<(Name, Vec<Side<P>>)>,
 }
 
@@ -64,8 +66,9 @@ impl<P> Default for UnderWay<P> {
 impl<P, M> Local<P, M> {
     /// An end for each rank.
     pub fn ends(ranks: usize) -> Vec<Local<P, M>> {
-        let board = Arc::new(Mutex::new(Board { messages: HashMap::new(), aborted: None }));
-        let end = |rank| Local { rank, board: board.clone(), under_way: vec![], counts: HashMap::new() };
+        let messages = (0..ranks).map(|_| BTreeMap::new()).collect();
+        let board = Arc::new(Mutex::new(Board { messages, aborted: None }));
+        let end = |rank| Local { rank, board: board.clone(), under_way: vec![], counts: BTreeMap::new() };
         (0..ranks).map(end).collect()
     }
 
@@ -78,10 +81,9 @@ impl<P, M> Local<P, M> {
     }
 
     fn name(&mut self, sends: bool, peer: usize, group: usize) -> Name {
-        let count = self.counts.entry((sends, peer, group)).or_insert(0);
+        let count = self.counts.entry((group, sends, peer)).or_insert(0);
         *count += 1;
-        let (from, to) = if sends { (self.rank, peer) } else { (peer, self.rank) };
-        (from, to, group, *count)
+        (group, if sends { self.rank } else { peer }, *count)
     }
 }
 
@@ -93,8 +95,12 @@ impl<E: Marks> Transport<E> for Local<E::Pointer, E::Mark> {
         for message in &group.sends {
             let name = self.name(true, message.peer, group.group);
             let ready = Letter::Ready(sides(engine, message), begin.clone());
-            self.board()?.messages.insert(name, ready);
-            sends.push(name);
+            let mut board = self.board()?;
+            let there = board.messages.get_mut(message.peer);
+            there
+                .ok_or_else(|| TransportError(format!("there is no rank {}", message.peer)))?
+                .insert(name, ready);
+            sends.push((message.peer, name));
         }
         for message in &group.recvs {
             recvs.push((self.name(false, message.peer, group.group), sides(engine, message)));
@@ -113,33 +119,41 @@ impl<E: Marks> Transport<E> for Local<E::Pointer, E::Mark> {
         };
         let mut board = self.board()?;
         let before = at.sends.len() + at.recvs.len();
-        let mut left = UnderWay::default();
-        for (name, target) in at.recvs.drain(..) {
-            let Some(Letter::Ready(source, begin)) = board.messages.get(&name) else {
-                left.recvs.push((name, target));
-                continue;
-            };
-            engine.wait_mark(stream, begin).map_err(said)?;
-            fetch(source, &target, |spread| engine.copy(stream, spread).map_err(said))?;
-            let through = engine.mark(stream).map_err(said)?;
-            board.messages.insert(name, Letter::Through(through));
-        }
-        for name in at.sends.drain(..) {
-            match board.messages.get(&name) {
-                Some(Letter::Through(mark)) => {
-                    engine.wait_mark(stream, mark).map_err(said)?;
-                    board.messages.remove(&name);
-                }
-                _ => left.sends.push(name),
+        let mut wrong = None;
+        let here = &mut board.messages[self.rank];
+        at.recvs.retain(|(name, target)| {
+            let Some(letter) = here.get_mut(name).filter(|_| wrong.is_none()) else { return true };
+            let Letter::Ready(source, begin) = letter else { return true };
+            let fetched = engine.wait_mark(stream, begin).map_err(said);
+            let fetched =
+                fetched.and_then(|()| fetch(source, target, |s| engine.copy(stream, s).map_err(said)));
+            match fetched.and_then(|()| engine.mark(stream).map_err(said)) {
+                Ok(through) => *letter = Letter::Through(through),
+                Err(e) => wrong = Some(e),
             }
-        }
+            false
+        });
+        at.sends.retain(|(peer, name)| {
+            let there = &mut board.messages[*peer];
+            let Some(Letter::Through(mark)) = there.get(name).filter(|_| wrong.is_none()) else {
+                return true;
+            };
+            if let Err(e) = engine.wait_mark(stream, mark) {
+                wrong = Some(said(e));
+            }
+            there.remove(name);
+            false
+        });
         drop(board);
-        let polled = match left.sends.len() + left.recvs.len() {
+        if let Some(e) = wrong {
+            return Err(e);
+        }
+        let polled = match at.sends.len() + at.recvs.len() {
             0 => Polled::Issued,
             n if n < before => Polled::Moved,
             _ => Polled::Waits,
         };
-        self.under_way[stream] = left;
+        self.under_way[stream] = at;
         Ok(polled)
     }
 

@@ -36,9 +36,9 @@ pub struct AttentionArg {
     /// Of v and the result.
     pub dv: usize,
     /// Query rows.
-    pub q: Vec<QArg>,
+    pub q: Arc<Vec<QArg>>,
     /// Key rows.
-    pub kv: Vec<KvArg>,
+    pub kv: Arc<Vec<KvArg>>,
     /// Whether it goes on from the carries.
     pub carry_in: bool,
     /// Whether it divides, casts and writes the result; else it writes the carries.

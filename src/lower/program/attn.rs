@@ -13,6 +13,7 @@ use crate::lower::params::{FAR, MAX_PIECES};
 use crate::lower::{Arch, KernelKey, Launch, Tiling};
 use crate::mask::Tile;
 use crate::schedule::{Heads, KvPiece, Port, QPiece, View};
+use std::sync::Arc;
 
 /// Where the counter ends and the marks of rows begin.
 const COUNTER_BYTES: usize = 256;
@@ -105,10 +106,14 @@ impl Builder<'_, '_> {
         let sinks = sinks.map(|n| self.scorings.leaf(&self.places, n, heads.start, site)).transpose()?;
         let shared =
             Shared { batch: self.facts.sizes.batch, heads, kv_heads: keys.len, tile, scoring, sinks };
+        let kv: Vec<Arc<Vec<KvArg>>> = match kv_args.len() <= MAX_PIECES {
+            true => vec![Arc::new(kv_args)],
+            false => kv_args.chunks(MAX_PIECES).map(|some| Arc::new(some.to_vec())).collect(),
+        };
         if args.len() <= MAX_PIECES {
-            return self.chain(&shared, args, &kv_args, ends);
+            return self.chain(&shared, args, &kv, ends);
         }
-        args.chunks(MAX_PIECES).try_for_each(|some| self.chain(&shared, some.to_vec(), &kv_args, ends))
+        args.chunks(MAX_PIECES).try_for_each(|some| self.chain(&shared, some.to_vec(), &kv, ends))
     }
 
     /// A piece of queries; the places of leaves that came with it.
@@ -194,9 +199,15 @@ impl Builder<'_, '_> {
     }
 
     /// Launches over some keys after another, so many at a time as a kernel takes.
-    fn chain(&mut self, shared: &Shared, mut q: Vec<QArg>, kv: &[KvArg], ends: Ends) -> Result<(), Why> {
-        if kv.len() <= MAX_PIECES {
-            return self.launches(shared, q, kv, ends);
+    fn chain(
+        &mut self,
+        shared: &Shared,
+        mut q: Vec<QArg>,
+        kv: &[Arc<Vec<KvArg>>],
+        ends: Ends,
+    ) -> Result<(), Why> {
+        if let [kv] = kv {
+            return self.launches(shared, &Arc::new(q), kv, ends);
         }
         if ends.cast_out {
             // The schedule's carry, if there is one, is only read.
@@ -211,24 +222,28 @@ impl Builder<'_, '_> {
                 piece.carry = Some(own);
             }
         }
-        let last = kv.len().div_ceil(MAX_PIECES) - 1;
-        for (i, some) in kv.chunks(MAX_PIECES).enumerate() {
+        let before = q.iter().map(|&piece| QArg { out: None, lse: None, ..piece });
+        let (before, q) = (Arc::new(before.collect()), Arc::new(q));
+        for (i, some) in kv.iter().enumerate() {
+            let last = i + 1 == kv.len();
             let part = Ends {
                 carry_in: ends.carry_in || i > 0,
-                sinks_here: ends.sinks_here && i == last,
-                cast_out: ends.cast_out && i == last,
+                sinks_here: ends.sinks_here && last,
+                cast_out: ends.cast_out && last,
             };
-            let q = q.iter().map(|&piece| match part.cast_out {
-                true => piece,
-                false => QArg { out: None, lse: None, ..piece },
-            });
-            self.launches(shared, q.collect(), some, part)?;
+            self.launches(shared, if part.cast_out { &q } else { &before }, some, part)?;
         }
         Ok(())
     }
 
     /// The launch, and the one behind it that does the rows that it leaves.
-    fn launches(&mut self, shared: &Shared, q: Vec<QArg>, kv: &[KvArg], ends: Ends) -> Result<(), Why> {
+    fn launches(
+        &mut self,
+        shared: &Shared,
+        q: &Arc<Vec<QArg>>,
+        kv: &Arc<Vec<KvArg>>,
+        ends: Ends,
+    ) -> Result<(), Why> {
         let s = &self.facts.sizes;
         let group = s.q_heads / s.kv_heads;
         let mut arg = AttentionArg {
@@ -239,8 +254,8 @@ impl Builder<'_, '_> {
             head_shift: shared.heads.start % group,
             dk: s.head_dim,
             dv: s.v_head_dim,
-            q,
-            kv: kv.to_vec(),
+            q: q.clone(),
+            kv: kv.clone(),
             carry_in: ends.carry_in,
             cast_out: ends.cast_out,
             scoring: shared.scoring.clone(),
@@ -250,7 +265,7 @@ impl Builder<'_, '_> {
         let Target::Cuda(arch) = self.target else {
             let blocks = arg.q.iter().map(|p| p.rows.len).sum::<usize>() * arg.heads * arg.batch;
             let grid = Grid { blocks, most: None, multiple: 1, threads: 1 };
-            self.launch(Kernel::Cpu(Work::Attention), grid, Argument::Attention(Box::new(arg)));
+            self.launch(Kernel::Cpu(Work::Attention), grid, Argument::Attention(Arc::new(arg)));
             return Ok(());
         };
         let key = self.key(&arg, shared.tile, ends.sinks_here, arch)?;
@@ -262,13 +277,12 @@ impl Builder<'_, '_> {
             arg.marks =
                 Some(Marks { counter, odd: redo.is_some().then(|| self.zeroed(COUNTER_BYTES, bytes)) });
         }
-        let behind = redo.map(|redo| (redo, Argument::Attention(Box::new(arg.clone()))));
+        let arg = Arc::new(arg);
         let grid = grid(&key, &arg)?;
-        self.launch(Kernel::Attention(key), grid, Argument::Attention(Box::new(arg)));
-        if let Some((redo, argument)) = behind {
-            let Argument::Attention(arg) = &argument else { return Ok(()) };
-            let grid = self::grid(&redo, arg)?;
-            self.launch(Kernel::Attention(redo), grid, argument);
+        self.launch(Kernel::Attention(key), grid, Argument::Attention(arg.clone()));
+        if let Some(redo) = redo {
+            let grid = self::grid(&redo, &arg)?;
+            self.launch(Kernel::Attention(redo), grid, Argument::Attention(arg));
         }
         Ok(())
     }
@@ -285,12 +299,12 @@ impl Builder<'_, '_> {
         let mut even_heads = true;
         let mut align = 16;
         let mut at = |address: Address| align = align.min(power_of_two(address.offset));
-        for q in &arg.q {
+        for q in arg.q.iter() {
             even_heads &= even(&q.q, arg.heads);
             at(q.q.at);
             q.out.iter().for_each(|out| at(out.at));
         }
-        for kv in &arg.kv {
+        for kv in arg.kv.iter() {
             even_heads &= even(&kv.k, arg.kv_heads);
             [kv.k.at, kv.v].into_iter().for_each(&mut at);
         }

@@ -132,11 +132,11 @@ fn attention(arg: &AttentionArg, tiles: usize, element: usize, at: &Addresses<'_
         sinks: leaf(arg.sinks.as_ref(), at),
         ..Params::default()
     };
-    for (to, q) in p.q_piece.iter_mut().zip(&arg.q) {
+    for (to, q) in p.q_piece.iter_mut().zip(arg.q.iter()) {
         *to = queries(q, at);
     }
     let mut keys = 0usize;
-    for (to, kv) in p.kv_piece.iter_mut().zip(&arg.kv) {
+    for (to, kv) in p.kv_piece.iter_mut().zip(arg.kv.iter()) {
         keys = keys.saturating_add(kv.rows.len);
         *to = KvPiece {
             rows: rows(&kv.rows, 0),

@@ -187,7 +187,7 @@ impl Grid {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Argument {
     /// Of `attn_partial`.
-    Attention(Box<AttentionArg>),
+    Attention(Arc<AttentionArg>),
     /// Of `merge`.
     Merge(MergeArg),
     /// Of `finish`.

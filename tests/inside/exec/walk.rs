@@ -11,10 +11,14 @@ use annulus::exec::cpu::run_island;
 use annulus::exec::walk::{Cpu, Device, Local, run_local, walk, walk_all};
 use annulus::ir::{Scores, Tensor};
 use annulus::layout::LayoutKind;
-use annulus::lower::program::{Action, Program, Target, lower};
+use annulus::lower::program::{
+    Action, Argument, AttentionArg, KvArg, Launch, Program, QArg, Scoring, Target, lower,
+};
+use annulus::mask::Tile;
 use annulus::ring::Strategy as Plan;
 use annulus::schedule::{Schedule, Stream};
 use proptest::prelude::*;
+use std::sync::Arc;
 use std::time::Duration;
 
 fn bytes(results: &[Vec<Tensor>]) -> Vec<Vec<Vec<u8>>> {
@@ -126,6 +130,109 @@ fn a_wait_that_is_left_out_shows_under_some_seed() {
         }
     }
     assert_eq!(planted, 4 * 5);
+}
+
+/// What is planted in an operation, by its name; `None` where there is no place for it.
+type Plant = (&'static str, fn(&mut Action) -> Option<()>);
+
+fn attention(action: &mut Action) -> Option<&mut AttentionArg> {
+    let Action::Launch(Launch { argument: Argument::Attention(arg), .. }) = action else { return None };
+    Some(Arc::make_mut(arg))
+}
+
+fn q(action: &mut Action) -> Option<&mut QArg> {
+    Arc::make_mut(&mut attention(action)?.q).last_mut()
+}
+
+fn kv(action: &mut Action) -> Option<&mut KvArg> {
+    Arc::make_mut(&mut attention(action)?.kv).last_mut()
+}
+
+const PLANTS: [Plant; 14] = [
+    ("another row of values", |a| kv(a).map(|k| k.v.offset += 12)),
+    ("another row of keys", |a| kv(a).map(|k| k.k.at.offset += 16)),
+    ("heads of keys further apart", |a| {
+        let several = attention(a)?.kv_heads > 1;
+        kv(a).filter(|_| several).map(|k| k.k.head_rows += 1)
+    }),
+    ("queries of another row", |a| q(a).map(|q| q.q.at.offset += 16)),
+    ("heads of queries further apart", |a| {
+        let several = attention(a)?.heads > 1;
+        q(a).filter(|_| several).map(|q| q.q.head_rows += 1)
+    }),
+    ("a key too few", |a| kv(a).map(|k| k.rows.len -= 1)),
+    ("another global row", |a| {
+        let masks = matches!(attention(a)?.scoring, Scoring::Reference { tile: Tile::Partial, .. });
+        q(a).filter(|q| masks && q.rows.start > 0).map(|q| q.rows.start -= 1)
+    }),
+    ("another head of keys", |a| {
+        let arg = attention(a)?;
+        let shift = (arg.head_shift + 1) % arg.group;
+        // Of one head the key head may be the same.
+        (arg.heads > 1).then(|| arg.head_shift = shift)
+    }),
+    ("a carry begun anew", |a| {
+        let arg = attention(a)?;
+        arg.carry_in.then(|| arg.carry_in = false)
+    }),
+    ("a result elsewhere", |a| q(a)?.out.as_mut().map(|o| o.at.offset += 12)),
+    ("heads of results further apart", |a| {
+        let several = attention(a)?.heads > 1;
+        q(a)?.out.as_mut().filter(|_| several).map(|o| o.head_rows += 1)
+    }),
+    ("another partial result", |a| match a {
+        Action::Launch(Launch { argument: Argument::Merge(arg), .. }) => {
+            arg.b.as_mut().map(|b| b.offset += 4)
+        }
+        _ => None,
+    }),
+    ("bytes of a message from elsewhere", |a| match a {
+        Action::Group(group) => {
+            group.sends.last_mut()?.parts.last_mut().map(|p| p.at.offset = p.at.offset.wrapping_sub(4))
+        }
+        _ => None,
+    }),
+    ("bytes of a message to elsewhere", |a| match a {
+        Action::Group(group) => group.recvs.last_mut()?.parts.last_mut().map(|p| p.at.offset += 4),
+        _ => None,
+    }),
+];
+
+/// A wrong address, stride, count or flag in any operation of a program gives other bits, or an error, never a panic.
+#[test]
+fn faults_in_arguments_show() {
+    let mut case = Attention::travelling(3, LayoutKind::Zigzag);
+    case.sizes.v_head_dim = 3;
+    let whole = oracle::arguments(&case, 3);
+    let args: Vec<Vec<Tensor>> = (0..3).map(|r| oracle::local(&case, &whole, r)).collect();
+    let run = |programs: &[Program]| {
+        let mut engines = Cpu::engines(Device::new(programs, handed(&args), 9));
+        walk_all(programs, &mut engines, &mut Local::ends(3)).map_err(|e| e.to_string())?;
+        Ok::<_, String>(engines.iter().map(Cpu::results).collect::<Vec<_>>())
+    };
+    let mut planted = std::collections::BTreeMap::new();
+    for way in [Plan::Ring, Plan::Queries, Plan::Heads] {
+        let programs = lower(&case.schedule(way), Target::Cpu).unwrap();
+        let right = run(&programs).unwrap();
+        for (name, plant) in PLANTS {
+            for rank in 0..3 {
+                for at in 0..programs[rank].ops.len() {
+                    let mut bad = programs.clone();
+                    if plant(&mut bad[rank].ops[at].action).is_none() {
+                        continue;
+                    }
+                    *planted.entry(name).or_insert(0) += 1;
+                    assert_ne!(
+                        run(&bad).as_ref(),
+                        Ok(&right),
+                        "{way}, rank {rank}, operation {at}: {name}\n{}",
+                        bad[rank]
+                    );
+                }
+            }
+        }
+    }
+    assert_eq!(planted.len(), PLANTS.len(), "{planted:?}");
 }
 
 /// Who waits in vain is named, with what it waits for, by one thread for all ranks and by a thread for each.
