@@ -1,6 +1,6 @@
 //! What kernels are handed.
 
-use super::types::{Address, Runs};
+use super::bytes::{Address, Runs};
 use crate::ir::DType;
 use crate::layout::Progression;
 use crate::mask::Tile;

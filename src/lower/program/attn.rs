@@ -5,10 +5,11 @@
 
 use super::args::{AttentionArg, KvArg, LeafArg, Marks, QArg, Scoring, Strided};
 use super::build::Builder;
+use super::bytes::{Address, Base, Runs};
 use super::copy::power_of_two;
 use super::error::Why;
 use super::scores::Site;
-use super::types::{Address, Argument, Base, Copy, Grid, Kernel, Runs, Target, Work};
+use super::types::{Argument, Copy, Grid, Kernel, Target, Work};
 use crate::lower::params::{FAR, MAX_PIECES};
 use crate::lower::{Arch, KernelKey, Launch, Tiling};
 use crate::mask::Tile;
@@ -330,7 +331,7 @@ impl Builder<'_, '_> {
 
 fn grid(key: &KernelKey, arg: &AttentionArg) -> Result<Grid, Why> {
     let per_head: usize = arg.q.iter().map(|p| p.rows.len.div_ceil(key.rows())).sum();
-    let blocks = per_head.checked_mul(arg.batch * arg.heads).unwrap_or(usize::MAX);
+    let blocks = per_head.saturating_mul(arg.batch * arg.heads);
     // The counter of tiles goes on past the last, once for every block.
     if blocks >= FAR as usize {
         return Err(Why::TooMany { what: "tiles of query rows", count: blocks });

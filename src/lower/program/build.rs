@@ -1,11 +1,11 @@
 //! A schedule becomes the programs of its ranks, step by step.
 
+use super::bytes::{Address, Base};
 use super::error::{LowerError, Why};
 use super::place::Places;
 use super::scores::Scorings;
 use super::types::{
-    Action, Address, Argument, Base, Copy, Grid, Group, Kernel, Launch, Message, Op, Program, Region, Shared,
-    Target, Work,
+    Action, Argument, Copy, Grid, Group, Kernel, Launch, Message, Op, Program, Region, Shared, Target, Work,
 };
 use crate::ir::DType;
 use crate::schedule::{AttentionFacts, RankProgram, Schedule, StepOp, Transfer};

@@ -4,8 +4,9 @@
 
 use super::args::PackArg;
 use super::build::Builder;
+use super::bytes::Runs;
 use super::error::Why;
-use super::types::{Argument, Copy, Grid, Runs, Work};
+use super::types::{Argument, Copy, Grid, Work};
 use crate::lower::Helper;
 use crate::lower::helper::{MAX_COPIES, THREADS};
 use crate::schedule::Packed;

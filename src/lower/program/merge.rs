@@ -3,10 +3,11 @@
 use super::args::{FinishArg, LeafArg, MergeArg, QArg, Strided};
 use super::attn::Ends;
 use super::build::Builder;
+use super::bytes::Address;
 use super::copy::power_of_two;
 use super::error::Why;
 use super::scores::Site;
-use super::types::{Address, Argument, Grid, Target, Work};
+use super::types::{Argument, Grid, Target, Work};
 use crate::ir::DType;
 use crate::lower::helper::THREADS;
 use crate::lower::{Element, Helper, Operand, Refusal};

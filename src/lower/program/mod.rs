@@ -8,6 +8,7 @@
 mod args;
 mod attn;
 mod build;
+mod bytes;
 mod copy;
 mod error;
 mod merge;
@@ -23,11 +24,11 @@ pub use args::{
     SeenKeys, StepArg, Strided, TableArg,
 };
 pub use build::lower;
+pub use bytes::{Address, Base, Runs};
 pub use error::{LowerError, Why};
 #[cfg(test)]
 pub(crate) use params::{Addresses, KernelParams, kernel_params};
 pub use text::with_kernels;
 pub use types::{
-    Action, Address, Argument, Base, Copy, Grid, Group, Kernel, Launch, Message, Op, Program, Region, Runs,
-    Shared, Target, Work,
+    Action, Argument, Copy, Grid, Group, Kernel, Launch, Message, Op, Program, Region, Shared, Target, Work,
 };

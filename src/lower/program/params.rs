@@ -5,7 +5,8 @@
 use super::args::{
     AttentionArg, FinishArg, KernelScoring, LeafArg, MergeArg, PackArg, QArg, Scoring, SeenKeys,
 };
-use super::types::{Address, Argument, Launch, Program};
+use super::bytes::Address;
+use super::types::{Argument, Launch, Program};
 use crate::ir::EmptyRow;
 use crate::lower::helper::{Copy, Finish, MAX_COPIES, Merge, Pack};
 use crate::lower::params::{Band, FAR, KvPiece, Leaf, Params, QPiece, Rows, StepParams};

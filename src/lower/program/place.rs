@@ -4,7 +4,7 @@
 //! rows of a tensor; numbers of a schedule are looked at before anything is computed of them.
 
 use super::args::Strided;
-use super::types::{Address, Base, Runs};
+use super::bytes::{Address, Base, Runs};
 use crate::layout::{Layout, Progression, row_count};
 use crate::schedule::{AttentionFacts, Block, Heads, Place, Port, RankProgram, Schedule, View};
 

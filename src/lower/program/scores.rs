@@ -1,9 +1,10 @@
 //! What launches are handed for the scores, and which kernel computes them: found out once for launches that are alike.
 
 use super::args::{KernelScoring, LeafArg, Scoring, SeenKeys, StepArg, TableArg};
+use super::bytes::{Address, Base};
 use super::error::Why;
 use super::place::Places;
-use super::types::{Address, Base, Target};
+use super::types::Target;
 use crate::ir::{Factor, ScoreStep};
 use crate::lower::{Arch, KernelKey, KernelScores, Launch, Refusal, kernel, sight};
 use crate::mask::{Fill, Mask, Term, Tile};

@@ -3,7 +3,8 @@
 use super::args::{
     AttentionArg, FinishArg, KernelScoring, LeafArg, PackArg, QArg, Scoring, SeenKeys, Strided,
 };
-use super::types::{Action, Address, Argument, Base, Grid, Group, Kernel, Launch, Program, Runs, Target};
+use super::bytes::{Address, Base, Runs};
+use super::types::{Action, Argument, Grid, Group, Kernel, Launch, Program, Target};
 use crate::lower::Helper;
 use std::fmt::{self, Write};
 
