@@ -5,7 +5,7 @@ use super::case::{Case, cases};
 use super::travel::{self, travel};
 use super::{compiled, program_of, schedule_of};
 use crate::inside::check::corpus;
-use crate::inside::ring::case::Case as Attention;
+use crate::inside::ring::case::{Case as Attention, LeafCase};
 use crate::inside::ring::oracle;
 use annulus::exec::cpu::run_island;
 use annulus::exec::walk::{Cpu, Device, Local, run_local, walk, walk_all};
@@ -76,6 +76,28 @@ fn the_corpus_gives_the_same_bits() {
         }
     };
     corpus::corpus().into_iter().step_by(7).chain(corpus::travelling()).enumerate().for_each(of);
+}
+
+/// Queries and heads that travel along two levels, each on a stream of its own.
+#[test]
+fn two_levels_give_the_same_bits() {
+    for (ranks, nodes) in [(4, 2), (6, 3), (6, 2)] {
+        for way in Plan::ALL {
+            let mut case = Attention::travelling(ranks, LayoutKind::Zigzag);
+            (case.nodes, case.attention.sinks) = (nodes, Some(4));
+            case.attention.scores = "factor 0.5 | add 3 | fill -inf unless causal(0)".parse().unwrap();
+            let leaf = |shape| LeafCase { dtype: annulus::ir::DType::F32, shape, by_query_rows: true };
+            case.leaves = vec![leaf(vec![4, 10, 10]), leaf(vec![4, 10, 1])];
+            let schedule = case.schedule(way);
+            let two = [Plan::Queries, Plan::Heads].contains(&way);
+            assert_eq!(schedule.mesh.streams().count(), if two { 3 } else { 2 }, "{way}");
+            let whole = oracle::arguments(&case, 3);
+            let args: Vec<Vec<Tensor>> = (0..ranks).map(|r| oracle::local(&case, &whole, r)).collect();
+            if let Err(why) = differs(&schedule, &args, &[1, 2, 3]) {
+                panic!("{way} on {ranks} of {nodes}: {why}");
+            }
+        }
+    }
 }
 
 /// More pieces of queries and of keys than a kernel takes: launches go on from each other's carry.
