@@ -11,9 +11,9 @@ pub enum Base {
     Out,
     /// The rank's rows of its log-sum-exp.
     Lse,
-    /// [`Program::scratch`] of a stream.
+    /// [`Program::scratch`](super::Program::scratch) of a stream.
     Scratch(usize),
-    /// [`Program::zeroed`] of a stream.
+    /// [`Program::zeroed`](super::Program::zeroed) of a stream.
     Zeroed(usize),
 }
 

@@ -16,7 +16,7 @@ pub enum Target {
 }
 
 /// What one rank's device is told, in order of issue. What is issued to one stream runs in this order; beyond that only events
-/// and groups order it.
+/// and groups order it. The arena, arguments and results begin at multiples of 16 bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Program {
     /// Name of the island.
