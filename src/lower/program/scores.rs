@@ -12,6 +12,9 @@ use crate::schedule::{AttentionFacts, Leaf};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Rows of a table, over all batch entries: half a gigabyte.
+const MOST_ROWS: usize = 1 << 26;
+
 /// Where the leaves of a launch lie.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Site<'v> {
@@ -185,8 +188,8 @@ impl<'a> Scorings<'a> {
     fn seen(&mut self, mask: &Mask) -> Result<SeenKeys, Why> {
         let rows = self.facts.sizes.q_len;
         let entries = if mask.by_entry() { self.facts.sizes.batch } else { 1 };
-        // A table is handed over as a whole: one that nothing real could hold is not made.
-        if rows.saturating_mul(entries) > crate::ir::MAX_DATA.min(1 << 33) {
+        // A table is made and handed over as a whole, whatever is behind the numbers of a text.
+        if rows.saturating_mul(entries) > MOST_ROWS {
             return Err(Why::TooMany { what: "rows of a table", count: rows.saturating_mul(entries) });
         }
         let sight = sight(mask, rows, self.facts.sizes.batch);

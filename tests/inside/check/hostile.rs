@@ -63,7 +63,7 @@ proptest! {
 }
 
 /// Where a number is changed, and what it becomes.
-fn changes() -> impl Strategy<Value = Vec<(Index, usize)>> {
+pub(crate) fn changes() -> impl Strategy<Value = Vec<(Index, usize)>> {
     let large =
         vec![0usize, 1, 2, 3, 1 << 31, usize::MAX / 2, usize::MAX / 2 + 1, usize::MAX - 1, usize::MAX];
     let number = prop_oneof![select(large), 0usize..40, any::<usize>()];
@@ -71,7 +71,7 @@ fn changes() -> impl Strategy<Value = Vec<(Index, usize)>> {
 }
 
 /// Numbers behind the head are changed.
-fn changed(mut text: String, changes: Vec<(Index, usize)>) -> String {
+pub(crate) fn changed(mut text: String, changes: Vec<(Index, usize)>) -> String {
     let body = text.find("q_layout").unwrap();
     for (at, number) in changes {
         let numbers: Vec<usize> = text

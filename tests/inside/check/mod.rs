@@ -5,7 +5,7 @@ mod edit;
 mod faults;
 mod files;
 mod heads;
-mod hostile;
+pub(crate) mod hostile;
 mod plant;
 mod plant_travel;
 mod right;

@@ -1,6 +1,7 @@
 //! Device programs: their text, their order, and what is refused.
 
 use crate::inside::check::corpus;
+use crate::inside::check::hostile::{changed, changes};
 use crate::inside::ring::case::{Case, LeafCase};
 use annulus::ir::DType;
 use annulus::layout::LayoutKind;
@@ -8,8 +9,11 @@ use annulus::lower::Arch;
 use annulus::lower::program::{Action, Program, Target, lower};
 use annulus::mask::Mask;
 use annulus::ring::Strategy as Way;
-use annulus::schedule::{Schedule, StepOp};
+use annulus::schedule::{Schedule, StepOp, parse};
+use proptest::prelude::*;
+use proptest::sample::Index;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
 const HOPPER: Target = Target::Cuda(Arch::Sm90a);
 
@@ -176,6 +180,33 @@ fn order_and_events_are_those_of_the_schedule() {
         }
     }
     assert!(with_events > 20);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Numbers of a right schedule are changed at random: there is a program or a reason, and no panic.
+    #[test]
+    fn strange_numbers_are_lowered_or_refused(changes in changes(), which in any::<Index>(), half: bool) {
+        static ALL: OnceLock<Vec<Schedule>> = OnceLock::new();
+        let all = ALL.get_or_init(|| {
+            let travelling = corpus::travelling().into_iter().map(|(_, _, schedule)| schedule);
+            travelling.chain([corpus::example(), case(3).schedule(Way::Heads)]).collect()
+        });
+        let text = changed(all[which.index(all.len())].to_string(), changes);
+        if let Ok(schedules) = parse(&text) {
+            let mut schedule = schedules[0].clone();
+            if half {
+                (schedule.attention.dtype, schedule.attention.acc) = (DType::BF16, DType::F32);
+            }
+            for target in [Target::Cpu, HOPPER] {
+                match lower(&schedule, target) {
+                    Ok(programs) => prop_assert_eq!(programs.len(), schedule.ranks.len()),
+                    Err(e) => prop_assert!(e.to_string().starts_with("rank ")),
+                }
+            }
+        }
+    }
 }
 
 /// What no kernel computes names the rank, the step, the reason and the way out.
