@@ -1,5 +1,6 @@
 //! The kernels around `attn_partial` against sums written out here.
 
+use super::Only;
 use super::case::{Random, bytes, numbers};
 use super::kernels::Kernels;
 use annulus::exec::cuda::{Buffer, BufferRange, CudaError, DeviceTensor, FinishStep, Gpu, QRows, Runs};
@@ -8,11 +9,11 @@ use annulus::lower::{Element, Helper, Operand, Rows};
 /// One check by name, and what it says.
 pub(crate) type Told = (String, Result<String, String>);
 
-pub(crate) fn run(gpu: &Gpu, kernels: &Kernels, filter: Option<&str>) -> Vec<Told> {
+pub(crate) fn run(gpu: &Gpu, kernels: &Kernels, only: &Only) -> Vec<Told> {
     let mut told = vec![];
     for helper in Helper::all() {
         let name = format!("{helper:?}");
-        if filter.is_some_and(|f| !name.contains(f)) {
+        if !only.takes(&name) {
             continue;
         }
         let result = match helper {

@@ -1,6 +1,7 @@
 //! Every variant of the kernels against the reference.
 
 use super::around;
+use super::Only;
 use super::case::{Case, Inputs, Random, Run, bytes, numbers, run as rows};
 use super::kernels::Kernels;
 use super::programs;
@@ -42,12 +43,10 @@ pub(crate) fn keys(arch: Arch) -> Vec<KernelKey> {
     cases().iter().flat_map(of).collect()
 }
 
-pub(crate) fn run(gpu: &Gpu, arch: Arch, filter: Option<&str>) -> ExitCode {
+pub(crate) fn run(gpu: &Gpu, arch: Arch, only: &Only) -> ExitCode {
     let kernels = Kernels::new(gpu, arch);
     let (mut passed, mut failed) = (0, 0);
-    for case in
-        cases().iter().filter(|c| key(c, 0, arch).is_some() && filter.is_none_or(|f| c.name.contains(f)))
-    {
+    for case in cases().iter().filter(|c| key(c, 0, arch).is_some() && only.takes_case(c)) {
         match one(gpu, &kernels, arch, case) {
             Ok(told) => {
                 passed += 1;
@@ -59,8 +58,8 @@ pub(crate) fn run(gpu: &Gpu, arch: Arch, filter: Option<&str>) -> ExitCode {
             }
         }
     }
-    let others = around::run(gpu, &kernels, filter);
-    for (name, result) in others.into_iter().chain(programs::run(gpu, &kernels, arch, filter)) {
+    let others = around::run(gpu, &kernels, only);
+    for (name, result) in others.into_iter().chain(programs::run(gpu, &kernels, arch, only)) {
         match result {
             Ok(told) => {
                 passed += 1;
@@ -72,7 +71,7 @@ pub(crate) fn run(gpu: &Gpu, arch: Arch, filter: Option<&str>) -> ExitCode {
             }
         }
     }
-    if filter.is_none_or(|f| "refused".contains(f)) {
+    if only.takes("refused") {
         let wrong = refused::run(gpu, &kernels, arch).unwrap_or_else(|e| vec![e.to_string()]);
         wrong.iter().for_each(|why| println!("WRONG launches to refuse: {why}"));
         failed += wrong.len();
@@ -83,7 +82,7 @@ pub(crate) fn run(gpu: &Gpu, arch: Arch, filter: Option<&str>) -> ExitCode {
 }
 
 fn one(gpu: &Gpu, kernels: &Kernels, arch: Arch, case: &Case) -> Result<String, String> {
-    let inputs = case.inputs(case.name.bytes().fold(7, |n, b| n * 31 + u64::from(b)));
+    let inputs = case.inputs(case.name.bytes().fold(7, |n, b| n.wrapping_mul(31).wrapping_add(u64::from(b))));
     let expected = reference(case, &inputs);
     let first = launch(gpu, kernels, arch, case, &inputs).map_err(|e| e.to_string())?;
     let told = compare(case, &expected, &first)?;

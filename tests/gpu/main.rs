@@ -1,8 +1,10 @@
-//! The kernels on a GPU; without one it says so and succeeds.
+//! The kernels on a GPU; without one it says so, and checks a few on the stand-ins of CUDA (`tests/standins`), which are no GPU.
 //!
-//! `gpu check` holds every variant that runs on this GPU against a reference in f64. `gpu serve` reads lines and answers each
-//! with times, so that a script can alternate our kernel with others on the same GPU. `gpu cubins [I/N]` compiles, without a GPU,
-//! what both need, and leaves it in the cache.
+//! `gpu check [NAMES] [ROWS]` holds every variant that runs on this GPU against a reference in f64: those whose name holds one of
+//! NAMES, which commas part, and that have at most so many rows of queries and keys. `gpu standins [NAMES] [SEEDS]` does that on the
+//! stand-ins, at 256 rows and less, under each seed from 1. `gpu serve` reads lines and answers each with times, so that a script
+//! can alternate our kernel with others on the same GPU. `gpu cubins [I/N]` compiles, without a GPU, what both need, and leaves it
+//! in the cache.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -17,9 +19,11 @@ mod refused;
 #[path = "../inside/support/scores.rs"]
 mod scores;
 mod serve;
+#[path = "../standins/mod.rs"]
+mod standins;
 
 use annulus::exec::cuda::Gpu;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1).filter(|a| !a.starts_with('-'));
@@ -27,11 +31,20 @@ fn main() -> ExitCode {
     if mode.as_deref() == Some("cubins") {
         return kernels::precompile(args.next().as_deref());
     }
+    if mode.as_deref() == Some("standins") {
+        let (names, seeds) = (args.next(), args.next().map_or(Ok(1), |n| n.parse()));
+        let Ok(seeds) = seeds else {
+            eprintln!("expected standins [NAMES] [SEEDS]");
+            return ExitCode::from(2);
+        };
+        return on_standins(names.as_deref().unwrap_or(""), seeds);
+    }
     let gpu = match Gpu::open(0) {
         Ok(gpu) => gpu,
         Err(e) => {
             println!("no GPU: skipped ({e})");
-            return ExitCode::SUCCESS;
+            // Where the program was asked for something, it was asked for a GPU.
+            return if mode.is_none() && cfg!(test_cxx) { on_standins(FEW, 1) } else { ExitCode::SUCCESS };
         }
     };
     let Some(arch) = gpu.arch() else {
@@ -40,11 +53,50 @@ fn main() -> ExitCode {
     };
     println!("{} ({})", gpu.name().unwrap_or_default(), arch.name());
     match mode.as_deref() {
-        None | Some("check") => check::run(&gpu, arch, args.next().as_deref()),
+        None | Some("check") => {
+            let (names, rows) = (args.next(), args.next().and_then(|n| n.parse().ok()));
+            let only = Only { names: names.unwrap_or_default(), rows: rows.unwrap_or(usize::MAX) };
+            check::run(&gpu, arch, &only)
+        }
         Some("serve") => serve::run(&gpu, arch),
         Some(other) => {
-            eprintln!("{other}: expected check [FILTER], serve, or cubins [I/N]");
+            eprintln!("{other}: expected check [NAMES] [ROWS], standins [NAMES] [SEEDS], serve, or cubins [I/N]");
             ExitCode::from(2)
         }
     }
+}
+
+/// Some of each kind of kernel, for a suite that has no GPU.
+const FEW: &str = "length d128/128 63x64 full,length d128/128 7x176";
+
+/// Which checks are made.
+pub(crate) struct Only {
+    /// Parts of their names, with commas between; all, if empty.
+    names: String,
+    /// At most so many rows of queries and keys.
+    rows: usize,
+}
+
+impl Only {
+    pub(crate) fn takes(&self, name: &str) -> bool {
+        self.names.split(',').any(|part| name.contains(part))
+    }
+
+    pub(crate) fn takes_case(&self, case: &case::Case) -> bool {
+        self.takes(&case.name) && case.q_rows().max(case.keys()) <= self.rows
+    }
+}
+
+/// This program again, where the loader finds the stand-ins.
+fn on_standins(names: &str, seeds: u64) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    for seed in 1..=seeds {
+        println!("on stand-ins of CUDA, which are no GPU, under seed {seed}:");
+        let mut program = Command::new(std::env::current_exe().expect("this program"));
+        let done = standins::on_standins(&mut program, seed).args(["check", names, "256"]).status();
+        if !done.is_ok_and(|status| status.success()) {
+            code = ExitCode::FAILURE;
+        }
+    }
+    code
 }

@@ -1,5 +1,6 @@
 //! Score programs that kernels run step by step, against the program as it is written, read pair by pair.
 
+use super::Only;
 use super::case::{Random, bytes, numbers, round};
 use super::kernels::Kernels;
 use super::scores::{Reading, Score};
@@ -135,10 +136,10 @@ pub(crate) fn run(
     gpu: &Gpu,
     kernels: &Kernels,
     arch: Arch,
-    filter: Option<&str>,
+    only: &Only,
 ) -> Vec<(String, Result<String, String>)> {
     let named = programs().into_iter().map(|p| (p.name(), p));
-    let chosen = named.filter(|(name, _)| filter.is_none_or(|f| name.contains(f)));
+    let chosen = named.filter(|(name, _)| only.takes(name));
     chosen.map(|(name, program)| (name, one(gpu, kernels, arch, &program))).collect()
 }
 

@@ -29,4 +29,5 @@ mod ring;
 mod schedule;
 mod shard;
 mod spine;
+mod standins;
 pub(crate) mod support;

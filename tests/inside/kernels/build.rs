@@ -1,14 +1,13 @@
 //! From a key to a program: the kernel's text between the machine's headers, compiled by the system's C++ compiler.
 
 use super::faults::Fault;
+use crate::inside::standins::builder::cxx::{self, hash, write};
 use crate::inside::support::scratch;
 use annulus::lower::{self, Element, KernelKey, Tiling};
-use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::LazyLock;
 
-const SHIM: [(&str, &str); 12] = [
+const SHIM: [(&str, &str); 13] = [
     ("contract.cuh", lower::CONTRACT),
     ("step_params.cuh", lower::STEP_PARAMS),
     ("calls.h", include_str!("shim/calls.h")),
@@ -18,7 +17,8 @@ const SHIM: [(&str, &str); 12] = [
     ("launch.cpp", include_str!("shim/launch.cpp")),
     ("fibers.cpp", include_str!("shim/fibers.cpp")),
     ("barriers.cpp", include_str!("shim/barriers.cpp")),
-    ("memory.cpp", include_str!("shim/memory.cpp")),
+    ("shared_memory.cpp", include_str!("shim/shared_memory.cpp")),
+    ("buffers.cpp", include_str!("shim/buffers.cpp")),
     ("copies.cpp", include_str!("shim/copies.cpp")),
     ("products.cpp", include_str!("shim/products.cpp")),
 ];
@@ -94,7 +94,7 @@ impl Compiler {
     pub(crate) fn link(&self, text: &str) -> PathBuf {
         let source = self.folder.join(format!("kernel-{}.cpp", hash(text)));
         write(&source, text.as_bytes());
-        // The compiler reports every access to memory; memory.cpp listens.
+        // The compiler reports every access to memory; shared_memory.cpp listens.
         let object = compile(&source, &["-c", "-O1", "-fsanitize=thread", "-fno-exceptions"]);
         let mut arguments: Vec<String> = self.objects.iter().map(|o| o.display().to_string()).collect();
         arguments.push("-no-pie".into());
@@ -102,44 +102,13 @@ impl Compiler {
     }
 }
 
-fn name() -> String {
-    std::env::var("CXX").unwrap_or_else(|_| "c++".into())
-}
-
 /// Compiles beside the source, unless that is done. Sources are named after their content, so a result never grows old.
 fn compile(source: &Path, arguments: &[&str]) -> PathBuf {
     let result =
         source.with_extension(if source.extension().is_some_and(|e| e == "cpp") { "o" } else { "run" });
-    if !result.exists() {
-        let part = private(&result);
-        let output = Command::new(name())
-            .args(["-std=c++17", "-w", "-ffp-contract=off"])
-            .arg(source)
-            .args(arguments)
-            .arg("-o")
-            .arg(&part)
-            .output()
-            .unwrap_or_else(|e| panic!("the C++ compiler `{}`: {e}", name()));
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        std::fs::rename(part, &result).unwrap();
-    }
+    let whole: Vec<String> = std::iter::once(source.display().to_string())
+        .chain(arguments.iter().map(ToString::to_string))
+        .collect();
+    cxx::compile(&whole, &result);
     result
-}
-
-/// A whole file or none, whoever else writes it.
-fn write(path: &Path, bytes: &[u8]) {
-    if !path.exists() {
-        let part = private(path);
-        std::fs::write(&part, bytes).unwrap();
-        std::fs::rename(part, path).unwrap();
-    }
-}
-
-fn private(path: &Path) -> PathBuf {
-    let name = format!("{}.{}.{:?}", path.display(), std::process::id(), std::thread::current().id());
-    PathBuf::from(name.replace(['(', ')'], ""))
-}
-
-fn hash(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().take(8).map(|b| format!("{b:02x}")).collect()
 }

@@ -1,5 +1,6 @@
 // Copies that land late: boxes through the copy engine, and cp.async.
 
+#include <algorithm>
 #include <cstring>
 
 #include "machine.h"
@@ -42,18 +43,24 @@ static void land(const Flight& f) {
     const Box& box = f.box;
     u32 to = f.to;
     for (u32 z = 0; z < box.box[2]; ++z)
-        for (u32 y = 0; y < box.box[1]; ++y)
+        for (u32 y = 0; y < box.box[1]; ++y) {
+            i64 row = (i64)f.at[1] + y, matrix = (i64)f.at[2] + z;
+            bool there = row >= 0 && row < (i64)box.size[1] && matrix >= 0 && matrix < (i64)box.size[2];
+            i64 begin = std::max<i64>(f.at[0], 0), end = std::min<i64>((i64)f.at[0] + box.box[0], box.size[0]);
+            const u8* from = box.base + row * (i64)box.stride[1] + matrix * (i64)box.stride[2];
+            if (there && begin < end) copy_reads(from + begin * (i64)box.stride[0], (end - begin) * box.element);
             for (u32 x = 0; x < box.box[0]; ++x, to += box.element) {
-                i64 at[3] = {(i64)f.at[0] + x, (i64)f.at[1] + y, (i64)f.at[2] + z};
-                bool inside = true;
-                for (int i = 0; i < 3; ++i) inside &= at[i] >= 0 && at[i] < (i64)box.size[i];
+                i64 column = (i64)f.at[0] + x;
                 u8* place = f.block->shared + swizzle(to);
-                if (inside)
-                    memcpy(place, box.base + at[0] * box.stride[0] + at[1] * box.stride[1] + at[2] * box.stride[2], box.element);
+                if (there && column >= begin && column < end)
+                    memcpy(place, from + column * (i64)box.stride[0], box.element);
                 else
                     memset(place, 0, box.element);
             }
+        }
 }
+
+void forget_copies() { flying.clear(); }
 
 bool land_a_copy() {
     if (flying.empty()) return false;
@@ -61,9 +68,9 @@ bool land_a_copy() {
     Flight f = flying[i];
     flying[i] = flying.back();
     flying.pop_back();
-    land(f);
     Thread* before = self;
     self = &f.block->threads[0];
+    land(f);
     for (u32 b = 0; b < f.bytes; b += 16) engine_write_ends((f.to + b) / 16, f.epoch);
     mbarrier_landed(*f.bar, f.bytes);
     self = before;
@@ -88,6 +95,7 @@ void copy_async_commit() {
 void copy_async_wait(u32 left) {
     while (self->copies.size() > left) {
         for (const AsyncCopy& c : self->copies.front()) {
+            if (c.from) copy_reads(c.from, c.bytes);
             if (c.from)
                 memcpy(self->block->shared + c.to, c.from, c.bytes);
             else

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
@@ -17,7 +18,7 @@ u32 shared_bytes;
 static int grid_blocks;
 
 static std::mt19937_64 random_bits;
-static jmp_buf scheduler;
+static jmp_buf scheduler, abandoned;
 static void (*kernel)();
 static std::vector<u32> rank_of_warp;  // which warp goes first, if the seed asks for that
 static bool ranked;
@@ -29,13 +30,21 @@ void fault(const char* format, ...) {
     va_start(list, format);
     char text[1000];
     vsnprintf(text, sizeof text, format, list);
-    if (self)
-        printf("fault: block %d warp %d lane %d: %s\n", self->block->index, self->warp, self->lane, text);
-    else
-        printf("fault: %s\n", text);
-    fflush(stdout);
+    std::string where = self ? "block " + std::to_string(self->block->index) + " warp " + std::to_string(self->warp) + " lane " +
+                                   std::to_string(self->lane) + ": "
+                             : "";
+    on_fault((where + text).c_str());
     _exit(3);
 }
+
+static void print_fault(const char* text) {
+    printf("fault: %s\n", text);
+    fflush(stdout);
+}
+
+void (*on_fault)(const char* text) = print_fault;
+
+void abandon() { _longjmp(abandoned, 1); }
 
 u8* shared_base() { return self->block->shared; }
 u32 thread_index() { return self->index; }
@@ -157,49 +166,77 @@ static void start(Block& block, int index, int threads, u8* stacks) {
     }
 }
 
-void run(int count, int threads, u32 shared, u64 seed, void (*entry)()) {
+// What a launch has made; apart from the frame of `run`, into which an abandoned launch jumps back.
+struct Grid {
+    std::vector<u8*> free_stacks;
+    std::vector<Block*> blocks;
+    size_t stack_bytes;
+};
+
+static u8* new_stacks(Grid& grid) {
+    if (grid.free_stacks.empty()) {
+        void* at = mmap(nullptr, grid.stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (at == MAP_FAILED) fault("no memory for stacks");
+        return (u8*)at;
+    }
+    u8* at = grid.free_stacks.back();
+    grid.free_stacks.pop_back();
+    return at;
+}
+
+static void end(Grid& grid, Block* block) {
+    grid.free_stacks.push_back(block->threads[0].stack);
+    free(block->shared);
+    for (size_t i = 0; i < grid.blocks.size(); ++i)
+        if (grid.blocks[i] == block) grid.blocks.erase(grid.blocks.begin() + i);
+    delete block;
+}
+
+static void play(Grid& grid, int count, int threads, u32 together, u32 late) {
+    for (int next = 0;;) {
+        for (; grid.blocks.size() < together && next < count; ++next) {
+            u8* stacks = new_stacks(grid);
+            grid.blocks.push_back(new Block);
+            start(*grid.blocks.back(), next, threads, stacks);
+        }
+        if (random_below(late) == 0) land_a_copy();
+        if (Thread* thread = choose(grid.blocks)) {
+            resume(thread);
+            if (thread->block->alive) continue;
+            end(grid, thread->block);
+            if (grid.blocks.empty() && next == count) break;
+        } else if (!land_a_copy()) {
+            report_deadlock(grid.blocks);
+        }
+    }
+    if (land_a_copy()) fault("a block has ended before its copies");
+}
+
+bool run(int count, int threads, u32 shared, u64 seed, void (*entry)()) {
     random_bits.seed(seed);
     kernel = entry;
     shared_bytes = (shared + 15) / 16 * 16;
-    if (shared_bytes > 232448) fault("more shared memory than a block can have");
     grid_blocks = count;
     ranked = seed % 3 != 0;
-    u32 together = 1 + (u32)(seed % count), late = 1 + random_below(300);
+    const u32 together = 1 + (u32)(seed % std::min(count, 8)), late = 1 + random_below(300);
     rank_of_warp.resize((threads + WARP - 1) / WARP);
     for (u32 w = 0; w < rank_of_warp.size(); ++w) rank_of_warp[w] = random_below(8);
     // The warp that feeds the others goes first, or last, more often than chance would have it.
     rank_of_warp[0] = seed % 3 == 1 ? 0 : 9;
-    size_t stack_bytes = (size_t)threads * STACK_BYTES;
-    std::vector<u8*> free_stacks;
-    std::vector<Block*> blocks;
-    for (int next = 0;;) {
-        for (; blocks.size() < together && next < count; ++next) {
-            if (free_stacks.empty()) {
-                void* at = mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-                if (at == MAP_FAILED) fault("no memory for stacks");
-                free_stacks.push_back((u8*)at);
-            }
-            blocks.push_back(new Block);
-            start(*blocks.back(), next, threads, free_stacks.back());
-            free_stacks.pop_back();
-        }
-        if (random_below(late) == 0) land_a_copy();
-        if (Thread* thread = choose(blocks)) {
-            resume(thread);
-            Block* block = thread->block;
-            if (block->alive) continue;
-            free_stacks.push_back(block->threads[0].stack);
-            free(block->shared);
-            for (size_t i = 0; i < blocks.size(); ++i)
-                if (blocks[i] == block) blocks.erase(blocks.begin() + i);
-            delete block;
-            if (blocks.empty() && next == count) break;
-        } else if (!land_a_copy()) {
-            report_deadlock(blocks);
-        }
+    static Grid grid;
+    grid.stack_bytes = (size_t)threads * STACK_BYTES;
+    const bool whole = !_setjmp(abandoned);
+    if (whole) {
+        if (shared_bytes > 232448) fault("more shared memory than a block can have");
+        play(grid, count, threads, together, late);
+    } else {
+        self = nullptr;
+        forget_copies();
+        while (!grid.blocks.empty()) end(grid, grid.blocks.back());
     }
-    if (land_a_copy()) fault("a block has ended before its copies");
-    for (u8* at : free_stacks) munmap(at, stack_bytes);
+    for (u8* at : grid.free_stacks) munmap(at, grid.stack_bytes);
+    grid.free_stacks.clear();
+    return whole;
 }
 
 }  // namespace machine

@@ -119,11 +119,15 @@ struct Block {
 // ---- fibers.cpp --------------------------------------------------------------------------------------------------------
 
 extern Thread* self;
+// What becomes of a fault: it is printed and ends the process, unless told otherwise. One that returns has none to return to:
+// it must leave by `abandon`, after which `run` returns false.
+extern void (*on_fault)(const char* text);
+[[noreturn]] void abandon();
 extern u32 shared_bytes;  // of a block
 
 u32 random_below(u32 n);
-// Runs `entry` on every thread of the grid, in an order that the seed decides.
-void run(int blocks, int threads, u32 shared_bytes, u64 seed, void (*entry)());
+// Runs `entry` on every thread of the grid, in an order that the seed decides. False if a fault was abandoned.
+bool run(int blocks, int threads, u32 shared_bytes, u64 seed, void (*entry)());
 // Lets others run until somebody calls `wake`.
 void wait(const char* what);
 void wake(Thread& thread);
@@ -132,19 +136,29 @@ void pause();
 // Waits for all lanes of the warp; the last one calls `act` with what each gave. Orders no memory.
 void meet(const char* what, void* mine, void (*act)(void* given[WARP]));
 
-// ---- memory.cpp --------------------------------------------------------------------------------------------------------
+// ---- shared_memory.cpp -------------------------------------------------------------------------------------------------
 
-// A buffer in global memory that the kernels may touch. `unit`: bytes that are never written in parts; 0 for read-only.
-void add_region(const std::string& name, void* at, size_t bytes, int unit);
-void clear_regions();
-bool inside_region(const void* at, size_t bytes);
 void access(const void* at, size_t bytes, bool write);
+// Faults unless the access comes after all that it must come after.
+void check(const Log& log, bool write, const char* where, size_t at);
+void note(Log& log, bool write, Epoch by);
+Epoch now();
 void engine_read_begins(u32 granule);
 void engine_read_ends(u32 granule, Epoch by);
 void engine_write_begins(u32 granule);
 void engine_write_ends(u32 granule, Epoch by);
 void thread_copy_begins(u32 word);
 void thread_copy_ends(u32 word);
+
+// ---- global memory: buffers.cpp, or the stand-in of the driver ----------------------------------------------------------
+
+// A buffer that the kernels may touch. `unit`: bytes that are never written in parts; 0 for read-only.
+void add_region(const std::string& name, void* at, size_t bytes, int unit);
+void clear_regions();
+bool inside_region(const void* at, size_t bytes);
+void access_global(const void* at, size_t bytes, bool write);  // by the thread that runs
+void copy_reads(const void* at, size_t bytes);                 // by a copy into shared memory, as it lands
+void atomic_touches(const void* at);
 
 // ---- barriers.cpp ------------------------------------------------------------------------------------------------------
 
@@ -162,6 +176,7 @@ struct Box {
     u32 box[3];
 };
 bool land_a_copy();
+void forget_copies();  // of a launch that was abandoned
 
 // ---- products.cpp ------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 // the place of its library).
 //
 // A thread's own stack stands for its registers: those that a product under way uses are not to be touched. Shared memory
-// and buffers remember their last write and the reads since; an access that no barrier orders after them is a race.
+// remembers its last write and the reads since; an access that no barrier orders after them is a race. Whatever else is touched
+// is global memory, of which buffers.cpp knows here, and tests/standins/driver/memory.cpp in the stand-in of the driver.
 
 #include <algorithm>
 
@@ -27,7 +28,7 @@ static const char* name_of(const Epoch& e) {
 }
 
 // Faults unless the access comes after all that it must come after.
-static void check(const Log& log, bool write, const char* where, size_t at) {
+void check(const Log& log, bool write, const char* where, size_t at) {
     if (!ordered(log.write, self->seen))
         fault("race: %s %s+%zu, which %s wrote; no barrier lies between", write ? "writes" : "reads", where, at, name_of(log.write));
     if (write)
@@ -36,7 +37,7 @@ static void check(const Log& log, bool write, const char* where, size_t at) {
                 fault("race: writes %s+%zu, which %s read; no barrier lies between", where, at, name_of(read));
 }
 
-static void note(Log& log, bool write, Epoch by) {
+void note(Log& log, bool write, Epoch by) {
     if (write) {
         log.write = by;
         log.reads.clear();
@@ -53,43 +54,7 @@ static void note(Log& log, bool write, Epoch by) {
     log.reads = last;
 }
 
-static Epoch now() { return {self->block->index, (u32)self->index, self->seen[self->index]}; }
-
-// ---- buffers -----------------------------------------------------------------------------------------------------------
-
-struct Region {
-    std::string name;
-    u8* at;
-    size_t bytes;
-    int unit;
-    std::vector<Log> logs;
-};
-static std::vector<Region> regions;
-
-void add_region(const std::string& name, void* at, size_t bytes, int unit) {
-    regions.push_back({name, (u8*)at, bytes, unit, std::vector<Log>(unit ? bytes / unit : 0)});
-}
-
-void clear_regions() { regions.clear(); }
-
-static Region* region_of(const void* at, size_t bytes) {
-    for (Region& r : regions)
-        if ((u8*)at >= r.at && (u8*)at + bytes <= r.at + r.bytes) return &r;
-    return nullptr;
-}
-
-bool inside_region(const void* at, size_t bytes) { return region_of(at, bytes); }
-
-static void access_region(Region& r, size_t at, size_t bytes, bool write) {
-    if (!r.unit) {
-        if (write) fault("writes %s, which is only read", r.name.c_str());
-        return;
-    }
-    for (size_t i = at / r.unit; i <= (at + bytes - 1) / r.unit; ++i) {
-        check(r.logs[i], write, r.name.c_str(), i * r.unit);
-        note(r.logs[i], write, now());
-    }
-}
+Epoch now() { return {self->block->index, (u32)self->index, self->seen[self->index]}; }
 
 // ---- shared memory -----------------------------------------------------------------------------------------------------
 
@@ -181,14 +146,7 @@ void access(const void* at, size_t bytes, bool write) {
     }
     if ((u8*)at >= self->block->shared && (u8*)at < self->block->shared + shared_bytes)
         return access_shared((u32)((u8*)at - self->block->shared), (u32)bytes, write);
-    Region* region = region_of(at, bytes);
-    if (!region) {
-        std::string near;
-        for (Region& r : regions)
-            if ((u8*)at + 4096 >= r.at && (u8*)at <= r.at + r.bytes + 4096) near = " (near " + r.name + ")";
-        fault("%s memory outside of every buffer%s", write ? "writes" : "reads", near.c_str());
-    }
-    access_region(*region, (u8*)at - region->at, bytes, write);
+    access_global(at, bytes, write);
 }
 
 }  // namespace machine

@@ -1,0 +1,304 @@
+// Streams, events, and when what they hold is done: late, and in any order that streams and events allow.
+
+#include <algorithm>
+#include <chrono>
+#include <set>
+
+#include "standin.h"
+
+namespace standin {
+
+static std::vector<std::unique_ptr<Stream>>& streams() {
+    static auto* all = new std::vector<std::unique_ptr<Stream>>;
+    return *all;
+}
+static std::set<const void*> destroyed;
+static int error;
+
+struct Host {
+    u32 who = new_component();
+    Clock clock;
+};
+static Host& host() {
+    static auto* h = new Host;
+    return *h;
+}
+
+const Clock& host_clock() { return host().clock; }
+
+static u32 tick(Clock& clock, u32 who) {
+    if (clock.size() <= who) clock.resize(who + 1);
+    return ++clock[who];
+}
+
+Doer host_does(const std::string& what) { return {host().who, tick(host().clock, host().who), name_operation("the host: " + what)}; }
+
+int sticky_error() { return error; }
+
+void fail(const Failure& f) {
+    fprintf(stderr, "stand-in: error %d from here on: %s\n", f.code, f.why.c_str());
+    if (!error) error = f.code;
+    // The rest is never done.
+    for (auto& s : streams()) s->queue.clear();
+}
+
+// ---- streams -------------------------------------------------------------------------------------------------------------
+
+Stream* create_stream(bool blocking, int priority) {
+    auto s = std::make_unique<Stream>();
+    s->number = (u32)streams().size();
+    s->who = new_component();
+    s->blocking = blocking, s->priority = priority;
+    streams().push_back(std::move(s));
+    return streams().back().get();
+}
+
+static Stream* default_stream() {
+    static Stream* one = create_stream(true, 0);
+    return one;
+}
+
+bool is_stream(const void* handle) {
+    for (auto& s : streams())
+        if (s.get() == handle) return !destroyed.count(handle);
+    return false;
+}
+
+Stream* stream_of(void* handle) {
+    if (!handle || handle == (void*)1) return default_stream();
+    return is_stream(handle) ? (Stream*)handle : nullptr;
+}
+
+int destroy_stream(Stream* s) {
+    // What was asked of it is done all the same.
+    int code = drain(s);
+    forget_stream(s);
+    destroyed.insert(s);
+    return code;
+}
+
+// ---- work ----------------------------------------------------------------------------------------------------------------
+
+static void do_work(const Work& w, Doer by, const Clock& seen) {
+    noting_begins();
+    if (int code = w.frees || w.makes ? 0 : fails_now("run")) throw Failure{code, w.what + " fails on request"};
+    try {
+        w.run();
+    } catch (Failure& f) {
+        f.why = operation_name(by.operation) + ": " + f.why;
+        noting_begins();
+        throw;
+    }
+    if (w.makes) w.makes->shadow->make(by, seen);
+    for (auto& [a, t] : noting_ends()) {
+        for (Range r : t.reads) a->shadow->read(r, by, seen, w.reads_written_only);
+        for (Range r : t.writes) a->shadow->write(r, by, seen, "writes");
+    }
+    if (w.frees) {
+        Allocation& a = *w.frees;
+        a.shadow->write({a.begin, a.begin + a.bytes}, by, seen, "frees");
+        release(a, operation_name(by.operation));
+    }
+}
+
+static bool is_ready(const Stream& s) {
+    if (s.queue.empty()) return false;
+    const Operation& o = s.queue.front();
+    return o.kind != Operation::WAIT || o.record->done;
+}
+
+static double now() {
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+static void step(Stream& s) {
+    Operation o = std::move(s.queue.front());
+    s.queue.pop_front();
+    join(s.seen, o.host);
+    try {
+        switch (o.kind) {
+            case Operation::WORK: {
+                const u32 time = tick(s.seen, s.who);
+                do_work(o.work, {s.who, time, o.work.number}, s.seen);
+                break;
+            }
+            case Operation::RECORD:
+                o.record->clock = s.seen;
+                o.record->milliseconds = now();
+                o.record->done = true;
+                break;
+            case Operation::WAIT: join(s.seen, o.record->clock); break;
+            case Operation::GRAPH: run_graph(*o.graph, s.seen, do_work); break;
+        }
+    } catch (const Failure& f) {
+        fail(f);
+    }
+}
+
+// One operation of some stream; false where no stream has any that may be done.
+static bool one_of_them() {
+    std::vector<Stream*> ready;
+    for (auto& s : streams())
+        if (is_ready(*s)) ready.push_back(s.get());
+    if (ready.empty()) return false;
+    Stream& s = *ready[random_below(ready.size())];
+    const std::string what = s.queue.front().kind == Operation::WORK ? operation_name(s.queue.front().work.number) : "a graph";
+    work_begins(what.c_str());
+    step(s);
+    work_ends();
+    return true;
+}
+
+static void deadlock(const char* who) {
+    std::string all;
+    for (auto& s : streams())
+        if (!s->queue.empty()) all += text("; stream %u has %zu operations, the first waits for an event", s->number, s->queue.size());
+    finding("deadlock: %s waits, and nothing can be done%s", who, all.c_str());
+}
+
+template <class F>
+static int until(const char* who, F done) {
+    while (!error && !done())
+        if (!one_of_them()) deadlock(who);
+    // Some of what may be done is done now and then.
+    while (!error && random_below(4) == 0 && one_of_them()) {
+    }
+    close_all();
+    return error;
+}
+
+int drain(Stream* s) {
+    int code = until("the host", [&] { return s->queue.empty(); });
+    if (!code) join(host().clock, s->seen);
+    return code;
+}
+
+int drain_all() {
+    int code = until("the host", [] {
+        return std::all_of(streams().begin(), streams().end(), [](auto& s) { return s->queue.empty(); });
+    });
+    for (auto& s : streams()) join(host().clock, s->seen);
+    return code;
+}
+
+int await_event(Event* e) {
+    std::shared_ptr<Record> last = e->last;
+    if (!last) return error;
+    int code = until("the host", [&] { return last->done; });
+    if (!code) join(host().clock, last->clock);
+    return code;
+}
+
+// Who asks again and again is answered in the end: each time something is done, where something can be.
+static void asked() {
+    if (!error) one_of_them();
+    close_all();
+}
+
+int query(Stream* s) {
+    asked();
+    if (error) return error;
+    if (!s->queue.empty()) return 600;
+    join(host().clock, s->seen);
+    return 0;
+}
+
+int query(Event* e) {
+    std::shared_ptr<Record> last = e->last;
+    if (last && !last->done) asked();
+    if (error) return error;
+    if (!last) return 0;
+    if (!last->done) return 600;
+    join(host().clock, last->clock);
+    return 0;
+}
+
+int elapsed(Event* a, Event* b, float* milliseconds) {
+    if (!a->timing || !b->timing || !a->last || !b->last) return 400;
+    if (!a->last->done || !b->last->done) return 600;
+    // A stand-in has no time. Who only wants to see his program run to its end says so.
+    if (!setting("TIME")) return 801;
+    *milliseconds = (float)(b->last->milliseconds - a->last->milliseconds);
+    return 0;
+}
+
+// By the seed: never, now and then, often, or at once.
+void some_progress() {
+    static const u64 eager = seed() % 4;
+    if (anything_captures() || error) return;
+    u64 most = eager == 0 ? 0 : eager == 1 ? random_below(8) == 0 : eager == 2 ? random_below(3) : 1000000;
+    while (most-- && !error && one_of_them()) {
+    }
+    close_all();
+}
+
+// ---- what is asked for ---------------------------------------------------------------------------------------------------
+
+// The default stream and those that were made to heed it wait for each other.
+static void heed_default(Stream* s) {
+    if (!s->blocking) return;
+    for (auto& other : streams()) {
+        if (other.get() == s || !other->blocking || (s != default_stream() && other.get() != default_stream())) continue;
+        auto done = std::make_shared<Record>();
+        other->queue.push_back({Operation::RECORD, {}, {}, done, nullptr});
+        s->queue.push_back({Operation::WAIT, {}, {}, done, nullptr});
+    }
+}
+
+static std::string on(const std::string& what, Stream* s) { return what + text(" on stream %u", s->number); }
+
+int enqueue(Stream* s, Work work) {
+    if (auto c = capture_of(s)) return capture_work(*c, s, std::move(work));
+    heed_default(s);
+    work.number = name_operation(on(work.what, s));
+    s->queue.push_back({Operation::WORK, host().clock, std::move(work), nullptr, nullptr});
+    some_progress();
+    return error;
+}
+
+int enqueue_graph(Stream* s, std::shared_ptr<Executable> graph) {
+    heed_default(s);
+    s->queue.push_back({Operation::GRAPH, host().clock, {}, nullptr, std::move(graph)});
+    some_progress();
+    return error;
+}
+
+int record(Stream* s, Event* e) {
+    if (auto c = capture_of(s)) {
+        e->capture = c;
+        e->last = nullptr;
+        // A node that does nothing, so that what comes later in the stream is not waited for.
+        int code = capture_work(*c, s, Work{text("record of event %u", e->number), [] {}});
+        e->node = (int)c->nodes.size() - 1;
+        return code;
+    }
+    e->capture = nullptr;
+    e->last = std::make_shared<Record>();
+    s->queue.push_back({Operation::RECORD, host().clock, {}, e->last, nullptr});
+    some_progress();
+    return error;
+}
+
+int wait_for(Stream* s, Event* e) {
+    auto mine = capture_of(s);
+    if (e->capture) {
+        Capture& c = *e->capture;
+        if (c.ended) finding("stream %u waits for event %u, which was recorded in a capture that has ended", s->number, e->number);
+        if (mine && mine != e->capture) return 902;
+        if (!mine && !s->queue.empty() && s == default_stream()) return 906;
+        c.ends[s].push_back(e->node);
+        return 0;
+    }
+    if (mine) {
+        if (!e->last) finding("deadlock: stream %u, which is captured, waits for event %u, which nobody has recorded", s->number, e->number);
+        mine->broken = true;
+        return 905;
+    }
+    if (!e->last)
+        finding("deadlock: stream %u waits for event %u, which nobody has recorded; CUDA would not wait at all", s->number, e->number);
+    s->queue.push_back({Operation::WAIT, host().clock, {}, e->last, nullptr});
+    some_progress();
+    return error;
+}
+
+}  // namespace standin
