@@ -6,8 +6,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
 #include <mutex>
 #include <set>
@@ -443,29 +441,27 @@ static Allocation& reached(u64 at, u64 bytes) {
     return *a;
 }
 
-// Whatever the host holds there; its memory may be gone.
-static bool host_holds(const void* at, u64 bytes, std::vector<u8>& out) {
-    out.resize(bytes);
-    iovec to{out.data(), bytes}, from{(void*)at, bytes};
-    return process_vm_readv(getpid(), &to, 1, &from, 1, 0) == (ssize_t)bytes;
-}
-
 static Result to_device(const char* call, u64 to, const void* from, u64 bytes, Stream* s) {
     if (!bytes) return 0;
     if (int code = fails_now("copy")) return code;
     if (is_device_memory((u64)from)) finding("%s: its source is device memory, not the host's", call);
     if (Result code = looked_at(call, to, bytes)) return code;
     // The source is the copy's until it is done: whether a driver takes it at once is not promised.
-    auto then = std::make_shared<std::vector<u8>>();
-    const bool captured = capture_of(s) != nullptr;
-    if (!captured && !host_holds(from, bytes, *then)) return 1;
     const std::string what = text("copy of %llu bytes from the host to 0x%llx", bytes, to);
+    std::shared_ptr<Source> source;
+    if (!capture_of(s) && !is_on_its_way(from, bytes)) {
+        source = watch(from, bytes, what);
+        if (!source) return 1;
+    }
     return enqueue(s, {what, [=] {
         Allocation& a = reached(to, bytes);
-        std::vector<u8> now;
-        if (!host_holds(from, bytes, now)) finding("the %s: the host has given up its source meanwhile", what.c_str());
-        if (!captured && memcmp(now.data(), then->data(), bytes)) finding("the %s: the host has changed its source meanwhile", what.c_str());
-        memcpy((void*)to, now.data(), bytes);
+        if (source) {
+            is_taken(*source);
+            memcpy((void*)to, source->bytes.data(), bytes);
+        } else {
+            bring_what_is_known();
+            memcpy((void*)to, from, bytes);
+        }
         note_written(a, to, bytes);
     }});
 }
@@ -477,11 +473,13 @@ static Result to_host(const char* call, void* to, u64 from, u64 bytes, Stream* s
     if (Result code = looked_at(call, from, bytes)) return code;
     // Who reads it before it has come reads this.
     if (!capture_of(s)) memset(to, 0xa5, bytes);
-    return enqueue(s, {text("copy of %llu bytes from 0x%llx to the host", bytes, from), [=] {
+    Work w{text("copy of %llu bytes from 0x%llx to the host", bytes, from), [=] {
         Allocation& a = reached(from, bytes);
         note_read(a, from, bytes);
-        memcpy(to, (void*)from, bytes);
-    }});
+        deliver(to, std::vector<u8>((u8*)from, (u8*)from + bytes));
+    }};
+    w.reads_written_only = !setting("UNWRITTEN");
+    return enqueue(s, std::move(w));
 }
 
 static Result within(const char* call, u64 to, u64 from, u64 bytes, Stream* s) {
@@ -491,13 +489,15 @@ static Result within(const char* call, u64 to, u64 from, u64 bytes, Stream* s) {
         if (Result code = looked_at(call, at, bytes)) return code;
     const std::string what = text("copy of %llu bytes from 0x%llx to 0x%llx", bytes, from, to);
     if (to < from + bytes && from < to + bytes) finding("the %s overlaps itself", what.c_str());
-    return enqueue(s, {what, [=] {
+    Work w{what, [=] {
         Allocation& source = reached(from, bytes);
         Allocation& target = reached(to, bytes);
         note_read(source, from, bytes);
         note_written(target, to, bytes);
         memcpy((void*)to, (void*)from, bytes);
-    }});
+    }};
+    w.from = from, w.to = to, w.bytes = bytes;
+    return enqueue(s, std::move(w));
 }
 
 static Result fill(u64 at, u8 value, u64 bytes, Stream* s) {

@@ -89,7 +89,7 @@ Allocation* allocate(u64 bytes, Doer made) {
     a->begin = a->mapped_begin + whole - used, a->bytes = bytes;
     next_address = a->mapped_begin + whole;
     in_use += bytes;
-    a->shadow = std::make_unique<Shadow>(Range{a->begin, a->begin + bytes}, made);
+    a->shadow = std::make_unique<Shadow>(a->name(), Range{a->begin, a->begin + bytes}, made);
     a->pages.resize(whole / PAGE);
     if (mprotect((void*)a->mapped_begin, whole, PROT_READ | PROT_WRITE)) finding("there is no memory for %s", a->name().c_str());
     memset((void*)a->mapped_begin, POISON, whole);

@@ -19,6 +19,9 @@ namespace standin {
 
 // What no driver would tell: names itself and ends the process.
 [[noreturn]] void finding(const char* format, ...);
+// The same, unless a race is found first that tells more: said when the host next learns that something is done.
+void finding_in_the_end(const std::string& text);
+const std::string& finding_kept();
 std::string text(const char* format, ...);
 // What the environment says of a name, or a number for it.
 const char* setting(const char* name);
@@ -58,12 +61,16 @@ const std::string& operation_name(u32 operation);
 // What each byte of an allocation was last written and read by.
 class Shadow {
   public:
-    explicit Shadow(Range all, Doer made);
+    Shadow(const std::string& name, Range all, Doer made);
     // Faults unless everything that it must come after is known to `seen`.
     void read(Range r, Doer by, const Clock& seen, bool must_be_written);
     void write(Range r, Doer by, const Clock& seen, const char* how);
     // All of it becomes new.
     void make(Doer by, const Clock& seen);
+    // What of a range nobody has written.
+    std::vector<Range> unwritten(Range r) const;
+    // What was copied from there is no more written than it was there.
+    void unwrite(Range r);
 
   private:
     struct Part {
@@ -72,6 +79,7 @@ class Shadow {
         Doer writer;
         std::vector<Doer> readers;  // since, one for each who
     };
+    std::string name;
     std::map<u64, Part> parts;
     std::map<u64, Part>::iterator split(u64 at);
 };
@@ -127,6 +135,7 @@ struct Work {
     std::string what;
     std::function<void()> run;
     bool reads_written_only = false;  // whether it must not read what nobody wrote
+    u64 from = 0, to = 0, bytes = 0;  // of a copy on the device
     Allocation* makes = nullptr;
     Allocation* frees = nullptr;
     u32 number = 0;  // of its name
@@ -176,6 +185,22 @@ Stream* stream_of(void* handle);  // null and 1 are the default stream; null if 
 int destroy_stream(Stream* s);
 Doer host_does(const std::string& what);  // something at once
 const Clock& host_clock();
+
+// Bytes for the host: they come when the host knows that they have, and not before. For the work under way.
+void deliver(void* to, std::vector<u8> bytes);
+// Memory of the host that a copy reads: it stays as it is until the host knows that the copy is done.
+struct Source {
+    const void* at;
+    std::vector<u8> bytes;
+    std::string what;
+    bool done = false;
+    Doer by;
+};
+std::shared_ptr<Source> watch(const void* at, u64 bytes, const std::string& what);  // null where there is no such memory
+void is_taken(Source& source);  // by the work under way
+// Brings what was on its way to the host and is known to the work under way.
+void bring_what_is_known();
+bool is_on_its_way(const void* to, u64 bytes);
 
 int enqueue(Stream* s, Work work);
 int enqueue_graph(Stream* s, std::shared_ptr<Executable> graph);

@@ -1,5 +1,9 @@
 // Streams, events, and when what they hold is done: late, and in any order that streams and events allow.
 
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <set>
@@ -35,9 +39,94 @@ Doer host_does(const std::string& what) { return {host().who, tick(host().clock,
 
 int sticky_error() { return error; }
 
+// ---- the host's memory ---------------------------------------------------------------------------------------------------
+
+struct Delivery {
+    Doer by;
+    void* to;
+    std::vector<u8> bytes;
+};
+static std::vector<Delivery> deliveries;
+static std::vector<std::shared_ptr<Source>> sources;
+static Doer under_way;
+static const Clock* known_under_way;
+
+static bool knows(const Clock& clock, const Doer& d) { return d.who < clock.size() && clock[d.who] >= d.time; }
+
+void deliver(void* to, std::vector<u8> bytes) { deliveries.push_back({under_way, to, std::move(bytes)}); }
+
+static void bring(const Clock& known) {
+    for (size_t i = 0; i < deliveries.size();) {
+        if (!knows(known, deliveries[i].by)) {
+            ++i;
+            continue;
+        }
+        memcpy(deliveries[i].to, deliveries[i].bytes.data(), deliveries[i].bytes.size());
+        deliveries.erase(deliveries.begin() + i);
+    }
+}
+
+void bring_what_is_known() { bring(*known_under_way); }
+
+bool is_on_its_way(const void* to, u64 bytes) {
+    for (const Delivery& d : deliveries)
+        if ((u8*)d.to < (u8*)to + bytes && (u8*)to < (u8*)d.to + d.bytes.size()) return true;
+    return false;
+}
+
+// Whatever the host holds there; its memory may be gone.
+static bool host_holds(const void* at, u64 bytes, std::vector<u8>& out) {
+    out.resize(bytes);
+    iovec to{out.data(), bytes}, from{(void*)at, bytes};
+    return process_vm_readv(getpid(), &to, 1, &from, 1, 0) == (ssize_t)bytes;
+}
+
+std::shared_ptr<Source> watch(const void* at, u64 bytes, const std::string& what) {
+    auto s = std::make_shared<Source>();
+    s->at = at, s->what = what;
+    if (!host_holds(at, bytes, s->bytes)) return nullptr;
+    sources.push_back(s);
+    return s;
+}
+
+void is_taken(Source& s) {
+    s.done = true;
+    s.by = under_way;
+}
+
+static void look(const Source& s) {
+    std::vector<u8> now;
+    if (!host_holds(s.at, s.bytes.size(), now)) finding("the %s: the host has given up its source before it knew that it was done", s.what.c_str());
+    if (now != s.bytes) finding("the %s: the host has changed its source before it knew that it was done", s.what.c_str());
+}
+
+static bool one_of_them();
+
+// The host knows what the clock says.
+static void host_learns(const Clock& clock) {
+    join(host().clock, clock);
+    if (!finding_kept().empty()) {
+        // There may be a race that tells more.
+        while (one_of_them()) {
+        }
+        finding("%s", finding_kept().c_str());
+    }
+    for (size_t i = 0; i < sources.size();) {
+        if (!sources[i]->done || !knows(host().clock, sources[i]->by)) {
+            ++i;
+            continue;
+        }
+        look(*sources[i]);
+        sources.erase(sources.begin() + i);
+    }
+    bring(host().clock);
+}
+
 void fail(const Failure& f) {
     fprintf(stderr, "stand-in: error %d from here on: %s\n", f.code, f.why.c_str());
+    if (!finding_kept().empty()) finding("%s", finding_kept().c_str());
     if (!error) error = f.code;
+    deliveries.clear(), sources.clear();
     // The rest is never done.
     for (auto& s : streams()) s->queue.clear();
 }
@@ -81,6 +170,7 @@ int destroy_stream(Stream* s) {
 
 static void do_work(const Work& w, Doer by, const Clock& seen) {
     noting_begins();
+    under_way = by, known_under_way = &seen;
     if (int code = w.frees || w.makes ? 0 : fails_now("run")) throw Failure{code, w.what + " fails on request"};
     try {
         w.run();
@@ -93,6 +183,10 @@ static void do_work(const Work& w, Doer by, const Clock& seen) {
     for (auto& [a, t] : noting_ends()) {
         for (Range r : t.reads) a->shadow->read(r, by, seen, w.reads_written_only);
         for (Range r : t.writes) a->shadow->write(r, by, seen, "writes");
+    }
+    if (w.bytes) {
+        Allocation &source = *allocation_at(w.from), &target = *allocation_at(w.to);
+        for (Range r : source.shadow->unwritten({w.from, w.from + w.bytes})) target.shadow->unwrite({r.begin - w.from + w.to, r.end - w.from + w.to});
     }
     if (w.frees) {
         Allocation& a = *w.frees;
@@ -169,7 +263,7 @@ static int until(const char* who, F done) {
 
 int drain(Stream* s) {
     int code = until("the host", [&] { return s->queue.empty(); });
-    if (!code) join(host().clock, s->seen);
+    if (!code) host_learns(s->seen);
     return code;
 }
 
@@ -177,7 +271,7 @@ int drain_all() {
     int code = until("the host", [] {
         return std::all_of(streams().begin(), streams().end(), [](auto& s) { return s->queue.empty(); });
     });
-    for (auto& s : streams()) join(host().clock, s->seen);
+    for (auto& s : streams()) host_learns(s->seen);
     return code;
 }
 
@@ -185,7 +279,7 @@ int await_event(Event* e) {
     std::shared_ptr<Record> last = e->last;
     if (!last) return error;
     int code = until("the host", [&] { return last->done; });
-    if (!code) join(host().clock, last->clock);
+    if (!code) host_learns(last->clock);
     return code;
 }
 
@@ -199,7 +293,7 @@ int query(Stream* s) {
     asked();
     if (error) return error;
     if (!s->queue.empty()) return 600;
-    join(host().clock, s->seen);
+    host_learns(s->seen);
     return 0;
 }
 
@@ -209,7 +303,7 @@ int query(Event* e) {
     if (error) return error;
     if (!last) return 0;
     if (!last->done) return 600;
-    join(host().clock, last->clock);
+    host_learns(last->clock);
     return 0;
 }
 
