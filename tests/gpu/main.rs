@@ -93,7 +93,7 @@ fn on_standins(names: &str, seeds: u64) -> ExitCode {
     for seed in 1..=seeds {
         println!("on stand-ins of CUDA, which are no GPU, under seed {seed}:");
         let mut program = Command::new(std::env::current_exe().expect("this program"));
-        let done = standins::on_standins(&mut program, seed).args(["check", names, "256"]).status();
+        let done = standins::build::on_standins(&mut program, seed).args(["check", names, "256"]).status();
         if !done.is_ok_and(|status| status.success()) {
             code = ExitCode::FAILURE;
         }

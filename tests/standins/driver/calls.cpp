@@ -30,7 +30,11 @@ static thread_local std::vector<void*> current;
 
 // 0, or what the call returns at once.
 static Result begins(const char* name, Needs needs) {
-    if (int code = fails_now(name)) return code;
+    if (int code = fails_now(name)) {
+        // A wait fails because of what it waits for, and that is not mended by asking again.
+        if (strstr(name, "Synchronize")) fail({code, std::string(name) + " fails on request"});
+        return code;
+    }
     if (needs == NOTHING) return 0;
     if (!started) return 3;
     if (needs == CONTEXT && (current.empty() || !current.back())) return 201;
