@@ -58,7 +58,8 @@ fn build() -> PathBuf {
     let path = |name: &str| folder.join(name).display().to_string();
     let object = |name: &str| path(&name.replace(".cpp", ".o"));
     let compiled = |name: &str| {
-        let arguments = [path(name), "-c".into(), "-O2".into(), "-fPIC".into(), "-fno-gnu-unique".into()];
+        let flags = ["-c", "-O2", "-fPIC", "-fno-semantic-interposition", "-fno-gnu-unique"];
+        let arguments: Vec<String> = std::iter::once(path(name)).chain(flags.map(String::from)).collect();
         cxx::compile(&arguments, Path::new(&object(name)));
     };
     std::thread::scope(|scope| {

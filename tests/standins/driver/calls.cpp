@@ -275,7 +275,7 @@ Result cuEventCreate(void** event, u32 flags) {
     static u32 count;
     CALL("cuEventCreate", CONTEXT)
     if (flags & ~3u) finding("cuEventCreate with flags %u", flags);
-    *event = new Event{++count, !(flags & 2), nullptr, nullptr, -1};
+    *event = new Event{++count, !(flags & 2), nullptr, nullptr, {}};
     events().insert(*event);
     return 0;
 }

@@ -167,6 +167,7 @@ int launch(Stream* s, Function* f, const u32 (&grid)[3], const u32 (&block)[3], 
         running = e, running_arguments = list.data();
         machine::elements_are_bf16 = module->bf16;
         machine::on_fault = keep_fault;
+        machine::watches_blocks = !setting("QUICK");
         if (!machine::run((int)blocks, (int)threads, shared, seed() + random_below(1 << 20), enter)) throw Failure{code_of(fault_text), fault_text};
     };
     Work w{text("launch of %s, %u blocks,", e->name, blocks), run};

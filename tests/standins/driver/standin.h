@@ -173,7 +173,7 @@ struct Event {
     bool timing;
     std::shared_ptr<Record> last;
     std::shared_ptr<Capture> capture;  // where it was last recorded in a capture
-    int node = -1;
+    std::vector<int> nodes;  // that it comes after
 };
 
 int sticky_error();

@@ -361,10 +361,8 @@ int record(Stream* s, Event* e) {
     if (auto c = capture_of(s)) {
         e->capture = c;
         e->last = nullptr;
-        // A node that does nothing, so that what comes later in the stream is not waited for.
-        int code = capture_work(*c, s, Work{text("record of event %u", e->number), [] {}});
-        e->node = (int)c->nodes.size() - 1;
-        return code;
+        e->nodes = c->ends[s];
+        return c->broken ? 901 : 0;
     }
     e->capture = nullptr;
     e->last = std::make_shared<Record>();
@@ -380,7 +378,8 @@ int wait_for(Stream* s, Event* e) {
         if (c.ended) finding("stream %u waits for event %u, which was recorded in a capture that has ended", s->number, e->number);
         if (mine && mine != e->capture) return 902;
         if (!mine && !s->queue.empty() && s == default_stream()) return 906;
-        c.ends[s].push_back(e->node);
+        std::vector<int>& ends = c.ends[s];
+        ends.insert(ends.end(), e->nodes.begin(), e->nodes.end());
         return 0;
     }
     if (mine) {

@@ -217,6 +217,8 @@ static void capture(World& w, void** graph) {
     }
     if (is("allocate in a capture")) SAY(cuMemAlloc_v2(&w.a, 16));
     pipeline(w, 5, false);
+    // The other stream comes back, if only at the end.
+    MUST(w.wait(w.compute, 2));
     if (is("a stream that does not come back")) {
         MUST(cuMemsetD8Async(w.b, 0, BYTES, w.transfer));
         SAY(cuStreamEndCapture(w.compute, graph));

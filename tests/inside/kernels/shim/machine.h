@@ -142,7 +142,9 @@ void access(const void* at, size_t bytes, bool write);
 // Faults unless the access comes after all that it must come after.
 void check(const Log& log, bool write, const char* where, size_t at);
 void note(Log& log, bool write, Epoch by);
-Epoch now();
+inline Epoch now() { return {self->block->index, (u32)self->index, self->seen[self->index]}; }
+// Whether accesses to registers and shared memory are looked at; whoever has no interest in them is faster without.
+extern bool watches_blocks;
 void engine_read_begins(u32 granule);
 void engine_read_ends(u32 granule, Epoch by);
 void engine_write_begins(u32 granule);

@@ -54,8 +54,6 @@ void note(Log& log, bool write, Epoch by) {
     log.reads = last;
 }
 
-Epoch now() { return {self->block->index, (u32)self->index, self->seen[self->index]}; }
-
 // ---- shared memory -----------------------------------------------------------------------------------------------------
 
 u32 shared_offset(const void* at) {
@@ -138,8 +136,13 @@ static void access_registers(const void* at, size_t bytes, bool write) {
         for (size_t i = ((u8*)at - self->stack) / 4; i <= ((u8*)at - self->stack + bytes - 1) / 4; ++i) self->written[i] = true;
 }
 
+bool watches_blocks = true;
+
 void access(const void* at, size_t bytes, bool write) {
     if (!self) return;
+    if (!watches_blocks && (((u8*)at >= self->stack && (u8*)at < self->stack + STACK_BYTES) ||
+                            ((u8*)at >= self->block->shared && (u8*)at + bytes <= self->block->shared + shared_bytes)))
+        return;
     if ((u8*)at >= self->stack && (u8*)at < self->stack + STACK_BYTES) {
         if ((u8*)at < self->stack + 4096) fault("the stack of a fiber is too small");
         return access_registers(at, bytes, write);
