@@ -1,7 +1,7 @@
 //! Every variant of the kernels against the reference.
 
-use super::around;
 use super::Only;
+use super::around;
 use super::case::{Case, Inputs, Random, Run, bytes, numbers, run as rows};
 use super::kernels::Kernels;
 use super::programs;

@@ -60,14 +60,17 @@ fn main() -> ExitCode {
         }
         Some("serve") => serve::run(&gpu, arch),
         Some(other) => {
-            eprintln!("{other}: expected check [NAMES] [ROWS], standins [NAMES] [SEEDS], serve, or cubins [I/N]");
+            eprintln!(
+                "{other}: expected check [NAMES] [ROWS], standins [NAMES] [SEEDS], serve, or cubins [I/N]"
+            );
             ExitCode::from(2)
         }
     }
 }
 
 /// Some of each kind of kernel, for a suite that has no GPU.
-const FEW: &str = "length d128/128 63x64 full,length d128/128 7x176";
+const FEW: &str =
+    "length d128/128 63x64 full,F16 Replace bias F32 mask true,Merge,Pack,Cast { element: Bf16,refused";
 
 /// Which checks are made.
 pub(crate) struct Only {

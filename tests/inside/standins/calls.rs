@@ -134,9 +134,10 @@ fn calls() -> Result<String, CudaError> {
         let weights: Vec<f64> = (0..all).map(|key| dot(key).exp()).collect();
         let sum: f64 = weights.iter().sum();
         for (d, got) in got.iter().enumerate() {
-            let want =
-                (0..all).map(|key| weights[key] * f64::from(v[(head * all + key) * HEAD_DIM + d])).sum::<f64>()
-                    / sum;
+            let want = (0..all)
+                .map(|key| weights[key] * f64::from(v[(head * all + key) * HEAD_DIM + d]))
+                .sum::<f64>()
+                / sum;
             assert!((f64::from(*got) - want).abs() < 2e-6, "row {row}: {got}, not {want}");
         }
         assert!((f64::from(numbers(&lse)[row]) - sum.ln()).abs() < 1e-5, "lse of row {row}");
@@ -147,7 +148,10 @@ fn calls() -> Result<String, CudaError> {
 #[test]
 #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn the_same_bits_under_every_seed() {
-    let bits = |seed| told(&on_standins(&mut again(), seed).output().unwrap(), "right");
+    let bits = |seed| {
+        let mut program = again();
+        told(&on_standins(&mut program, seed).env("ANNULUS_STANDINS_LEAKS", "1").output().unwrap(), "right")
+    };
     let first = bits(1);
     for seed in 2..=8 {
         assert_eq!(bits(seed), first, "seed {seed}");
@@ -159,7 +163,9 @@ fn the_same_bits_under_every_seed() {
 #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn what_fails_is_an_error() {
     let fail = |what: &str| on_standins(&mut again(), 3).env("ANNULUS_STANDINS_FAIL", what).output().unwrap();
-    for what in ["alloc:1", "alloc:2", "alloc:5", "alloc:9", "launch:1", "launch:4", "copy:1", "copy:3", "copy:9"] {
+    for what in
+        ["alloc:1", "alloc:2", "alloc:5", "alloc:9", "launch:1", "launch:4", "copy:1", "copy:3", "copy:9"]
+    {
         told(&fail(what), "refused");
     }
     for n in [1, 3, 7, 12] {
@@ -213,7 +219,8 @@ fn folder(name: &str, libraries: &[&str], broken: &[&str]) -> std::path::PathBuf
 #[test]
 #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn what_is_missing_is_an_error() {
-    let within = |folder: &Path| on_standins(&mut again(), 1).env("LD_LIBRARY_PATH", folder).output().unwrap();
+    let within =
+        |folder: &Path| on_standins(&mut again(), 1).env("LD_LIBRARY_PATH", folder).output().unwrap();
     let [cuda, nvrtc] = [["libcuda.so", "libcuda.so.1"], ["libnvrtc.so", "libnvrtc.so.13"]];
     told(&within(&folder("nothing", &[], &[])), "refused");
     told(&within(&folder("no driver", &nvrtc, &[])), "refused");

@@ -25,9 +25,15 @@ fn program() -> PathBuf {
 
 /// What the program says under each seed.
 fn said(fault: &str) -> Vec<String> {
-    let done = on_standins(&mut Command::new(program()), 1).args([fault, &SEEDS.to_string()]).output().unwrap();
+    under(fault, SEEDS, "120")
+}
+
+fn under(fault: &str, seeds: usize, seconds: &str) -> Vec<String> {
+    let mut program = Command::new(program());
+    on_standins(&mut program, 1).args([fault, &seeds.to_string()]).env("ANNULUS_STANDINS_SECONDS", seconds);
+    let done = program.output().unwrap();
     let lines: Vec<String> = String::from_utf8(done.stdout).unwrap().lines().map(String::from).collect();
-    assert_eq!(lines.len(), SEEDS, "{fault}: {lines:?} {}", String::from_utf8_lossy(&done.stderr));
+    assert_eq!(lines.len(), seeds, "{fault}: {lines:?} {}", String::from_utf8_lossy(&done.stderr));
     lines
 }
 
@@ -77,8 +83,9 @@ fn wrong_orders_are_found_under_every_seed() {
 }
 
 /// One of these stands in what is said.
-const OTHERS: [(&str, &[&str]); 46] = [
+const OTHERS: [(&str, &[&str]); 47] = [
     ("wait before the record", &["deadlock: stream 1 waits for event 2, which nobody has recorded"]),
+    ("host asks for nothing", &["deadlock: the host asks for event 6, which nobody has recorded"]),
     ("host waits for nothing", &["deadlock: the host waits for event 6, which nobody has recorded"]),
     ("a launch beside its stream", &[RACE]),
     ("freed before the copy by the other stream", &[RACE, FREED]),
@@ -134,5 +141,17 @@ fn other_faults_are_found_under_every_seed() {
             assert!(words.iter().any(|word| line.contains(word)), "{name}: {line}");
             assert!(!line.contains("right") && !line.contains("signal"), "{name}: {line}");
         }
+    }
+}
+
+/// Every wait has a limit.
+#[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
+fn a_kernel_that_does_not_end_is_named() {
+    for line in under("a kernel that does not end", 1, "1") {
+        assert!(
+            line.contains("launch of forever, 1 blocks, on stream 0 has not ended after 1 seconds"),
+            "{line}"
+        );
     }
 }

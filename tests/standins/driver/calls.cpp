@@ -128,8 +128,11 @@ Result cuDeviceGetAttribute(int* value, int attribute, int) {
     const int capability = atoi(a.c_str() + 3);
     switch (attribute) {
         case 1: *value = 1024; return 0;                              // threads of a block
+        case 8: *value = 48 << 10; return 0;                          // shared memory of a block, unless more is asked for
         case 10: *value = 32; return 0;                               // of a warp
         case 16: *value = (int)setting("MULTIPROCESSORS", 3); return 0;
+        case 39: *value = 2048; return 0;                             // threads of a multiprocessor
+        case 40: *value = 3; return 0;                                // copy engines
         case 38: *value = 50 << 20; return 0;                         // the L2 cache
         case 31: case 41: case 83: *value = 1; return 0;              // concurrent kernels, unified addresses, managed memory
         case 75: *value = capability / 10; return 0;
@@ -154,6 +157,8 @@ Result cuDevicePrimaryCtxRelease_v2(int) {
     // What it holds is done before it goes.
     if (retained == 1) drain_all();
     --retained;
+    const std::string left = retained || !setting("LEAKS") ? "" : live_allocations();
+    if (!left.empty()) finding("the last context is given up, and nobody has freed %s", left.c_str());
     return 0;
 }
 
@@ -275,7 +280,7 @@ Result cuEventCreate(void** event, u32 flags) {
     static u32 count;
     CALL("cuEventCreate", CONTEXT)
     if (flags & ~3u) finding("cuEventCreate with flags %u", flags);
-    *event = new Event{++count, !(flags & 2), nullptr, nullptr, {}};
+    *event = new Event{++count, !(flags & 2), (flags & 1) != 0, nullptr, nullptr, {}};
     events().insert(*event);
     return 0;
 }
@@ -294,10 +299,17 @@ Result cuEventRecord(void* event, void* stream) {
     return record(s, e);
 }
 
+// CUDA says of an event that nobody has recorded that it is done. One that lets sleep who waits for it may be such a one: cudarc makes
+// one for pinned memory, and waits for it when the memory is dropped, whether or not a copy was asked for.
+static void look_whether_recorded(const Event& e, const char* who) {
+    if (!e.last && !e.sleeps) finding("deadlock: the host %s event %u, which nobody has recorded; CUDA would not wait at all", who, e.number);
+}
+
 Result cuEventQuery(void* event) {
     CALL("cuEventQuery", CONTEXT)
     EVENT(e, event)
     if (e->capture) return 907;
+    look_whether_recorded(*e, "asks for");
     return query(e);
 }
 
@@ -305,7 +317,7 @@ Result cuEventSynchronize(void* event) {
     WAITS("cuEventSynchronize", CONTEXT)
     EVENT(e, event)
     if (e->capture) return 907;
-    if (!e->last) finding("deadlock: the host waits for event %u, which nobody has recorded; CUDA would not wait at all", e->number);
+    look_whether_recorded(*e, "waits for");
     return await_event(e);
 }
 
@@ -622,7 +634,8 @@ Result cuGraphGetNodes(void* graph, void** nodes, u64* count) {
 
 Result cuGraphInstantiateWithFlags(void** executable, void* graph, u64 flags) {
     CALL("cuGraphInstantiateWithFlags", CONTEXT)
-    if (flags) finding("cuGraphInstantiateWithFlags with flags %llu", flags);
+    // To free what it allocates, to be uploaded, to heed the priorities of its nodes: none of which changes what is done.
+    if (flags & ~11ull) finding("cuGraphInstantiateWithFlags with flags %llu", flags);
     Graph* g = graph_of(graph);
     return g ? instantiate(g, executable) : 400;
 }

@@ -107,6 +107,14 @@ void release(Allocation& a, const std::string& by) {
     mprotect((void*)a.mapped_begin, a.mapped_bytes, PROT_NONE);
     madvise((void*)a.mapped_begin, a.mapped_bytes, MADV_DONTNEED);
     a.shadow.reset();
+    a.pages.clear();
+}
+
+std::string live_allocations() {
+    std::string out;
+    for (auto& [at, a] : all())
+        if (!a->gone) out += (out.empty() ? "" : ", ") + a->name();
+    return out;
 }
 
 Allocation* allocation_at(u64 address) {

@@ -113,6 +113,7 @@ Allocation* allocation_at(u64 address);
 // The allocation that holds the whole range, if it was not freed; else says why not.
 Allocation* whole_range(u64 at, u64 bytes, std::string& why);
 bool is_device_memory(u64 address);
+std::string live_allocations();
 void open_for_work(Allocation& a);
 void close_all();
 
@@ -171,6 +172,7 @@ struct Stream {
 struct Event {
     u32 number;
     bool timing;
+    bool sleeps;  // who waits for it sleeps
     std::shared_ptr<Record> last;
     std::shared_ptr<Capture> capture;  // where it was last recorded in a capture
     std::vector<int> nodes;  // that it comes after

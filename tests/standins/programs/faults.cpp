@@ -80,6 +80,9 @@ extern "C" __global__ void stuck(const Job job) {
     if (threadIdx.x < 32) block_sync();
     job.to[threadIdx.x] = 0;
 }
+extern "C" __global__ void forever(const Job job) {
+    while (*(volatile const u32*)job.from == 0) {}
+}
 extern "C" __global__ void crooked(const Job job) { *(u32*)((u8*)job.to + 2) = 1; }
 extern "C" __global__ void __launch_bounds__(64, 1) few(const Job job) { job.to[threadIdx.x] = 1; }
 )";
@@ -314,6 +317,13 @@ static bool single(World& w) {
         SAY(cuMemAllocAsync(&x, free + 1, w.compute));
     }
     if (is("unknown call")) SAY(cuMemcpy2DAsync_v2(nullptr, w.compute));
+    if (is("host asks for nothing")) SAY(cuEventQuery(w.event[5]));
+    if (is("a kernel that does not end")) {
+        f = function(w.module, "forever");
+        MUST(cuMemsetD8Async(w.a, 0, BYTES, w.compute));
+        MUST(launch(f, w.a, w.b, 0, w.compute, 1, 32));
+        SAY(cuStreamSynchronize(w.compute));
+    }
     if (is("host waits for nothing")) SAY(cuEventSynchronize(w.event[5]));
     if (is("an event destroyed twice")) {
         MUST(cuEventDestroy_v2(w.event[0]));
