@@ -40,6 +40,15 @@ const FILES: [(&str, &str); 27] = files! {
     "nvrtc.cpp" in "driver",
 };
 
+/// What is compiled at once: most of the time goes into headers.
+const UNITS: [(&str, &[&str]); 5] = [
+    ("driver", &["findings", "order", "memory", "streams", "graphs", "modules", "calls"]),
+    ("machine", &["fibers", "barriers", "shared_memory", "copies", "products"]),
+    ("text", &["text"]),
+    ("stubs", &["stubs"]),
+    ("nvrtc", &["nvrtc"]),
+];
+
 /// The folder with `libcuda.so.1` and `libnvrtc.so.13`. Tests that ask for it are ignored where there is no C++ compiler
 /// (`build.rs` of the package).
 pub(crate) fn standins() -> &'static Path {
@@ -54,28 +63,29 @@ fn build() -> PathBuf {
     for (name, text) in FILES {
         cxx::write(&folder.join(name), text.as_bytes());
     }
-    let sources = || FILES.iter().map(|f| f.0).filter(|name| name.ends_with(".cpp"));
     let path = |name: &str| folder.join(name).display().to_string();
-    let object = |name: &str| path(&name.replace(".cpp", ".o"));
-    let compiled = |name: &str| {
-        let flags = ["-c", "-O2", "-fPIC", "-fno-semantic-interposition", "-fno-gnu-unique"];
-        let arguments: Vec<String> = std::iter::once(path(name)).chain(flags.map(String::from)).collect();
-        cxx::compile(&arguments, Path::new(&object(name)));
-    };
     std::thread::scope(|scope| {
-        for name in sources() {
-            let compiled = &compiled;
-            scope.spawn(move || compiled(name));
+        for (unit, files) in UNITS {
+            let path = &path;
+            scope.spawn(move || {
+                let text: String = files.iter().map(|file| format!("#include \"{file}.cpp\"\n")).collect();
+                cxx::write(Path::new(&path(&format!("unit_{unit}.cpp"))), text.as_bytes());
+                let flags = ["-c", "-O2", "-fPIC", "-fno-semantic-interposition", "-fno-gnu-unique"];
+                let source = std::iter::once(path(&format!("unit_{unit}.cpp")));
+                let arguments: Vec<String> = source.chain(flags.map(String::from)).collect();
+                cxx::compile(&arguments, Path::new(&path(&format!("{unit}.o"))));
+            });
         }
     });
-    let link = |library: &str, objects: Vec<String>| {
+    let link = |library: &str, units: &[&str]| {
         let flags = ["-shared", "-Wl,-Bsymbolic", &format!("-Wl,-soname,{library}")].map(String::from);
+        let objects = units.iter().map(|unit| path(&format!("{unit}.o")));
         let libraries = ["-lpthread", "-ldl"].map(String::from);
         let arguments: Vec<String> = flags.into_iter().chain(objects).chain(libraries).collect();
         cxx::compile(&arguments, &folder.join(library));
     };
-    link("libcuda.so.1", sources().filter(|name| *name != "nvrtc.cpp").map(object).collect());
-    link("libnvrtc.so.13", vec![object("nvrtc.cpp"), object("text.cpp")]);
+    link("libcuda.so.1", &["machine", "driver", "stubs", "text"]);
+    link("libnvrtc.so.13", &["nvrtc", "text"]);
     // Under the names that cudarc looks for first, so that none of another folder is taken.
     for (name, library) in [("libcuda.so", "libcuda.so.1"), ("libnvrtc.so", "libnvrtc.so.13")] {
         let (at, part) = (folder.join(name), cxx::private(&folder.join(name)));

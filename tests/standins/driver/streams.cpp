@@ -48,12 +48,12 @@ struct Delivery {
 };
 static std::vector<Delivery> deliveries;
 static std::vector<std::shared_ptr<Source>> sources;
-static Doer under_way;
-static const Clock* known_under_way;
+static Doer at_work;
+static const Clock* known_at_work;
 
 static bool knows(const Clock& clock, const Doer& d) { return d.who < clock.size() && clock[d.who] >= d.time; }
 
-void deliver(void* to, std::vector<u8> bytes) { deliveries.push_back({under_way, to, std::move(bytes)}); }
+void deliver(void* to, std::vector<u8> bytes) { deliveries.push_back({at_work, to, std::move(bytes)}); }
 
 static void bring(const Clock& known) {
     for (size_t i = 0; i < deliveries.size();) {
@@ -66,7 +66,7 @@ static void bring(const Clock& known) {
     }
 }
 
-void bring_what_is_known() { bring(*known_under_way); }
+void bring_what_is_known() { bring(*known_at_work); }
 
 bool is_on_its_way(const void* to, u64 bytes) {
     for (const Delivery& d : deliveries)
@@ -91,7 +91,7 @@ std::shared_ptr<Source> watch(const void* at, u64 bytes, const std::string& what
 
 void is_taken(Source& s) {
     s.done = true;
-    s.by = under_way;
+    s.by = at_work;
 }
 
 static void look(const Source& s) {
@@ -170,7 +170,7 @@ int destroy_stream(Stream* s) {
 
 static void do_work(const Work& w, Doer by, const Clock& seen) {
     noting_begins();
-    under_way = by, known_under_way = &seen;
+    at_work = by, known_at_work = &seen;
     if (int code = w.frees || w.makes ? 0 : fails_now("run")) throw Failure{code, w.what + " fails on request"};
     try {
         w.run();
