@@ -25,12 +25,14 @@ fn program() -> PathBuf {
 
 /// What the program says under each seed.
 fn said(fault: &str) -> Vec<String> {
-    under(fault, SEEDS, "120")
+    under(fault, SEEDS, ("SECONDS", "120"))
 }
 
-fn under(fault: &str, seeds: usize, seconds: &str) -> Vec<String> {
+/// The same under so many seeds, and with one more word to the stand-ins.
+fn under(fault: &str, seeds: usize, (name, value): (&str, &str)) -> Vec<String> {
     let mut program = Command::new(program());
-    on_standins(&mut program, 1).args([fault, &seeds.to_string()]).env("ANNULUS_STANDINS_SECONDS", seconds);
+    on_standins(&mut program, 1).args([fault, &seeds.to_string()]);
+    program.env(format!("ANNULUS_STANDINS_{name}"), value);
     let done = program.output().unwrap();
     let lines: Vec<String> = String::from_utf8(done.stdout).unwrap().lines().map(String::from).collect();
     assert_eq!(lines.len(), seeds, "{fault}: {lines:?} {}", String::from_utf8_lossy(&done.stderr));
@@ -83,7 +85,7 @@ fn wrong_orders_are_found_under_every_seed() {
 }
 
 /// One of these stands in what is said.
-const OTHERS: [(&str, &[&str]); 47] = [
+const OTHERS: [(&str, &[&str]); 49] = [
     ("wait before the record", &["deadlock: stream 1 waits for event 2, which nobody has recorded"]),
     ("host asks for nothing", &["deadlock: the host asks for event 6, which nobody has recorded"]),
     ("host waits for nothing", &["deadlock: the host waits for event 6, which nobody has recorded"]),
@@ -96,6 +98,8 @@ const OTHERS: [(&str, &[&str]); 47] = [
     ("free of a middle", &["where no allocation begins"]),
     ("used before it is made", &[RACE]),
     ("reads what nobody wrote", &[UNWRITTEN]),
+    ("moved", &[UNWRITTEN]),
+    ("by_call", &["launch of by_call, 1 blocks, on stream 0 reads bytes 60 to 64"]),
     ("takes home what nobody wrote", &[UNWRITTEN]),
     ("too many bytes", &["reach beyond the end of allocation 3 (1024 bytes"]),
     ("a grid too large", &["outside of device memory"]),
@@ -148,10 +152,24 @@ fn other_faults_are_found_under_every_seed() {
 #[test]
 #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn a_kernel_that_does_not_end_is_named() {
-    for line in under("a kernel that does not end", 1, "1") {
+    for line in under("a kernel that does not end", 1, ("SECONDS", "1")) {
         assert!(
             line.contains("launch of forever, 1 blocks, on stream 0 has not ended after 1 seconds"),
             "{line}"
         );
+    }
+}
+
+/// Who asks is told that it is not ready, and may go; who waits is told what he waits for.
+#[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
+fn work_that_is_stuck() {
+    // The first four are allocations.
+    for line in under("stuck", SEEDS, ("STUCK", "5")) {
+        assert!(line.contains("exit 0: right"), "{line}");
+    }
+    for line in under("stuck and waited for", SEEDS, ("STUCK", "5")) {
+        let whole = "deadlock: the host waits, and nothing can be done; stream 0 has 1 operations, the first of which is stuck";
+        assert!(line.contains(whole), "{line}");
     }
 }

@@ -155,7 +155,7 @@ Result cuDevicePrimaryCtxRelease_v2(int) {
     CALL("cuDevicePrimaryCtxRelease_v2", DRIVER)
     if (!retained) return 201;
     // What it holds is done before it goes.
-    if (retained == 1) drain_all();
+    if (retained == 1 && !anything_stuck()) drain_all();
     --retained;
     const std::string left = retained || !setting("LEAKS") ? "" : live_allocations();
     if (!left.empty()) finding("the last context is given up, and nobody has freed %s", left.c_str());

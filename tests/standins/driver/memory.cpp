@@ -254,9 +254,9 @@ static Allocation& reached(const void* at, size_t bytes, const char* does) {
     return *a;
 }
 
-void access_global(const void* at, size_t bytes, bool write) {
+void access_global(const void* at, size_t bytes, bool write, bool aligned) {
     Allocation& a = reached(at, bytes, write ? "writes" : "reads");
-    if ((u64)at % bytes && (bytes & (bytes - 1)) == 0) fault("misaligned: %zu bytes at %p", bytes, at);
+    if (aligned && (u64)at % bytes) fault("misaligned: %zu bytes at %p", bytes, at);
     const u32 me = self->block->index + 1;
     each_page(a, (u64)at, bytes, [&](Page& p, u64 first, u64 n) {
         set(write ? p.written : p.read, first, n);

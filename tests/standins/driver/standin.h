@@ -165,6 +165,7 @@ struct Stream {
     u32 who;  // its component of the clocks
     bool blocking;
     int priority;
+    bool stuck = false;  // nothing more is done, because the environment asks for that
     std::deque<Operation> queue;
     Clock seen;
 };
@@ -185,6 +186,7 @@ Stream* create_stream(bool blocking, int priority);
 bool is_stream(const void* handle);
 Stream* stream_of(void* handle);  // null and 1 are the default stream; null if there is none such
 int destroy_stream(Stream* s);
+bool anything_stuck();
 Doer host_does(const std::string& what);  // something at once
 const Clock& host_clock();
 

@@ -158,9 +158,13 @@ Stream* stream_of(void* handle) {
     return is_stream(handle) ? (Stream*)handle : nullptr;
 }
 
+bool anything_stuck() {
+    return std::any_of(streams().begin(), streams().end(), [](auto& s) { return s->stuck; });
+}
+
 int destroy_stream(Stream* s) {
     // What was asked of it is done all the same.
-    int code = drain(s);
+    int code = anything_stuck() ? 0 : drain(s);
     forget_stream(s);
     destroyed.insert(s);
     return code;
@@ -196,7 +200,7 @@ static void do_work(const Work& w, Doer by, const Clock& seen) {
 }
 
 static bool is_ready(const Stream& s) {
-    if (s.queue.empty()) return false;
+    if (s.queue.empty() || s.stuck) return false;
     const Operation& o = s.queue.front();
     return o.kind != Operation::WAIT || o.record->done;
 }
@@ -236,6 +240,12 @@ static bool one_of_them() {
         if (is_ready(*s)) ready.push_back(s.get());
     if (ready.empty()) return false;
     Stream& s = *ready[random_below(ready.size())];
+    static const u64 stuck_at = setting("STUCK", 0);
+    static u64 begun;
+    if (s.queue.front().kind == Operation::WORK && ++begun == stuck_at) {
+        s.stuck = true;
+        return true;
+    }
     const std::string what = s.queue.front().kind == Operation::WORK ? operation_name(s.queue.front().work.number) : "a graph";
     work_begins(what.c_str());
     step(s);
@@ -246,7 +256,9 @@ static bool one_of_them() {
 static void deadlock(const char* who) {
     std::string all;
     for (auto& s : streams())
-        if (!s->queue.empty()) all += text("; stream %u has %zu operations, the first waits for an event", s->number, s->queue.size());
+        if (!s->queue.empty())
+            all += text("; stream %u has %zu operations, the first %s", s->number, s->queue.size(),
+                        s->stuck ? ("of which is stuck on request: " + operation_name(s->queue.front().work.number)).c_str() : "waits for an event");
     finding("deadlock: %s waits, and nothing can be done%s", who, all.c_str());
 }
 

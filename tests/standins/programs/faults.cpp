@@ -80,6 +80,12 @@ extern "C" __global__ void stuck(const Job job) {
     if (threadIdx.x < 32) block_sync();
     job.to[threadIdx.x] = 0;
 }
+// Whole structures, and bytes by a call: the machine sees them too.
+struct Sixteen { u32 x[16]; };
+extern "C" __global__ void moved(const Job job) { if (threadIdx.x < 16) *((Sixteen*)job.to + threadIdx.x) = *((const Sixteen*)job.from + threadIdx.x); }
+extern "C" __global__ void by_call(const Job job) {
+    if (threadIdx.x == 0) memcpy(job.to, job.from, 64);
+}
 extern "C" __global__ void forever(const Job job) {
     while (*(volatile const u32*)job.from == 0) {}
 }
@@ -318,6 +324,19 @@ static bool single(World& w) {
     }
     if (is("unknown call")) SAY(cuMemcpy2DAsync_v2(nullptr, w.compute));
     if (is("host asks for nothing")) SAY(cuEventQuery(w.event[5]));
+    for (const char* kernel : {"moved", "by_call"})
+        if (is(kernel)) {
+            MUST(cuMemsetD8Async(w.a, 0, 60, w.compute));
+            MUST(launch(function(w.module, kernel), w.a, w.b, 0, w.compute, 1, 32));
+            SAY(cuStreamSynchronize(w.compute));
+        }
+    if (is("stuck") || is("stuck and waited for")) {
+        MUST(cuMemsetD8Async(w.a, 0, BYTES, w.compute));
+        if (is("stuck and waited for")) SAY(cuStreamSynchronize(w.compute));
+        for (int i = 0; i < 1000; ++i)
+            if (int code = cuStreamQuery(w.compute); code != 600) SAY(code);
+        return true;
+    }
     if (is("a kernel that does not end")) {
         f = function(w.module, "forever");
         MUST(cuMemsetD8Async(w.a, 0, BYTES, w.compute));

@@ -27,7 +27,7 @@ static Region* region_of(const void* at, size_t bytes) {
 
 bool inside_region(const void* at, size_t bytes) { return region_of(at, bytes); }
 
-void access_global(const void* at, size_t bytes, bool write) {
+void access_global(const void* at, size_t bytes, bool write, bool) {
     Region* r = region_of(at, bytes);
     if (!r) {
         std::string near;

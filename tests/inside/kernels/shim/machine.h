@@ -138,7 +138,7 @@ void meet(const char* what, void* mine, void (*act)(void* given[WARP]));
 
 // ---- shared_memory.cpp -------------------------------------------------------------------------------------------------
 
-void access(const void* at, size_t bytes, bool write);
+void access(const void* at, size_t bytes, bool write, bool aligned = true);
 // Faults unless the access comes after all that it must come after.
 void check(const Log& log, bool write, const char* where, size_t at);
 void note(Log& log, bool write, Epoch by);
@@ -158,8 +158,9 @@ void thread_copy_ends(u32 word);
 void add_region(const std::string& name, void* at, size_t bytes, int unit);
 void clear_regions();
 bool inside_region(const void* at, size_t bytes);
-void access_global(const void* at, size_t bytes, bool write);  // by the thread that runs
-void copy_reads(const void* at, size_t bytes);                 // by a copy into shared memory, as it lands
+// By the thread that runs; `aligned`: the compiler takes it for a multiple of its size.
+void access_global(const void* at, size_t bytes, bool write, bool aligned);
+void copy_reads(const void* at, size_t bytes);  // by a copy into shared memory, as it lands
 void atomic_touches(const void* at);
 
 // ---- barriers.cpp ------------------------------------------------------------------------------------------------------

@@ -138,7 +138,7 @@ static void access_registers(const void* at, size_t bytes, bool write) {
 
 bool watches_blocks = true;
 
-void access(const void* at, size_t bytes, bool write) {
+void access(const void* at, size_t bytes, bool write, bool aligned) {
     if (!self) return;
     if (!watches_blocks && (((u8*)at >= self->stack && (u8*)at < self->stack + STACK_BYTES) ||
                             ((u8*)at >= self->block->shared && (u8*)at + bytes <= self->block->shared + shared_bytes)))
@@ -149,7 +149,7 @@ void access(const void* at, size_t bytes, bool write) {
     }
     if ((u8*)at >= self->block->shared && (u8*)at < self->block->shared + shared_bytes)
         return access_shared((u32)((u8*)at - self->block->shared), (u32)bytes, write);
-    access_global(at, bytes, write);
+    access_global(at, bytes, write, aligned);
 }
 
 }  // namespace machine
@@ -157,16 +157,16 @@ void access(const void* at, size_t bytes, bool write) {
 #define REPORT(N)                                                                        \
     void __tsan_read##N(void* at) { machine::access(at, N, false); }                     \
     void __tsan_write##N(void* at) { machine::access(at, N, true); }                     \
-    void __tsan_unaligned_read##N(void* at) { machine::access(at, N, false); }           \
-    void __tsan_unaligned_write##N(void* at) { machine::access(at, N, true); }
+    void __tsan_unaligned_read##N(void* at) { machine::access(at, N, false, false); }    \
+    void __tsan_unaligned_write##N(void* at) { machine::access(at, N, true, false); }
 extern "C" {
 REPORT(1)
 REPORT(2)
 REPORT(4)
 REPORT(8)
 REPORT(16)
-void __tsan_read_range(void* at, unsigned long bytes) { machine::access(at, bytes, false); }
-void __tsan_write_range(void* at, unsigned long bytes) { machine::access(at, bytes, true); }
+void __tsan_read_range(void* at, unsigned long bytes) { machine::access(at, bytes, false, false); }
+void __tsan_write_range(void* at, unsigned long bytes) { machine::access(at, bytes, true, false); }
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 void __tsan_init() {}
