@@ -42,7 +42,7 @@ fn under(fault: &str, seeds: usize, (name, value): (&str, &str)) -> Vec<String> 
 #[test]
 #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn right_programs_are_right() {
-    for name in ["none", "graph", "pinned"] {
+    for name in ["none", "graph", "pinned", "host between", "recorded again", "default stream"] {
         for line in said(name) {
             assert!(line.contains("exit 0: right"), "{name}: {line}");
         }
@@ -85,11 +85,13 @@ fn wrong_orders_are_found_under_every_seed() {
 }
 
 /// One of these stands in what is said.
-const OTHERS: [(&str, &[&str]); 49] = [
+const OTHERS: [(&str, &[&str]); 51] = [
     ("wait before the record", &["deadlock: stream 1 waits for event 2, which nobody has recorded"]),
     ("host asks for nothing", &["deadlock: the host asks for event 6, which nobody has recorded"]),
     ("host waits for nothing", &["deadlock: the host waits for event 6, which nobody has recorded"]),
     ("a launch beside its stream", &[RACE]),
+    ("recorded again too late", &[RACE]),
+    ("beside the default stream", &[RACE]),
     ("freed before the copy by the other stream", &[RACE, FREED]),
     ("freed before the copy by the host", &[RACE, FREED]),
     ("use after free", &[FREED]),

@@ -3,7 +3,7 @@
 //   faults NAME N
 //
 // For every seed a line: how the process ended, what the stand-in said, or the error that a call returned. Without a fault, NAME
-// being `none`, `graph` or `pinned`, it is `right`, and the numbers are checked.
+// being `none` or `graph` or one of a few others, it is `right`, and the numbers are checked.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -375,6 +375,45 @@ static bool single(World& w) {
         cuStreamSynchronize(w.compute);
         u64 x;
         SAY(cuMemAllocAsync(&x, 16, w.compute));
+    }
+    // The host makes order too: by waiting for a stream, and by seeing that an event is done.
+    if (is("host between")) {
+        MUST(cuMemcpyHtoDAsync_v2(w.a, w.in.data(), BYTES, w.compute));
+        MUST(launch(w.twice, w.a, w.b, 2, w.compute));
+        MUST(cuStreamSynchronize(w.compute));
+        MUST(cuMemcpyDtoDAsync_v2(w.c, w.b, BYTES, w.transfer));
+        MUST(w.record(0, w.transfer));
+        for (int code; (code = cuEventQuery(w.event[0]));)
+            if (code != 600) MUST(code);
+        MUST(launch(w.twice, w.c, w.d, 1, w.compute));
+        MUST(cuMemcpyDtoHAsync_v2(w.out.data(), w.d, BYTES, w.compute));
+        MUST(cuCtxSynchronize());
+        w.check(2);
+        return true;
+    }
+    // An event that is recorded again is waited for as it was when the wait was asked for.
+    if (is("recorded again") || is("recorded again too late")) {
+        MUST(cuMemsetD8Async(w.a, 1, BYTES, w.compute));
+        MUST(w.record(0, w.compute));
+        if (is("recorded again too late")) MUST(w.wait(w.transfer, 0));
+        MUST(cuMemsetD8Async(w.b, 2, BYTES, w.compute));
+        MUST(w.record(0, w.compute));
+        if (is("recorded again")) MUST(w.wait(w.transfer, 0));
+        MUST(cuMemcpyDtoDAsync_v2(w.c, w.b, BYTES, w.transfer));
+        MUST(cuCtxSynchronize());
+        return true;
+    }
+    // The default stream and one that heeds it wait for each other; one that does not is on its own.
+    if (is("default stream") || is("beside the default stream")) {
+        void* heeds;
+        MUST(cuStreamCreateWithPriority(&heeds, is("default stream") ? 0 : 1, 0));
+        MUST(cuMemcpyHtoDAsync_v2(w.a, w.in.data(), BYTES, nullptr));
+        MUST(launch(w.twice, w.a, w.b, 3, heeds));
+        MUST(launch(w.twice, w.b, w.d, 1, nullptr));
+        MUST(cuMemcpyDtoHAsync_v2(w.out.data(), w.d, BYTES, heeds));
+        MUST(cuStreamSynchronize(heeds));
+        w.check(3);
+        return true;
     }
     // Pinned memory, given up twice, or before the copy out of it is done.
     void* pinned;
