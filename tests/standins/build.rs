@@ -10,7 +10,7 @@ macro_rules! files {
 }
 
 /// What the libraries are compiled from, and what they need to compile kernels.
-const FILES: [(&str, &str); 27] = files! {
+const FILES: [(&str, &str); 28] = files! {
     "types.cuh" in "../../kernels",
     "ptx.cuh" in "../../kernels",
     "ptx_steps.cuh" in "../../kernels",
@@ -35,6 +35,7 @@ const FILES: [(&str, &str); 27] = files! {
     "graphs.cpp" in "driver",
     "modules.cpp" in "driver",
     "calls.cpp" in "driver",
+    "errors.cpp" in "driver",
     "stubs.cpp" in "driver",
     "text.cpp" in "driver",
     "nvrtc.cpp" in "driver",
@@ -42,7 +43,7 @@ const FILES: [(&str, &str); 27] = files! {
 
 /// What is compiled at once: most of the time goes into headers.
 const UNITS: [(&str, &[&str]); 5] = [
-    ("driver", &["findings", "order", "memory", "streams", "graphs", "modules", "calls"]),
+    ("driver", &["findings", "order", "memory", "streams", "graphs", "modules", "calls", "errors"]),
     ("machine", &["fibers", "barriers", "shared_memory", "copies", "products"]),
     ("text", &["text"]),
     ("stubs", &["stubs"]),
