@@ -113,6 +113,34 @@ impl Gpu {
         Ok(buffer)
     }
 
+    /// Copies bytes into a buffer that has room for them, behind what was told before. They are read until that is done.
+    ///
+    /// # Errors
+    /// The buffer is smaller.
+    pub(super) fn write(&self, bytes: &[u8], to: &mut Buffer) -> Result<(), CudaError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let Some(mut to) = to.0.try_slice_mut(..bytes.len()) else {
+            return Err(CudaError::Launch(format!("{} bytes do not fit a buffer", bytes.len())));
+        };
+        driver("copying to the device", self.stream.memcpy_htod(bytes, &mut to))
+    }
+
+    /// Copies so many bytes of a buffer back, behind what was told before; they are there when that is done.
+    ///
+    /// # Errors
+    /// The buffer is smaller.
+    pub(super) fn read(&self, from: &Buffer, bytes: usize) -> Result<Vec<u8>, CudaError> {
+        if bytes == 0 {
+            return Ok(vec![]);
+        }
+        let Some(from) = from.0.try_slice(..bytes) else {
+            return Err(CudaError::Launch(format!("a buffer has fewer than {bytes} bytes")));
+        };
+        driver("copying from the device", self.stream.clone_dtoh(&from))
+    }
+
     /// Copies bytes within the device.
     ///
     /// # Errors

@@ -6,11 +6,12 @@ use cudarc::driver::{DeviceRepr, sys};
 use std::mem::MaybeUninit;
 
 #[repr(C, align(64))]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct TensorMap([u64; 16]);
 
 /// The maps of one launch.
 #[repr(C)]
+#[derive(Debug)]
 pub(super) struct Maps {
     q: [TensorMap; MAX_PIECES],
     k: [TensorMap; MAX_PIECES],

@@ -17,6 +17,7 @@ mod maps;
 mod nvrtc;
 mod params;
 mod probe;
+pub mod ranks;
 mod step;
 mod versions;
 

@@ -18,4 +18,4 @@ pub use engine::{Engine, Marks, Pointer, Spread};
 pub use error::WalkError;
 pub use local::Local;
 pub use transport::{Polled, Transport, TransportError};
-pub use walker::{Walk, walk, walk_all};
+pub use walker::{Walk, issue_all, walk, walk_all};

@@ -248,6 +248,30 @@ pub fn walk_all<E: Engine, T: Transport<E>>(
     engines: &mut [E],
     transports: &mut [T],
 ) -> Result<(), WalkError> {
+    let walks = issued(programs, engines, transports)?;
+    for (walk, engine) in walks.iter().zip(engines) {
+        while !walk.is_done(engine)? {}
+    }
+    Ok(())
+}
+
+/// Issues the programs of all ranks from one thread, as [`walk_all`] does, and waits for none of it to be done.
+///
+/// # Errors
+/// As [`walk_all`].
+pub fn issue_all<E: Engine, T: Transport<E>>(
+    programs: &[Program],
+    engines: &mut [E],
+    transports: &mut [T],
+) -> Result<(), WalkError> {
+    issued(programs, engines, transports).map(|_| ())
+}
+
+fn issued<'p, E: Engine, T: Transport<E>>(
+    programs: &'p [Program],
+    engines: &mut [E],
+    transports: &mut [T],
+) -> Result<Vec<Walk<'p>>, WalkError> {
     let mut walks: Vec<Walk<'_>> = programs.iter().map(Walk::new).collect();
     loop {
         let mut moved = false;
@@ -264,8 +288,6 @@ pub fn walk_all<E: Engine, T: Transport<E>>(
         let more = if more.is_empty() { String::new() } else { format!("; {}", more.join("; ")) };
         return Err(WalkError { why: format!("deadlock: {}{more}", first.why), ..first });
     }
-    for (walk, engine) in walks.iter().zip(engines) {
-        while !walk.is_done(engine)? {}
-    }
-    Ok(())
+    drop(waiting);
+    Ok(walks)
 }

@@ -12,7 +12,7 @@ mod bytes;
 mod copy;
 mod error;
 mod merge;
-#[cfg(test)]
+#[cfg(any(feature = "cuda", test))]
 mod params;
 mod place;
 mod scores;
@@ -26,7 +26,7 @@ pub use args::{
 pub use build::lower;
 pub use bytes::{Address, Base, Runs};
 pub use error::{LowerError, Why};
-#[cfg(test)]
+#[cfg(any(feature = "cuda", test))]
 pub(crate) use params::{Addresses, KernelParams, kernel_params};
 pub use text::with_kernels;
 pub use types::{
