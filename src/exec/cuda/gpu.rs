@@ -113,6 +113,27 @@ impl Gpu {
         Ok(buffer)
     }
 
+    /// So many bytes that nobody has written.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub(super) fn unwritten(&self, bytes: usize) -> Result<Buffer, CudaError> {
+        // SAFETY: bytes are a type whose every value is one; who reads them before they are written reads any.
+        let made = unsafe { self.stream.alloc(bytes.max(1)) };
+        Ok(Buffer(driver("allocating", made)?))
+    }
+
+    /// Sets bytes of a buffer to zero, behind what was told before.
+    ///
+    /// # Errors
+    /// The buffer is smaller.
+    pub(super) fn clear(&self, buffer: &mut Buffer, offset: usize, bytes: usize) -> Result<(), CudaError> {
+        let Some(mut part) = buffer.0.try_slice_mut(offset..offset.saturating_add(bytes)) else {
+            return Err(CudaError::Launch("what is cleared reaches outside of a buffer".into()));
+        };
+        driver("filling", self.stream.memset_zeros(&mut part))
+    }
+
     /// Copies bytes into a buffer that has room for them, behind what was told before. They are read until that is done.
     ///
     /// # Errors

@@ -8,3 +8,5 @@ pub(crate) mod builder;
 mod calls;
 #[cfg(target_os = "linux")]
 mod faults;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod islands;

@@ -516,6 +516,54 @@ static Result within(const char* call, u64 to, u64 from, u64 bytes, Stream* s) {
     return enqueue(s, std::move(w));
 }
 
+// CUDA_MEMCPY2D of cuda.h: rows of bytes from one place to another.
+struct Rows {
+    u64 from_x, from_y;
+    int from_kind;
+    const void* from_host;
+    u64 from;
+    void* from_array;
+    u64 from_pitch;
+    u64 to_x, to_y;
+    int to_kind;
+    void* to_host;
+    u64 to;
+    void* to_array;
+    u64 to_pitch;
+    u64 bytes, rows;
+};
+
+static Result rows_within(const Rows& r, Stream* s) {
+    if (!r.bytes || !r.rows) return 0;
+    if (int code = fails_now("copy")) return code;
+    if (r.from_kind != 2 || r.to_kind != 2 || r.from_x || r.from_y || r.to_x || r.to_y)
+        finding("cuMemcpy2DAsync of anything but device memory from its begin on");
+    const u64 from = r.from, to = r.to, bytes = r.bytes, rows = r.rows, from_pitch = r.from_pitch, to_pitch = r.to_pitch;
+    for (u64 pitch : {from_pitch, to_pitch})
+        if (pitch < bytes || pitch > 0x7fffffff) return 1;
+    for (u64 row : {u64(0), rows - 1}) {
+        if (Result code = looked_at("cuMemcpy2DAsync", from + row * from_pitch, bytes)) return code;
+        if (Result code = looked_at("cuMemcpy2DAsync", to + row * to_pitch, bytes)) return code;
+    }
+    const u64 from_end = from + (rows - 1) * from_pitch + bytes, to_end = to + (rows - 1) * to_pitch + bytes;
+    const std::string what = text("copy of %llu times %llu bytes from 0x%llx to 0x%llx", rows, bytes, from, to);
+    // Rows of one tensor may lie between those of another; the same rows may not.
+    if (to < from_end && from < to_end && from_pitch != to_pitch) finding("the %s overlaps itself", what.c_str());
+    Work w{what, [=] {
+        for (u64 row = 0; row < rows; row++) {
+            const u64 there = from + row * from_pitch, here = to + row * to_pitch;
+            Allocation& source = reached(there, bytes);
+            Allocation& target = reached(here, bytes);
+            note_read(source, there, bytes);
+            note_written(target, here, bytes);
+            memcpy((void*)here, (void*)there, bytes);
+        }
+    }};
+    // What nobody wrote is told where it is read: it does not say which rows it brings.
+    w.reads_written_only = !setting("UNWRITTEN");
+    return enqueue(s, std::move(w));
+}
+
 static Result fill(u64 at, u8 value, u64 bytes, Stream* s) {
     if (!bytes) return 0;
     if (int code = fails_now("copy")) return code;
@@ -547,6 +595,10 @@ Result cuMemcpyDtoHAsync_v2(void* to, u64 from, u64 bytes, void* stream) {
 Result cuMemcpyDtoDAsync_v2(u64 to, u64 from, u64 bytes, void* stream) {
     ASYNC("cuMemcpyDtoDAsync_v2")
     return within("cuMemcpyDtoDAsync", to, from, bytes, s);
+}
+Result cuMemcpy2DAsync_v2(const Rows* shape, void* stream) {
+    ASYNC("cuMemcpy2DAsync_v2")
+    return shape ? rows_within(*shape, s) : 1;
 }
 Result cuMemsetD8Async(u64 at, u8 value, u64 bytes, void* stream) {
     ASYNC("cuMemsetD8Async")

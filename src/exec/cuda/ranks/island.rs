@@ -111,7 +111,7 @@ struct Memory {
     arguments: Vec<Buffer>,
     out: Buffer,
     lse: Buffer,
-    _arena: Buffer,
+    arena: Buffer,
 }
 
 /// Bytes that a rank gives: of the result, and of the log-sum-exp.
@@ -133,7 +133,7 @@ impl<'g> Island<'g> {
         room(gpu, &programs)?;
         let tables: &[i32] = programs.first().map_or(&[], |p| &p.tables);
         let bytes: Vec<u8> = tables.iter().flat_map(|n| n.to_le_bytes()).collect();
-        let table = gpu.filled(bytes.len().max(4), 0)?;
+        let table = gpu.unwritten(bytes.len())?;
         let mut island = Island {
             gpu,
             programs: programs.clone(),
@@ -147,20 +147,23 @@ impl<'g> Island<'g> {
         };
         gpu.write(&bytes, &mut island._tables)?;
         for program in programs.iter() {
-            let filled = |bytes: usize| gpu.filled(bytes.max(16), 0);
-            let memory = Memory {
-                arguments: program.attention.arguments.iter().map(|&b| filled(b)).collect::<Result<_, _>>()?,
-                out: filled(program.attention.out_bytes)?,
-                lse: filled(program.attention.lse_bytes)?,
-                _arena: filled(program.arena_bytes)?,
+            let made = |&bytes: &usize| gpu.unwritten(bytes);
+            let mut memory = Memory {
+                arguments: program.attention.arguments.iter().map(made).collect::<Result<_, _>>()?,
+                out: gpu.unwritten(program.attention.out_bytes)?,
+                lse: gpu.unwritten(program.attention.lse_bytes)?,
+                arena: gpu.unwritten(program.arena_bytes)?,
             };
+            for region in program.zeroed.iter().filter(|r| r.bytes > 0) {
+                gpu.clear(&mut memory.arena, region.offset, region.bytes)?;
+            }
             let at = |b: &Buffer| b.0.device_ptr(&gpu.stream).0;
             let pointers = Pointers {
                 arguments: memory.arguments.iter().map(at).collect(),
                 out: at(&memory.out),
                 lse: at(&memory.lse),
             };
-            let places = [at(&memory._arena), at(&island._tables)];
+            let places = [at(&memory.arena), at(&island._tables)];
             let loaded = program.kernels.iter().map(|k| kernels.get(gpu, k, options.cache));
             let loaded = loaded.collect::<Result<Vec<_>, _>>()?;
             island.memories.push(memory);
@@ -238,7 +241,8 @@ impl<'g> Island<'g> {
             return Err(IslandError::Ranks { got: arguments.len(), wanted, arguments: of_each });
         }
         for (rank, (program, arguments)) in self.programs.iter().zip(arguments).enumerate() {
-            for (argument, (bytes, &wanted)) in arguments.iter().zip(&program.attention.arguments).enumerate() {
+            for (argument, (bytes, &wanted)) in arguments.iter().zip(&program.attention.arguments).enumerate()
+            {
                 if bytes.len() != wanted {
                     return Err(IslandError::Argument { rank, argument, bytes: bytes.len(), wanted });
                 }
@@ -270,7 +274,7 @@ fn room(gpu: &Gpu, programs: &[Program]) -> Result<(), IslandError> {
         [p.arena_bytes, a.out_bytes, a.lse_bytes]
             .into_iter()
             .chain(a.arguments.iter().copied())
-            .fold(0usize, |sum, bytes| sum.saturating_add(bytes.max(16).next_multiple_of(512)))
+            .fold(0usize, |sum, bytes| sum.saturating_add(bytes.max(1).next_multiple_of(512)))
     };
     let each: Vec<usize> = programs.iter().map(of).collect();
     let wanted = each.iter().fold(0usize, |sum, &b| sum.saturating_add(b));

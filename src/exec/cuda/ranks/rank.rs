@@ -190,7 +190,8 @@ impl Engine for Rank {
                 None => return refuse(format!("the program has no operation {op}")),
             }
         }
-        let (Some(Some(prepared)), Some(loaded)) = (self.prepared.get(op), self.kernels.get(launch.kernel)) else {
+        let (Some(Some(prepared)), Some(loaded)) = (self.prepared.get(op), self.kernels.get(launch.kernel))
+        else {
             return refuse(format!("the program has no kernel {}", launch.kernel));
         };
         let on = self.stream(stream)?;
@@ -282,7 +283,8 @@ const PITCH: usize = i32::MAX as usize;
 
 fn copy_runs(on: &CudaStream, copy: &Spread<u64>) -> Result<(), CudaError> {
     use cudarc::driver::sys::{CUDA_MEMCPY2D, CUmemorytype, cuMemcpy2DAsync_v2};
-    let pitched = copy.from_stride.max(copy.to_stride) <= PITCH && copy.from_stride.min(copy.to_stride) >= copy.bytes;
+    let pitched =
+        copy.from_stride.max(copy.to_stride) <= PITCH && copy.from_stride.min(copy.to_stride) >= copy.bytes;
     if copy.count > 1 && pitched {
         let memory = CUmemorytype::CU_MEMORYTYPE_DEVICE;
         let shape = CUDA_MEMCPY2D {

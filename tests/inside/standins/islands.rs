@@ -1,0 +1,101 @@
+//! Islands whose ranks all run on the stand-in of one GPU: device programs through CUDA's calls, against attention written out; each
+//! program in a process of its own.
+
+use super::builder::build::on_standins;
+use crate::inside::ring::case::Case;
+use crate::inside::ring::oracle::{Array, arguments, attention, differs, local};
+use annulus::exec::cuda::Gpu;
+use annulus::exec::cuda::ranks::{Island, Kernels, RunOptions};
+use annulus::ir::{DType, Tensor};
+use annulus::layout::LayoutKind;
+use annulus::mask::Mask;
+use annulus::ring::Strategy;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+/// Which cases this process runs: strategies by name, ranks, nodes, seed of the arguments.
+const INSIDE: &str = "ANNULUS_TEST_ISLANDS";
+
+fn again(what: &str) -> Command {
+    let mut program = Command::new(std::env::current_exe().unwrap());
+    program.args(["--exact", "inside::standins::islands::the_islands", "--ignored", "--nocapture"]);
+    program.env(INSIDE, what);
+    program
+}
+
+fn told(done: &Output, word: &str) -> String {
+    let [said, errors] = [&done.stdout, &done.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+    assert!(done.status.success() && !errors.contains("panicked"), "{}: {said}{errors}", done.status);
+    let line = said.lines().find(|line| line.starts_with(word));
+    line.unwrap_or_else(|| panic!("no line begins with `{word}`: {said}{errors}")).to_owned()
+}
+
+/// Thirteen causal rows, six heads over two, Dk 16, Dv 8, two batch entries; on few ranks uneven, on many too few.
+fn case(ranks: usize, nodes: usize, kind: LayoutKind) -> Case {
+    let mut case = Case { nodes, ..Case::new(13, ranks, kind, Mask::causal(0)) };
+    (case.sizes.q_heads, case.sizes.kv_heads, case.sizes.batch) = (6, 2, 2);
+    (case.sizes.head_dim, case.sizes.v_head_dim) = (16, 8);
+    case.attention.lse = true;
+    case
+}
+
+#[test]
+#[ignore = "other tests run it, in a process where the loader finds the stand-ins"]
+fn the_islands() {
+    let Some(what) = std::env::var_os(INSIDE) else { return };
+    for line in what.to_str().unwrap().split(';') {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [way, ranks, nodes, layout] = words[..] else { panic!("{line}") };
+        let kind = LayoutKind::ALL.into_iter().find(|k| k.name() == layout).unwrap();
+        let case = case(ranks.parse().unwrap(), nodes.parse().unwrap(), kind);
+        match island(&case, Strategy::from_name(way).unwrap()) {
+            Ok(()) => println!("right {line}"),
+            Err(e) => println!("refused {line}: {e}"),
+        }
+    }
+}
+
+/// Runs it three times, the last two of a graph, with other arguments the third time.
+fn island(case: &Case, way: Strategy) -> Result<(), Box<dyn std::error::Error>> {
+    let gpu = Gpu::open(0)?;
+    let mut kernels = Kernels::new();
+    let options = RunOptions { cache: None, graph: true, patience: Duration::from_secs(60) };
+    let schedule = case.schedule(way);
+    let mut island = Island::new(&gpu, &mut kernels, &schedule, options)?;
+    for (turn, seed) in [1, 1, 2].into_iter().enumerate() {
+        let whole = arguments(case, seed);
+        let args: Vec<Vec<Tensor>> = (0..case.ranks).map(|r| local(case, &whole, r)).collect();
+        let bytes = |args: &Vec<Tensor>| args.iter().map(|x| x.data().to_le_bytes()).collect();
+        let given = island.run(&args.iter().map(bytes).collect::<Vec<_>>())?;
+        assert_eq!(island.replayed(), turn > 0);
+        judge(case, &whole, given);
+    }
+    Ok(())
+}
+
+fn judge(case: &Case, whole: &[Array], given: Vec<[Vec<u8>; 2]>) {
+    let want = attention(case, whole);
+    for (rank, [out, lse]) in given.into_iter().enumerate() {
+        let s = &case.sizes;
+        let rows = case.q_rows()[rank].iter().map(|p| p.len).sum::<usize>();
+        let out = Tensor::from_le_bytes(case.dtype, [s.batch, s.q_heads, rows, s.v_head_dim], &out).unwrap();
+        let lse = Tensor::from_le_bytes(DType::F32, [s.batch, s.q_heads, rows], &lse).unwrap();
+        if let Some(wrong) = differs(case, rank, &want, &[out, lse], 2e-5) {
+            panic!("{wrong}");
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
+fn every_strategy_is_right_under_every_seed() {
+    let all: Vec<String> = Strategy::ALL.iter().map(|way| format!("{way} 3 1 zigzag")).collect();
+    let more = ["queries 4 2 stripe", "heads 4 2 contiguous", "ring 1 1 contiguous"].map(str::to_owned);
+    let what = [all, more.to_vec()].concat().join(";");
+    for seed in 1..=2 {
+        let done = on_standins(&mut again(&what), seed).output().unwrap();
+        for line in what.split(';') {
+            told(&done, &format!("right {line}"));
+        }
+    }
+}
