@@ -266,19 +266,22 @@ pub(crate) struct Run {
     /// Run on this
     #[arg(long, value_enum, default_value = "cpu")]
     pub(crate) backend: Backend,
-    /// Run the steps in another legal order, chosen by this number; the result has the same bits
+    /// Run the steps in another legal order, chosen by this number, on the CPU; the result has the same bits
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
     /// Compile GPU kernels anew instead of taking them from the cache; the CPU has none
     #[arg(long)]
     pub(crate) no_cache: bool,
+    /// Issue every run of an attention to the GPU step by step, instead of replaying the first one as a graph of CUDA
+    #[arg(long)]
+    pub(crate) no_graph: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Backend {
     /// The CPU, with every rank in this process
     Cpu,
-    /// GPUs, which is refused: it is not written yet
+    /// One GPU of NVIDIA, with every rank in this process: attentions there, the rest on the CPU
     Cuda,
 }
 

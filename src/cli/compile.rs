@@ -1,15 +1,16 @@
 //! `annulus compile` and `annulus run`: the whole pass, without and with running.
 
 use super::args::{Admit, Backend, Choice, Compile, Emit, Run, Split};
-use super::progress::Progress;
+use super::progress::Progress as Shown;
 use super::stop::Stop;
-use super::{eval as compared, model, print};
+use super::{eval as compared, gpu, model, print};
 use annulus::device::Device;
 use annulus::dump::report::{self, IslandReport, OpaqueReport, Report, TrafficReport};
 use annulus::dump::{dot, perfetto, stages, timeline_svg};
 use annulus::eval::{EvalError, Precision, fits};
+use annulus::exec::cpu::{self, Progress};
 use annulus::import::case::Case;
-use annulus::ir::{Form, print as print_graph};
+use annulus::ir::{Form, Tensor, print as print_graph};
 use annulus::lower::program::{Target, lower, with_kernels};
 use annulus::schedule::Schedule;
 use annulus::shard::Placement;
@@ -49,11 +50,6 @@ pub(crate) fn compile(args: &Compile) -> Result<(), Stop> {
 }
 
 pub(crate) fn run(args: &Run) -> Result<(), Stop> {
-    if args.backend == Backend::Cuda {
-        return Err(Stop::Failed(
-            "--backend cuda is refused: ranks do not run on GPUs yet; cpu runs the same schedule".into(),
-        ));
-    }
     let case = model::load(&args.model, Some(&args.data))?;
     let stored = model::expected(&case)?;
     if stored.is_none() {
@@ -63,8 +59,8 @@ pub(crate) fn run(args: &Run) -> Result<(), Stop> {
     let inputs = model::inputs(&case)?;
     let (compiled, mut report) = pass(&case, &args.split, &args.admit, args.model.verbose)?;
     let start = Instant::now();
-    let progress = Progress::begin(args.model.verbose, &format!("running {} ranks", args.split.ranks));
-    let run = annulus::run_watched(&compiled, &inputs, args.seed, &mut |at| {
+    let progress = Shown::begin(args.model.verbose, &format!("running {} ranks", args.split.ranks));
+    let (run, on) = run_all(args, &compiled, &inputs, &mut |at| {
         progress.set(|| {
             let steps =
                 if at.steps > 0 { format!(", step {} of {}", at.begun, at.steps) } else { String::new() };
@@ -94,6 +90,7 @@ pub(crate) fn run(args: &Run) -> Result<(), Stop> {
         print::json(&report)?;
     } else {
         let mut lines = summary(&compiled, &report);
+        lines.extend(on);
         if nan_ok {
             lines.push("no outputs are stored: compared with eval on one rank".into());
         }
@@ -113,6 +110,19 @@ pub(crate) fn run(args: &Run) -> Result<(), Stop> {
     }
 }
 
+/// Runs all ranks where they are asked to be run; and on what, in a line, if not on the CPU.
+fn run_all(
+    args: &Run,
+    compiled: &Compiled,
+    inputs: &[Tensor],
+    watch: &mut dyn FnMut(Progress),
+) -> Result<(cpu::Run, Option<String>), Stop> {
+    match args.backend {
+        Backend::Cpu => Ok((annulus::run_watched(compiled, inputs, args.seed, watch)?, None)),
+        Backend::Cuda => gpu::run(args, compiled, inputs, watch),
+    }
+}
+
 /// The whole pass, timed.
 fn pass(case: &Case, split: &Split, admit: &Admit, verbose: bool) -> Result<(Compiled, Report), Stop> {
     let options = Options::new(split.ranks as usize)
@@ -126,7 +136,7 @@ fn pass(case: &Case, split: &Split, admit: &Admit, verbose: bool) -> Result<(Com
         .find(model::admitted(admit, case)?);
     let options = split.rowwise.iter().cloned().fold(options, Options::rowwise);
     let start = Instant::now();
-    let _progress = Progress::begin(verbose, "finding, splitting, scheduling and proving");
+    let _progress = Shown::begin(verbose, "finding, splitting, scheduling and proving");
     let compiled = annulus::compile(&case.graph, &options)?;
     let mut report = report::report(&compiled);
     // The schedules are proved: what is left is what a rank computes by itself.

@@ -9,6 +9,7 @@ mod doctor;
 mod eval;
 mod fault;
 mod find;
+mod gpu;
 mod model;
 mod opt;
 mod print;

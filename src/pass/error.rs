@@ -99,6 +99,10 @@ pub enum Error {
     /// Rows cannot be handed out or put together as asked.
     #[error(transparent)]
     Rows(#[from] host::RowsError),
+    /// An island cannot be made ready on a GPU.
+    #[cfg(all(feature = "cuda", target_os = "linux"))]
+    #[error(transparent)]
+    Gpu(#[from] exec::cuda::ranks::IslandError),
     /// A run failed.
     #[error(transparent)]
     Exec(#[from] exec::cpu::ExecError),

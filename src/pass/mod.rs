@@ -8,11 +8,15 @@
 
 mod compiled;
 mod error;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod gpu;
 mod options;
 mod path;
 mod verified;
 
 pub use compiled::{Compiled, Island};
 pub use error::Error;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+pub use gpu::{prepare_on_gpu, run_on_gpu};
 pub use options::Options;
 pub use path::{compile, find_attentions, run, run_watched};

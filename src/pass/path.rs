@@ -94,6 +94,12 @@ pub fn run_watched(
     seed: u64,
     watch: &mut dyn FnMut(cpu::Progress),
 ) -> Result<Run, Error> {
+    ready(compiled, inputs)?;
+    Ok(cpu::run_watched(&compiled.program, &compiled.schedules(), inputs, seed, watch)?)
+}
+
+/// Whether all of the graph can be computed, and inputs have the values that they are bound to.
+pub(super) fn ready(compiled: &Compiled, inputs: &[Tensor]) -> Result<(), Error> {
     let graph = &compiled.program.graph;
     let lacking = eval::lacking(graph);
     if !lacking.is_empty() {
@@ -105,5 +111,5 @@ pub fn run_watched(
             return Err(Error::Guard { input: guard.input.clone() });
         }
     }
-    Ok(cpu::run_watched(&compiled.program, &compiled.schedules(), inputs, seed, watch)?)
+    Ok(())
 }

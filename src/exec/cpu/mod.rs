@@ -29,5 +29,7 @@ pub use error::ExecError;
 pub use fold::fold;
 pub use island::run_island;
 pub use outcome::{Progress, Run, Traffic};
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+pub(in crate::exec) use program::run_with;
 pub use program::{run, run_watched};
 pub(crate) use rows::{cut, join};

@@ -38,6 +38,34 @@ pub fn run_watched(
     seed: u64,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Run, ExecError> {
+    run_with(program, schedules, inputs, watch, &mut |schedule, args, segment, tell| {
+        // Each island is given its own order.
+        let order = if seed == 0 { 0 } else { seed.wrapping_add((segment as u64) << 32) };
+        run_island_watched(schedule, args, order, tell)
+    })
+}
+
+/// Runs an island of a segment: every rank's arguments in, every rank's results and what was sent out; it is told how many steps have
+/// begun, of how many.
+pub(in crate::exec) type RunIsland<'a> = dyn FnMut(
+        &Arc<Schedule>,
+        &[Vec<Tensor>],
+        usize,
+        &mut dyn FnMut(usize, usize),
+    ) -> Result<(Vec<Vec<Tensor>>, Traffic), ExecError>
+    + 'a;
+
+/// The same; islands are run elsewhere.
+///
+/// # Errors
+/// As [`run`].
+pub(in crate::exec) fn run_with(
+    program: &Program,
+    schedules: &BTreeMap<OpId, Arc<Schedule>>,
+    inputs: &[Tensor],
+    watch: &mut dyn FnMut(Progress),
+    island: &mut RunIsland<'_>,
+) -> Result<Run, ExecError> {
     let lacking = lacking(&program.graph);
     if !lacking.is_empty() {
         let why = EvalError::Lacks(lacking).to_string();
@@ -55,7 +83,7 @@ pub fn run_watched(
             Segment::Local(_) => state.local(i)?,
             Segment::Gather { value, .. } => state.gather(i, *value)?,
             Segment::Reduce { value, kind } => state.reduce(i, *value, *kind)?,
-            Segment::Island(op) => state.island(i, *op, schedules, seed, &mut tell)?,
+            Segment::Island(op) => state.island(i, *op, schedules, island, &mut tell)?,
         }
         let dead: Vec<ValueId> = uses.iter().filter(|&(_, &last)| last == i).map(|(&v, _)| v).collect();
         for values in &mut state.values {
@@ -210,7 +238,7 @@ impl<'a> State<'a> {
         segment: usize,
         op: OpId,
         schedules: &BTreeMap<OpId, Arc<Schedule>>,
-        seed: u64,
+        run: &mut RunIsland<'_>,
         watch: &mut dyn FnMut(usize, usize),
     ) -> Result<(), ExecError> {
         let program = self.program;
@@ -237,9 +265,7 @@ impl<'a> State<'a> {
             let mine: Result<Vec<Tensor>, String> = operands.iter().enumerate().map(hand).collect();
             args.push(mine.map_err(|why| at(rank, why))?);
         }
-        // Each island is given its own order.
-        let order = if seed == 0 { 0 } else { seed.wrapping_add((segment as u64) << 32) };
-        let (results, traffic) = run_island_watched(schedule, &args, order, watch)
+        let (results, traffic) = run(schedule, &args, segment, watch)
             .map_err(|e| ExecError { at: format!("segment {segment}, {}", e.at), ..e })?;
         self.traffic.add(&traffic);
         for (rank, results) in results.into_iter().enumerate() {

@@ -13,18 +13,18 @@ use std::time::{Duration, Instant};
 
 /// Where what a program names lies on the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pointers {
+pub(super) struct Pointers {
     /// The rank's arguments, as many bytes of each as the program says.
-    pub arguments: Vec<u64>,
+    pub(super) arguments: Vec<u64>,
     /// Its rows of the result.
-    pub out: u64,
+    pub(super) out: u64,
     /// Of its log-sum-exp, if there is one.
-    pub lse: u64,
+    pub(super) lse: u64,
 }
 
 /// One rank on a GPU.
 #[derive(Debug)]
-pub struct Rank {
+pub(super) struct Rank {
     program: Arc<Program>,
     kernels: Vec<Arc<Loaded>>,
     multiprocessors: usize,
@@ -92,14 +92,6 @@ impl Rank {
             prepared: program.ops.iter().map(|_| None).collect(),
             program,
         })
-    }
-
-    /// Other memory is used from the next run on.
-    pub(super) fn point(&mut self, pointers: &Pointers) {
-        if self.pointers != *pointers {
-            self.pointers.clone_from(pointers);
-            self.prepared.iter_mut().for_each(|p| *p = None);
-        }
     }
 
     /// A run begins: marks are used from the first on.

@@ -1,0 +1,111 @@
+//! A program whose islands run on one GPU, and the rest on the CPU.
+
+use super::island::{Island, IslandError, RunOptions};
+use super::loaded::Kernels;
+use crate::exec::cpu::{self, ExecError, Progress, Run, Traffic};
+use crate::exec::cuda::gpu::Gpu;
+use crate::ir::{OpId, Tensor};
+use crate::lower::program::{Action, Program as DeviceProgram};
+use crate::schedule::Schedule;
+use crate::shard::Program;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The islands of a program, ready on a GPU.
+pub struct OnGpu<'g> {
+    islands: Vec<(Arc<Schedule>, Island<'g>)>,
+    kernels: Kernels,
+}
+
+impl<'g> OnGpu<'g> {
+    /// Makes all islands ready: what no kernel computes, or does not fit, is refused before anything runs.
+    ///
+    /// # Errors
+    /// See [`Island::new`].
+    pub fn prepare(
+        gpu: &'g Gpu,
+        schedules: &BTreeMap<OpId, Arc<Schedule>>,
+        options: RunOptions<'_>,
+    ) -> Result<OnGpu<'g>, IslandError> {
+        let mut on = OnGpu { islands: vec![], kernels: Kernels::new() };
+        for schedule in schedules.values() {
+            if on.islands.iter().any(|(s, _)| Arc::ptr_eq(s, schedule)) {
+                continue;
+            }
+            let island = Island::new(gpu, &mut on.kernels, schedule, options)?;
+            on.islands.push((schedule.clone(), island));
+        }
+        Ok(on)
+    }
+
+    /// What was loaded.
+    pub fn kernels(&self) -> &Kernels {
+        &self.kernels
+    }
+
+    /// Runs the program on whole inputs. `schedules` are those that it was prepared for.
+    ///
+    /// # Errors
+    /// If an operation fails on a rank, or an island on the GPU.
+    pub fn run(
+        &mut self,
+        program: &Program,
+        schedules: &BTreeMap<OpId, Arc<Schedule>>,
+        inputs: &[Tensor],
+        watch: &mut dyn FnMut(Progress),
+    ) -> Result<Run, ExecError> {
+        cpu::run_with(program, schedules, inputs, watch, &mut |schedule, args, _, _| {
+            let at = |why: String| ExecError { rank: 0, at: "its island on the GPU".into(), why };
+            let found = self.islands.iter_mut().find(|(s, _)| Arc::ptr_eq(s, schedule));
+            let (_, island) = found.ok_or_else(|| at("it was not prepared".into()))?;
+            run_island(schedule, island, args).map_err(|e| match e {
+                IslandError::Walk(e) => {
+                    let step = e.step.map_or(String::new(), |step| format!("step {step}, "));
+                    ExecError { rank: e.rank, at: format!("{step}{}", e.op), why: e.why }
+                }
+                e => at(e.to_string()),
+            })
+        })
+    }
+}
+
+/// Every rank's results, and what was sent.
+fn run_island(
+    schedule: &Schedule,
+    island: &mut Island<'_>,
+    args: &[Vec<Tensor>],
+) -> Result<(Vec<Vec<Tensor>>, Traffic), IslandError> {
+    let bytes = |args: &Vec<Tensor>| args.iter().map(|x| x.data().to_le_bytes()).collect();
+    let given = island.run(&args.iter().map(bytes).collect::<Vec<_>>())?;
+    let (facts, s) = (&schedule.attention, &schedule.attention.sizes);
+    let mut results = vec![];
+    for ([out, lse], args) in given.into_iter().zip(args) {
+        let rows = args.first().and_then(|q| q.shape().get(2).copied()).unwrap_or(0);
+        // As many bytes as the program says, which is what the shapes have.
+        let mut all = Vec::from_iter(Tensor::from_le_bytes(
+            facts.dtype,
+            [s.batch, s.q_heads, rows, s.v_head_dim],
+            &out,
+        ));
+        if facts.lse {
+            all.extend(Tensor::from_le_bytes(facts.acc, [s.batch, s.q_heads, rows], &lse));
+        }
+        results.push(all);
+    }
+    Ok((results, traffic(island.programs())))
+}
+
+/// What the device programs send.
+fn traffic(programs: &[DeviceProgram]) -> Traffic {
+    let sends = |p: &DeviceProgram| {
+        let sent = p.ops.iter().filter_map(|op| match &op.action {
+            Action::Group(group) if !group.sends.is_empty() => {
+                Some(group.sends.iter().map(|m| m.bytes()).sum::<usize>())
+            }
+            _ => None,
+        });
+        sent.fold((0, 0), |(bytes, messages), sent| (bytes + sent, messages + 1))
+    };
+    let (bytes_sent, messages) = programs.iter().map(sends).unzip();
+    Traffic { bytes_sent, messages }
+}
