@@ -44,14 +44,14 @@ pub fn table() -> String {
         ),
         ("Reductions", list(Reduction::ALL.iter().map(|r| r.name()))),
         ("Devices described", list(Device::bundled()) + ", or a file"),
-        ("Runs on", "CPU, every rank in one process".to_owned()),
+        ("Runs on", "CPU, every rank in one process; attentions on one GPU of NVIDIA, every rank in one process (`run --backend cuda`; no GPU has run it yet)".to_owned()),
         (
             "GPU kernels",
             format!(
-                "attention of heads up to 256 in f16, bf16, f32, scores of at most {MAX_STEPS} steps, for sm_80, sm_86, sm_89, sm_90a, sm_100a, sm_120; `run` does not launch them yet"
+                "attention of heads up to 256 in f16, bf16, f32, scores of at most {MAX_STEPS} steps, for sm_80, sm_86, sm_89, sm_90a, sm_100a, sm_120"
             ),
         ),
-        ("Not yet", "runs on GPUs, the backward pass, search for new strategies, dropout".to_owned()),
+        ("Not yet", "runs on several GPUs, the backward pass, search for new strategies, dropout".to_owned()),
     ];
     let mut out = String::from("| | |\n|---|---|\n");
     for (what, how) in rows {

@@ -145,7 +145,10 @@ impl<'g> Island<'g> {
             replayed: false,
             done: driver("making an event", gpu.context().new_event(None))?,
         };
-        gpu.write(&bytes, &mut island._tables)?;
+        // The bytes are read until they are there.
+        let written = gpu.write(&bytes, &mut island._tables);
+        let there = island.settle();
+        written.and(there)?;
         for program in programs.iter() {
             let made = |&bytes: &usize| gpu.unwritten(bytes);
             let mut memory = Memory {
@@ -169,8 +172,6 @@ impl<'g> Island<'g> {
             island.memories.push(memory);
             island.ranks.push(Rank::new(gpu, Arc::new(program.clone()), loaded, places, pointers)?);
         }
-        // The bytes of the tables are the host's until they are there.
-        island.settle()?;
         Ok(island)
     }
 
@@ -180,19 +181,30 @@ impl<'g> Island<'g> {
     /// Something is not what the island takes, or the driver's.
     pub fn run(&mut self, arguments: &[Vec<Vec<u8>>]) -> Result<Vec<Given>, IslandError> {
         self.fits(arguments)?;
+        let mut given = vec![];
+        let told = self.tell(arguments, &mut given);
+        // Whatever came of it: arguments are read, and what is given is written, until that is done.
+        let settled = self.settle();
+        told?;
+        settled?;
+        Ok(given)
+    }
+
+    /// Tells the device all of a run.
+    fn tell(&mut self, arguments: &[Vec<Vec<u8>>], given: &mut Vec<Given>) -> Result<(), IslandError> {
         for (memory, arguments) in self.memories.iter_mut().zip(arguments) {
             for (to, bytes) in memory.arguments.iter_mut().zip(arguments) {
                 self.gpu.write(bytes, to)?;
             }
         }
         self.enqueue()?;
-        let mut given = vec![];
         for (memory, program) in self.memories.iter().zip(&*self.programs) {
-            let out = self.gpu.read(&memory.out, program.attention.out_bytes)?;
-            given.push([out, self.gpu.read(&memory.lse, program.attention.lse_bytes)?]);
+            given.push([self.gpu.read(&memory.out, program.attention.out_bytes)?, vec![]]);
+            if let Some([_, lse]) = given.last_mut() {
+                *lse = self.gpu.read(&memory.lse, program.attention.lse_bytes)?;
+            }
         }
-        self.settle()?;
-        Ok(given)
+        Ok(())
     }
 
     /// All ranks behind what the GPU's stream was told, and before what it is told next: eagerly, or as a graph.

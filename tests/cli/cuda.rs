@@ -1,0 +1,80 @@
+//! `run --backend cuda` on the stand-in of a GPU (`tests/standins`), which is none: what it prints is never a GPU's.
+
+use crate::standins::build::on_standins;
+use std::process::{Command, Output};
+
+/// A run on the stand-ins, under a seed. The kernels' accesses to registers and shared memory are looked at by their own tests.
+fn on(args: &[&str], seed: u64, more: &[(&str, &str)]) -> Output {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_annulus"));
+    program.arg("run").args(args).args(["--backend", "cuda"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    on_standins(&mut program, seed).env("ANNULUS_STANDINS_QUICK", "1").envs(more.iter().copied());
+    program.output().expect("the binary runs")
+}
+
+/// What it says of the device.
+fn right(args: &[&str], seed: u64) -> String {
+    let done = on(args, seed, &[]);
+    let [said, errors] = [&done.stdout, &done.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+    assert_eq!(done.status.code(), Some(0), "{args:?}, seed {seed}: {said}{errors}");
+    assert!(errors.is_empty() && said.contains("   ok"), "{args:?}, seed {seed}: {said}{errors}");
+    let line = said.lines().find(|line| line.contains("stand-in of a GPU"));
+    line.unwrap_or_else(|| panic!("{args:?}: {said}")).to_owned()
+}
+
+#[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
+fn bundled_models_run_on_every_number_of_ranks() {
+    for model in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models")).expect("a folder") {
+        let model = model.expect("an entry").path();
+        if !model.join("model.onnx").exists() {
+            continue;
+        }
+        for ranks in ["1", "2", "3", "4"] {
+            right(&[model.to_str().expect("UTF-8"), "--ranks", ranks], 1);
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
+fn every_strategy_runs_and_seeds_change_nothing() {
+    let llama = "tests/models/llama";
+    for way in annulus::ring::Strategy::ALL {
+        right(&[llama, "--ranks", "3", "--strategy", way.name()], 2);
+    }
+    for way in ["queries", "heads"] {
+        right(&[llama, "--ranks", "4", "--strategy", way, "--nodes", "2"], 3);
+    }
+    let said = right(&[llama, "--ranks", "2", "--strategy", "ring"], 4);
+    assert!(said.contains("2 ranks on one GPU · 2 attentions on the GPU, the rest on the CPU"), "{said}");
+    assert!(said.ends_with("0 compiled, 3 from cache") || said.contains(" from cache"), "{said}");
+    let anew = right(&[llama, "--ranks", "2", "--strategy", "ring", "--no-cache", "--no-graph"], 5);
+    assert!(anew.ends_with(", 0 from cache"), "{anew}");
+}
+
+#[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
+fn what_cannot_run_is_refused() {
+    let llama = ["tests/models/llama", "--ranks", "2"];
+    for (more, says) in [
+        (("ANNULUS_STANDINS_DEVICES", "0"), "CUDA_ERROR_NO_DEVICE"),
+        (("ANNULUS_STANDINS_VERSION", "12000"), "12.8 is needed"),
+        (("ANNULUS_STANDINS_ARCH", "sm_75"), "there are no kernels for this GPU"),
+        (("ANNULUS_STANDINS_MEMORY", "20000"), "bytes of device memory"),
+        (("ANNULUS_STANDINS_FAIL", "launch:3"), "launching a kernel"),
+        (("ANNULUS_STANDINS_FAIL", "run:5"), "CUDA_ERROR_LAUNCH_FAILED"),
+    ] {
+        let done = on(&llama, 1, &[more]);
+        let errors = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(1), "{more:?}: {errors}");
+        assert!(errors.contains(says) && !errors.contains("panicked"), "{more:?}: {errors}");
+    }
+    // No library at all.
+    let mut program = Command::new(env!("CARGO_BIN_EXE_annulus"));
+    program.args(["run"]).args(llama).args(["--backend", "cuda"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let done = program.env("LD_LIBRARY_PATH", "").output().expect("the binary runs");
+    if done.status.code() != Some(0) {
+        let errors = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.code() == Some(1) && errors.contains("--backend cuda"), "{errors}");
+    }
+}
