@@ -319,7 +319,7 @@ pub(crate) struct Opt {
     pub(crate) model: Model,
     /// Run these passes in order, separated by commas: import, find, shard, ring, schedule, check. Each needs those before it, which run
     /// even if they are not named. A text graph may begin with a line `// opt ranks=4 rank=1 layout=zigzag strategy=ring`, which says
-    /// how it is split
+    /// how it is split; it may name device, nodes and slots too
     #[arg(long, value_name = "a,b,c", value_delimiter = ',', required = true, value_parser = stage)]
     pub(crate) passes: Vec<Pass>,
     #[command(flatten)]

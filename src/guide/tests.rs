@@ -194,3 +194,12 @@ fn the_grammar_says_where_blanks_and_attributes_may_stand() {
         assert_eq!(line(read).as_ref(), line(printed).as_ref(), "{read}");
     }
 }
+
+/// The rank that is explained is that of a schedule that is reviewed.
+#[test]
+fn the_rank_of_two_levels_is_that_of_a_snapshot() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
+    let (chapter, snapshot) = (read("src/guide/schedules.md"), read("snapshots/schedule/queries_2x2.snap"));
+    let shown = chapter.split("```text\n").nth(1).and_then(|rest| rest.split("\n```").next()).unwrap();
+    assert!(shown.contains("merge carry_in cast_out") && snapshot.contains(shown), "{shown}");
+}
