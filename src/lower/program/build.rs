@@ -72,6 +72,19 @@ fn rank_program<'a>(
         b.operation(schedule, rank, &step.op).map_err(|why| fault(i, why))?;
         step.records.iter().for_each(|&event| b.act(Action::Record(number(event))));
     }
+    // Room for what is added behind the arena, each part at a multiple of its alignment.
+    let added = b
+        .scratch
+        .iter()
+        .chain(&b.zeroed)
+        .fold(program.arena_bytes, |end, bytes| end.saturating_add(*bytes).saturating_add(ALIGN));
+    if isize::try_from(added).is_err() {
+        let why = format!(
+            "an arena of {} bytes, and what is added, is more than an address counts",
+            program.arena_bytes
+        );
+        return Err(fault(usize::MAX, why.into()));
+    }
     let events = if few { program.steps.len() } else { events.len() };
     Ok(b.done(schedule, program, rank, streams, events))
 }

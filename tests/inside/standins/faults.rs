@@ -119,7 +119,7 @@ const OTHERS: [(&str, &[&str]); 51] = [
     ("pinned memory changed", &["the host has changed its source"]),
     ("pinned memory freed twice", &["freed before"]),
     ("result taken early", &["wrong: element 0 is 2779096485"]),
-    ("unknown call", &["cuMemcpy2DAsync_v2 is none of the calls that the stand-in knows"]),
+    ("unknown call", &["cuMemcpy3DAsync_v2 is none of the calls that the stand-in knows"]),
     ("an event destroyed twice", &["no event, or was destroyed before"]),
     ("a stream destroyed twice", &["no stream, or was destroyed before"]),
     ("a kernel of an unloaded module", &["returns 400"]),

@@ -55,7 +55,7 @@ int cuGraphInstantiateWithFlags(void**, void*, u64);
 int cuGraphLaunch(void*, void*);
 int cuGraphExecDestroy(void*);
 int cuGraphDestroy(void*);
-int cuMemcpy2DAsync_v2(const void*, void*);
+int cuMemcpy3DAsync_v2(const void*, void*);
 int nvrtcCreateProgram(void**, const char*, const char*, int, const char* const*, const char* const*);
 int nvrtcCompileProgram(void*, int, const char* const*);
 int nvrtcGetCUBINSize(void*, size_t*);
@@ -322,7 +322,7 @@ static bool single(World& w) {
         MUST(cuMemGetInfo_v2(&free, &total));
         SAY(cuMemAllocAsync(&x, free + 1, w.compute));
     }
-    if (is("unknown call")) SAY(cuMemcpy2DAsync_v2(nullptr, w.compute));
+    if (is("unknown call")) SAY(cuMemcpy3DAsync_v2(nullptr, w.compute));
     if (is("host asks for nothing")) SAY(cuEventQuery(w.event[5]));
     for (const char* kernel : {"moved", "by_call"})
         if (is(kernel)) {
