@@ -3,6 +3,7 @@
 use crate::inside::check::corpus;
 use crate::inside::check::hostile::{changed, changes};
 use crate::inside::ring::case::{Case, LeafCase};
+use crate::inside::support::cases::snapshot;
 use annulus::ir::DType;
 use annulus::layout::LayoutKind;
 use annulus::lower::Arch;
@@ -31,9 +32,7 @@ fn programs_read_as_the_schedules_that_they_are_of() {
             let schedule = case(ranks).schedule(way);
             let programs = lower(&schedule, HOPPER).unwrap();
             let text: String = programs.iter().take(2).map(Program::to_string).collect();
-            insta::with_settings!({ snapshot_path => "../../../snapshots/lower", prepend_module_to_snapshot => false }, {
-                insta::assert_snapshot!(format!("program_{}_p{ranks}", way.name()), format!("{schedule}\n{text}"));
-            });
+            snapshot("lower", &format!("program_{}_p{ranks}", way.name()), &format!("{schedule}\n{text}"));
         }
     }
 }
