@@ -270,6 +270,20 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
+    /// One of several values of a group begins to travel; what comes of it has the name.
+    fn begin(
+        &mut self,
+        collective: Collective,
+        ty: Type,
+        operands: &[ValueId],
+        (started, name): (&str, String),
+    ) -> Result<(), RingError> {
+        let group = collective.group();
+        let value = self.add(Op::Start(Box::new(collective), ty), operands, started)?;
+        self.several.push((group, value, name));
+        Ok(())
+    }
+
     fn has_begun(&self, group: usize) -> bool {
         self.several.iter().any(|s| s.0 == group)
     }

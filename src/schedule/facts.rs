@@ -36,6 +36,30 @@ pub struct Leaf {
 }
 
 impl AttentionFacts {
+    /// What is wrong with the leaves: each broadcasts to (B, Hq, Sq, Sk), is of the kind that the scores read, and sinks are one column of
+    /// floating numbers. `None` where they fit.
+    pub(crate) fn leaf_fault(&self) -> Option<String> {
+        let s = &self.sizes;
+        let full = [s.batch, s.q_heads, s.q_len, s.kv_len];
+        for (i, leaf) in self.leaves.iter().enumerate() {
+            let fits = leaf.shape.iter().zip(full).all(|(&e, f)| e == 1 || e == f);
+            if !fits || (leaf.by_query_rows && leaf.shape[2] != s.q_len) {
+                let shape = leaf.shape;
+                return Some(format!("argument {} of shape {shape:?} does not broadcast to {full:?}", i + 3));
+            }
+        }
+        let leaf = |i: usize| i.checked_sub(3).and_then(|i| self.leaves.get(i));
+        for (argument, truth) in self.scores.leaves() {
+            let fits = |l: &Leaf| (l.dtype == DType::Bool) == truth && (truth || l.dtype.is_float());
+            if !leaf(argument).is_some_and(fits) {
+                let want = if truth { "truth" } else { "floating" };
+                return Some(format!("the scores read argument {argument}, which is no {want} tensor"));
+            }
+        }
+        let sinks = self.sinks.filter(|&s| leaf(s).is_none_or(|l| !l.dtype.is_float() || l.shape[3] != 1));
+        sinks.map(|s| format!("the sinks are argument {s}, which is no floating tensor of one column"))
+    }
+
     /// All query heads.
     pub fn q_heads(&self) -> Heads {
         Heads::all(self.sizes.q_heads)

@@ -111,32 +111,7 @@ fn facts(a: &AttentionFacts) -> Result<(), String> {
     if let Some(fault) = a.scores.fault(s.batch) {
         return Err(fault);
     }
-    let full = [s.batch, s.q_heads, s.q_len, s.kv_len];
-    for (i, leaf) in a.leaves.iter().enumerate() {
-        let fits = leaf.shape.iter().zip(full).all(|(&e, f)| e == 1 || e == f);
-        if !fits || (leaf.by_query_rows && leaf.shape[2] != s.q_len) {
-            return Err(format!(
-                "argument {} of shape {:?} does not broadcast to {full:?}",
-                i + 3,
-                leaf.shape
-            ));
-        }
-    }
-    let leaf = |i: usize| i.checked_sub(3).and_then(|i| a.leaves.get(i));
-    for (argument, truth) in a.scores.leaves() {
-        let fits =
-            |l: &crate::schedule::Leaf| (l.dtype == DType::Bool) == truth && (truth || l.dtype.is_float());
-        if !leaf(argument).is_some_and(fits) {
-            let want = if truth { "truth" } else { "floating" };
-            return Err(format!("the scores read argument {argument}, which is no {want} tensor"));
-        }
-    }
-    if let Some(s) = a.sinks
-        && leaf(s).is_none_or(|l| !l.dtype.is_float() || l.shape[3] != 1)
-    {
-        return Err(format!("the sinks are argument {s}, which is no floating tensor of one column"));
-    }
-    Ok(())
+    a.leaf_fault().map_or(Ok(()), Err)
 }
 
 /// How many rows each rank owns.

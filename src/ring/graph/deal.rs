@@ -223,9 +223,8 @@ impl Builder<'_> {
             leaves.push((Collective::AllToAll { group, to, axis: 2, rows }, ty, operands, name));
         }
         for (collective, ty, operands, name) in leaves {
-            let started =
-                self.add(Op::Start(Box::new(collective), ty), &operands, &format!("{name}.start"))?;
-            self.several.push((group, started, name));
+            let started = format!("{name}.start");
+            self.begin(collective, ty, &operands, (&started, name))?;
         }
         Ok(())
     }

@@ -80,9 +80,8 @@ impl Builder<'_> {
             }
             let name = name(GIVEN[i], leg, part);
             let collective = Collective::AllToAll { group, to, axis: 1, rows };
-            let started =
-                self.add(Op::Start(Box::new(collective), ty), &operands, &format!("{name}.start"))?;
-            self.several.push((group, started, name));
+            let started = format!("{name}.start");
+            self.begin(collective, ty, &operands, (&started, name))?;
         }
         Ok(())
     }

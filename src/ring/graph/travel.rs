@@ -18,9 +18,8 @@ impl Builder<'_> {
         for (operands, mut ty, name) in values {
             ty.shape[2] = rows.iter().map(|r| row_count(r)).sum();
             let collective = Collective::AllToAll { group, to: to.clone(), axis: 2, rows: rows.to_vec() };
-            let started =
-                self.add(Op::Start(Box::new(collective), ty), &operands, &format!("{name}.{group}"))?;
-            self.several.push((group, started, name));
+            let started = format!("{name}.{group}");
+            self.begin(collective, ty, &operands, (&started, name))?;
         }
         Ok(())
     }

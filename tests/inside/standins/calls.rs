@@ -2,13 +2,14 @@
 //! bits; and whatever is missing or fails is an error, never a panic.
 
 use super::builder::build::{on_standins, standins};
+use super::told;
 use annulus::exec::cuda::{
     AttentionStep, Buffer, BufferRange, CudaError, Gpu, KvRows, QRows, Runs, code, versions,
 };
 use annulus::lower::{Arch, Element, Helper, KernelKey, Rows};
 use sha2::{Digest, Sha256};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 /// Says that this process is there to run the calls.
 const INSIDE: &str = "ANNULUS_TEST_CALLS";
@@ -18,14 +19,6 @@ fn again() -> Command {
     program.args(["--exact", "inside::standins::calls::the_calls", "--ignored", "--nocapture"]);
     program.env(INSIDE, "1");
     program
-}
-
-/// What the calls say, of which a line holds the word; the process must have ended by itself.
-fn told(done: &Output, word: &str) -> String {
-    let [said, errors] = [&done.stdout, &done.stderr].map(|bytes| String::from_utf8_lossy(bytes));
-    assert!(done.status.success() && !errors.contains("panicked"), "{}: {said}{errors}", done.status);
-    let line = said.lines().find(|line| line.starts_with(word));
-    line.unwrap_or_else(|| panic!("no line begins with `{word}`: {said}{errors}")).to_owned()
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! program in a process of its own.
 
 use super::builder::build::on_standins;
+use super::told;
 use crate::inside::ring::case::Case;
 use crate::inside::ring::oracle::{Array, arguments, attention, differs, local};
 use annulus::exec::cuda::Gpu;
@@ -10,7 +11,7 @@ use annulus::ir::{DType, Tensor};
 use annulus::layout::LayoutKind;
 use annulus::mask::Mask;
 use annulus::ring::Strategy;
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::Duration;
 
 /// Which cases this process runs: strategies by name, ranks, nodes, seed of the arguments.
@@ -21,13 +22,6 @@ fn again(what: &str) -> Command {
     program.args(["--exact", "inside::standins::islands::the_islands", "--ignored", "--nocapture"]);
     program.env(INSIDE, what);
     program
-}
-
-fn told(done: &Output, word: &str) -> String {
-    let [said, errors] = [&done.stdout, &done.stderr].map(|bytes| String::from_utf8_lossy(bytes));
-    assert!(done.status.success() && !errors.contains("panicked"), "{}: {said}{errors}", done.status);
-    let line = said.lines().find(|line| line.starts_with(word));
-    line.unwrap_or_else(|| panic!("no line begins with `{word}`: {said}{errors}")).to_owned()
 }
 
 /// Thirteen causal rows, three heads over one, Dk 16, Dv 8: heads and rows that two ranks do not divide.

@@ -10,3 +10,12 @@ mod calls;
 mod faults;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod islands;
+
+/// The line of what a process said that begins with the word; it must have ended by itself, with success.
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+fn told(done: &std::process::Output, word: &str) -> String {
+    let [said, errors] = [&done.stdout, &done.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+    assert!(done.status.success() && !errors.contains("panicked"), "{}: {said}{errors}", done.status);
+    let line = said.lines().find(|line| line.starts_with(word));
+    line.unwrap_or_else(|| panic!("no line begins with `{word}`: {said}{errors}")).to_owned()
+}
