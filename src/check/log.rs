@@ -25,6 +25,7 @@ impl<'a> Log<'a> {
     }
 
     /// A fact that holds, or a fault of a step.
+    #[inline]
     pub(super) fn want(&mut self, holds: bool, rank: usize, step: usize, message: impl FnOnce() -> String) {
         if holds {
             self.fact();
@@ -34,6 +35,7 @@ impl<'a> Log<'a> {
     }
 
     /// A fault of a step, or, where `step` is the number of steps, of the rank's program as a whole.
+    #[cold]
     pub(super) fn fail(&mut self, rank: usize, step: usize, message: impl FnOnce() -> String) {
         let op = match self.schedule.ranks.get(rank).map(|r| r.steps.get(step)) {
             Some(Some(step)) => op_name(&step.op),

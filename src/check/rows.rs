@@ -26,7 +26,7 @@ impl Run {
     }
 
     pub(super) fn count(&self) -> i128 {
-        (self.last - self.first) / self.step + 1
+        over(self.last - self.first, self.step) + 1
     }
 
     /// The progression, as it is shown.
@@ -37,6 +37,16 @@ impl Run {
             (_, step) => format!("rows {}..{} by {step}", self.first, self.last + 1),
         }
     }
+}
+
+/// `a / b`. Most steps are 1, and a division in so many bits is slow.
+fn over(a: i128, b: i128) -> i128 {
+    if b == 1 { a } else { a / b }
+}
+
+/// `a % b`, as [`over`].
+fn rest(a: i128, b: i128) -> i128 {
+    if b == 1 { 0 } else { a % b }
 }
 
 /// The progressions of one rank, to be asked where a run of rows lies among them.
@@ -57,7 +67,7 @@ impl Owned {
         for p in rows {
             if let Some(run) = Run::of(p) {
                 owned.steps.insert(run.step);
-                let class = (run.step, run.first % run.step);
+                let class = (run.step, rest(run.first, run.step));
                 owned.runs.entry(class).or_default().push((run.first, run.last, before));
             }
             before = before.saturating_add(p.len);
@@ -70,9 +80,9 @@ impl Owned {
     pub(super) fn local(&self, p: &Progression) -> Option<usize> {
         let run = Run::of(p)?;
         let of_step = |step: i128| {
-            let runs = self.runs.get(&(step, run.first % step))?;
+            let runs = self.runs.get(&(step, rest(run.first, step)))?;
             let (first, last, before) = runs[runs.partition_point(|r| r.0 <= run.first).checked_sub(1)?];
-            let inside = usize::try_from((run.first - first) / step).ok()?;
+            let inside = usize::try_from(over(run.first - first, step)).ok()?;
             if run.last <= last { before.checked_add(inside) } else { None }
         };
         // A single row has no step of its own.
@@ -117,11 +127,11 @@ pub(super) fn sweep(pieces: &[Progression], length: usize) -> Option<Sweep> {
     let length = length as i128;
     let mut modulus = 1i128;
     for run in &runs {
-        if modulus <= MOST_CLASSES && modulus % run.step != 0 {
+        if modulus <= MOST_CLASSES && rest(modulus, run.step) != 0 {
             modulus = modulus / gcd(modulus, run.step) * run.step;
         }
     }
-    let classes = |m: i128| runs.iter().map(|r| (m / r.step).min(r.count())).sum::<i128>();
+    let classes = |m: i128| runs.iter().map(|r| over(m, r.step).min(r.count())).sum::<i128>();
     let one_by_one = modulus > MOST_CLASSES || classes(modulus) > MOST_ROWS;
     if one_by_one {
         modulus = 1;
@@ -132,12 +142,12 @@ pub(super) fn sweep(pieces: &[Progression], length: usize) -> Option<Sweep> {
         return None;
     }
     for (index, run) in runs.iter().enumerate() {
-        let in_class = if one_by_one { run.count() } else { modulus / run.step };
+        let in_class = if one_by_one { run.count() } else { over(modulus, run.step) };
         for j in 0..in_class.min(run.count()) {
             let first = run.first + j * run.step;
-            let count = (run.count() - j + in_class - 1) / in_class;
-            let number = first / modulus;
-            parts.push((first % modulus, number, number + count - 1, index));
+            let count = over(run.count() - j + in_class - 1, in_class);
+            let number = over(first, modulus);
+            parts.push((rest(first, modulus), number, number + count - 1, index));
         }
     }
     parts.sort_unstable();
@@ -145,7 +155,7 @@ pub(super) fn sweep(pieces: &[Progression], length: usize) -> Option<Sweep> {
     let mut next = 0;
     for class in 0..modulus.min(length) {
         // How many numbers of this class are rows, and from which on they are not seen yet.
-        let count = (length - 1 - class) / modulus + 1;
+        let count = over(length - 1 - class, modulus) + 1;
         let mut gap = |from: i128, to: i128| {
             if from < to {
                 let (first, last) = (class + modulus * from, class + modulus * (to - 1));

@@ -111,17 +111,16 @@ impl Builder<'_> {
                 let sent = self.outline.rows(sent);
                 self.under_way.push(group);
                 let sends = to.map(|peer| Transfer { peer, parts: parts(self.some(of, sent)) });
-                let mut reason = format!("hop {group} leaves; nothing comes back");
-                let mut recvs = None;
+                let (mut reason, mut recvs) = (None, None);
                 if let Some(peer) = from {
                     let slot = self.received % self.receive_slots;
                     let rows = self.outline.rows(arriving);
                     let here =
                         self.lay(Name::Received(slot), rows.iter().map(|&rows| (rows, owner)).collect());
-                    reason = match self.received < self.receive_slots {
+                    reason = Some(match self.received < self.receive_slots {
                         true => format!("kv.{slot} was never used: hop {group} may arrive"),
                         false => format!("kv.{slot} is free again: hop {group} may arrive"),
-                    };
+                    });
                     self.received += 1;
                     recvs =
                         Some(Transfer { peer, parts: parts(self.held[here.clone()].iter().map(|p| p.0)) });
@@ -129,6 +128,7 @@ impl Builder<'_> {
                 }
                 let (sends, recvs) = (sends.into_iter().collect(), recvs.into_iter().collect());
                 let op = StepOp::Exchange { group, kind: ExchangeKind::SendRecv, sends, recvs };
+                let reason = reason.unwrap_or_else(|| format!("hop {group} leaves; nothing comes back"));
                 self.step(Stream::Comm(0), op, reason);
             }
             Act::Gather { group, sent } => self.gather(group, self.outline.rows(sent)),

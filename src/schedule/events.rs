@@ -17,20 +17,21 @@ use super::types::Slot;
 /// Complexity: each step looks back no further than to what it is already known to come after.
 pub(super) fn derive(steps: &mut [Step], slots: &[Slot], streams: usize) {
     let accesses = Accesses::of(steps, slots);
+    let lanes: Vec<usize> = steps.iter().map(|s| s.stream.lane()).collect();
     // Of each step, for each stream how many of the rank's steps, in order of issue, reach up to one that is done when it is.
     let mut after = vec![0; steps.len() * streams];
     let mut latest = vec![0; streams];
     let mut clock = vec![0; streams];
     let mut waits: Vec<usize> = Vec::with_capacity(streams);
     for j in 0..steps.len() {
-        let own = steps[j].stream.lane();
+        let own = lanes[j];
         match latest[own] {
             0 => clock.fill(0),
             before => clock.copy_from_slice(&after[(before - 1) * streams..before * streams]),
         }
         // Of each other stream the latest step that must be over; those before it are over then.
         let conflicting = |lane: usize| {
-            let of_lane = |i: &usize| steps[*i].stream.lane() == lane && accesses.conflict(*i, j);
+            let of_lane = |i: &usize| lanes[*i] == lane && accesses.conflict(*i, j);
             (clock[lane]..j).rev().find(of_lane)
         };
         waits.clear();
@@ -38,7 +39,7 @@ pub(super) fn derive(steps: &mut [Step], slots: &[Slot], streams: usize) {
         // A later one may come after an earlier one; the other way round it cannot be.
         waits.sort_unstable_by(|a, b| b.cmp(a));
         waits.retain(|&i| {
-            let needed = clock[steps[i].stream.lane()] <= i;
+            let needed = clock[lanes[i]] <= i;
             clock.iter_mut().zip(&after[i * streams..]).for_each(|(c, &a)| *c = a.max(*c));
             needed
         });

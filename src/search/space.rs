@@ -9,7 +9,7 @@ use crate::device::Device;
 use crate::ir::OpId;
 use crate::layout::{Layout, LayoutKind};
 use crate::ring::{RingError, Strategy};
-use crate::schedule::cost;
+use crate::schedule::{Schedule, cost};
 use crate::shard::Program;
 use std::collections::HashMap;
 
@@ -50,8 +50,16 @@ pub(crate) fn search(
         }
     }
     let hasty = program.ranks > THOROUGH && program.layouts.len() == 1;
-    let mut search =
-        Search { options, device, hasty, classes: classes(&program)?, tried: vec![], met: HashMap::new() };
+    let mut search = Search {
+        options,
+        device,
+        hasty,
+        classes: classes(&program)?,
+        tried: vec![],
+        kept: vec![],
+        met: HashMap::new(),
+    };
+    search.kept.resize_with(search.classes.len(), || None);
     search.choose_layouts(&mut program, &candidates);
     let islands = search.islands(&program)?;
     Ok((program, islands))
@@ -65,6 +73,9 @@ struct Search<'a> {
     hasty: bool,
     classes: Vec<Class>,
     tried: Vec<Tried>,
+    /// Of each class the fastest schedule so far, with the number of its candidate and how long it takes: most often it is the one that is
+    /// taken, and need not be made again.
+    kept: Vec<Option<(usize, f64, Schedule)>>,
     /// The layouts that were met, each with its number.
     met: HashMap<Layout, usize>,
 }
@@ -202,12 +213,16 @@ impl Search<'_> {
         let bounds = [false, true].map(|at_home| self.least_of(program, &self.classes[class], at_home));
         for (strategy, nodes) in self.ways(program.ranks) {
             let bound = bounds[usize::from(strategy.is_at_home())];
-            let verdict = match self.hasty && bound > most {
-                true => Verdict::AtLeast(bound),
+            let (verdict, schedule) = match self.hasty && bound > most {
+                true => (Verdict::AtLeast(bound), None),
                 false => self.verdict(program, self.classes[class].uses[0], (strategy, nodes), most),
             };
-            if let Verdict::Takes { us, .. } = &verdict {
+            if let Verdict::Takes { us, .. } = verdict {
                 most = most.min(us * (1.0 + TIE));
+                let kept = &mut self.kept[class];
+                if kept.as_ref().is_none_or(|k| us < k.1) {
+                    *kept = schedule.map(|schedule| (self.tried.len(), us, schedule));
+                }
             }
             self.tried.push(Tried { class, layouts, strategy, nodes, verdict });
         }
@@ -232,26 +247,35 @@ impl Search<'_> {
         self.tried.iter().enumerate().filter(move |(_, t)| t.class == class && t.layouts == layouts)
     }
 
-    /// What becomes of a candidate.
-    fn verdict(&self, program: &Program, op: OpId, way: (Strategy, usize), most: f64) -> Verdict {
+    /// What becomes of a candidate, and its schedule if it can be taken.
+    fn verdict(
+        &self,
+        program: &Program,
+        op: OpId,
+        way: (Strategy, usize),
+        most: f64,
+    ) -> (Verdict, Option<Schedule>) {
         let schedule = match scheduled(program, op, way, self.options.slots) {
             Ok(schedule) => schedule,
-            Err(why) => return Verdict::Impossible(why),
+            Err(why) => return (Verdict::Impossible(why), None),
         };
         let bytes = schedule.ranks.iter().map(|r| r.arena_bytes).max().unwrap_or(0);
         let too_large = self.options.memory.is_some_and(|cap| bytes > cap);
         let run = cost::Timing::of(&schedule, self.device);
         if self.hasty {
             if too_large {
-                return Verdict::TooLarge { us: None, bytes };
+                return (Verdict::TooLarge { us: None, bytes }, None);
             }
             let least = run.least();
             if least > most {
-                return Verdict::AtLeast(least);
+                return (Verdict::AtLeast(least), None);
             }
         }
         let us = run.makespan();
-        if too_large { Verdict::TooLarge { us: Some(us), bytes } } else { Verdict::Takes { us, bytes } }
+        match too_large {
+            true => (Verdict::TooLarge { us: Some(us), bytes }, None),
+            false => (Verdict::Takes { us, bytes }, Some(schedule)),
+        }
     }
 
     /// The islands under the chosen layouts.
@@ -263,7 +287,10 @@ impl Search<'_> {
             };
             let op = self.classes[class].uses[0];
             let (strategy, nodes) = (self.tried[best].strategy, self.tried[best].nodes);
-            let schedule = scheduled(program, op, (strategy, nodes), self.options.slots)?;
+            let schedule = match self.kept[class].take_if(|kept| kept.0 == best) {
+                Some((.., kept)) => kept,
+                None => scheduled(program, op, (strategy, nodes), self.options.slots)?,
+            };
             islands.push(Chosen {
                 estimate: cost::estimate(&schedule, self.device),
                 schedule,
