@@ -226,7 +226,7 @@ pub(crate) struct Compile {
     /// Print this instead of the report; may be repeated with -o
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) emit: Vec<Emit>,
-    /// Of what GPUs --emit cuda tells: sm_80, sm_86, sm_89, sm_90a, sm_100a or sm_120
+    /// Of what GPUs --emit cuda tells: sm_80, sm_86, sm_87, sm_88, sm_89, sm_90a, sm_100, sm_103, sm_110, sm_120 or sm_121
     #[arg(long, value_parser = arch, default_value = "sm_90a", value_name = "ARCH")]
     pub(crate) arch: Arch,
     /// Write the emitted files into this folder: graph.R.txt, schedule.txt, graph.R.dot, cuda.R.txt, timeline.svg and timeline.json

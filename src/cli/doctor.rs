@@ -13,7 +13,6 @@ use annulus::exec::libraries::{self, CUDA, Folder, NCCL, NVRTC, Wanted, entries}
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +20,8 @@ use std::path::{Path, PathBuf};
 struct Diagnosis {
     cpu: Cpu,
     devices: Vec<Device>,
+    /// Why the driver lists none; null where it lists some.
+    no_devices: Option<String>,
     libraries: Vec<Library>,
     searched: Vec<String>,
     cache: Kept,
@@ -44,7 +45,14 @@ struct Cpu {
 #[derive(Serialize)]
 struct Device {
     name: String,
+    /// `driver`, or the file or folder that tells of it where the driver does not.
     at: String,
+    /// `9.0`; null where the driver does not tell.
+    capability: Option<String>,
+    /// Memory in bytes; null where the driver does not tell.
+    bytes: Option<usize>,
+    /// The architecture whose kernels it gets, `sm_90a`; null where there are none, or the driver does not tell.
+    kernels: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -75,44 +83,52 @@ pub(crate) fn run(args: &Doctor) -> Result<(), Stop> {
     let places = libraries::places();
     let loaded = loaded();
     let libraries = [CUDA, NVRTC, NCCL].iter().map(|w| library(w, &places, &loaded)).collect();
+    let (devices, no_devices) = devices();
+    let why = why_not_cuda();
     let diagnosis = Diagnosis {
         cpu: Cpu { cores: std::thread::available_parallelism().map_or(1, usize::from) },
-        devices: devices(),
+        devices,
+        no_devices,
         libraries,
         searched: places.iter().map(|p| p.folder.display().to_string()).collect(),
         cache: kept(),
-        backends: Backends { cpu: true, cuda: false, why: Some(why_not_cuda()) },
+        backends: Backends { cpu: true, cuda: why.is_none(), why },
     };
     if args.json { print::json(&diagnosis) } else { print::text(&text(&diagnosis, args.verbose)) }
 }
 
 /// Per library its version, or why it does not load.
 #[cfg(all(feature = "cuda", target_os = "linux"))]
-fn loaded() -> BTreeMap<&'static str, Result<String, CudaError>> {
-    cuda::versions().into_iter().collect()
+fn loaded() -> BTreeMap<&'static str, Result<String, String>> {
+    cuda::versions().into_iter().map(|(name, version)| (name, version.map_err(|e| e.reason()))).collect()
 }
 
 #[cfg(not(all(feature = "cuda", target_os = "linux")))]
-fn loaded() -> BTreeMap<&'static str, Result<String, std::convert::Infallible>> {
+fn loaded() -> BTreeMap<&'static str, Result<String, String>> {
     BTreeMap::new()
 }
 
+/// Why `--backend cuda` will not do; nothing where it will.
 #[cfg(all(feature = "cuda", target_os = "linux"))]
-fn why_not_cuda() -> String {
-    let ready = cuda::nvrtc_version().and_then(|_| cuda::Gpu::open(0));
-    let what = match ready {
-        Err(e) => format!("{e}; "),
-        Ok(gpu) if gpu.arch().is_none() => "there are no kernels for this GPU; ".into(),
-        Ok(_) => {
-            "kernels compile and launch here, but running a schedule on GPUs is not written yet; ".into()
-        }
+fn why_not_cuda() -> Option<String> {
+    let ready = || {
+        let gpu = cuda::Gpu::open(0)?;
+        let capability = || cuda::devices().map(|all| all.first().map(|d| d.capability));
+        let Some(arch) = gpu.arch() else {
+            let (major, minor) = capability()?.unwrap_or_default();
+            return Ok(Some(format!(
+                "there are no kernels for this GPU, of compute capability {major}.{minor}"
+            )));
+        };
+        cuda::matches_driver()?;
+        Ok(arch.compiled_for(&cuda::nvrtc_knows()?).err().map(|why| format!("of libnvrtc: {why}")))
     };
-    what + "run computes every rank on the CPU"
+    ready().unwrap_or_else(|e: CudaError| Some(e.to_string()))
 }
 
 #[cfg(not(all(feature = "cuda", target_os = "linux")))]
-fn why_not_cuda() -> String {
-    "built without the feature `cuda`; run computes every rank on the CPU".into()
+fn why_not_cuda() -> Option<String> {
+    Some("annulus was built without the feature `cuda`, or not for Linux".into())
 }
 
 /// The cache as it stands: one that is not there is not made.
@@ -131,10 +147,16 @@ fn kept() -> Kept {
 
 fn text(d: &Diagnosis, verbose: bool) -> String {
     let mut lines = vec![format!("cpu       ready: {} cores, every rank in one process", d.cpu.cores)];
-    if d.devices.is_empty() {
-        lines.push("gpu       none found: the driver lists no device".into());
-    }
-    lines.extend(d.devices.iter().map(|g| format!("gpu       {} ({})", g.name, g.at)));
+    lines.extend(d.devices.iter().map(|g| {
+        let told = g.capability.as_ref().map_or_else(String::new, |capability| {
+            let kernels = g.kernels.map_or("no kernels for it".into(), |arch| format!("kernels for {arch}"));
+            let gib = g.bytes.unwrap_or(0) as f64 / (1u64 << 30) as f64;
+            format!(", {gib:.1} GiB, compute capability {capability}, {kernels}")
+        });
+        format!("gpu       {}{told} ({})", g.name, g.at)
+    }));
+    let none = if d.devices.is_empty() { "none found" } else { "none in use" };
+    lines.extend(d.no_devices.iter().map(|why| format!("gpu       {none}: {why}")));
     for l in &d.libraries {
         let what = match l.found.as_slice() {
             [] => format!("not found ({})", l.purpose),
@@ -153,7 +175,13 @@ fn text(d: &Diagnosis, verbose: bool) -> String {
     let folder = d.cache.folder.as_deref().unwrap_or("none: neither XDG_CACHE_HOME nor HOME is set");
     lines.push(format!("cache     {folder} (of compiled kernels)"));
     lines.extend(d.cache.fault.iter().map(|f| format!("{:10}{f}", "")));
-    lines.extend(d.backends.why.iter().map(|why| format!("cuda      not used: {why}")));
+    lines.push(match &d.backends.why {
+        Some(why) => format!("cuda      not ready: {why}; run computes every rank on the CPU"),
+        None => {
+            "cuda      ready: run --backend cuda computes attentions on the first GPU, with all ranks on it"
+                .into()
+        }
+    });
     if verbose {
         lines.push("searched".into());
         lines.extend(d.searched.iter().map(|s| format!("{:10}{s}", "")));
@@ -161,16 +189,16 @@ fn text(d: &Diagnosis, verbose: bool) -> String {
     lines.join("\n")
 }
 
-fn library<E: Display>(
+fn library(
     wanted: &Wanted,
     places: &[Folder],
-    loaded: &BTreeMap<&'static str, Result<String, E>>,
+    loaded: &BTreeMap<&'static str, Result<String, String>>,
 ) -> Library {
     let found = libraries::find(wanted, places);
     let loads = found.iter().any(|(_, loader)| *loader);
     let (version, fault) = match loaded.get(wanted.name) {
         Some(Ok(version)) => (Some(version.clone()), None),
-        Some(Err(fault)) => (None, Some(fault.to_string())),
+        Some(Err(fault)) => (None, Some(fault.clone())),
         None => (None, None),
     };
     let remedy = match found.first() {
@@ -187,24 +215,65 @@ fn library<E: Display>(
     Library { name: wanted.name, purpose: wanted.purpose, found, loads, version, fault, remedy }
 }
 
-/// GPUs as NVIDIA's driver lists them, else their device files.
-fn devices() -> Vec<Device> {
+/// GPUs as the driver lists them; else as its folder or the device files tell of them, and why the driver lists none.
+fn devices() -> (Vec<Device>, Option<String>) {
+    match listed() {
+        Ok(devices) => (devices, None),
+        Err(why) => {
+            let (files, absent) = (files(), "there are no device files /dev/nvidia*");
+            let why = if files.is_empty() { format!("{why}; {absent}") } else { why };
+            (files, Some(why))
+        }
+    }
+}
+
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+fn listed() -> Result<Vec<Device>, String> {
+    let device = |d: cuda::Device| Device {
+        name: d.name,
+        at: "driver".into(),
+        capability: Some(format!("{}.{}", d.capability.0, d.capability.1)),
+        bytes: Some(d.bytes),
+        kernels: d.arch.map(|arch| arch.name()),
+    };
+    match cuda::devices() {
+        Ok(all) if all.is_empty() => Err("the driver counts 0 GPUs".into()),
+        Ok(all) => Ok(all.into_iter().map(device).collect()),
+        Err(e @ CudaError::Unavailable { .. }) => Err(format!("the driver is not in use: {}", e.reason())),
+        Err(e) => Err(format!("the driver is loaded and lists no GPU: {e}")),
+    }
+}
+
+#[cfg(not(all(feature = "cuda", target_os = "linux")))]
+fn listed() -> Result<Vec<Device>, String> {
+    Err("this build asks no driver".into())
+}
+
+/// GPUs of which the driver's folder or device files tell.
+fn files() -> Vec<Device> {
+    let of = |name: String, path: &Path| Device {
+        name,
+        at: path.display().to_string(),
+        capability: None,
+        bytes: None,
+        kernels: None,
+    };
     let model = |information: &str| {
         let line = information.lines().find_map(|l| l.strip_prefix("Model:"));
         line.map_or_else(|| "an NVIDIA GPU".to_owned(), |l| l.trim().to_owned())
     };
-    let listed = entries(Path::new("/proc/driver/nvidia/gpus")).into_iter().map(|folder| {
+    let folders = entries(Path::new("/proc/driver/nvidia/gpus")).into_iter().map(|folder| {
         let name = model(&fs::read_to_string(folder.join("information")).unwrap_or_default());
-        Device { name, at: folder.display().to_string() }
+        of(name, &folder)
     });
-    let listed: Vec<Device> = listed.collect();
-    if !listed.is_empty() {
-        return listed;
+    let folders: Vec<Device> = folders.collect();
+    if !folders.is_empty() {
+        return folders;
     }
     let number = |p: &PathBuf| {
         let name = p.file_name().and_then(OsStr::to_str).unwrap_or_default();
         name.strip_prefix("nvidia").is_some_and(|n| n.parse::<u32>().is_ok())
     };
-    let files = entries(Path::new("/dev")).into_iter().filter(number);
-    files.map(|p| Device { name: "an NVIDIA GPU".into(), at: p.display().to_string() }).collect()
+    let nodes = entries(Path::new("/dev")).into_iter().filter(number);
+    nodes.map(|p| of("an NVIDIA GPU".into(), &p)).collect()
 }

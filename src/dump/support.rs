@@ -48,7 +48,7 @@ pub fn table() -> String {
         (
             "GPU kernels",
             format!(
-                "attention of heads up to 256 in f16, bf16, f32, scores of at most {MAX_STEPS} steps, for sm_80, sm_86, sm_89, sm_90a, sm_100a, sm_120"
+                "attention of heads up to 256 in f16, bf16, f32, scores of at most {MAX_STEPS} steps, for sm_80, sm_86, sm_87, sm_88, sm_89, sm_90a, sm_100, sm_103, sm_110, sm_120, sm_121"
             ),
         ),
         ("Not yet", "runs on several GPUs, the backward pass, search for new strategies, dropout".to_owned()),

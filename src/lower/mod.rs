@@ -20,7 +20,7 @@ mod steps;
 mod text;
 mod tile;
 
-pub use arch::Arch;
+pub use arch::{Arch, Unknown};
 pub use choose::{Launch, Refusal, Sight, kernel, sight};
 pub use element::Element;
 pub use helper::Helper;

@@ -118,8 +118,8 @@ pub(crate) fn portable_tiling(
     // Warps, tiles of rows of each, keys, blocks a multiprocessor. Two tiles per warp halve the traffic of shared memory; o, s and
     // packed weights fill the registers then: with 64 keys at 128 columns some spill.
     let choices: &[(u8, u8, u16, u8)] = match (element, dk, dv) {
-        // The assembler for sm_100a spills with 64 keys.
-        (Element::F32, ..=64, _) if arch == Arch::Sm100a => &[(8, 1, 32, 2)],
+        // The assembler for sm_100 and its like spills with 64 keys.
+        (Element::F32, ..=64, _) if arch.is_tight() => &[(8, 1, 32, 2)],
         (Element::F32, ..=64, _) => &[(8, 1, 64, 2), (8, 1, 32, 2), (8, 1, 32, 1)],
         (Element::F32, ..=128, _) => &[(8, 1, 32, 2), (8, 1, 32, 1), (8, 1, 16, 1)],
         // Half the rows where shared memory is short.
@@ -129,8 +129,8 @@ pub(crate) fn portable_tiling(
         // q alone takes 48 KiB.
         (_, ..=192, ..=128) => &[(4, 2, 48, 1), (4, 2, 32, 1), (4, 2, 16, 1)],
         // The output takes 128 registers of a single tile. Where shared memory allows, eight warps share longer blocks of keys;
-        // the assembler for sm_100a spills then.
-        _ if arch == Arch::Sm100a => &[(4, 1, 32, 2)],
+        // the assembler for sm_100 and its like spills then.
+        _ if arch.is_tight() => &[(4, 1, 32, 2)],
         _ => &[(8, 1, 64, 1), (4, 1, 32, 2), (4, 1, 32, 1), (4, 1, 16, 1)],
     };
     let mut all = choices.iter().map(|&(warps, row_tiles, keys, blocks)| PortableTiling {

@@ -52,6 +52,29 @@ fn every_strategy_runs_and_seeds_change_nothing() {
     assert!(anew.ends_with(", 0 from cache"), "{anew}");
 }
 
+/// Each architecture that kernels are made for; of one that the compiler does not know yet the first of its family.
+#[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
+fn every_architecture_runs() {
+    let of = |arch: &str, nvrtc: &str| {
+        let more = [("ANNULUS_STANDINS_ARCH", arch), ("ANNULUS_STANDINS_NVRTC", nvrtc)];
+        on(&["tests/models/llama", "--ranks", "2"], 1, &more)
+    };
+    for arch in annulus::lower::Arch::ALL {
+        let done = of(arch.name(), "13000");
+        let [said, errors] = [&done.stdout, &done.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+        assert!(said.contains(&format!("stand-in of a GPU, {}", arch.name())), "{said}{errors}");
+        assert!(said.contains("   ok") && errors.is_empty(), "{said}{errors}");
+    }
+    for arch in ["sm_103", "sm_121"] {
+        let done = of(arch, "12080");
+        assert_eq!(done.status.code(), Some(0), "{arch}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+    let errors = of("sm_110", "12080").stderr;
+    let errors = String::from_utf8_lossy(&errors);
+    assert!(errors.contains("it makes no code for sm_110: NVRTC 13.0 and later do"), "{errors}");
+}
+
 #[test]
 #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn what_cannot_run_is_refused() {
@@ -60,6 +83,7 @@ fn what_cannot_run_is_refused() {
         (("ANNULUS_STANDINS_DEVICES", "0"), "CUDA_ERROR_NO_DEVICE"),
         (("ANNULUS_STANDINS_VERSION", "12000"), "12.8 is needed"),
         (("ANNULUS_STANDINS_ARCH", "sm_75"), "there are no kernels for this GPU"),
+        (("ANNULUS_STANDINS_VERSION", "12080"), "pip install nvidia-cuda-nvrtc-cu12"),
         (("ANNULUS_STANDINS_MEMORY", "20000"), "bytes of device memory"),
         (("ANNULUS_STANDINS_FAIL", "launch:3"), "launching a kernel"),
         (("ANNULUS_STANDINS_FAIL", "run:5"), "CUDA_ERROR_LAUNCH_FAILED"),

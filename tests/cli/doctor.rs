@@ -99,3 +99,70 @@ fn whatever_is_missing_has_a_remedy_and_the_cpu_is_always_there() {
     assert!(text.starts_with("cpu       ready: "), "{text}");
     assert!(text.contains(here.to_str().expect("UTF-8")), "it does not say where it looked: {text}");
 }
+
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod on_standins {
+    use super::library;
+    use crate::standins::build::on_standins;
+    use serde_json::Value;
+    use std::process::Command;
+
+    /// What it says beside a driver and a compiler, which are none (`tests/standins`): as text and as JSON.
+    fn doctor(more: &[(&str, &str)]) -> (String, Value) {
+        let [text, json] = [&[][..], &["--json"]].map(|args| {
+            let mut program = Command::new(env!("CARGO_BIN_EXE_annulus"));
+            on_standins(program.arg("doctor").args(args), 1);
+            let out = program.envs(more.iter().copied()).output().expect("the binary runs");
+            assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+            String::from_utf8(out.stdout).expect("UTF-8")
+        });
+        (text, serde_json::from_str(&json).expect("one JSON object"))
+    }
+
+    #[test]
+    #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
+    fn a_device_is_named_as_the_driver_names_it() {
+        let (text, json) = doctor(&[]);
+        for line in [
+            "gpu       stand-in of a GPU, sm_90a, 4.0 GiB, compute capability 9.0, kernels for sm_90a (driver)",
+            "cuda      ready: run --backend cuda computes attentions on the first GPU, with all ranks on it",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}: {text}");
+        }
+        assert_eq!(json["devices"][0]["kernels"], "sm_90a");
+        assert_eq!(json["devices"][0]["bytes"], 4u64 << 30);
+        assert_eq!(json["backends"]["cuda"], true);
+        assert!(json["backends"]["why"].is_null() && json["no_devices"].is_null(), "{json}");
+        assert_eq!(library(&json.to_string(), "libcuda")["version"], "13.0");
+    }
+
+    #[test]
+    #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
+    fn what_stands_in_the_way_is_told() {
+        let cases: [(&[(&str, &str)], &str); 6] = [
+            (&[("DEVICES", "0")], "the driver is loaded and lists no GPU: starting the driver: "),
+            (&[("VERSION", "12000")], "it runs CUDA 12.0, and 12.8 is needed"),
+            (
+                &[("VERSION", "12080")],
+                "it is of CUDA 13.0, whose code the driver, of CUDA 12.8, does not load",
+            ),
+            (&[("ARCH", "sm_75")], "there are no kernels for this GPU, of compute capability 7.5"),
+            (
+                &[("ARCH", "sm_110"), ("NVRTC", "12080")],
+                "it makes no code for sm_110: NVRTC 13.0 and later do",
+            ),
+            (
+                &[("FAIL", "cuInit:1:999,cuInit:2:999")],
+                "the driver is loaded and lists no GPU: starting the driver: ",
+            ),
+        ];
+        for (more, why) in cases {
+            let more: Vec<(String, &str)> =
+                more.iter().map(|(name, value)| (format!("ANNULUS_STANDINS_{name}"), *value)).collect();
+            let more: Vec<(&str, &str)> = more.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+            let (text, json) = doctor(&more);
+            assert!(text.contains(why) && text.contains("\ncuda      not ready: "), "{more:?}: {text}");
+            assert_eq!(json["backends"]["cuda"], false, "{more:?}");
+        }
+    }
+}

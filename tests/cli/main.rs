@@ -184,7 +184,7 @@ fn the_device_program_names_operations_and_kernels() {
     let unknown = annulus(&[&model[..], &["--arch", "sm_70"]].concat());
     assert_eq!(unknown.status.code(), Some(2));
     let said = String::from_utf8_lossy(&unknown.stderr);
-    assert!(said.contains("there are kernels for sm_80, sm_86, sm_89, sm_90a, sm_100a, sm_120"), "{said}");
+    assert!(said.contains("there are kernels for sm_80, sm_86, sm_87, sm_88, sm_89, sm_90a, sm_100, sm_103, sm_110, sm_120, sm_121"), "{said}");
 }
 
 /// Of a file with several schedules a check has passed only if it was asked of every one and held.

@@ -61,8 +61,7 @@ fn gate(name: &str, arch: Arch, part: usize, parts: usize) {
 }
 
 fn compile_all(name: &str, arch: Arch, keys: &[KernelKey], helpers: &[Helper]) {
-    let tools = nvrtc_version().map_err(|e| e.to_string()).and_then(|v| disassembler().map(|d| (v, d)));
-    let (version, disassembler) = tools.unwrap_or_else(|why| panic!("{why}"));
+    let (version, disassembler) = tools();
     let mut table = String::new();
     let mut faults = String::new();
     for key in keys {
@@ -86,6 +85,12 @@ fn compile_all(name: &str, arch: Arch, keys: &[KernelKey], helpers: &[Helper]) {
         return;
     }
     snapshot("kernels", name, &table);
+}
+
+/// NVRTC's version, and where nvdisasm is.
+fn tools() -> ((i32, i32), PathBuf) {
+    let tools = nvrtc_version().map_err(|e| e.to_string()).and_then(|v| disassembler().map(|d| (v, d)));
+    tools.unwrap_or_else(|why| panic!("{why}"))
 }
 
 /// nvdisasm beside NVRTC, in the toolkit or in the package of Python; else the one on the path.
@@ -209,10 +214,18 @@ mod long {
         sm_90a_a: Sm90a 1 / 3;
         sm_90a_b: Sm90a 2 / 3;
         sm_90a_c: Sm90a 3 / 3;
-        sm_100a_a: Sm100a 1 / 2;
-        sm_100a_b: Sm100a 2 / 2;
+        sm_100_a: Sm100 1 / 2;
+        sm_100_b: Sm100 2 / 2;
         sm_120_a: Sm120 1 / 2;
         sm_120_b: Sm120 2 / 2;
+        // These are as others are: some of their kernels here, and all by hand below.
+        sm_86: Sm86 1 / 15;
+        sm_87: Sm87 1 / 15;
+        sm_88: Sm88 1 / 15;
+        sm_89: Sm89 1 / 15;
+        sm_103: Sm103 1 / 15;
+        sm_110: Sm110 1 / 15;
+        sm_121: Sm121 1 / 15;
     }
 
     gates_of_steps! {
@@ -221,9 +234,34 @@ mod long {
         steps_sm_90a_a: Sm90a 1 / 3;
         steps_sm_90a_b: Sm90a 2 / 3;
         steps_sm_90a_c: Sm90a 3 / 3;
-        steps_sm_100a_a: Sm100a 1 / 2;
-        steps_sm_100a_b: Sm100a 2 / 2;
+        steps_sm_100_a: Sm100 1 / 2;
+        steps_sm_100_b: Sm100 2 / 2;
         steps_sm_120_a: Sm120 1 / 2;
         steps_sm_120_b: Sm120 2 / 2;
+        steps_sm_86: Sm86 1 / 12;
+        steps_sm_87: Sm87 1 / 12;
+        steps_sm_88: Sm88 1 / 12;
+        steps_sm_89: Sm89 1 / 12;
+        steps_sm_103: Sm103 1 / 12;
+        steps_sm_110: Sm110 1 / 12;
+        steps_sm_121: Sm121 1 / 12;
+    }
+
+    #[test]
+    #[ignore = "a sweep that is run by hand: minutes of compiling for every architecture"]
+    fn every_listed_kernel_of_every_architecture() {
+        let (version, disassembler) = tools();
+        let mut faults = String::new();
+        for arch in Arch::ALL {
+            let keys: Vec<KernelKey> = listed(arch).into_iter().chain(listed_with_steps(arch)).collect();
+            for key in &keys {
+                let code = Code::of(&key.to_string(), &text(key), arch, version, &disassembler);
+                for fault in code.faults(Some(key), arch) {
+                    writeln!(faults, "{} {key}: {fault}", arch.name()).unwrap();
+                }
+            }
+            println!("{}: {} kernels", arch.name(), keys.len());
+        }
+        assert!(faults.is_empty(), "{faults}");
     }
 }

@@ -131,7 +131,7 @@ fn a_step_goes_to_the_fastest_kernel_that_computes_it() {
     assert_eq!(family(&plain, Tile::Partial, Arch::Sm90a), Ok((true, true)));
     assert_eq!(family(&plain, Tile::Full, Arch::Sm90a), Ok((true, false)));
     assert_eq!(family(&plain, Tile::Partial, Arch::Sm80), Ok((false, true)));
-    assert_eq!(family(&plain, Tile::Partial, Arch::Sm100a), Ok((false, true)));
+    assert_eq!(family(&plain, Tile::Partial, Arch::Sm100), Ok((false, true)));
     let odd = facts(DType::BF16, [60, 64], Mask::none());
     assert_eq!(family(&odd, Tile::Full, Arch::Sm90a), Ok((false, false)));
     let single = facts(DType::F32, [64, 64], Mask::none());

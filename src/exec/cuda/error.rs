@@ -1,13 +1,14 @@
 //! Why something of CUDA could not be done, and how the room says so.
 
 use cudarc::driver::DriverError;
+use std::ffi::CStr;
 
 /// Why something of CUDA could not be done.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CudaError {
     /// A library is not there, or does not load.
-    #[error("{library} is not available: {reason}")]
+    #[error("{library} is not available: {reason}; what to do: {remedy}")]
     Unavailable {
         /// `libcuda`.
         library: &'static str,
@@ -39,9 +40,32 @@ pub enum CudaError {
     Launch(String),
 }
 
+impl CudaError {
+    /// Why not, without what to do about it.
+    pub fn reason(&self) -> String {
+        match self {
+            CudaError::Unavailable { reason, .. } => reason.clone(),
+            other => other.to_string(),
+        }
+    }
+
+    /// What to do about it, where that is known.
+    pub fn remedy(&self) -> Option<&str> {
+        if let CudaError::Unavailable { remedy, .. } = self { Some(remedy) } else { None }
+    }
+}
+
 /// What the driver says of what was asked of it.
 pub(super) fn driver<T>(what: &'static str, result: Result<T, DriverError>) -> Result<T, CudaError> {
-    result.map_err(|e| CudaError::Driver { what, message: e.to_string() })
+    result.map_err(|e| {
+        let said = |text: Result<&CStr, DriverError>| text.map(|t| t.to_string_lossy().into_owned());
+        // A driver has names for its own errors, and this build for those that it knows.
+        let message = match (said(e.error_name()), said(e.error_string())) {
+            (Ok(name), Ok(words)) => format!("{name}, {words}"),
+            _ => format!("{:?}", e.0),
+        };
+        CudaError::Driver { what, message }
+    })
 }
 
 /// The streams of two GPUs, or of one that was opened twice, know no order.

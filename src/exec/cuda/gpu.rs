@@ -3,7 +3,7 @@
 //! Everything runs on the one stream, so a buffer that is dropped is freed after the launches that use it.
 
 use super::error::{CudaError, driver, foreign};
-use super::nvrtc::Code;
+use super::nvrtc::{Code, matches_driver};
 use super::probe;
 use crate::exec::libraries::CUDA;
 use crate::lower::{Arch, KernelKey};
@@ -43,26 +43,27 @@ pub struct Kernel {
 /// The first with every function that is called here: of CUDA 12.8.
 const OLDEST_DRIVER: i32 = 12_080;
 
+/// The driver, of a version that will do, and started.
+pub(super) fn start() -> Result<(), CudaError> {
+    let version = probe::driver_version()?;
+    if version < OLDEST_DRIVER {
+        // cudarc panics where a function is missing.
+        return Err(CudaError::Unavailable {
+            library: CUDA.name,
+            reason: format!("it runs CUDA {}.{}, and 12.8 is needed", version / 1000, version % 1000 / 10),
+            remedy: "install a newer driver of NVIDIA, 570 or later".into(),
+        });
+    }
+    driver("starting the driver", result::init())
+}
+
 impl Gpu {
     /// The GPU of this number.
     ///
     /// # Errors
     /// There is no driver, or no such GPU.
     pub fn open(ordinal: usize) -> Result<Gpu, CudaError> {
-        let version = probe::driver_version()?;
-        if version < OLDEST_DRIVER {
-            // cudarc panics where a function is missing.
-            return Err(CudaError::Unavailable {
-                library: CUDA.name,
-                reason: format!(
-                    "it runs CUDA {}.{}, and 12.8 is needed",
-                    version / 1000,
-                    version % 1000 / 10
-                ),
-                remedy: "install a newer driver of NVIDIA, 570 or later".into(),
-            });
-        }
-        driver("starting the driver", result::init())?;
+        start()?;
         let context = driver("opening the GPU", CudaContext::new(ordinal))?;
         // SAFETY: before any allocation; all work is on one stream, whose order is the only one that is needed.
         unsafe { context.disable_event_tracking() };
@@ -215,11 +216,12 @@ impl Gpu {
     }
 
     pub(super) fn module<S>(&self, code: &Code<S>) -> Result<Arc<CudaModule>, CudaError> {
-        if self.arch() != Some(code.arch) {
+        if self.arch().is_none_or(|own| !own.runs(code.arch)) {
             let (major, minor) = self.capability;
             let why = format!("code for {} on a GPU of compute capability {major}.{minor}", code.arch.name());
             return Err(CudaError::Launch(why));
         }
+        matches_driver()?;
         let cubin = Ptx::from_binary(code.cubin.clone());
         driver("loading a kernel", self.context.load_module(cubin))
     }

@@ -24,6 +24,9 @@ mod versions;
 pub use error::CudaError;
 pub use gpu::{Buffer, Gpu, Kernel};
 pub use helpers::{FinishStep, HelperKernel, Runs};
-pub use nvrtc::{Code, CompiledKernel, KernelSource, code, compile, version as nvrtc_version};
+pub use nvrtc::{
+    Code, CompiledKernel, KernelSource, code, compile, known as nvrtc_knows, matches_driver,
+    version as nvrtc_version,
+};
 pub use step::{AttentionStep, BufferRange, DeviceTensor, KvRows, QRows, StepInput};
-pub use versions::versions;
+pub use versions::{Device, devices, versions};

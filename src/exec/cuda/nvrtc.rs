@@ -3,6 +3,7 @@
 use super::error::CudaError;
 use super::probe;
 use crate::exec::cache::{self, Cache};
+use crate::exec::libraries::NVRTC;
 use crate::lower::{self, Arch, Helper, KernelKey};
 use cudarc::nvrtc::sys;
 use std::ffi::{CString, c_char};
@@ -102,14 +103,16 @@ impl<S> Code<S> {
 }
 
 /// The machine code of a kernel: from the cache, else compiled and kept there. Only another text, option, architecture or version
-/// of annulus, NVRTC or the driver is another entry.
+/// of annulus, NVRTC or the driver is another entry. Where NVRTC does not know the architecture, its code is that of the first of its
+/// family ([`Arch::compiled_for`]).
 ///
 /// # Errors
-/// There is no such kernel, NVRTC is not there, or the text does not compile: a fault of annulus.
+/// There is no such kernel, NVRTC is not there or makes no code for this architecture, or the text does not compile: a fault of annulus.
 pub fn code<S: KernelSource>(source: &S, arch: Arch, cache: Option<&Cache>) -> Result<Code<S>, CudaError> {
     if !source.exists() {
         return Err(CudaError::Launch(format!("there is no such kernel {}", source.name())));
     }
+    let arch = arch.compiled_for(&known()?).map_err(|why| lacking(why.to_string(), NEWER))?;
     let (text, options) = (source.text(), lower::options(arch));
     let fresh = || {
         let made = compile(&text, &options, &source.name(), arch.name())?;
@@ -139,6 +142,45 @@ pub fn version() -> Result<(i32, i32), CudaError> {
     // SAFETY: both are written.
     ok("asking for the version", unsafe { sys::nvrtcVersion(&mut major, &mut minor) })?;
     Ok((major, minor))
+}
+
+/// The architectures that it makes code for, each by its number without a letter.
+///
+/// # Errors
+/// NVRTC is not there.
+pub fn known() -> Result<Vec<i32>, CudaError> {
+    const WHAT: &str = "asking for the architectures";
+    probe::nvrtc()?;
+    let mut count = 0;
+    // SAFETY: the pointer is to an int that lives.
+    ok(WHAT, unsafe { sys::nvrtcGetNumSupportedArchs(&mut count) })?;
+    let mut known = vec![0; usize::try_from(count).unwrap_or(0)];
+    // SAFETY: there is room for as many as it said.
+    ok(WHAT, unsafe { sys::nvrtcGetSupportedArchs(known.as_mut_ptr()) })?;
+    Ok(known)
+}
+
+/// Whether the driver loads what NVRTC makes: it does not where NVRTC is of a later major version.
+///
+/// # Errors
+/// It does not, or one of them is not there.
+pub fn matches_driver() -> Result<(), CudaError> {
+    let ((major, minor), driver) = (version()?, probe::driver_version()?);
+    if major <= driver / 1000 {
+        return Ok(());
+    }
+    let runs = format!("{}.{}", driver / 1000, driver % 1000 / 10);
+    Err(lacking(
+        format!("it is of CUDA {major}.{minor}, whose code the driver, of CUDA {runs}, does not load"),
+        OLDER,
+    ))
+}
+
+const NEWER: &str = "install a newer CUDA toolkit, or `pip install nvidia-cuda-nvrtc`";
+const OLDER: &str = "install a newer driver of NVIDIA, or an NVRTC of the driver's CUDA, such as `pip install nvidia-cuda-nvrtc-cu12`";
+
+fn lacking(reason: String, remedy: &str) -> CudaError {
+    CudaError::Unavailable { library: NVRTC.name, reason, remedy: remedy.into() }
 }
 
 struct NvrtcProgram(sys::nvrtcProgram);

@@ -36,7 +36,7 @@ fn problem(key: &KernelKey) -> Problem {
 
 fn every(nth: usize, of: usize, chosen: impl Fn(&KernelKey) -> bool) {
     let compiler = build::compiler();
-    let mut keys = [Arch::Sm90a, Arch::Sm80, Arch::Sm100a, Arch::Sm120].map(listed).concat();
+    let mut keys = [Arch::Sm90a, Arch::Sm80, Arch::Sm100, Arch::Sm120].map(listed).concat();
     keys.sort();
     keys.dedup();
     keys.retain(chosen);

@@ -232,7 +232,7 @@ mod long {
         if below(3) == 0 {
             p.sinks = Some(p.leaf([false, true, false, false], false));
         }
-        let arch = [Arch::Sm80, Arch::Sm90a, Arch::Sm100a][below(3)];
+        let arch = [Arch::Sm80, Arch::Sm90a, Arch::Sm100][below(3)];
         check(&p, arch);
     }
 

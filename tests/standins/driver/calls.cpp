@@ -138,7 +138,7 @@ Result cuDeviceGetAttribute(int* value, int attribute, int) {
         case 75: *value = capability / 10; return 0;
         case 76: *value = capability % 10; return 0;
         case 78: *value = 1; return 0;                                // priorities of streams
-        case 97: *value = a == "sm_80" ? 163 << 10 : a == "sm_86" || a == "sm_89" || a == "sm_120" ? 99 << 10 : 227 << 10; return 0;
+        case 97: *value = standin::shared_limit(); return 0;
         case 115: *value = 1; return 0;                               // pools of memory
     }
     finding("cuDeviceGetAttribute: attribute %d is none that the stand-in knows", attribute);

@@ -42,7 +42,9 @@ int load_module(void** module, const void* image) {
         fprintf(stderr, "stand-in: cuModuleLoadData: this is no image of the stand-in of NVRTC\n");
         return 200;
     }
-    if (made_for != architecture()) {
+    // Code for the first of a family, without a letter, runs on all of it.
+    const bool family = made_for == "sm_100" || made_for == "sm_120";
+    if (made_for != architecture() && !(family && architecture().compare(0, 5, made_for, 0, 5) == 0)) {
         fprintf(stderr, "stand-in: cuModuleLoadData: an image for %s on a device of %s\n", made_for.c_str(), architecture().c_str());
         return 209;
     }
@@ -89,7 +91,7 @@ int find_function(Function** function, void* module, const char* name) {
 
 bool is_function(const void* handle) { return functions().count(handle); }
 
-static int shared_limit() {
+int shared_limit() {
     const std::string a = architecture();
     return a == "sm_80" || a == "sm_87" ? 163 << 10 : a == "sm_86" || a == "sm_89" || a == "sm_88" || a == "sm_120" || a == "sm_121" ? 99 << 10 : 227 << 10;
 }

@@ -1,10 +1,12 @@
 // The stand-in of NVRTC: the text is compiled for this machine, and handed on as it is, with a mark of the stand-in.
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <string>
+#include <vector>
 
 #include "text.h"
 
@@ -14,22 +16,36 @@ struct Program {
 };
 }  // namespace
 
-static const int KNOWN[] = {80, 86, 87, 88, 89, 90, 100, 103, 110, 120, 121};
+// As that of the driver: 13000 is 13.0.
+static int version() {
+    const char* given = getenv("ANNULUS_STANDINS_NVRTC");
+    return given ? atoi(given) : 13000;
+}
+
+// Each architecture with the first version that knows it.
+static const int KNOWN[][2] = {{80, 0}, {86, 0}, {87, 0}, {88, 13000}, {89, 0}, {90, 0}, {100, 12080}, {103, 12090}, {110, 13000}, {120, 12080}, {121, 12090}};
+
+static std::vector<int> known() {
+    std::vector<int> all;
+    for (const auto& k : KNOWN)
+        if (k[1] <= version()) all.push_back(k[0]);
+    return all;
+}
 
 extern "C" {
 
 int nvrtcVersion(int* major, int* minor) {
-    *major = 13, *minor = 0;
+    *major = version() / 1000, *minor = version() % 1000 / 10;
     return 0;
 }
 
 int nvrtcGetNumSupportedArchs(int* count) {
-    *count = sizeof KNOWN / sizeof *KNOWN;
+    *count = (int)known().size();
     return 0;
 }
 
 int nvrtcGetSupportedArchs(int* archs) {
-    memcpy(archs, KNOWN, sizeof KNOWN);
+    for (int k : known()) *archs++ = k;
     return 0;
 }
 
@@ -57,9 +73,9 @@ int nvrtcCompileProgram(Program* p, int count, const char* const* options) {
             return 5;
         }
     }
-    bool known = false;
-    for (int k : KNOWN) known |= architecture.compare(0, 3 + std::to_string(k).size(), "sm_" + std::to_string(k)) == 0;
-    if (!known) {
+    bool is_known = false;
+    for (int k : known()) is_known |= architecture.compare(0, 3 + std::to_string(k).size(), "sm_" + std::to_string(k)) == 0;
+    if (!is_known) {
         p->log = "stand-in: the architecture " + architecture + " is none that it knows\n";
         return 5;
     }

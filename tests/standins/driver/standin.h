@@ -277,5 +277,6 @@ int launch(Stream* s, Function* f, const u32 (&grid)[3], const u32 (&block)[3], 
 int encode_map(void* map, int type, u32 rank, u64 at, const u64* extents, const u64* strides, const u32* box, const u32* steps,
                int interleave, int swizzle, int fill);
 std::string architecture();  // that the device has: sm_90a
+int shared_limit();          // bytes of shared memory that a block may have
 
 }  // namespace standin

@@ -3,7 +3,7 @@
 use crate::exec::cache::Cache;
 use crate::exec::cuda::error::{CudaError, refuse};
 use crate::exec::cuda::gpu::Gpu;
-use crate::exec::cuda::nvrtc::code;
+use crate::exec::cuda::nvrtc::{code, matches_driver};
 use crate::lower::KernelKey;
 use crate::lower::program::Kernel;
 use cudarc::driver::CudaFunction;
@@ -52,6 +52,8 @@ impl Kernels {
             return Ok(loaded.clone());
         }
         let Some(arch) = gpu.arch() else { return refuse("there are no kernels for this GPU".into()) };
+        // Told before a compilation that would be in vain.
+        matches_driver()?;
         let mut count = |log: Option<&str>| match log {
             Some(_) => self.compiled += 1,
             None => self.cached += 1,
