@@ -1,10 +1,10 @@
-//! The kernels around `attn_partial`: merges of partials that arrive by themselves, packing, casts.
+//! The kernels around `attn_partial`: merges of partials that arrive by themselves, packing, casts, and what takes the place of a link.
 
 use super::element::Element;
 use super::key::Operand;
 use super::layout::{ParamLayout, assertions, layout};
 use super::params::{Leaf, QPiece};
-use super::text::{CONTRACT, PTX, TYPES};
+use super::text::{CONTRACT, PTX, PTX_TIME, TYPES};
 
 /// Threads of a block.
 pub(crate) const THREADS: usize = 256;
@@ -58,9 +58,21 @@ pub(crate) struct Finish {
     pub sinks: Leaf,
 }
 
+/// The argument of `paced`; meanings in `kernels/paced.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs)]
+pub(crate) struct Paced {
+    pub from: u64,
+    pub to: u64,
+    pub bytes: i64,
+    pub nanoseconds: i64,
+}
+
 const MERGE: &[ParamLayout] = layout! { Merge { a, b, to, rows, dv } };
 const PACK: &[ParamLayout] =
     layout! { Copy { from, to, from_head, to_head, bytes } Pack { copy, copies, heads } };
+const PACED: &[ParamLayout] = layout! { Paced { from, to, bytes, nanoseconds } };
 const FINISH: &[ParamLayout] = layout! { Finish { piece, batch, q_heads, dv, empty_row, sinks } };
 
 /// One of them; each is a text of its own.
@@ -80,6 +92,8 @@ pub enum Helper {
         /// Of the sinks.
         sinks: Operand,
     },
+    /// `paced`: a copy that takes as long as a link would, for a rank that is played alone.
+    Paced,
 }
 
 impl Helper {
@@ -93,6 +107,7 @@ impl Helper {
             let sinks = operands.into_iter().filter(|o| element != Element::F32 || *o != Operand::Element);
             all.extend(sinks.map(|sinks| Helper::Cast { element, sinks }));
         }
+        all.push(Helper::Paced);
         all
     }
 
@@ -100,7 +115,7 @@ impl Helper {
     pub fn prelude(self) -> String {
         let infinity = "#define INFINITY __int_as_float(0x7f800000)\n";
         let (element, numbers) = match self {
-            Helper::Merge => (Element::F32, String::new()),
+            Helper::Merge | Helper::Paced => (Element::F32, String::new()),
             Helper::Pack { copy } => (Element::F32, format!("#define COPY {copy}\n")),
             Helper::Cast { element, sinks } => (element, format!("#define SINKS {}\n", sinks as u8)),
         };
@@ -117,17 +132,19 @@ impl Helper {
             Helper::Merge => include_str!("../../kernels/merge.cuh"),
             Helper::Pack { .. } => include_str!("../../kernels/pack.cuh"),
             Helper::Cast { .. } => include_str!("../../kernels/cast.cuh"),
+            Helper::Paced => include_str!("../../kernels/paced.cuh"),
         }
     }
 
     /// The whole text.
     pub fn text(self) -> String {
-        let layouts = match self {
-            Helper::Merge => MERGE,
-            Helper::Pack { .. } => PACK,
-            Helper::Cast { .. } => FINISH,
+        let (layouts, time) = match self {
+            Helper::Merge => (MERGE, ""),
+            Helper::Pack { .. } => (PACK, ""),
+            Helper::Cast { .. } => (FINISH, ""),
+            Helper::Paced => (PACED, PTX_TIME),
         };
-        [&self.prelude(), TYPES, PTX, CONTRACT, self.body(), &assertions(layouts)].concat()
+        [&self.prelude(), TYPES, PTX, time, CONTRACT, self.body(), &assertions(layouts)].concat()
     }
 
     /// The kernels' names in their module.
@@ -136,6 +153,7 @@ impl Helper {
             Helper::Merge => &["merge"],
             Helper::Pack { .. } => &["pack"],
             Helper::Cast { .. } => &["cast_from_f32", "cast_to_f32", "finish"],
+            Helper::Paced => &["paced"],
         }
     }
 }

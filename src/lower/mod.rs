@@ -25,7 +25,7 @@ pub use choose::{Launch, Refusal, Sight, kernel, sight};
 pub use element::Element;
 pub use helper::Helper;
 #[cfg(any(feature = "cuda", test))]
-pub(crate) use helper::{Copy as PackCopy, Finish, MAX_COPIES, Merge, Pack, THREADS};
+pub(crate) use helper::{Copy as PackCopy, Finish, MAX_COPIES, Merge, Paced, Pack, THREADS};
 pub use key::{KernelKey, Operand, Tiling};
 #[cfg(test)]
 pub(crate) use list::{listed, listed_with_steps};

@@ -20,6 +20,8 @@ pub(crate) const PTX_HOPPER: &str = include_str!("../../kernels/ptx_hopper.cuh")
 pub(crate) const CONTRACT: &str = include_str!("../../kernels/contract.cuh");
 /// The instructions of steps.
 pub(crate) const PTX_STEPS: &str = include_str!("../../kernels/ptx_steps.cuh");
+/// The instructions of time.
+pub(crate) const PTX_TIME: &str = include_str!("../../kernels/ptx_time.cuh");
 /// What kernels with steps are handed besides.
 pub(crate) const STEP_PARAMS: &str = include_str!("../../kernels/step_params.cuh");
 const STEPS: &str = include_str!("../../kernels/steps.cuh");

@@ -20,6 +20,7 @@ pub(crate) fn run(gpu: &Gpu, kernels: &Kernels, only: &Only) -> Vec<Told> {
             Helper::Merge => merges(gpu, kernels),
             Helper::Pack { copy } => packs(gpu, kernels, copy.into()),
             Helper::Cast { element, sinks } => casts(gpu, kernels, element, sinks),
+            Helper::Paced => paces(gpu, kernels),
         };
         told.push((name, result.unwrap_or_else(|e| Err(e.to_string()))));
     }
@@ -233,4 +234,35 @@ fn casts(
         }
     }
     Ok(Ok(format!("{} numbers, {rows} rows", source.len())))
+}
+
+/// Bytes arrive, those behind them stay, and it takes its time where there is one.
+fn paces(gpu: &Gpu, kernels: &Kernels) -> Result<Result<String, String>, CudaError> {
+    const TIME: std::time::Duration = std::time::Duration::from_micros(700);
+    let kernel = kernels.helper(Helper::Paced)?;
+    let from: Vec<u8> = (0..100_005u32).map(|i| (i * 31 % 251) as u8).collect();
+    let source = gpu.upload(&from)?;
+    let mut told = vec![];
+    for (bytes, time) in [(from.len(), TIME), (16, std::time::Duration::ZERO), (0, TIME)] {
+        let target = guarded(gpu, vec![7; from.len()])?;
+        // Stand-ins have no time.
+        let launch = || gpu.paced(&kernel, [at(&source), at(&target)], bytes, time, 5);
+        let ms = if gpu.name()?.contains("stand-in") {
+            launch().map(|()| None)
+        } else {
+            gpu.time(launch).map(Some)
+        }?;
+        let got = match taken(gpu, &target)? {
+            Ok(got) => got,
+            Err(why) => return Ok(Err(why)),
+        };
+        if got[..bytes] != from[..bytes] || got[bytes..].iter().any(|b| *b != 7) {
+            return Ok(Err(format!("{bytes} bytes did not arrive as they are")));
+        }
+        if ms.is_some_and(|ms| f64::from(ms) < time.as_secs_f64() * 1e3) {
+            return Ok(Err(format!("it is over after {ms:?} ms, and not after {time:?}")));
+        }
+        told.extend(ms.map(|ms| format!("{ms:.3} ms")));
+    }
+    Ok(Ok(told.join(", ")))
 }

@@ -10,10 +10,11 @@ macro_rules! files {
 }
 
 /// What the libraries are compiled from, and what they need to compile kernels.
-const FILES: [(&str, &str); 28] = files! {
+const FILES: [(&str, &str); 29] = files! {
     "types.cuh" in "../../kernels",
     "ptx.cuh" in "../../kernels",
     "ptx_steps.cuh" in "../../kernels",
+    "ptx_time.cuh" in "../../kernels",
     "ptx_hopper.cuh" in "../../kernels",
     "contract.cuh" in "../../kernels",
     "calls.h" in "../inside/kernels/shim",

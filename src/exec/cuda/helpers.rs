@@ -14,7 +14,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct HelperKernel {
     context: Arc<CudaContext>,
-    helper: Helper,
+    pub(super) helper: Helper,
     /// In the order of [`Helper::entries`].
     functions: Vec<CudaFunction>,
 }
@@ -67,7 +67,7 @@ unsafe impl DeviceRepr for Finish {}
 const THREADS: u32 = crate::lower::THREADS as u32;
 
 /// Whether two ranges of bytes share some.
-fn overlap(a: &BufferRange, b: &BufferRange, [a_bytes, b_bytes]: [usize; 2]) -> bool {
+pub(super) fn overlap(a: &BufferRange, b: &BufferRange, [a_bytes, b_bytes]: [usize; 2]) -> bool {
     std::ptr::eq(a.buffer, b.buffer) && a.offset < b.offset + b_bytes && b.offset < a.offset + a_bytes
 }
 
@@ -301,7 +301,7 @@ impl Gpu {
     }
 
     /// Launches at most so many blocks a multiprocessor.
-    fn launch_helper<'a>(
+    pub(super) fn launch_helper<'a>(
         &'a self,
         kernel: &'a HelperKernel,
         which: usize,

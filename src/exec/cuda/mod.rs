@@ -15,6 +15,7 @@ mod helpers;
 mod launch;
 mod maps;
 mod nvrtc;
+mod paced;
 mod params;
 mod probe;
 pub mod ranks;

@@ -174,7 +174,7 @@ impl fmt::Display for Kernel {
         match self {
             Kernel::Cpu(work) => write!(f, "cpu {}", work.name()),
             Kernel::Attention(key) => write!(f, "{} {key}", key.entry()),
-            Kernel::Helper(Helper::Merge, work) => f.write_str(work.name()),
+            Kernel::Helper(Helper::Merge | Helper::Paced, work) => f.write_str(work.name()),
             Kernel::Helper(Helper::Pack { copy }, work) => write!(f, "{} copies of {copy}", work.name()),
             Kernel::Helper(Helper::Cast { element, sinks }, work) => {
                 let sinks = match sinks {

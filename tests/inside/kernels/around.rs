@@ -197,6 +197,24 @@ fn packs() {
     }
 }
 
+/// Bytes to another place, whatever time that takes; and time alone.
+#[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
+fn paces() {
+    const ENTER: &str = "paced(Paced{(const u8*)whole.q, (u8*)whole.out, (i64)p.dk, (i64)p.dv});";
+    for (bytes, time) in [(1, 0), (48, 900_000), (16 * 1000 + 5, 1), (16 * 512 * 3, 70_000), (0, 50_000)] {
+        let from: Vec<u8> = (0..bytes.max(1)).map(|i| (i * 31 % 251) as u8).collect();
+        let mut script = Script::default();
+        script.pointer("q", &from, 0);
+        script.pointer("out", &vec![7; from.len()], 1);
+        sets(&mut script, &[("dk", bytes), ("dv", time)]);
+        script.line("launch 3".into());
+        script.line("dump out".into());
+        let got = run(Helper::Paced, ENTER, &script);
+        assert_eq!(got, if bytes > 0 { from } else { vec![7] }, "{bytes} bytes");
+    }
+}
+
 /// Bytes of numbers in the element type, and the numbers that they are.
 fn encoded(element: Element, x: &[f32]) -> (Vec<u8>, Vec<f32>) {
     x.iter()

@@ -1,7 +1,7 @@
 // From a kernel's text to a library for this machine.
 //
 // The text is what NVRTC is given, but for the parts that hold assembly, which the machine of the kernels (cuda.h) has in C++:
-// kernels/types.cuh, ptx.cuh, ptx_steps.cuh, ptx_hopper.cuh, as they lie in the stand-in's folder, and `Wgmma<N>` behind them. A
+// kernels/types.cuh, ptx.cuh, ptx_steps.cuh, ptx_time.cuh, ptx_hopper.cuh, as they lie in the stand-in's folder, and `Wgmma<N>` behind them. A
 // library is named after its text, for the loader never loads a name twice.
 
 #include "text.h"
@@ -87,7 +87,7 @@ static void cut(std::string& text, const std::string& part) {
 // The text as a C++ compiler takes it; empty, with the reason in `log`, where it is not one of ours.
 static std::string source_of(std::string text, const std::string& folder, std::string& log) {
     const std::string contract = read_file(folder + "/contract.cuh");
-    for (const char* name : {"types.cuh", "ptx.cuh", "ptx_steps.cuh", "ptx_hopper.cuh"}) cut(text, read_file(folder + "/" + name));
+    for (const char* name : {"types.cuh", "ptx.cuh", "ptx_steps.cuh", "ptx_time.cuh", "ptx_hopper.cuh"}) cut(text, read_file(folder + "/" + name));
     const size_t products = text.find("template <int N> struct Wgmma;\n"), end = text.find(contract);
     if (products != std::string::npos && end != std::string::npos && products < end) text.erase(products, end - products);
     if (text.find("asm volatile") != std::string::npos || text.find("asm(\"") != std::string::npos) {

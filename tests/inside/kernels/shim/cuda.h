@@ -1,4 +1,4 @@
-// What kernel text finds instead of CUDA's own names, of kernels/ptx.cuh, of kernels/ptx_steps.cuh and of kernels/ptx_hopper.cuh.
+// What kernel text finds instead of CUDA's own names, and of those of kernels/ptx.cuh, ptx_steps.cuh, ptx_time.cuh and ptx_hopper.cuh.
 #pragma once
 
 #include "calls.h"
@@ -110,6 +110,15 @@ void copy_async_wait() { machine::copy_async_wait(N); }
 inline void load_matrix_x4(u32 (&r)[4], const void* row) { machine::load_matrix(r, row, false); }
 inline void load_matrix_x4_transposed(u32 (&r)[4], const void* row) { machine::load_matrix(r, row, true); }
 inline void mma_16x8x16(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) { machine::mma_16x8x16(d, a, b0, b1); }
+
+// ---- ptx_time.cuh ------------------------------------------------------------------------------------------------------
+
+// A clock that goes on whenever it is looked at: this machine has no time.
+__attribute__((no_sanitize("thread"), noinline)) inline u64 device_time() {
+    static u64 time;
+    return time += 1000;
+}
+inline void doze() {}
 
 // ---- ptx_hopper.cuh ----------------------------------------------------------------------------------------------------
 
