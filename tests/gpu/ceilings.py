@@ -173,6 +173,7 @@ def ceilings(r):
         amount, unit, _ = work[name]
         rate = lambda ms: f"{amount / ms / 1e9:.2f}" if unit == "TB/s" else f"{amount / ms / 1e9:.0f}"
         out(f"| {name} | {rate(t.median)} {unit} | {rate(t.least)} | {t.spread:.1%} |")
+        r.record("ceilings", what=name, amount=amount, unit=unit, median_ms=t.median, least_ms=t.least, spread=t.spread)
 
 
 class Attributes(ctypes.Structure):
@@ -253,6 +254,7 @@ def copies(r, ours):
             out(f"| {name} | failed: {' '.join(str(e).split())[:200]} | | | | | |")
             r.failed(f"copies: {name}")
             continue
+        r.record("copies", copy=name, alone_ms=alone, beside_spinning_ms=spun, ended_first=bool(first), beside_loop_ms=copy_with)
         out(f"| {name} | {alone:.3f} | {spun:.3f} | {'yes' if first else 'no'} | {copy_with:.3f} | {loop_alone:.2f} | {loop_with:.2f} |")
 
     out("\nThe same of attn_partial, 32/8 heads, S 16384, D 128, full, and cudaMemcpyAsync on another stream:\n")
@@ -265,5 +267,6 @@ def copies(r, ours):
         copy = middle([ours.numbers(f"copy {mib}")["ms"] for _ in range(7)])
         both = [ours.numbers(f"beside {ours_kernel.name} {mib}") for _ in range(7)]
         with_kernel, with_copy = middle([b["copy"] for b in both]), middle([b["ms"] for b in both])
+        r.record("copies", mib=mib, copy_ms=copy, copy_beside_ms=with_kernel, kernel_ms=alone, kernel_beside_ms=with_copy)
         out(f"| {mib} | {copy:.3f} | {with_kernel:.3f} | {alone:.3f} | {with_copy:.3f} |")
     ours_kernel.close()

@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
-"""Correctness, then speed, of the attention kernels on one GPU, in about four minutes.
+"""Correctness, then speed, of the attention kernels and of schedules on one GPU, in less than ten minutes.
 
-    cargo test --release --test gpu --no-run        # prints the path of BINARY; needs no GPU
-    tests/gpu/run.py BINARY --out OUT [--fa3 LIBRARY] [--quick] [--skip PART,…] [--only PART,…] [--limit SECONDS]
+    cargo build --release; cargo test --release --test gpu --no-run        # the second prints the path of BINARY; neither needs a GPU
+    tests/gpu/run.py BINARY --out OUT [--annulus PROGRAM] [--fa3 LIBRARY] [--quick] [--skip PART,…] [--only PART,…] [--limit SECONDS]
 
 Python needs torch 2.11, the machine NVRTC and, for two parts, compute-sanitizer. The first part, `compile`, fills the kernel cache
 with what `check` and `serve` use, on all cores (BINARY cubins I/N is one share of it); where the cache is full it takes no time.
 LIBRARY is a build of FlashAttention-3 that registers torch operators: vLLM ships one, _vllm_fa3_C.abi3.so, and that of 0.26.0 takes
-the arguments that bench.py gives. Without it that column is empty.
+the arguments that bench.py gives. Without it that column is empty. PROGRAM is the command line, target/release/annulus: without it the
+part `models` is left out.
 
 Every part (PARTS below, in their order) fails alone and is named; past LIMIT no part and no row of a table is begun. OUT gets
-results.md, times.csv with every launch, and the logs of the checks.
+results.md, the same for programs in results.json, times.csv with every launch, and the logs of the checks.
 
 Kernels run one launch each in turn, in an order that rotates (bench.py). Figures are TFLOP/s of the median launch
 (2·Sq·Sk·Hq·(Dk+Dv), half of it where causal), then of the fastest one, and the distance of the quartiles over the median; ratios are
@@ -20,6 +21,7 @@ of medians. Clocks and limits of the card are left as they are.
 import argparse
 import csv
 import datetime
+import json
 import os
 import signal
 import subprocess
@@ -28,7 +30,7 @@ import tempfile
 import time
 
 PARTS = [
-    "compile", "check", "values", "ceilings", "copies", "heads64", "heads32", "sizes", "steps", "portable", "drift", "flex",
+    "compile", "check", "models", "ranks", "played", "values", "ceilings", "copies", "heads64", "heads32", "sizes", "steps", "portable", "drift", "flex",
     "memcheck", "racecheck",
 ]  # fmt: skip
 # In a process of their own: what they might break is not used after them. With the seconds that they may take.
@@ -41,11 +43,11 @@ class Run:
         self.failures, self.first = [], {}
         os.makedirs(args.out, exist_ok=True)
         # Appended to, for a part in a process of its own writes there too.
-        files = [os.path.join(args.out, name) for name in ("results.md", "times.csv")]
+        files = [os.path.join(args.out, name) for name in ("results.md", "times.csv", "results.jsonl")]
         if not args.child:
             for file in files:
                 open(file, "w").close()
-        self.file, self.times = open(files[0], "a"), open(files[1], "a", newline="")
+        self.file, self.times, self.lines = open(files[0], "a"), open(files[1], "a", newline=""), open(files[2], "a")
         self.csv = csv.writer(self.times)
         if not args.child:
             self.csv.writerow(["part", "shape", "kernel", "round", "ms"])
@@ -53,6 +55,21 @@ class Run:
     def out(self, line):
         print(line, flush=True)
         print(line, file=self.file, flush=True)
+
+    def record(self, part, **what):
+        """One result for programs."""
+        print(json.dumps({"part": part, **what}), file=self.lines, flush=True)
+
+    def close(self, **machine):
+        """All records become one file."""
+        self.lines.close()
+        with open(self.lines.name) as lines:
+            records = [json.loads(line) for line in lines]
+        whole = {**machine, "seconds": round(self.seconds(), 1), "failed": self.failures, "records": records}
+        with open(os.path.join(self.args.out, "results.json"), "w") as file:
+            json.dump(whole, file, indent=1)
+            file.write("\n")
+        os.remove(self.lines.name)
 
     def seconds(self):
         return time.time() - self.begin
@@ -145,6 +162,7 @@ def checks(r):
     open(os.path.join(r.args.out, "check.txt"), "w").write(output)
     print("\n".join([line for line in output.splitlines() if line.startswith("WRONG")][:20]))
     r.out(f"\nLaunches of many variants, each against a reference in f64: {last(output)}.")
+    r.record("check", said=last(output), status=status)
     if status:
         r.failed("check", status)
 
@@ -153,12 +171,13 @@ def sanitizer(r, tool, which, seconds):
     command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", r.args.binary, "check", which]
     status, output = run(command, seconds)
     open(os.path.join(r.args.out, f"{tool}.txt"), "w").write(output)
+    r.record(tool, said=last(output, 2), status=status)
     r.out(f"\ncompute-sanitizer, {tool}, over the checks named {which}: {last(output, 2)}.")
     if status:
         r.failed(tool, status)
 
 
-def table(r, title, names, rows):
+def table(r, title, names, rows, part):
     """`rows`: label, FLOP and the times by kernel. Ratios are of "ours" over each other."""
     against = [n for n in names if n != "ours"]
     r.out(f"\n## {title}\n")
@@ -170,6 +189,8 @@ def table(r, title, names, rows):
         ratio = lambda t: f"{t.median / times['ours'].median:.3f}" if t else "–"
         cells = [cell(times.get(n)) for n in names] + [ratio(times.get(n)) for n in against]
         r.out(f"| {label} | {' | '.join(cells)} |")
+        for name, t in times.items():
+            r.record(part, shape=label, kernel=name, flop=flop, median_ms=t.median, least_ms=t.least, spread=t.spread)
 
 
 def shape(h, s, d=128, dv=None):
@@ -208,7 +229,7 @@ def measure(r, ours, part, title, shapes, peers, more="", also=None):
             r.failed(f"{part}: {label}", e)
         finally:
             sets = kernels = None
-    table(r, title, names + list(peers), rows)
+    table(r, title, names + list(peers), rows, part)
     return rows
 
 
@@ -226,13 +247,15 @@ def main():
     names = lambda text: {x for x in text.split(",") if x}
     parser.add_argument("binary")
     parser.add_argument("--out", default=".", help="folder of results.md, times.csv and logs")
+    parser.add_argument("--annulus", help="the command line of annulus, for the part models")
+    parser.add_argument("--models", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "models"), help="folder of models")
     parser.add_argument("--fa3", help="library that registers _vllm_fa3_C::fwd")
     parser.add_argument("--memcheck", default="zigzag", help="which checks run under memcheck, by a part of their name")
     parser.add_argument("--racecheck", default="129x127", help="and under racecheck")
     parser.add_argument("--quick", action="store_true", help="few lengths")
     parser.add_argument("--skip", type=names, default=set(), help="parts to leave out")
     parser.add_argument("--only", type=names, default=set(), help="the parts to run")
-    parser.add_argument("--limit", type=float, default=270, help="seconds after which no part is begun")
+    parser.add_argument("--limit", type=float, default=480, help="seconds after which no part is begun")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--begin", type=float, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -245,6 +268,7 @@ def main():
 
     import bench
     import ceilings
+    import ranks
     import steps
 
     if not args.child:
@@ -255,6 +279,8 @@ def main():
         r.out(f"# Attention forward on {torch.cuda.get_device_name()}, {datetime.date.today()}\n")
         asked = ["nvidia-smi", "--query-gpu=driver_version,power.limit,clocks.max.sm", "--format=csv,noheader"]
         driver = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+        machine = {"device": torch.cuda.get_device_name(), "date": str(datetime.date.today()), "torch": torch.__version__}
+        machine |= {"cudnn": torch.backends.cudnn.version(), "driver, power limit, highest clock": driver}
         r.out(f"torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}; driver, power limit and highest clock {driver}. bf16.")
         r.out("Each kernel launched in turn; TFLOP/s of the median launch (of the fastest, distance of the quartiles over the median).")
 
@@ -280,7 +306,10 @@ def main():
 
     r.part("compile", lambda: compile_all(r))
     r.part("check", lambda: checks(r))
-    r.part("values", lambda: steps.against_cudnn(ours, r.out, r.failed))
+    r.part("models", lambda: ranks.models(r, run, last))
+    r.part("ranks", lambda: ranks.ranks(r, run, last))
+    r.part("played", lambda: ranks.played(r, run, last))
+    r.part("values", lambda: steps.against_cudnn(ours, r))
     r.part("ceilings", lambda: ceilings.ceilings(r))
     r.part("copies", lambda: ceilings.copies(r, ours))
     r.part("heads64", lambda: measure(r, ours, "heads64", "D 128, 64/8 heads", heads(64), peers, also=alone))
@@ -294,6 +323,7 @@ def main():
     r.part("memcheck", lambda: sanitizer(r, "memcheck", args.memcheck, 60))
     r.part("racecheck", lambda: sanitizer(r, "racecheck", args.racecheck, 60))
     if not args.child:
+        r.close(**machine)
         r.out(f"\n{r.seconds():.0f} s in all. " + (f"Failed: {', '.join(r.failures)}." if r.failures else "Nothing failed."))
     sys.exit(1 if r.failures else 0)
 

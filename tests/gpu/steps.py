@@ -49,6 +49,9 @@ def steps(ours, lengths, r):
         except Exception as e:
             r.failed(f"steps: c {c}", e)
     out = r.out
+    for c, times in found.items():
+        for name, t in times.items():
+            r.record("steps", rows=c, kernel=name, median_ms=t.median, least_ms=t.least, spread=t.spread)
     out(f"\n## Steps with a carry, {HEADS}/{KV_HEADS} heads, D {D}: rate of the step over the rate of a whole launch of the same mask\n")
     out("| c rows a rank | " + " | ".join(f"{name}, carry" for name, *_ in shapes(1)) + " | whole causal, TFLOP/s | whole full, TFLOP/s |")
     out("|---" * 6 + "|")
@@ -96,8 +99,9 @@ def exact(q, k, v, causal, rows):
     return torch.softmax(scores, -1) @ v, torch.logsumexp(scores, -1)
 
 
-def against_cudnn(ours, out, wrong, s=8192, hq=8, hkv=2):
+def against_cudnn(ours, r, s=8192, hq=8, hkv=2):
     """Our results at a length that no CPU reference reaches, beside cuDNN's, and some rows beside f64."""
+    out, wrong = r.out, r.failed
     out(f"\n## Values at S {s}, {hq}/{hkv} heads, bf16\n")
     out("Relative error of the whole output against cuDNN (limit 1e-2), largest difference of lse (limit 1e-3), and of 66 rows against f64.")
     out("Under `step` and `apart`: o/l and m + ln l of the carry.\n")
@@ -133,6 +137,8 @@ def against_cudnn(ours, out, wrong, s=8192, hq=8, hkv=2):
                 beside, theirs = None, "–"
             told = [f"{x:.1e}" for x in beside] if beside else ["–", "–"]
             out(f"{label} {' | '.join(told)} | {mine[0]:.1e} | {mine[1]:.1e} | {theirs} |")
+            errors = {"out_to_f64": mine[0], "lse_to_f64": mine[1], "to_cudnn": beside}
+            r.record("values", d=d, dv=dv, mask=mask, launch=verb, **errors)
             # NaN is no small error.
             if not all(a < 1e-2 and b < 1e-3 for a, b in [mine, *([beside] if beside else [])]):
                 wrong(f"values of {verb} {d}/{dv} {mask}")
