@@ -3,7 +3,8 @@
 //! `gpu check [NAMES] [ROWS]` holds every variant that runs on this GPU against a reference in f64: those whose name holds one of
 //! NAMES, which commas part, and that have at most so many rows of queries and keys. `gpu standins [NAMES] [SEEDS]` does that on the
 //! stand-ins, at 256 rows and less, under each seed from 1. `gpu serve` reads lines and answers each with times, so that a script
-//! can alternate our kernel with others on the same GPU. `gpu cubins [I/N]` compiles, without a GPU, what both need, and leaves it
+//! can alternate our kernel with others on the same GPU. `gpu ranks [quick]` and `gpu played [quick]` run schedules, all ranks on the one GPU and
+//! one rank alone, and print figures. `gpu cubins [I/N]` compiles, without a GPU, what both need, and leaves it
 //! in the cache.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -12,9 +13,12 @@ mod around;
 mod case;
 mod check;
 mod kernels;
+mod played;
 mod programs;
+mod ranks;
 mod reference;
 mod refused;
+mod schedules;
 #[allow(dead_code)] // what other oracles read
 #[path = "../inside/support/scores.rs"]
 mod scores;
@@ -23,6 +27,7 @@ mod serve;
 mod standins;
 
 use annulus::exec::cuda::Gpu;
+use ranks::Size;
 use std::process::{Command, ExitCode};
 
 fn main() -> ExitCode {
@@ -59,9 +64,11 @@ fn main() -> ExitCode {
             check::run(&gpu, arch, &only)
         }
         Some("serve") => serve::run(&gpu, arch),
+        Some("ranks") => ranks::run(&gpu, Size::of(args.next().as_deref())),
+        Some("played") => played::run(&gpu, Size::of(args.next().as_deref())),
         Some(other) => {
             eprintln!(
-                "{other}: expected check [NAMES] [ROWS], standins [NAMES] [SEEDS], serve, or cubins [I/N]"
+                "{other}: expected check [NAMES] [ROWS], standins [NAMES] [SEEDS], serve, ranks [quick], played [quick], or cubins [I/N]"
             );
             ExitCode::from(2)
         }
@@ -99,6 +106,14 @@ fn on_standins(names: &str, seeds: u64) -> ExitCode {
         let done = standins::build::on_standins(&mut program, seed).args(["check", names, "256"]).status();
         if !done.is_ok_and(|status| status.success()) {
             code = ExitCode::FAILURE;
+        }
+        // Schedules, as small as they get: that the figures are taken at all.
+        for mode in ["ranks", "played"] {
+            let mut program = Command::new(std::env::current_exe().expect("this program"));
+            let done = standins::build::on_standins(&mut program, seed).args([mode, "tiny"]).status();
+            if !done.is_ok_and(|status| status.success()) {
+                code = ExitCode::FAILURE;
+            }
         }
     }
     code
