@@ -35,6 +35,9 @@ pub enum CudaError {
         /// The compiler's log, as it is.
         log: String,
     },
+    /// The thread's current context is none that can be used.
+    #[error("{0}")]
+    Context(String),
     /// A launch that would read or write outside of its buffers.
     #[error("launch refused: {0}")]
     Launch(String),

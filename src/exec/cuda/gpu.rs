@@ -124,17 +124,6 @@ impl Gpu {
         Ok(Buffer(driver("allocating", made)?))
     }
 
-    /// Sets bytes of a buffer to zero, behind what was told before.
-    ///
-    /// # Errors
-    /// The buffer is smaller.
-    pub(super) fn clear(&self, buffer: &mut Buffer, offset: usize, bytes: usize) -> Result<(), CudaError> {
-        let Some(mut part) = buffer.0.try_slice_mut(offset..offset.saturating_add(bytes)) else {
-            return Err(CudaError::Launch("what is cleared reaches outside of a buffer".into()));
-        };
-        driver("filling", self.stream.memset_zeros(&mut part))
-    }
-
     /// Copies bytes into a buffer that has room for them, behind what was told before. They are read until that is done.
     ///
     /// # Errors
@@ -270,5 +259,10 @@ impl Buffer {
     /// Size in bytes.
     pub fn bytes(&self) -> usize {
         self.0.len()
+    }
+
+    /// Where it lies on the device. What is done there by other streams, the caller orders.
+    pub fn address(&self) -> u64 {
+        self.0.device_ptr(self.0.stream()).0
     }
 }

@@ -9,6 +9,7 @@
 
 mod aliasing;
 mod bounds;
+mod current;
 mod error;
 mod gpu;
 mod helpers;

@@ -4,11 +4,11 @@
 //! marks that it waits for; nothing else orders streams, so that a program that lacks an event fails under some seed. Nothing runs
 //! before it is asked for; where something was issued and nothing can run, that is an error.
 
+use super::drive::walk_all;
 use super::engine::{Engine, Marks, Pointer, Spread};
 use super::error::WalkError;
 use super::kernels::{self, Memory};
 use super::local::Local;
-use super::walker::walk_all;
 use crate::exec::cpu::{ExecError, validate::validate};
 use crate::ir::Tensor;
 use crate::lower::program::{Action, Address, Launch, Program, Runs, Target, lower};

@@ -72,6 +72,11 @@ impl<P, M> Local<P, M> {
         (0..ranks).map(end).collect()
     }
 
+    /// Why the ranks were given up, if one of them was.
+    pub fn aborted(&self) -> Option<String> {
+        self.board().err().map(|e| e.0)
+    }
+
     fn board(&self) -> Result<MutexGuard<'_, Board<P, M>>, TransportError> {
         let board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
         match &board.aborted {

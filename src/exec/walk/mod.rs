@@ -2,10 +2,11 @@
 //!
 //! In: the [`Program`](crate::lower::program::Program)s of ranks. Out: what they compute, on whatever engine. [`walk`] is the one function that runs
 //! a rank's program, over an [`Engine`] (a device with streams and events) and a [`Transport`] (how messages come to other ranks);
-//! [`walk_all`] runs all ranks of one process. Engines are the CPU's, where each launch is a kernel of the CPU executor, and those that
+//! [`walk_all`] runs all ranks of one process; [`issue`] and [`issue_all`] do not wait for what they issued. Engines are the CPU's, where each launch is a kernel of the CPU executor, and those that
 //! hosts bring; [`Local`] carries messages between ranks of one process on one device.
 
 mod cpu;
+mod drive;
 mod engine;
 mod error;
 mod kernels;
@@ -14,8 +15,9 @@ mod transport;
 mod walker;
 
 pub use cpu::{Cpu, Device, LocalError, Place, Results, run_local};
+pub use drive::{issue, issue_all, walk, walk_all};
 pub use engine::{Engine, Marks, Pointer, Spread};
 pub use error::WalkError;
 pub use local::Local;
 pub use transport::{Polled, Transport, TransportError};
-pub use walker::{Walk, issue_all, walk, walk_all};
+pub use walker::Walk;

@@ -8,7 +8,6 @@ use super::engine::{Engine, Spread};
 use super::error::WalkError;
 use super::transport::{Polled, Transport};
 use crate::lower::program::{Action, Argument, Program};
-use std::time::{Duration, Instant};
 
 /// How far the program of a rank is issued.
 #[derive(Debug)]
@@ -147,7 +146,7 @@ impl<'p> Walk<'p> {
     }
 
     /// What the rank waits for.
-    fn waits(&self) -> Option<WalkError> {
+    pub(super) fn waits(&self) -> Option<WalkError> {
         let heads = self.streams.iter().filter_map(|s| s.last());
         let op = *heads.min()? as usize;
         let why = match &self.program.ops[op].action {
@@ -188,106 +187,4 @@ impl<'p> Walk<'p> {
         });
         WalkError { rank: self.program.rank, step: at.map(|op| op.step), op: what, why }
     }
-}
-
-/// Runs one rank's program to its end. Other ranks are run elsewhere: where they do not come, it gives up at the deadline, and tells the
-/// transport.
-///
-/// # Errors
-/// The engine's, the transport's, or nothing moved for as long as `patience`.
-pub fn walk<E: Engine, T: Transport<E>>(
-    program: &Program,
-    engine: &mut E,
-    transport: &mut T,
-    patience: Duration,
-) -> Result<(), WalkError> {
-    let mut walk = Walk::new(program);
-    let done = patient(&mut walk, engine, transport, patience);
-    if let Err(e) = &done {
-        transport.abort(&e.to_string());
-    }
-    done
-}
-
-fn patient<E: Engine, T: Transport<E>>(
-    walk: &mut Walk<'_>,
-    engine: &mut E,
-    transport: &mut T,
-    patience: Duration,
-) -> Result<(), WalkError> {
-    let mut since = Instant::now();
-    loop {
-        if walk.advance(engine, transport)? {
-            since = Instant::now();
-            continue;
-        }
-        if walk.is_done(engine)? && walk.is_issued() {
-            return Ok(());
-        }
-        if since.elapsed() >= patience {
-            let late = |e: WalkError| WalkError { why: format!("{}, for {patience:?}", e.why), ..e };
-            let running = || WalkError {
-                rank: walk.program.rank,
-                step: None,
-                op: "the end of the program".into(),
-                why: format!("what was issued is not done after {patience:?}"),
-            };
-            return Err(walk.waits().map_or_else(running, late));
-        }
-        std::thread::yield_now();
-    }
-}
-
-/// Runs the programs of all ranks from one thread, each over its own engine and its own end of the transport. It ends where nobody can go
-/// on.
-///
-/// # Errors
-/// The engine's, the transport's, or ranks wait for each other, or for an event, in vain.
-pub fn walk_all<E: Engine, T: Transport<E>>(
-    programs: &[Program],
-    engines: &mut [E],
-    transports: &mut [T],
-) -> Result<(), WalkError> {
-    let walks = issued(programs, engines, transports)?;
-    for (walk, engine) in walks.iter().zip(engines) {
-        while !walk.is_done(engine)? {}
-    }
-    Ok(())
-}
-
-/// Issues the programs of all ranks from one thread, as [`walk_all`] does, and waits for none of it to be done.
-///
-/// # Errors
-/// As [`walk_all`].
-pub fn issue_all<E: Engine, T: Transport<E>>(
-    programs: &[Program],
-    engines: &mut [E],
-    transports: &mut [T],
-) -> Result<(), WalkError> {
-    issued(programs, engines, transports).map(|_| ())
-}
-
-fn issued<'p, E: Engine, T: Transport<E>>(
-    programs: &'p [Program],
-    engines: &mut [E],
-    transports: &mut [T],
-) -> Result<Vec<Walk<'p>>, WalkError> {
-    let mut walks: Vec<Walk<'_>> = programs.iter().map(Walk::new).collect();
-    loop {
-        let mut moved = false;
-        for ((walk, engine), transport) in walks.iter_mut().zip(&mut *engines).zip(&mut *transports) {
-            moved |= walk.advance(engine, transport)?;
-        }
-        if !moved {
-            break;
-        }
-    }
-    let mut waiting = walks.iter().filter_map(Walk::waits);
-    if let Some(first) = waiting.next() {
-        let more: Vec<String> = waiting.take(3).map(|e| e.to_string()).collect();
-        let more = if more.is_empty() { String::new() } else { format!("; {}", more.join("; ")) };
-        return Err(WalkError { why: format!("deadlock: {}{more}", first.why), ..first });
-    }
-    drop(waiting);
-    Ok(walks)
 }

@@ -25,7 +25,7 @@ fn again(what: &str) -> Command {
 }
 
 /// Thirteen causal rows, three heads over one, Dk 16, Dv 8: heads and rows that two ranks do not divide.
-fn case(ranks: usize, nodes: usize, kind: LayoutKind) -> Case {
+pub(super) fn case(ranks: usize, nodes: usize, kind: LayoutKind) -> Case {
     let mut case = Case { nodes, ..Case::new(13, ranks, kind, Mask::causal(0)) };
     (case.sizes.q_heads, case.sizes.kv_heads) = (3, 1);
     (case.sizes.head_dim, case.sizes.v_head_dim) = (16, 8);
@@ -67,7 +67,8 @@ fn island(case: &Case, way: Strategy) -> Result<(), Box<dyn std::error::Error>> 
     Ok(())
 }
 
-fn judge(case: &Case, whole: &[Array], given: Vec<[Vec<u8>; 2]>) {
+/// The bytes of every rank's results are those of attention written out.
+pub(super) fn judge(case: &Case, whole: &[Array], given: Vec<[Vec<u8>; 2]>) {
     let want = attention(case, whole);
     for (rank, [out, lse]) in given.into_iter().enumerate() {
         let s = &case.sizes;

@@ -6,6 +6,8 @@
 pub(crate) mod builder;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod calls;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod embed;
 #[cfg(target_os = "linux")]
 mod faults;
 #[cfg(all(feature = "cuda", target_os = "linux"))]

@@ -1,117 +1,78 @@
-//! An island on one GPU: all of its ranks in one process.
+//! An island on one GPU with memory of its own: all of its ranks in one process.
 //!
 //! In: a schedule; then, as often as wanted, every rank's arguments. Out: every rank's results, and what they sent. Invariants: what
 //! memory the ranks need is asked for at once, and refused before any of it is taken; after the first run nothing is allocated;
 //! nothing waits without a limit.
 
-use super::graph::Captured;
+use super::call::Call;
+use super::error::IslandError;
 use super::loaded::Kernels;
-use super::rank::{Pointers, Rank, settle};
+use super::part::Part;
+use super::shared::settle;
+use super::together::{Told, enqueue_all};
 use crate::exec::cache::Cache;
 use crate::exec::cuda::error::{CudaError, driver};
 use crate::exec::cuda::gpu::{Buffer, Gpu};
-use crate::exec::walk::{Local, WalkError, issue_all};
-use crate::lower::program::{LowerError, Program, Target, lower};
+use crate::lower::program::{Program, Target, lower};
 use crate::schedule::Schedule;
-use cudarc::driver::{CudaEvent, DevicePtr};
-use std::sync::Arc;
+use cudarc::driver::CudaEvent;
 use std::time::Duration;
-
-/// Why an island did not run on a GPU.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum IslandError {
-    /// A step that no kernel computes.
-    #[error("no GPU kernel: {0}")]
-    Lower(#[from] LowerError),
-    /// Of CUDA.
-    #[error(transparent)]
-    Cuda(#[from] CudaError),
-    /// It did not run to its end.
-    #[error(transparent)]
-    Walk(#[from] WalkError),
-    /// There are no kernels for the GPU.
-    #[error("there are no kernels for this GPU ({0}): run with the CPU backend")]
-    Arch(String),
-    /// It does not fit.
-    #[error(
-        "the {ranks} ranks of {island} need {wanted} bytes of device memory, {most} of them rank {largest}, and {free} are free: use more GPUs, another strategy, or less memory for it (--memory)"
-    )]
-    Memory {
-        /// The island.
-        island: String,
-        /// How many ranks.
-        ranks: usize,
-        /// Bytes of all.
-        wanted: usize,
-        /// Of the rank that needs most, and which it is.
-        most: usize,
-        /// See `most`.
-        largest: usize,
-        /// How many bytes are free.
-        free: usize,
-    },
-    /// What is handed over is not what the island takes.
-    #[error("rank {rank}: argument {argument} has {bytes} bytes, and the island takes {wanted}")]
-    Argument {
-        /// The rank.
-        rank: usize,
-        /// Its number.
-        argument: usize,
-        /// How many it has.
-        bytes: usize,
-        /// How many it should have.
-        wanted: usize,
-    },
-    /// As many ranks are handed over as there are.
-    #[error("{got} ranks are handed over, and the island has {wanted}, each with {arguments} arguments")]
-    Ranks {
-        /// How many came.
-        got: usize,
-        /// How many there are.
-        wanted: usize,
-        /// Of each.
-        arguments: usize,
-    },
-}
 
 /// How an island is run.
 #[derive(Clone, Copy, Debug)]
 pub struct RunOptions<'c> {
     /// Where compiled kernels are kept.
     pub cache: Option<&'c Cache>,
-    /// Whether runs behind the first one replay a graph of CUDA that holds all of it.
+    /// Whether the second run with the same memory, and those behind it, replay a graph of CUDA that holds all of it.
     pub graph: bool,
-    /// How long the device may take.
+    /// How long the device may take, and how long a rank waits for others that are told from elsewhere.
     pub patience: Duration,
 }
 
 /// An island whose ranks all run on one GPU.
 pub struct Island<'g> {
     gpu: &'g Gpu,
-    programs: Arc<Vec<Program>>,
-    /// Of each rank the arguments, the result, its log-sum-exp, the arena. Freed when everything is done.
+    /// They go before the memory, which is freed behind all that they were told.
+    parts: Vec<Part>,
     memories: Vec<Memory>,
-    _tables: Buffer,
-    ranks: Vec<Rank>,
-    captured: Option<Captured>,
-    options: Patience,
+    patience: Duration,
     /// Of the last run.
     replayed: bool,
     done: CudaEvent,
 }
 
-#[derive(Clone, Copy)]
-struct Patience {
-    graph: bool,
-    patience: Duration,
-}
-
+/// What a rank has.
 struct Memory {
     arguments: Vec<Buffer>,
     out: Buffer,
     lse: Buffer,
     arena: Buffer,
+    /// Where the arguments lie.
+    at: Vec<u64>,
+}
+
+impl Memory {
+    fn of(gpu: &Gpu, program: &Program) -> Result<Memory, CudaError> {
+        let made = |&bytes: &usize| gpu.unwritten(bytes);
+        let arguments = program.attention.arguments.iter().map(made).collect::<Result<Vec<_>, _>>()?;
+        Ok(Memory {
+            at: arguments.iter().map(Buffer::address).collect(),
+            arguments,
+            out: gpu.unwritten(program.attention.out_bytes)?,
+            lse: gpu.unwritten(program.attention.lse_bytes)?,
+            arena: gpu.unwritten(program.arena_bytes)?,
+        })
+    }
+
+    fn call(&self) -> Call<'_> {
+        Call {
+            arguments: &self.at,
+            out: self.out.address(),
+            lse: self.lse.address(),
+            workspace: self.arena.address(),
+            workspace_bytes: self.arena.bytes(),
+        }
+    }
 }
 
 /// Bytes that a rank gives: of the result, and of the log-sum-exp.
@@ -129,50 +90,27 @@ impl<'g> Island<'g> {
         options: RunOptions<'_>,
     ) -> Result<Island<'g>, IslandError> {
         let Some(arch) = gpu.arch() else { return Err(IslandError::Arch(gpu.name()?)) };
-        let programs = Arc::new(lower(schedule, Target::Cuda(arch))?);
+        Island::of_programs(gpu, kernels, lower(schedule, Target::Cuda(arch))?, options)
+    }
+
+    /// The same for programs that were lowered for this GPU.
+    pub(crate) fn of_programs(
+        gpu: &'g Gpu,
+        kernels: &mut Kernels,
+        programs: Vec<Program>,
+        options: RunOptions<'_>,
+    ) -> Result<Island<'g>, IslandError> {
         room(gpu, &programs)?;
-        let tables: &[i32] = programs.first().map_or(&[], |p| &p.tables);
-        let bytes: Vec<u8> = tables.iter().flat_map(|n| n.to_le_bytes()).collect();
-        let table = gpu.unwritten(bytes.len())?;
-        let mut island = Island {
+        let parts = Part::of_programs(gpu, kernels, programs, options)?;
+        let memories = parts.iter().map(|part| Memory::of(gpu, part.program()));
+        Ok(Island {
             gpu,
-            programs: programs.clone(),
-            memories: vec![],
-            _tables: table,
-            ranks: vec![],
-            captured: None,
-            options: Patience { graph: options.graph, patience: options.patience },
+            memories: memories.collect::<Result<_, _>>()?,
+            parts,
+            patience: options.patience,
             replayed: false,
             done: driver("making an event", gpu.context().new_event(None))?,
-        };
-        // The bytes are read until they are there.
-        let written = gpu.write(&bytes, &mut island._tables);
-        let there = island.settle();
-        written.and(there)?;
-        for program in programs.iter() {
-            let made = |&bytes: &usize| gpu.unwritten(bytes);
-            let mut memory = Memory {
-                arguments: program.attention.arguments.iter().map(made).collect::<Result<_, _>>()?,
-                out: gpu.unwritten(program.attention.out_bytes)?,
-                lse: gpu.unwritten(program.attention.lse_bytes)?,
-                arena: gpu.unwritten(program.arena_bytes)?,
-            };
-            for region in program.zeroed.iter().filter(|r| r.bytes > 0) {
-                gpu.clear(&mut memory.arena, region.offset, region.bytes)?;
-            }
-            let at = |b: &Buffer| b.0.device_ptr(&gpu.stream).0;
-            let pointers = Pointers {
-                arguments: memory.arguments.iter().map(at).collect(),
-                out: at(&memory.out),
-                lse: at(&memory.lse),
-            };
-            let places = [at(&memory.arena), at(&island._tables)];
-            let loaded = program.kernels.iter().map(|k| kernels.get(gpu, k, options.cache));
-            let loaded = loaded.collect::<Result<Vec<_>, _>>()?;
-            island.memories.push(memory);
-            island.ranks.push(Rank::new(gpu, Arc::new(program.clone()), loaded, places, pointers)?);
-        }
-        Ok(island)
+        })
     }
 
     /// Runs all ranks: `arguments[r]` are rank r's, as bytes. The second run and those behind it replay a graph, if that is asked for.
@@ -184,7 +122,7 @@ impl<'g> Island<'g> {
         let mut given = vec![];
         let told = self.tell(arguments, &mut given);
         // Whatever came of it: arguments are read, and what is given is written, until that is done.
-        let settled = self.settle();
+        let settled = settle(&self.gpu.stream, &self.done, self.patience);
         told?;
         settled?;
         Ok(given)
@@ -197,42 +135,18 @@ impl<'g> Island<'g> {
                 self.gpu.write(bytes, to)?;
             }
         }
-        self.enqueue()?;
-        for (memory, program) in self.memories.iter().zip(&*self.programs) {
-            given.push([self.gpu.read(&memory.out, program.attention.out_bytes)?, vec![]]);
+        let calls: Vec<Call<'_>> = self.memories.iter().map(Memory::call).collect();
+        let mut parts: Vec<&mut Part> = self.parts.iter_mut().collect();
+        let stream = self.gpu.stream.cu_stream().cast();
+        // SAFETY: the stream is the GPU's own; the memory is as large as the programs say, and everything that touches it is told that
+        // stream.
+        self.replayed = unsafe { enqueue_all(&mut parts, &calls, stream) }? == Told::Replayed;
+        for (memory, part) in self.memories.iter().zip(&self.parts) {
+            given.push([self.gpu.read(&memory.out, part.out_bytes())?, vec![]]);
             if let Some([_, lse]) = given.last_mut() {
-                *lse = self.gpu.read(&memory.lse, program.attention.lse_bytes)?;
+                *lse = self.gpu.read(&memory.lse, part.lse_bytes())?;
             }
         }
-        Ok(())
-    }
-
-    /// All ranks behind what the GPU's stream was told, and before what it is told next: eagerly, or as a graph.
-    pub(super) fn enqueue(&mut self) -> Result<(), IslandError> {
-        self.replayed = self.options.graph && self.captured.is_some();
-        if let Some(captured) = self.captured.as_ref().filter(|_| self.replayed) {
-            return Ok(captured.launch()?);
-        }
-        self.issue()?;
-        if self.options.graph {
-            // What was run eagerly is issued once more, to be kept.
-            let captured = Captured::of(self.gpu, |gpu| {
-                let _ = gpu;
-                self.issue()
-            })?;
-            self.captured = Some(captured);
-        }
-        Ok(())
-    }
-
-    fn issue(&mut self) -> Result<(), IslandError> {
-        driver("recording an event", self.done.record(&self.gpu.stream))?;
-        for rank in &mut self.ranks {
-            rank.begin();
-            rank.after(&self.done)?;
-        }
-        issue_all(&self.programs, &mut self.ranks, &mut Local::ends(self.programs.len()))?;
-        self.ranks.iter_mut().try_for_each(|rank| rank.before(&self.gpu.stream))?;
         Ok(())
     }
 
@@ -243,39 +157,24 @@ impl<'g> Island<'g> {
 
     /// What each rank's device is told.
     pub fn programs(&self) -> &[Program] {
-        &self.programs
+        self.parts.first().map_or(&[], |part| &part.shared.programs)
     }
 
     fn fits(&self, arguments: &[Vec<Vec<u8>>]) -> Result<(), IslandError> {
-        let of_each = self.programs.first().map_or(0, |p| p.attention.arguments.len());
-        if arguments.len() != self.programs.len() || arguments.iter().any(|a| a.len() != of_each) {
-            let wanted = self.programs.len();
+        let of_each = self.programs().first().map_or(0, |p| p.attention.arguments.len());
+        if arguments.len() != self.parts.len() || arguments.iter().any(|a| a.len() != of_each) {
+            let wanted = self.parts.len();
             return Err(IslandError::Ranks { got: arguments.len(), wanted, arguments: of_each });
         }
-        for (rank, (program, arguments)) in self.programs.iter().zip(arguments).enumerate() {
-            for (argument, (bytes, &wanted)) in arguments.iter().zip(&program.attention.arguments).enumerate()
-            {
+        for (part, arguments) in self.parts.iter().zip(arguments) {
+            for (argument, (bytes, &wanted)) in arguments.iter().zip(part.argument_bytes()).enumerate() {
                 if bytes.len() != wanted {
-                    return Err(IslandError::Argument { rank, argument, bytes: bytes.len(), wanted });
+                    let (rank, bytes) = (part.rank(), bytes.len());
+                    return Err(IslandError::Argument { rank, argument, bytes, wanted });
                 }
             }
         }
         Ok(())
-    }
-
-    /// Waits for all that the GPU's stream was told.
-    fn settle(&self) -> Result<(), CudaError> {
-        driver("recording an event", self.done.record(&self.gpu.stream))?;
-        settle(&self.done, "the island", self.options.patience)
-    }
-}
-
-impl Drop for Island<'_> {
-    fn drop(&mut self) {
-        // Memory is freed behind what uses it: the GPU's stream frees, and it comes behind the ranks' streams.
-        for rank in &mut self.ranks {
-            let _ = rank.before(&self.gpu.stream);
-        }
     }
 }
 

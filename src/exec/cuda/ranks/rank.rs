@@ -1,74 +1,55 @@
 //! What a rank has of a GPU: where its memory lies, streams, events; the engine that its device program runs on.
 
+use super::call::Pointers;
+use super::copies::copy_runs;
+use super::host::Host;
 use super::loaded::Loaded;
+use super::prepared::Sets;
 use crate::exec::cuda::error::{CudaError, driver, refuse};
 use crate::exec::cuda::gpu::Gpu;
-use crate::exec::cuda::maps::{Maps, maps};
 use crate::exec::walk::{Engine, Marks, Spread};
-use crate::lower::Tiling;
-use crate::lower::program::{Address, Addresses, Base, KernelParams, Launch, Program, Region, kernel_params};
-use cudarc::driver::{CudaContext, CudaEvent, CudaStream, LaunchConfig, PushKernelArg, result};
+use crate::lower::program::{Address, KernelParams, Launch, Program, Region};
+use cudarc::driver::{CudaContext, CudaEvent, CudaStream, PushKernelArg, result};
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// Where what a program names lies on the device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Pointers {
-    /// The rank's arguments, as many bytes of each as the program says.
-    pub(super) arguments: Vec<u64>,
-    /// Its rows of the result.
-    pub(super) out: u64,
-    /// Of its log-sum-exp, if there is one.
-    pub(super) lse: u64,
-}
 
 /// One rank on a GPU.
 #[derive(Debug)]
 pub(super) struct Rank {
-    program: Arc<Program>,
+    programs: Arc<Vec<Program>>,
+    number: usize,
     kernels: Vec<Arc<Loaded>>,
     multiprocessors: usize,
-    pub(super) pointers: Pointers,
-    arena: u64,
     tables: u64,
     context: Arc<CudaContext>,
-    pub(super) streams: Vec<Arc<CudaStream>>,
+    streams: Vec<Arc<CudaStream>>,
     /// By number; made when they are first recorded.
     events: Vec<Option<CudaEvent>>,
-    /// Between ranks, taken one after another; used again in the next run.
-    marks: Vec<Arc<CudaEvent>>,
-    next_mark: usize,
+    /// Between ranks. One is recorded again when no other rank may still be about to wait for it: that one would wait for the wrong point.
+    marks: VecDeque<Arc<CudaEvent>>,
     /// By stream an event behind all that was issued, and whether it is recorded.
     ends: Vec<(CudaEvent, bool)>,
-    /// By operation what its kernel is handed, made once for the pointers.
-    prepared: Vec<Option<Box<Prepared>>>,
-}
-
-/// What one launch takes.
-#[derive(Debug)]
-struct Prepared {
-    params: KernelParams,
-    maps: Option<Maps>,
-    config: LaunchConfig,
+    /// What kernels are handed.
+    sets: Sets,
 }
 
 impl Rank {
-    /// Streams for transfers go before that for kernels.
+    /// Rank `number` of the programs, whose tables lie at the address. Streams for transfers go before that for kernels.
     ///
     /// # Errors
     /// The driver's.
     pub(super) fn new(
         gpu: &Gpu,
-        program: Arc<Program>,
+        programs: Arc<Vec<Program>>,
+        number: usize,
         kernels: Vec<Arc<Loaded>>,
-        [arena, tables]: [u64; 2],
-        pointers: Pointers,
+        tables: u64,
     ) -> Result<Rank, CudaError> {
         let context = gpu.context().clone();
         driver("using the GPU", context.bind_to_thread())?;
         let (_, greatest) = driver("asking for priorities", result::stream::get_priority_range())?;
         let mut streams = vec![];
-        for lane in 0..program.streams.len() {
+        for lane in 0..programs[number].streams.len() {
             let made = match lane {
                 0 => context.new_stream(),
                 _ => context.new_stream_with_priority(greatest),
@@ -80,23 +61,27 @@ impl Rank {
         Ok(Rank {
             kernels,
             multiprocessors: gpu.multiprocessors,
-            pointers,
-            arena,
             tables,
             context,
             streams,
-            events: (0..program.events).map(|_| None).collect(),
-            marks: vec![],
-            next_mark: 0,
+            events: (0..programs[number].events).map(|_| None).collect(),
+            marks: VecDeque::new(),
             ends,
-            prepared: program.ops.iter().map(|_| None).collect(),
-            program,
+            sets: Sets::default(),
+            programs,
+            number,
         })
     }
 
-    /// A run begins: marks are used from the first on.
-    pub(super) fn begin(&mut self) {
-        self.next_mark = 0;
+    /// A call begins, with these pointers and behind the event.
+    pub(super) fn begin(&mut self, pointers: &Pointers, behind: &CudaEvent) -> Result<(), CudaError> {
+        self.sets.turn_to(pointers);
+        self.after(behind)?;
+        let programs = self.programs.clone();
+        for (stream, region) in programs[self.number].zeroed.iter().enumerate() {
+            self.clear(stream, region)?;
+        }
+        Ok(())
     }
 
     /// Everything that is issued from here on comes after the event.
@@ -109,12 +94,26 @@ impl Rank {
     }
 
     /// The stream comes after all that was issued here.
-    pub(super) fn before(&mut self, stream: &CudaStream) -> Result<(), CudaError> {
+    pub(super) fn before(&mut self, stream: Host) -> Result<(), CudaError> {
         for (own, (end, recorded)) in self.streams.iter().zip(&mut self.ends) {
             driver("recording an event", end.record(own))?;
             *recorded = true;
-            driver("waiting for an event", stream.wait(end))?;
+            stream.wait(end)?;
         }
+        Ok(())
+    }
+
+    /// Sets a part of the arena to zero.
+    fn clear(&mut self, stream: usize, region: &Region) -> Result<(), CudaError> {
+        if region.bytes == 0 {
+            return Ok(());
+        }
+        let at = self.sets.now.pointers.arena + region.offset as u64;
+        let on = self.stream(stream)?.cu_stream();
+        driver("using the GPU", self.context.bind_to_thread())?;
+        // SAFETY: the region lies within the arena, as many bytes of which the caller has put there.
+        driver("filling", unsafe { result::memset_d8_async(at, 0, region.bytes, on) })?;
+        self.issued(stream);
         Ok(())
     }
 
@@ -128,34 +127,6 @@ impl Rank {
             end.1 = false;
         }
     }
-
-    fn prepare(&self, launch: &Launch) -> Result<Prepared, CudaError> {
-        let of = |at: Address| self.pointer(at);
-        let params = kernel_params(&self.program, launch, &Addresses { of: &of, tables: self.tables });
-        let Some(loaded) = self.kernels.get(launch.kernel) else {
-            return refuse(format!("the program has no kernel {}", launch.kernel));
-        };
-        let hopper = loaded.key.filter(|key| matches!(key.tiling, Tiling::Hopper(_)));
-        let maps = match (hopper, &params) {
-            (Some(key), KernelParams::Usual(p)) => Some(maps(&key, p)?),
-            (Some(key), KernelParams::Steps(p)) => Some(maps(&key, &p.usual)?),
-            _ => None,
-        };
-        let config = LaunchConfig {
-            grid_dim: (number(launch.grid.on(self.multiprocessors))?, 1, 1),
-            block_dim: (number(launch.grid.threads)?, 1, 1),
-            shared_mem_bytes: number(loaded.key.map_or(0, |key| key.shared_bytes()))?,
-        };
-        Ok(Prepared { params, maps, config })
-    }
-}
-
-fn number(n: usize) -> Result<u32, CudaError> {
-    u32::try_from(n).map_err(|_| CudaError::Launch(format!("{n} is more than a launch counts")))
-}
-
-fn inside(region: Option<&Region>) -> usize {
-    region.map_or(0, |r| r.offset)
 }
 
 impl Engine for Rank {
@@ -163,30 +134,18 @@ impl Engine for Rank {
     type Error = CudaError;
 
     fn pointer(&self, at: Address) -> u64 {
-        let base = match at.base {
-            Base::Arena => self.arena,
-            Base::Argument(n) => self.pointers.arguments.get(n).copied().unwrap_or(0),
-            Base::Out => self.pointers.out,
-            Base::Lse => self.pointers.lse,
-            Base::Scratch(stream) => self.arena + inside(self.program.scratch.get(stream)) as u64,
-            Base::Zeroed(stream) => self.arena + inside(self.program.zeroed.get(stream)) as u64,
-        };
-        base + at.offset as u64
+        self.sets.now.pointer(&self.programs[self.number], at)
     }
 
     fn launch(&mut self, stream: usize, op: usize, launch: &Launch) -> Result<(), CudaError> {
-        if self.prepared.get(op).is_none_or(Option::is_none) {
-            let made = Box::new(self.prepare(launch)?);
-            match self.prepared.get_mut(op) {
-                Some(place) => *place = Some(made),
-                None => return refuse(format!("the program has no operation {op}")),
-            }
-        }
-        let (Some(Some(prepared)), Some(loaded)) = (self.prepared.get(op), self.kernels.get(launch.kernel))
-        else {
+        let Some(loaded) = self.kernels.get(launch.kernel) else {
             return refuse(format!("the program has no kernel {}", launch.kernel));
         };
-        let on = self.stream(stream)?;
+        let (program, given) = (&self.programs[self.number], (self.tables, self.multiprocessors));
+        let prepared = self.sets.now.launch(op, |set| set.prepare(program, launch, loaded, given))?;
+        let Some(on) = self.streams.get(stream) else {
+            return refuse(format!("there is no stream {stream}"));
+        };
         let mut builder = on.launch_builder(&loaded.function);
         match &prepared.params {
             KernelParams::Usual(p) => builder.arg(&**p),
@@ -253,11 +212,14 @@ impl Marks for Rank {
     type Mark = Arc<CudaEvent>;
 
     fn mark(&mut self, stream: usize) -> Result<Arc<CudaEvent>, CudaError> {
-        if self.next_mark == self.marks.len() {
-            self.marks.push(Arc::new(driver("making an event", self.context.new_event(None))?));
-        }
-        let mark = self.marks[self.next_mark].clone();
-        self.next_mark += 1;
+        let mut used = self.marks.pop_front();
+        let free = used.take_if(|mark| Arc::get_mut(mark).is_some());
+        self.marks.extend(used);
+        let mark = match free {
+            Some(free) => free,
+            None => Arc::new(driver("making an event", self.context.new_event(None))?),
+        };
+        self.marks.push_back(mark.clone());
         driver("recording an event", mark.record(self.stream(stream)?))?;
         self.issued(stream);
         Ok(mark)
@@ -268,57 +230,4 @@ impl Marks for Rank {
         self.issued(stream);
         Ok(())
     }
-}
-
-/// The widest pitch of a copy of two dimensions, of every GPU of today.
-const PITCH: usize = i32::MAX as usize;
-
-fn copy_runs(on: &CudaStream, copy: &Spread<u64>) -> Result<(), CudaError> {
-    use cudarc::driver::sys::{CUDA_MEMCPY2D, CUmemorytype, cuMemcpy2DAsync_v2};
-    let pitched =
-        copy.from_stride.max(copy.to_stride) <= PITCH && copy.from_stride.min(copy.to_stride) >= copy.bytes;
-    if copy.count > 1 && pitched {
-        let memory = CUmemorytype::CU_MEMORYTYPE_DEVICE;
-        let shape = CUDA_MEMCPY2D {
-            srcXInBytes: 0,
-            srcY: 0,
-            srcMemoryType: memory,
-            srcHost: std::ptr::null(),
-            srcDevice: copy.from,
-            srcArray: std::ptr::null_mut(),
-            srcPitch: copy.from_stride,
-            dstXInBytes: 0,
-            dstY: 0,
-            dstMemoryType: memory,
-            dstHost: std::ptr::null_mut(),
-            dstDevice: copy.to,
-            dstArray: std::ptr::null_mut(),
-            dstPitch: copy.to_stride,
-            WidthInBytes: copy.bytes,
-            Height: copy.count,
-        };
-        // SAFETY: runs of the program's own memory, as in `launch`; the shape lives for the call.
-        let status = unsafe { cuMemcpy2DAsync_v2(&shape, on.cu_stream()) };
-        return driver("copying on the device", status.result());
-    }
-    for run in 0..copy.count {
-        let at = |base: u64, stride: usize| base + (run * stride) as u64;
-        let (from, to) = (at(copy.from, copy.from_stride), at(copy.to, copy.to_stride));
-        // SAFETY: runs of the program's own memory, as in `launch`.
-        let copied = unsafe { result::memcpy_dtod_async(to, from, copy.bytes, on.cu_stream()) };
-        driver("copying on the device", copied)?;
-    }
-    Ok(())
-}
-
-/// Waits until the event has happened, but no longer than so long.
-pub(super) fn settle(event: &CudaEvent, what: &str, patience: Duration) -> Result<(), CudaError> {
-    let begin = Instant::now();
-    while !driver("running the device program", event.try_is_complete())? {
-        if begin.elapsed() > patience {
-            return refuse(format!("{what} is not done after {patience:?}"));
-        }
-        std::thread::yield_now();
-    }
-    Ok(())
 }

@@ -1,6 +1,7 @@
 //! A program whose islands run on one GPU, and the rest on the CPU.
 
-use super::island::{Island, IslandError, RunOptions};
+use super::error::IslandError;
+use super::island::{Island, RunOptions};
 use super::loaded::Kernels;
 use crate::exec::cpu::{self, ExecError, Progress, Run, Traffic};
 use crate::exec::cuda::gpu::Gpu;

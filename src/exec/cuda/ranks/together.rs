@@ -1,0 +1,197 @@
+//! All ranks of an island, told from one thread: eagerly, or as a graph that was captured before for the same pointers.
+//!
+//! Invariants: a graph holds the pointers that it was captured with, and is launched in calls with these alone; a few are kept, and one is given up
+//! only when its last launch is known to be done.
+
+use super::call::{Call, Pointers, Touched, overlap};
+use super::error::IslandError;
+use super::graph::Captured;
+use super::host::Host;
+use super::part::{Last, Part};
+use super::shared::whole;
+use crate::exec::cuda::current::Entered;
+use crate::exec::cuda::error::{CudaError, driver};
+use crate::exec::walk::{Local, issue_all};
+use crate::lower::program::Program;
+use cudarc::driver::{CudaContext, CudaEvent, CudaStream};
+use std::ffi::c_void;
+use std::sync::Arc;
+
+/// How many sets of pointers are known by the calls that had them.
+const MOST: usize = 8;
+
+/// How a call was told the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Operation by operation.
+    Eagerly,
+    /// By one launch of a graph that holds all of them.
+    Replayed,
+}
+
+/// What calls of all parts have in common.
+pub(super) struct Together {
+    graph: bool,
+    /// Where calls are captured; nothing else runs there.
+    pub(super) own: Arc<CudaStream>,
+    /// Where a stream stands when a call begins, and when it has been told all of it.
+    pub(super) begin: CudaEvent,
+    pub(super) end: CudaEvent,
+    /// In the order of their latest calls.
+    known: Vec<Known>,
+}
+
+/// The pointers of a call.
+struct Known {
+    pointers: Vec<Pointers>,
+    /// Of the second call with them.
+    captured: Option<Captured>,
+    /// Behind its last launch, if there was one.
+    done: CudaEvent,
+}
+
+/// Tells the device all ranks' shares of a call, behind what the stream was told and before what it is told next, and waits for nothing.
+/// `calls[r]` is that of `parts[r]`, which are all parts of one island, rank 0 first.
+///
+/// The first call with certain pointers is told eagerly; the second one is captured as a graph, which it and those behind it launch, if the
+/// options of the parts ask for graphs. A stream that is under capture is told eagerly: the graph that its owner makes then holds the call.
+/// Other than [`Part::enqueue`] a call that failed leaves nothing behind that later ones meet.
+///
+/// # Errors
+/// Something is wrong with a call, a message finds no receiver, or the driver's.
+///
+/// # Safety
+/// As [`Part::enqueue`], for each rank.
+pub unsafe fn enqueue_all(
+    parts: &mut [&mut Part],
+    calls: &[Call<'_>],
+    stream: *mut c_void,
+) -> Result<Told, IslandError> {
+    let shared = whole(parts)?;
+    if calls.len() != parts.len() {
+        let arguments = shared.programs.first().map_or(0, |p| p.attention.arguments.len());
+        return Err(IslandError::Ranks { got: calls.len(), wanted: parts.len(), arguments });
+    }
+    let mut touched = vec![];
+    let each = parts.iter().zip(calls).map(|(part, call)| part.pointers(call, &mut touched));
+    let pointers = each.collect::<Result<Vec<_>, _>>()?;
+    let _entered = Entered::new(&shared.context)?;
+    // SAFETY: the caller's promise.
+    let host = unsafe { Host::of(stream.cast()) };
+    let mut together = shared.together();
+    if host.captures()? {
+        apart(touched)?;
+        issue(parts, &shared.programs, &pointers, host, &together.begin)?;
+        return Ok(Told::Eagerly);
+    }
+    // Behind the last call of each part; if that was one of all of them, once.
+    let mut awaited = false;
+    for part in parts.iter() {
+        match part.last {
+            Last::Together if awaited => {}
+            Last::Together => {
+                host.wait(&together.end)?;
+                awaited = true;
+            }
+            Last::None => {}
+            Last::Own => host.wait(&part.end)?,
+        }
+    }
+    let told = together.tell(parts, &shared.programs, pointers, touched, host);
+    let ended = host.record(&together.end);
+    parts.iter_mut().for_each(|part| part.last = Last::Together);
+    let told = told?;
+    ended?;
+    Ok(told)
+}
+
+impl Together {
+    /// # Errors
+    /// The driver's.
+    pub(super) fn new(context: &Arc<CudaContext>, graph: bool) -> Result<Together, CudaError> {
+        Ok(Together {
+            graph,
+            own: driver("making a stream", context.new_stream())?,
+            begin: driver("making an event", context.new_event(None))?,
+            end: driver("making an event", context.new_event(None))?,
+            known: vec![],
+        })
+    }
+
+    fn tell(
+        &mut self,
+        parts: &mut [&mut Part],
+        programs: &[Program],
+        pointers: Vec<Pointers>,
+        touched: Vec<Touched>,
+        host: Host,
+    ) -> Result<Told, IslandError> {
+        let Some(at) = self.known.iter().position(|known| known.pointers == pointers) else {
+            apart(touched)?;
+            issue(parts, programs, &pointers, host, &self.begin)?;
+            self.remember(pointers)?;
+            return Ok(Told::Eagerly);
+        };
+        self.known[at..].rotate_left(1);
+        let Some(known) = self.known.last_mut() else { return Ok(Told::Eagerly) };
+        let captured = match known.captured.take() {
+            Some(captured) => captured,
+            None => {
+                let issue = |own| issue(parts, programs, &pointers, own, &self.begin);
+                Captured::of(&self.own, issue)?
+            }
+        };
+        known.captured.insert(captured).launch(host)?;
+        host.record(&known.done)?;
+        Ok(Told::Replayed)
+    }
+
+    /// The next call with these pointers finds them known, if there is room, or a graph that is done with.
+    fn remember(&mut self, pointers: Vec<Pointers>) -> Result<(), CudaError> {
+        if !self.graph {
+            return Ok(());
+        }
+        if self.known.len() >= MOST {
+            // An event that is asked for in vain counts as one that has not come.
+            let idle = |known: &Known| known.captured.is_none() || known.done.is_complete();
+            let Some(at) = self.known.iter().position(idle) else { return Ok(()) };
+            self.known.remove(at);
+        }
+        let done = driver("making an event", self.own.context().new_event(None))?;
+        self.known.push(Known { pointers, captured: None, done });
+        Ok(())
+    }
+}
+
+/// What one rank writes, no other one touches.
+fn apart(touched: Vec<Touched>) -> Result<(), IslandError> {
+    match overlap(touched) {
+        Some((rank, why)) => Err(IslandError::Call { rank, why }),
+        None => Ok(()),
+    }
+}
+
+/// All ranks, eagerly, behind what the stream was told and before what it is told next.
+fn issue(
+    parts: &mut [&mut Part],
+    programs: &[Program],
+    pointers: &[Pointers],
+    host: Host,
+    begin: &CudaEvent,
+) -> Result<(), IslandError> {
+    let mut tell = || -> Result<(), IslandError> {
+        host.record(begin)?;
+        for (part, pointers) in parts.iter_mut().zip(pointers) {
+            part.rank.begin(pointers, begin)?;
+        }
+        let mut ends = Local::ends(programs.len());
+        let mut ranks: Vec<_> = parts.iter_mut().map(|part| &mut part.rank).zip(&mut ends).collect();
+        Ok(issue_all(programs, &mut ranks)?)
+    };
+    let told = tell();
+    // Whatever came of it: the host's stream comes behind what was told.
+    let joined = parts.iter_mut().map(|part| part.rank.before(host));
+    let joined = joined.fold(Ok(()), Result::and);
+    told?;
+    Ok(joined?)
+}
