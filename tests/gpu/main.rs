@@ -27,7 +27,7 @@ mod serve;
 mod standins;
 
 use annulus::exec::cuda::Gpu;
-use ranks::Size;
+use schedules::Size;
 use std::process::{Command, ExitCode};
 
 fn main() -> ExitCode {

@@ -3,10 +3,9 @@
 //! Prints an object of JSON for each strategy, link and number of rows: how long the rank takes, how long its kernels take without any
 //! message, what the schedule's cost model says of the same link, and how long one GPU takes for all rows.
 
-use super::ranks::Size;
-use super::schedules::{Island, device, on_device, timed};
+use super::schedules::{Island, Size, device, on_device, timed};
 use annulus::exec::cache::{Cache, standard_folder};
-use annulus::exec::cuda::ranks::{Alone, Kernels, Link, RunOptions};
+use annulus::exec::cuda::ranks::{Alone, Kernels, RunOptions, Wire};
 use annulus::exec::cuda::{Buffer, CudaError, Gpu};
 use annulus::ring::Strategy;
 use annulus::schedule::cost::estimate;
@@ -20,15 +19,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const BLOCKS: usize = 16;
 
 pub(crate) fn run(gpu: &Gpu, size: Size) -> ExitCode {
-    let (lengths, times, numbers): (&[usize], usize, usize) = match size {
-        Size::Tiny => (&[16], 1, 4099),
-        Size::Quick => (&[4096, 16384], 5, (1 << 24) - 8 * 1009),
-        Size::Whole => (&[4096, 8192, 16384, 32768], 5, (1 << 24) - 8 * 1009),
+    let (lengths, numbers): (&[usize], usize) = match size {
+        Size::Tiny => (&[4], 4099),
+        Size::Quick => (&[4096, 16384], (1 << 24) - 8 * 1009),
+        Size::Whole => (&[4096, 8192, 16384, 32768], (1 << 24) - 8 * 1009),
     };
     let done = on_device(gpu, numbers).map_err(|e| e.to_string()).and_then(|pool| {
         let cache = standard_folder().and_then(|folder| Cache::open(&folder).ok());
         let options = RunOptions { cache: cache.as_ref(), graph: true, patience: PATIENCE };
-        let mut all = Played { gpu, kernels: Kernels::new(), options, pool, times };
+        let mut all = Played { gpu, kernels: Kernels::new(), options, pool, times: size.times() };
         lengths.iter().try_for_each(|&rows| all.length(rows, size))
     });
     match done {
@@ -51,22 +50,21 @@ struct Played<'a> {
 impl Played<'_> {
     /// All that is played with so many rows a rank.
     fn length(&mut self, rows: usize, size: Size) -> Result<(), String> {
-        let whole = Island { rows: rows * RANKS, ranks: 1, strategy: Strategy::Ring, nodes: 1 };
+        let whole =
+            Island { heads: size.heads(), rows: rows * RANKS, ranks: 1, strategy: Strategy::Ring, nodes: 1 };
         let one_gpu = self.time(&whole, None)?;
-        let links = if size == Size::Tiny { vec![370.0] } else { vec![370.0, 45.0] };
+        let links: &[bool] = if size == Size::Tiny { &[true] } else { &[true, false] };
         for strategy in [Strategy::Ring, Strategy::AllGather, Strategy::AllGatherStaged] {
             let island = Island { ranks: RANKS, strategy, ..whole };
             let steps = self.time(&island, None)?;
-            for &gb_s in &links {
-                let device = device(gb_s);
-                let schedule = island.schedule()?;
-                let predicted = estimate(&schedule, &device);
-                let link = Link::of(&device, RANKS, BLOCKS);
-                let ms = self.time(&island, Some(link))?;
+            for &fast in links {
+                let device = device(fast);
+                let predicted = estimate(&island.schedule()?, &device);
+                let ms = self.time(&island, Some(Wire { link: device.node, blocks: BLOCKS }))?;
                 println!(
                     "{}",
                     json!({
-                        "rows": rows, "ranks": RANKS, "strategy": island.way(), "gb_s": gb_s, "ms": ms, "steps_ms": steps,
+                        "rows": rows, "ranks": RANKS, "strategy": island.way(), "gb_s": device.node.gb_s, "ms": ms, "steps_ms": steps,
                         "predicted_ms": predicted.makespan_us / 1e3, "predicted_exposed_ms": predicted.exposed_us / 1e3,
                         "one_gpu_ms": one_gpu,
                     })
@@ -77,9 +75,9 @@ impl Played<'_> {
     }
 
     /// Milliseconds of rank 0.
-    fn time(&mut self, island: &Island, link: Option<Link>) -> Result<f64, String> {
+    fn time(&mut self, island: &Island, wire: Option<Wire>) -> Result<f64, String> {
         let schedule = island.schedule()?;
-        let alone = Alone::new(self.gpu, &mut self.kernels, &schedule, 0, link, &self.pool, self.options);
+        let alone = Alone::new(self.gpu, &mut self.kernels, &schedule, (0, wire), &self.pool, self.options);
         let mut alone = alone.map_err(|e| format!("{} by {}: {e}", island.name(), island.way()))?;
         let mut again = || alone.run().map_err(|e| CudaError::Launch(e.to_string()));
         // The first one is told eagerly, and the second one captured.

@@ -3,7 +3,7 @@
 //!
 //! Prints an object of JSON for each strategy and number of ranks; `refused` and `WRONG` begin lines about what did not come so far.
 
-use super::schedules::{D, HEADS, Island, pool, timed};
+use super::schedules::{D, Island, Size, pool, timed};
 use annulus::exec::cache::{Cache, standard_folder};
 use annulus::exec::cuda::ranks::{Island as OnGpu, Kernels, RunOptions};
 use annulus::exec::cuda::{CudaError, Gpu};
@@ -16,27 +16,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often each time is taken.
-const TIMES: usize = 9;
-
-/// How large it is: what a test takes, what a person takes, and all of it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Size {
-    Tiny,
-    Quick,
-    Whole,
-}
-
-impl Size {
-    pub(crate) fn of(word: Option<&str>) -> Size {
-        match word {
-            Some("tiny") => Size::Tiny,
-            Some("quick") => Size::Quick,
-            _ => Size::Whole,
-        }
-    }
-}
-
 /// A rank's result and its log-sum-exp.
 type Given = Vec<[Vec<u8>; 2]>;
 
@@ -44,14 +23,15 @@ pub(crate) fn run(gpu: &Gpu, size: Size) -> ExitCode {
     let cache = standard_folder().and_then(|folder| Cache::open(&folder).ok());
     let mut kernels = Kernels::new();
     let (rows, most): (&[usize], usize) = match size {
-        Size::Tiny => (&[130], 2),
+        Size::Tiny => (&[29], 2),
         Size::Quick => (&[1024], 8),
         Size::Whole => (&[1023, 16384], 8),
     };
     let mut failed = 0;
     for &rows in rows {
-        let one = Island { rows, ranks: 1, strategy: Strategy::Ring, nodes: 1 };
-        let one = measured(gpu, &mut kernels, cache.as_ref(), &one, None);
+        let heads = size.heads();
+        let one = Island { heads, rows, ranks: 1, strategy: Strategy::Ring, nodes: 1 };
+        let one = measured(gpu, &mut kernels, (cache.as_ref(), size.times()), &one, None);
         let one = match one {
             Ok(one) => one,
             Err(why) => {
@@ -59,12 +39,15 @@ pub(crate) fn run(gpu: &Gpu, size: Size) -> ExitCode {
                 return ExitCode::FAILURE;
             }
         };
-        let counts = [1, 2, 4, 8].into_iter().filter(|n| *n <= most);
+        let least = if size == Size::Tiny { 2 } else { 1 };
+        let counts = [1, 2, 4, 8].into_iter().filter(|n| (least..=most).contains(n));
         let ways = counts.flat_map(|n| Strategy::ALL.into_iter().map(move |s| (n, s, 1)));
-        let levels = [Strategy::Queries, Strategy::Heads].map(|s| (8, s, 2)).into_iter().filter(|w| w.0 <= most);
+        let levels =
+            [Strategy::Queries, Strategy::Heads].map(|s| (8, s, 2)).into_iter().filter(|w| w.0 <= most);
         for (ranks, strategy, nodes) in ways.chain(levels) {
-            let island = Island { rows, ranks, strategy, nodes };
-            if let Err(why) = measured(gpu, &mut kernels, cache.as_ref(), &island, Some(&one)) {
+            let island = Island { heads, rows, ranks, strategy, nodes };
+            if let Err(why) = measured(gpu, &mut kernels, (cache.as_ref(), size.times()), &island, Some(&one))
+            {
                 println!("refused {} by {}: {why}", island.name(), island.way());
                 failed += 1;
             }
@@ -82,12 +65,12 @@ struct One {
 fn measured(
     gpu: &Gpu,
     kernels: &mut Kernels,
-    cache: Option<&Cache>,
+    (cache, times): (Option<&Cache>, usize),
     island: &Island,
     one: Option<&One>,
 ) -> Result<One, String> {
     let schedule = island.schedule()?;
-    let arguments = arguments(&schedule, island.rows);
+    let arguments = arguments(&schedule, island);
     let said = |e: CudaError| e.to_string();
     let mut given: Vec<Given> = vec![];
     let (mut device, mut host, mut operations) = (vec![], vec![], 0);
@@ -103,12 +86,12 @@ fn measured(
             return Err(format!("replayed: {}, and graph: {graph}", on.replayed()));
         }
         let again = || on.again().map_err(|e| CudaError::Launch(e.to_string()));
-        let (ms, us) = timed(gpu, TIMES, again).map_err(said)?;
+        let (ms, us) = timed(gpu, times, again).map_err(said)?;
         device.push(ms);
         host.push(us);
         operations = on.programs().iter().map(|p| p.ops.len()).sum();
     }
-    let rows = whole(&schedule, &given[0], island.rows);
+    let rows = whole(&schedule, &given[0], island);
     let equal = given.iter().all(|g| *g == given[0]);
     if let Some(one) = one {
         let (difference, largest) = differ(&rows, &one.rows);
@@ -131,30 +114,35 @@ fn measured(
 }
 
 /// Every rank's arguments, cut from numbers that are the same for any number of ranks.
-fn arguments(schedule: &Schedule, rows: usize) -> Vec<Vec<Vec<u8>>> {
+fn arguments(schedule: &Schedule, island: &Island) -> Vec<Vec<Vec<u8>>> {
+    let (rows, heads) = (island.rows, island.heads);
     let row = 2 * D;
-    let whole = HEADS.map(|heads| pool(heads * rows * D));
-    let values = pool(HEADS[1] * rows * D + 1)[2..].to_vec();
+    let whole = heads.map(|heads| pool(heads * rows * D));
+    let values = pool(heads[1] * rows * D + 1)[2..].to_vec();
     let cut = |all: &[u8], heads: usize, own: &[Progression]| -> Vec<u8> {
         let rows_of = || own.iter().flat_map(|p| (0..p.len).map(|i| p.start + i * p.step));
-        (0..heads).flat_map(|h| rows_of().flat_map(move |r| &all[(h * rows + r) * row..][..row])).copied().collect()
+        (0..heads)
+            .flat_map(|h| rows_of().flat_map(move |r| &all[(h * rows + r) * row..][..row]))
+            .copied()
+            .collect()
     };
     let of = |rank: usize| {
         let [q, kv] = [&schedule.q_layout, &schedule.kv_layout].map(|layout| layout.rows[rank].as_slice());
-        vec![cut(&whole[0], HEADS[0], q), cut(&whole[1], HEADS[1], kv), cut(&values, HEADS[1], kv)]
+        vec![cut(&whole[0], heads[0], q), cut(&whole[1], heads[1], kv), cut(&values, heads[1], kv)]
     };
     (0..schedule.ranks.len()).map(of).collect()
 }
 
 /// The result in the order of the sequence.
-fn whole(schedule: &Schedule, given: &Given, rows: usize) -> Vec<u8> {
+fn whole(schedule: &Schedule, given: &Given, island: &Island) -> Vec<u8> {
+    let (rows, heads) = (island.rows, island.heads);
     let row = 2 * D;
-    let mut all = vec![0; HEADS[0] * rows * row];
+    let mut all = vec![0; heads[0] * rows * row];
     for ([out, _], own) in given.iter().zip(&schedule.q_layout.rows) {
         let count: usize = own.iter().map(|p| p.len).sum();
         let numbers = own.iter().flat_map(|p| (0..p.len).map(|i| p.start + i * p.step));
         for (local, r) in numbers.enumerate() {
-            for h in 0..HEADS[0] {
+            for h in 0..heads[0] {
                 all[(h * rows + r) * row..][..row].copy_from_slice(&out[(h * count + local) * row..][..row]);
             }
         }

@@ -13,14 +13,42 @@ use annulus::shard::{Segment, ShardOptions, shard};
 use rayon::prelude::*;
 use std::sync::Arc;
 
-/// Heads of queries and of keys.
-pub(crate) const HEADS: [usize; 2] = [32, 8];
 /// Size of a head.
 pub(crate) const D: usize = 128;
+
+/// How large it is: what a test takes, what a person takes, and all of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Size {
+    Tiny,
+    Quick,
+    Whole,
+}
+
+impl Size {
+    pub(crate) fn of(word: Option<&str>) -> Size {
+        match word {
+            Some("tiny") => Size::Tiny,
+            Some("quick") => Size::Quick,
+            _ => Size::Whole,
+        }
+    }
+
+    /// Heads of queries and of keys.
+    pub(crate) fn heads(self) -> [usize; 2] {
+        if self == Size::Tiny { [2, 1] } else { [32, 8] }
+    }
+
+    /// How often each time is taken.
+    pub(crate) fn times(self) -> usize {
+        if self == Size::Tiny { 1 } else { 7 }
+    }
+}
 
 /// Causal attention in bf16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Island {
+    /// Heads of queries and of keys.
+    pub(crate) heads: [usize; 2],
     /// Of queries and keys, over all ranks.
     pub(crate) rows: usize,
     pub(crate) ranks: usize,
@@ -30,7 +58,7 @@ pub(crate) struct Island {
 
 impl Island {
     pub(crate) fn name(&self) -> String {
-        format!("{}/{} heads, S {}, D {D}, causal, bf16", HEADS[0], HEADS[1], self.rows)
+        format!("{}/{} heads, S {}, D {D}, causal, bf16", self.heads[0], self.heads[1], self.rows)
     }
 
     /// How its ranks go about it.
@@ -42,8 +70,9 @@ impl Island {
     pub(crate) fn schedule(&self) -> Result<Schedule, String> {
         let mut graph = Graph::new("island");
         let ty = |heads| Type::new(DType::BF16, [1, heads, self.rows, D]);
-        let [q, k, v] = [("q", HEADS[0]), ("k", HEADS[1]), ("v", HEADS[1])].map(|(n, h)| graph.input(n, ty(h)));
-        let attention = Attention::plain(1.0 / (D as f32).sqrt(), DType::F32).masked(Mask::causal(0));
+        let [q, k, v] = [("q", self.heads[0]), ("k", self.heads[1]), ("v", self.heads[1])]
+            .map(|(n, h)| graph.input(n, ty(h)));
+        let attention = Attention::plain(1.0 / (D as f64).sqrt(), DType::F32).masked(Mask::causal(0));
         let out = graph.add1(Op::Attention(Box::new(attention)), &[q, k, v], "o", "");
         graph.output("out", out.map_err(|e| e.to_string())?);
         let program = shard(Arc::new(graph), &ShardOptions::new(self.ranks).layout(LayoutKind::Zigzag));
@@ -55,14 +84,13 @@ impl Island {
     }
 }
 
-/// A node of eight whose ranks are joined by a link of that rate: the bundled device's own, or its network.
-pub(crate) fn device(gb_s: f64) -> Device {
-    let text = include_str!("../../src/device/h200x8.toml");
-    let slow = "[link.node]\ngb_s = 45.0\nlatency_us = 14.0\nmessage_us = 2.0\n";
-    let from = text.find("[link.node]").expect("a link within the node");
-    let to = text.find("[link.network]").expect("a network");
-    let text = if gb_s < 100.0 { format!("{}{slow}\n{}", &text[..from], &text[to..]) } else { text.to_owned() };
-    Device::parse(&text, "h200x8").expect("a device")
+/// A node of eight: as it is, or joined by what joins nodes.
+pub(crate) fn device(fast: bool) -> Device {
+    let mut device = Device::named("h200x8").expect("it is bundled");
+    if !fast {
+        device.node = device.network;
+    }
+    device
 }
 
 /// Normal numbers in bf16; an odd number of them, so that copies do not line up.

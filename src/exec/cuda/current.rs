@@ -1,8 +1,7 @@
 //! Which context is current on a thread: the host's stays what it was, whatever is called.
 
 use super::error::{CudaError, driver};
-use super::gpu::Gpu;
-use super::probe;
+use super::gpu::{self, Gpu};
 use cudarc::driver::{CudaContext, result, sys};
 
 /// While it lives the context is current on this thread; then what was current before.
@@ -35,8 +34,7 @@ impl Gpu {
     /// # Errors
     /// There is no driver, no context is current, or it is not the primary one.
     pub fn current() -> Result<Gpu, CudaError> {
-        probe::driver_version()?;
-        driver("starting the driver", result::init())?;
+        gpu::start()?;
         let current = driver("asking for the context", result::ctx::get_current())?;
         let none = || CudaError::Context("no context of CUDA is current on this thread".into());
         let current = current.ok_or_else(none)?;

@@ -16,7 +16,7 @@ pub struct HelperKernel {
     context: Arc<CudaContext>,
     pub(super) helper: Helper,
     /// In the order of [`Helper::entries`].
-    functions: Vec<CudaFunction>,
+    pub(super) functions: Vec<CudaFunction>,
 }
 
 /// For every head a run of bytes from one place to another.

@@ -42,17 +42,17 @@ pub struct Island<'g> {
 }
 
 /// What a rank has.
-struct Memory {
-    arguments: Vec<Buffer>,
-    out: Buffer,
-    lse: Buffer,
-    arena: Buffer,
+pub(super) struct Memory {
+    pub(super) arguments: Vec<Buffer>,
+    pub(super) out: Buffer,
+    pub(super) lse: Buffer,
+    pub(super) arena: Buffer,
     /// Where the arguments lie.
-    at: Vec<u64>,
+    pub(super) at: Vec<u64>,
 }
 
 impl Memory {
-    fn of(gpu: &Gpu, program: &Program) -> Result<Memory, CudaError> {
+    pub(super) fn of(gpu: &Gpu, program: &Program) -> Result<Memory, CudaError> {
         let made = |&bytes: &usize| gpu.unwritten(bytes);
         let arguments = program.attention.arguments.iter().map(made).collect::<Result<Vec<_>, _>>()?;
         Ok(Memory {
@@ -135,18 +135,28 @@ impl<'g> Island<'g> {
                 self.gpu.write(bytes, to)?;
             }
         }
-        let calls: Vec<Call<'_>> = self.memories.iter().map(Memory::call).collect();
-        let mut parts: Vec<&mut Part> = self.parts.iter_mut().collect();
-        let stream = self.gpu.stream.cu_stream().cast();
-        // SAFETY: the stream is the GPU's own; the memory is as large as the programs say, and everything that touches it is told that
-        // stream.
-        self.replayed = unsafe { enqueue_all(&mut parts, &calls, stream) }? == Told::Replayed;
+        self.again()?;
         for (memory, part) in self.memories.iter().zip(&self.parts) {
             given.push([self.gpu.read(&memory.out, part.out_bytes())?, vec![]]);
             if let Some([_, lse]) = given.last_mut() {
                 *lse = self.gpu.read(&memory.lse, part.lse_bytes())?;
             }
         }
+        Ok(())
+    }
+
+    /// Tells the GPU's stream to run all ranks once more, on the arguments that the last run left there. Nothing is copied from the host or
+    /// to it, and nothing waited for.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn again(&mut self) -> Result<(), IslandError> {
+        let calls: Vec<Call<'_>> = self.memories.iter().map(Memory::call).collect();
+        let mut parts: Vec<&mut Part> = self.parts.iter_mut().collect();
+        let stream = self.gpu.stream.cu_stream().cast();
+        // SAFETY: the stream is the GPU's own; the memory is as large as the programs say, and everything that touches it is told that
+        // stream.
+        self.replayed = unsafe { enqueue_all(&mut parts, &calls, stream) }? == Told::Replayed;
         Ok(())
     }
 
@@ -179,7 +189,7 @@ impl<'g> Island<'g> {
 }
 
 /// Whether there is memory for all ranks.
-fn room(gpu: &Gpu, programs: &[Program]) -> Result<(), IslandError> {
+pub(super) fn room(gpu: &Gpu, programs: &[Program]) -> Result<(), IslandError> {
     let of = |p: &Program| {
         let a = &p.attention;
         [p.arena_bytes, a.out_bytes, a.lse_bytes]

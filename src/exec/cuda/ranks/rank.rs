@@ -5,11 +5,13 @@ use super::copies::copy_runs;
 use super::host::Host;
 use super::loaded::Loaded;
 use super::prepared::Sets;
-use crate::exec::cuda::error::{CudaError, driver, refuse};
+use crate::exec::cuda::error::{CudaError, driver, refuse, too_large};
 use crate::exec::cuda::gpu::Gpu;
+use crate::exec::cuda::helpers::HelperKernel;
 use crate::exec::walk::{Engine, Marks, Spread};
+use crate::lower::Paced;
 use crate::lower::program::{Address, KernelParams, Launch, Program, Region};
-use cudarc::driver::{CudaContext, CudaEvent, CudaStream, PushKernelArg, result};
+use cudarc::driver::{CudaContext, CudaEvent, CudaStream, LaunchConfig, PushKernelArg, result};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -113,6 +115,28 @@ impl Rank {
         driver("using the GPU", self.context.bind_to_thread())?;
         // SAFETY: the region lies within the arena, as many bytes of which the caller has put there.
         driver("filling", unsafe { result::memset_d8_async(at, 0, region.bytes, on) })?;
+        self.issued(stream);
+        Ok(())
+    }
+
+    /// A copy that takes the place of a message.
+    pub(super) fn pace(
+        &mut self,
+        stream: usize,
+        kernel: &HelperKernel,
+        argument: &Paced,
+        blocks: usize,
+    ) -> Result<(), CudaError> {
+        let Some(function) = kernel.functions.first() else {
+            return refuse("the kernel has no entry".into());
+        };
+        let blocks = u32::try_from(blocks.max(1)).map_err(|_| too_large("blocks"))?;
+        let block_dim = (crate::lower::THREADS as u32, 1, 1);
+        let config = LaunchConfig { grid_dim: (blocks, 1, 1), block_dim, shared_mem_bytes: 0 };
+        let mut builder = self.stream(stream)?.launch_builder(function);
+        builder.arg(argument);
+        // SAFETY: the argument is the kernel's; it reads what whoever plays has put there, and writes where the program receives.
+        driver("launching a kernel", unsafe { builder.launch(config) })?;
         self.issued(stream);
         Ok(())
     }
