@@ -16,6 +16,7 @@ pub(super) fn run(
     use annulus::exec::cache::{Cache, standard_folder};
     use annulus::exec::cuda::Gpu;
     use annulus::exec::cuda::ranks::RunOptions;
+    use annulus::shard::Segment;
     use std::time::Duration;
 
     // Longer than any attention takes that a person waits for.
@@ -31,8 +32,13 @@ pub(super) fn run(
     let count = compiled.schedules().len();
     let plural = |n: usize, what: &str| if n == 1 { format!("{n} {what}") } else { format!("{n} {what}s") };
     let kernels = on.kernels();
+    let local = |s: &Segment| matches!(s, Segment::Local(ops) if !ops.is_empty());
+    let rest = match compiled.program.segments.iter().any(local) {
+        true => "the rest on the CPU",
+        false => "nothing else to compute",
+    };
     let line = format!(
-        "{} · {} on one GPU · {} on the GPU, the rest on the CPU · kernels {} compiled, {} from cache",
+        "{} · {} on one GPU · {} on the GPU, {rest} · kernels {} compiled, {} from cache",
         gpu.name().map_err(failed)?,
         plural(args.split.ranks as usize, "rank"),
         plural(count, "attention"),
