@@ -21,6 +21,7 @@ pub(in crate::exec) mod leaves;
 mod outcome;
 mod own;
 mod program;
+mod ranks;
 mod rows;
 mod scores;
 pub(in crate::exec) mod validate;
@@ -29,7 +30,8 @@ pub use error::ExecError;
 pub use fold::fold;
 pub use island::run_island;
 pub use outcome::{Progress, Run, Traffic};
+pub use program::{run, run_watched, run_with};
 #[cfg(all(feature = "cuda", target_os = "linux"))]
-pub(in crate::exec) use program::run_with;
-pub use program::{run, run_watched};
+pub(in crate::exec) use ranks::AllHere;
+pub use ranks::Ranks;
 pub(crate) use rows::{cut, join};

@@ -4,13 +4,15 @@ use super::error::ExecError;
 use super::fold::fold;
 use super::island::run_island_watched;
 use super::outcome::{Progress, Run, Traffic};
-use super::rows::{bytes, cut, join};
+use super::ranks::{AllHere, Ranks};
+use super::rows::{bytes, cut, join, part};
 use crate::eval::{EvalError, Precision, eval, fits, lacking};
-use crate::ir::{Op, OpId, Reduction, Tensor, ValueId};
+use crate::ir::{Op, OpId, Reduction, Tensor, Type, ValueId};
 use crate::schedule::Schedule;
 use crate::shard::{LocalGraph, Placement, Program, Segment, Sharding, local_graph};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Runs a program on whole inputs. `schedules` has one entry per island. `seed` picks another legal order of steps; the
@@ -38,33 +40,27 @@ pub fn run_watched(
     seed: u64,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Run, ExecError> {
-    run_with(program, schedules, inputs, watch, &mut |schedule, args, segment, tell| {
-        // Each island is given its own order.
-        let order = if seed == 0 { 0 } else { seed.wrapping_add((segment as u64) << 32) };
-        run_island_watched(schedule, args, order, tell)
-    })
+    let mut ranks = AllHere(
+        |schedule: &Arc<Schedule>, args: &[Vec<Tensor>], segment, tell: &mut dyn FnMut(usize, usize)| {
+            // Each island is given its own order.
+            let order = if seed == 0 { 0 } else { seed.wrapping_add((segment as u64) << 32) };
+            run_island_watched(schedule, args, order, tell)
+        },
+    );
+    run_with(program, schedules, inputs, watch, &mut ranks)
 }
 
-/// Runs an island of a segment: every rank's arguments in, every rank's results and what was sent out; it is told how many steps have
-/// begun, of how many.
-pub(in crate::exec) type RunIsland<'a> = dyn FnMut(
-        &Arc<Schedule>,
-        &[Vec<Tensor>],
-        usize,
-        &mut dyn FnMut(usize, usize),
-    ) -> Result<(Vec<Vec<Tensor>>, Traffic), ExecError>
-    + 'a;
-
-/// The same; islands are run elsewhere.
+/// The same, of the ranks that run here; they meet the others, and islands are run, as `ranks` says. Every process gets whole outputs, and
+/// counts what its own ranks sent.
 ///
 /// # Errors
-/// As [`run`].
-pub(in crate::exec) fn run_with(
+/// As [`run`], and what other processes report.
+pub fn run_with(
     program: &Program,
     schedules: &BTreeMap<OpId, Arc<Schedule>>,
     inputs: &[Tensor],
     watch: &mut dyn FnMut(Progress),
-    island: &mut RunIsland<'_>,
+    ranks: &mut dyn Ranks,
 ) -> Result<Run, ExecError> {
     let lacking = lacking(&program.graph);
     if !lacking.is_empty() {
@@ -72,7 +68,7 @@ pub(in crate::exec) fn run_with(
         return Err(ExecError { rank: 0, at: "before the first segment".into(), why });
     }
     room(program)?;
-    let mut state = State::new(program, inputs)?;
+    let mut state = State::new(program, inputs, ranks)?;
     let uses = last_uses(program);
     for (i, segment) in program.segments.iter().enumerate() {
         let mut tell = |begun, steps| {
@@ -83,7 +79,7 @@ pub(in crate::exec) fn run_with(
             Segment::Local(_) => state.local(i)?,
             Segment::Gather { value, .. } => state.gather(i, *value)?,
             Segment::Reduce { value, kind } => state.reduce(i, *value, *kind)?,
-            Segment::Island(op) => state.island(i, *op, schedules, island, &mut tell)?,
+            Segment::Island(op) => state.island(i, *op, schedules, &mut tell)?,
         }
         let dead: Vec<ValueId> = uses.iter().filter(|&(_, &last)| last == i).map(|(&v, _)| v).collect();
         for values in &mut state.values {
@@ -126,28 +122,35 @@ fn last_uses(program: &Program) -> BTreeMap<ValueId, usize> {
     last
 }
 
-/// What every rank holds between segments.
+/// What the ranks here hold between segments.
 struct State<'a> {
     program: &'a Program,
-    /// Per rank: inputs and results, whole or rows as [`Program::held`] says.
+    ranks: &'a mut dyn Ranks,
+    here: Range<usize>,
+    /// Per rank here: inputs and results, whole or rows as [`Program::held`] says.
     values: Vec<BTreeMap<ValueId, Tensor>>,
     traffic: Traffic,
 }
 
 impl<'a> State<'a> {
-    fn new(program: &'a Program, inputs: &[Tensor]) -> Result<State<'a>, ExecError> {
+    fn new(
+        program: &'a Program,
+        inputs: &[Tensor],
+        ranks: &'a mut dyn Ranks,
+    ) -> Result<State<'a>, ExecError> {
         let at = |rank, why| ExecError { rank, at: "inputs".into(), why };
         let wanted = program.graph.inputs();
         if wanted.len() != inputs.len() || program.ranks == 0 {
             return Err(at(0, format!("{} inputs, not {}", inputs.len(), wanted.len())));
         }
-        let mut values = vec![BTreeMap::new(); program.ranks];
+        let here = ranks.here(program.ranks);
+        let mut values = vec![BTreeMap::new(); here.len()];
         for (&v, x) in wanted.iter().zip(inputs) {
             let value = program.graph.value(v);
             if x.ty() != value.ty {
                 return Err(at(0, format!("{} is {}, not {}", value.name, x.ty(), value.ty)));
             }
-            for (rank, values) in values.iter_mut().enumerate() {
+            for (rank, values) in here.clone().zip(&mut values) {
                 let local = match program.held(v, 0) {
                     Placement::Whole | Placement::Parts(_) => x.clone(),
                     Placement::Sharded(s) => cut(x, s, program.rows(s, rank)).map_err(|why| at(rank, why))?,
@@ -155,42 +158,36 @@ impl<'a> State<'a> {
                 values.insert(v, local);
             }
         }
-        Ok(State { program, values, traffic: Traffic::of_ranks(program.ranks) })
+        Ok(State { program, ranks, here, values, traffic: Traffic::of_ranks(program.ranks) })
     }
 
     fn name(&self, v: ValueId) -> &str {
         &self.program.graph.value(v).name
     }
 
-    /// The value as the rank holds it; constants stand in the graph.
+    /// The value as a rank that runs here holds it.
     fn value(&self, rank: usize, v: ValueId) -> Result<Tensor, String> {
-        if let Some(x) = self.values[rank].get(&v) {
-            return Ok(x.clone());
-        }
-        match self.program.graph.op(v.op) {
-            Op::Constant(c) => {
-                c.data.as_deref().cloned().ok_or_else(|| format!("weight {} has no data", self.name(v)))
-            }
-            _ => Err(format!("{} is not there", self.name(v))),
-        }
+        value(self.program, &self.values[rank - self.here.start], v)
     }
 
     fn local(&mut self, segment: usize) -> Result<(), ExecError> {
-        let results: Vec<Result<(LocalGraph, Vec<Tensor>), ExecError>> = (0..self.program.ranks)
+        // Without where they run, which threads do not share.
+        let (program, start, values) = (self.program, self.here.start, &self.values);
+        let results: Vec<Result<(LocalGraph, Vec<Tensor>), ExecError>> = (self.here.clone())
             .into_par_iter()
             .map(|rank| {
                 let at = |why| ExecError { rank, at: format!("segment {segment}"), why };
-                let local = local_graph(self.program, segment, rank).map_err(|e| at(e.to_string()))?;
-                let inputs: Result<Vec<Tensor>, String> =
-                    local.inputs.iter().map(|&v| self.value(rank, v)).collect();
-                let out = eval(&local.graph, &inputs.map_err(at)?, Precision::Declared)
-                    .map_err(|e| at(e.to_string()))?;
+                let local = local_graph(program, segment, rank).map_err(|e| at(e.to_string()))?;
+                let held = &values[rank - start];
+                let inputs = local.inputs.iter().map(|&v| value(program, held, v));
+                let inputs: Vec<Tensor> = inputs.collect::<Result<_, _>>().map_err(at)?;
+                let out = eval(&local.graph, &inputs, Precision::Declared).map_err(|e| at(e.to_string()))?;
                 Ok((local, out))
             })
             .collect();
-        for (rank, result) in results.into_iter().enumerate() {
+        for (values, result) in self.values.iter_mut().zip(results) {
             let (local, out) = result?;
-            self.values[rank].extend(local.outputs.into_iter().zip(out));
+            values.extend(local.outputs.into_iter().zip(out));
         }
         Ok(())
     }
@@ -200,7 +197,8 @@ impl<'a> State<'a> {
         let Placement::Sharded(s) = self.program.held(v, segment) else {
             return Err(at(0, format!("{} is held whole already", self.name(v))));
         };
-        let whole = self.assemble(v, s).map_err(|why| at(0, why))?;
+        let s = s.clone();
+        let whole = self.assemble(v, &s).map_err(|why| at(self.here.start, why))?;
         self.exchanged(v, &whole).map_err(|(rank, why)| at(rank, why))
     }
 
@@ -209,27 +207,39 @@ impl<'a> State<'a> {
         if *self.program.held(v, segment) != Placement::Parts(kind) {
             return Err(at(0, format!("{} is not held in parts of a {}", self.name(v), kind.name())));
         }
-        let parts: Result<Vec<Tensor>, String> = (0..self.program.ranks).map(|r| self.value(r, v)).collect();
+        let parts = self.everyone(v, None);
         let dtype = self.program.graph.ty(v).dtype;
-        let whole = parts.and_then(|parts| fold(&parts, kind, dtype)).map_err(|why| at(0, why))?;
+        let whole = parts.and_then(|parts| fold(&parts, kind, dtype));
+        let whole = whole.map_err(|why| at(self.here.start, why))?;
         self.exchanged(v, &whole).map_err(|(rank, why)| at(rank, why))
     }
 
     /// Counts what each rank sent of a value, to every other rank, and gives each the whole.
     fn exchanged(&mut self, v: ValueId, whole: &Tensor) -> Result<(), (usize, String)> {
-        for rank in 0..self.program.ranks {
+        for rank in self.here.clone() {
             let own = self.value(rank, v).map_err(|why| (rank, why))?;
             let others = self.program.ranks - 1;
             self.traffic.bytes_sent[rank] += bytes(&own) * others;
             self.traffic.messages[rank] += usize::from(bytes(&own) > 0 && others > 0);
-            self.values[rank].insert(v, whole.clone());
+            self.values[rank - self.here.start].insert(v, whole.clone());
         }
         Ok(())
     }
 
-    fn assemble(&self, v: ValueId, s: &Sharding) -> Result<Tensor, String> {
-        let parts: Vec<Tensor> =
-            (0..self.program.ranks).map(|r| self.value(r, v)).collect::<Result<_, _>>()?;
+    /// Everyone's part of a value: rows of a sharded one, and else as much as the whole.
+    fn everyone(&mut self, v: ValueId, s: Option<&Sharding>) -> Result<Vec<Tensor>, String> {
+        let whole = self.program.graph.ty(v);
+        let types = (0..self.program.ranks).map(|rank| match s {
+            Some(s) => part(whole, s, self.program.rows(s, rank)),
+            None => Ok(whole.clone()),
+        });
+        let types: Vec<Type> = types.collect::<Result<_, _>>()?;
+        let own = self.here.clone().map(|rank| self.value(rank, v)).collect::<Result<_, _>>()?;
+        self.ranks.everyone(own, &types)
+    }
+
+    fn assemble(&mut self, v: ValueId, s: &Sharding) -> Result<Tensor, String> {
+        let parts = self.everyone(v, Some(s))?;
         join(&parts, s, &self.program.layouts[s.layout])
     }
 
@@ -238,7 +248,6 @@ impl<'a> State<'a> {
         segment: usize,
         op: OpId,
         schedules: &BTreeMap<OpId, Arc<Schedule>>,
-        run: &mut RunIsland<'_>,
         watch: &mut dyn FnMut(usize, usize),
     ) -> Result<(), ExecError> {
         let program = self.program;
@@ -252,8 +261,8 @@ impl<'a> State<'a> {
             return Err(at(0, "the schedule is for another layout".into()));
         }
         let operands = program.graph.operands(op);
-        let mut args = Vec::with_capacity(program.ranks);
-        for rank in 0..program.ranks {
+        let mut args = Vec::with_capacity(self.here.len());
+        for rank in self.here.clone() {
             let hand = |(i, &v): (usize, &ValueId)| -> Result<Tensor, String> {
                 let x = self.value(rank, v)?;
                 match (program.held(v, segment), &island.operands[i]) {
@@ -265,35 +274,48 @@ impl<'a> State<'a> {
             let mine: Result<Vec<Tensor>, String> = operands.iter().enumerate().map(hand).collect();
             args.push(mine.map_err(|why| at(rank, why))?);
         }
-        let (results, traffic) = run(schedule, &args, segment, watch)
+        let (results, traffic) = (self.ranks.island(schedule, &args, segment, watch))
             .map_err(|e| ExecError { at: format!("segment {segment}, {}", e.at), ..e })?;
         self.traffic.add(&traffic);
-        for (rank, results) in results.into_iter().enumerate() {
-            self.values[rank].extend(program.graph.results(op).into_iter().zip(results));
+        for (values, results) in self.values.iter_mut().zip(results) {
+            values.extend(program.graph.results(op).into_iter().zip(results));
         }
         Ok(())
     }
 
-    fn outputs(&self) -> Result<Vec<Tensor>, ExecError> {
-        let end = self.program.segments.len();
-        let one = |v: ValueId| -> Result<Tensor, ExecError> {
-            let at = |rank, why| ExecError { rank, at: format!("output {}", self.name(v)), why };
-            let x = match self.program.held(v, end) {
-                Placement::Sharded(s) => self.assemble(v, s).map_err(|why| at(0, why))?,
-                Placement::Parts(_) => return Err(at(0, "its parts were not put together".into())),
-                Placement::Whole => {
-                    let x = self.value(0, v).map_err(|why| at(0, why))?;
-                    for rank in 1..self.program.ranks {
-                        if self.value(rank, v).map_err(|why| at(rank, why))? != x {
-                            return Err(at(rank, "differs from rank 0's, although it is held whole".into()));
-                        }
-                    }
-                    x
+    fn outputs(&mut self) -> Result<Vec<Tensor>, ExecError> {
+        let program = self.program;
+        program.graph.outputs().iter().map(|o| self.output(o.value)).collect()
+    }
+
+    fn output(&mut self, v: ValueId) -> Result<Tensor, ExecError> {
+        let (program, first) = (self.program, self.here.start);
+        let at = |rank, why| ExecError { rank, at: format!("output {}", program.graph.value(v).name), why };
+        let x = match program.held(v, program.segments.len()) {
+            Placement::Sharded(s) => self.assemble(v, s).map_err(|why| at(first, why))?,
+            Placement::Parts(_) => return Err(at(first, "its parts were not put together".into())),
+            Placement::Whole => {
+                let mut all = self.everyone(v, None).map_err(|why| at(first, why))?.into_iter();
+                let x = all.next().ok_or_else(|| at(first, "nobody has it".into()))?;
+                if let Some(other) = all.position(|other| other != x) {
+                    return Err(at(other + 1, "differs from rank 0's, although it is held whole".into()));
                 }
-            };
-            let want = self.program.graph.ty(v);
-            if x.ty() == *want { Ok(x) } else { Err(at(0, format!("is {}, not {want}", x.ty()))) }
+                x
+            }
         };
-        self.program.graph.outputs().iter().map(|o| one(o.value)).collect()
+        let want = program.graph.ty(v);
+        if x.ty() == *want { Ok(x) } else { Err(at(first, format!("is {}, not {want}", x.ty()))) }
+    }
+}
+
+/// The value as a rank holds it; constants stand in the graph.
+fn value(program: &Program, held: &BTreeMap<ValueId, Tensor>, v: ValueId) -> Result<Tensor, String> {
+    if let Some(x) = held.get(&v) {
+        return Ok(x.clone());
+    }
+    let name = || &program.graph.value(v).name;
+    match program.graph.op(v.op) {
+        Op::Constant(c) => c.data.as_deref().cloned().ok_or_else(|| format!("weight {} has no data", name())),
+        _ => Err(format!("{} is not there", name())),
     }
 }

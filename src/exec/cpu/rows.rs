@@ -1,6 +1,6 @@
 //! Cutting and joining tensors by rows of a sequence axis, taken as (outer, length, inner).
 
-use crate::ir::{Data, Tensor};
+use crate::ir::{Data, Tensor, Type};
 use crate::layout::{Layout, Progression, row_count};
 use crate::shard::Sharding;
 use std::sync::Arc;
@@ -50,6 +50,12 @@ fn with_extent(shape: &[usize], s: &Sharding, rows: usize) -> Vec<usize> {
     let mut shape = shape.to_vec();
     shape[s.axis] = s.outer * rows * s.inner;
     shape
+}
+
+/// The type of these rows of a whole tensor.
+pub(super) fn part(whole: &Type, s: &Sharding, rows: &[Progression]) -> Result<Type, String> {
+    factored(&whole.shape, s)?;
+    Ok(Type::new(whole.dtype, with_extent(&whole.shape, s, row_count(rows))))
 }
 
 /// The rows `rows` of a whole tensor, in their order.

@@ -55,7 +55,7 @@ impl<'g> OnGpu<'g> {
         inputs: &[Tensor],
         watch: &mut dyn FnMut(Progress),
     ) -> Result<Run, ExecError> {
-        cpu::run_with(program, schedules, inputs, watch, &mut |schedule, args, _, _| {
+        let on = |schedule: &Arc<Schedule>, args: &[Vec<Tensor>], _, _: &mut dyn FnMut(usize, usize)| {
             let at = |why: String| ExecError { rank: 0, at: "its island on the GPU".into(), why };
             let found = self.islands.iter_mut().find(|(s, _)| Arc::ptr_eq(s, schedule));
             let (_, island) = found.ok_or_else(|| at("it was not prepared".into()))?;
@@ -66,7 +66,8 @@ impl<'g> OnGpu<'g> {
                 }
                 e => at(e.to_string()),
             })
-        })
+        };
+        cpu::run_with(program, schedules, inputs, watch, &mut cpu::AllHere(on))
     }
 }
 

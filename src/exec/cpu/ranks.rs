@@ -1,0 +1,64 @@
+//! Where the ranks of a program run: all of them in this process, or some here and the others elsewhere.
+
+use super::error::ExecError;
+use super::outcome::Traffic;
+use crate::ir::{Tensor, Type};
+use crate::schedule::Schedule;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What a run asks of its ranks beyond what each computes by itself. Every process asks the same, in the same order.
+pub trait Ranks {
+    /// Those of so many ranks that run here.
+    fn here(&self, ranks: usize) -> Range<usize>;
+
+    /// Everyone's tensor in the order of ranks, with these types: those of the ranks here are handed in.
+    ///
+    /// # Errors
+    /// The others' do not come.
+    fn everyone(&mut self, own: Vec<Tensor>, types: &[Type]) -> Result<Vec<Tensor>, String>;
+
+    /// Runs the island of a segment for the ranks here: the arguments of each in, its results and what all of them sent out. `watch` is told
+    /// how many steps have begun, of how many.
+    ///
+    /// # Errors
+    /// An operation fails, or other ranks do.
+    fn island(
+        &mut self,
+        schedule: &Arc<Schedule>,
+        arguments: &[Vec<Tensor>],
+        segment: usize,
+        watch: &mut dyn FnMut(usize, usize),
+    ) -> Result<(Vec<Vec<Tensor>>, Traffic), ExecError>;
+}
+
+/// All ranks run here; islands are run by the function.
+pub(in crate::exec) struct AllHere<F>(pub(in crate::exec) F);
+
+impl<F> Ranks for AllHere<F>
+where
+    F: FnMut(
+        &Arc<Schedule>,
+        &[Vec<Tensor>],
+        usize,
+        &mut dyn FnMut(usize, usize),
+    ) -> Result<(Vec<Vec<Tensor>>, Traffic), ExecError>,
+{
+    fn here(&self, ranks: usize) -> Range<usize> {
+        0..ranks
+    }
+
+    fn everyone(&mut self, own: Vec<Tensor>, _: &[Type]) -> Result<Vec<Tensor>, String> {
+        Ok(own)
+    }
+
+    fn island(
+        &mut self,
+        schedule: &Arc<Schedule>,
+        arguments: &[Vec<Tensor>],
+        segment: usize,
+        watch: &mut dyn FnMut(usize, usize),
+    ) -> Result<(Vec<Vec<Tensor>>, Traffic), ExecError> {
+        (self.0)(schedule, arguments, segment, watch)
+    }
+}
