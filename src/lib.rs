@@ -42,6 +42,8 @@ pub mod shard;
 #[path = "../tests/inside/mod.rs"]
 mod inside;
 
+#[cfg(all(feature = "mpi", target_os = "linux"))]
+pub use pass::run_over_mpi;
 pub use pass::{Compiled, Error, Island, Options, compile, find_attentions, run, run_watched};
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 pub use pass::{prepare_on_gpu, run_on_gpu};

@@ -272,6 +272,13 @@ pub(crate) struct Run {
     /// Compile GPU kernels anew instead of taking them from the cache; the CPU has none
     #[arg(long)]
     pub(crate) no_cache: bool,
+    /// How ranks reach each other, on the CPU: in this process, or each in a process of its own, over MPI. Each of as many processes as
+    /// ranks, which mpiexec starts, is then given the same command line; the first one prints
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) transport: Transport,
+    /// Seconds that a rank waits for others, or for a GPU, before it gives up
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) patience: u64,
     /// Issue every run of an attention to the GPU step by step, instead of replaying the first one as a graph of CUDA
     #[arg(long)]
     pub(crate) no_graph: bool,
@@ -283,6 +290,16 @@ pub(crate) enum Backend {
     Cpu,
     /// One GPU of NVIDIA, with every rank in this process: attentions there, the rest on the CPU
     Cuda,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Transport {
+    /// MPI where mpiexec of MPICH or Open MPI started several processes, else local
+    Auto,
+    /// All ranks in this process
+    Local,
+    /// One rank in each process
+    Mpi,
 }
 
 #[derive(Debug, Args)]

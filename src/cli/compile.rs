@@ -1,6 +1,7 @@
 //! `annulus compile` and `annulus run`: the whole pass, without and with running.
 
 use super::args::{Admit, Backend, Choice, Compile, Emit, Run, Split};
+use super::processes::Processes;
 use super::progress::Progress as Shown;
 use super::stop::Stop;
 use super::{eval as compared, gpu, model, print};
@@ -50,6 +51,7 @@ pub(crate) fn compile(args: &Compile) -> Result<(), Stop> {
 }
 
 pub(crate) fn run(args: &Run) -> Result<(), Stop> {
+    let mut processes = Processes::join(args)?;
     let case = model::load(&args.model, Some(&args.data))?;
     let stored = model::expected(&case)?;
     if stored.is_none() {
@@ -60,7 +62,7 @@ pub(crate) fn run(args: &Run) -> Result<(), Stop> {
     let (compiled, mut report) = pass(&case, &args.split, &args.admit, args.model.verbose)?;
     let start = Instant::now();
     let progress = Shown::begin(args.model.verbose, &format!("running {} ranks", args.split.ranks));
-    let (run, on) = run_all(args, &compiled, &inputs, &mut |at| {
+    let (run, on) = run_all(args, &mut processes, &compiled, &inputs, &mut |at| {
         progress.set(|| {
             let steps =
                 if at.steps > 0 { format!(", step {} of {}", at.begun, at.steps) } else { String::new() };
@@ -86,7 +88,9 @@ pub(crate) fn run(args: &Run) -> Result<(), Stop> {
     report.traffic = counted;
     report.ok = within && as_planned;
     report.outputs = Some(outputs);
-    if args.model.json {
+    if !processes.first() {
+        // What it found is what the first one says.
+    } else if args.model.json {
         print::json(&report)?;
     } else {
         let mut lines = summary(&compiled, &report);
@@ -113,12 +117,13 @@ pub(crate) fn run(args: &Run) -> Result<(), Stop> {
 /// Runs all ranks where they are asked to be run; and on what, in a line, if not on the CPU.
 fn run_all(
     args: &Run,
+    processes: &mut Processes,
     compiled: &Compiled,
     inputs: &[Tensor],
     watch: &mut dyn FnMut(Progress),
 ) -> Result<(cpu::Run, Option<String>), Stop> {
     match args.backend {
-        Backend::Cpu => Ok((annulus::run_watched(compiled, inputs, args.seed, watch)?, None)),
+        Backend::Cpu => processes.run(args, compiled, inputs, watch),
         Backend::Cuda => gpu::run(args, compiled, inputs, watch),
     }
 }

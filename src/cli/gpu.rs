@@ -19,14 +19,16 @@ pub(super) fn run(
     use annulus::shard::Segment;
     use std::time::Duration;
 
-    // Longer than any attention takes that a person waits for.
-    const PATIENCE: Duration = Duration::from_secs(600);
     let failed = |e: annulus::exec::cuda::CudaError| Stop::Failed(format!("--backend cuda: {e}"));
     let gpu = Gpu::open(0).map_err(failed)?;
     // A cache that cannot be had is no reason to stop: kernels are compiled anew.
     let folder = standard_folder().filter(|_| !args.no_cache);
     let cache = folder.and_then(|folder| Cache::open(&folder).ok());
-    let options = RunOptions { cache: cache.as_ref(), graph: !args.no_graph, patience: PATIENCE };
+    let options = RunOptions {
+        cache: cache.as_ref(),
+        graph: !args.no_graph,
+        patience: Duration::from_secs(args.patience),
+    };
     let mut on = annulus::prepare_on_gpu(compiled, &gpu, options)?;
     let run = annulus::run_on_gpu(compiled, &mut on, inputs, watch)?;
     let count = compiled.schedules().len();

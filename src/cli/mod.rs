@@ -13,6 +13,7 @@ mod gpu;
 mod model;
 mod opt;
 mod print;
+mod processes;
 mod progress;
 mod stop;
 mod text_file;
@@ -45,11 +46,15 @@ pub(crate) fn main() -> ExitCode {
 /// Prints the message of a command that stopped, and gives the exit status.
 fn status(outcome: Result<(), Stop>) -> ExitCode {
     let (why, code) = match outcome {
-        Ok(()) => return ExitCode::SUCCESS,
+        Ok(()) => {
+            processes::leave();
+            return ExitCode::SUCCESS;
+        }
         Err(Stop::Failed(why)) => (why, 1),
         Err(Stop::Usage(why)) => (why, 2),
         Err(Stop::Fault(why)) => (why, 3),
     };
-    print::error(&why);
+    print::error(&format!("{}{why}", processes::of_rank()));
+    processes::leave();
     ExitCode::from(code)
 }

@@ -1,4 +1,4 @@
-//! Where the libraries of CUDA may lie: what the loader searches, toolkits, the packages of Python.
+//! Where the libraries of CUDA and of MPI may lie: what the loader searches, toolkits, the packages of Python.
 //!
 //! Files are looked for, nothing is loaded. `doctor` tells what it finds; the CUDA backend loads it.
 
@@ -43,6 +43,14 @@ pub const NCCL: Wanted = Wanted {
     purpose: "moves data between the GPUs",
     file: "libnccl.so",
     remedy: "install libnccl2, or `pip install nvidia-nccl-cu13`",
+};
+
+/// The message passing interface, by its standard binary interface.
+pub const MPI: Wanted = Wanted {
+    name: "libmpi_abi",
+    purpose: "moves data between processes without a GPU",
+    file: "libmpi_abi.so",
+    remedy: "install MPICH 5 or later, or `pip install mpich`, and start with its mpiexec",
 };
 
 /// A folder that may hold libraries.
@@ -135,7 +143,7 @@ fn read_conf(path: &Path, depth: usize, out: &mut BTreeSet<PathBuf>) {
     }
 }
 
-/// `nvidia/*/lib` of the packages of every Python that is named by the environment or stands on the path.
+/// `nvidia/*/lib` of the packages, and the libraries beside them, of every Python that is named by the environment or stands on the path.
 fn python(path: &[PathBuf]) -> Vec<PathBuf> {
     let mut prefixes: Vec<PathBuf> = vec![];
     for name in ["VIRTUAL_ENV", "CONDA_PREFIX"] {
@@ -152,6 +160,8 @@ fn python(path: &[PathBuf]) -> Vec<PathBuf> {
         for packages in versions.flat_map(|v| [v.join("site-packages"), v.join("dist-packages")]) {
             out.extend(entries(&packages.join("nvidia")).into_iter().map(|p| p.join("lib")));
         }
+        // Some packages put theirs beside Python's own.
+        out.push(lib);
     }
     out
 }

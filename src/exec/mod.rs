@@ -1,11 +1,13 @@
-//! exec: runs programs. [`cpu`] runs every rank in one process; [`walk`] runs device programs; [`cuda`] compiles and launches kernels, [`cache`] keeps what was
-//! compiled, [`libraries`] knows where the libraries of CUDA may lie.
+//! exec: runs programs. [`cpu`] runs every rank in one process; [`walk`] runs device programs; `cuda` compiles and launches kernels, `cache`
+//! keeps what was compiled; `mpi` has one rank a process; `libraries` knows where the libraries of both may lie.
 
 #[cfg(all(any(feature = "cli", feature = "cuda"), target_os = "linux"))]
 pub mod cache;
 pub mod cpu;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 pub mod cuda;
-#[cfg(any(feature = "cli", feature = "cuda"))]
+#[cfg(any(feature = "cli", feature = "cuda", feature = "mpi"))]
 pub mod libraries;
+#[cfg(all(feature = "mpi", target_os = "linux"))]
+pub mod mpi;
 pub mod walk;

@@ -103,6 +103,10 @@ pub enum Error {
     #[cfg(all(feature = "cuda", target_os = "linux"))]
     #[error(transparent)]
     Gpu(#[from] exec::cuda::ranks::IslandError),
+    /// Ranks in processes of their own did not come together.
+    #[cfg(all(feature = "mpi", target_os = "linux"))]
+    #[error(transparent)]
+    Mpi(#[from] exec::mpi::MpiError),
     /// A run failed.
     #[error(transparent)]
     Exec(#[from] exec::cpu::ExecError),

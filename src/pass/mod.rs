@@ -10,6 +10,8 @@ mod compiled;
 mod error;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod gpu;
+#[cfg(all(feature = "mpi", target_os = "linux"))]
+mod mpi;
 mod options;
 mod path;
 mod verified;
@@ -18,5 +20,7 @@ pub use compiled::{Compiled, Island};
 pub use error::Error;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 pub use gpu::{prepare_on_gpu, run_on_gpu};
+#[cfg(all(feature = "mpi", target_os = "linux"))]
+pub use mpi::run_over_mpi;
 pub use options::Options;
 pub use path::{compile, find_attentions, run, run_watched};

@@ -24,6 +24,7 @@ mod ir;
 mod kernels;
 mod kernels_compile;
 mod lower;
+mod mpi;
 mod opaque;
 mod ring;
 mod schedule;

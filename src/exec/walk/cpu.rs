@@ -4,17 +4,19 @@
 //! marks that it waits for; nothing else orders streams, so that a program that lacks an event fails under some seed. Nothing runs
 //! before it is asked for; where something was issued and nothing can run, that is an error.
 
-use super::drive::walk_all;
-use super::engine::{Engine, Marks, Pointer, Spread};
+use super::drive::{walk, walk_all};
+use super::engine::{Engine, HostMemory, Marks, Pointer, Spread};
 use super::error::WalkError;
 use super::kernels::{self, Memory};
 use super::local::Local;
+use super::transport::Transport;
 use crate::exec::cpu::{ExecError, validate::validate};
 use crate::ir::Tensor;
 use crate::lower::program::{Action, Address, Launch, Program, Runs, Target, lower};
 use crate::schedule::Schedule;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Of how many jobs one lets its stream come elsewhere.
 const LATER: u64 = 8;
@@ -87,6 +89,14 @@ impl<'p> Device<'p> {
 
     /// Runs one of the jobs that may run; none is an error.
     fn run_one(&mut self) -> Result<(), String> {
+        match self.run_next()? {
+            true => Ok(()),
+            false => Err("what was issued waits for what never happens".into()),
+        }
+    }
+
+    /// Runs one of the jobs that may run, if there is one.
+    fn run_next(&mut self) -> Result<bool, String> {
         let mut first = None;
         for (rank, streams) in self.streams.iter().enumerate() {
             for (stream, jobs) in streams.iter().enumerate() {
@@ -97,22 +107,17 @@ impl<'p> Device<'p> {
                 }
             }
         }
-        let Some((_, rank, stream)) = first else {
-            return Err("what was issued waits for what never happens".into());
-        };
+        let Some((_, rank, stream)) = first else { return Ok(false) };
         if self.random().is_multiple_of(LATER) {
             self.turns[rank][stream] = self.random();
         }
-        let Some(job) = self.streams[rank][stream].pop_front() else { return Ok(()) };
-        match job {
-            Job::After(_) => Ok(()),
-            Job::Happen(at) => {
-                self.happened[at] = true;
-                Ok(())
-            }
-            Job::Launch(op) => self.run_launch(rank, op),
-            Job::Copy(spread) => self.run_copy(&spread),
+        match self.streams[rank][stream].pop_front() {
+            None | Some(Job::After(_)) => {}
+            Some(Job::Happen(at)) => self.happened[at] = true,
+            Some(Job::Launch(op)) => self.run_launch(rank, op)?,
+            Some(Job::Copy(spread)) => self.run_copy(&spread)?,
         }
+        Ok(true)
     }
 
     fn random(&mut self) -> u64 {
@@ -206,6 +211,35 @@ impl Engine for Cpu<'_> {
     }
 }
 
+impl HostMemory for Cpu<'_> {
+    fn settled(&mut self, stream: usize) -> Result<bool, String> {
+        let mut device = self.device();
+        while device.streams[self.rank].get(stream).is_some_and(|jobs| !jobs.is_empty()) {
+            if !device.run_next()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn read(&mut self, runs: &[Runs]) -> Result<Vec<u8>, String> {
+        let mut all = vec![];
+        let device = self.device();
+        runs.iter().try_for_each(|runs| device.memories[self.rank].gather(runs, &mut all))?;
+        Ok(all)
+    }
+
+    fn write(&mut self, runs: &[Runs], mut bytes: &[u8]) -> Result<(), String> {
+        let mut device = self.device();
+        for runs in runs {
+            let (now, later) = bytes.split_at_checked(runs.total()).ok_or("too few bytes for runs")?;
+            device.memories[self.rank].scatter(runs, now)?;
+            bytes = later;
+        }
+        if bytes.is_empty() { Ok(()) } else { Err(format!("{} bytes too many for runs", bytes.len())) }
+    }
+}
+
 impl Marks for Cpu<'_> {
     type Mark = usize;
 
@@ -220,6 +254,34 @@ impl Marks for Cpu<'_> {
     fn wait_mark(&mut self, stream: usize, mark: &usize) -> Result<(), String> {
         self.device().issue(self.rank, stream, Job::After(*mark))
     }
+}
+
+/// Runs one rank of an island whose other ranks run elsewhere. `arguments` are the rank's own, `programs` those of all ranks.
+///
+/// # Errors
+/// The arguments do not fit, an operation fails, or the other ranks do not come for as long as `patience`.
+pub fn run_rank<T>(
+    (schedule, program): (&Schedule, &Program),
+    arguments: &[Tensor],
+    transport: &mut T,
+    (seed, patience): (u64, Duration),
+) -> Result<Vec<Tensor>, LocalError>
+where
+    T: for<'p> Transport<Cpu<'p>>,
+{
+    let wanted = &program.attention.arguments;
+    let bytes: Vec<Vec<u8>> = arguments.iter().map(|x| x.data().to_le_bytes()).collect();
+    if bytes.iter().map(Vec::len).ne(wanted.iter().copied()) {
+        let at = "its arguments".into();
+        let why = format!("have other bytes than the {wanted:?} that its program takes");
+        return Err(ExecError { rank: program.rank, at, why }.into());
+    }
+    let device = Device::new(std::slice::from_ref(program), vec![bytes], seed);
+    let mut engines = Cpu::engines(device);
+    for engine in &mut engines {
+        walk(program, engine, transport, patience)?;
+    }
+    Ok(engines.iter().flat_map(|engine| results(schedule, engine, arguments)).collect())
 }
 
 /// Why an island did not run on the CPU by its device program.
@@ -252,18 +314,19 @@ pub fn run_local(schedule: &Schedule, args: &[Vec<Tensor>], seed: u64) -> Result
     let device = Device::new(&programs, args.iter().map(bytes).collect(), seed);
     let mut engines = Cpu::engines(device);
     walk_all(&programs, &mut engines, &mut Local::ends(programs.len()))?;
-    let facts = &schedule.attention;
-    let s = &facts.sizes;
-    let of = |engine: &Cpu<'_>| {
-        let [out, lse] = engine.results();
-        let rows = args[engine.rank][0].shape()[2];
-        let shape = [s.batch, s.q_heads, rows, s.v_head_dim];
-        // As many bytes as the program says, which is what the shapes have.
-        let mut all = Vec::from_iter(Tensor::from_le_bytes(facts.dtype, shape, &out));
-        if facts.lse {
-            all.extend(Tensor::from_le_bytes(facts.acc, [s.batch, s.q_heads, rows], &lse));
-        }
-        all
-    };
-    Ok(engines.iter().map(of).collect())
+    Ok(engines.iter().zip(args).map(|(engine, args)| results(schedule, engine, args)).collect())
+}
+
+/// The result, and the log-sum-exp if it is wanted, of a rank with these arguments.
+fn results(schedule: &Schedule, engine: &Cpu<'_>, args: &[Tensor]) -> Vec<Tensor> {
+    let (facts, s) = (&schedule.attention, &schedule.attention.sizes);
+    let [out, lse] = engine.results();
+    let rows = args.first().and_then(|q| q.shape().get(2).copied()).unwrap_or(0);
+    let shape = [s.batch, s.q_heads, rows, s.v_head_dim];
+    // As many bytes as the program says, which is what the shapes have.
+    let mut all = Vec::from_iter(Tensor::from_le_bytes(facts.dtype, shape, &out));
+    if facts.lse {
+        all.extend(Tensor::from_le_bytes(facts.acc, [s.batch, s.q_heads, rows], &lse));
+    }
+    all
 }

@@ -65,7 +65,7 @@ fn patient<E: Engine, T: Transport<E>>(
             since = Instant::now();
             continue;
         }
-        if (!to_its_end || walk.is_done(engine)?) && walk.is_issued() {
+        if walk.is_issued() && (!to_its_end || walk.is_done(engine)?) {
             return Ok(());
         }
         if since.elapsed() >= patience {

@@ -1,6 +1,6 @@
 //! What a rank's program is run on: a device with streams and events.
 
-use crate::lower::program::{Address, Launch};
+use crate::lower::program::{Address, Launch, Runs};
 use std::fmt::Display;
 
 /// An address as a device knows it.
@@ -77,6 +77,27 @@ pub trait Marks: Engine {
     /// # Errors
     /// The device's.
     fn wait_mark(&mut self, stream: usize, mark: &Self::Mark) -> Result<(), Self::Error>;
+}
+
+/// A device whose memory the host reads and writes, so that it may carry messages itself.
+pub trait HostMemory: Engine {
+    /// Whether everything that was issued to the stream is done; it works on that as far as it can be done by now.
+    ///
+    /// # Errors
+    /// What was issued failed.
+    fn settled(&mut self, stream: usize) -> Result<bool, Self::Error>;
+
+    /// The bytes of these runs, one behind the other. What writes them is done.
+    ///
+    /// # Errors
+    /// They are not all there.
+    fn read(&mut self, runs: &[Runs]) -> Result<Vec<u8>, Self::Error>;
+
+    /// Writes as many bytes as the runs have. What reads or writes them before is done.
+    ///
+    /// # Errors
+    /// They are not all there, or as many bytes are not.
+    fn write(&mut self, runs: &[Runs], bytes: &[u8]) -> Result<(), Self::Error>;
 }
 
 /// Runs of bytes from one place to another.

@@ -14,9 +14,9 @@ mod local;
 mod transport;
 mod walker;
 
-pub use cpu::{Cpu, Device, LocalError, Place, Results, run_local};
+pub use cpu::{Cpu, Device, LocalError, Place, Results, run_local, run_rank};
 pub use drive::{issue, issue_all, walk, walk_all};
-pub use engine::{Engine, Marks, Pointer, Spread};
+pub use engine::{Engine, HostMemory, Marks, Pointer, Spread};
 pub use error::WalkError;
 pub use local::Local;
 pub use transport::{Polled, Transport, TransportError};

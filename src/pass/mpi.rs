@@ -1,0 +1,80 @@
+//! A compiled graph with one rank in this process, and the others in those that were started with it.
+
+use super::compiled::Compiled;
+use super::error::Error;
+use super::path::ready;
+use crate::exec::cpu::{self, Progress, Run};
+use crate::exec::mpi::{Fact, OverMpi, World, agree};
+use crate::ir::Tensor;
+use crate::schedule::Schedule;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Runs a compiled graph on whole inputs, each rank in a process of its own, over MPI: this process is the rank that `world` says. All of
+/// them compile and call this alike; before the first message they compare what they are about to run. Every process gets whole outputs, and
+/// what each rank sent. `order` is the seed of an order of streams, and how long a rank waits for the others.
+///
+/// # Errors
+/// As [`run`](crate::run); there are more processes than ranks, or fewer; ranks run something else, fail, or do not come: every rank is
+/// told, and the job ends when the world is dropped.
+pub fn run_over_mpi(
+    compiled: &Compiled,
+    world: &mut World,
+    inputs: &[Tensor],
+    order: (u64, Duration),
+    watch: &mut dyn FnMut(Progress),
+) -> Result<Run, Error> {
+    let done = run(compiled, world, inputs, order, watch);
+    if let Err(e) = &done {
+        world.fail(&e.to_string());
+    }
+    done
+}
+
+fn run(
+    compiled: &Compiled,
+    world: &mut World,
+    inputs: &[Tensor],
+    (seed, patience): (u64, Duration),
+    watch: &mut dyn FnMut(Progress),
+) -> Result<Run, Error> {
+    let (program, schedules) = (&compiled.program, compiled.schedules());
+    agree(world, &facts(compiled, inputs), patience)?;
+    ready(compiled, inputs)?;
+    let mut ranks = OverMpi::new(world, program.ranks, (seed, patience))?;
+    let mut run = cpu::run_with(program, &schedules, inputs, watch, &mut ranks)?;
+    // Each counted its own.
+    let own = world.rank();
+    let counted = [run.traffic.bytes_sent[own], run.traffic.messages[own]].map(|n| (n as u64).to_le_bytes());
+    let all = world.exchange(&counted.concat(), &vec![16; program.ranks], patience)?;
+    for (rank, counted) in all.iter().enumerate() {
+        let (words, _) = counted.as_chunks::<8>();
+        let number = |i: usize| words.get(i).map_or(0, |word| u64::from_le_bytes(*word) as usize);
+        (run.traffic.bytes_sent[rank], run.traffic.messages[rank]) = (number(0), number(1));
+    }
+    Ok(run)
+}
+
+/// What every rank must have alike.
+fn facts(compiled: &Compiled, inputs: &[Tensor]) -> Vec<Fact<'static>> {
+    let fact = |name, shown: String, whole: String| Fact { name, shown, whole };
+    let same = |name, shown: String| Fact { name, shown: shown.clone(), whole: shown };
+    let program = &compiled.program;
+    let schedule = |s: &Arc<Schedule>| format!("{}, {}", s.strategy, s.q_layout.kind.name());
+    let schedules = compiled.schedules();
+    let mut ways: Vec<String> = schedules.values().map(schedule).collect();
+    ways.dedup();
+    let types: Vec<String> = inputs.iter().map(|x| x.ty().to_string()).collect();
+    let texts: Vec<String> = schedules.values().map(|s| s.to_string()).collect();
+    vec![
+        same("version of annulus", env!("CARGO_PKG_VERSION").to_owned()),
+        same("number of ranks", program.ranks.to_string()),
+        fact(
+            "graph",
+            format!("one of {} operations", program.graph.ops().len()),
+            program.graph.to_string(),
+        ),
+        fact("schedule", ways.join("; "), texts.concat()),
+        same("list of inputs", types.join(", ")),
+    ]
+}
