@@ -204,8 +204,11 @@ impl Part {
         // Whatever came of it: the host's stream comes behind what was told.
         let mut joined = self.rank.before(host);
         if !captured {
-            joined = joined.and(host.record(&self.end));
-            self.last = Last::Own;
+            let ended = host.record(&self.end);
+            if ended.is_ok() {
+                self.last = Last::Own;
+            }
+            joined = joined.and(ended);
         }
         told?;
         Ok(joined?)

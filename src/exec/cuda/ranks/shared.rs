@@ -72,9 +72,10 @@ impl Part {
         let _entered = Entered::new(&shared.context)?;
         let together = shared.together();
         let meeting = Host::own(&together.own);
+        together.await_last(parts, meeting)?;
         parts.iter_mut().try_for_each(|part| part.rank.before(meeting))?;
-        meeting.record(&together.begin)?;
-        parts.iter_mut().try_for_each(|part| part.rank.after(&together.begin))?;
+        together.ended(parts, meeting)?;
+        parts.iter_mut().try_for_each(|part| part.rank.after(&together.end))?;
         for (part, transport) in parts.iter_mut().zip(Local::ends(shared.programs.len())) {
             part.transport = transport;
         }

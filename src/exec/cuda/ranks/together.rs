@@ -35,7 +35,7 @@ pub(super) struct Together {
     /// Where calls are captured; nothing else runs there.
     pub(super) own: Arc<CudaStream>,
     /// Where a stream stands when a call begins, and when it has been told all of it.
-    pub(super) begin: CudaEvent,
+    begin: CudaEvent,
     pub(super) end: CudaEvent,
     /// In the order of their latest calls.
     known: Vec<Known>,
@@ -84,22 +84,9 @@ pub unsafe fn enqueue_all(
         issue(parts, &shared.programs, &pointers, host, &together.begin)?;
         return Ok(Told::Eagerly);
     }
-    // Behind the last call of each part; if that was one of all of them, once.
-    let mut awaited = false;
-    for part in parts.iter() {
-        match part.last {
-            Last::Together if awaited => {}
-            Last::Together => {
-                host.wait(&together.end)?;
-                awaited = true;
-            }
-            Last::None => {}
-            Last::Own => host.wait(&part.end)?,
-        }
-    }
+    together.await_last(parts, host)?;
     let told = together.tell(parts, &shared.programs, pointers, touched, host);
-    let ended = host.record(&together.end);
-    parts.iter_mut().for_each(|part| part.last = Last::Together);
+    let ended = together.ended(parts, host);
     let told = told?;
     ended?;
     Ok(told)
@@ -116,6 +103,23 @@ impl Together {
             end: driver("making an event", context.new_event(None))?,
             known: vec![],
         })
+    }
+
+    /// The stream comes behind the last call of each part.
+    pub(super) fn await_last(&self, parts: &[&mut Part], host: Host) -> Result<(), CudaError> {
+        // One of all of them is waited for once.
+        if parts.iter().any(|part| part.last == Last::Together) {
+            host.wait(&self.end)?;
+        }
+        let own = parts.iter().filter(|part| part.last == Last::Own);
+        own.map(|part| &part.end).try_for_each(|end| host.wait(end))
+    }
+
+    /// The last call of each part is done where the stream stands now.
+    pub(super) fn ended(&self, parts: &mut [&mut Part], host: Host) -> Result<(), CudaError> {
+        host.record(&self.end)?;
+        parts.iter_mut().for_each(|part| part.last = Last::Together);
+        Ok(())
     }
 
     fn tell(

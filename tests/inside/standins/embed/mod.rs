@@ -22,9 +22,10 @@ const INSIDE: &str = "ANNULUS_TEST_EMBED";
 
 /// What a process can do, by name.
 type Deed = fn(&mut Host) -> Result<(), IslandError>;
-const DEEDS: [(&str, Deed); 12] = [
+const DEEDS: [(&str, Deed); 13] = [
     ("threads", calls::a_thread_for_each_rank),
     ("together", calls::one_thread_for_all),
+    ("ahead", calls::ranks_that_run_ahead),
     ("flight", calls::two_calls_in_flight),
     ("captured", calls::a_stream_under_capture),
     ("joined", calls::ranks_of_one_capture),
@@ -94,7 +95,7 @@ fn every_strategy_is_right_from_many_threads_and_from_one() {
 fn the_hosts_streams_are_what_the_host_makes_of_them() {
     for seed in [1, 3, 4] {
         right(
-            "flight ring 2 1 zigzag;captured ring 2 1 zigzag;joined heads 2 1 zigzag;default queries 2 1 zigzag",
+            "ahead ring 2 1 zigzag;flight ring 2 1 zigzag;captured ring 2 1 zigzag;joined heads 2 1 zigzag;default queries 2 1 zigzag",
             seed,
             &[],
         );
@@ -118,7 +119,7 @@ fn nothing_is_allocated_once_there_are_parts() {
 #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn what_is_wrong_is_told_and_the_next_call_is_right() {
     right("wrong ring 2 1 zigzag;missing ring 2 1 zigzag", 1, &[]);
-    for (seed, what) in [(1, "launch:2"), (2, "cuStreamWaitEvent:9"), (3, "copy:16"), (4, "cuEventRecord:7")]
+    for (seed, what) in [(1, "launch:2"), (2, "cuStreamWaitEvent:9"), (3, "copy:22"), (4, "cuEventRecord:7")]
     {
         right("fails ring 2 1 zigzag", seed, &[("FAIL", what)]);
     }
