@@ -2,6 +2,8 @@
 //! result of a GPU.
 
 #![cfg(target_os = "linux")]
+// Helpers of tests are none that the lint knows as such.
+#![allow(clippy::unwrap_used)]
 
 #[path = "../../../tests/standins/mod.rs"]
 mod standins;
