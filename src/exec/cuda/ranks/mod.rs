@@ -50,6 +50,7 @@ mod prepared;
 mod rank;
 mod run;
 mod shared;
+mod spare;
 mod together;
 
 pub use call::{ALIGNMENT, Call, CallError, Place};
