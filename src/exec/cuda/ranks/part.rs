@@ -7,8 +7,8 @@
 use super::call::{Call, CallError, Pointers, Touched, overlap, pointers};
 use super::error::IslandError;
 use super::host::Host;
-use super::island::RunOptions;
 use super::loaded::Kernels;
+use super::options::RunOptions;
 use super::rank::Rank;
 use super::shared::{Shared, settle};
 use crate::exec::cuda::current::Entered;
