@@ -69,11 +69,7 @@ fn facts(compiled: &Compiled, inputs: &[Tensor]) -> Vec<Fact<'static>> {
     vec![
         same("version of annulus", env!("CARGO_PKG_VERSION").to_owned()),
         same("number of ranks", program.ranks.to_string()),
-        fact(
-            "graph",
-            format!("one of {} operations", program.graph.ops().len()),
-            program.graph.to_string(),
-        ),
+        fact("graph", format!("one of {} operations", program.graph.ops().len()), program.graph.to_string()),
         fact("schedule", ways.join("; "), texts.concat()),
         same("list of inputs", types.join(", ")),
     ]

@@ -1,7 +1,6 @@
 //! Calls: raw device pointers and the host's stream in, work enqueued on it.
 
 use crate::open::AnnulusPart;
-use crate::program::size_t;
 use crate::status::{AnnulusStatus, Failure, guarded, many, some};
 use annulus::exec::cuda::ranks::{Call, Part, enqueue_all};
 use std::ffi::c_void;
@@ -15,7 +14,7 @@ pub struct AnnulusCall {
     /// The rank's own rows of queries, keys and values, then what else the attention takes, dense.
     pub arguments: *const u64,
     /// How many arguments.
-    pub arguments_count: size_t,
+    pub arguments_count: usize,
     /// The rank's rows of the result.
     pub out: u64,
     /// Of its log-sum-exp.
@@ -23,7 +22,7 @@ pub struct AnnulusCall {
     /// Memory that the call may use as it likes; nothing is kept there from one call to the next.
     pub workspace: u64,
     /// How many bytes the workspace has.
-    pub workspace_bytes: size_t,
+    pub workspace_bytes: usize,
 }
 
 impl AnnulusCall {
@@ -42,7 +41,8 @@ impl AnnulusCall {
 /// each other on the host, as long as the patience of the parts.
 ///
 /// `stream` is a CUstream or cudaStream_t of the device's primary context; null is its default stream. Where it fails, the other ranks' calls fail as
-/// well and name this one, and all later ones are refused with ANNULUS_GIVEN_UP until annulus_parts_restart.
+/// well and name this one, and all later ones are refused with ANNULUS_GIVEN_UP until annulus_parts_restart. A call with null in the place of the
+/// part, the call or its arguments is as if it had not been made.
 ///
 /// # Safety
 /// The part lives; the memory is the device's, as large as the part says, and neither moved nor used by anybody else until the stream
@@ -75,7 +75,7 @@ pub unsafe extern "C" fn annulus_part_enqueue(
 pub unsafe extern "C" fn annulus_parts_enqueue_all(
     parts: *const *mut AnnulusPart,
     calls: *const AnnulusCall,
-    count: size_t,
+    count: usize,
     stream: *mut c_void,
 ) -> AnnulusStatus {
     guarded(|| {
@@ -98,7 +98,10 @@ pub unsafe extern "C" fn annulus_parts_enqueue_all(
 /// # Safety
 /// The parts live.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn annulus_parts_restart(parts: *const *mut AnnulusPart, count: size_t) -> AnnulusStatus {
+pub unsafe extern "C" fn annulus_parts_restart(
+    parts: *const *mut AnnulusPart,
+    count: usize,
+) -> AnnulusStatus {
     guarded(|| {
         // SAFETY: the caller's promise.
         let mut held = unsafe { all_held(parts, count) }?;

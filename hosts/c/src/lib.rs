@@ -13,8 +13,12 @@ mod status;
 pub use call::{AnnulusCall, annulus_part_enqueue, annulus_parts_enqueue_all, annulus_parts_restart};
 pub use open::{AnnulusPart, AnnulusRun, annulus_part_free, annulus_part_sizes, annulus_parts_open};
 pub use program::{
-    AnnulusIsland, AnnulusOptions, AnnulusProgram, annulus_compile, annulus_program_free, annulus_program_graph,
-    annulus_program_island, annulus_program_islands, annulus_program_ranks, annulus_text_free,
+    AnnulusIsland, AnnulusOptions, AnnulusProgram, annulus_compile, annulus_program_free,
+    annulus_program_graph, annulus_program_island, annulus_program_islands, annulus_program_ranks,
+    annulus_text_free,
 };
-pub use rows::{ANNULUS_ALIGNMENT, AnnulusRows, AnnulusSequence, AnnulusSizes, annulus_program_rows, annulus_program_sizes};
+pub use rows::{
+    ANNULUS_ALIGNMENT, AnnulusRows, AnnulusSequence, AnnulusSizes, annulus_program_rows,
+    annulus_program_sizes,
+};
 pub use status::{AnnulusStatus, annulus_last_error, annulus_version};

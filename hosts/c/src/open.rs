@@ -1,6 +1,6 @@
 //! Parts: the ranks of an island, ready on a GPU.
 
-use crate::program::{AnnulusProgram, size_t};
+use crate::program::AnnulusProgram;
 use crate::rows::AnnulusSizes;
 use crate::status::{AnnulusStatus, Failure, fill, guarded, invalid, place, some};
 use annulus::exec::cache::{Cache, standard_folder};
@@ -43,10 +43,10 @@ impl AnnulusPart {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn annulus_parts_open(
     program: *const AnnulusProgram,
-    island: size_t,
+    island: usize,
     run: *const AnnulusRun,
     parts: *mut *mut AnnulusPart,
-    count: size_t,
+    count: usize,
 ) -> AnnulusStatus {
     guarded(|| {
         // SAFETY: the caller's promise.
@@ -63,7 +63,8 @@ pub unsafe extern "C" fn annulus_parts_open(
         let folder = standard_folder().filter(|_| !run.no_cache);
         // A cache that cannot be had is no reason to stop: kernels are compiled anew.
         let cache = folder.and_then(|folder| Cache::open(&folder).ok());
-        let patience = Duration::from_millis(if run.patience_ms == 0 { 60_000 } else { run.patience_ms.into() });
+        let patience =
+            Duration::from_millis(if run.patience_ms == 0 { 60_000 } else { run.patience_ms.into() });
         let options = RunOptions { cache: cache.as_ref(), graph: !run.no_graphs, patience };
         let all = Part::all(&Gpu::current()?, &mut Kernels::new(), schedule, options)?;
         let all = all.into_iter().map(|part| Box::into_raw(Box::new(AnnulusPart(Mutex::new(part)))));
@@ -80,8 +81,8 @@ pub unsafe extern "C" fn annulus_parts_open(
 pub unsafe extern "C" fn annulus_part_sizes(
     part: *const AnnulusPart,
     sizes: *mut AnnulusSizes,
-    argument_bytes: *mut size_t,
-    capacity: size_t,
+    argument_bytes: *mut usize,
+    capacity: usize,
 ) -> AnnulusStatus {
     guarded(|| {
         // SAFETY: the caller's promise.

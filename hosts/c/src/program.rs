@@ -12,22 +12,18 @@ use std::ffi::{CString, c_char};
 #[derive(Clone, Copy, Debug)]
 pub struct AnnulusOptions {
     /// How many ranks, from 1 to 4096.
-    pub ranks: size_t,
+    pub ranks: usize,
     /// On how many nodes they stand; 0: as the device says.
-    pub nodes: size_t,
+    pub nodes: usize,
     /// "ring", "all-gather", "queries", "heads" ...; null: whatever takes the least time on the device.
     pub strategy: *const c_char,
     /// "contiguous", "zigzag", "stripe" ...; null: whatever takes the least time on the device.
     pub layout: *const c_char,
     /// The most bytes of arena that an attention may have on a rank; 0: any number.
-    pub memory: size_t,
+    pub memory: usize,
     /// The name of a bundled device, like "h200x8", or the text of a device file; null: the smallest bundled one that holds the ranks.
     pub device: *const c_char,
 }
-
-/// A count or a size in bytes.
-#[allow(non_camel_case_types)]
-pub(crate) type size_t = usize;
 
 /// A compiled graph: its attentions are split over the ranks and proved. Any number of threads may read it at once.
 pub struct AnnulusProgram {
@@ -45,13 +41,16 @@ pub struct AnnulusIsland {
     /// How keys and queries meet.
     pub strategy: *const c_char,
     /// How many attentions of the graph use it.
-    pub uses: size_t,
+    pub uses: usize,
 }
 
 impl AnnulusProgram {
     pub(crate) fn island(&self, island: usize) -> Result<&Island, Failure> {
         let count = self.compiled.islands.len();
-        self.compiled.islands.get(island).ok_or_else(|| invalid(format!("there is no island {island} of {count}")))
+        self.compiled
+            .islands
+            .get(island)
+            .ok_or_else(|| invalid(format!("there is no island {island} of {count}")))
     }
 }
 
@@ -60,10 +59,12 @@ impl AnnulusProgram {
 unsafe fn options(asked: &AnnulusOptions) -> Result<Options, Failure> {
     // SAFETY: the caller's promise.
     let strategy = unsafe { text(asked.strategy, "strategy") }?;
-    let strategy = strategy.map(|name| Strategy::from_name(name).ok_or_else(|| invalid(format!("there is no strategy {name}"))));
+    let strategy = strategy
+        .map(|name| Strategy::from_name(name).ok_or_else(|| invalid(format!("there is no strategy {name}"))));
     // SAFETY: the same.
     let layout = unsafe { text(asked.layout, "layout") }?;
-    let layout = layout.map(|name| LayoutKind::from_name(name).ok_or_else(|| invalid(format!("there is no layout {name}"))));
+    let layout = layout
+        .map(|name| LayoutKind::from_name(name).ok_or_else(|| invalid(format!("there is no layout {name}"))));
     // SAFETY: the same.
     let device = unsafe { text(asked.device, "device") }?;
     let device = device.map(|name| match Device::named(name) {
@@ -127,7 +128,10 @@ pub unsafe extern "C" fn annulus_program_free(program: *mut AnnulusProgram) {
 /// # Safety
 /// The program lives.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn annulus_program_ranks(program: *const AnnulusProgram, ranks: *mut size_t) -> AnnulusStatus {
+pub unsafe extern "C" fn annulus_program_ranks(
+    program: *const AnnulusProgram,
+    ranks: *mut usize,
+) -> AnnulusStatus {
     guarded(|| {
         // SAFETY: the caller's promise.
         let program = unsafe { some(program, "program") }?;
@@ -142,7 +146,10 @@ pub unsafe extern "C" fn annulus_program_ranks(program: *const AnnulusProgram, r
 /// # Safety
 /// The program lives.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn annulus_program_islands(program: *const AnnulusProgram, islands: *mut size_t) -> AnnulusStatus {
+pub unsafe extern "C" fn annulus_program_islands(
+    program: *const AnnulusProgram,
+    islands: *mut usize,
+) -> AnnulusStatus {
     guarded(|| {
         // SAFETY: the caller's promise.
         let program = unsafe { some(program, "program") }?;
@@ -159,7 +166,7 @@ pub unsafe extern "C" fn annulus_program_islands(program: *const AnnulusProgram,
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn annulus_program_island(
     program: *const AnnulusProgram,
-    island: size_t,
+    island: usize,
     facts: *mut AnnulusIsland,
 ) -> AnnulusStatus {
     guarded(|| {
@@ -181,7 +188,7 @@ pub unsafe extern "C" fn annulus_program_island(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn annulus_program_graph(
     program: *const AnnulusProgram,
-    rank: size_t,
+    rank: usize,
     graph: *mut *mut c_char,
 ) -> AnnulusStatus {
     guarded(|| {

@@ -1,6 +1,6 @@
 //! Who owns which rows, and how much memory a rank's calls take.
 
-use crate::program::{AnnulusProgram, size_t};
+use crate::program::AnnulusProgram;
 use crate::status::{AnnulusStatus, Failure, fill, guarded, invalid, place, some, text, unsupported};
 use annulus::exec::cuda::Gpu;
 use annulus::lower::Arch;
@@ -16,11 +16,11 @@ const _: () = assert!(ANNULUS_ALIGNMENT == annulus::exec::cuda::ranks::ALIGNMENT
 #[derive(Clone, Copy, Debug)]
 pub struct AnnulusRows {
     /// The first row.
-    pub start: size_t,
+    pub start: usize,
     /// How many.
-    pub len: size_t,
+    pub len: usize,
     /// From one to the next.
-    pub step: size_t,
+    pub step: usize,
 }
 
 /// Whose rows.
@@ -39,13 +39,13 @@ pub enum AnnulusSequence {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AnnulusSizes {
     /// Of workspace.
-    pub workspace: size_t,
+    pub workspace: usize,
     /// Of the result.
-    pub out: size_t,
+    pub out: usize,
     /// Of its log-sum-exp; 0: there is none.
-    pub lse: size_t,
+    pub lse: usize,
     /// How many arguments there are.
-    pub arguments: size_t,
+    pub arguments: usize,
 }
 
 impl AnnulusSizes {
@@ -65,12 +65,12 @@ impl AnnulusSizes {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn annulus_program_rows(
     program: *const AnnulusProgram,
-    island: size_t,
-    rank: size_t,
+    island: usize,
+    rank: usize,
     sequence: u32,
     rows: *mut AnnulusRows,
-    capacity: size_t,
-    count: *mut size_t,
+    capacity: usize,
+    count: *mut usize,
 ) -> AnnulusStatus {
     guarded(|| {
         // SAFETY: the caller's promise.
@@ -104,12 +104,12 @@ fn no_rank(rank: usize, ranks: usize) -> Failure {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn annulus_program_sizes(
     program: *const AnnulusProgram,
-    island: size_t,
-    rank: size_t,
+    island: usize,
+    rank: usize,
     arch: *const c_char,
     sizes: *mut AnnulusSizes,
-    argument_bytes: *mut size_t,
-    capacity: size_t,
+    argument_bytes: *mut usize,
+    capacity: usize,
 ) -> AnnulusStatus {
     guarded(|| {
         // SAFETY: the caller's promise.

@@ -30,8 +30,8 @@ pub enum AnnulusStatus {
 }
 
 use AnnulusStatus::{
-    ANNULUS_CUDA, ANNULUS_GIVEN_UP, ANNULUS_INTERNAL, ANNULUS_INVALID, ANNULUS_OK, ANNULUS_RANK, ANNULUS_REFUSED,
-    ANNULUS_UNSUPPORTED,
+    ANNULUS_CUDA, ANNULUS_GIVEN_UP, ANNULUS_INTERNAL, ANNULUS_INVALID, ANNULUS_OK, ANNULUS_RANK,
+    ANNULUS_REFUSED, ANNULUS_UNSUPPORTED,
 };
 
 /// Why a function did not do what it says.
@@ -61,7 +61,9 @@ impl From<IslandError> for Failure {
             IslandError::Lower(_) | IslandError::Arch(_) => ANNULUS_UNSUPPORTED,
             IslandError::Walk(_) => ANNULUS_RANK,
             IslandError::GivenUp(_) => ANNULUS_GIVEN_UP,
-            IslandError::Call { .. } | IslandError::Parts { .. } | IslandError::Ranks { .. } => ANNULUS_INVALID,
+            IslandError::Call { .. } | IslandError::Parts { .. } | IslandError::Ranks { .. } => {
+                ANNULUS_INVALID
+            }
             _ => ANNULUS_CUDA,
         };
         Failure(status, e.to_string())
@@ -125,7 +127,12 @@ pub(crate) unsafe fn many<'a, T>(at: *const T, count: usize, name: &str) -> Resu
 ///
 /// # Safety
 /// There is room for so many, which may be none.
-pub(crate) unsafe fn fill<T: Copy>(all: &[T], at: *mut T, capacity: usize, name: &str) -> Result<(), Failure> {
+pub(crate) unsafe fn fill<T: Copy>(
+    all: &[T],
+    at: *mut T,
+    capacity: usize,
+    name: &str,
+) -> Result<(), Failure> {
     let count = capacity.min(all.len());
     if count > 0 && at.is_null() {
         return Err(invalid(format!("{name} is null")));

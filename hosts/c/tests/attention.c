@@ -169,7 +169,7 @@ int main(void) {
     is_refused(annulus_compile(NULL, &options, &program), ANNULUS_INVALID, "graph is null");
     is_refused(annulus_compile(graph, NULL, &program), ANNULUS_INVALID, "options is null");
     is_refused(annulus_compile(graph, &options, NULL), ANNULUS_INVALID, "program is null");
-    is_refused(annulus_compile("graph", &options, &program), ANNULUS_REFUSED, "1:");
+    is_refused(annulus_compile("graph", &options, &program), ANNULUS_REFUSED, "the end of the text");
     is_refused(annulus_compile("\xff", &options, &program), ANNULUS_INVALID, "graph is not UTF-8");
     options.strategy = "rings";
     is_refused(annulus_compile(graph, &options, &program), ANNULUS_INVALID, "there is no strategy rings");

@@ -1,5 +1,8 @@
 //! The header in `include` is the one that cbindgen makes of the sources.
 
+// Helpers of tests are none that the lint knows as such.
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 
 /// The header as it should be.

@@ -2,6 +2,8 @@
 //! result of a GPU.
 
 #![cfg(target_os = "linux")]
+// Helpers of tests are none that the lint knows as such.
+#![allow(clippy::unwrap_used)]
 
 #[path = "../../../tests/standins/mod.rs"]
 mod standins;
@@ -30,7 +32,10 @@ fn succeeds(command: &mut Command) -> String {
 fn library() -> PathBuf {
     let program = std::env::current_exe().unwrap();
     let folders = program.ancestors().skip(1).take(2).map(Path::to_path_buf);
-    folders.into_iter().find(|f| f.join("libannulus_c.so").is_file()).expect("cargo builds libannulus_c.so for tests")
+    folders
+        .into_iter()
+        .find(|f| f.join("libannulus_c.so").is_file())
+        .expect("cargo builds libannulus_c.so for tests")
 }
 
 /// A file of this process in the build folder.
@@ -69,7 +74,9 @@ fn the_header_is_c_and_c_plus_plus_and_so_is_the_readme() {
     assert_eq!(code.len(), 1, "the README has one example in C");
     let file = own("readme.c");
     std::fs::write(&file, code[0]).unwrap();
-    for (variable, usual, standard, language) in [("CC", "cc", "-std=c99", "c"), ("CXX", "c++", "-std=c++17", "c++")] {
+    for (variable, usual, standard, language) in
+        [("CC", "cc", "-std=c99", "c"), ("CXX", "c++", "-std=c++17", "c++")]
+    {
         let mut checks = compiler(variable, usual);
         succeeds(checks.args([standard, "-fsyntax-only", "-x", language]).arg(&file));
     }

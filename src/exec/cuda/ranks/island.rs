@@ -7,27 +7,16 @@
 use super::call::Call;
 use super::error::IslandError;
 use super::loaded::Kernels;
+use super::options::RunOptions;
 use super::part::Part;
 use super::shared::settle;
 use super::together::{Told, enqueue_all};
-use crate::exec::cache::Cache;
 use crate::exec::cuda::error::{CudaError, driver};
 use crate::exec::cuda::gpu::{Buffer, Gpu};
 use crate::lower::program::{Program, Target, lower};
 use crate::schedule::Schedule;
 use cudarc::driver::CudaEvent;
 use std::time::Duration;
-
-/// How an island is run.
-#[derive(Clone, Copy, Debug)]
-pub struct RunOptions<'c> {
-    /// Where compiled kernels are kept.
-    pub cache: Option<&'c Cache>,
-    /// Whether the second run with the same memory, and those behind it, replay a graph of CUDA that holds all of it.
-    pub graph: bool,
-    /// How long the device may take, and how long a rank waits for others that are told from elsewhere.
-    pub patience: Duration,
-}
 
 /// An island whose ranks all run on one GPU.
 pub struct Island<'g> {

@@ -7,8 +7,8 @@
 use super::call::{Call, CallError, Pointers, Touched, overlap, pointers};
 use super::error::IslandError;
 use super::host::Host;
-use super::island::RunOptions;
 use super::loaded::Kernels;
+use super::options::RunOptions;
 use super::rank::Rank;
 use super::shared::{Shared, settle};
 use crate::exec::cuda::current::Entered;
@@ -204,8 +204,11 @@ impl Part {
         // Whatever came of it: the host's stream comes behind what was told.
         let mut joined = self.rank.before(host);
         if !captured {
-            joined = joined.and(host.record(&self.end));
-            self.last = Last::Own;
+            let ended = host.record(&self.end);
+            if ended.is_ok() {
+                self.last = Last::Own;
+            }
+            joined = joined.and(ended);
         }
         told?;
         Ok(joined?)

@@ -5,6 +5,7 @@ use super::copies::copy_runs;
 use super::host::Host;
 use super::loaded::Loaded;
 use super::prepared::Sets;
+use super::spare::Spare;
 use crate::exec::cuda::error::{CudaError, driver, refuse, too_large};
 use crate::exec::cuda::gpu::Gpu;
 use crate::exec::cuda::helpers::HelperKernel;
@@ -12,7 +13,6 @@ use crate::exec::walk::{Engine, Marks, Spread};
 use crate::lower::Paced;
 use crate::lower::program::{Address, KernelParams, Launch, Program, Region};
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, LaunchConfig, PushKernelArg, result};
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// One rank on a GPU.
@@ -28,7 +28,7 @@ pub(super) struct Rank {
     /// By number; made when they are first recorded.
     events: Vec<Option<CudaEvent>>,
     /// Between ranks. One is recorded again when no other rank may still be about to wait for it: that one would wait for the wrong point.
-    marks: VecDeque<Arc<CudaEvent>>,
+    marks: Spare<CudaEvent>,
     /// By stream an event behind all that was issued, and whether it is recorded.
     ends: Vec<(CudaEvent, bool)>,
     /// What kernels are handed.
@@ -67,7 +67,7 @@ impl Rank {
             context,
             streams,
             events: (0..programs[number].events).map(|_| None).collect(),
-            marks: VecDeque::new(),
+            marks: Spare::new(),
             ends,
             sets: Sets::default(),
             programs,
@@ -236,14 +236,8 @@ impl Marks for Rank {
     type Mark = Arc<CudaEvent>;
 
     fn mark(&mut self, stream: usize) -> Result<Arc<CudaEvent>, CudaError> {
-        let mut used = self.marks.pop_front();
-        let free = used.take_if(|mark| Arc::get_mut(mark).is_some());
-        self.marks.extend(used);
-        let mark = match free {
-            Some(free) => free,
-            None => Arc::new(driver("making an event", self.context.new_event(None))?),
-        };
-        self.marks.push_back(mark.clone());
+        let new = || driver("making an event", self.context.new_event(None));
+        let mark = self.marks.take(new)?;
         driver("recording an event", mark.record(self.stream(stream)?))?;
         self.issued(stream);
         Ok(mark)

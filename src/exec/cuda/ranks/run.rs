@@ -1,8 +1,9 @@
 //! A program whose islands run on one GPU, and the rest on the CPU.
 
 use super::error::IslandError;
-use super::island::{Island, RunOptions};
+use super::island::Island;
 use super::loaded::Kernels;
+use super::options::RunOptions;
 use crate::exec::cpu::{self, ExecError, Progress, Run, Traffic};
 use crate::exec::cuda::gpu::Gpu;
 use crate::ir::{OpId, Tensor};

@@ -1,14 +1,9 @@
-//! What the parts of an island have in common, and how they begin anew.
+//! What the parts of an island have in common.
 
-use super::error::IslandError;
-use super::host::Host;
-use super::island::RunOptions;
-use super::part::Part;
-use super::together::Together;
-use crate::exec::cuda::current::Entered;
+use super::known::Together;
+use super::options::RunOptions;
 use crate::exec::cuda::error::{CudaError, driver, refuse};
 use crate::exec::cuda::gpu::{Buffer, Gpu};
-use crate::exec::walk::Local;
 use crate::lower::program::Program;
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,39 +41,6 @@ impl Shared {
 
     pub(super) fn together(&self) -> MutexGuard<'_, Together> {
         self.together.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What all parts of an island share, if these are all of one, each once and in order.
-pub(super) fn whole(parts: &[&mut Part]) -> Result<Arc<Shared>, IslandError> {
-    let Some(first) = parts.first() else { return Err(IslandError::Parts { got: 0, wanted: 1 }) };
-    let (shared, wanted) = (first.shared.clone(), first.ranks());
-    let mut numbered = parts.iter().enumerate();
-    let right = numbered.all(|(n, part)| part.rank() == n && Arc::ptr_eq(&part.shared, &shared));
-    if !right || parts.len() != wanted {
-        return Err(IslandError::Parts { got: parts.len(), wanted });
-    }
-    Ok(shared)
-}
-
-impl Part {
-    /// Begins anew after a call failed, with all parts of the island, rank 0 first. Whatever comes next runs behind everything that the
-    /// device was told for any rank.
-    ///
-    /// # Errors
-    /// They are not all parts of one island, or the driver's.
-    pub fn restart(parts: &mut [&mut Part]) -> Result<(), IslandError> {
-        let shared = whole(parts)?;
-        let _entered = Entered::new(&shared.context)?;
-        let together = shared.together();
-        let meeting = Host::own(&together.own);
-        parts.iter_mut().try_for_each(|part| part.rank.before(meeting))?;
-        meeting.record(&together.begin)?;
-        parts.iter_mut().try_for_each(|part| part.rank.after(&together.begin))?;
-        for (part, transport) in parts.iter_mut().zip(Local::ends(shared.programs.len())) {
-            part.transport = transport;
-        }
-        Ok(())
     }
 }
 

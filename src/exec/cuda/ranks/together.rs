@@ -7,13 +7,14 @@ use super::call::{Call, Pointers, Touched, overlap};
 use super::error::IslandError;
 use super::graph::Captured;
 use super::host::Host;
+use super::known::{Known, Together};
 use super::part::{Last, Part};
-use super::shared::whole;
+use super::shared::Shared;
 use crate::exec::cuda::current::Entered;
 use crate::exec::cuda::error::{CudaError, driver};
 use crate::exec::walk::{Local, issue_all};
 use crate::lower::program::Program;
-use cudarc::driver::{CudaContext, CudaEvent, CudaStream};
+use cudarc::driver::CudaEvent;
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -27,27 +28,6 @@ pub enum Told {
     Eagerly,
     /// By one launch of a graph that holds all of them.
     Replayed,
-}
-
-/// What calls of all parts have in common.
-pub(super) struct Together {
-    graph: bool,
-    /// Where calls are captured; nothing else runs there.
-    pub(super) own: Arc<CudaStream>,
-    /// Where a stream stands when a call begins, and when it has been told all of it.
-    pub(super) begin: CudaEvent,
-    pub(super) end: CudaEvent,
-    /// In the order of their latest calls.
-    known: Vec<Known>,
-}
-
-/// The pointers of a call.
-struct Known {
-    pointers: Vec<Pointers>,
-    /// Of the second call with them.
-    captured: Option<Captured>,
-    /// Behind its last launch, if there was one.
-    done: CudaEvent,
 }
 
 /// Tells the device all ranks' shares of a call, behind what the stream was told and before what it is told next, and waits for nothing.
@@ -84,38 +64,30 @@ pub unsafe fn enqueue_all(
         issue(parts, &shared.programs, &pointers, host, &together.begin)?;
         return Ok(Told::Eagerly);
     }
-    // Behind the last call of each part; if that was one of all of them, once.
-    let mut awaited = false;
-    for part in parts.iter() {
-        match part.last {
-            Last::Together if awaited => {}
-            Last::Together => {
-                host.wait(&together.end)?;
-                awaited = true;
-            }
-            Last::None => {}
-            Last::Own => host.wait(&part.end)?,
-        }
-    }
+    together.await_last(parts, host)?;
     let told = together.tell(parts, &shared.programs, pointers, touched, host);
-    let ended = host.record(&together.end);
-    parts.iter_mut().for_each(|part| part.last = Last::Together);
+    let ended = together.ended(parts, host);
     let told = told?;
     ended?;
     Ok(told)
 }
 
 impl Together {
-    /// # Errors
-    /// The driver's.
-    pub(super) fn new(context: &Arc<CudaContext>, graph: bool) -> Result<Together, CudaError> {
-        Ok(Together {
-            graph,
-            own: driver("making a stream", context.new_stream())?,
-            begin: driver("making an event", context.new_event(None))?,
-            end: driver("making an event", context.new_event(None))?,
-            known: vec![],
-        })
+    /// The stream comes behind the last call of each part.
+    pub(super) fn await_last(&self, parts: &[&mut Part], host: Host) -> Result<(), CudaError> {
+        // One of all of them is waited for once.
+        if parts.iter().any(|part| part.last == Last::Together) {
+            host.wait(&self.end)?;
+        }
+        let own = parts.iter().filter(|part| part.last == Last::Own);
+        own.map(|part| &part.end).try_for_each(|end| host.wait(end))
+    }
+
+    /// The last call of each part is done where the stream stands now.
+    pub(super) fn ended(&self, parts: &mut [&mut Part], host: Host) -> Result<(), CudaError> {
+        host.record(&self.end)?;
+        parts.iter_mut().for_each(|part| part.last = Last::Together);
+        Ok(())
     }
 
     fn tell(
@@ -194,4 +166,38 @@ fn issue(
     let joined = joined.fold(Ok(()), Result::and);
     told?;
     Ok(joined?)
+}
+
+/// What all parts of an island share, if these are all of one, each once and in order.
+fn whole(parts: &[&mut Part]) -> Result<Arc<Shared>, IslandError> {
+    let Some(first) = parts.first() else { return Err(IslandError::Parts { got: 0, wanted: 1 }) };
+    let (shared, wanted) = (first.shared.clone(), first.ranks());
+    let mut numbered = parts.iter().enumerate();
+    let right = numbered.all(|(n, part)| part.rank() == n && Arc::ptr_eq(&part.shared, &shared));
+    if !right || parts.len() != wanted {
+        return Err(IslandError::Parts { got: parts.len(), wanted });
+    }
+    Ok(shared)
+}
+
+impl Part {
+    /// Begins anew after a call failed, with all parts of the island, rank 0 first. Whatever comes next runs behind everything that the
+    /// device was told for any rank.
+    ///
+    /// # Errors
+    /// They are not all parts of one island, or the driver's.
+    pub fn restart(parts: &mut [&mut Part]) -> Result<(), IslandError> {
+        let shared = whole(parts)?;
+        let _entered = Entered::new(&shared.context)?;
+        let together = shared.together();
+        let meeting = Host::own(&together.own);
+        together.await_last(parts, meeting)?;
+        parts.iter_mut().try_for_each(|part| part.rank.before(meeting))?;
+        together.ended(parts, meeting)?;
+        parts.iter_mut().try_for_each(|part| part.rank.after(&together.end))?;
+        for (part, transport) in parts.iter_mut().zip(Local::ends(shared.programs.len())) {
+            part.transport = transport;
+        }
+        Ok(())
+    }
 }

@@ -52,6 +52,16 @@ pub(super) fn one_thread_for_all(host: &mut Host) -> Result<(), IslandError> {
     Ok(())
 }
 
+/// Threads that make call after call: one rank may be in the next while another one is still in the one before.
+pub(super) fn ranks_that_run_ahead(host: &mut Host) -> Result<(), IslandError> {
+    let streams: Vec<_> = (0..host.parts.len()).map(|_| host.stream()).collect();
+    let (a, b) = (host.set(1, 0)?, host.set(2, 16)?);
+    host.turns(&[&a, &b, &a, &b, &a, &b], &handles(&streams)).into_iter().collect::<Result<(), _>>()?;
+    finish(&streams);
+    host.judge(&a)?;
+    host.judge(&b)
+}
+
 /// Calls on other streams, while the ones before have not been waited for: they have one workspace, and come one behind the other.
 pub(super) fn two_calls_in_flight(host: &mut Host) -> Result<(), IslandError> {
     let streams: Vec<_> = (0..2 * host.parts.len()).map(|_| host.stream()).collect();

@@ -144,15 +144,20 @@ impl Host {
 
     /// Each rank from a thread of its own, and with a stream of its own.
     pub(super) fn threads(&mut self, set: &Set, on: &[Handle]) -> Vec<Result<(), IslandError>> {
-        let told = std::thread::scope(|scope| {
-            let ranks = self.parts.iter_mut().zip(&set.ranks).zip(on);
+        self.turns(&[set], on)
+    }
+
+    /// The same with several calls one after another, which none of the threads waits for.
+    pub(super) fn turns(&mut self, sets: &[&Set], on: &[Handle]) -> Vec<Result<(), IslandError>> {
+        std::thread::scope(|scope| {
+            let ranks = self.parts.iter_mut().zip(on).enumerate();
             let threads: Vec<_> = ranks
-                .map(|((part, memory), &handle)| scope.spawn(move || one(part, memory, handle)))
+                .map(|(rank, (part, &handle))| {
+                    scope.spawn(move || sets.iter().try_for_each(|set| one(part, &set.ranks[rank], handle)))
+                })
                 .collect();
             threads.into_iter().map(|t| t.join().unwrap()).collect()
-        });
-        // The threads had contexts of their own, which they have no more; this one's is as it was.
-        told
+        })
     }
 }
 
