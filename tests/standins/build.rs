@@ -10,7 +10,7 @@ macro_rules! files {
 }
 
 /// What the libraries are compiled from, and what they need to compile kernels.
-const FILES: [(&str, &str); 28] = files! {
+const FILES: [(&str, &str); 29] = files! {
     "types.cuh" in "../../kernels",
     "ptx.cuh" in "../../kernels",
     "ptx_steps.cuh" in "../../kernels",
@@ -29,6 +29,7 @@ const FILES: [(&str, &str); 28] = files! {
     "text.h" in "driver",
     "names.inc" in "driver",
     "findings.cpp" in "driver",
+    "trials.cpp" in "driver",
     "order.cpp" in "driver",
     "memory.cpp" in "driver",
     "streams.cpp" in "driver",
@@ -43,7 +44,7 @@ const FILES: [(&str, &str); 28] = files! {
 
 /// What is compiled at once: most of the time goes into headers.
 const UNITS: [(&str, &[&str]); 5] = [
-    ("driver", &["findings", "order", "memory", "streams", "graphs", "modules", "calls", "errors"]),
+    ("driver", &["findings", "trials", "order", "memory", "streams", "graphs", "modules", "calls", "errors"]),
     ("machine", &["fibers", "barriers", "shared_memory", "copies", "products"]),
     ("text", &["text"]),
     ("stubs", &["stubs"]),

@@ -4,7 +4,7 @@
 use super::builder::build::on_standins;
 use super::told;
 use crate::inside::ring::case::Case;
-use crate::inside::ring::oracle::{Array, arguments, attention, differs, local};
+use crate::inside::ring::oracle::{arguments, attention, differs, local};
 use annulus::exec::cuda::Gpu;
 use annulus::exec::cuda::ranks::{Island, Kernels, RunOptions};
 use annulus::ir::{DType, Tensor};
@@ -25,7 +25,7 @@ fn again(what: &str) -> Command {
 }
 
 /// Thirteen causal rows, three heads over one, Dk 16, Dv 8: heads and rows that two ranks do not divide.
-fn case(ranks: usize, nodes: usize, kind: LayoutKind) -> Case {
+pub(super) fn case(ranks: usize, nodes: usize, kind: LayoutKind) -> Case {
     let mut case = Case { nodes, ..Case::new(13, ranks, kind, Mask::causal(0)) };
     (case.sizes.q_heads, case.sizes.kv_heads) = (3, 1);
     (case.sizes.head_dim, case.sizes.v_head_dim) = (16, 8);
@@ -57,27 +57,36 @@ fn island(case: &Case, way: Strategy) -> Result<(), Box<dyn std::error::Error>> 
     let schedule = case.schedule(way);
     let mut island = Island::new(&gpu, &mut kernels, &schedule, options)?;
     for (turn, seed) in [1, 2].into_iter().enumerate() {
-        let whole = arguments(case, seed);
-        let args: Vec<Vec<Tensor>> = (0..case.ranks).map(|r| local(case, &whole, r)).collect();
-        let bytes = |args: &Vec<Tensor>| args.iter().map(|x| x.data().to_le_bytes()).collect();
-        let given = island.run(&args.iter().map(bytes).collect::<Vec<_>>())?;
+        let given = island.run(&handed(case, seed))?;
         assert_eq!(island.replayed(), turn > 0);
-        judge(case, &whole, given);
+        if let Some(wrong) = judged(case, seed, given) {
+            panic!("{wrong}");
+        }
     }
     Ok(())
 }
 
-fn judge(case: &Case, whole: &[Array], given: Vec<[Vec<u8>; 2]>) {
-    let want = attention(case, whole);
+/// Each rank's arguments, as bytes.
+pub(super) fn handed(case: &Case, seed: u64) -> Vec<Vec<Vec<u8>>> {
+    let whole = arguments(case, seed);
+    let bytes = |x: Tensor| x.data().to_le_bytes();
+    (0..case.ranks).map(|r| local(case, &whole, r).into_iter().map(bytes).collect()).collect()
+}
+
+/// What is wrong with the results of these arguments.
+pub(super) fn judged(case: &Case, seed: u64, given: Vec<[Vec<u8>; 2]>) -> Option<String> {
+    let want = attention(case, &arguments(case, seed));
     for (rank, [out, lse]) in given.into_iter().enumerate() {
         let s = &case.sizes;
         let rows = case.q_rows()[rank].iter().map(|p| p.len).sum::<usize>();
         let out = Tensor::from_le_bytes(case.dtype, [s.batch, s.q_heads, rows, s.v_head_dim], &out).unwrap();
         let lse = Tensor::from_le_bytes(DType::F32, [s.batch, s.q_heads, rows], &lse).unwrap();
-        if let Some(wrong) = differs(case, rank, &want, &[out, lse], 2e-5) {
-            panic!("{wrong}");
+        let wrong = differs(case, rank, &want, &[out, lse], 2e-5);
+        if wrong.is_some() {
+            return wrong;
         }
     }
+    None
 }
 
 #[test]

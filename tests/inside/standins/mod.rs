@@ -10,6 +10,10 @@ mod calls;
 mod faults;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod islands;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod planted;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod trials;
 
 /// The line of what a process said that begins with the word; it must have ended by itself, with success.
 #[cfg(all(feature = "cuda", target_os = "linux"))]

@@ -129,7 +129,17 @@ impl<'g> Island<'g> {
         options: RunOptions<'_>,
     ) -> Result<Island<'g>, IslandError> {
         let Some(arch) = gpu.arch() else { return Err(IslandError::Arch(gpu.name()?)) };
-        let programs = Arc::new(lower(schedule, Target::Cuda(arch))?);
+        Island::of(gpu, kernels, lower(schedule, Target::Cuda(arch))?, options)
+    }
+
+    /// The same of device programs that are there.
+    pub(crate) fn of(
+        gpu: &'g Gpu,
+        kernels: &mut Kernels,
+        programs: Vec<Program>,
+        options: RunOptions<'_>,
+    ) -> Result<Island<'g>, IslandError> {
+        let programs = Arc::new(programs);
         room(gpu, &programs)?;
         let tables: &[i32] = programs.first().map_or(&[], |p| &p.tables);
         let bytes: Vec<u8> = tables.iter().flat_map(|n| n.to_le_bytes()).collect();
