@@ -109,6 +109,13 @@ fn the_faults() {
     let [way, ranks, nodes, layout, faults, seeds, most] = words[..] else { panic!("{words:?}") };
     let kind = LayoutKind::ALL.into_iter().find(|k| k.name() == layout).unwrap();
     let case = case(ranks.parse().unwrap(), nodes.parse().unwrap(), kind);
+    let mut case = case;
+    if let Some(x) = std::env::var_os("PX") {
+        let n: Vec<usize> = x.to_str().unwrap().split(' ').map(|x| x.parse().unwrap()).collect();
+        (case.sizes.q_len, case.sizes.kv_len) = (n[0], n[0]);
+        (case.sizes.q_heads, case.sizes.kv_heads) = (n[1], n[2]);
+        (case.sizes.head_dim, case.sizes.v_head_dim) = (n[3], n[4]);
+    }
     let gpu = Gpu::open(0).unwrap();
     let schedule = case.schedule(Strategy::from_name(way).unwrap());
     let programs = lower(&schedule, Target::Cuda(gpu.arch().unwrap())).unwrap();
