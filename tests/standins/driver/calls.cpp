@@ -274,7 +274,7 @@ Result cuStreamWaitEvent(void* stream, void* event, u32 flags) {
     STREAM(s, stream)
     EVENT(e, event)
     if (flags) finding("cuStreamWaitEvent with flags %u", flags);
-    return wait_for(s, e);
+    return wait_for(s, (Event*)another_event(e));
 }
 
 Result cuEventCreate(void** event, u32 flags) {
@@ -297,7 +297,7 @@ Result cuEventRecord(void* event, void* stream) {
     CALL("cuEventRecord", CONTEXT)
     STREAM(s, stream)
     EVENT(e, event)
-    return record(s, e);
+    return record(s, (Event*)another_event(e, true));
 }
 
 // CUDA says of an event that nobody has recorded that it is done. One that lets sleep who waits for it may be such a one: cudarc makes
@@ -338,7 +338,7 @@ static Result take(u64* at, u64 bytes, Stream* s) {
     u64 which;
     if (planted("again", which)) {
         // A place that somebody has already.
-        if (which >= taken_in_trial().size() || taken_in_trial()[which].bytes < bytes) finding("no such allocation to plant a fault in");
+        if (which >= taken_in_trial().size()) no_such_fault();
         *at = taken_in_trial()[which].at;
         return 0;
     }
@@ -402,7 +402,7 @@ Result cuMemFreeAsync(u64 at, void* stream) {
 static Result given_back_early() {
     u64 which;
     if (!planted("freed before", which)) return 0;
-    if (which >= taken_in_trial().size()) finding("no such allocation to plant a fault in");
+    if (which >= taken_in_trial().size()) no_such_fault();
     return cuMemFreeAsync(taken_in_trial()[which].at, taken_in_trial()[which].stream);
 }
 
@@ -411,7 +411,7 @@ static Result made_elsewhere() {
     u64 which, at;
     const bool keeps = planted("moved", which);
     if (!keeps && !planted("moved and freed", which)) return 0;
-    if (which >= taken_in_trial().size()) finding("no such allocation to plant a fault in");
+    if (which >= taken_in_trial().size()) no_such_fault();
     const Taken old = taken_in_trial()[which];
     if (Result code = cuMemAlloc_v2(&at, old.bytes)) return code;
     move_allocation(old.at, at);
@@ -620,6 +620,7 @@ static Result fill(u64 at, u8 value, u64 bytes, Stream* s) {
 
 Result cuMemcpyHtoDAsync_v2(u64 to, const void* from, u64 bytes, void* stream) {
     ASYNC("cuMemcpyHtoDAsync_v2")
+    if (Result code = made_elsewhere()) return code;
     return to_device("cuMemcpyHtoDAsync", to, from, bytes, s);
 }
 Result cuMemcpyDtoHAsync_v2(void* to, u64 from, u64 bytes, void* stream) {
@@ -735,7 +736,6 @@ Result cuGraphLaunch(void* executable, void* stream) {
     if (int code = fails_now("graph")) return code;
     if (capture_of(s)) finding("cuGraphLaunch in a capture");
     if (Result code = given_back_early()) return code;
-    if (Result code = made_elsewhere()) return code;
     return enqueue_graph(s, e);
 }
 

@@ -37,6 +37,8 @@ void work_ends();
 
 // ---- trials.cpp: faults planted in calls -------------------------------------------------------------------------------------
 
+// What is to be planted cannot be: ends the trial with status 96.
+[[noreturn]] void no_such_fault();
 // A call is counted; whether it is to be left out.
 bool left_out(const char* name);
 // How many bytes the call that was counted last takes in place of so many.
@@ -50,6 +52,8 @@ struct Taken {
 };
 void note_allocation(const Taken& taken);
 const std::vector<Taken>& taken_in_trial();
+// The event that is to be taken in place of this one: the one that was recorded before it.
+const void* another_event(const void* event, bool records = false);
 // Where what a buffer of the host was moved to lies now.
 void move_allocation(u64 from, u64 to);
 u64 moved(u64 at);

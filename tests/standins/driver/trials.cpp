@@ -36,6 +36,8 @@ bool planted(const char* how, u64& number) {
     return here && fault.how == how;
 }
 
+void no_such_fault() { _exit(96); }
+
 bool left_out(const char* name) {
     if (!trial) return false;
     here = ++counts[name] == fault.nth && fault.call == name;
@@ -53,6 +55,21 @@ void note_allocation(const Taken& one) {
 }
 
 const std::vector<Taken>& taken_in_trial() { return all_taken; }
+
+const void* another_event(const void* event, bool records) {
+    static std::vector<const void*> recorded;
+    auto at = recorded.end();
+    u64 number;
+    if (planted("another", number)) {
+        // Behind what was recorded before the event, for a wait; behind all, for a record.
+        if (!records) at = std::find(recorded.rbegin(), recorded.rend(), event).base();
+        while (at != recorded.begin() && *(at - 1) == event) --at;
+        if (at == recorded.begin()) no_such_fault();
+        event = *(at - 1);
+    }
+    if (trial && records) recorded.push_back(event);
+    return event;
+}
 
 void move_allocation(u64 from, u64 to) { moves[from] = to; }
 

@@ -25,7 +25,9 @@ pub(super) fn faults(programs: &[Program], said: &str) -> Vec<Fault> {
         }
     };
     plant("a wait not asked for", "cuStreamWaitEvent", "left out", UNORDERED);
-    plant("an event not recorded", "cuEventRecord", "left out", UNORDERED);
+    plant("an event not recorded", "cuEventRecord", "left out", ANY);
+    plant("a wait for another event", "cuStreamWaitEvent", "another", ANY);
+    plant("another event recorded", "cuEventRecord", "another", ANY);
     plant("a launch not asked for", "cuLaunchKernel", "left out", ANY);
     plant("a copy to the device not asked for", "cuMemcpyHtoDAsync_v2", "left out", ANY);
     plant("a copy to the device of fewer bytes", "cuMemcpyHtoDAsync_v2", "less:4", ANY);
@@ -38,18 +40,27 @@ pub(super) fn faults(programs: &[Program], said: &str) -> Vec<Fault> {
     plant("runs copied on the device of fewer bytes", "cuMemcpy2DAsync_v2", "less:4", ANY);
     plant("a fill not asked for", "cuMemsetD8Async", "left out", ANY);
     plant("a graph not launched", "cuGraphLaunch", "left out", ANY);
-    // Buffers by the order in which they are taken.
+    // Buffers by the order in which they are taken: tables, then of each rank the arguments, the result, its log-sum-exp, the arena.
     let buffers = count(said, "cuMemAllocAsync");
-    let mut of = |kind, call: String, told| all.push(Fault { kind, place: call.clone(), programs: programs.to_vec(), call, told });
+    let of_rank = programs.first().map_or(0, |p| p.attention.arguments.len() + 3);
+    assert_eq!(buffers, 1 + programs.len() * of_rank);
+    // The first copy to the device of the second run, which replays a graph.
+    let second = count(said, "cuMemcpyHtoDAsync_v2").div_ceil(2) + 1;
+    let mut of = |kind, call: String| {
+        all.push(Fault { kind, place: call.clone(), programs: programs.to_vec(), call, told: ANY });
+    };
     for n in 0..buffers {
-        of("a buffer freed before a launch", format!("cuLaunchKernel:2:freed before:{n}"), ANY);
-        of("a buffer freed before a graph that uses it", format!("cuGraphLaunch:1:freed before:{n}"), ANY);
-        of("a graph replayed with other pointers", format!("cuGraphLaunch:1:moved:{n}"), ANY);
-        of("a graph replayed with pointers that were freed", format!("cuGraphLaunch:1:moved and freed:{n}"), ANY);
-        of("a buffer too small", format!("cuMemAllocAsync:{}:less:4", n + 1), ANY);
-        // Buffers of one rank follow each other, and those of the next.
-        if n > 0 {
-            of("a buffer given out twice", format!("cuMemAllocAsync:{}:again:{}", n + 1, n - 1), ANY);
+        of("a buffer too small", format!("cuMemAllocAsync:{}:less:4", n + 1));
+        if n == 0 {
+            continue;
+        }
+        of("a buffer freed before a launch", format!("cuLaunchKernel:2:freed before:{n}"));
+        of("a buffer freed before a graph", format!("cuGraphLaunch:1:freed before:{n}"));
+        of("a buffer given out twice", format!("cuMemAllocAsync:{}:again:{}", n + 1, n - 1));
+        of("other pointers, and the old ones freed", format!("cuMemcpyHtoDAsync_v2:{second}:moved and freed:{n}"));
+        if n % of_rank != 0 {
+            // The host fills and reads all but the arena.
+            of("a graph of other pointers replayed", format!("cuMemcpyHtoDAsync_v2:{second}:moved:{n}"));
         }
     }
     all

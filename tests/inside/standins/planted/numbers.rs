@@ -1,13 +1,11 @@
 //! Faults in what the operations of a device program are handed: addresses, strides, counts, grids, kernels, messages.
 
-use super::{ANY, Fault, Told};
+use super::{ANY, Fault};
 use annulus::lower::program::{
     Action, Address, Argument, AttentionArg, Base, FinishArg, KernelScoring, Kernel, Launch, LeafArg, Message,
     PackArg, Program, Runs, Scoring,
 };
 use std::sync::Arc;
-
-const REFUSED: &[Told] = &[Told::Refused];
 
 /// Changes every address of an operation.
 pub(super) fn readdress(action: &mut Action, to: &dyn Fn(Address) -> Address) {
@@ -57,26 +55,26 @@ pub(super) fn faults(programs: &[Program]) -> Vec<Fault> {
     for (rank, program) in programs.iter().enumerate() {
         of_program(programs, rank, &mut all);
         for (at, op) in program.ops.iter().enumerate() {
-            let mut plant = |kind, told, change: &dyn Fn(&mut Action)| {
+            let mut plant = |kind, change: &dyn Fn(&mut Action)| {
                 let mut programs = programs.to_vec();
                 change(&mut programs[rank].ops[at].action);
                 // What cannot be changed so is no fault.
                 if programs[rank].ops[at].action != op.action {
                     let place = format!("rank {rank}, step {}, {} on stream {}", op.step, op.action.name(), op.stream);
-                    all.push(Fault { kind, place, programs, call: String::new(), told });
+                    all.push(Fault { kind, place, programs, call: String::new(), told: ANY });
                 }
             };
             match &op.action {
                 Action::Launch(launch) => {
                     grids(program, launch, &mut |kind, change: &dyn Fn(&mut Launch)| {
-                        plant(kind, ANY, &|action| {
+                        plant(kind, &|action| {
                             if let Action::Launch(launch) = action {
                                 change(launch);
                             }
                         });
                     });
                     arguments(&launch.argument, &mut |kind, change| {
-                        plant(kind, ANY, &|action| {
+                        plant(kind, &|action| {
                             if let Action::Launch(launch) = action {
                                 change(&mut launch.argument);
                             }
@@ -84,7 +82,7 @@ pub(super) fn faults(programs: &[Program]) -> Vec<Fault> {
                     });
                 }
                 Action::Copy(_) => copies(&mut |kind, change| {
-                    plant(kind, ANY, &|action| {
+                    plant(kind, &|action| {
                         if let Action::Copy(copy) = action {
                             let mut both = [copy.from, copy.to];
                             change(&mut both);
@@ -92,8 +90,8 @@ pub(super) fn faults(programs: &[Program]) -> Vec<Fault> {
                         }
                     });
                 }),
-                Action::Group(_) => messages(&mut |kind, told, change| {
-                    plant(kind, told, &|action| {
+                Action::Group(_) => messages(&mut |kind, change| {
+                    plant(kind, &|action| {
                         if let Action::Group(group) = action {
                             let [sends, recvs] = [&mut group.sends, &mut group.recvs];
                             change(sends, recvs, &mut group.group);
@@ -160,7 +158,9 @@ fn arguments(argument: &Argument, plant: OnArgument<'_>) {
                     }
                 });
             };
-            pack("a part not packed", &|a| drop(a.copies.pop()));
+            pack("a part not packed", &|a| {
+                a.copies.pop();
+            });
             pack("fewer bytes packed", &|a| a.copies[0].iter_mut().for_each(|r| r.bytes -= 16));
             pack("fewer runs packed", &|a| a.runs -= 1);
             pack("packed from elsewhere", &|a| a.copies[0][0].at = a.copies[0][0].at.plus(16));
@@ -225,7 +225,7 @@ fn attentions(plant: OnArgument<'_>) {
         }
     });
     attention("another scale", &|a| scoring(a, &|s| s.scale *= 1.01));
-    attention("another softcap", &|a| scoring(a, &|s| s.softcap = 0.5));
+    attention("another softcap", &|a| scoring(a, &|s| s.softcap /= 2.0));
     attention("a mask of one key more", &|a| {
         scoring(a, &|s| s.seen.window[1] = s.seen.window[1].map(|high| high + 1));
     });
@@ -250,23 +250,25 @@ fn copies(plant: &mut dyn FnMut(&'static str, &dyn Fn(&mut [Runs; 2]))) {
 
 type Change<'a> = &'a dyn Fn(&mut Vec<Message>, &mut Vec<Message>, &mut usize);
 
-fn messages(plant: &mut dyn FnMut(&'static str, &'static [Told], Change<'_>)) {
+fn messages(plant: &mut dyn FnMut(&'static str, Change<'_>)) {
     let part = |messages: &mut Vec<Message>, change: &dyn Fn(&mut Runs)| {
         if let Some(part) = messages.first_mut().and_then(|m| m.parts.first_mut()) {
             change(part);
         }
     };
-    plant("fewer bytes sent than received", REFUSED, &|s, _, _| part(s, &|r| r.bytes -= 4));
-    plant("more bytes received than sent", REFUSED, &|_, r, _| part(r, &|r| r.bytes += 4));
-    plant("a message to another rank", REFUSED, &|s, r, _| {
+    plant("fewer bytes sent than received", &|s, _, _| part(s, &|r| r.bytes -= 4));
+    plant("more bytes received than sent", &|_, r, _| part(r, &|r| r.bytes += 4));
+    plant("a message to another rank", &|s, r, _| {
         let peers = s.iter().chain(&*r).map(|m| m.peer).max().unwrap_or(0);
         s.iter_mut().for_each(|m| m.peer = (m.peer + 1) % (peers + 1));
     });
-    plant("a message left out", REFUSED, &|_, r, _| drop(r.pop()));
-    plant("a step of another group", REFUSED, &|_, _, group| *group += 100);
-    plant("sent from elsewhere", ANY, &|s, _, _| part(s, &|r| r.at = r.at.plus(4)));
-    plant("received elsewhere", ANY, &|_, r, _| part(r, &|r| r.at = r.at.plus(4)));
-    plant("sent with a wrong stride", ANY, &|s, _, _| {
+    plant("a message left out", &|_, r, _| {
+        r.pop();
+    });
+    plant("a step of another group", &|_, _, group| *group += 100);
+    plant("sent from elsewhere", &|s, _, _| part(s, &|r| r.at = r.at.plus(4)));
+    plant("received elsewhere", &|_, r, _| part(r, &|r| r.at = r.at.plus(4)));
+    plant("sent with a wrong stride", &|s, _, _| {
         part(s, &|r| r.stride += if r.count > 1 { 4 } else { 0 });
     });
 }
@@ -281,7 +283,8 @@ fn of_program(programs: &[Program], rank: usize, all: &mut Vec<Fault>) {
         }
     };
     plant("an arena too small", &|p| {
-        p.arena_bytes = p.zeroed.iter().chain(&p.scratch).filter(|r| r.bytes > 0).map(|r| r.offset).min().unwrap_or(p.arena_bytes - 16);
+        let added = p.zeroed.iter().chain(&p.scratch).filter(|r| r.bytes > 0).map(|r| r.offset).min();
+        p.arena_bytes = added.unwrap_or(p.arena_bytes).saturating_sub(16);
     });
     plant("counters within the slots", &|p| p.zeroed.iter_mut().for_each(|r| r.offset = 0));
     plant("scratch within the slots", &|p| p.scratch.iter_mut().for_each(|r| r.offset = 0));

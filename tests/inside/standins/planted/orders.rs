@@ -4,6 +4,9 @@ use super::numbers::readdress;
 use super::{ANY, Fault, Told};
 use annulus::lower::program::{Action, Address, Base, Message, Op, Program};
 
+/// The fault of a wait that is not there.
+pub(super) const WAIT_LEFT_OUT: &str = "a wait left out";
+
 const RACE: &[Told] = &[Told::Race];
 const REFUSED: &[Told] = &[Told::Refused];
 
@@ -31,23 +34,20 @@ fn fault(
     Fault { kind, place: format!("rank {rank}, {place}"), programs, call: String::new(), told }
 }
 
-/// The operation of the same stream before, or behind.
-fn neighbour(ops: &[Op], at: usize, behind: bool) -> Option<usize> {
-    let same = |i: &usize| ops[*i].stream == ops[at].stream;
-    if behind { (at + 1..ops.len()).find(same) } else { (0..at).rev().find(same) }
-}
-
 fn of_op(programs: &[Program], rank: usize, at: usize, all: &mut Vec<Fault>) {
     let ops = &programs[rank].ops;
     let op = &ops[at];
     let place = || (rank, format!("step {}, {} on stream {}", op.step, op.action.name(), op.stream));
-    let (before, behind) = (neighbour(ops, at, false), neighbour(ops, at, true));
+    let before = (0..at).rev().find(|&i| ops[i].stream == op.stream);
     let works = |i: &usize| matches!(ops[*i].action, Action::Launch(_) | Action::Copy(_) | Action::Group(_));
     match &op.action {
         Action::Wait(event) => {
-            all.push(fault(programs, place(), "a wait left out", RACE, |ops| drop(ops.remove(at))));
-            if let Some(behind) = behind {
-                let change = |ops: &mut Vec<Op>| ops.swap(at, behind);
+            all.push(fault(programs, place(), WAIT_LEFT_OUT, RACE, |ops| drop(ops.remove(at))));
+            if let Some(behind) = (at + 1..ops.len()).find(|&i| ops[i].stream == op.stream && works(&i)) {
+                let change = |ops: &mut Vec<Op>| {
+                    let wait = ops.remove(at);
+                    ops.insert(behind, wait);
+                };
                 all.push(fault(programs, place(), "a wait behind what it is for", RACE, change));
             }
             let recorded = ops.iter().position(|o| o.action == Action::Record(*event));
