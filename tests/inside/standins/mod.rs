@@ -9,6 +9,8 @@ mod calls;
 #[cfg(target_os = "linux")]
 mod faults;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
+mod goldens;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
 mod islands;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod planted;

@@ -31,6 +31,7 @@ static const char* name_of(const Epoch& e) {
 
 // Faults unless the access comes after all that it must come after.
 void check(const Log& log, bool write, const char* where, size_t at) {
+    if (!watches_blocks) return;
     if (!ordered(log.write, self->seen))
         fault("race: %s %s+%zu, which %s wrote; no barrier lies between", write ? "writes" : "reads", where, at, name_of(log.write));
     if (write)

@@ -238,7 +238,7 @@ fn faults_in_orders_are_caught_under_every_seed() {
 #[test]
 #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn faults_in_numbers_are_caught_under_every_seed() {
-    snapshot("standins", "planted_numbers", &played("ring 2 1 contiguous 2 1 numbers 1 20"));
+    snapshot("standins", "planted_numbers", &played("ring 2 1 contiguous 1 1 numbers 1 20"));
 }
 
 #[test]
@@ -251,8 +251,8 @@ fn faults_in_calls_are_caught_under_every_seed() {
 #[test]
 #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn no_wait_is_idle() {
-    let ways = Strategy::ALL.map(|way| format!("{way} 3 1 contiguous 2 2 waits 1000 2"));
-    let nodes = ["queries", "heads"].map(|way| format!("{way} 4 2 contiguous 2 2 waits 1000 2"));
+    let ways = Strategy::ALL.map(|way| format!("{way} 3 1 contiguous 2 2 waits 1000 1"));
+    let nodes = ["queries", "heads"].map(|way| format!("{way} 4 2 contiguous 2 2 waits 1000 1"));
     let said = played(&[&ways[..], &nodes[..]].concat().join(";"));
     assert!(!said.contains("harmless"), "{said}");
     snapshot("standins", "planted_waits", &said);
