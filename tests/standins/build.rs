@@ -111,3 +111,21 @@ pub(crate) fn on_standins(program: &mut Command, seed: u64) -> &mut Command {
         .env("XDG_CACHE_HOME", standins().join("cache"))
         .env("ANNULUS_STANDINS_SEED", seed.to_string())
 }
+
+/// A folder with these libraries of the stand-ins, and files that are none. It stays, under this name.
+pub(crate) fn folder(name: &str, libraries: &[&str], broken: &[&str]) -> PathBuf {
+    let folder = standins().join("folders").join(name);
+    let part = cxx::private(&folder);
+    if !folder.exists() {
+        std::fs::create_dir_all(&part).unwrap();
+        for library in libraries {
+            std::os::unix::fs::symlink(standins().join(library), part.join(library)).unwrap();
+        }
+        for library in broken {
+            std::fs::write(part.join(library), "no library").unwrap();
+        }
+        // Another process may have been faster.
+        let _ = std::fs::rename(&part, &folder);
+    }
+    folder
+}

@@ -57,7 +57,10 @@ pub(super) fn faults(programs: &[Program], said: &str) -> Vec<Fault> {
         of("a buffer freed before a launch", format!("cuLaunchKernel:2:freed before:{n}"));
         of("a buffer freed before a graph", format!("cuGraphLaunch:1:freed before:{n}"));
         of("a buffer given out twice", format!("cuMemAllocAsync:{}:again:{}", n + 1, n - 1));
-        of("other pointers, and the old ones freed", format!("cuMemcpyHtoDAsync_v2:{second}:moved and freed:{n}"));
+        of(
+            "other pointers, and the old ones freed",
+            format!("cuMemcpyHtoDAsync_v2:{second}:moved and freed:{n}"),
+        );
         if n % of_rank != 0 {
             // The host fills and reads all but the arena.
             of("a graph of other pointers replayed", format!("cuMemcpyHtoDAsync_v2:{second}:moved:{n}"));

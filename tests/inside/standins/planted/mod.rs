@@ -228,11 +228,15 @@ fn played(what: &str) -> String {
     lines.map(|line| format!("{line}\n")).collect()
 }
 
-/// Faults by the tenth, of which some under every one of twenty seeds: what each is told by, and which change nothing.
+/// A place of each kind, under every one of twenty seeds: what tells it, and which change nothing.
 #[test]
 #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn faults_in_orders_are_caught_under_every_seed() {
-    snapshot("standins", "planted_orders", &played("ring 3 1 contiguous 1 1 orders 1 20;queries 4 2 contiguous 1 1 orders 1 3"));
+    snapshot(
+        "standins",
+        "planted_orders",
+        &played("ring 3 1 contiguous 1 1 orders 1 20;queries 4 2 contiguous 1 1 orders 1 3"),
+    );
 }
 
 #[test]
@@ -256,4 +260,17 @@ fn no_wait_is_idle() {
     let said = played(&[&ways[..], &nodes[..]].concat().join(";"));
     assert!(!said.contains("harmless"), "{said}");
     snapshot("standins", "planted_waits", &said);
+}
+
+/// All places in the programs of all strategies.
+#[test]
+#[ignore = "a sweep that is run by hand: tests/standins.sh"]
+fn all_faults_by_hand() {
+    let ways = Strategy::ALL.map(|way| format!("{way} 3 1 zigzag 2 2"));
+    let nodes = ["queries", "heads"].map(|way| format!("{way} 4 2 contiguous 2 2"));
+    for scene in [&ways[..], &nodes[..]].concat() {
+        for faults in ["orders", "numbers", "calls"] {
+            print!("{}", played(&format!("{scene} {faults} 1000 4")));
+        }
+    }
 }

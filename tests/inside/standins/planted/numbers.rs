@@ -2,8 +2,8 @@
 
 use super::{ANY, Fault};
 use annulus::lower::program::{
-    Action, Address, Argument, AttentionArg, Base, FinishArg, KernelScoring, Kernel, Launch, LeafArg, Message,
-    PackArg, Program, Runs, Scoring,
+    Action, Address, Argument, AttentionArg, Base, FinishArg, Kernel, KernelScoring, Launch, LeafArg,
+    Message, PackArg, Program, Runs, Scoring,
 };
 use std::sync::Arc;
 
@@ -60,7 +60,12 @@ pub(super) fn faults(programs: &[Program]) -> Vec<Fault> {
                 change(&mut programs[rank].ops[at].action);
                 // What cannot be changed so is no fault.
                 if programs[rank].ops[at].action != op.action {
-                    let place = format!("rank {rank}, step {}, {} on stream {}", op.step, op.action.name(), op.stream);
+                    let place = format!(
+                        "rank {rank}, step {}, {} on stream {}",
+                        op.step,
+                        op.action.name(),
+                        op.stream
+                    );
                     all.push(Fault { kind, place, programs, call: String::new(), told: ANY });
                 }
             };

@@ -101,7 +101,9 @@ fn of_op(programs: &[Program], rank: usize, at: usize, all: &mut Vec<Fault>) {
 /// What arrives by one group is put where another one's arrives, which is read there too.
 fn reused_early(programs: &[Program], rank: usize, all: &mut Vec<Fault>) {
     let arrives = |op: &Op| match &op.action {
-        Action::Group(g) => Some((g.recvs.first()?.parts.first()?.at, g.recvs.iter().map(Message::bytes).sum(), g.group)),
+        Action::Group(g) => {
+            Some((g.recvs.first()?.parts.first()?.at, g.recvs.iter().map(Message::bytes).sum(), g.group))
+        }
         _ => None,
     };
     let places: Vec<(Address, usize, usize)> = programs[rank].ops.iter().filter_map(arrives).collect();
