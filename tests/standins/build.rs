@@ -10,7 +10,7 @@ macro_rules! files {
 }
 
 /// What the libraries are compiled from, and what they need to compile kernels.
-const FILES: [(&str, &str); 29] = files! {
+const FILES: [(&str, &str); 30] = files! {
     "types.cuh" in "../../kernels",
     "ptx.cuh" in "../../kernels",
     "ptx_steps.cuh" in "../../kernels",
@@ -30,6 +30,7 @@ const FILES: [(&str, &str); 29] = files! {
     "text.h" in "driver",
     "names.inc" in "driver",
     "findings.cpp" in "driver",
+    "trials.cpp" in "driver",
     "order.cpp" in "driver",
     "memory.cpp" in "driver",
     "streams.cpp" in "driver",
@@ -44,7 +45,7 @@ const FILES: [(&str, &str); 29] = files! {
 
 /// What is compiled at once: most of the time goes into headers.
 const UNITS: [(&str, &[&str]); 5] = [
-    ("driver", &["findings", "order", "memory", "streams", "graphs", "modules", "calls", "errors"]),
+    ("driver", &["findings", "trials", "order", "memory", "streams", "graphs", "modules", "calls", "errors"]),
     ("machine", &["fibers", "barriers", "shared_memory", "copies", "products"]),
     ("text", &["text"]),
     ("stubs", &["stubs"]),
@@ -110,4 +111,22 @@ pub(crate) fn on_standins(program: &mut Command, seed: u64) -> &mut Command {
         .env("LD_LIBRARY_PATH", standins())
         .env("XDG_CACHE_HOME", standins().join("cache"))
         .env("ANNULUS_STANDINS_SEED", seed.to_string())
+}
+
+/// A folder with these libraries of the stand-ins, and files that are none. It stays, under this name.
+pub(crate) fn folder(name: &str, libraries: &[&str], broken: &[&str]) -> PathBuf {
+    let folder = standins().join("folders").join(name);
+    let part = cxx::private(&folder);
+    if !folder.exists() {
+        std::fs::create_dir_all(&part).unwrap();
+        for library in libraries {
+            std::os::unix::fs::symlink(standins().join(library), part.join(library)).unwrap();
+        }
+        for library in broken {
+            std::fs::write(part.join(library), "no library").unwrap();
+        }
+        // Another process may have been faster.
+        let _ = std::fs::rename(&part, &folder);
+    }
+    folder
 }

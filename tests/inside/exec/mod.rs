@@ -2,7 +2,7 @@
 
 pub(crate) mod build;
 pub(crate) mod case;
-mod golden;
+pub(crate) mod golden;
 mod goldens;
 mod random;
 mod text;
@@ -85,7 +85,7 @@ fn node(f: &AttentionFacts) -> Attention {
 }
 
 /// The case as a program of one island: a graph whose inputs are whole.
-fn program_of(case: &Case) -> (Program, OpId) {
+pub(crate) fn program_of(case: &Case) -> (Program, OpId) {
     let f = &case.facts;
     let mut graph = Graph::new("case");
     let operands: Vec<_> =
@@ -120,7 +120,7 @@ fn compiled(program: &Program, op: OpId, way: Plan) -> Schedule {
 }
 
 /// The same where ranks stand on so many nodes.
-fn on_nodes(program: &Program, op: OpId, way: Plan, nodes: usize) -> Schedule {
+pub(crate) fn on_nodes(program: &Program, op: OpId, way: Plan, nodes: usize) -> Schedule {
     schedule::schedule(&Rewrite::on_nodes(program, op, way, nodes).unwrap(), SLOTS)
 }
 

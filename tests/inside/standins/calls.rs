@@ -1,7 +1,7 @@
 //! annulus's own calls of CUDA on the stand-ins, each program in a process of its own: right under several seeds, to the same
 //! bits; and whatever is missing or fails is an error, never a panic.
 
-use super::builder::build::{on_standins, standins};
+use super::builder::build::{folder, on_standins};
 use super::told;
 use annulus::exec::cuda::{
     AttentionStep, Buffer, BufferRange, CudaError, Gpu, KvRows, QRows, Runs, code, versions,
@@ -189,24 +189,6 @@ fn what_fails_is_an_error() {
     for call in ["cuStreamDestroy_v2", "cuDevicePrimaryCtxRelease_v2", "cuModuleUnload"] {
         told(&fail(&format!("{call}:1")), "r");
     }
-}
-
-/// A folder with these libraries of the stand-ins, and files that are none.
-fn folder(name: &str, libraries: &[&str], broken: &[&str]) -> std::path::PathBuf {
-    let folder = standins().join("folders").join(name);
-    let part = super::builder::cxx::private(&folder);
-    if !folder.exists() {
-        std::fs::create_dir_all(&part).unwrap();
-        for library in libraries {
-            std::os::unix::fs::symlink(standins().join(library), part.join(library)).unwrap();
-        }
-        for library in broken {
-            std::fs::write(part.join(library), "no library").unwrap();
-        }
-        // Another process may have been faster.
-        let _ = std::fs::rename(&part, &folder);
-    }
-    folder
 }
 
 #[test]

@@ -57,18 +57,35 @@ fn island(case: &Case, way: Strategy) -> Result<(), Box<dyn std::error::Error>> 
     let schedule = case.schedule(way);
     let mut island = Island::new(&gpu, &mut kernels, &schedule, options)?;
     for (turn, seed) in [1, 2].into_iter().enumerate() {
-        let whole = arguments(case, seed);
-        let args: Vec<Vec<Tensor>> = (0..case.ranks).map(|r| local(case, &whole, r)).collect();
-        let bytes = |args: &Vec<Tensor>| args.iter().map(|x| x.data().to_le_bytes()).collect();
-        let given = island.run(&args.iter().map(bytes).collect::<Vec<_>>())?;
+        let given = island.run(&handed(case, seed))?;
         assert_eq!(island.replayed(), turn > 0);
-        judge(case, &whole, given);
+        if let Some(wrong) = judged(case, seed, given) {
+            panic!("{wrong}");
+        }
     }
     Ok(())
 }
 
+/// Each rank's arguments, as bytes.
+pub(super) fn handed(case: &Case, seed: u64) -> Vec<Vec<Vec<u8>>> {
+    let whole = arguments(case, seed);
+    let bytes = |x: Tensor| x.data().to_le_bytes();
+    (0..case.ranks).map(|r| local(case, &whole, r).into_iter().map(bytes).collect()).collect()
+}
+
+/// What is wrong with the results of these arguments.
+pub(super) fn judged(case: &Case, seed: u64, given: Vec<[Vec<u8>; 2]>) -> Option<String> {
+    wrong(case, &arguments(case, seed), given)
+}
+
 /// The bytes of every rank's results are those of attention written out.
 pub(super) fn judge(case: &Case, whole: &[Array], given: Vec<[Vec<u8>; 2]>) {
+    if let Some(wrong) = wrong(case, whole, given) {
+        panic!("{wrong}");
+    }
+}
+
+fn wrong(case: &Case, whole: &[Array], given: Vec<[Vec<u8>; 2]>) -> Option<String> {
     let want = attention(case, whole);
     let tolerance = if case.dtype == DType::F32 { 2e-5 } else { 4e-3 };
     for (rank, [out, lse]) in given.into_iter().enumerate() {
@@ -76,10 +93,12 @@ pub(super) fn judge(case: &Case, whole: &[Array], given: Vec<[Vec<u8>; 2]>) {
         let rows = case.q_rows()[rank].iter().map(|p| p.len).sum::<usize>();
         let out = Tensor::from_le_bytes(case.dtype, [s.batch, s.q_heads, rows, s.v_head_dim], &out).unwrap();
         let lse = Tensor::from_le_bytes(DType::F32, [s.batch, s.q_heads, rows], &lse).unwrap();
-        if let Some(wrong) = differs(case, rank, &want, &[out, lse], tolerance) {
-            panic!("{wrong}");
+        let wrong = differs(case, rank, &want, &[out, lse], tolerance);
+        if wrong.is_some() {
+            return wrong;
         }
     }
+    None
 }
 
 #[test]

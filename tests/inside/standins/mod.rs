@@ -11,7 +11,13 @@ mod embed;
 #[cfg(target_os = "linux")]
 mod faults;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
+mod goldens;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
 mod islands;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod planted;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod trials;
 
 /// The line of what a process said that begins with the word; it must have ended by itself, with success.
 #[cfg(all(feature = "cuda", target_os = "linux"))]

@@ -44,7 +44,8 @@ static Result begins(const char* name, Needs needs) {
 
 #define CALL(NAME, NEEDS)                                    \
     std::lock_guard<std::recursive_mutex> guard(lock());     \
-    if (Result code = begins(NAME, NEEDS)) return code;
+    if (Result code = begins(NAME, NEEDS)) return code;      \
+    if (left_out(NAME)) return 0;
 // What would wait breaks a capture.
 #define WAITS(NAME, NEEDS)                                   \
     CALL(NAME, NEEDS)                                        \
@@ -273,7 +274,7 @@ Result cuStreamWaitEvent(void* stream, void* event, u32 flags) {
     STREAM(s, stream)
     EVENT(e, event)
     if (flags) finding("cuStreamWaitEvent with flags %u", flags);
-    return wait_for(s, e);
+    return wait_for(s, (Event*)another_event(e));
 }
 
 Result cuEventCreate(void** event, u32 flags) {
@@ -296,7 +297,7 @@ Result cuEventRecord(void* event, void* stream) {
     CALL("cuEventRecord", CONTEXT)
     STREAM(s, stream)
     EVENT(e, event)
-    return record(s, e);
+    return record(s, (Event*)another_event(e, true));
 }
 
 // CUDA says of an event that nobody has recorded that it is done. One that lets sleep who waits for it may be such a one: cudarc makes
@@ -331,12 +332,21 @@ Result cuEventElapsedTime(float* milliseconds, void* begin, void* end) { return 
 
 // ---- memory ---------------------------------------------------------------------------------------------------------------
 
-static Result taken(u64* at, u64 bytes, Stream* s) {
+static Result take(u64* at, u64 bytes, Stream* s) {
     if (!bytes) return 1;
     if (int code = fails_now("alloc")) return code;
+    u64 which;
+    if (planted("again", which)) {
+        // A place that somebody has already.
+        if (which >= taken_in_trial().size()) no_such_fault();
+        *at = taken_in_trial()[which].at;
+        return 0;
+    }
+    bytes = planted_bytes(bytes);
     Allocation* a = allocate(bytes, host_does(text("cuMemAlloc of %llu bytes", bytes)));
     if (!a) return 2;
     *at = a->begin;
+    note_allocation({*at, bytes, s});
     if (!s) return 0;
     Work w{text("allocation %u of %llu bytes", a->number, bytes), [] {}};
     w.makes = a;
@@ -349,14 +359,14 @@ Result cuMemAlloc_v2(u64* at, u64 bytes) {
         break_captures();
         return 900;
     }
-    return taken(at, bytes, nullptr);
+    return take(at, bytes, nullptr);
 }
 
 Result cuMemAllocAsync(u64* at, u64 bytes, void* stream) {
     CALL("cuMemAllocAsync", CONTEXT)
     STREAM(s, stream)
     if (capture_of(s)) finding("cuMemAllocAsync in a capture: graphs that allocate are none that the stand-in knows");
-    return taken(at, bytes, s);
+    return take(at, bytes, s);
 }
 
 static Allocation* given_back(const char* call, u64 at) {
@@ -386,6 +396,26 @@ Result cuMemFreeAsync(u64 at, void* stream) {
     w.frees = given_back("cuMemFreeAsync", at);
     w.what = "free of " + w.frees->name();
     return enqueue(s, std::move(w));
+}
+
+// The fault of a host that gives an allocation up before what uses it was asked for.
+static Result given_back_early() {
+    u64 which;
+    if (!planted("freed before", which)) return 0;
+    if (which >= taken_in_trial().size()) no_such_fault();
+    return cuMemFreeAsync(taken_in_trial()[which].at, taken_in_trial()[which].stream);
+}
+
+// The fault of a host whose buffer lies elsewhere since a graph was made: its copies go there, and the graph stays as it was.
+static Result made_elsewhere() {
+    u64 which, at;
+    const bool keeps = planted("moved", which);
+    if (!keeps && !planted("moved and freed", which)) return 0;
+    if (which >= taken_in_trial().size()) no_such_fault();
+    const Taken old = taken_in_trial()[which];
+    if (Result code = cuMemAlloc_v2(&at, old.bytes)) return code;
+    move_allocation(old.at, at);
+    return keeps ? 0 : cuMemFreeAsync(old.at, old.stream);
 }
 
 Result cuMemGetInfo_v2(u64* free, u64* total) {
@@ -460,6 +490,7 @@ static Allocation& reached(u64 at, u64 bytes) {
 static Result to_device(const char* call, u64 to, const void* from, u64 bytes, Stream* s) {
     if (!bytes) return 0;
     if (int code = fails_now("copy")) return code;
+    to = moved(to), bytes = planted_bytes(bytes);
     if (is_device_memory((u64)from)) finding("%s: its source is device memory, not the host's", call);
     if (Result code = looked_at(call, to, bytes)) return code;
     // The source is the copy's until it is done: whether a driver takes it at once is not promised.
@@ -485,6 +516,7 @@ static Result to_device(const char* call, u64 to, const void* from, u64 bytes, S
 static Result to_host(const char* call, void* to, u64 from, u64 bytes, Stream* s) {
     if (!bytes) return 0;
     if (int code = fails_now("copy")) return code;
+    from = moved(from), bytes = planted_bytes(bytes);
     if (is_device_memory((u64)to)) finding("%s: its target is device memory, not the host's", call);
     if (Result code = looked_at(call, from, bytes)) return code;
     // Who reads it before it has come reads this.
@@ -501,6 +533,7 @@ static Result to_host(const char* call, void* to, u64 from, u64 bytes, Stream* s
 static Result within(const char* call, u64 to, u64 from, u64 bytes, Stream* s) {
     if (!bytes) return 0;
     if (int code = fails_now("copy")) return code;
+    bytes = planted_bytes(bytes);
     for (u64 at : {to, from})
         if (Result code = looked_at(call, at, bytes)) return code;
     const std::string what = text("copy of %llu bytes from 0x%llx to 0x%llx", bytes, from, to);
@@ -538,7 +571,7 @@ static Result rows_within(const Rows& r, Stream* s) {
     if (int code = fails_now("copy")) return code;
     if (r.from_kind != 2 || r.to_kind != 2 || r.from_x || r.from_y || r.to_x || r.to_y)
         finding("cuMemcpy2DAsync of anything but device memory from its begin on");
-    const u64 from = r.from, to = r.to, bytes = r.bytes, rows = r.rows, from_pitch = r.from_pitch, to_pitch = r.to_pitch;
+    const u64 from = r.from, to = r.to, bytes = planted_bytes(r.bytes), rows = r.rows, from_pitch = r.from_pitch, to_pitch = r.to_pitch;
     for (u64 pitch : {from_pitch, to_pitch})
         if (pitch < bytes || pitch > 0x7fffffff) return 1;
     for (u64 row : {u64(0), rows - 1}) {
@@ -567,6 +600,7 @@ static Result rows_within(const Rows& r, Stream* s) {
 static Result fill(u64 at, u8 value, u64 bytes, Stream* s) {
     if (!bytes) return 0;
     if (int code = fails_now("copy")) return code;
+    bytes = planted_bytes(bytes);
     if (Result code = looked_at("cuMemsetD8Async", at, bytes)) return code;
     return enqueue(s, {text("fill of %llu bytes at 0x%llx", bytes, at), [=] {
         Allocation& a = reached(at, bytes);
@@ -586,6 +620,7 @@ static Result fill(u64 at, u8 value, u64 bytes, Stream* s) {
 
 Result cuMemcpyHtoDAsync_v2(u64 to, const void* from, u64 bytes, void* stream) {
     ASYNC("cuMemcpyHtoDAsync_v2")
+    if (Result code = made_elsewhere()) return code;
     return to_device("cuMemcpyHtoDAsync", to, from, bytes, s);
 }
 Result cuMemcpyDtoHAsync_v2(void* to, u64 from, u64 bytes, void* stream) {
@@ -644,6 +679,7 @@ Result cuLaunchKernel(Function* f, u32 gx, u32 gy, u32 gz, u32 bx, u32 by, u32 b
     if (!is_function(f)) return 400;
     if (extra) finding("cuLaunchKernel with arguments packed by the caller");
     if (int code = fails_now("launch")) return code;
+    if (Result code = given_back_early()) return code;
     return launch(s, f, {gx, gy, gz}, {bx, by, bz}, shared, arguments);
 }
 
@@ -699,6 +735,7 @@ Result cuGraphLaunch(void* executable, void* stream) {
     if (!e) return 400;
     if (int code = fails_now("graph")) return code;
     if (capture_of(s)) finding("cuGraphLaunch in a capture");
+    if (Result code = given_back_early()) return code;
     return enqueue_graph(s, e);
 }
 

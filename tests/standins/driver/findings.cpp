@@ -59,15 +59,25 @@ u64 setting(const char* name, u64 otherwise) {
     return number;
 }
 
-u64 seed() {
-    static const u64 given = setting("SEED", 1);
+static u64& given_seed() {
+    static u64 given = setting("SEED", 1);
     return given;
+}
+static u64& state() {
+    static u64 one = given_seed() * 0x2545f4914f6cdd1d;
+    return one;
+}
+
+u64 seed() { return given_seed(); }
+
+void seed_anew(u64 seed) {
+    given_seed() = seed;
+    state() = seed * 0x2545f4914f6cdd1d;
 }
 
 // splitmix64 (Steele, Lea, Flood 2014).
 u64 random_below(u64 n) {
-    static u64 state = seed() * 0x2545f4914f6cdd1d;
-    u64 z = state += 0x9e3779b97f4a7c15;
+    u64 z = state() += 0x9e3779b97f4a7c15;
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
     z = (z ^ z >> 27) * 0x94d049bb133111eb;
     return (z ^ z >> 31) % n;
@@ -103,16 +113,17 @@ static long seconds() {
 
 void work_begins(const char* what) {
     static const long limit = (long)setting("SECONDS", 120);
-    static bool started = [] {
+    // One in each process: a forked one has no other thread.
+    static pid_t watched;
+    if (watched != getpid()) {
+        watched = getpid();
         std::thread([] {
             for (;; std::this_thread::sleep_for(std::chrono::milliseconds(500))) {
                 const char* what = under_way;
                 if (what && seconds() - begun > limit) finding("%s has not ended after %ld seconds", what, limit);
             }
         }).detach();
-        return true;
-    }();
-    (void)started;
+    }
     begun = seconds();
     under_way = what;
 }

@@ -55,6 +55,12 @@ static void on_fault(int signal, siginfo_t* info, void* context) {
             !a ? "there is no allocation" : a->gone ? (a->name() + ", which was freed by " + a->freed_by).c_str() : a->name().c_str());
 }
 
+// On a GPU it has some result.
+static void on_division(int, siginfo_t*, void*) {
+    if (machine::self) finding("a kernel divides a whole number by zero");
+    signal(SIGFPE, SIG_DFL);  // it happens again
+}
+
 void memory_begins() {
     if (first_address) return;
     u64 bytes = 1ull << 40;
@@ -68,6 +74,8 @@ void memory_begins() {
     ours.sa_sigaction = on_fault;
     ours.sa_flags = SA_SIGINFO | SA_ONSTACK;
     sigaction(SIGSEGV, &ours, &before_us);
+    ours.sa_sigaction = on_division;
+    sigaction(SIGFPE, &ours, nullptr);
 }
 
 u64 memory_total() {

@@ -28,11 +28,35 @@ const char* setting(const char* name);
 u64 setting(const char* name, u64 otherwise);
 u64 random_below(u64 n);
 u64 seed();
+void seed_anew(u64 seed);
 // Whether what is asked for is to fail now, and with which code: counted by kind ("alloc", "launch", "copy", "run") and by name.
 int fails_now(const char* kind);
 // Work is under way from here to `work_ends`: it must end before the limit.
 void work_begins(const char* what);
 void work_ends();
+
+// ---- trials.cpp: faults planted in calls -------------------------------------------------------------------------------------
+
+// What is to be planted cannot be: ends the trial with status 96.
+[[noreturn]] void no_such_fault();
+// A call is counted; whether it is to be left out.
+bool left_out(const char* name);
+// How many bytes the call that was counted last takes in place of so many.
+u64 planted_bytes(u64 bytes);
+// Whether it is to be done so: the number behind the word.
+bool planted(const char* how, u64& number);
+// The allocations since the trial began, in their order.
+struct Taken {
+    u64 at, bytes;
+    void* stream;
+};
+void note_allocation(const Taken& taken);
+const std::vector<Taken>& taken_in_trial();
+// The event that is to be taken in place of this one: the one that was recorded before it.
+const void* another_event(const void* event, bool records = false);
+// Where what a buffer of the host was moved to lies now.
+void move_allocation(u64 from, u64 to);
+u64 moved(u64 at);
 
 // ---- order.cpp: who comes after whom ------------------------------------------------------------------------------------
 

@@ -330,7 +330,7 @@ int elapsed(Event* a, Event* b, float* milliseconds) {
 
 // By the seed: never, now and then, often, or at once.
 void some_progress() {
-    static const u64 eager = seed() % 4;
+    const u64 eager = seed() % 4;
     if (anything_captures() || error) return;
     u64 most = eager == 0 ? 0 : eager == 1 ? random_below(8) == 0 : eager == 2 ? random_below(3) : 1000000;
     while (most-- && !error && one_of_them()) {

@@ -15,6 +15,7 @@ namespace machine {
 
 Thread* self;
 u32 shared_bytes;
+Unwatched unwatched_stack, unwatched_shared;
 static int grid_blocks;
 
 static std::mt19937_64 random_bits;
@@ -68,15 +69,24 @@ static void begin() {
     _longjmp(scheduler, 1);
 }
 
+static void nobody_runs() {
+    self = nullptr;
+    unwatched_stack = unwatched_shared = {};
+}
+
 __attribute__((noinline)) static void resume(Thread* thread) {
     self = thread;
+    if (!watches_blocks) {
+        unwatched_stack = {(u64)thread->stack, STACK_BYTES};
+        unwatched_shared = {(u64)thread->block->shared, shared_bytes};
+    }
     thread->waits_for = nullptr;
     if (!_setjmp(scheduler)) {
         if (thread->started) _longjmp(thread->at, 1);
         thread->started = true;
         setcontext(&thread->start);
     }
-    self = nullptr;
+    nobody_runs();
 }
 
 void wait(const char* what) {
@@ -230,7 +240,7 @@ bool run(int count, int threads, u32 shared, u64 seed, void (*entry)()) {
         if (shared_bytes > 232448) fault("more shared memory than a block can have");
         play(grid, count, threads, together, late);
     } else {
-        self = nullptr;
+        nobody_runs();
         forget_copies();
         while (!grid.blocks.empty()) end(grid, grid.blocks.back());
     }

@@ -145,6 +145,11 @@ void note(Log& log, bool write, Epoch by);
 inline Epoch now() { return {self->block->index, (u32)self->index, self->seen[self->index]}; }
 // Whether accesses to registers and shared memory are looked at; whoever has no interest in them is faster without.
 extern bool watches_blocks;
+// Where the thread that runs has its stack and shared memory, if accesses to them are not looked at.
+struct Unwatched {
+    u64 begin = 0, bytes = 0;
+};
+extern Unwatched unwatched_stack, unwatched_shared;
 void engine_read_begins(u32 granule);
 void engine_read_ends(u32 granule, Epoch by);
 void engine_write_begins(u32 granule);

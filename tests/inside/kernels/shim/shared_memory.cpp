@@ -11,6 +11,8 @@
 
 namespace machine {
 
+bool watches_blocks = true;
+
 static bool ordered(const Epoch& before, const Clock& seen) {
     return before.block < 0 || (before.block == self->block->index && seen[before.who] >= before.time);
 }
@@ -29,6 +31,7 @@ static const char* name_of(const Epoch& e) {
 
 // Faults unless the access comes after all that it must come after.
 void check(const Log& log, bool write, const char* where, size_t at) {
+    if (!watches_blocks) return;
     if (!ordered(log.write, self->seen))
         fault("race: %s %s+%zu, which %s wrote; no barrier lies between", write ? "writes" : "reads", where, at, name_of(log.write));
     if (write)
@@ -63,6 +66,7 @@ u32 shared_offset(const void* at) {
 }
 
 static void access_shared(u32 at, u32 bytes, bool write) {
+    if (!watches_blocks) return;
     for (u32 word = at / 4; word <= (at + bytes - 1) / 4; ++word) {
         Granule& g = self->block->granules[word / 4];
         if (g.writing || g.copying >> word % 4 & 1) fault("touches shared memory at %u while a copy into it is under way", word * 4);
@@ -136,13 +140,8 @@ static void access_registers(const void* at, size_t bytes, bool write) {
         for (size_t i = ((u8*)at - self->stack) / 4; i <= ((u8*)at - self->stack + bytes - 1) / 4; ++i) self->written[i] = true;
 }
 
-bool watches_blocks = true;
-
 void access(const void* at, size_t bytes, bool write, bool aligned) {
     if (!self) return;
-    if (!watches_blocks && (((u8*)at >= self->stack && (u8*)at < self->stack + STACK_BYTES) ||
-                            ((u8*)at >= self->block->shared && (u8*)at + bytes <= self->block->shared + shared_bytes)))
-        return;
     if ((u8*)at >= self->stack && (u8*)at < self->stack + STACK_BYTES) {
         if ((u8*)at < self->stack + 4096) fault("the stack of a fiber is too small");
         return access_registers(at, bytes, write);
@@ -154,19 +153,25 @@ void access(const void* at, size_t bytes, bool write, bool aligned) {
 
 }  // namespace machine
 
-#define REPORT(N)                                                                        \
-    void __tsan_read##N(void* at) { machine::access(at, N, false); }                     \
-    void __tsan_write##N(void* at) { machine::access(at, N, true); }                     \
-    void __tsan_unaligned_read##N(void* at) { machine::access(at, N, false, false); }    \
-    void __tsan_unaligned_write##N(void* at) { machine::access(at, N, true, false); }
+static inline void reported(void* at, size_t bytes, bool write, bool aligned) {
+    for (const machine::Unwatched& w : {machine::unwatched_stack, machine::unwatched_shared})
+        if ((u64)at - w.begin < w.bytes) return;
+    machine::access(at, bytes, write, aligned);
+}
+
+#define REPORT(N)                                                          \
+    void __tsan_read##N(void* at) { reported(at, N, false, true); }        \
+    void __tsan_write##N(void* at) { reported(at, N, true, true); }        \
+    void __tsan_unaligned_read##N(void* at) { reported(at, N, false, false); } \
+    void __tsan_unaligned_write##N(void* at) { reported(at, N, true, false); }
 extern "C" {
 REPORT(1)
 REPORT(2)
 REPORT(4)
 REPORT(8)
 REPORT(16)
-void __tsan_read_range(void* at, unsigned long bytes) { machine::access(at, bytes, false, false); }
-void __tsan_write_range(void* at, unsigned long bytes) { machine::access(at, bytes, true, false); }
+void __tsan_read_range(void* at, unsigned long bytes) { reported(at, bytes, false, false); }
+void __tsan_write_range(void* at, unsigned long bytes) { reported(at, bytes, true, false); }
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 void __tsan_init() {}
