@@ -266,7 +266,7 @@ fn no_wait_is_idle() {
 #[test]
 #[ignore = "a sweep that is run by hand: tests/standins.sh"]
 fn all_faults_by_hand() {
-    let ways = Strategy::ALL.map(|way| format!("{way} 3 1 zigzag 2 2"));
+    let ways = Strategy::ALL.map(|way| format!("{way} 3 1 contiguous 2 2"));
     let nodes = ["queries", "heads"].map(|way| format!("{way} 4 2 contiguous 2 2"));
     for scene in [&ways[..], &nodes[..]].concat() {
         for faults in ["orders", "numbers", "calls"] {
