@@ -49,6 +49,9 @@ pub(super) fn readdress(action: &mut Action, to: &dyn Fn(Address) -> Address) {
     }
 }
 
+/// Takes a kind, and what is to be changed.
+type Plant<'a, T> = &'a mut dyn FnMut(&'static str, &dyn Fn(&mut T));
+
 /// All that there are in these programs.
 pub(super) fn faults(programs: &[Program]) -> Vec<Fault> {
     let mut all = vec![];
@@ -110,7 +113,7 @@ pub(super) fn faults(programs: &[Program]) -> Vec<Fault> {
     all
 }
 
-fn grids(program: &Program, launch: &Launch, plant: &mut dyn FnMut(&'static str, &dyn Fn(&mut Launch))) {
+fn grids(program: &Program, launch: &Launch, plant: Plant<'_, Launch>) {
     plant("a grid too small", &|l| l.grid.blocks = (l.grid.blocks - 1).max(1));
     plant("half the threads", &|l| l.grid.threads /= 2);
     let work = |k: &Kernel| match k {
@@ -124,7 +127,7 @@ fn grids(program: &Program, launch: &Launch, plant: &mut dyn FnMut(&'static str,
     }
 }
 
-type OnArgument<'a> = &'a mut dyn FnMut(&'static str, &dyn Fn(&mut Argument));
+type OnArgument<'a> = Plant<'a, Argument>;
 
 fn arguments(argument: &Argument, plant: OnArgument<'_>) {
     match argument {
@@ -242,7 +245,7 @@ fn attentions(plant: OnArgument<'_>) {
     });
 }
 
-fn copies(plant: &mut dyn FnMut(&'static str, &dyn Fn(&mut [Runs; 2]))) {
+fn copies(plant: Plant<'_, [Runs; 2]>) {
     plant("fewer bytes copied", &|both| both.iter_mut().for_each(|r| r.bytes -= 4));
     plant("more bytes copied", &|both| both.iter_mut().for_each(|r| r.bytes += 4));
     plant("fewer runs copied", &|both| both.iter_mut().for_each(|r| r.count -= 1));
