@@ -38,14 +38,14 @@ macro_rules! functions {
     ($($field:ident = $name:literal ($($arg:ty),*);)*) => {
         /// The functions, each as the standard declares it.
         #[derive(Debug)]
-        pub(super) struct Functions {
+        pub(super) struct Table {
             $(pub(super) $field: unsafe extern "C" fn($($arg),*) -> c_int,)*
             _library: Library,
         }
 
-        impl Functions {
-            fn of(library: Library) -> Result<Functions, String> {
-                Ok(Functions {
+        impl Table {
+            fn of(library: Library) -> Result<Table, String> {
+                Ok(Table {
                     $($field: {
                         // SAFETY: the standard declares the function so.
                         let found = unsafe { library.get::<unsafe extern "C" fn($($arg),*) -> c_int>(concat!($name, "\0").as_bytes()) };
@@ -74,6 +74,9 @@ functions! {
     iprobe = "MPI_Iprobe" (c_int, c_int, Handle, *mut c_int, *mut Status);
     get_count = "MPI_Get_count_c" (*const Status, Handle, *mut i64);
 }
+
+/// All of them.
+pub(super) type Functions = Table;
 
 /// The library, loaded once.
 pub(super) fn load() -> Result<&'static Functions, MpiError> {

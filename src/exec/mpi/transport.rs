@@ -43,14 +43,15 @@ impl Mpi<'_> {
         group: &Group,
     ) -> Result<UnderWay, TransportError> {
         let tag = c_int::try_from(stream).map_err(|e| TransportError(e.to_string()))? + GROUPS;
+        let (functions, rank) = (self.world.functions, self.world.rank());
         let (mut going, mut coming) = (vec![], vec![]);
         for message in &group.recvs {
-            let begun = Coming::begin(self.world, message.peer, tag, message.bytes()).map_err(said)?;
+            let begun = Coming::begin(functions, [rank, message.peer], tag, message.bytes()).map_err(said)?;
             coming.push((begun, message.parts.clone()));
         }
         for message in &group.sends {
             let bytes = engine.read(&message.parts).map_err(|e| TransportError(e.to_string()))?;
-            going.push(Going::begin(self.world, message.peer, tag, bytes).map_err(said)?);
+            going.push(Going::begin(functions, message.peer, tag, bytes).map_err(said)?);
         }
         Ok(UnderWay::Begun { going, coming })
     }
@@ -86,7 +87,7 @@ impl<E: HostMemory> Transport<E> for Mpi<'_> {
                 let before = going.len() + coming.len();
                 let (mut still_going, mut still_coming) = (vec![], vec![]);
                 for (mut message, runs) in coming {
-                    match message.poll(self.world).map_err(said)? {
+                    match message.poll().map_err(said)? {
                         Some(bytes) => {
                             engine.write(&runs, &bytes).map_err(|e| TransportError(e.to_string()))?;
                         }
@@ -94,7 +95,7 @@ impl<E: HostMemory> Transport<E> for Mpi<'_> {
                     }
                 }
                 for mut message in going {
-                    if !message.poll(self.world).map_err(said)? {
+                    if !message.poll().map_err(said)? {
                         still_going.push(message);
                     }
                 }

@@ -1,11 +1,10 @@
 //! The processes that were started together, and this one among them.
 
+use super::calls::{count, ok, text};
 use super::error::MpiError;
-use super::library::{
-    ANY_SOURCE, BYTE, COMM_WORLD, ERRORS_RETURN, Functions, MOST_TEXT, Status, THREAD_SERIALIZED, load,
-};
+use super::library::{ANY_SOURCE, COMM_WORLD, ERRORS_RETURN, Functions, Status, THREAD_SERIALIZED, load};
 use super::message::{Coming, Going};
-use std::ffi::{c_char, c_int};
+use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -116,11 +115,11 @@ impl World {
         let mut coming = vec![];
         for &peer in &others {
             let bytes = lengths.get(peer).copied().unwrap_or(0);
-            coming.push((peer, Coming::begin(self, peer, EXCHANGE, bytes)?));
+            coming.push((peer, Coming::begin(self.functions, [self.rank, peer], EXCHANGE, bytes)?));
         }
         let mut going = vec![];
         for &peer in &others {
-            going.push((peer, Going::begin(self, peer, EXCHANGE, own.to_vec())?));
+            going.push((peer, Going::begin(self.functions, peer, EXCHANGE, own.to_vec())?));
         }
         let mut since = Instant::now();
         let mut all = vec![vec![]; self.size];
@@ -129,7 +128,7 @@ impl World {
             let mut moved = false;
             let mut left = vec![];
             for (peer, mut message) in coming {
-                match message.poll(self)? {
+                match message.poll()? {
                     Some(bytes) => (all[peer], moved) = (bytes, true),
                     None => left.push((peer, message)),
                 }
@@ -137,7 +136,7 @@ impl World {
             coming = left;
             let mut left = vec![];
             for (peer, mut message) in going {
-                if message.poll(self)? { moved = true } else { left.push((peer, message)) }
+                if message.poll()? { moved = true } else { left.push((peer, message)) }
             }
             going = left;
             let first = coming.first().map(|c| (c.0, "a part"));
@@ -170,10 +169,10 @@ impl World {
         }
         let bytes = count(self.functions, &status)?.min(MOST_SAID);
         let peer = usize::try_from(status.source).unwrap_or(0);
-        let mut message = Coming::begin(self, peer, FAILED, bytes)?;
+        let mut message = Coming::begin(self.functions, [self.rank, peer], FAILED, bytes)?;
         let begin = Instant::now();
         while begin.elapsed() < TOLD {
-            if let Some(bytes) = message.poll(self)? {
+            if let Some(bytes) = message.poll()? {
                 return Err(MpiError::Failed {
                     rank: peer,
                     why: String::from_utf8_lossy(&bytes).into_owned(),
@@ -194,11 +193,11 @@ impl World {
         }
         let others = (0..self.size).filter(|&r| r != self.rank);
         let mut going: Vec<Going> = others
-            .filter_map(|r| Going::begin(self, r, FAILED, why.as_bytes()[..end].to_vec()).ok())
+            .filter_map(|r| Going::begin(self.functions, r, FAILED, why.as_bytes()[..end].to_vec()).ok())
             .collect();
         let begin = Instant::now();
         while !going.is_empty() && begin.elapsed() < TOLD {
-            going.retain_mut(|message| !message.poll(self).unwrap_or(true));
+            going.retain_mut(|message| !message.poll().unwrap_or(true));
         }
     }
 }
@@ -214,35 +213,4 @@ impl Drop for World {
         // SAFETY: it has begun, and nothing is called after it.
         unsafe { (self.functions.finalize)() };
     }
-}
-
-/// How many bytes a message has.
-pub(super) fn count(functions: &Functions, status: &Status) -> Result<usize, MpiError> {
-    let mut count = 0;
-    // SAFETY: both pointers are to what lives, and the type is the standard's.
-    ok(functions, "measuring a message", unsafe { (functions.get_count)(status, BYTE, &mut count) })?;
-    Ok(usize::try_from(count).unwrap_or(0))
-}
-
-/// What a call returned.
-pub(super) fn ok(functions: &Functions, what: &'static str, status: c_int) -> Result<(), MpiError> {
-    if status == 0 {
-        return Ok(());
-    }
-    let said = text(|at, length| {
-        // SAFETY: there is room for as long a text as the standard says.
-        unsafe { (functions.error_string)(status, at, length) }
-    });
-    Err(MpiError::Call { what, message: said.unwrap_or_else(|| format!("error {status}")) })
-}
-
-/// A text that a call writes.
-fn text(call: impl FnOnce(*mut c_char, *mut c_int) -> c_int) -> Option<String> {
-    let mut bytes = vec![0u8; MOST_TEXT];
-    let mut length = 0;
-    if call(bytes.as_mut_ptr().cast(), &mut length) != 0 {
-        return None;
-    }
-    bytes.truncate(usize::try_from(length).unwrap_or(0));
-    Some(String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned())
 }
