@@ -8,6 +8,7 @@ use annulus::ring::Strategy;
 use annulus::schedule::SLOTS;
 use annulus::shard::{Handed, Rowwise};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 const MODEL_HELP: &str = "\
@@ -17,6 +18,23 @@ model.onnx and test_data_set_0/{input,output}_N.pb. The inputs and expected outp
 
 The exit status is 0 if all went well, 1 if a comparison or a check failed or something was refused, 2 if the arguments are \
 wrong or an input cannot be read, and 3 if annulus itself is at fault.";
+
+const LAUNCH_HELP: &str = "\
+COMMAND is a program with its arguments, or annulus's own arguments: a first word such as run or doctor is annulus's command of that name \
+(a program of such a name is called by its path, as ./run).
+
+Each rank finds in its environment which one it is (ANNULUS_RANK, ANNULUS_SIZE, ANNULUS_LOCAL_RANK, ANNULUS_LOCAL_SIZE), where ranks meet \
+(ANNULUS_MEET) and a fresh secret that they prove to each other (ANNULUS_TOKEN, unless ANNULUS_TOKEN or ANNULUS_TOKEN_FILE is set already). \
+Its standard input is empty. Every line that it prints comes out on the same stream behind its rank, as in [2] ...; a line of more than \
+64 KiB comes in pieces.
+
+The exit status is 0 if every rank's is 0. Else it is that of the first rank that failed, 128 and the number for a signal, and the others are \
+ended: they get SIGTERM, and SIGKILL after the grace time, and so does whatever they started. Ctrl-C, or any other end of this command, \
+does the same. To see what a launcher told a rank:
+
+    annulus launch -n 2 -- doctor
+
+On several hosts use the launcher that is there: torchrun, srun, mpirun and mpiexec are understood, too.";
 
 /// annulus splits long-context attention over the ranks of a GPU group: it finds the attentions of a model, rewrites each into chunks,
 /// transfers and merges, schedules them, proves the schedule, and runs all ranks.
@@ -69,6 +87,9 @@ pub(crate) enum Command {
     Opt(Opt),
     /// Say which libraries and devices were found, where, and what to do about those that were not
     Doctor(Doctor),
+    /// Start ranks of a command on this host, each a process that is told which rank it is
+    #[command(after_help = LAUNCH_HELP)]
+    Launch(Launch),
 }
 
 /// Which model, and what every command takes.
@@ -323,6 +344,28 @@ pub(crate) struct Doctor {
     #[arg(long)]
     pub(crate) json: bool,
     /// Print every file that was found, and every folder that was searched
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// Print without colour, as all output is so far
+    #[arg(long)]
+    pub(crate) no_color: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Launch {
+    /// Start this many ranks
+    #[arg(short = 'n', long = "ranks", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=annulus::shard::MAX_RANKS as i64))]
+    pub(crate) ranks: u32,
+    /// Give ranks that are ended this many seconds between SIGTERM and SIGKILL
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    pub(crate) grace: u32,
+    /// The process that starts the ranks, which annulus starts itself
+    #[arg(long, hide = true)]
+    pub(crate) guarded: bool,
+    /// What every rank runs, behind --
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+    /// Accepted for uniformity
     #[arg(short, long)]
     pub(crate) verbose: bool,
     /// Print without colour, as all output is so far

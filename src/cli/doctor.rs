@@ -9,6 +9,7 @@ use super::stop::Stop;
 use annulus::exec::cache;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 use annulus::exec::cuda::{self, CudaError};
+use annulus::exec::group::{Meeting, launched, variables};
 use annulus::exec::libraries::{self, CUDA, Folder, NCCL, NVRTC, Wanted, entries};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -25,7 +26,26 @@ struct Diagnosis {
     libraries: Vec<Library>,
     searched: Vec<String>,
     cache: Kept,
+    ranks: Ranks,
     backends: Backends,
+}
+
+/// What a launcher says that this process is. All are null where no launcher's variables are set.
+#[derive(Default, Serialize)]
+struct Ranks {
+    launcher: Option<&'static str>,
+    /// The variables that say so.
+    variables: Vec<&'static str>,
+    rank: Option<usize>,
+    size: Option<usize>,
+    local_rank: Option<usize>,
+    local_size: Option<usize>,
+    /// Where rank 0 listens: a host, a port, or the first and the last of several.
+    meet: Option<String>,
+    /// Whether there is a token.
+    token: bool,
+    /// Why what is set is refused.
+    fault: Option<String>,
 }
 
 /// The cache of compiled kernels.
@@ -92,6 +112,7 @@ pub(crate) fn run(args: &Doctor) -> Result<(), Stop> {
         libraries,
         searched: places.iter().map(|p| p.folder.display().to_string()).collect(),
         cache: kept(),
+        ranks: ranks(),
         backends: Backends { cpu: true, cuda: why.is_none(), why },
     };
     if args.json { print::json(&diagnosis) } else { print::text(&text(&diagnosis, args.verbose)) }
@@ -145,6 +166,47 @@ fn kept() -> Kept {
     Kept { folder: None, fault: None }
 }
 
+fn ranks() -> Ranks {
+    let variables = variables();
+    let launched = match launched(&variables) {
+        Ok(None) => return Ranks::default(),
+        Ok(Some(launched)) => launched,
+        Err(e) => return Ranks { fault: Some(e.to_string()), ..Ranks::default() },
+    };
+    let meeting = Meeting::of(&variables, &launched);
+    let met = meeting.as_ref().ok();
+    Ranks {
+        launcher: Some(launched.launcher.name()),
+        variables: launched.launcher.variables().into(),
+        rank: Some(launched.rank),
+        size: Some(launched.size),
+        local_rank: Some(launched.local_rank),
+        local_size: Some(launched.local_size),
+        meet: met.map(|m| m.place.to_string()),
+        token: met.is_some_and(|m| m.token.is_some()),
+        fault: meeting.as_ref().err().map(ToString::to_string),
+    }
+}
+
+/// The line `ranks`.
+fn ranks_text(r: &Ranks) -> String {
+    let told = match (r.launcher, r.rank, r.size, r.local_rank, r.local_size) {
+        (Some(launcher), Some(rank), Some(size), Some(local_rank), Some(local_size)) => {
+            let by = r.variables.join(", ");
+            format!(
+                "rank {rank} of {size}, rank {local_rank} of {local_size} on this host, as {launcher} says ({by})"
+            )
+        }
+        _ if r.fault.is_some() => String::new(),
+        _ => "one process: no launcher's variables are set".into(),
+    };
+    let token = if r.token { "a token is set" } else { "no token is set" };
+    let meet = r.meet.as_ref().map(|meet| format!("; they meet at {meet}, and {token}"));
+    let why =
+        r.fault.as_ref().map(|why| format!("{}refused: {why}", if told.is_empty() { "" } else { "; " }));
+    format!("ranks     {told}{}{}", meet.unwrap_or_default(), why.unwrap_or_default())
+}
+
 fn text(d: &Diagnosis, verbose: bool) -> String {
     let mut lines = vec![format!("cpu       ready: {} cores, every rank in one process", d.cpu.cores)];
     lines.extend(d.devices.iter().map(|g| {
@@ -175,6 +237,7 @@ fn text(d: &Diagnosis, verbose: bool) -> String {
     let folder = d.cache.folder.as_deref().unwrap_or("none: neither XDG_CACHE_HOME nor HOME is set");
     lines.push(format!("cache     {folder} (of compiled kernels)"));
     lines.extend(d.cache.fault.iter().map(|f| format!("{:10}{f}", "")));
+    lines.push(ranks_text(&d.ranks));
     lines.push(match &d.backends.why {
         Some(why) => format!("cuda      not ready: {why}; run computes every rank on the CPU"),
         None => {

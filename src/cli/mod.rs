@@ -10,6 +10,7 @@ mod eval;
 mod fault;
 mod find;
 mod gpu;
+mod launch;
 mod model;
 mod opt;
 mod print;
@@ -40,6 +41,7 @@ pub(crate) fn main() -> ExitCode {
         args::Command::Check(a) => check::run(&a),
         args::Command::Opt(a) => opt::run(&a),
         args::Command::Doctor(a) => doctor::run(&a),
+        args::Command::Launch(a) => launch::run(&a),
     }))
 }
 
@@ -53,6 +55,7 @@ fn status(outcome: Result<(), Stop>) -> ExitCode {
         Err(Stop::Failed(why)) => (why, 1),
         Err(Stop::Usage(why)) => (why, 2),
         Err(Stop::Fault(why)) => (why, 3),
+        Err(Stop::Ended(code)) => (String::new(), code),
     };
     print::error(&format!("{}{why}", processes::of_rank()));
     processes::leave();

@@ -9,6 +9,8 @@ pub(super) enum Stop {
     Usage(String),
     /// Exit status 3: annulus itself is at fault.
     Fault(String),
+    /// The exit status of what was started; whatever there is to say was said.
+    Ended(u8),
 }
 
 impl From<annulus::Error> for Stop {

@@ -9,14 +9,15 @@
 //! 4. [`proof`]: what each check shows, what it rests on, and what it does not show.
 //! 5. [`numerics`]: how far a rewriting may change numbers, and how to restrict it.
 //! 6. [`opaque`]: operators that annulus does not compute, and what is left to the host.
+//! 7. [`ranks`]: ranks that are processes of their own, who starts them, and how they find each other.
 //!
 //! How something is added, each as the list of files to touch, in order:
 //!
-//! 7. [`new_operator`]: an operator of ONNX, or an operation of the IR.
-//! 8. [`new_rule`]: a rule by which attention is recognised.
-//! 9. [`new_mask_term`]: a condition that a mask may state.
-//! 10. [`new_device_field`]: a number of a device description.
-//! 11. [`new_numerics_class`]: a class of rewriting.
+//! 8. [`new_operator`]: an operator of ONNX, or an operation of the IR.
+//! 9. [`new_rule`]: a rule by which attention is recognised.
+//! 10. [`new_mask_term`]: a condition that a mask may state.
+//! 11. [`new_device_field`]: a number of a device description.
+//! 12. [`new_numerics_class`]: a class of rewriting.
 //!
 //! Whole programs are in `examples/`: `compile.rs` goes the whole way, `host.rs` drives what is handed back, and `device.rs` describes a
 //! device of its own. The map of all rooms and the commands of daily work are in `CONTRIBUTING.md`.
@@ -38,6 +39,9 @@ pub mod numerics {}
 
 #[doc = include_str!("opaque.md")]
 pub mod opaque {}
+
+#[doc = include_str!("ranks.md")]
+pub mod ranks {}
 
 #[doc = include_str!("new_operator.md")]
 pub mod new_operator {}

@@ -100,6 +100,40 @@ fn whatever_is_missing_has_a_remedy_and_the_cpu_is_always_there() {
     assert!(text.contains(here.to_str().expect("UTF-8")), "it does not say where it looked: {text}");
 }
 
+#[test]
+fn what_a_launcher_says_is_told_or_why_it_is_refused() {
+    let told = |variables: &str| {
+        let set = variables.split_whitespace().filter_map(|word| word.split_once('='));
+        let set: Vec<(&str, &Path)> = set.map(|(name, value)| (name, Path::new(value))).collect();
+        let text = doctor(&[], &set);
+        let line = text.lines().find(|l| l.starts_with("ranks     ")).expect("a line").to_owned();
+        let json: Value = serde_json::from_str(&doctor(&["--json"], &set)).expect("one JSON object");
+        (line, json["ranks"].clone())
+    };
+    let (line, json) = told("");
+    assert_eq!(line, "ranks     one process: no launcher's variables are set");
+    assert!(json["launcher"].is_null() && json["rank"].is_null() && json["fault"].is_null(), "{json}");
+    let torchrun = "RANK=1 WORLD_SIZE=4 LOCAL_RANK=1 LOCAL_WORLD_SIZE=4 MASTER_ADDR=node03 MASTER_PORT=29500";
+    let (line, json) = told(torchrun);
+    assert_eq!(
+        line,
+        "ranks     rank 1 of 4, rank 1 of 4 on this host, as torchrun says (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE); \
+         they meet at node03:29501-29508, and no token is set"
+    );
+    assert_eq!((&json["launcher"], &json["rank"], &json["size"]), (&"torchrun".into(), &1.into(), &4.into()));
+    assert_eq!((&json["meet"], &json["token"]), (&"node03:29501-29508".into(), &false.into()));
+    let (line, json) = told("RANK=4 WORLD_SIZE=4 LOCAL_RANK=1 LOCAL_WORLD_SIZE=4");
+    let why = "RANK is 4 and WORLD_SIZE is 4: ranks count from 0 and are fewer than the size";
+    assert_eq!(line, format!("ranks     refused: {why}"));
+    assert_eq!(json["fault"], why);
+    let (line, json) = told(&format!("{torchrun} ANNULUS_TOKEN=short"));
+    assert!(
+        line.contains("rank 1 of 4") && line.contains("; refused: ANNULUS_TOKEN: it has 5 bytes"),
+        "{line}"
+    );
+    assert_eq!((&json["rank"], &json["meet"]), (&1.into(), &Value::Null));
+}
+
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod on_standins {
     use super::library;

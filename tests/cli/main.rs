@@ -7,6 +7,8 @@ mod cuda;
 mod doctor;
 mod inputs;
 mod judged;
+#[cfg(target_os = "linux")]
+mod launch;
 mod lengths;
 mod names;
 mod opaque;
@@ -299,7 +301,7 @@ fn what_is_not_compared_is_not_called_right() {
 
 #[test]
 fn help_teaches_every_command() {
-    for command in ["find", "eval", "compile", "run", "check", "opt", "doctor"] {
+    for command in ["find", "eval", "compile", "run", "check", "opt", "doctor", "launch"] {
         assert!(stdout(&[command, "--help"]).contains("Usage"), "{command}");
     }
     snapshot("help", &stdout(&["--help"]));

@@ -16,6 +16,7 @@ mod eval;
 mod exec;
 mod find;
 mod fuzz;
+mod group;
 mod growth;
 mod hand_back;
 mod hostile;
