@@ -12,7 +12,7 @@ use super::meeting::Meeting;
 use super::random::fresh;
 use super::token::Key;
 use super::wire::{is_not_yet, write};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 const UNDER_WAY: usize = 512;
 /// So long the thread sleeps where nothing moves.
 const NAP: Duration = Duration::from_millis(1);
+/// So long it tries to listen: a port may be in use for a moment, by whoever looked for rank 0 there or by the rank 0 of an earlier try.
+const TAKEN: Duration = Duration::from_millis(300);
 
 /// A connection that has not proved itself.
 struct Guest {
@@ -48,17 +50,21 @@ pub(super) fn gather(meeting: &Meeting) -> Result<Vec<TcpStream>, MeetError> {
     let mut guests: Vec<Guest> = vec![];
     let mut notes = vec![];
     let mut looked = start;
-    while here.iter().any(Option::is_none) {
+    loop {
         let now = Instant::now();
-        if now >= until {
-            return Err(give_up(meeting, here, now - start, notes));
-        }
-        let mut moved = accept(&listeners, &mut guests, now + meeting.greeting);
-        if now - looked > Duration::from_millis(20) {
+        let all = here.iter().all(Option::is_some);
+        if all || now - looked > Duration::from_millis(20) {
             looked = now;
             // Whoever came and is gone again may come anew.
             here.iter_mut().filter(|rank| rank.as_ref().is_some_and(is_gone)).for_each(|rank| *rank = None);
         }
+        if all && here.iter().all(Option::is_some) {
+            break;
+        }
+        if now >= until {
+            return Err(give_up(meeting, here, now - start, notes));
+        }
+        let mut moved = accept(&listeners, &mut guests, now + meeting.greeting);
         let mut at = 0;
         while at < guests.len() {
             match step(&mut guests[at], meeting, &key, &mut here, now) {
@@ -106,27 +112,46 @@ fn give_up(
 
 fn listen(meeting: &Meeting, until: Instant) -> Result<Vec<TcpListener>, MeetError> {
     let addresses = to_listen(meeting, until)?;
-    let mut why = String::new();
-    for port in meeting.place.port..=meeting.place.last {
-        let bound = if addresses.is_empty() {
-            // Where IPv6 is on, this one takes IPv4 too.
-            let all = [IpAddr::from(Ipv6Addr::UNSPECIFIED), IpAddr::from(Ipv4Addr::UNSPECIFIED)];
-            let mut tried = all.into_iter().map(|ip| TcpListener::bind((ip, port)));
-            let first = tried.next().and_then(Result::ok);
-            first.map_or_else(|| tried.next().into_iter().collect(), |l| Ok(vec![l]))
-        } else {
-            addresses.iter().map(|ip| TcpListener::bind((*ip, port))).collect::<Result<Vec<_>, _>>()
-        };
-        let ready = bound.and_then(|all| {
-            all.iter().try_for_each(|l| l.set_nonblocking(true))?;
-            Ok(all)
-        });
-        match ready {
-            Ok(all) => return Ok(all),
-            Err(e) => why = e.to_string(),
+    let end = until.min(Instant::now() + TAKEN);
+    loop {
+        let mut why = String::new();
+        for port in meeting.place.port..=meeting.place.last {
+            match bind(&addresses, port) {
+                Ok(all) => return Ok(all),
+                Err(e) => why = e.to_string(),
+            }
+        }
+        if Instant::now() >= end {
+            return Err(MeetError::Listen { place: meeting.place.clone(), why });
+        }
+        thread::sleep(NAP * 10);
+    }
+}
+
+/// Listens on a port of all these addresses that this host has, or of all interfaces where none is named.
+fn bind(addresses: &[IpAddr], port: u16) -> io::Result<Vec<TcpListener>> {
+    let mut out = vec![];
+    if addresses.is_empty() {
+        // Where IPv6 is on, that of IPv6 takes IPv4 too.
+        let v6 = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port));
+        out.push(v6.or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))?);
+    }
+    let mut absent = None;
+    for address in addresses {
+        match TcpListener::bind((*address, port)) {
+            Ok(listener) => out.push(listener),
+            // A name may stand for an address of IPv6 where that is off.
+            Err(e) if matches!(e.kind(), ErrorKind::AddrNotAvailable | ErrorKind::Unsupported) => {
+                absent = Some(e);
+            }
+            Err(e) => return Err(e),
         }
     }
-    Err(MeetError::Listen { place: meeting.place.clone(), why })
+    out.iter().try_for_each(|listener| listener.set_nonblocking(true))?;
+    match absent {
+        Some(e) if out.is_empty() => Err(e),
+        _ => Ok(out),
+    }
 }
 
 /// Takes in whoever waits at the door.

@@ -1,12 +1,11 @@
 //! Whatever bytes come in, in whatever pieces: frames come out as they went in, or it is said that they are none; and a rank 0 that is fed with
 //! them still meets the right ones.
 
-use super::{LONG, meeting, place};
+use super::{LONG, connect, meeting, place};
 use annulus::exec::group::frame::{Decoder, Kind, NoFrame, VERSION, frame, frame_of};
 use annulus::exec::group::greeting::GREETING;
 use proptest::prelude::*;
 use std::io::Write;
-use std::net::TcpStream;
 use std::thread;
 
 const MOST: usize = 300;
@@ -71,7 +70,6 @@ fn a_length_is_compared_before_anything_is_kept() {
 fn rank_0_meets_the_right_ones_whatever_else_comes() {
     let place = place();
     let first = meeting(0, 2, &place);
-    let port = place.port;
     let met = thread::spawn(move || {
         first.meet().map(|mut group| group.barrier(LONG).and_then(|()| group.leave(LONG)))
     });
@@ -83,7 +81,7 @@ fn rank_0_meets_the_right_ones_whatever_else_comes() {
     };
     let mut open = vec![];
     for i in 0..1000 {
-        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+        let mut stream = connect(&place);
         let length = usize::from(next()) % 100;
         let junk: Vec<u8> = (0..length).map(|_| next()).collect();
         let bytes = match i % 5 {

@@ -1,6 +1,6 @@
 //! Ranks meet, and each fault is told to the side that is wrong while the right ones still meet.
 
-use super::{LONG, meeting, met, place, ranks};
+use super::{LONG, connect, meeting, met, place, ranks};
 use annulus::exec::group::frame::{Decoder, Frame, Kind, NoFrame, VERSION, frame, frame_of};
 use annulus::exec::group::greeting::{Claim, GREETING, Nonce, Refusal};
 use annulus::exec::group::{Key, MeetError, Meeting, Place, Token};
@@ -119,13 +119,7 @@ struct Raw {
 
 impl Raw {
     fn to(place: &Place) -> Raw {
-        let until = Instant::now() + LONG;
-        loop {
-            match TcpStream::connect((place.host.as_str(), place.port)) {
-                Ok(stream) => return Raw::on(stream),
-                Err(e) => assert!(Instant::now() < until, "{e}"),
-            }
-        }
+        Raw::on(connect(place))
     }
 
     fn on(stream: TcpStream) -> Raw {

@@ -9,14 +9,38 @@ mod processes;
 mod together;
 
 use annulus::exec::group::{Group, MeetError, Meeting, Place, free_port};
+use std::collections::BTreeSet;
+use std::net::TcpStream;
+use std::sync::Mutex;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longer than anything here takes, unless something hangs.
 const LONG: Duration = Duration::from_secs(20);
 
+/// A place that no other test of this process has.
 fn place() -> Place {
-    Place::new("127.0.0.1", free_port().unwrap())
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let port = free_port().unwrap();
+        if GIVEN.lock().unwrap().insert(port) {
+            return Place::new("127.0.0.1", port);
+        }
+    }
+}
+
+/// A connection on which a test says what it likes, as soon as somebody listens there.
+fn connect(place: &Place) -> TcpStream {
+    let until = Instant::now() + LONG;
+    loop {
+        match TcpStream::connect((place.host.as_str(), place.port)) {
+            // A socket may meet itself on a port where nobody listens.
+            Ok(stream) if stream.local_addr().unwrap() != stream.peer_addr().unwrap() => return stream,
+            Ok(_) => {}
+            Err(e) => assert!(Instant::now() < until, "{e}"),
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// A meeting of ranks that are all there.

@@ -1,6 +1,6 @@
 //! What ranks do together, and what each of them says where one fails: the same, by name, on all.
 
-use super::{LONG, meeting, met, place, ranks};
+use super::{LONG, connect, meeting, met, place, ranks};
 use annulus::exec::group::frame::{Decoder, Kind, frame};
 use annulus::exec::group::greeting::{Claim, Nonce};
 use annulus::exec::group::{Abort, Death, Difference, Facts, Fault, Group, Key};
@@ -187,11 +187,7 @@ fn beside(silence: Duration, speak: impl FnOnce(&mut TcpStream)) -> Vec<Fault> {
         meeting.silence = silence;
         thread::spawn(move || fault(&meeting.meet().unwrap()))
     });
-    let mut stream = loop {
-        if let Ok(stream) = TcpStream::connect(("127.0.0.1", place.port)) {
-            break stream;
-        }
-    };
+    let mut stream = connect(&place);
     let mut decoder = Decoder::default();
     let mut hear = |stream: &mut TcpStream, kind| {
         let mut byte = [0];
