@@ -42,15 +42,14 @@ impl Place {
     /// `host:4000`, `host:4000-4007`, `[::1]:4000`; none if it is no such text.
     pub fn parse(text: &str) -> Option<Place> {
         let (host, ports) = text.rsplit_once(':')?;
-        let bare = host.strip_prefix('[').map(|rest| rest.strip_suffix(']'));
-        let host = match bare {
-            Some(address) => address?,
-            None if host.contains(':') => return None,
-            None => host,
+        // Addresses of IPv6, which have colons themselves, stand in brackets.
+        let host = match host.strip_prefix('[') {
+            Some(rest) => rest.strip_suffix(']').filter(|address| address.contains(':'))?,
+            None => Some(host).filter(|host| !host.contains(':'))?,
         };
         let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
         let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
-        let there = !host.is_empty() && first > 0 && first <= last && last - first < 256;
+        let there = is_host(host) && first > 0 && first <= last && last - first < 256;
         there.then(|| Place { host: host.to_owned(), port: first, last })
     }
 }
@@ -89,7 +88,8 @@ pub fn place(variables: &Variables, launched: &Launched) -> Result<Place, Enviro
     }
     let derived = derived(&job(variables, launched));
     if let Some(host) = given(variables, "MASTER_ADDR") {
-        if host.len() > 253 || host.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        if !is_host(host) {
             return Err(EnvironmentError::value(
                 "MASTER_ADDR",
                 host,
@@ -106,7 +106,7 @@ pub fn place(variables: &Variables, launched: &Launched) -> Result<Place, Enviro
                 if port <= u16::MAX - TRIED { port + 1 } else { port - TRIED }
             }
         };
-        return Ok(ports(host.trim_start_matches('[').trim_end_matches(']'), port));
+        return Ok(ports(host, port));
     }
     if launched.launcher == Launcher::Slurm {
         let lists = ["SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST"];
@@ -120,6 +120,12 @@ pub fn place(variables: &Variables, launched: &Launched) -> Result<Place, Enviro
         return Ok(ports("127.0.0.1", derived));
     }
     Err(EnvironmentError::Nowhere { size: launched.size })
+}
+
+/// Whether this may be the name or the address of a host.
+fn is_host(text: &str) -> bool {
+    let odd = |c: char| c.is_whitespace() || c.is_control() || "[]/@".contains(c);
+    !text.is_empty() && text.len() <= 253 && !text.contains(odd)
 }
 
 fn ports(host: &str, port: u16) -> Place {
