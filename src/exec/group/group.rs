@@ -3,38 +3,18 @@
 //! Everything goes by rank 0: each rank brings its part, rank 0 waits for all, and gives back what came of it. So a rank that is missing is
 //! known by name, and ranks that do different things find out.
 
-use super::channel::{BEFORE, Channel, each};
+use super::channel::Channel;
 use super::error::MeetError;
+use super::exchange::{Call, What, exchange};
 use super::facts::{Disagreement, Facts};
 use super::fault::{Abort, Fault};
 use super::frame::{Decoder, Kind};
 use super::guest::join;
 use super::host::gather;
-use super::meeting::Meeting;
-use super::words::{Reader, put_bytes, put_number};
+use super::meeting::{LONGEST, Meeting};
+use super::shared::each;
+use super::words::{Reader, put_bytes};
 use std::time::{Duration, Instant};
-
-/// What ranks do together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
-    Share = 0,
-    Gather = 1,
-    Barrier = 2,
-    Agree = 3,
-}
-
-impl What {
-    const ALL: [What; 4] = [What::Share, What::Gather, What::Barrier, What::Agree];
-
-    fn name(self) -> &'static str {
-        match self {
-            What::Share => "share",
-            What::Gather => "gather",
-            What::Barrier => "barrier",
-            What::Agree => "agree",
-        }
-    }
-}
 
 /// One rank's end of a group that has met. All of them call the same methods in the same order; [`poll`](Group::poll) and [`abort`](Group::abort) may be
 /// called at any time, from any thread.
@@ -60,19 +40,19 @@ impl Meeting {
     /// # Errors
     /// This rank is wrong, or some did not come in time.
     pub fn meet(&self) -> Result<Group, MeetError> {
-        self.checked()?;
+        let meeting = self.checked()?;
         let peers = match (self.rank, self.size) {
             (_, 1) => vec![],
             (0, _) => {
-                let all = gather(self)?.into_iter().enumerate();
+                let all = gather(&meeting)?.into_iter().enumerate();
                 all.map(|(i, stream)| (i + 1, stream, Decoder::default())).collect()
             }
             _ => {
-                let (stream, decoder) = join(self)?;
+                let (stream, decoder) = join(&meeting)?;
                 vec![(0, stream, decoder)]
             }
         };
-        let channel = Channel::start(self.rank, self.size, self.silence, peers);
+        let channel = Channel::start(self.rank, self.size, meeting.silence, peers);
         let channel = channel.map_err(|e| MeetError::System(format!("the threads of a group: {e}")))?;
         Ok(Group { rank: self.rank, channel, count: 0, left: false })
     }
@@ -107,13 +87,7 @@ impl Group {
     pub fn abort(&self, why: Abort) {
         let shared = &self.channel.shared;
         shared.fail(Fault::Aborted { rank: self.rank, why });
-        self.told();
-    }
-
-    /// Waits until the fault was told.
-    fn told(&self) {
-        let shared = &self.channel.shared;
-        drop(shared.wait(Instant::now() + shared.silence, |s| s.told || shared.lines() == 0));
+        shared.until_told();
     }
 
     /// Rank 0's bytes, on every rank; what others bring is not read.
@@ -163,18 +137,17 @@ impl Group {
     /// # Errors
     /// The group is over, or not all came within the limit.
     pub fn leave(mut self, limit: Duration) -> Result<(), Fault> {
-        let (shared, until) = (&self.channel.shared, Instant::now() + limit);
+        let (shared, until) = (&self.channel.shared, Instant::now() + limit.min(LONGEST));
         if self.rank == 0 {
             let state = shared.wait(until, |s| s.fault.is_some() || s.inboxes.iter().all(|i| i.done));
             let fault = state.fault.clone();
-            let absent = state.inboxes.iter().enumerate().filter(|(_, i)| !i.done);
-            let missing: Vec<usize> = absent.map(|(line, _)| shared.peer(line)).collect();
+            let missing = shared.without(&state, |i| i.done);
             drop(state);
             if let Some(fault) = fault {
                 return Err(fault);
             }
             if !missing.is_empty() {
-                return Err(self.missing(missing, "the end"));
+                return Err(shared.missing(missing, "the end"));
             }
             shared.lock().bye = true;
             (0..shared.lines()).for_each(|line| shared.say(line, Kind::Bye, &[]));
@@ -191,17 +164,11 @@ impl Group {
                 return Err(fault);
             }
             if !bye {
-                return Err(self.missing(vec![0], "the end"));
+                return Err(shared.missing(vec![0], "the end"));
             }
         }
         self.left = true;
         Ok(())
-    }
-
-    fn missing(&self, ranks: Vec<usize>, during: &str) -> Fault {
-        let fault = self.channel.shared.fail(Fault::Missing { ranks, during: during.into() });
-        self.told();
-        fault
     }
 
     fn parts(&mut self, what: What, bytes: &[u8], limit: Duration) -> Result<Vec<Vec<u8>>, Fault> {
@@ -217,7 +184,6 @@ impl Group {
         parts.ok_or_else(|| self.channel.shared.fail(Fault::Garbled { rank: 0 }))
     }
 
-    /// Every rank brings bytes to rank 0, which makes of them what all get.
     fn exchange(
         &mut self,
         what: What,
@@ -225,73 +191,9 @@ impl Group {
         limit: Duration,
         made: impl Fn(&[Vec<u8>]) -> Vec<u8>,
     ) -> Result<Vec<u8>, Fault> {
-        self.poll()?;
-        let (shared, until) = (&self.channel.shared, Instant::now() + limit);
-        let count = self.count;
+        let call = Call { what, count: self.count, until: Instant::now() + limit.min(LONGEST) };
         self.count += 1;
-        if mine.len() > self.most() {
-            let message =
-                format!("{} bytes are more than the {} that a rank may bring", mine.len(), self.most());
-            let why = Abort { operation: what.name().into(), message, ..Abort::default() };
-            let fault = shared.fail(Fault::Aborted { rank: self.rank, why });
-            self.told();
-            return Err(fault);
-        }
-        let mut head = vec![];
-        put_number(&mut head, what as usize);
-        put_number(&mut head, count);
-        let named = |what: What, count: usize| format!("{} (number {})", what.name(), count + 1);
-        if self.rank != 0 {
-            shared.say(0, Kind::Ask, &[&head, mine].concat());
-            // Rank 0 says who is missing at its own deadline, which may be a little later.
-            let state =
-                shared.wait(until + shared.silence, |s| s.fault.is_some() || s.inboxes[0].message.is_some());
-            let mut state = state;
-            let (fault, message) = (state.fault.clone(), state.inboxes[0].message.take());
-            drop(state);
-            return match (message, fault) {
-                (Some(message), _) if message.starts_with(&head) => Ok(message[BEFORE..].to_vec()),
-                (Some(_), _) => Err(shared.fail(Fault::Garbled { rank: 0 })),
-                (None, Some(fault)) => Err(fault),
-                (None, None) => Err(self.missing(vec![0], &named(what, count))),
-            };
-        }
-        let here = |i: &super::channel::Inbox| i.message.is_some();
-        let mut state = shared.wait(until, |s| s.fault.is_some() || s.inboxes.iter().all(here));
-        if let Some(fault) = state.fault.clone() {
-            return Err(fault);
-        }
-        let absent = state.inboxes.iter().enumerate().filter(|(_, i)| !here(i));
-        let missing: Vec<usize> = absent.map(|(line, _)| shared.peer(line)).collect();
-        if !missing.is_empty() {
-            drop(state);
-            return Err(self.missing(missing, &named(what, count)));
-        }
-        let messages: Vec<Vec<u8>> = state.inboxes.iter_mut().filter_map(|i| i.message.take()).collect();
-        drop(state);
-        let mut parts = vec![mine.to_vec()];
-        for (line, mut message) in messages.into_iter().enumerate() {
-            let rank = shared.peer(line);
-            if !message.starts_with(&head) {
-                let mut r = Reader(&message);
-                let kind = r.number().and_then(|kind| What::ALL.get(kind).copied());
-                let fault = match (kind, r.number()) {
-                    (Some(theirs), Some(n)) => {
-                        Fault::OutOfStep { rank, theirs: named(theirs, n), ours: named(what, count) }
-                    }
-                    _ => Fault::Garbled { rank },
-                };
-                let fault = shared.fail(fault);
-                self.told();
-                return Err(fault);
-            }
-            message.drain(..BEFORE);
-            parts.push(message);
-        }
-        let given = made(&parts);
-        let frame = [&head[..], &given].concat();
-        (0..shared.lines()).for_each(|line| shared.say(line, Kind::Given, &frame));
-        Ok(given)
+        exchange(&self.channel.shared, call, mine, made)
     }
 }
 
@@ -299,7 +201,7 @@ impl Drop for Group {
     fn drop(&mut self) {
         if !self.left {
             self.channel.shared.fail(Fault::Left { rank: self.rank });
-            self.told();
+            self.channel.shared.until_told();
         }
     }
 }

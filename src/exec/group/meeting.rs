@@ -6,6 +6,9 @@ use super::token::{Key, Token};
 use crate::shard::MAX_RANKS;
 use std::time::Duration;
 
+/// No limit is longer: some thirty years.
+pub(super) const LONGEST: Duration = Duration::from_secs(1 << 30);
+
 /// What a rank knows before it meets the others. All ranks of a job are told the same, but for `rank`.
 #[derive(Clone, Debug)]
 pub struct Meeting {
@@ -58,10 +61,19 @@ impl Meeting {
         Key::new(self.token.as_ref(), &self.job)
     }
 
+    /// The meeting with limits that a clock can count.
+    ///
     /// # Errors
     /// Rank and size are none.
-    pub(super) fn checked(&self) -> Result<(), MeetError> {
+    pub(super) fn checked(&self) -> Result<Meeting, MeetError> {
         let Meeting { rank, size, .. } = *self;
-        if rank < size && size <= MAX_RANKS { Ok(()) } else { Err(MeetError::Rank { rank, size }) }
+        if rank >= size || size > MAX_RANKS {
+            return Err(MeetError::Rank { rank, size });
+        }
+        let mut out = self.clone();
+        for limit in [&mut out.patience, &mut out.silence, &mut out.greeting] {
+            *limit = (*limit).min(LONGEST);
+        }
+        Ok(out)
     }
 }
