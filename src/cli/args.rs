@@ -297,8 +297,8 @@ pub(crate) struct Run {
     /// ranks, which mpiexec starts, is then given the same command line; the first one prints
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) transport: Transport,
-    /// Seconds that a rank waits for others, or for a GPU, before it gives up
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    /// Seconds that a rank waits for others, or for a GPU, without anything moving, before it gives up
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) patience: u64,
     /// Issue every run of an attention to the GPU step by step, instead of replaying the first one as a graph of CUDA
     #[arg(long)]
@@ -307,7 +307,7 @@ pub(crate) struct Run {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Backend {
-    /// The CPU, with every rank in this process
+    /// The CPU, with every rank in this process, or in one of its own (--transport)
     Cpu,
     /// One GPU of NVIDIA, with every rank in this process: attentions there, the rest on the CPU
     Cuda,

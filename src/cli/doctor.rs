@@ -10,7 +10,7 @@ use annulus::exec::cache;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 use annulus::exec::cuda::{self, CudaError};
 use annulus::exec::group::{Meeting, launched, variables};
-use annulus::exec::libraries::{self, CUDA, Folder, NCCL, NVRTC, Wanted, entries};
+use annulus::exec::libraries::{self, CUDA, Folder, MPI, NCCL, NVRTC, Wanted, entries};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -102,7 +102,7 @@ struct Backends {
 pub(crate) fn run(args: &Doctor) -> Result<(), Stop> {
     let places = libraries::places();
     let loaded = loaded();
-    let libraries = [CUDA, NVRTC, NCCL].iter().map(|w| library(w, &places, &loaded)).collect();
+    let libraries = [CUDA, NVRTC, NCCL, MPI].iter().map(|w| library(w, &places, &loaded)).collect();
     let (devices, no_devices) = devices();
     let why = why_not_cuda();
     let diagnosis = Diagnosis {
@@ -121,12 +121,24 @@ pub(crate) fn run(args: &Doctor) -> Result<(), Stop> {
 /// Per library its version, or why it does not load.
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 fn loaded() -> BTreeMap<&'static str, Result<String, String>> {
-    cuda::versions().into_iter().map(|(name, version)| (name, version.map_err(|e| e.reason()))).collect()
+    let cuda = cuda::versions().into_iter().map(|(name, version)| (name, version.map_err(|e| e.reason())));
+    cuda.chain(mpi()).collect()
+}
+
+/// The version of MPI's library, or why it does not load.
+#[cfg(all(feature = "mpi", target_os = "linux"))]
+fn mpi() -> Option<(&'static str, Result<String, String>)> {
+    Some((MPI.name, annulus::exec::mpi::World::version().map_err(|e| e.to_string())))
+}
+
+#[cfg(not(all(feature = "mpi", target_os = "linux")))]
+fn mpi() -> Option<(&'static str, Result<String, String>)> {
+    None
 }
 
 #[cfg(not(all(feature = "cuda", target_os = "linux")))]
 fn loaded() -> BTreeMap<&'static str, Result<String, String>> {
-    BTreeMap::new()
+    mpi().into_iter().collect()
 }
 
 /// Why `--backend cuda` will not do; nothing where it will.
@@ -208,7 +220,10 @@ fn ranks_text(r: &Ranks) -> String {
 }
 
 fn text(d: &Diagnosis, verbose: bool) -> String {
-    let mut lines = vec![format!("cpu       ready: {} cores, every rank in one process", d.cpu.cores)];
+    let mut lines = vec![format!(
+        "cpu       ready: {} cores, every rank in one process (a process each where MPI is)",
+        d.cpu.cores
+    )];
     lines.extend(d.devices.iter().map(|g| {
         let told = g.capability.as_ref().map_or_else(String::new, |capability| {
             let kernels = g.kernels.map_or("no kernels for it".into(), |arch| format!("kernels for {arch}"));

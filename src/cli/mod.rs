@@ -49,7 +49,7 @@ pub(crate) fn main() -> ExitCode {
 fn status(outcome: Result<(), Stop>) -> ExitCode {
     let (why, code) = match outcome {
         Ok(()) => {
-            processes::leave();
+            processes::leave(None);
             return ExitCode::SUCCESS;
         }
         Err(Stop::Failed(why)) => (why, 1),
@@ -57,7 +57,9 @@ fn status(outcome: Result<(), Stop>) -> ExitCode {
         Err(Stop::Fault(why)) => (why, 3),
         Err(Stop::Ended(code)) => (String::new(), code),
     };
-    print::error(&format!("{}{why}", processes::of_rank()));
-    processes::leave();
+    // What other ranks say of themselves says which.
+    let rank = if why.starts_with("rank ") { String::new() } else { processes::of_rank() };
+    print::error(&format!("{rank}{why}"));
+    processes::leave(Some(&why));
     ExitCode::from(code)
 }

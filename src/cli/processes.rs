@@ -4,10 +4,11 @@ use super::args::{Run, Transport};
 use super::stop::Stop;
 use annulus::Compiled;
 use annulus::exec::cpu::{self, Progress};
+use annulus::exec::group::{Launcher, launched, variables};
 use annulus::ir::Tensor;
 
-/// The processes that this one was started with. Where it is dropped, they are kept until [`leave`]: a rank that failed ends the others,
-/// and says why before.
+/// The processes that this one was started with. Where it is dropped, they are kept until [`leave`]: a rank that failed says why, tells the
+/// others, and then ends them.
 #[cfg(all(feature = "mpi", target_os = "linux"))]
 pub(super) struct Processes(Option<annulus::exec::mpi::World>);
 
@@ -37,19 +38,34 @@ pub(super) fn of_rank() -> String {
     String::new()
 }
 
-/// Everything is said.
-pub(super) fn leave() {
+/// Everything is said. What this rank failed of, if it did, the others are told.
+pub(super) fn leave(failed: Option<&str>) {
+    let _ = failed;
     #[cfg(all(feature = "mpi", target_os = "linux"))]
-    drop(kept().take());
+    if let Some(mut world) = kept().take()
+        && let Some(why) = failed
+    {
+        world.fail(why);
+    }
 }
 
 #[cfg(not(all(feature = "mpi", target_os = "linux")))]
 pub(super) struct Processes;
 
 /// Whether a launcher says in the environment that there are several processes, and that they speak MPI.
-fn started_by_mpi() -> bool {
-    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.trim().parse::<usize>().ok());
-    ["PMI_SIZE", "OMPI_COMM_WORLD_SIZE"].into_iter().filter_map(number).any(|size| size > 1)
+///
+/// # Errors
+/// There are several, and nothing that carries messages between them.
+fn started_by_mpi() -> Result<bool, Stop> {
+    let launched = launched(&variables()).ok().flatten().filter(|l| l.size > 1);
+    match launched.as_ref().map(|l| l.launcher) {
+        None => Ok(false),
+        Some(Launcher::OpenMpi | Launcher::Mpich) => Ok(true),
+        Some(other) => Err(Stop::Usage(format!(
+            "{} started several processes, and so far ranks that are processes reach each other over MPI alone: start them with mpiexec, or say --transport local for all ranks in each process",
+            other.name()
+        ))),
+    }
 }
 
 #[cfg(all(feature = "mpi", target_os = "linux"))]
@@ -65,20 +81,21 @@ impl Processes {
         let several = match args.transport {
             Transport::Local => false,
             Transport::Mpi => true,
-            Transport::Auto => started_by_mpi(),
+            Transport::Auto => started_by_mpi()?,
         };
         if !several {
             return Ok(Processes(None));
         }
         if args.backend != Backend::Cpu {
             return Err(Stop::Usage(
-                "--transport mpi: ranks that are processes compute on the CPU (--backend cpu)".into(),
+                "ranks that are processes compute on the CPU: --backend cpu, or --transport local for all ranks in each process".into(),
             ));
         }
-        let failed = |e: MpiError| Stop::Failed(format!("--transport mpi: {e}"));
+        let failed = |e: MpiError| {
+            Stop::Failed(format!("--transport mpi: {e}; or --transport local for all ranks in this process"))
+        };
         let world = World::join().map_err(failed)?;
         let (size, ranks) = (world.size(), args.split.ranks as usize);
-        // Dropped where it does not do, and then left in order: if all have the same command line, all find the same.
         let processes = Processes(Some(world));
         if size != ranks {
             return Err(Stop::Usage(format!("--transport mpi: {}", MpiError::Ranks { size, ranks })));
@@ -105,7 +122,10 @@ impl Processes {
         let patience = std::time::Duration::from_secs(args.patience);
         let run = annulus::run_over_mpi(compiled, world, inputs, (args.seed, patience), watch)?;
         let version = annulus::exec::mpi::World::version().unwrap_or_default();
-        Ok((run, Some(format!("{} processes over {version}, a rank each", world.size()))))
+        let size = world.size();
+        let processes =
+            if size == 1 { "1 process".to_owned() } else { format!("{size} processes, a rank each,") };
+        Ok((run, Some(format!("{processes} over {version}"))))
     }
 }
 
@@ -113,7 +133,7 @@ impl Processes {
 impl Processes {
     pub(super) fn join(args: &Run) -> Result<Processes, Stop> {
         let several =
-            args.transport == Transport::Mpi || (args.transport == Transport::Auto && started_by_mpi());
+            args.transport == Transport::Mpi || (args.transport == Transport::Auto && started_by_mpi()?);
         match several {
             false => Ok(Processes),
             true => Err(Stop::Failed(

@@ -44,7 +44,7 @@ pub fn table() -> String {
         ),
         ("Reductions", list(Reduction::ALL.iter().map(|r| r.name()))),
         ("Devices described", list(Device::bundled()) + ", or a file"),
-        ("Runs on", "CPU, every rank in one process; attentions on one GPU of NVIDIA, every rank in one process (`run --backend cuda`, or on a host's own stream, also from C; no GPU has run it yet)".to_owned()),
+        ("Runs on", "CPU, every rank in one process or, over MPI, in one of its own; attentions on one GPU of NVIDIA, every rank in one process (`run --backend cuda`, or on a host's own stream, also from C; no GPU has run it yet)".to_owned()),
         (
             "GPU kernels",
             format!(

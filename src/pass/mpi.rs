@@ -7,6 +7,7 @@ use crate::exec::cpu::{self, Progress, Run};
 use crate::exec::mpi::{Fact, OverMpi, World, agree};
 use crate::ir::Tensor;
 use crate::schedule::Schedule;
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ fn run(
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Run, Error> {
     let (program, schedules) = (&compiled.program, compiled.schedules());
+    // Alone, and as long in every version: what else is compared may be another list there.
+    agree(world, &[same("version of annulus", env!("CARGO_PKG_VERSION").to_owned())], patience)?;
     agree(world, &facts(compiled, inputs), patience)?;
     ready(compiled, inputs)?;
     let mut ranks = OverMpi::new(world, program.ranks, (seed, patience))?;
@@ -55,10 +58,17 @@ fn run(
     Ok(run)
 }
 
+fn same(name: &'static str, shown: String) -> Fact<'static> {
+    Fact { name, shown: shown.clone(), whole: shown }
+}
+
 /// What every rank must have alike.
 fn facts(compiled: &Compiled, inputs: &[Tensor]) -> Vec<Fact<'static>> {
-    let fact = |name, shown: String, whole: String| Fact { name, shown, whole };
-    let same = |name, shown: String| Fact { name, shown: shown.clone(), whole: shown };
+    let fact = |name, shown: String, whole: String| {
+        let hash = Sha256::digest(whole.as_bytes());
+        let hash: String = hash.iter().take(4).map(|b| format!("{b:02x}")).collect();
+        Fact { name, shown: format!("{shown} ({hash})"), whole }
+    };
     let program = &compiled.program;
     let schedule = |s: &Arc<Schedule>| format!("{}, {}", s.strategy, s.q_layout.kind.name());
     let schedules = compiled.schedules();
@@ -66,11 +76,14 @@ fn facts(compiled: &Compiled, inputs: &[Tensor]) -> Vec<Fact<'static>> {
     ways.dedup();
     let types: Vec<String> = inputs.iter().map(|x| x.ty().to_string()).collect();
     let texts: Vec<String> = schedules.values().map(|s| s.to_string()).collect();
+    let hash = |x: &Tensor| format!("{:x}", Sha256::digest(x.data().to_le_bytes()));
+    let values = inputs.iter().map(hash).collect::<String>();
+    // The device programs follow from schedules and version.
     vec![
-        same("version of annulus", env!("CARGO_PKG_VERSION").to_owned()),
         same("number of ranks", program.ranks.to_string()),
         fact("graph", format!("one of {} operations", program.graph.ops().len()), program.graph.to_string()),
         fact("schedule", ways.join("; "), texts.concat()),
         same("list of inputs", types.join(", ")),
+        fact("values of the inputs", types.join(", "), values),
     ]
 }

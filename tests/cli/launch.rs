@@ -76,8 +76,13 @@ fn a_command_of_annulus_needs_no_path() {
         let line = lines(&out.stdout).into_iter().find(|l| l.starts_with(&says));
         assert!(line.is_some_and(|l| l.contains("; they meet at 127.0.0.1:") && l.ends_with("and a token is set")));
     }
-    let run = launch("2", &["run", "tests/models/llama", "--ranks", "2"]);
+    let run = launch("2", &["run", "tests/models/llama", "--ranks", "2", "--transport", "local"]);
     assert_eq!(run.status.code(), Some(0), "{}", String::from_utf8_lossy(&run.stderr));
+    // Nothing carries messages between them yet.
+    let alone = launch("2", &["run", "tests/models/llama", "--ranks", "2"]);
+    assert_eq!(alone.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&alone.stderr).into_owned();
+    assert!(said.contains("start them with mpiexec, or say --transport local"), "{said}");
     // Their exit status is the launcher's.
     let wrong = launch("2", &["run", "no such model", "--ranks", "2"]);
     assert_eq!(wrong.status.code(), Some(2));

@@ -1,6 +1,7 @@
 //! One GPU: a context with one stream, buffers, kernels and their times.
 //!
-//! Everything runs on the one stream, so a buffer that is dropped is freed after the launches that use it.
+//! Everything here runs on the one stream, so a buffer that is dropped is freed after the launches that use it; whoever uses it on other
+//! streams brings them back to this one before.
 
 use super::error::{CudaError, driver, foreign};
 use super::nvrtc::{Code, matches_driver};
@@ -65,7 +66,7 @@ impl Gpu {
     pub fn open(ordinal: usize) -> Result<Gpu, CudaError> {
         start()?;
         let context = driver("opening the GPU", CudaContext::new(ordinal))?;
-        // SAFETY: before any allocation; all work is on one stream, whose order is the only one that is needed.
+        // SAFETY: before any allocation; what orders work are this stream, and the events of whoever has streams of its own.
         unsafe { context.disable_event_tracking() };
         let stream = driver("making a stream", context.new_stream())?;
         let count = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;

@@ -31,7 +31,9 @@ pub enum MpiError {
         ranks: usize,
     },
     /// Other ranks did not come.
-    #[error("rank {rank} waits for {what} from rank {peer}, for {patience:?}")]
+    #[error(
+        "rank {rank} waits for {what} from rank {peer}, for {patience:?}: if that one only computes for longer, let it (--patience)"
+    )]
     Late {
         /// Who waits.
         rank: usize,
@@ -63,7 +65,7 @@ pub enum MpiError {
         why: String,
     },
     /// Ranks do not run the same.
-    #[error("rank {rank} has another {what} than rank 0: {theirs}, not {ours}")]
+    #[error("rank {rank} differs from rank 0 in the {what}: {theirs}, not {ours}")]
     Other {
         /// Who.
         rank: usize,

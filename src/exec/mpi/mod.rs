@@ -2,7 +2,7 @@
 //!
 //! In: a program and its schedules, the same in every process. Out: whole outputs, in every process. Nothing is needed to build: the
 //! library is looked up at run, by MPI's standard binary interface (MPI 5.0, chapter 20; MPICH from 5, Open MPI from 6). Invariants: every wait has a
-//! deadline; before the first message all ranks agree on what they run; a rank that fails tells the others why, and then ends the job; messages
+//! deadline, but for those of MPI's own begin and end, which wait for all processes; before the first message all ranks agree on what they run; a rank that fails tells the others why, and then ends the job; messages
 //! have as many bytes as both sides say.
 
 #![allow(unsafe_code)]

@@ -44,9 +44,12 @@ impl<'w> OverMpi<'w> {
         let at = match known {
             Some(at) => at,
             None => {
-                let mut all = lower(schedule, Target::Cpu)?;
-                // There are as many as processes.
-                let own = all.swap_remove(self.world.rank());
+                let (all, rank) = (lower(schedule, Target::Cpu)?, self.world.rank());
+                let own = all.into_iter().nth(rank).ok_or_else(|| ExecError {
+                    rank,
+                    at: "its island".into(),
+                    why: format!("the schedule is of {} ranks", schedule.ranks.len()),
+                })?;
                 self.programs.push((schedule.clone(), own));
                 self.programs.len() - 1
             }

@@ -54,6 +54,10 @@ impl World {
         // SAFETY: null stands for no arguments; the last pointer is to an int that lives.
         let status = unsafe { (functions.init_thread)(none, none.cast(), THREAD_SERIALIZED, &mut provided) };
         ok(functions, "beginning MPI", status)?;
+        if provided < THREAD_SERIALIZED {
+            let message = "this library is called by the thread alone that began it".into();
+            return Err(MpiError::Call { what: "beginning MPI", message });
+        }
         let mut world = World { functions, rank: 0, size: 0, failed: false };
         // SAFETY: both are handles of the standard.
         let status = unsafe { (functions.set_errhandler)(COMM_WORLD, ERRORS_RETURN) };
@@ -209,6 +213,8 @@ impl Drop for World {
             std::thread::sleep(TOLD);
             // SAFETY: the communicator is the standard's.
             unsafe { (self.functions.abort)(COMM_WORLD, 1) };
+            // Who is still here has messages under way, which an end in order would wait for.
+            return;
         }
         // SAFETY: it has begun, and nothing is called after it.
         unsafe { (self.functions.finalize)() };

@@ -57,6 +57,8 @@ pub struct Device<'p> {
     /// By rank and stream who comes first among those that may run; now and then one of them comes elsewhere. So some streams run late, and
     /// others far ahead of them.
     turns: Vec<Vec<u64>>,
+    /// Whether a job ran since that was asked last.
+    worked: bool,
     /// splitmix64.
     state: u64,
 }
@@ -74,7 +76,8 @@ impl<'p> Device<'p> {
         }
         let turns = programs.iter().map(|p| vec![0; p.streams.len()]).collect();
         let happened = vec![false; count];
-        let mut device = Device { programs, memories, streams, happened, events, turns, state: seed };
+        let mut device =
+            Device { programs, memories, streams, happened, events, turns, worked: false, state: seed };
         for (rank, program) in programs.iter().enumerate() {
             (0..program.streams.len()).for_each(|stream| device.turns[rank][stream] = device.random());
         }
@@ -117,6 +120,7 @@ impl<'p> Device<'p> {
             Some(Job::Launch(op)) => self.run_launch(rank, op)?,
             Some(Job::Copy(spread)) => self.run_copy(&spread)?,
         }
+        self.worked = true;
         Ok(true)
     }
 
@@ -208,6 +212,10 @@ impl Engine for Cpu<'_> {
             device.run_one()?;
         }
         Ok(empty(&device))
+    }
+
+    fn worked(&mut self) -> bool {
+        std::mem::take(&mut self.device().worked)
     }
 }
 

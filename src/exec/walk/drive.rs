@@ -68,6 +68,10 @@ fn patient<E: Engine, T: Transport<E>>(
         if walk.is_issued() && (!to_its_end || walk.is_done(engine)?) {
             return Ok(());
         }
+        if engine.worked() {
+            since = Instant::now();
+            continue;
+        }
         if since.elapsed() >= patience {
             let late = |e: WalkError| WalkError { why: format!("{}, for {patience:?}", e.why), ..e };
             let running = || WalkError {

@@ -59,6 +59,12 @@ pub trait Engine {
     /// # Errors
     /// What was issued failed, or can never be done.
     fn query(&mut self, stream: usize) -> Result<bool, Self::Error>;
+
+    /// Whether anything was computed since this was asked last, by a device that computes only while it is asked for something: whoever waits
+    /// for it counts that as movement.
+    fn worked(&mut self) -> bool {
+        false
+    }
 }
 
 /// A device that orders streams of several ranks among each other: marks are events between ranks.

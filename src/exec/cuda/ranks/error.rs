@@ -23,7 +23,7 @@ pub enum IslandError {
     Arch(String),
     /// It does not fit.
     #[error(
-        "the {ranks} ranks of {island} need {wanted} bytes of device memory, {most} of them rank {largest}, and {free} are free: use more GPUs, another strategy, or less memory for it (--memory)"
+        "the {ranks} ranks of {island} need {wanted} bytes of device memory, {most} of them rank {largest}, and {free} are free: take fewer ranks, another strategy, or --backend cpu"
     )]
     Memory {
         /// The island.
@@ -50,6 +50,17 @@ pub enum IslandError {
         bytes: usize,
         /// How many it should have.
         wanted: usize,
+    },
+    /// The device takes too long.
+    #[error("{}the device is not done after {patience:?}: wait longer (--patience), or see what else runs there", match late {
+        Some((rank, stream)) => format!("rank {rank}, stream {stream}: "),
+        None => String::new(),
+    })]
+    Late {
+        /// A rank that is not done, and the name of its stream, where they are told one by one.
+        late: Option<(usize, String)>,
+        /// How long it had.
+        patience: std::time::Duration,
     },
     /// As many ranks are handed over as there are.
     #[error("{got} ranks are handed over, and the island has {wanted}, each with {arguments} arguments")]

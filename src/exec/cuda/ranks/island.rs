@@ -108,30 +108,32 @@ impl<'g> Island<'g> {
     /// Something is not what the island takes, or the driver's.
     pub fn run(&mut self, arguments: &[Vec<Vec<u8>>]) -> Result<Vec<Given>, IslandError> {
         self.fits(arguments)?;
-        let mut given = vec![];
-        let told = self.tell(arguments, &mut given);
-        // Whatever came of it: arguments are read, and what is given is written, until that is done.
+        let told = self.tell(arguments);
+        // Whatever came of it: arguments are read until that is done.
         let settled = settle(&self.gpu.stream, &self.done, self.patience);
         told?;
-        settled?;
+        if !settled? {
+            let late = self.parts.iter_mut().find_map(|part| Some((part.number, part.rank.late()?)));
+            return Err(IslandError::Late { late, patience: self.patience });
+        }
+        // What is copied to memory of the host is waited for by the driver, without a limit: only what is done is copied.
+        let mut given = vec![];
+        for (memory, part) in self.memories.iter().zip(&self.parts) {
+            let out = self.gpu.read(&memory.out, part.out_bytes())?;
+            given.push([out, self.gpu.read(&memory.lse, part.lse_bytes())?]);
+        }
+        self.gpu.finish()?;
         Ok(given)
     }
 
     /// Tells the device all of a run.
-    fn tell(&mut self, arguments: &[Vec<Vec<u8>>], given: &mut Vec<Given>) -> Result<(), IslandError> {
+    fn tell(&mut self, arguments: &[Vec<Vec<u8>>]) -> Result<(), IslandError> {
         for (memory, arguments) in self.memories.iter_mut().zip(arguments) {
             for (to, bytes) in memory.arguments.iter_mut().zip(arguments) {
                 self.gpu.write(bytes, to)?;
             }
         }
-        self.again()?;
-        for (memory, part) in self.memories.iter().zip(&self.parts) {
-            given.push([self.gpu.read(&memory.out, part.out_bytes())?, vec![]]);
-            if let Some([_, lse]) = given.last_mut() {
-                *lse = self.gpu.read(&memory.lse, part.lse_bytes())?;
-            }
-        }
-        Ok(())
+        self.again()
     }
 
     /// Tells the GPU's stream to run all ranks once more, on the arguments that the last run left there. Nothing is copied from the host or

@@ -1,12 +1,12 @@
 //! The kernels of device programs, loaded on a GPU once.
 
 use crate::exec::cache::Cache;
-use crate::exec::cuda::error::{CudaError, refuse};
+use crate::exec::cuda::error::{CudaError, foreign, refuse};
 use crate::exec::cuda::gpu::Gpu;
 use crate::exec::cuda::nvrtc::{code, matches_driver};
 use crate::lower::KernelKey;
 use crate::lower::program::Kernel;
-use cudarc::driver::CudaFunction;
+use cudarc::driver::{CudaContext, CudaFunction};
 use std::sync::Arc;
 
 /// An entry point that is loaded.
@@ -21,6 +21,8 @@ pub(super) struct Loaded {
 #[derive(Debug, Default)]
 pub struct Kernels {
     loaded: Vec<(Kernel, Arc<Loaded>)>,
+    /// That of the GPU where they are loaded.
+    context: Option<Arc<CudaContext>>,
     compiled: usize,
     cached: usize,
 }
@@ -48,6 +50,9 @@ impl Kernels {
         kernel: &Kernel,
         cache: Option<&Cache>,
     ) -> Result<Arc<Loaded>, CudaError> {
+        if !gpu.is_of(self.context.get_or_insert_with(|| gpu.context().clone())) {
+            return Err(foreign("a kernel"));
+        }
         if let Some((_, loaded)) = self.loaded.iter().find(|(k, _)| k == kernel) {
             return Ok(loaded.clone());
         }

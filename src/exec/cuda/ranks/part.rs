@@ -97,7 +97,10 @@ impl Part {
         // The bytes are read until they are there.
         let written = gpu.write(&bytes, &mut tables);
         let there = event().and_then(|there| settle(&gpu.stream, &there, options.patience));
-        written.and(there)?;
+        written?;
+        if !there? {
+            return Err(IslandError::Late { late: None, patience: options.patience });
+        }
         let shared = Arc::new(Shared::new(gpu, programs.clone(), tables, options)?);
         let mut parts = vec![];
         for (number, (program, transport)) in programs.iter().zip(Local::ends(programs.len())).enumerate() {

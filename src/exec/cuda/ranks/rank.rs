@@ -105,6 +105,13 @@ impl Rank {
         Ok(())
     }
 
+    /// The name of a stream that is not done with what it was told, if that can be asked.
+    pub(super) fn late(&mut self) -> Option<String> {
+        let lanes = 0..self.streams.len();
+        let late = lanes.into_iter().find(|&lane| matches!(self.query(lane), Ok(false)))?;
+        self.programs[self.number].streams.get(late).cloned()
+    }
+
     /// Sets a part of the arena to zero.
     fn clear(&mut self, stream: usize, region: &Region) -> Result<(), CudaError> {
         if region.bytes == 0 {

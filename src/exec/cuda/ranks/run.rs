@@ -65,6 +65,7 @@ impl<'g> OnGpu<'g> {
                     let step = e.step.map_or(String::new(), |step| format!("step {step}, "));
                     ExecError { rank: e.rank, at: format!("{step}{}", e.op), why: e.why }
                 }
+                IslandError::Late { late: Some((rank, _)), .. } => ExecError { rank, ..at(e.to_string()) },
                 e => at(e.to_string()),
             })
         };

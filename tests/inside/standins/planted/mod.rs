@@ -247,7 +247,9 @@ mod long {
     #[test]
     #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
     fn faults_in_numbers_are_caught_under_every_seed() {
-        snapshot("standins", "planted_numbers", &played("ring 2 1 contiguous 1 1 numbers 1 20"));
+        // One head and one block; and several, for what is wrong only there.
+        let said = played("ring 2 1 contiguous 1 1 numbers 1 20;ring 2 1 contiguous 2 2 numbers 1 20");
+        snapshot("standins", "planted_numbers", &said);
     }
 
     #[test]
