@@ -95,6 +95,12 @@ fn what_cannot_run_is_refused() {
         assert_eq!(done.status.code(), Some(1), "{more:?}: {errors}");
         assert!(errors.contains(says) && !errors.contains("panicked"), "{more:?}: {errors}");
     }
+    // A device that hangs.
+    let stuck = [&llama[..], &["--patience", "1"]].concat();
+    let done = on(&stuck, 1, &[("ANNULUS_STANDINS_STUCK", "9")]);
+    let errors = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("is not done after 1s: wait longer (--patience)"), "{errors}");
 }
 
 /// A command where the loader finds these libraries of the stand-ins alone; `more` is told to them.

@@ -12,6 +12,8 @@ mod launch;
 mod lengths;
 mod names;
 mod opaque;
+#[cfg(all(feature = "mpi", target_os = "linux"))]
+mod processes;
 mod readme;
 
 #[path = "../inside/support/data.rs"]

@@ -8,11 +8,13 @@ use crate::inside::check::corpus;
 use crate::inside::ring::case::{Case as Attention, LeafCase};
 use crate::inside::ring::oracle;
 use annulus::exec::cpu::run_island;
-use annulus::exec::walk::{Cpu, Device, Local, run_local, walk, walk_all};
+use annulus::exec::walk::{
+    Cpu, Device, Engine, Local, Polled, Spread, Transport, TransportError, run_local, walk, walk_all,
+};
 use annulus::ir::{Scores, Tensor};
 use annulus::layout::LayoutKind;
 use annulus::lower::program::{
-    Action, Argument, AttentionArg, KvArg, Launch, Program, QArg, Scoring, Target, lower,
+    Action, Address, Argument, AttentionArg, Group, KvArg, Launch, Program, QArg, Scoring, Target, lower,
 };
 use annulus::mask::Tile;
 use annulus::ring::Strategy as Plan;
@@ -317,4 +319,70 @@ fn ranks_run_by_a_thread_each() {
         let got: Vec<Vec<Vec<u8>>> = got.into_iter().map(|[out, lse]| vec![out, lse]).collect();
         assert!(got == want, "{way}");
     }
+}
+
+/// A device that is asked so often before it is done, and may say that it computes meanwhile.
+struct Slow {
+    left: usize,
+    works: bool,
+}
+
+impl Engine for Slow {
+    type Pointer = u64;
+    type Error = String;
+
+    fn pointer(&self, at: Address) -> u64 {
+        at.offset as u64
+    }
+
+    fn launch(&mut self, _: usize, _: usize, _: &Launch) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn copy(&mut self, _: usize, _: Spread<u64>) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn record(&mut self, _: usize, _: usize) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn wait(&mut self, _: usize, _: usize) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn query(&mut self, _: usize) -> Result<bool, String> {
+        std::thread::sleep(Duration::from_millis(20));
+        self.left = self.left.saturating_sub(1);
+        Ok(self.left == 0)
+    }
+
+    fn worked(&mut self) -> bool {
+        self.works
+    }
+}
+
+/// Nobody sends, and nobody is sent to.
+struct Nobody;
+
+impl Transport<Slow> for Nobody {
+    fn post(&mut self, _: &mut Slow, _: usize, _: &Group) -> Result<(), TransportError> {
+        Ok(())
+    }
+
+    fn poll(&mut self, _: &mut Slow, _: usize) -> Result<Polled, TransportError> {
+        Ok(Polled::Issued)
+    }
+
+    fn abort(&mut self, _: &str) {}
+}
+
+#[test]
+fn who_computes_is_not_late() {
+    let case = Attention::new(5, 1, LayoutKind::Contiguous, annulus::mask::Mask::causal(0));
+    let programs = lower(&case.schedule(Plan::Ring), Target::Cpu).unwrap();
+    let patience = Duration::from_millis(50);
+    walk(&programs[0], &mut Slow { left: 12, works: true }, &mut Nobody, patience).unwrap();
+    let late = walk(&programs[0], &mut Slow { left: 1000, works: false }, &mut Nobody, patience);
+    assert!(late.unwrap_err().to_string().contains("is not done after 50ms"));
 }
