@@ -46,7 +46,7 @@ mod inside;
 pub use pass::run_over_mpi;
 pub use pass::{Compiled, Error, Island, Options, compile, find_attentions, run, run_watched};
 #[cfg(all(feature = "cuda", target_os = "linux"))]
-pub use pass::{prepare_on_gpu, run_on_gpu};
+pub use pass::{join_on_gpu, prepare_on_gpu, prepare_process_on_gpu, run_on_gpu};
 pub use search::{Rejected, TIE, label, way};
 
 /// The examples of the README are run as tests.

@@ -309,18 +309,20 @@ pub(crate) struct Run {
 pub(crate) enum Backend {
     /// The CPU, with every rank in this process, or in one of its own (--transport)
     Cpu,
-    /// One GPU of NVIDIA, with every rank in this process: attentions there, the rest on the CPU
+    /// GPUs of NVIDIA, one for every rank in this process, or one for each process (--transport): attentions there, the rest on the CPU
     Cuda,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Transport {
-    /// MPI where mpiexec of MPICH or Open MPI started several processes, else local
+    /// Where a launcher started several processes: nccl with --backend cuda, mpi otherwise; else local
     Auto,
     /// All ranks in this process
     Local,
-    /// One rank in each process
+    /// One rank in each process, on the CPU, over MPI: mpiexec -n P annulus run …
     Mpi,
+    /// One rank in each process, each with a GPU, over NCCL: annulus launch, torchrun, srun or mpiexec
+    Nccl,
 }
 
 #[derive(Debug, Args)]

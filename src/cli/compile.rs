@@ -124,7 +124,7 @@ fn run_all(
 ) -> Result<(cpu::Run, Option<String>), Stop> {
     match args.backend {
         Backend::Cpu => processes.run(args, compiled, inputs, watch),
-        Backend::Cuda => gpu::run(args, compiled, inputs, watch),
+        Backend::Cuda => gpu::run(args, processes, compiled, inputs, watch),
     }
 }
 

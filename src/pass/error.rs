@@ -103,6 +103,10 @@ pub enum Error {
     #[cfg(all(feature = "cuda", target_os = "linux"))]
     #[error(transparent)]
     Gpu(#[from] exec::cuda::ranks::IslandError),
+    /// Ranks that are processes, each with a GPU, did not come together, or one of them failed.
+    #[cfg(all(feature = "cuda", target_os = "linux"))]
+    #[error(transparent)]
+    Nccl(#[from] exec::cuda::nccl::NcclError),
     /// Ranks in processes of their own did not come together.
     #[cfg(all(feature = "mpi", target_os = "linux"))]
     #[error(transparent)]

@@ -2,11 +2,15 @@
 
 use super::compiled::Compiled;
 use super::error::Error;
+use super::facts::{facts, same, version};
 use super::path::ready;
 use crate::exec::cpu::{Progress, Run};
 use crate::exec::cuda::Gpu;
+use crate::exec::cuda::nccl::{NcclError, Processes};
 use crate::exec::cuda::ranks::{OnGpu, RunOptions};
+use crate::exec::group::{Facts, Fault, Group};
 use crate::ir::Tensor;
+use std::time::Duration;
 
 /// Makes the islands of a compiled graph ready on a GPU, with all ranks in this process: what no kernel computes is refused by name.
 ///
@@ -20,7 +24,50 @@ pub fn prepare_on_gpu<'g>(
     Ok(OnGpu::prepare(gpu, &compiled.schedules(), options)?)
 }
 
-/// Runs a compiled graph on whole inputs: its islands where they were made ready, the rest on the CPU. `watch` is told again and again
+/// Joins the processes of a run, each of which is a rank with a GPU of its own: `group` has met, and all of them compile and call this
+/// alike. Before the first message they compare what they are about to run. No wait is longer than `patience`.
+///
+/// # Errors
+/// There are more processes than ranks, or fewer; ranks run something else, fail, or do not come; NCCL's. Every rank is told.
+pub fn join_on_gpu(
+    compiled: &Compiled,
+    gpu: &Gpu,
+    mut group: Group,
+    inputs: &[Tensor],
+    patience: Duration,
+) -> Result<Processes, Error> {
+    let over = |e: Fault| NcclError::Over(e.to_string());
+    let arch = gpu.arch().map_or("no kernels".into(), |arch| arch.name().to_owned());
+    let all = [version(), same("architecture of the GPU", arch)].into_iter().chain(facts(compiled, inputs));
+    // What is shown of a fact holds a hash where it is not the whole of it.
+    let told = all.fold(Facts::new(), |told, fact| told.with(fact.name, fact.shown));
+    group.agree(&told, patience).map_err(over)?.map_err(|e| NcclError::Over(e.to_string()))?;
+    let (size, ranks) = (group.size(), compiled.program.ranks);
+    if size != ranks {
+        return Err(NcclError::Ranks { size, ranks }.into());
+    }
+    // A communicator for each stream of transfers, so that those of several axes are under way at the same time.
+    let schedules = compiled.schedules();
+    let axes = schedules.values().map(|s| s.mesh.axes.len()).max().unwrap_or(0).max(1);
+    Ok(Processes::join(gpu, group, axes, patience)?)
+}
+
+/// Makes the islands of this process's rank ready on its GPU.
+///
+/// # Errors
+/// As [`prepare_on_gpu`]; every rank is told.
+pub fn prepare_process_on_gpu<'g>(
+    compiled: &Compiled,
+    gpu: &'g Gpu,
+    processes: &'g Processes,
+    options: RunOptions<'_>,
+) -> Result<OnGpu<'g>, Error> {
+    let made = OnGpu::prepare_process(gpu, &compiled.schedules(), processes, options);
+    Ok(made.inspect_err(|e| processes.fail(&e.to_string()))?)
+}
+
+/// Runs a compiled graph on whole inputs: its islands where they were made ready, the rest on the CPU. Where ranks are processes, all of
+/// them call it alike, each gets whole outputs, and one that fails tells the others. `watch` is told again and again
 /// how far it has come.
 ///
 /// # Errors
@@ -31,6 +78,13 @@ pub fn run_on_gpu(
     inputs: &[Tensor],
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Run, Error> {
-    ready(compiled, inputs)?;
-    Ok(on.run(&compiled.program, &compiled.schedules(), inputs, watch)?)
+    let mut run = || {
+        ready(compiled, inputs)?;
+        Ok(on.run(&compiled.program, &compiled.schedules(), inputs, watch)?)
+    };
+    let done: Result<Run, Error> = run();
+    if let (Err(e), Some(processes)) = (&done, on.processes()) {
+        processes.fail(&e.to_string());
+    }
+    done
 }

@@ -8,6 +8,8 @@
 
 mod compiled;
 mod error;
+#[cfg(any(feature = "cuda", feature = "mpi"))]
+mod facts;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod gpu;
 #[cfg(all(feature = "mpi", target_os = "linux"))]
@@ -19,7 +21,7 @@ mod verified;
 pub use compiled::{Compiled, Island};
 pub use error::Error;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
-pub use gpu::{prepare_on_gpu, run_on_gpu};
+pub use gpu::{join_on_gpu, prepare_on_gpu, prepare_process_on_gpu, run_on_gpu};
 #[cfg(all(feature = "mpi", target_os = "linux"))]
 pub use mpi::run_over_mpi;
 pub use options::Options;

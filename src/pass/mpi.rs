@@ -2,13 +2,11 @@
 
 use super::compiled::Compiled;
 use super::error::Error;
+use super::facts::{Fact, facts, version};
 use super::path::ready;
 use crate::exec::cpu::{self, Progress, Run};
-use crate::exec::mpi::{Fact, OverMpi, World, agree};
+use crate::exec::mpi::{self, OverMpi, World, agree};
 use crate::ir::Tensor;
-use crate::schedule::Schedule;
-use sha2::{Digest, Sha256};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Runs a compiled graph on whole inputs, each rank in a process of its own, over MPI: this process is the rank that `world` says. All of
@@ -41,8 +39,8 @@ fn run(
 ) -> Result<Run, Error> {
     let (program, schedules) = (&compiled.program, compiled.schedules());
     // Alone, and as long in every version: what else is compared may be another list there.
-    agree(world, &[same("version of annulus", env!("CARGO_PKG_VERSION").to_owned())], patience)?;
-    agree(world, &facts(compiled, inputs), patience)?;
+    agree(world, &[told(&version())], patience)?;
+    agree(world, &facts(compiled, inputs).iter().map(told).collect::<Vec<_>>(), patience)?;
     ready(compiled, inputs)?;
     let mut ranks = OverMpi::new(world, program.ranks, (seed, patience))?;
     let mut run = cpu::run_with(program, &schedules, inputs, watch, &mut ranks)?;
@@ -58,32 +56,6 @@ fn run(
     Ok(run)
 }
 
-fn same(name: &'static str, shown: String) -> Fact<'static> {
-    Fact { name, shown: shown.clone(), whole: shown }
-}
-
-/// What every rank must have alike.
-fn facts(compiled: &Compiled, inputs: &[Tensor]) -> Vec<Fact<'static>> {
-    let fact = |name, shown: String, whole: String| {
-        let hash = Sha256::digest(whole.as_bytes());
-        let hash: String = hash.iter().take(4).map(|b| format!("{b:02x}")).collect();
-        Fact { name, shown: format!("{shown} ({hash})"), whole }
-    };
-    let program = &compiled.program;
-    let schedule = |s: &Arc<Schedule>| format!("{}, {}", s.strategy, s.q_layout.kind.name());
-    let schedules = compiled.schedules();
-    let mut ways: Vec<String> = schedules.values().map(schedule).collect();
-    ways.dedup();
-    let types: Vec<String> = inputs.iter().map(|x| x.ty().to_string()).collect();
-    let texts: Vec<String> = schedules.values().map(|s| s.to_string()).collect();
-    let hash = |x: &Tensor| format!("{:x}", Sha256::digest(x.data().to_le_bytes()));
-    let values = inputs.iter().map(hash).collect::<String>();
-    // The device programs follow from schedules and version.
-    vec![
-        same("number of ranks", program.ranks.to_string()),
-        fact("graph", format!("one of {} operations", program.graph.ops().len()), program.graph.to_string()),
-        fact("schedule", ways.join("; "), texts.concat()),
-        same("list of inputs", types.join(", ")),
-        fact("values of the inputs", types.join(", "), values),
-    ]
+fn told(fact: &Fact) -> mpi::Fact<'_> {
+    mpi::Fact { name: fact.name, shown: fact.shown.clone(), whole: fact.whole.clone() }
 }

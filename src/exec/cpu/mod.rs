@@ -32,6 +32,5 @@ pub use island::run_island;
 pub use outcome::{Progress, Run, Traffic};
 pub use program::{run, run_watched, run_with};
 #[cfg(all(feature = "cuda", target_os = "linux"))]
-pub(in crate::exec) use ranks::AllHere;
 pub use ranks::Ranks;
 pub(crate) use rows::{cut, join};

@@ -33,7 +33,7 @@ pub trait Ranks {
 }
 
 /// All ranks run here; islands are run by the function.
-pub(in crate::exec) struct AllHere<F>(pub(in crate::exec) F);
+pub(super) struct AllHere<F>(pub(super) F);
 
 impl<F> Ranks for AllHere<F>
 where

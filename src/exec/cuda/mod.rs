@@ -15,6 +15,7 @@ mod gpu;
 mod helpers;
 mod launch;
 mod maps;
+pub mod nccl;
 mod nvrtc;
 mod paced;
 mod params;

@@ -49,10 +49,15 @@ pub(super) fn nvrtc_file() -> String {
     facts.map_or_else(String::new, |facts| format!("{facts:?}"))
 }
 
+/// The collectives. cudarc does not look for them under the names that they have: functions are looked up here.
+pub(super) fn nccl_library() -> Result<&'static Library, CudaError> {
+    static LOADED: OnceLock<Loaded> = OnceLock::new();
+    once(&LOADED, &NCCL, &["libnccl.so.2", "libnccl.so"])
+}
+
 /// The version of the collectives, as `ncclGetVersion` counts: 22809 is 2.28.9.
 pub(super) fn nccl() -> Result<i32, CudaError> {
-    static LOADED: OnceLock<Loaded> = OnceLock::new();
-    let library = once(&LOADED, &NCCL, &["libnccl.so.2", "libnccl.so"])?;
+    let library = nccl_library()?;
     let broken = |reason: String| unavailable(&NCCL, reason);
     // SAFETY: since its first release the function takes a pointer to an int and returns one.
     let get = unsafe { library.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(b"ncclGetVersion\0") };

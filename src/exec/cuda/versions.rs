@@ -1,7 +1,7 @@
 //! Which libraries of CUDA there are, by version, and which GPUs the driver lists.
 
 use super::error::{CudaError, driver};
-use super::{gpu, nvrtc, probe};
+use super::{gpu, nccl, nvrtc, probe};
 use crate::lower::Arch;
 use cudarc::driver::result;
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
@@ -10,8 +10,7 @@ use cudarc::driver::sys::CUdevice_attribute as Attribute;
 pub fn versions() -> [(&'static str, Result<String, CudaError>); 3] {
     let driver = probe::driver_version().map(|v| format!("{}.{}", v / 1000, v % 1000 / 10));
     let nvrtc = nvrtc::version().map(|(major, minor)| format!("{major}.{minor}"));
-    let nccl = probe::nccl().map(|v| format!("{}.{}.{}", v / 10_000, v / 100 % 100, v % 100));
-    [("libcuda", driver), ("libnvrtc", nvrtc), ("libnccl", nccl)]
+    [("libcuda", driver), ("libnvrtc", nvrtc), ("libnccl", nccl::version())]
 }
 
 /// A GPU that the driver lists.

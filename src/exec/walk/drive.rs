@@ -45,7 +45,7 @@ fn run<E: Engine, T: Transport<E>>(
     to_its_end: bool,
 ) -> Result<(), WalkError> {
     let mut walk = Walk::new(program);
-    let done = patient(&mut walk, program, engine, transport, (patience, to_its_end));
+    let done = patient(&mut walk, engine, transport, (patience, to_its_end));
     if let Err(e) = &done {
         transport.abort(&e.to_string());
     }
@@ -54,7 +54,6 @@ fn run<E: Engine, T: Transport<E>>(
 
 fn patient<E: Engine, T: Transport<E>>(
     walk: &mut Walk<'_>,
-    program: &Program,
     engine: &mut E,
     transport: &mut T,
     (patience, to_its_end): (Duration, bool),
@@ -72,14 +71,13 @@ fn patient<E: Engine, T: Transport<E>>(
             since = Instant::now();
             continue;
         }
+        if let Err(e) = transport.well() {
+            let end = || walk.fault_at_end(e.to_string());
+            return Err(walk.waits().map_or_else(end, |at| WalkError { why: e.to_string(), ..at }));
+        }
         if since.elapsed() >= patience {
             let late = |e: WalkError| WalkError { why: format!("{}, for {patience:?}", e.why), ..e };
-            let running = || WalkError {
-                rank: program.rank,
-                step: None,
-                op: "the end of the program".into(),
-                why: format!("what was issued is not done after {patience:?}"),
-            };
+            let running = || walk.fault_at_end(format!("what was issued is not done after {patience:?}"));
             return Err(walk.waits().map_or_else(running, late));
         }
         std::thread::yield_now();

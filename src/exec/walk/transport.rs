@@ -36,6 +36,14 @@ pub trait Transport<E: Engine> {
     /// The engine's, messages do not fit each other, or the transport was aborted.
     fn poll(&mut self, engine: &mut E, stream: usize) -> Result<Polled, TransportError>;
 
+    /// Whether nothing is known to have failed, here or on other ranks: asked while what was issued is not done. It never blocks.
+    ///
+    /// # Errors
+    /// What failed.
+    fn well(&mut self) -> Result<(), TransportError> {
+        Ok(())
+    }
+
     /// Nobody waits for this rank any more: whoever polls is told why.
     fn abort(&mut self, why: &str);
 }

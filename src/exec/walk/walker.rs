@@ -169,6 +169,11 @@ impl<'p> Walk<'p> {
         Some(self.fault(op, why))
     }
 
+    /// Everything is issued, and something is wrong.
+    pub(super) fn fault_at_end(&self, why: String) -> WalkError {
+        WalkError { rank: self.program.rank, step: None, op: "the end of the program".into(), why }
+    }
+
     fn fault(&self, op: usize, why: String) -> WalkError {
         let at = self.program.ops.get(op);
         let what = at.map_or(String::new(), |op| match &op.action {

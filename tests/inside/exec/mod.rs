@@ -4,6 +4,8 @@ pub(crate) mod build;
 pub(crate) mod case;
 pub(crate) mod golden;
 mod goldens;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod nccl;
 mod random;
 mod text;
 pub(crate) mod travel;

@@ -90,7 +90,7 @@ impl<'g> Alone<'g> {
         let Some(program) = programs.get(rank) else {
             return Ok(refuse(format!("there is no rank {rank} of {}", programs.len()))?);
         };
-        room(gpu, &programs[rank..=rank])?;
+        room(gpu, &[&programs[rank]])?;
         let _entered = Entered::new(gpu.context())?;
         let bytes: Vec<u8> = program.tables.iter().flat_map(|n| n.to_le_bytes()).collect();
         let mut tables = gpu.unwritten(bytes.len())?;

@@ -2,6 +2,7 @@
 
 use super::call::CallError;
 use crate::exec::cuda::error::CudaError;
+use crate::exec::cuda::nccl::NcclError;
 use crate::exec::walk::WalkError;
 use crate::lower::program::LowerError;
 
@@ -15,6 +16,9 @@ pub enum IslandError {
     /// Of CUDA.
     #[error(transparent)]
     Cuda(#[from] CudaError),
+    /// Of NCCL, or of the other processes.
+    #[error(transparent)]
+    Nccl(#[from] NcclError),
     /// It did not run to its end.
     #[error(transparent)]
     Walk(#[from] WalkError),

@@ -1,4 +1,4 @@
-//! An island on one GPU with memory of its own: all of its ranks in one process.
+//! An island on one GPU with memory of its own: all of its ranks in one process, or one of them, where each is a process.
 //!
 //! In: a schedule; then, as often as wanted, every rank's arguments. Out: every rank's results, and what they sent. Invariants: what
 //! memory the ranks need is asked for at once, and refused before any of it is taken; after the first run nothing is allocated;
@@ -13,12 +13,13 @@ use super::shared::settle;
 use super::together::{Told, enqueue_all};
 use crate::exec::cuda::error::{CudaError, driver};
 use crate::exec::cuda::gpu::{Buffer, Gpu};
+use crate::exec::cuda::nccl::Processes;
 use crate::lower::program::{Program, Target, lower};
 use crate::schedule::Schedule;
 use cudarc::driver::CudaEvent;
 use std::time::Duration;
 
-/// An island whose ranks all run on one GPU.
+/// The ranks of an island that run on one GPU: all of them, or one.
 pub struct Island<'g> {
     gpu: &'g Gpu,
     /// They go before the memory, which is freed behind all that they were told.
@@ -82,15 +83,34 @@ impl<'g> Island<'g> {
         Island::of_programs(gpu, kernels, lower(schedule, Target::Cuda(arch))?, options)
     }
 
-    /// The same for programs that were lowered for this GPU.
+    /// The island of one rank, where each rank is a process: see [`Part::of_process`].
+    ///
+    /// # Errors
+    /// As [`Island::new`].
+    pub fn of_process(
+        gpu: &'g Gpu,
+        kernels: &mut Kernels,
+        schedule: &Schedule,
+        processes: &Processes,
+        options: RunOptions<'_>,
+    ) -> Result<Island<'g>, IslandError> {
+        let part = Part::of_process(gpu, kernels, schedule, processes, options)?;
+        room(gpu, &[part.program()])?;
+        Island::of_parts(gpu, vec![part], options)
+    }
+
+    /// The same as [`Island::new`] for programs that were lowered for this GPU.
     pub(crate) fn of_programs(
         gpu: &'g Gpu,
         kernels: &mut Kernels,
         programs: Vec<Program>,
         options: RunOptions<'_>,
     ) -> Result<Island<'g>, IslandError> {
-        room(gpu, &programs)?;
-        let parts = Part::of_programs(gpu, kernels, programs, options)?;
+        room(gpu, &programs.iter().collect::<Vec<_>>())?;
+        Island::of_parts(gpu, Part::of_programs(gpu, kernels, programs, options)?, options)
+    }
+
+    fn of_parts(gpu: &'g Gpu, parts: Vec<Part>, options: RunOptions<'_>) -> Result<Island<'g>, IslandError> {
         let memories = parts.iter().map(|part| Memory::of(gpu, part.program()));
         Ok(Island {
             gpu,
@@ -102,7 +122,7 @@ impl<'g> Island<'g> {
         })
     }
 
-    /// Runs all ranks: `arguments[r]` are rank r's, as bytes. The second run and those behind it replay a graph, if that is asked for.
+    /// Runs the ranks that are here: `arguments[n]` are those of the n-th, as bytes. The second run and those behind it replay a graph, if that is asked for.
     ///
     /// # Errors
     /// Something is not what the island takes, or the driver's.
@@ -110,11 +130,15 @@ impl<'g> Island<'g> {
         self.fits(arguments)?;
         let told = self.tell(arguments);
         // Whatever came of it: arguments are read until that is done.
-        let settled = settle(&self.gpu.stream, &self.done, self.patience);
+        let parts = &mut self.parts;
+        let well = || parts.iter_mut().try_for_each(Part::well);
+        let settled = settle(&self.gpu.stream, &self.done, self.patience, well);
         told?;
         if !settled? {
             let late = self.parts.iter_mut().find_map(|part| Some((part.number, part.rank.late()?)));
-            return Err(IslandError::Late { late, patience: self.patience });
+            let late = IslandError::Late { late, patience: self.patience };
+            self.parts.iter_mut().for_each(|part| part.tell_processes(&late.to_string()));
+            return Err(late);
         }
         // What is copied to memory of the host is waited for by the driver, without a limit: only what is done is copied.
         let mut given = vec![];
@@ -156,7 +180,7 @@ impl<'g> Island<'g> {
         self.replayed
     }
 
-    /// What each rank's device is told.
+    /// What each rank's device is told, also of those elsewhere.
     pub fn programs(&self) -> &[Program] {
         self.parts.first().map_or(&[], |part| &part.shared.programs)
     }
@@ -180,7 +204,7 @@ impl<'g> Island<'g> {
 }
 
 /// Whether there is memory for all ranks.
-pub(super) fn room(gpu: &Gpu, programs: &[Program]) -> Result<(), IslandError> {
+pub(super) fn room(gpu: &Gpu, programs: &[&Program]) -> Result<(), IslandError> {
     let of = |p: &Program| {
         let a = &p.attention;
         [p.arena_bytes, a.out_bytes, a.lse_bytes]
@@ -188,14 +212,14 @@ pub(super) fn room(gpu: &Gpu, programs: &[Program]) -> Result<(), IslandError> {
             .chain(a.arguments.iter().copied())
             .fold(0usize, |sum, bytes| sum.saturating_add(bytes.max(1).next_multiple_of(512)))
     };
-    let each: Vec<usize> = programs.iter().map(of).collect();
+    let each: Vec<usize> = programs.iter().map(|p| of(p)).collect();
     let wanted = each.iter().fold(0usize, |sum, &b| sum.saturating_add(b));
     let (free, _) = driver("asking for free memory", gpu.context().mem_get_info())?;
     if wanted <= free {
         return Ok(());
     }
     let most = each.iter().copied().max().unwrap_or(0);
-    let largest = each.iter().position(|&b| b == most).unwrap_or(0);
+    let largest = each.iter().position(|&b| b == most).and_then(|at| programs.get(at)).map_or(0, |p| p.rank);
     let island = programs.first().map_or(String::new(), |p| p.name.clone());
     Err(IslandError::Memory { island, ranks: programs.len(), wanted, most, largest, free })
 }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 /// What calls of all parts have in common.
 pub(super) struct Together {
     pub(super) graph: bool,
+    /// Whether what is known must not depend on time, because other processes know the same.
+    pub(super) alike: bool,
     /// Where calls are captured; nothing else runs there.
     pub(super) own: Arc<CudaStream>,
     /// Where a stream stands when a call begins, and when it has been told all of it.
@@ -30,9 +32,13 @@ pub(super) struct Known {
 impl Together {
     /// # Errors
     /// The driver's.
-    pub(super) fn new(context: &Arc<CudaContext>, graph: bool) -> Result<Together, CudaError> {
+    pub(super) fn new(
+        context: &Arc<CudaContext>,
+        (graph, alike): (bool, bool),
+    ) -> Result<Together, CudaError> {
         Ok(Together {
             graph,
+            alike,
             own: driver("making a stream", context.new_stream())?,
             begin: driver("making an event", context.new_event(None))?,
             end: driver("making an event", context.new_event(None))?,

@@ -48,6 +48,7 @@ mod host;
 mod island;
 mod known;
 mod loaded;
+mod messages;
 mod options;
 mod part;
 mod prepared;

@@ -8,19 +8,22 @@ use super::call::{Call, CallError, Pointers, Touched, overlap, pointers};
 use super::error::IslandError;
 use super::host::Host;
 use super::loaded::Kernels;
+use super::messages::Messages;
 use super::options::RunOptions;
 use super::rank::Rank;
-use super::shared::{Shared, settle};
+use super::shared::Shared;
 use crate::exec::cuda::current::Entered;
 use crate::exec::cuda::error::driver;
 use crate::exec::cuda::gpu::Gpu;
+use crate::exec::cuda::nccl::{Communicator, Lane, Nccl, NcclError, Processes};
+use crate::exec::group::Group;
 use crate::exec::walk::{Local, Transport, issue};
 use crate::layout::Progression;
 use crate::lower::program::{Program, Target, lower};
 use crate::schedule::Schedule;
 use cudarc::driver::CudaEvent;
 use std::ffi::c_void;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// One rank of an island on a GPU.
 ///
@@ -40,7 +43,7 @@ pub struct Part {
     pub(super) rank: Rank,
     pub(super) number: usize,
     rows: [Vec<Progression>; 2],
-    pub(super) transport: Local<u64, Arc<CudaEvent>>,
+    pub(super) transport: Messages,
     /// Where the host's stream stands when a call begins, and when it has been told all of it.
     begin: CudaEvent,
     pub(super) end: CudaEvent,
@@ -71,14 +74,69 @@ impl Part {
         schedule: &Schedule,
         options: RunOptions<'_>,
     ) -> Result<Vec<Part>, IslandError> {
-        let Some(arch) = gpu.arch() else { return Err(IslandError::Arch(gpu.name()?)) };
-        let programs = lower(schedule, Target::Cuda(arch))?;
-        let mut parts = Part::of_programs(gpu, kernels, programs, options)?;
-        for (rank, part) in parts.iter_mut().enumerate() {
-            part.rows = [&schedule.q_layout, &schedule.kv_layout]
-                .map(|layout| layout.rows.get(rank).cloned().unwrap_or_default());
-        }
+        let mut parts = Part::of_programs(gpu, kernels, programs(gpu, schedule)?, options)?;
+        parts.iter_mut().for_each(|part| part.owns(schedule));
         Ok(parts)
+    }
+
+    /// The part of one rank, where each rank is a process with a GPU of its own: its messages go by NCCL. Every process makes it, of
+    /// the same schedule, and calls it as often.
+    ///
+    /// # Errors
+    /// As [`Part::all`]; the schedule is of another number of ranks, or sends what NCCL cannot be told.
+    pub fn of_process(
+        gpu: &Gpu,
+        kernels: &mut Kernels,
+        schedule: &Schedule,
+        processes: &Processes,
+        options: RunOptions<'_>,
+    ) -> Result<Part, IslandError> {
+        let others = Some(processes.group().clone());
+        Part::over_nccl(
+            gpu,
+            kernels,
+            schedule,
+            (processes.rank(), processes.lanes().to_vec(), others),
+            options,
+        )
+    }
+
+    /// The same over communicators that the host has: streams of transfers use them in turn, so there should be one for each axis of the
+    /// ranks' mesh, and all of them are of the same ranks. How ranks hear that another one failed is then the host's affair: NCCL
+    /// says so where it can, and every wait has its limit.
+    ///
+    /// # Errors
+    /// As [`Part::of_process`].
+    pub fn over_communicators(
+        gpu: &Gpu,
+        kernels: &mut Kernels,
+        schedule: &Schedule,
+        communicators: Vec<Communicator>,
+        options: RunOptions<'_>,
+    ) -> Result<Part, IslandError> {
+        let rank = communicators.first().map_or(0, Communicator::rank);
+        let lanes = communicators.into_iter().map(|c| Arc::new(Mutex::new(c))).collect();
+        Part::over_nccl(gpu, kernels, schedule, (rank, lanes, None), options)
+    }
+
+    fn over_nccl(
+        gpu: &Gpu,
+        kernels: &mut Kernels,
+        schedule: &Schedule,
+        (rank, lanes, others): (usize, Vec<Lane>, Option<Arc<Group>>),
+        options: RunOptions<'_>,
+    ) -> Result<Part, IslandError> {
+        let programs = programs(gpu, schedule)?;
+        let nccl = Nccl::new(&programs, rank, lanes, others)?;
+        let shared = Shared::ready(gpu, programs, rank..rank + 1, options)?;
+        let mut part = Part::new(gpu, kernels, &shared, (rank, Messages::Nccl(Box::new(nccl))), options)?;
+        part.owns(schedule);
+        Ok(part)
+    }
+
+    fn owns(&mut self, schedule: &Schedule) {
+        self.rows = [&schedule.q_layout, &schedule.kv_layout]
+            .map(|layout| layout.rows.get(self.number).cloned().unwrap_or_default());
     }
 
     /// The same for programs that were lowered for this GPU; who owns which rows they do not say.
@@ -88,37 +146,34 @@ impl Part {
         programs: Vec<Program>,
         options: RunOptions<'_>,
     ) -> Result<Vec<Part>, IslandError> {
-        let programs = Arc::new(programs);
+        let all = 0..programs.len();
+        let shared = Shared::ready(gpu, programs, all.clone(), options)?;
+        let ends = Local::ends(all.len()).into_iter().map(Messages::Local);
+        all.zip(ends).map(|end| Part::new(gpu, kernels, &shared, end, options)).collect()
+    }
+
+    fn new(
+        gpu: &Gpu,
+        kernels: &mut Kernels,
+        shared: &Arc<Shared>,
+        (number, transport): (usize, Messages),
+        options: RunOptions<'_>,
+    ) -> Result<Part, IslandError> {
         let _entered = Entered::new(gpu.context())?;
         let event = || driver("making an event", gpu.context().new_event(None));
-        let mut tables = gpu.unwritten(programs.first().map_or(0, |p| 4 * p.tables.len()))?;
-        let numbers: &[i32] = programs.first().map_or(&[], |p| &p.tables);
-        let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
-        // The bytes are read until they are there.
-        let written = gpu.write(&bytes, &mut tables);
-        let there = event().and_then(|there| settle(&gpu.stream, &there, options.patience));
-        written?;
-        if !there? {
-            return Err(IslandError::Late { late: None, patience: options.patience });
-        }
-        let shared = Arc::new(Shared::new(gpu, programs.clone(), tables, options)?);
-        let mut parts = vec![];
-        for (number, (program, transport)) in programs.iter().zip(Local::ends(programs.len())).enumerate() {
-            let loaded = program.kernels.iter().map(|k| kernels.get(gpu, k, options.cache));
-            let loaded = loaded.collect::<Result<Vec<_>, _>>()?;
-            parts.push(Part {
-                rank: Rank::new(gpu, programs.clone(), number, loaded, shared.tables.address())?,
-                shared: shared.clone(),
-                number,
-                rows: [vec![], vec![]],
-                transport,
-                begin: event()?,
-                end: event()?,
-                last: Last::None,
-                left: None,
-            });
-        }
-        Ok(parts)
+        let wanted = shared.programs.get(number).map_or(&[][..], |p| &p.kernels);
+        let loaded = wanted.iter().map(|k| kernels.get(gpu, k, options.cache)).collect::<Result<_, _>>()?;
+        Ok(Part {
+            rank: Rank::new(gpu, shared.programs.clone(), number, loaded, shared.tables.address())?,
+            shared: shared.clone(),
+            number,
+            rows: [vec![], vec![]],
+            transport,
+            begin: event()?,
+            end: event()?,
+            last: Last::None,
+            left: None,
+        })
     }
 
     /// Which rank it is.
@@ -180,7 +235,7 @@ impl Part {
     /// The stream is one of the GPU's primary context, and each pointer leads to as many bytes of its memory as the part says, until the
     /// stream has done the call; the arguments are not written meanwhile, and the rest is not touched.
     pub unsafe fn enqueue(&mut self, call: &Call<'_>, stream: *mut c_void) -> Result<(), IslandError> {
-        if let Some(why) = self.transport.aborted() {
+        if let Some(why) = self.given_up() {
             return Err(IslandError::GivenUp(why));
         }
         let _entered = Entered::new(&self.shared.context)?;
@@ -191,6 +246,30 @@ impl Part {
             Transport::<Rank>::abort(&mut self.transport, &e.to_string());
         }
         done
+    }
+
+    /// Whether nothing is known to have failed, here or on other ranks, of what was told the device up to now. It never blocks; whoever waits
+    /// for the device asks it meanwhile.
+    ///
+    /// # Errors
+    /// A rank failed, or its process is gone.
+    pub fn well(&mut self) -> Result<(), IslandError> {
+        let well = Transport::<Rank>::well(&mut self.transport).map_err(|e| NcclError::Over(e.to_string()));
+        if let Err(e) = &well {
+            Transport::<Rank>::abort(&mut self.transport, &e.to_string());
+        }
+        Ok(well?)
+    }
+
+    pub(super) fn given_up(&self) -> Option<String> {
+        self.transport.aborted()
+    }
+
+    /// This rank cannot go on: where the others are processes, they are told.
+    pub(super) fn tell_processes(&mut self, why: &str) {
+        if let Messages::Nccl(nccl) = &mut self.transport {
+            Transport::<Rank>::abort(&mut **nccl, why);
+        }
     }
 
     fn tell(&mut self, call: &Call<'_>, host: Host) -> Result<(), IslandError> {
@@ -220,6 +299,7 @@ impl Part {
     fn issue(&mut self, pointers: &Pointers, host: Host) -> Result<(), IslandError> {
         host.record(&self.begin)?;
         self.rank.begin(pointers, &self.begin)?;
+        self.transport.begin();
         let program = &self.shared.programs[self.number];
         Ok(issue(program, &mut self.rank, &mut self.transport, self.shared.patience)?)
     }
@@ -242,6 +322,12 @@ impl Part {
         let wrong = |why: CallError| IslandError::Call { rank: self.number, why };
         pointers(self.program(), call, touched).map_err(wrong)
     }
+}
+
+/// What each rank's device is told.
+fn programs(gpu: &Gpu, schedule: &Schedule) -> Result<Vec<Program>, IslandError> {
+    let Some(arch) = gpu.arch() else { return Err(IslandError::Arch(gpu.name()?)) };
+    Ok(lower(schedule, Target::Cuda(arch))?)
 }
 
 impl Drop for Part {

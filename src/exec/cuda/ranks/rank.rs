@@ -9,9 +9,11 @@ use super::spare::Spare;
 use crate::exec::cuda::error::{CudaError, driver, refuse, too_large};
 use crate::exec::cuda::gpu::Gpu;
 use crate::exec::cuda::helpers::HelperKernel;
+use crate::exec::cuda::nccl::Streams;
 use crate::exec::walk::{Engine, Marks, Spread};
 use crate::lower::Paced;
 use crate::lower::program::{Address, KernelParams, Launch, Program, Region};
+use cudarc::driver::sys::CUstream;
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, LaunchConfig, PushKernelArg, result};
 use std::sync::Arc;
 
@@ -236,6 +238,15 @@ impl Engine for Rank {
             *recorded = true;
         }
         driver("running the device program", end.try_is_complete())
+    }
+}
+
+impl Streams for Rank {
+    fn handle(&mut self, stream: usize) -> Result<CUstream, CudaError> {
+        driver("using the GPU", self.context.bind_to_thread())?;
+        let handle = self.stream(stream)?.cu_stream();
+        self.issued(stream);
+        Ok(handle)
     }
 }
 

@@ -4,19 +4,24 @@ use super::error::IslandError;
 use super::island::Island;
 use super::loaded::Kernels;
 use super::options::RunOptions;
-use crate::exec::cpu::{self, ExecError, Progress, Run, Traffic};
+use crate::exec::cpu::{self, ExecError, Progress, Ranks, Run, Traffic};
 use crate::exec::cuda::gpu::Gpu;
-use crate::ir::{OpId, Tensor};
+use crate::exec::cuda::nccl::Processes;
+use crate::ir::{OpId, Tensor, Type};
 use crate::lower::program::{Action, Program as DeviceProgram};
 use crate::schedule::Schedule;
 use crate::shard::Program;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The islands of a program, ready on a GPU.
 pub struct OnGpu<'g> {
     islands: Vec<(Arc<Schedule>, Island<'g>)>,
     kernels: Kernels,
+    gpu: &'g Gpu,
+    /// Where each rank is one.
+    processes: Option<&'g Processes>,
 }
 
 impl<'g> OnGpu<'g> {
@@ -29,15 +34,45 @@ impl<'g> OnGpu<'g> {
         schedules: &BTreeMap<OpId, Arc<Schedule>>,
         options: RunOptions<'_>,
     ) -> Result<OnGpu<'g>, IslandError> {
-        let mut on = OnGpu { islands: vec![], kernels: Kernels::new() };
+        OnGpu::made(gpu, schedules, None, options)
+    }
+
+    /// Makes the islands of this process's rank ready, where each rank is a process with a GPU of its own.
+    ///
+    /// # Errors
+    /// See [`Island::of_process`].
+    pub fn prepare_process(
+        gpu: &'g Gpu,
+        schedules: &BTreeMap<OpId, Arc<Schedule>>,
+        processes: &'g Processes,
+        options: RunOptions<'_>,
+    ) -> Result<OnGpu<'g>, IslandError> {
+        OnGpu::made(gpu, schedules, Some(processes), options)
+    }
+
+    fn made(
+        gpu: &'g Gpu,
+        schedules: &BTreeMap<OpId, Arc<Schedule>>,
+        processes: Option<&'g Processes>,
+        options: RunOptions<'_>,
+    ) -> Result<OnGpu<'g>, IslandError> {
+        let mut on = OnGpu { islands: vec![], kernels: Kernels::new(), gpu, processes };
         for schedule in schedules.values() {
             if on.islands.iter().any(|(s, _)| Arc::ptr_eq(s, schedule)) {
                 continue;
             }
-            let island = Island::new(gpu, &mut on.kernels, schedule, options)?;
+            let island = match processes {
+                None => Island::new(gpu, &mut on.kernels, schedule, options)?,
+                Some(all) => Island::of_process(gpu, &mut on.kernels, schedule, all, options)?,
+            };
             on.islands.push((schedule.clone(), island));
         }
         Ok(on)
+    }
+
+    /// The processes of which each is a rank, if ranks are processes.
+    pub fn processes(&self) -> Option<&'g Processes> {
+        self.processes
     }
 
     /// What was loaded.
@@ -56,20 +91,46 @@ impl<'g> OnGpu<'g> {
         inputs: &[Tensor],
         watch: &mut dyn FnMut(Progress),
     ) -> Result<Run, ExecError> {
-        let on = |schedule: &Arc<Schedule>, args: &[Vec<Tensor>], _, _: &mut dyn FnMut(usize, usize)| {
-            let at = |why: String| ExecError { rank: 0, at: "its island on the GPU".into(), why };
-            let found = self.islands.iter_mut().find(|(s, _)| Arc::ptr_eq(s, schedule));
-            let (_, island) = found.ok_or_else(|| at("it was not prepared".into()))?;
-            run_island(schedule, island, args).map_err(|e| match e {
-                IslandError::Walk(e) => {
-                    let step = e.step.map_or(String::new(), |step| format!("step {step}, "));
-                    ExecError { rank: e.rank, at: format!("{step}{}", e.op), why: e.why }
-                }
-                IslandError::Late { late: Some((rank, _)), .. } => ExecError { rank, ..at(e.to_string()) },
-                e => at(e.to_string()),
-            })
-        };
-        cpu::run_with(program, schedules, inputs, watch, &mut cpu::AllHere(on))
+        cpu::run_with(program, schedules, inputs, watch, self)
+    }
+}
+
+impl Ranks for OnGpu<'_> {
+    fn here(&self, ranks: usize) -> Range<usize> {
+        self.processes.map_or(0..ranks, |all| all.rank()..all.rank() + 1)
+    }
+
+    fn everyone(&mut self, own: Vec<Tensor>, types: &[Type]) -> Result<Vec<Tensor>, String> {
+        let Some(processes) = self.processes else { return Ok(own) };
+        let lengths: Vec<usize> = types.iter().map(Type::bytes).collect();
+        let bytes: Vec<u8> = own.iter().flat_map(|x| x.data().to_le_bytes()).collect();
+        let all = processes.everyone(self.gpu, &bytes, &lengths).map_err(|e| e.to_string())?;
+        let tensors = all.iter().zip(types).map(|(bytes, ty)| {
+            Tensor::from_le_bytes(ty.dtype, ty.shape.clone(), bytes)
+                .map_err(|e| format!("what came is no {ty}: {e}"))
+        });
+        tensors.collect()
+    }
+
+    fn island(
+        &mut self,
+        schedule: &Arc<Schedule>,
+        args: &[Vec<Tensor>],
+        _: usize,
+        _: &mut dyn FnMut(usize, usize),
+    ) -> Result<(Vec<Vec<Tensor>>, Traffic), ExecError> {
+        let rank = self.processes.map_or(0, Processes::rank);
+        let at = |why: String| ExecError { rank, at: "its island on the GPU".into(), why };
+        let found = self.islands.iter_mut().find(|(s, _)| Arc::ptr_eq(s, schedule));
+        let (_, island) = found.ok_or_else(|| at("it was not prepared".into()))?;
+        run_island(schedule, island, args).map_err(|e| match e {
+            IslandError::Walk(e) => {
+                let step = e.step.map_or(String::new(), |step| format!("step {step}, "));
+                ExecError { rank: e.rank, at: format!("{step}{}", e.op), why: e.why }
+            }
+            IslandError::Late { late: Some((rank, _)), .. } => ExecError { rank, ..at(e.to_string()) },
+            e => at(e.to_string()),
+        })
     }
 }
 

@@ -1,17 +1,23 @@
 //! What the parts of an island have in common.
 
+use super::error::IslandError;
 use super::known::Together;
 use super::options::RunOptions;
-use crate::exec::cuda::error::{CudaError, driver};
+use crate::exec::cuda::current::Entered;
+use crate::exec::cuda::error::driver;
 use crate::exec::cuda::gpu::{Buffer, Gpu};
 use crate::lower::program::Program;
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What the parts of an island have in common.
 pub(super) struct Shared {
+    /// Of all ranks.
     pub(super) programs: Arc<Vec<Program>>,
+    /// The ranks of this process.
+    pub(super) here: Range<usize>,
     pub(super) tables: Buffer,
     pub(super) context: Arc<CudaContext>,
     /// What is freed, is freed in the order of this stream.
@@ -21,22 +27,39 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// The programs' tables are put on the GPU.
+    ///
     /// # Errors
-    /// The driver's.
-    pub(super) fn new(
+    /// The driver's, or it takes too long.
+    pub(super) fn ready(
         gpu: &Gpu,
-        programs: Arc<Vec<Program>>,
-        tables: Buffer,
+        programs: Vec<Program>,
+        here: Range<usize>,
         options: RunOptions<'_>,
-    ) -> Result<Shared, CudaError> {
-        Ok(Shared {
-            programs,
+    ) -> Result<Arc<Shared>, IslandError> {
+        let _entered = Entered::new(gpu.context())?;
+        let mut tables = gpu.unwritten(programs.first().map_or(0, |p| 4 * p.tables.len()))?;
+        let numbers: &[i32] = programs.first().map_or(&[], |p| &p.tables);
+        let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+        // The bytes are read until they are there.
+        let written = gpu.write(&bytes, &mut tables);
+        let there = driver("making an event", gpu.context().new_event(None));
+        let there = there.map_err(IslandError::from);
+        let there = there.and_then(|there| settle(&gpu.stream, &there, options.patience, || Ok(())));
+        written?;
+        if !there? {
+            return Err(IslandError::Late { late: None, patience: options.patience });
+        }
+        let alone = here.len() == programs.len();
+        Ok(Arc::new(Shared {
+            programs: Arc::new(programs),
+            here,
             tables,
             context: gpu.context().clone(),
             frees: gpu.stream.clone(),
             patience: options.patience,
-            together: Mutex::new(Together::new(gpu.context(), options.graph)?),
-        })
+            together: Mutex::new(Together::new(gpu.context(), (options.graph, !alone))?),
+        }))
     }
 
     pub(super) fn together(&self) -> MutexGuard<'_, Together> {
@@ -44,11 +67,17 @@ impl Shared {
     }
 }
 
-/// Waits until all that the stream was told is done, but no longer than so long: whether it is.
-pub(super) fn settle(stream: &CudaStream, event: &CudaEvent, patience: Duration) -> Result<bool, CudaError> {
+/// Waits until all that the stream was told is done, but no longer than so long: whether it is. `well` is asked meanwhile.
+pub(super) fn settle(
+    stream: &CudaStream,
+    event: &CudaEvent,
+    patience: Duration,
+    mut well: impl FnMut() -> Result<(), IslandError>,
+) -> Result<bool, IslandError> {
     driver("recording an event", event.record(stream))?;
     let begin = Instant::now();
     while !driver("running the device program", event.try_is_complete())? {
+        well()?;
         if begin.elapsed() > patience {
             return Ok(false);
         }

@@ -8,11 +8,12 @@ use super::error::IslandError;
 use super::graph::Captured;
 use super::host::Host;
 use super::known::{Known, Together};
+use super::messages::Messages;
 use super::part::{Last, Part};
 use super::shared::Shared;
 use crate::exec::cuda::current::Entered;
 use crate::exec::cuda::error::{CudaError, driver};
-use crate::exec::walk::{Local, issue_all};
+use crate::exec::walk::{Local, issue, issue_all};
 use crate::lower::program::Program;
 use cudarc::driver::CudaEvent;
 use std::ffi::c_void;
@@ -31,11 +32,12 @@ pub enum Told {
 }
 
 /// Tells the device all ranks' shares of a call, behind what the stream was told and before what it is told next, and waits for nothing.
-/// `calls[r]` is that of `parts[r]`, which are all parts of one island, rank 0 first.
+/// `calls[r]` is that of `parts[r]`, which are all parts of one island in this process, in the order of ranks.
 ///
 /// The first call with certain pointers is told eagerly; the second one is captured as a graph, which it and those behind it launch, if the
-/// options of the parts ask for graphs. A stream that is under capture is told eagerly: the graph that its owner makes then holds the call.
-/// Other than [`Part::enqueue`] a call that failed leaves nothing behind that later ones meet.
+/// options of the parts ask for graphs. Where other ranks are processes, their calls must have known pointers when these have: a message from
+/// a graph is received by a graph. A stream that is under capture is told eagerly: the graph that its owner makes then holds the call.
+/// Other than [`Part::enqueue`] a call that failed leaves nothing behind that later ones meet, where all ranks are in this process.
 ///
 /// # Errors
 /// Something is wrong with a call, a message finds no receiver, or the driver's.
@@ -48,6 +50,26 @@ pub unsafe fn enqueue_all(
     stream: *mut c_void,
 ) -> Result<Told, IslandError> {
     let shared = whole(parts)?;
+    if let Some(why) = parts.iter().find_map(|part| part.given_up()) {
+        return Err(IslandError::GivenUp(why));
+    }
+    // SAFETY: the caller's promise.
+    let told = unsafe { enqueue_here(parts, calls, &shared, stream) };
+    if let Err(e) = &told {
+        // Other processes would wait for this one.
+        parts.iter_mut().for_each(|part| part.tell_processes(&e.to_string()));
+    }
+    told
+}
+
+/// # Safety
+/// As [`enqueue_all`].
+unsafe fn enqueue_here(
+    parts: &mut [&mut Part],
+    calls: &[Call<'_>],
+    shared: &Shared,
+    stream: *mut c_void,
+) -> Result<Told, IslandError> {
     if calls.len() != parts.len() {
         let arguments = shared.programs.first().map_or(0, |p| p.attention.arguments.len());
         return Err(IslandError::Ranks { got: calls.len(), wanted: parts.len(), arguments });
@@ -61,7 +83,7 @@ pub unsafe fn enqueue_all(
     let mut together = shared.together();
     if host.captures()? {
         apart(touched)?;
-        issue(parts, &shared.programs, &pointers, host, &together.begin)?;
+        tell_all(parts, &shared.programs, &pointers, host, &together.begin)?;
         return Ok(Told::Eagerly);
     }
     together.await_last(parts, host)?;
@@ -100,7 +122,7 @@ impl Together {
     ) -> Result<Told, IslandError> {
         let Some(at) = self.known.iter().position(|known| known.pointers == pointers) else {
             apart(touched)?;
-            issue(parts, programs, &pointers, host, &self.begin)?;
+            tell_all(parts, programs, &pointers, host, &self.begin)?;
             self.remember(pointers)?;
             return Ok(Told::Eagerly);
         };
@@ -109,7 +131,7 @@ impl Together {
         let captured = match known.captured.take() {
             Some(captured) => captured,
             None => {
-                let issue = |own| issue(parts, programs, &pointers, own, &self.begin);
+                let issue = |own| tell_all(parts, programs, &pointers, own, &self.begin);
                 Captured::of(&self.own, issue)?
             }
         };
@@ -121,6 +143,9 @@ impl Together {
     /// The next call with these pointers finds them known, if there is room, or a graph that is done with.
     fn remember(&mut self, pointers: Vec<Pointers>) -> Result<(), CudaError> {
         if !self.graph {
+            return Ok(());
+        }
+        if self.known.len() >= MOST && self.alike {
             return Ok(());
         }
         if self.known.len() >= MOST {
@@ -144,7 +169,7 @@ fn apart(touched: Vec<Touched>) -> Result<(), IslandError> {
 }
 
 /// All ranks, eagerly, behind what the stream was told and before what it is told next.
-fn issue(
+fn tell_all(
     parts: &mut [&mut Part],
     programs: &[Program],
     pointers: &[Pointers],
@@ -155,6 +180,13 @@ fn issue(
         host.record(begin)?;
         for (part, pointers) in parts.iter_mut().zip(pointers) {
             part.rank.begin(pointers, begin)?;
+        }
+        if let [part] = parts
+            && let Messages::Nccl(nccl) = &mut part.transport
+        {
+            nccl.begin();
+            let told = issue(&programs[part.number], &mut part.rank, &mut **nccl, part.shared.patience);
+            return Ok(told?);
         }
         let mut ends = Local::ends(programs.len());
         let mut ranks: Vec<_> = parts.iter_mut().map(|part| &mut part.rank).zip(&mut ends).collect();
@@ -171,8 +203,9 @@ fn issue(
 /// What all parts of an island share, if these are all of one, each once and in order.
 fn whole(parts: &[&mut Part]) -> Result<Arc<Shared>, IslandError> {
     let Some(first) = parts.first() else { return Err(IslandError::Parts { got: 0, wanted: 1 }) };
-    let (shared, wanted) = (first.shared.clone(), first.ranks());
-    let mut numbered = parts.iter().enumerate();
+    let shared = first.shared.clone();
+    let wanted = shared.here.len();
+    let mut numbered = shared.here.clone().zip(parts.iter());
     let right = numbered.all(|(n, part)| part.rank() == n && Arc::ptr_eq(&part.shared, &shared));
     if !right || parts.len() != wanted {
         return Err(IslandError::Parts { got: parts.len(), wanted });
@@ -188,6 +221,10 @@ impl Part {
     /// They are not all parts of one island, or the driver's.
     pub fn restart(parts: &mut [&mut Part]) -> Result<(), IslandError> {
         let shared = whole(parts)?;
+        if let [Part { transport: Messages::Nccl(_), .. }] = parts {
+            let why = "a communicator that was given up is gone: join another one, and make the part anew";
+            return Err(IslandError::GivenUp(why.into()));
+        }
         let _entered = Entered::new(&shared.context)?;
         let together = shared.together();
         let meeting = Host::own(&together.own);
@@ -195,8 +232,8 @@ impl Part {
         parts.iter_mut().try_for_each(|part| part.rank.before(meeting))?;
         together.ended(parts, meeting)?;
         parts.iter_mut().try_for_each(|part| part.rank.after(&together.end))?;
-        for (part, transport) in parts.iter_mut().zip(Local::ends(shared.programs.len())) {
-            part.transport = transport;
+        for (part, local) in parts.iter_mut().zip(Local::ends(shared.programs.len())) {
+            part.transport = Messages::Local(local);
         }
         Ok(())
     }

@@ -1,0 +1,198 @@
+//! Groups of messages between ranks that are processes, over NCCL.
+//!
+//! In: groups, as the walker posts them. Out: groups of NCCL on the streams of transfers. Invariants: a group is issued only when all groups
+//! before it in the program are, whatever their streams: all ranks use all communicators in one order, which NCCL asks for; nothing is
+//! issued behind a group on its stream before the library has told the stream of it. A rank that fails says so to all others.
+
+use super::communicator::{Communicator, Message};
+use super::error::NcclError;
+use super::pieces::Pieces;
+use crate::exec::cuda::error::CudaError;
+use crate::exec::group::{Abort, Group as Others};
+use crate::exec::walk::{Engine, Polled, Transport, TransportError};
+use crate::lower::program::{Group, Program};
+use cudarc::driver::sys::CUstream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A device whose streams NCCL is told of.
+pub(in crate::exec::cuda) trait Streams: Engine<Pointer = u64> {
+    /// The stream, which is about to be told something, with its context current on this thread.
+    ///
+    /// # Errors
+    /// There is none of this number, or the driver's.
+    fn handle(&mut self, stream: usize) -> Result<CUstream, CudaError>;
+}
+
+/// A communicator that several programs use, one after another.
+pub(in crate::exec::cuda) type Lane = Arc<Mutex<Communicator>>;
+
+/// This rank's end.
+#[derive(Debug)]
+pub(in crate::exec::cuda) struct Nccl {
+    /// Streams of transfers take them in turn.
+    lanes: Vec<Lane>,
+    /// By which ranks hear of each other, where there is one.
+    others: Option<Arc<Others>>,
+    pieces: Pieces,
+    /// How many groups of the call are issued.
+    issued: usize,
+    under_way: Vec<UnderWay>,
+    over: Option<String>,
+}
+
+/// A group that was posted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum UnderWay {
+    #[default]
+    Nothing,
+    /// Groups come before it. Its number.
+    Posted(usize),
+    /// The library prepares it.
+    Begun,
+}
+
+impl Nccl {
+    /// The end of rank `rank` of the programs.
+    ///
+    /// # Errors
+    /// They send what cannot be told NCCL, or the communicators are of other ranks.
+    pub(in crate::exec::cuda) fn new(
+        programs: &[Program],
+        rank: usize,
+        lanes: Vec<Lane>,
+        others: Option<Arc<Others>>,
+    ) -> Result<Nccl, NcclError> {
+        for lane in &lanes {
+            let lane = lock(lane);
+            if (lane.rank(), lane.size()) != (rank, programs.len()) {
+                return Err(NcclError::Foreign(format!(
+                    "is of rank {} of {}, and the program is that of rank {rank} of {}",
+                    lane.rank(),
+                    lane.size(),
+                    programs.len()
+                )));
+            }
+        }
+        let pieces = Pieces::of(programs, rank)?;
+        Ok(Nccl { lanes, others, pieces, issued: 0, under_way: vec![], over: None })
+    }
+
+    /// A call begins.
+    pub(in crate::exec::cuda) fn begin(&mut self) {
+        self.issued = 0;
+        self.under_way.clear();
+    }
+
+    /// Why this rank, or another one, was given up.
+    pub(in crate::exec::cuda) fn aborted(&self) -> Option<String> {
+        self.over.clone()
+    }
+
+    /// Whether nothing is known to have failed, here or on other ranks. It never blocks.
+    ///
+    /// # Errors
+    /// What failed.
+    pub(in crate::exec::cuda) fn well(&mut self) -> Result<(), TransportError> {
+        if let Some(why) = &self.over {
+            return Err(TransportError(why.clone()));
+        }
+        // Who died is told before what that does to messages.
+        let mut well = self.others.as_ref().map_or(Ok(()), |others| others.poll().map_err(|e| e.to_string()));
+        for lane in &self.lanes {
+            well = well.and_then(|()| lock(lane).ready().map(drop).map_err(|e| e.to_string()));
+        }
+        well.map_err(TransportError)
+    }
+
+    fn lane(&self, stream: usize) -> Result<&Lane, TransportError> {
+        // The first stream is for kernels.
+        let at = stream.saturating_sub(1).checked_rem(self.lanes.len());
+        let lane = at.and_then(|at| self.lanes.get(at));
+        lane.ok_or_else(|| TransportError("there is no communicator".into()))
+    }
+
+    fn begin_group<E: Streams>(
+        &mut self,
+        engine: &mut E,
+        stream: usize,
+        group: usize,
+    ) -> Result<bool, TransportError> {
+        let found = self.pieces.of_group(group);
+        let (place, pieces) =
+            found.ok_or_else(|| TransportError(format!("the program has no group {group}")))?;
+        if place > self.issued {
+            return Ok(false);
+        }
+        let message = |piece: &super::pieces::Piece| Message {
+            sends: piece.sends,
+            peer: piece.peer,
+            at: engine.pointer(piece.at),
+            bytes: piece.bytes,
+        };
+        let messages: Vec<Message> = pieces.iter().map(message).collect();
+        let on = engine.handle(stream).map_err(|e| TransportError(e.to_string()))?;
+        let mut lane = lock(self.lane(stream)?);
+        // SAFETY: the stream is the engine's, and so are the pointers, into memory that the program says it has.
+        unsafe { lane.exchange(&messages, on.cast()) }.map_err(said)?;
+        Ok(true)
+    }
+
+    fn turn(&mut self, stream: usize) -> &mut UnderWay {
+        if self.under_way.len() <= stream {
+            self.under_way.resize(stream + 1, UnderWay::Nothing);
+        }
+        &mut self.under_way[stream]
+    }
+}
+
+/// The communicator, for this thread alone.
+pub(super) fn lock(lane: &Lane) -> MutexGuard<'_, Communicator> {
+    lane.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn said(e: NcclError) -> TransportError {
+    TransportError(e.to_string())
+}
+
+impl<E: Streams> Transport<E> for Nccl {
+    fn post(&mut self, _: &mut E, stream: usize, group: &Group) -> Result<(), TransportError> {
+        *self.turn(stream) = UnderWay::Posted(group.group);
+        Ok(())
+    }
+
+    fn poll(&mut self, engine: &mut E, stream: usize) -> Result<Polled, TransportError> {
+        self.well()?;
+        match *self.turn(stream) {
+            UnderWay::Nothing => return Ok(Polled::Issued),
+            UnderWay::Posted(group) => {
+                // One group at a time is prepared, so that they reach the device in their order.
+                if self.under_way.contains(&UnderWay::Begun) || !self.begin_group(engine, stream, group)? {
+                    return Ok(Polled::Waits);
+                }
+                *self.turn(stream) = UnderWay::Begun;
+            }
+            UnderWay::Begun => {}
+        }
+        if !lock(self.lane(stream)?).ready().map_err(said)? {
+            return Ok(Polled::Waits);
+        }
+        *self.turn(stream) = UnderWay::Nothing;
+        self.issued += 1;
+        Ok(Polled::Issued)
+    }
+
+    fn well(&mut self) -> Result<(), TransportError> {
+        Nccl::well(self)
+    }
+
+    fn abort(&mut self, why: &str) {
+        if self.over.is_some() {
+            return;
+        }
+        self.over = Some(why.to_owned());
+        if let Some(others) = &self.others {
+            others.abort(Abort::because(why));
+        }
+        self.lanes.iter().for_each(|lane| lock(lane).give_up());
+    }
+}

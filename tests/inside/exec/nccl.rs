@@ -1,0 +1,94 @@
+//! What groups are for NCCL: runs that both ends cut alike, in one order on all ranks.
+
+use crate::inside::check::corpus;
+use crate::inside::ring::case::Case as Attention;
+use annulus::exec::cuda::nccl::Pieces;
+use annulus::layout::LayoutKind;
+use annulus::lower::program::{Action, Group, Program, Target, lower};
+use annulus::ring::Strategy as Plan;
+use annulus::schedule::Schedule;
+
+fn groups(program: &mut Program) -> Vec<&mut Group> {
+    let ops = program.ops.iter_mut().filter_map(|op| match &mut op.action {
+        Action::Group(group) => Some(group),
+        _ => None,
+    });
+    ops.collect()
+}
+
+/// Every message has the same runs at both ends, all of its bytes, and groups come in the order of the programs.
+fn alike(name: &str, schedule: &Schedule) -> usize {
+    let programs = lower(schedule, Target::Cpu).unwrap();
+    let all: Vec<Pieces> = (0..programs.len())
+        .map(|rank| Pieces::of(&programs, rank).unwrap_or_else(|e| panic!("{name}: {e}")))
+        .collect();
+    let mut runs = 0;
+    for (rank, program) in programs.iter().enumerate() {
+        let mut place = 0;
+        for op in &program.ops {
+            let Action::Group(group) = &op.action else { continue };
+            let (at, pieces) = all[rank].of_group(group.group).unwrap();
+            assert_eq!(at, place, "{name}: rank {rank}, group {}", group.group);
+            place += 1;
+            for sends in [true, false] {
+                let messages = if sends { &group.sends } else { &group.recvs };
+                let whole: usize = messages.iter().map(|m| m.bytes()).sum();
+                assert_eq!(pieces.iter().filter(|p| p.sends == sends).map(|p| p.bytes).sum::<usize>(), whole);
+            }
+            for peer in 0..programs.len() {
+                let of = |all: &[_], sends, with| -> Vec<usize> {
+                    let all: &[annulus::exec::cuda::nccl::Piece] = all;
+                    all.iter().filter(|p| p.sends == sends && p.peer == with).map(|p| p.bytes).collect()
+                };
+                let there = all[peer].of_group(group.group).map_or(&[][..], |g| g.1);
+                assert_eq!(of(pieces, true, peer), of(there, false, rank), "{name}: {rank} to {peer}");
+            }
+            runs += pieces.len();
+        }
+    }
+    runs
+}
+
+#[test]
+fn both_ends_cut_messages_alike() {
+    let mut runs = 0;
+    for (name, _, schedule) in corpus::corpus().into_iter().chain(corpus::travelling()) {
+        runs += alike(&name, &schedule);
+    }
+    for (ranks, nodes) in [(4, 2), (6, 3), (6, 2)] {
+        for way in Plan::ALL {
+            let mut case = Attention::travelling(ranks, LayoutKind::Zigzag);
+            case.nodes = nodes;
+            runs += alike(&format!("{way} on {nodes} nodes"), &case.schedule(way));
+        }
+    }
+    assert!(runs > 1000, "{runs}");
+}
+
+#[test]
+fn what_cannot_be_told_is_refused() {
+    let schedule =
+        Attention::new(11, 3, LayoutKind::Contiguous, annulus::mask::Mask::causal(11)).schedule(Plan::Ring);
+    let programs = lower(&schedule, Target::Cpu).unwrap();
+    let refused = |change: &dyn Fn(&mut Vec<Program>), says: &str| {
+        let mut changed = programs.clone();
+        change(&mut changed);
+        let why = Pieces::of(&changed, 0).map(|_| ()).unwrap_err().to_string();
+        assert!(why.starts_with("rank 0, group ") && why.contains(says), "{why}");
+    };
+    refused(&|all| groups(&mut all[0])[1].group = 0, "it comes behind group");
+    refused(&|all| groups(&mut all[0])[0].recvs[0].peer = 7, "rank 7 has no other end of it");
+    refused(&|all| groups(&mut all[1])[0].recvs.clear(), "rank 1 has no other end of it");
+    refused(&|all| groups(&mut all[0])[0].sends[0].parts[0].bytes -= 1, "bytes here, and");
+    refused(&|all| all[0].attention.arguments[1] -= 1, "which has");
+    let many = |all: &mut Vec<Program>| {
+        let runs = |m: &mut annulus::lower::program::Message| {
+            let at = m.parts[0].at;
+            m.parts = vec![annulus::lower::program::Runs { at, count: 1 << 20, stride: 2, bytes: 1 }];
+        };
+        runs(&mut groups(&mut all[0])[0].recvs[0]);
+        let from = groups(&mut all[0])[0].recvs[0].peer;
+        runs(&mut groups(&mut all[from])[0].sends[0]);
+    };
+    refused(&many, "more than 65536 runs");
+}
