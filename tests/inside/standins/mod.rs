@@ -16,6 +16,8 @@ mod goldens;
 mod islands;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod planted;
+#[cfg(all(feature = "cuda", feature = "onnx", target_os = "linux"))]
+mod processes;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod trials;
 
