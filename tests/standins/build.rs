@@ -1,4 +1,4 @@
-//! Builds the stand-ins of CUDA's driver and of NVRTC, once for what they are made of, and says how a program is run on them.
+//! Builds the stand-ins of CUDA's driver, of NVRTC and of NCCL, once for what they are made of, and says how a program is run on them.
 
 use super::cxx;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ macro_rules! files {
 }
 
 /// What the libraries are compiled from, and what they need to compile kernels.
-const FILES: [(&str, &str); 30] = files! {
+const FILES: [(&str, &str); 34] = files! {
     "types.cuh" in "../../kernels",
     "ptx.cuh" in "../../kernels",
     "ptx_steps.cuh" in "../../kernels",
@@ -41,18 +41,23 @@ const FILES: [(&str, &str); 30] = files! {
     "stubs.cpp" in "driver",
     "text.cpp" in "driver",
     "nvrtc.cpp" in "driver",
+    "nccl.h" in "nccl",
+    "bootstrap.cpp" in "nccl",
+    "comm.cpp" in "nccl",
+    "operations.cpp" in "nccl",
 };
 
 /// What is compiled at once: most of the time goes into headers.
-const UNITS: [(&str, &[&str]); 5] = [
+const UNITS: [(&str, &[&str]); 6] = [
     ("driver", &["findings", "trials", "order", "memory", "streams", "graphs", "modules", "calls", "errors"]),
     ("machine", &["fibers", "barriers", "shared_memory", "copies", "products"]),
     ("text", &["text"]),
     ("stubs", &["stubs"]),
     ("nvrtc", &["nvrtc"]),
+    ("nccl", &["bootstrap", "comm", "operations"]),
 ];
 
-/// The folder with `libcuda.so.1` and `libnvrtc.so.13`. Tests that ask for it are ignored where there is no C++ compiler
+/// The folder with `libcuda.so.1`, `libnvrtc.so.13` and `libnccl.so.2`. Tests that ask for it are ignored where there is no C++ compiler
 /// (`build.rs` of the package).
 pub(crate) fn standins() -> &'static Path {
     static ONE: LazyLock<PathBuf> = LazyLock::new(build);
@@ -82,15 +87,20 @@ fn build() -> PathBuf {
     });
     let link = |library: &str, units: &[&str]| {
         let flags = ["-shared", "-Wl,-Bsymbolic", &format!("-Wl,-soname,{library}")].map(String::from);
-        let objects = units.iter().map(|unit| path(&format!("{unit}.o")));
+        let object = |unit: &&str| if unit.contains(".so") { path(unit) } else { path(&format!("{unit}.o")) };
+        let objects = units.iter().map(object);
         let libraries = ["-lpthread", "-ldl"].map(String::from);
         let arguments: Vec<String> = flags.into_iter().chain(objects).chain(libraries).collect();
         cxx::compile(&arguments, &folder.join(library));
     };
     link("libcuda.so.1", &["machine", "driver", "stubs", "text"]);
     link("libnvrtc.so.13", &["nvrtc", "text"]);
+    // It keeps its messages in the streams of the other.
+    link("libnccl.so.2", &["nccl", "libcuda.so.1"]);
     // Under the names that cudarc looks for first, so that none of another folder is taken.
-    for (name, library) in [("libcuda.so", "libcuda.so.1"), ("libnvrtc.so", "libnvrtc.so.13")] {
+    for (name, library) in
+        [("libcuda.so", "libcuda.so.1"), ("libnvrtc.so", "libnvrtc.so.13"), ("libnccl.so", "libnccl.so.2")]
+    {
         let (at, part) = (folder.join(name), cxx::private(&folder.join(name)));
         if !at.exists() {
             std::os::unix::fs::symlink(library, &part).expect("a place in the build folder");

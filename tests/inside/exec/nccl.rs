@@ -76,7 +76,12 @@ fn what_cannot_be_told_is_refused() {
         let why = Pieces::of(&changed, 0).map(|_| ()).unwrap_err().to_string();
         assert!(why.starts_with("rank 0, group ") && why.contains(says), "{why}");
     };
-    refused(&|all| groups(&mut all[0])[1].group = 0, "it comes behind group");
+    let swapped = |all: &mut Vec<Program>| {
+        let [first, second] = [0, 1].map(|i| groups(&mut all[0])[i].group);
+        groups(&mut all[0])[0].group = second;
+        groups(&mut all[0])[1].group = first;
+    };
+    refused(&swapped, "ranks come to it and to other groups in different orders");
     refused(&|all| groups(&mut all[0])[0].recvs[0].peer = 7, "rank 7 has no other end of it");
     refused(&|all| groups(&mut all[1])[0].recvs.clear(), "rank 1 has no other end of it");
     refused(&|all| groups(&mut all[0])[0].sends[0].parts[0].bytes -= 1, "bytes here, and");

@@ -17,16 +17,21 @@ using namespace standin;
 
 typedef int Result;
 
-static std::recursive_mutex& lock() {
-    static auto* one = new std::recursive_mutex;
-    return *one;
-}
 
 enum Needs { NOTHING, DRIVER, CONTEXT };
 static bool started;
 static int retained;
 static int context_itself;  // its address is the context
 static thread_local std::vector<void*> current;
+
+namespace standin {
+std::recursive_mutex& api_lock() {
+    static auto* one = new std::recursive_mutex;
+    return *one;
+}
+
+bool context_is_current() { return !current.empty() && current.back(); }
+}  // namespace standin
 
 // 0, or what the call returns at once.
 static Result begins(const char* name, Needs needs) {
@@ -43,7 +48,7 @@ static Result begins(const char* name, Needs needs) {
 }
 
 #define CALL(NAME, NEEDS)                                    \
-    std::lock_guard<std::recursive_mutex> guard(lock());     \
+    std::lock_guard<std::recursive_mutex> guard(api_lock());     \
     if (Result code = begins(NAME, NEEDS)) return code;      \
     if (left_out(NAME)) return 0;
 // What would wait breaks a capture.

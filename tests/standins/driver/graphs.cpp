@@ -110,36 +110,60 @@ std::shared_ptr<Executable> executable_of(void* handle) {
 
 int destroy_executable(void* handle) { return held<std::shared_ptr<Executable>>().erase(handle) ? 0 : 400; }
 
-void run_graph(Executable& g, Clock& clock, const std::function<void(const Work&, Doer, const Clock&)>& one) {
-    // One run of a graph begins after the one before has ended.
-    join(clock, g.last);
+std::shared_ptr<GraphRun> graph_begins(Executable& g, const Clock& clock) {
+    auto run = std::make_shared<GraphRun>();
     const size_t n = g.nodes.size();
-    std::vector<Clock> ends(n);
-    std::vector<size_t> left(n), ready;
-    std::vector<std::vector<size_t>> next(n);
+    run->ends.resize(n), run->left.resize(n), run->next.resize(n);
     for (size_t i = 0; i < n; ++i) {
-        left[i] = g.nodes[i].after.size();
-        for (int before : g.nodes[i].after) next[before].push_back(i);
-        if (!left[i]) ready.push_back(i);
+        run->left[i] = g.nodes[i].after.size();
+        for (int before : g.nodes[i].after) run->next[before].push_back(i);
+        if (!run->left[i]) run->ready.push_back(i);
     }
-    Clock all = clock;
-    while (!ready.empty()) {
-        std::swap(ready[random_below(ready.size())], ready.back());
-        const size_t i = ready.back();
-        ready.pop_back();
+    // One run of a graph begins after the one before has ended.
+    run->begin = clock;
+    join(run->begin, g.last);
+    run->all = run->begin;
+    g.running = true;
+    return run;
+}
+
+static const Work& work_of(const Executable& g, const std::map<size_t, Work>& anew, size_t node) {
+    const auto own = anew.find(node);
+    return own == anew.end() ? g.nodes[node].work : own->second;
+}
+
+bool graph_is_able(const Executable& g, GraphRun& run, const std::map<size_t, Work>& anew) {
+    std::vector<size_t> able;
+    for (size_t at = 0; at < run.ready.size(); ++at)
+        if (const Work& w = work_of(g, anew, run.ready[at]); !w.elsewhere || w.elsewhere()) able.push_back(at);
+    if (able.empty()) return g.nodes.empty();
+    run.able = able[random_below(able.size())];
+    return true;
+}
+
+bool graph_goes_on(Executable& g, GraphRun& run, const std::map<size_t, Work>& anew, Clock& clock,
+                   const std::function<void(const Work&, Doer, const Clock&)>& one) {
+    if (!run.ready.empty()) {
+        std::swap(run.ready[run.able], run.ready.back());
+        const size_t i = run.ready.back();
+        run.ready.pop_back();
         const Node& node = g.nodes[i];
-        Clock seen = clock;
-        for (int before : node.after) join(seen, ends[before]);
+        Clock seen = run.begin;
+        for (int before : node.after) join(seen, run.ends[before]);
         const u32 who = g.components[node.lane];
         if (seen.size() <= who) seen.resize(who + 1);
-        one(node.work, {who, ++seen[who], node.work.number}, seen);
-        join(all, seen);
-        ends[i] = std::move(seen);
-        for (size_t j : next[i])
-            if (!--left[j]) ready.push_back(j);
+        const Work& work = work_of(g, anew, i);
+        one(work, {who, ++seen[who], node.work.number}, seen);
+        join(run.all, seen);
+        run.ends[i] = std::move(seen);
+        for (size_t j : run.next[i])
+            if (!--run.left[j]) run.ready.push_back(j);
     }
-    clock = all;
-    g.last = all;
+    if (!run.ready.empty()) return false;
+    join(clock, run.all);
+    g.last = run.all;
+    g.running = false;
+    return true;
 }
 
 }  // namespace standin

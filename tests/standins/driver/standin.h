@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -164,6 +165,9 @@ struct Work {
     Allocation* makes = nullptr;
     Allocation* frees = nullptr;
     u32 number = 0;  // of its name
+    // Of what other processes take part in: has its turn come, whether it can be done; and the same for another launch of a graph.
+    std::function<bool()> elsewhere;
+    std::function<Work()> anew;
 };
 
 struct Record {
@@ -175,6 +179,7 @@ struct Record {
 struct Capture;
 struct Node;
 struct Executable;
+struct GraphRun;
 
 struct Operation {
     enum Kind { WORK, RECORD, WAIT, GRAPH } kind;
@@ -182,6 +187,8 @@ struct Operation {
     Work work;
     std::shared_ptr<Record> record;
     std::shared_ptr<Executable> graph;
+    std::map<size_t, Work> anew;  // nodes that this launch of the graph has for itself
+    std::shared_ptr<GraphRun> run;  // once it has begun
 };
 
 struct Stream {
@@ -204,6 +211,8 @@ struct Event {
 };
 
 int sticky_error();
+// Something waits for another process: gives it a moment, but not for ever.
+void wait_for_others();
 void fail(const Failure& f);
 
 Stream* create_stream(bool blocking, int priority);
@@ -271,6 +280,16 @@ struct Executable {
     std::vector<Node> nodes;
     std::vector<u32> components;  // of the clocks, by lane
     Clock last;                   // the end of its last run
+    bool running = false;
+};
+
+// A launch that is under way.
+struct GraphRun {
+    std::vector<Clock> ends;
+    std::vector<size_t> left, ready;
+    std::vector<std::vector<size_t>> next;
+    Clock begin, all;
+    size_t able = 0;  // of `ready`, by its place
 };
 
 int capture_begins(Stream* s, u32 mode);
@@ -285,8 +304,18 @@ int destroy_graph(void* handle);
 int instantiate(Graph* g, void** executable);
 std::shared_ptr<Executable> executable_of(void* handle);
 int destroy_executable(void* handle);
-// In an order by the seed; the clock that is handed in knows all of it afterwards. Throws Failure.
-void run_graph(Executable& g, Clock& clock, const std::function<void(const Work&, Doer, const Clock&)>& one);
+std::shared_ptr<GraphRun> graph_begins(Executable& g, const Clock& clock);
+// Whether one of its nodes can be done now: by the seed, which. What waits for other processes is left for later.
+bool graph_is_able(const Executable& g, GraphRun& run, const std::map<size_t, Work>& anew);
+// Does that one; true when it was the last, and the clock knows all of it. Throws Failure.
+bool graph_goes_on(Executable& g, GraphRun& run, const std::map<size_t, Work>& anew, Clock& clock,
+                   const std::function<void(const Work&, Doer, const Clock&)>& one);
+
+// ---- calls.cpp ---------------------------------------------------------------------------------------------------------------
+
+// The one that every call takes.
+std::recursive_mutex& api_lock();
+bool context_is_current();
 
 // ---- modules.cpp ---------------------------------------------------------------------------------------------------------
 

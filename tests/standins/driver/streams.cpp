@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <set>
+#include <thread>
 
 #include "standin.h"
 
@@ -199,10 +200,24 @@ static void do_work(const Work& w, Doer by, const Clock& seen) {
     }
 }
 
-static bool is_ready(const Stream& s) {
+static bool is_ready(Stream& s) {
     if (s.queue.empty() || s.stuck) return false;
-    const Operation& o = s.queue.front();
+    Operation& o = s.queue.front();
+    if (o.kind == Operation::GRAPH) {
+        if (!o.run && o.graph->running) return false;
+        if (!o.run) join(s.seen, o.host), o.run = graph_begins(*o.graph, s.seen);
+        return graph_is_able(*o.graph, *o.run, o.anew);
+    }
+    if (o.kind == Operation::WORK && o.work.elsewhere) return o.work.elsewhere();
     return o.kind != Operation::WAIT || o.record->done;
+}
+
+static bool anything_elsewhere() {
+    return std::any_of(streams().begin(), streams().end(), [](auto& s) {
+        if (s->stuck || s->queue.empty()) return false;
+        const Operation& o = s->queue.front();
+        return o.kind == Operation::GRAPH ? !o.anew.empty() : o.kind == Operation::WORK && o.work.elsewhere;
+    });
 }
 
 static double now() {
@@ -226,7 +241,9 @@ static void step(Stream& s) {
                 o.record->done = true;
                 break;
             case Operation::WAIT: join(s.seen, o.record->clock); break;
-            case Operation::GRAPH: run_graph(*o.graph, s.seen, do_work); break;
+            case Operation::GRAPH:
+                if (!graph_goes_on(*o.graph, *o.run, o.anew, s.seen, do_work)) s.queue.push_front(std::move(o));
+                break;
         }
     } catch (const Failure& f) {
         fail(f);
@@ -253,6 +270,8 @@ static bool one_of_them() {
     return true;
 }
 
+void wait_for_others() { std::this_thread::sleep_for(std::chrono::microseconds(200)); }
+
 static void deadlock(const char* who) {
     std::string all;
     for (auto& s : streams())
@@ -265,7 +284,12 @@ static void deadlock(const char* who) {
 template <class F>
 static int until(const char* who, F done) {
     while (!error && !done())
-        if (!one_of_them()) deadlock(who);
+        if (!one_of_them()) {
+            if (!anything_elsewhere()) deadlock(who);
+            work_begins("what other processes take part in");
+            while (!one_of_them()) wait_for_others();
+            work_ends();
+        }
     // Some of what may be done is done now and then.
     while (!error && random_below(4) == 0 && one_of_them()) {
     }
@@ -346,8 +370,8 @@ static void heed_default(Stream* s) {
     for (auto& other : streams()) {
         if (other.get() == s || !other->blocking || (s != default_stream() && other.get() != default_stream())) continue;
         auto done = std::make_shared<Record>();
-        other->queue.push_back({Operation::RECORD, {}, {}, done, nullptr});
-        s->queue.push_back({Operation::WAIT, {}, {}, done, nullptr});
+        other->queue.push_back({Operation::RECORD, {}, {}, done, nullptr, {}, nullptr});
+        s->queue.push_back({Operation::WAIT, {}, {}, done, nullptr, {}, nullptr});
     }
 }
 
@@ -357,14 +381,17 @@ int enqueue(Stream* s, Work work) {
     if (auto c = capture_of(s)) return capture_work(*c, s, std::move(work));
     heed_default(s);
     work.number = name_operation(on(work.what, s));
-    s->queue.push_back({Operation::WORK, host().clock, std::move(work), nullptr, nullptr});
+    s->queue.push_back({Operation::WORK, host().clock, std::move(work), nullptr, nullptr, {}, nullptr});
     some_progress();
     return error;
 }
 
 int enqueue_graph(Stream* s, std::shared_ptr<Executable> graph) {
     heed_default(s);
-    s->queue.push_back({Operation::GRAPH, host().clock, {}, nullptr, std::move(graph)});
+    std::map<size_t, Work> anew;
+    for (size_t i = 0; i < graph->nodes.size(); ++i)
+        if (const Work& w = graph->nodes[i].work; w.anew) anew.emplace(i, w.anew()).first->second.number = w.number;
+    s->queue.push_back({Operation::GRAPH, host().clock, {}, nullptr, std::move(graph), std::move(anew), nullptr});
     some_progress();
     return error;
 }
@@ -378,7 +405,7 @@ int record(Stream* s, Event* e) {
     }
     e->capture = nullptr;
     e->last = std::make_shared<Record>();
-    s->queue.push_back({Operation::RECORD, host().clock, {}, e->last, nullptr});
+    s->queue.push_back({Operation::RECORD, host().clock, {}, e->last, nullptr, {}, nullptr});
     some_progress();
     return error;
 }
@@ -401,7 +428,7 @@ int wait_for(Stream* s, Event* e) {
     }
     if (!e->last)
         finding("deadlock: stream %u waits for event %u, which nobody has recorded; CUDA would not wait at all", s->number, e->number);
-    s->queue.push_back({Operation::WAIT, host().clock, {}, e->last, nullptr});
+    s->queue.push_back({Operation::WAIT, host().clock, {}, e->last, nullptr, {}, nullptr});
     some_progress();
     return error;
 }

@@ -1,12 +1,14 @@
 //! What a rank's groups are for NCCL, whose messages are one run of bytes on both sides.
 //!
 //! In: the device programs of all ranks. Out: per group the runs that are sent and received, cut where either side ends a run, so that both
-//! ends of a message have the same runs in the same order. Invariants: each run lies within the memory that the program says; groups come
-//! in the order of the program, in which all ranks have the same numbers, whatever streams they are on: the one order in which all
+//! ends of a message have the same runs in the same order. Invariants: each run lies within the memory that the program says; groups begin
+//! in the order of the program, whatever streams they are on, and the orders of all ranks are parts of one: the order in which all
 //! communicators are used.
 
 use super::error::NcclError;
 use crate::lower::program::{Action, Address, Base, Group, Message, Program};
+use petgraph::algo::toposort;
+use petgraph::graph::DiGraph;
 use std::collections::BTreeMap;
 
 /// More runs of one message than this are refused: rows that lie so far apart are to be packed.
@@ -37,14 +39,10 @@ impl Pieces {
     /// The programs do not fit each other, or a message has too many runs.
     pub(crate) fn of(programs: &[Program], rank: usize) -> Result<Pieces, NcclError> {
         let mut out = Pieces::default();
+        one_order(programs, rank)?;
         let own = programs.get(rank).into_iter().flat_map(|p| groups(p).map(move |g| (p, g)));
-        let mut before = None;
         for (program, group) in own {
             let wrong = |why: String| NcclError::Program { rank, group: group.group, why };
-            if before.is_some_and(|before| before >= group.group) {
-                return Err(wrong(format!("it comes behind group {}", before.unwrap_or(0))));
-            }
-            before = Some(group.group);
             let mut pieces = vec![];
             for (sends, messages) in [(false, &group.recvs), (true, &group.sends)] {
                 // The k-th message to a rank is the k-th that it receives from here.
@@ -74,6 +72,28 @@ impl Pieces {
         let place = *self.places.get(&group)?;
         Some((place, self.groups.get(place)?))
     }
+}
+
+/// Whether there is an order of all groups of which that of each rank is a part.
+fn one_order(programs: &[Program], rank: usize) -> Result<(), NcclError> {
+    let mut order = DiGraph::new();
+    let mut nodes = BTreeMap::new();
+    for program in programs {
+        let mut before = None;
+        for group in groups(program) {
+            let node = *nodes.entry(group.group).or_insert_with(|| order.add_node(group.group));
+            if let Some(before) = before.replace(node) {
+                order.update_edge(before, node, ());
+            }
+        }
+    }
+    let Err(cycle) = toposort(&order, None) else { return Ok(()) };
+    let group = order.node_weight(cycle.node_id()).copied().unwrap_or(0);
+    Err(NcclError::Program {
+        rank,
+        group,
+        why: "ranks come to it and to other groups in different orders".into(),
+    })
 }
 
 fn groups(program: &Program) -> impl Iterator<Item = &Group> {
