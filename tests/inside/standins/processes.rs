@@ -44,7 +44,11 @@ fn compiled(words: &[&str]) -> (Compiled, Vec<Tensor>) {
 /// Runs a line; its results as hashes, of an eager run and of one that replays graphs.
 fn one(line: &str) -> Result<String, annulus::Error> {
     let words: Vec<&str> = line.split(' ').collect();
-    let (compiled, mut inputs) = compiled(&words);
+    let mut compiled_as = words.clone();
+    if words[4] == "1" && words.get(6) == Some(&"other") {
+        compiled_as[0] = "all-gather";
+    }
+    let (compiled, inputs) = compiled(&compiled_as);
     let gpu = Gpu::open(0).unwrap();
     let options = RunOptions { cache: None, graph: true, patience: PATIENCE };
     let (who, port, fault) = (words[4], words[5].parse().unwrap(), words.get(6).copied().unwrap_or(""));
@@ -53,9 +57,6 @@ fn one(line: &str) -> Result<String, annulus::Error> {
         return Ok(format!("{} {}", words[..4].join(" "), twice(&compiled, &mut on, &inputs, || {})?));
     }
     let rank: usize = who.parse().unwrap();
-    if fault == "other" && rank == 1 {
-        inputs.reverse();
-    }
     let size = words[2].parse().unwrap();
     let mut meeting = Meeting::new(rank, size, Place::new("127.0.0.1", port));
     (meeting.patience, meeting.silence) = (PATIENCE, Duration::from_millis(500));
