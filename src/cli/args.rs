@@ -293,13 +293,17 @@ pub(crate) struct Run {
     /// Compile GPU kernels anew instead of taking them from the cache; the CPU has none
     #[arg(long)]
     pub(crate) no_cache: bool,
-    /// How ranks reach each other, on the CPU: in this process, or each in a process of its own, over MPI. Each of as many processes as
-    /// ranks, which mpiexec starts, is then given the same command line; the first one prints
+    /// How ranks reach each other: in this process, or each in a process of its own. Each of as many processes as ranks, which a
+    /// launcher starts, is then given the same command line; the first one prints
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) transport: Transport,
     /// Seconds that a rank waits for others, or for a GPU, without anything moving, before it gives up
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) patience: u64,
+    /// Where a rank that fails leaves what it did last, for `annulus check --flight`; unless it is said, ranks that are processes leave it in a
+    /// folder under the system's temporary one, which is named then
+    #[arg(long, value_name = "DIR")]
+    pub(crate) flight: Option<PathBuf>,
     /// Issue every run of an attention to the GPU step by step, instead of replaying the first one as a graph of CUDA
     #[arg(long)]
     pub(crate) no_graph: bool,
@@ -328,7 +332,11 @@ pub(crate) enum Transport {
 #[derive(Debug, Args)]
 pub(crate) struct Check {
     /// A file as `compile --emit schedule` prints it, or - for standard input
-    pub(crate) schedule: PathBuf,
+    #[arg(required_unless_present = "flight")]
+    pub(crate) schedule: Option<PathBuf>,
+    /// Say where the ranks of a failed run first went different ways, by the records that they left in this folder (`run --flight`)
+    #[arg(long, value_name = "DIR", conflicts_with = "schedule")]
+    pub(crate) flight: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,

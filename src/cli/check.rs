@@ -8,6 +8,7 @@ use annulus::check;
 use annulus::dump::report::{CheckFailure, Checks};
 use annulus::schedule;
 use serde::Serialize;
+use std::path::Path;
 
 #[derive(Serialize)]
 struct CheckReport {
@@ -17,9 +18,17 @@ struct CheckReport {
 }
 
 pub(crate) fn run(args: &Check) -> Result<(), Stop> {
-    let text = super::text_file::read_text(&args.schedule)?;
-    let schedules = schedule::parse(&text)
-        .map_err(|e| Stop::Usage(format!("{} is no schedule\n{e}", name(&args.schedule))))?;
+    match (&args.flight, &args.schedule) {
+        (Some(folder), _) => super::flight::run(folder, args.json),
+        (None, Some(schedule)) => proved(args, schedule),
+        (None, None) => Err(Stop::Usage("a schedule is wanted, or --flight DIR".into())),
+    }
+}
+
+fn proved(args: &Check, path: &Path) -> Result<(), Stop> {
+    let text = super::text_file::read_text(path)?;
+    let schedules =
+        schedule::parse(&text).map_err(|e| Stop::Usage(format!("{} is no schedule\n{e}", name(path))))?;
     let mut checks = Checks::default();
     let mut lines = Vec::new();
     for (nth, s) in schedules.iter().enumerate() {
@@ -58,5 +67,5 @@ pub(crate) fn run(args: &Check) -> Result<(), Stop> {
     } else {
         print::text(&lines.join("\n"))?;
     }
-    if ok { Ok(()) } else { Err(Stop::Failed(format!("{faults} faults in {}", name(&args.schedule)))) }
+    if ok { Ok(()) } else { Err(Stop::Failed(format!("{faults} faults in {}", name(path)))) }
 }

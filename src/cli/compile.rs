@@ -10,6 +10,7 @@ use annulus::dump::report::{self, IslandReport, OpaqueReport, Report, TrafficRep
 use annulus::dump::{dot, perfetto, stages, timeline_svg};
 use annulus::eval::{EvalError, Precision, fits};
 use annulus::exec::cpu::{self, Progress};
+use annulus::exec::flight;
 use annulus::import::case::Case;
 use annulus::ir::{Form, Tensor, print as print_graph};
 use annulus::lower::program::{Target, lower, with_kernels};
@@ -52,6 +53,11 @@ pub(crate) fn compile(args: &Compile) -> Result<(), Stop> {
 
 pub(crate) fn run(args: &Run) -> Result<(), Stop> {
     let mut processes = Processes::join(args)?;
+    match &args.flight {
+        Some(folder) => _ = flight::keep_in(folder),
+        None if processes.several() => _ = flight::keep_in_own(),
+        None => {}
+    }
     let case = model::load(&args.model, Some(&args.data))?;
     let stored = model::expected(&case)?;
     if stored.is_none() {

@@ -9,6 +9,7 @@ mod doctor;
 mod eval;
 mod fault;
 mod find;
+mod flight;
 mod gpu;
 mod launch;
 mod model;
@@ -59,7 +60,10 @@ fn status(outcome: Result<(), Stop>) -> ExitCode {
     };
     // What other ranks say of themselves says which.
     let rank = if why.starts_with("rank ") { String::new() } else { processes::of_rank() };
-    print::error(&format!("{rank}{why}"));
+    let flight = annulus::exec::flight::kept_in().map_or(String::new(), |folder| {
+        format!("; what the ranks did last: annulus check --flight {}", folder.display())
+    });
+    print::error(&format!("{rank}{why}{flight}"));
     processes::leave(Some(&why));
     ExitCode::from(code)
 }

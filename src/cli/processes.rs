@@ -145,6 +145,11 @@ impl Processes {
         }
     }
 
+    /// Whether there are others.
+    pub(super) fn several(&self) -> bool {
+        self.place.is_some_and(|(_, size)| size > 1)
+    }
+
     /// Whether this process prints.
     pub(super) fn first(&self) -> bool {
         self.place.is_none_or(|(rank, _)| rank == 0)

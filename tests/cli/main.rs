@@ -11,6 +11,8 @@ mod judged;
 mod launch;
 mod lengths;
 mod names;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod nccl;
 mod opaque;
 #[cfg(all(feature = "mpi", target_os = "linux"))]
 mod processes;

@@ -5,8 +5,10 @@
 
 use super::engine::Engine;
 use super::error::WalkError;
+use super::patient::Patient;
 use super::transport::Transport;
 use super::walker::Walk;
+use crate::exec::flight;
 use crate::lower::program::Program;
 use std::time::{Duration, Instant};
 
@@ -44,44 +46,11 @@ fn run<E: Engine, T: Transport<E>>(
     patience: Duration,
     to_its_end: bool,
 ) -> Result<(), WalkError> {
-    let mut walk = Walk::new(program);
-    let done = patient(&mut walk, engine, transport, (patience, to_its_end));
-    if let Err(e) = &done {
-        transport.abort(&e.to_string());
-    }
-    done
-}
-
-fn patient<E: Engine, T: Transport<E>>(
-    walk: &mut Walk<'_>,
-    engine: &mut E,
-    transport: &mut T,
-    (patience, to_its_end): (Duration, bool),
-) -> Result<(), WalkError> {
-    let mut since = Instant::now();
-    loop {
-        if walk.advance(engine, transport)? {
-            since = Instant::now();
-            continue;
-        }
-        if walk.is_issued() && (!to_its_end || walk.is_done(engine)?) {
-            return Ok(());
-        }
-        if engine.worked() {
-            since = Instant::now();
-            continue;
-        }
-        if let Err(e) = transport.well() {
-            let end = || walk.fault_at_end(e.to_string());
-            return Err(walk.waits().map_or_else(end, |at| WalkError { why: e.to_string(), ..at }));
-        }
-        if since.elapsed() >= patience {
-            let late = |e: WalkError| WalkError { why: format!("{}, for {patience:?}", e.why), ..e };
-            let running = || walk.fault_at_end(format!("what was issued is not done after {patience:?}"));
-            return Err(walk.waits().map_or_else(running, late));
-        }
+    let (mut run, begin) = (Patient::new(program, patience, to_its_end), Instant::now());
+    while !run.poll(engine, transport, begin.elapsed())? {
         std::thread::yield_now();
     }
+    Ok(())
 }
 
 /// Runs the programs of all ranks from one thread, each over its own engine and its own end of the transport. It ends where nobody can go
@@ -121,11 +90,15 @@ fn issued<'p, E: Engine, T: Transport<E>>(
     loop {
         let mut moved = false;
         for (walk, (engine, transport)) in walks.iter_mut().zip(&mut *ranks) {
-            moved |= walk.advance(*engine, *transport)?;
+            let advanced = walk.advance(*engine, *transport);
+            moved |= advanced.inspect_err(|e| flight::keep(&walk.record(&e.to_string())))?;
         }
         if !moved {
             break;
         }
+    }
+    for walk in &walks {
+        walk.waits().iter().for_each(|e| flight::keep(&walk.record(&e.to_string())));
     }
     let mut waiting = walks.iter().filter_map(Walk::waits);
     if let Some(first) = waiting.next() {

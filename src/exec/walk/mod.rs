@@ -11,6 +11,7 @@ mod engine;
 mod error;
 mod kernels;
 mod local;
+mod patient;
 mod transport;
 mod walker;
 
@@ -19,5 +20,6 @@ pub use drive::{issue, issue_all, walk, walk_all};
 pub use engine::{Engine, HostMemory, Marks, Pointer, Spread};
 pub use error::WalkError;
 pub use local::Local;
+pub use patient::Patient;
 pub use transport::{Polled, Transport, TransportError};
-pub use walker::Walk;
+pub use walker::{Walk, record_of_issued};

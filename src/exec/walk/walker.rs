@@ -7,7 +7,10 @@
 use super::engine::{Engine, Spread};
 use super::error::WalkError;
 use super::transport::{Polled, Transport};
-use crate::lower::program::{Action, Argument, Program};
+use crate::exec::flight::{self, Happened, Note, Record, State};
+use crate::lower::program::{Action, Argument, Message, Program};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 /// How far the program of a rank is issued.
 #[derive(Debug)]
@@ -21,7 +24,13 @@ pub struct Walk<'p> {
     held: Vec<bool>,
     /// By event whether it was recorded.
     recorded: Vec<bool>,
+    begun: Instant,
+    /// The last operations, and when.
+    last: VecDeque<(Duration, u32, Happened)>,
 }
+
+/// How many of the last operations are known.
+const LAST: usize = 256;
 
 impl<'p> Walk<'p> {
     /// Nothing is issued yet.
@@ -39,7 +48,36 @@ impl<'p> Walk<'p> {
             posted: vec![false; count],
             held: vec![false; count],
             recorded: vec![false; program.events],
+            begun: Instant::now(),
+            last: VecDeque::with_capacity(LAST),
         }
+    }
+
+    fn note(&mut self, op: u32, happened: Happened) {
+        if self.last.len() == LAST {
+            self.last.pop_front();
+        }
+        self.last.push_back((self.begun.elapsed(), op, happened));
+    }
+
+    /// What the rank did last, and that it failed of this.
+    pub fn record(&self, error: &str) -> Record {
+        let note = |&(at, op, happened): &(Duration, u32, Happened)| {
+            let known = self.program.ops.get(op as usize)?;
+            let action = known.action.name().to_owned();
+            let micros = u64::try_from(at.as_micros()).unwrap_or(u64::MAX);
+            Some(Note { micros, op: op as usize, step: known.step, action, happened })
+        };
+        let state = |op: usize, stream: usize| {
+            let left = self.streams.get(stream).map_or(&[][..], Vec::as_slice);
+            match left.iter().any(|&l| l as usize == op) {
+                false => State::Through,
+                true if self.posted[stream] && left.last() == Some(&(op as u32)) => State::Waits,
+                true => State::Before,
+            }
+        };
+        let notes = self.last.iter().filter_map(note).collect();
+        Record { issued: self.is_issued(), notes, ..record(self.program, error, state) }
     }
 
     /// Whether all of it is issued.
@@ -67,6 +105,7 @@ impl<'p> Walk<'p> {
             let issued = issued.map_err(|why| self.fault(op as usize, why))?;
             moved |= issued != Polled::Waits;
             if issued == Polled::Issued {
+                self.note(op, Happened::Issued);
                 self.streams[stream].pop();
                 // What waited for the event may go on.
                 if matches!(self.program.ops[op as usize].action, Action::Record(_)) {
@@ -117,6 +156,7 @@ impl<'p> Walk<'p> {
                 if first {
                     transport.post(engine, stream, group).map_err(|e| e.to_string())?;
                     self.posted[stream] = true;
+                    self.note(op as u32, Happened::Posted);
                 }
                 match transport.poll(engine, stream).map_err(|e| e.to_string())? {
                     Polled::Issued => self.posted[stream] = false,
@@ -191,5 +231,34 @@ impl<'p> Walk<'p> {
             other => other.name().to_owned(),
         });
         WalkError { rank: self.program.rank, step: at.map(|op| op.step), op: what, why }
+    }
+}
+
+/// What is known of a rank all of whose operations were issued, and that failed of this afterwards.
+pub fn record_of_issued(program: &Program, error: &str) -> Record {
+    record(program, error, |_, _| State::Through)
+}
+
+fn record(program: &Program, error: &str, state: impl Fn(usize, usize) -> State) -> Record {
+    let ends = |list: &[Message]| list.iter().map(|m| (m.peer, m.bytes())).collect();
+    let groups = program.ops.iter().enumerate().filter_map(|(i, op)| match &op.action {
+        Action::Group(group) => Some(flight::Group {
+            number: group.group,
+            step: op.step,
+            state: state(i, op.stream),
+            sends: ends(&group.sends),
+            recvs: ends(&group.recvs),
+        }),
+        _ => None,
+    });
+    Record {
+        version: env!("CARGO_PKG_VERSION").into(),
+        island: program.name.clone(),
+        rank: program.rank,
+        ranks: program.ranks,
+        error: error.into(),
+        issued: true,
+        groups: groups.collect(),
+        notes: vec![],
     }
 }

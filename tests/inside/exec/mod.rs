@@ -2,6 +2,7 @@
 
 pub(crate) mod build;
 pub(crate) mod case;
+mod faults;
 pub(crate) mod golden;
 mod goldens;
 #[cfg(all(feature = "cuda", target_os = "linux"))]

@@ -14,6 +14,8 @@ use super::together::{Told, enqueue_all};
 use crate::exec::cuda::error::{CudaError, driver};
 use crate::exec::cuda::gpu::{Buffer, Gpu};
 use crate::exec::cuda::nccl::Processes;
+use crate::exec::flight;
+use crate::exec::walk::record_of_issued;
 use crate::lower::program::{Program, Target, lower};
 use crate::schedule::Schedule;
 use cudarc::driver::CudaEvent;
@@ -139,11 +141,13 @@ impl<'g> Island<'g> {
         if settled.is_err() {
             // Messages that were given up hold up nothing: the device soon reads no argument any more.
             let _ = settle(&self.gpu.stream, &self.done, self.patience.min(END), || Ok(()));
+            self.leave_record(settled.as_ref().err());
         }
         told?;
         if !settled? {
             let late = self.parts.iter_mut().find_map(|part| Some((part.number, part.rank.late()?)));
             let late = IslandError::Late { late, patience: self.patience };
+            self.leave_record(Some(&late));
             self.parts.iter_mut().for_each(|part| part.tell_processes(&late.to_string()));
             return Err(late);
         }
@@ -155,6 +159,16 @@ impl<'g> Island<'g> {
         }
         self.gpu.finish()?;
         Ok(given)
+    }
+
+    /// All of it was told the device, which failed, or another rank did.
+    fn leave_record(&self, error: Option<&IslandError>) {
+        for part in self.parts.iter().filter(|_| error.is_some()) {
+            flight::keep(&record_of_issued(
+                part.program(),
+                &error.map_or(String::new(), ToString::to_string),
+            ));
+        }
     }
 
     /// Tells the device all of a run.

@@ -1,0 +1,116 @@
+//! `run --backend cuda` where each rank is a process with a GPU, over the stand-in of NCCL; all of them on the stand-in of one GPU.
+
+use crate::standins::build::{folder, on_standins};
+use std::process::{Command, Output};
+
+/// Ranks that `annulus launch` starts.
+fn launched(ranks: &str, args: &[&str], more: &[(&str, &str)]) -> Output {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_annulus"));
+    program.args(["launch", "-n", ranks, "--", "run"]).args(args).current_dir(env!("CARGO_MANIFEST_DIR"));
+    on_standins(&mut program, 1).env("ANNULUS_STANDINS_QUICK", "1").env("NCCL_MULTI_RANK_GPU_ENABLE", "1");
+    program.envs(more.iter().copied()).output().expect("the binary runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+const LLAMA: &str = "tests/models/llama";
+
+#[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
+fn a_rank_a_process() {
+    let args = [LLAMA, "--ranks", "3", "--backend", "cuda"];
+    let done = launched("3", &args, &[]);
+    let said = text(&done.stdout);
+    assert!(done.status.success(), "{said}{}", text(&done.stderr));
+    // The first rank prints, and what the others found is what it says.
+    assert_eq!((said.matches("   ok").count(), said.matches("[1]").count()), (1, 0), "{said}");
+    assert!(
+        said.contains("3 processes, a rank and a GPU each, over NCCL 2.32.3 · 2 attentions on the GPU"),
+        "{said}"
+    );
+}
+
+/// Who cannot take part says so, and so do the others.
+#[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
+fn what_goes_wrong_is_said() {
+    let cuda = ["--backend", "cuda"];
+    for (ranks, args, more, code, says) in [
+        (
+            "2",
+            [&[LLAMA, "--ranks", "3"], &cuda[..]].concat(),
+            None,
+            2,
+            "2 processes were started, and each is a rank",
+        ),
+        ("2", [&["no such model", "--ranks", "2"], &cuda[..]].concat(), None, 2, "no such model"),
+        (
+            "2",
+            [&[LLAMA, "--ranks", "2"], &cuda[..]].concat(),
+            Some(("NCCL_MULTI_RANK_GPU_ENABLE", "0")),
+            1,
+            "Duplicate GPU detected : rank 0 and rank 1",
+        ),
+        (
+            "2",
+            [&[LLAMA, "--ranks", "2"], &cuda[..]].concat(),
+            Some(("ANNULUS_STANDINS_FAIL", "ncclSend:2:3")),
+            1,
+            "sending: internal error",
+        ),
+        (
+            "2",
+            [&[LLAMA, "--ranks", "2"], &cuda[..]].concat(),
+            Some(("ANNULUS_STANDINS_FAIL", "async:12:6")),
+            1,
+            "remote process exited or there was a network error",
+        ),
+        (
+            "2",
+            [&[LLAMA, "--ranks", "2", "--patience", "1"], &cuda[..]].concat(),
+            Some(("ANNULUS_STANDINS_STUCK", "9")),
+            1,
+            "1s",
+        ),
+        (
+            "2",
+            vec![LLAMA, "--ranks", "2"],
+            None,
+            2,
+            "start them with mpiexec, say --backend cuda for a GPU each",
+        ),
+        ("2", vec![LLAMA, "--ranks", "2", "--transport", "nccl"], None, 2, "it moves data between GPUs"),
+    ] {
+        let done = launched(ranks, &args, more.as_slice());
+        let errors = text(&done.stderr);
+        assert_eq!(done.status.code(), Some(code), "{args:?} {more:?}: {errors}");
+        assert!(errors.contains(says) && !errors.contains("panicked"), "{args:?} {more:?}: {errors}");
+        assert!(!errors.contains("stand-in: "), "{args:?} {more:?}: {errors}");
+    }
+    // Without a launcher.
+    let mut program = Command::new(env!("CARGO_BIN_EXE_annulus"));
+    program.args(["run", LLAMA, "--ranks", "2", "--backend", "cuda", "--transport", "nccl"]);
+    let done =
+        on_standins(&mut program, 1).current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("it runs");
+    assert!(text(&done.stderr).contains("no launcher started this process: annulus launch -n P"));
+    assert_eq!(done.status.code(), Some(2));
+}
+
+/// A library that is not there, or too old, is named, by the run and by `doctor`.
+#[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
+fn what_a_library_lacks_is_named() {
+    let there = ["libcuda.so", "libcuda.so.1", "libnvrtc.so", "libnvrtc.so.13"];
+    let broken = folder("broken nccl", &there, &["libnccl.so.2"]);
+    // The driver's stand-in has none of NCCL's functions but calls itself so.
+    let done = launched(
+        "2",
+        &[LLAMA, "--ranks", "2", "--backend", "cuda"],
+        &[("LD_LIBRARY_PATH", broken.to_str().expect("UTF-8"))],
+    );
+    let errors = text(&done.stderr);
+    assert!(done.status.code() == Some(1) && errors.contains("libnccl is not available"), "{errors}");
+    assert!(!errors.contains("panicked"), "{errors}");
+}
