@@ -78,11 +78,14 @@ fn a_command_of_annulus_needs_no_path() {
     }
     let run = launch("2", &["run", "tests/models/llama", "--ranks", "2", "--transport", "local"]);
     assert_eq!(run.status.code(), Some(0), "{}", String::from_utf8_lossy(&run.stderr));
-    // Nothing carries messages between them yet.
+    // On the CPU nothing but MPI carries messages between them.
     let alone = launch("2", &["run", "tests/models/llama", "--ranks", "2"]);
     assert_eq!(alone.status.code(), Some(2));
     let said = String::from_utf8_lossy(&alone.stderr).into_owned();
-    assert!(said.contains("start them with mpiexec, or say --transport local"), "{said}");
+    assert!(
+        said.contains("start them with mpiexec, say --backend cuda for a GPU each, or --transport local"),
+        "{said}"
+    );
     // Their exit status is the launcher's.
     let wrong = launch("2", &["run", "no such model", "--ranks", "2"]);
     assert_eq!(wrong.status.code(), Some(2));

@@ -51,7 +51,7 @@ fn what_goes_wrong_is_said() {
             [&[LLAMA, "--ranks", "2"], &cuda[..]].concat(),
             Some(("NCCL_MULTI_RANK_GPU_ENABLE", "0")),
             1,
-            "Duplicate GPU detected : rank 0 and rank 1",
+            "joining a communicator: invalid usage, Duplicate GPU detected : rank 0 and rank 1",
         ),
         (
             "2",
@@ -113,4 +113,40 @@ fn what_a_library_lacks_is_named() {
     let errors = text(&done.stderr);
     assert!(done.status.code() == Some(1) && errors.contains("libnccl is not available"), "{errors}");
     assert!(!errors.contains("panicked"), "{errors}");
+}
+
+/// Every rank that fails leaves a record, and those of all of them say who is at fault.
+#[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
+fn records_of_all_ranks_say_where_it_failed() {
+    let folder = std::env::temp_dir().join(format!("annulus-flight-test-{}", std::process::id()));
+    let at = folder.to_str().expect("UTF-8");
+    let args = [LLAMA, "--ranks", "3", "--backend", "cuda", "--strategy", "ring", "--flight", at];
+    // One rank alone is told to fail.
+    let mut program = Command::new(env!("CARGO_BIN_EXE_annulus"));
+    let fails = r#"[ "$ANNULUS_RANK" = 1 ] && export ANNULUS_STANDINS_FAIL=ncclSend:2:3; exec "$0" run "$@""#;
+    program.args(["launch", "-n", "3", "--", "sh", "-c", fails, env!("CARGO_BIN_EXE_annulus")]).args(args);
+    on_standins(&mut program, 1).env("ANNULUS_STANDINS_QUICK", "1").env("NCCL_MULTI_RANK_GPU_ENABLE", "1");
+    let done = program.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("it runs");
+    let errors = text(&done.stderr);
+    assert_eq!(done.status.code(), Some(1), "{errors}");
+    assert!(errors.contains(&format!("what the ranks did last: annulus check --flight {at}")), "{errors}");
+    let judged = super::stdout(&["check", "--flight", at]);
+    let json = super::stdout(&["check", "--flight", at, "--json"]);
+    std::fs::remove_dir_all(&folder).expect("the folder is there");
+    assert!(
+        judged.contains("rank 1 says: rank 1, step 0, group 1: sending: internal error"),
+        "{judged}{errors}"
+    );
+    assert!(json.contains("\"without\": []") && json.contains("\"cause\""), "{json}");
+}
+
+#[test]
+fn a_folder_without_records_is_refused() {
+    let empty = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models");
+    let done = super::annulus(&["check", "--flight", empty]);
+    assert_eq!(done.status.code(), Some(2));
+    assert!(text(&done.stderr).contains("there is no record of a rank"), "{}", text(&done.stderr));
+    assert_eq!(super::annulus(&["check", "--flight", "no such folder"]).status.code(), Some(2));
+    assert_eq!(super::annulus(&["check"]).status.code(), Some(2));
 }

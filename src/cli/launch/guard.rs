@@ -14,6 +14,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// How long ranks have to end by themselves when another one has failed.
+const OWN_WORDS: Duration = Duration::from_secs(1);
 /// So long it waits for the last words of ranks that have ended, which others may hold back.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -86,11 +88,11 @@ struct Attended {
     outputs_ended: usize,
 }
 
-/// Comes back when every rank has ended. The first failure ends the others, and so does the end of the front: they are asked, and killed
-/// when they have had their time.
+/// Comes back when every rank has ended. The first failure ends the others, which may say first what they know of it, and so does the end of
+/// the front: they are asked, and killed when they have had their time.
 fn attend(ranks: &mut [Rank], events: &Receiver<Event>, grace: Duration, end: bool) -> Attended {
     let mut out = Attended::default();
-    let mut kill_at = None;
+    let (mut ask_at, mut kill_at) = (None, None);
     let ask = |ranks: &[Rank], kill_at: &mut Option<Instant>| {
         if kill_at.is_none() {
             *kill_at = Some(Instant::now() + grace);
@@ -102,7 +104,8 @@ fn attend(ranks: &mut [Rank], events: &Receiver<Event>, grace: Duration, end: bo
     }
     let mut killed = false;
     while ranks.iter().any(|r| !r.ended) {
-        let left = kill_at.filter(|_| !killed).map(|at| at.saturating_duration_since(Instant::now()));
+        let at = if kill_at.is_some() { kill_at.filter(|_| !killed) } else { ask_at };
+        let left = at.map(|at| at.saturating_duration_since(Instant::now()));
         let event = match left {
             Some(left) => events.recv_timeout(left),
             None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -117,12 +120,13 @@ fn attend(ranks: &mut [Rank], events: &Receiver<Event>, grace: Duration, end: bo
                     rank.ended = true;
                 }
                 if status != 0 && out.failed.is_none() && kill_at.is_none() {
+                    ask_at = Some(Instant::now() + OWN_WORDS);
                     out.failed = Some(status);
                     let rest = if others == 0 { "" } else { "; the others are ended" };
                     print::error(&format!("rank {rank} ended with status {}{rest}", shown(status)));
-                    ask(ranks, &mut kill_at);
                 }
             }
+            Err(RecvTimeoutError::Timeout) if kill_at.is_none() => ask(ranks, &mut kill_at),
             Err(RecvTimeoutError::Timeout) => {
                 killed = true;
                 ranks.iter().filter(|r| !r.ended).for_each(Rank::kill);

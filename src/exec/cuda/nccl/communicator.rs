@@ -19,6 +19,10 @@ pub(super) const ID_BYTES: usize = 128;
 /// The name of a communicator. It holds an address in the process that made it, which must live until all ranks have joined.
 pub(super) type Id = [u8; ID_BYTES];
 
+/// What a communicator is doing.
+const JOINING: &str = "joining a communicator";
+const EXCHANGING: &str = "exchanging messages with other ranks";
+
 /// How long the end in order may take, before the communicator is given up instead.
 const END: Duration = Duration::from_secs(5);
 
@@ -36,6 +40,8 @@ pub struct Communicator {
     /// Whether it is given up with this value.
     own: bool,
     failed: Option<String>,
+    /// What is said of it where it fails.
+    does: &'static str,
 }
 
 // SAFETY: a communicator may be used by any thread, by one at a time: everything is asked for by `&mut`.
@@ -92,9 +98,10 @@ impl Communicator {
         // SAFETY: all pointers are to what lives; the GPU is current.
         let status = unsafe { (functions.init)(&mut handle, all, id, own, &mut config) };
         let context = gpu.context().clone();
-        let mut made = Communicator { functions, context, handle, ranks, rank, own: true, failed: None };
+        let mut made =
+            Communicator { functions, context, handle, ranks, rank, own: true, failed: None, does: JOINING };
         if status != SUCCESS && status != IN_PROGRESS {
-            let failed = functions.failed("joining a communicator", status, handle);
+            let failed = functions.failed(JOINING, status, handle);
             made.give_up();
             return Err(failed);
         }
@@ -102,6 +109,7 @@ impl Communicator {
         if joined.is_err() {
             made.give_up();
         }
+        made.does = EXCHANGING;
         joined.map(|()| made)
     }
 
@@ -154,8 +162,16 @@ impl Communicator {
             return wrong(format!("has this process as rank {own}, which is none of {ranks:?}"));
         };
         let context = gpu.context().clone();
-        let mut made =
-            Communicator { functions, context, handle, ranks: inside, rank, own: false, failed: None };
+        let mut made = Communicator {
+            functions,
+            context,
+            handle,
+            ranks: inside,
+            rank,
+            own: false,
+            failed: None,
+            does: EXCHANGING,
+        };
         if !made.ready()? {
             return wrong("is not ready: wait until its state is a success".into());
         }
@@ -184,7 +200,7 @@ impl Communicator {
         match if status == SUCCESS { state } else { status } {
             SUCCESS => Ok(true),
             IN_PROGRESS => Ok(false),
-            failed => Err(self.failed("exchanging messages with other ranks", failed)),
+            failed => Err(self.failed(self.does, failed)),
         }
     }
 
@@ -255,12 +271,12 @@ impl Communicator {
         let mut told = Ok(());
         for (m, peer) in there {
             let at = m.at as *mut c_void;
-            // SAFETY: the caller's promise.
-            let status = unsafe {
-                match m.sends {
-                    true => (functions.send)(at, m.bytes, byte, peer, self.handle, stream),
-                    false => (functions.recv)(at, m.bytes, byte, peer, self.handle, stream),
-                }
+            let status = if m.sends {
+                // SAFETY: the caller's promise.
+                unsafe { (functions.send)(at, m.bytes, byte, peer, self.handle, stream) }
+            } else {
+                // SAFETY: the caller's promise.
+                unsafe { (functions.recv)(at, m.bytes, byte, peer, self.handle, stream) }
             };
             if status != SUCCESS && status != IN_PROGRESS {
                 told = Err(self.failed(if m.sends { "sending" } else { "receiving" }, status));
@@ -305,8 +321,8 @@ impl Drop for Communicator {
             return;
         }
         let _entered = Entered::new(&self.context);
-        // SAFETY: it lives.
         let begun = self.failed.is_none() && {
+            // SAFETY: it lives.
             let status = unsafe { (self.functions.finalize)(self.handle) };
             status == SUCCESS || status == IN_PROGRESS
         };
