@@ -20,19 +20,19 @@ macro_rules! functions {
     ($($field:ident = $name:literal ($($arg:ty),*) -> $result:ty;)*) => {
         /// The functions, each as NCCL 2.18 and later declare it.
         #[derive(Debug)]
-        pub(super) struct Functions {
+        pub(super) struct Table {
             $(pub(super) $field: unsafe extern "C" fn($($arg),*) -> $result,)*
         }
 
-        impl Functions {
-            fn find() -> Result<Functions, CudaError> {
+        impl Table {
+            fn find() -> Result<Table, CudaError> {
                 let library = probe::nccl_library()?;
                 let lacks = |name: &str| CudaError::Unavailable {
                     library: NCCL.name,
                     reason: format!("it has no {name}: it is older than 2.18"),
                     remedy: NCCL.remedy.into(),
                 };
-                Ok(Functions {
+                Ok(Table {
                     $($field: {
                         // SAFETY: NCCL declares the function so.
                         let found = unsafe { library.get::<unsafe extern "C" fn($($arg),*) -> $result>(concat!($name, "\0").as_bytes()) };
@@ -61,6 +61,9 @@ functions! {
     error_string = "ncclGetErrorString" (c_int) -> *const c_char;
     last_error = "ncclGetLastError" (ncclComm_t) -> *const c_char;
 }
+
+/// All of them.
+pub(super) type Functions = Table;
 
 /// All of them, looked up once.
 pub(super) fn functions() -> Result<&'static Functions, CudaError> {
