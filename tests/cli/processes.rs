@@ -52,7 +52,7 @@ fn a_rank_that_fails_tells_the_others() {
     let right = [LLAMA, &["--ranks", "2"]].concat();
     for (wrong, words) in [
         (vec!["run", "no such model", "--ranks", "2"], "rank 1 failed: no such model"),
-        ([LLAMA, &["--ranks", "3"]].concat(), "rank 1 failed: --transport mpi: 2 processes were started"),
+        ([LLAMA, &["--ranks", "3"]].concat(), "rank 1 failed: --ranks 3: 2 processes were started"),
     ] {
         let begin = Instant::now();
         let done = processes(&[&right, &wrong]);
