@@ -14,6 +14,8 @@ mod faults;
 mod goldens;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod islands;
+#[cfg(target_os = "linux")]
+mod messages;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod planted;
 #[cfg(all(feature = "cuda", feature = "onnx", target_os = "linux"))]

@@ -40,7 +40,10 @@ Comm* comm_of(void* handle) {
 }
 
 // Without the environment's word it takes a few.
-u64 some_polls(const Comm& c) { return c.blocking ? 0 : random_below(setting("NCCL_POLLS", 4) + 1); }
+u64 some_polls(const Comm& c) {
+    const u64 most = setting("NCCL_POLLS", 4);
+    return c.blocking || !most ? 0 : 1 + random_below(most);
+}
 
 int state_of(Comm& c) {
     std::lock_guard<std::mutex> guard(c.lock);
