@@ -5,11 +5,16 @@ use std::env;
 use std::path::Path;
 
 fn main() {
-    println!("cargo::rustc-check-cfg=cfg(test_data, test_cxx, test_nvrtc, test_mpi)");
+    println!("cargo::rustc-check-cfg=cfg(test_data, test_cxx, test_nvrtc, test_mpi, test_nccl)");
     println!("cargo::rerun-if-changed=build.rs");
-    for name in
-        ["ANNULUS_TEST_DATA", "ANNULUS_REQUIRE_CXX", "ANNULUS_REQUIRE_NVRTC", "ANNULUS_MPIEXEC", "CXX"]
-    {
+    for name in [
+        "ANNULUS_TEST_DATA",
+        "ANNULUS_REQUIRE_CXX",
+        "ANNULUS_REQUIRE_NVRTC",
+        "ANNULUS_MPIEXEC",
+        "ANNULUS_NCCL",
+        "CXX",
+    ] {
         println!("cargo::rerun-if-env-changed={name}");
     }
     let given = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
@@ -24,6 +29,7 @@ fn main() {
         ("test_cxx", given("ANNULUS_REQUIRE_CXX") || found(Path::new(&compiler))),
         ("test_nvrtc", given("ANNULUS_REQUIRE_NVRTC")),
         ("test_mpi", given("ANNULUS_MPIEXEC")),
+        ("test_nccl", given("ANNULUS_NCCL")),
     ] {
         if is_there {
             println!("cargo::rustc-cfg={name}");

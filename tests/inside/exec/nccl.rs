@@ -1,4 +1,4 @@
-//! What groups are for NCCL: runs that both ends cut alike, in one order on all ranks.
+//! What groups are for NCCL: runs that both ends cut alike, in one order on all ranks; and what NVIDIA's own library does without a GPU.
 
 use crate::inside::check::corpus;
 use crate::inside::ring::case::Case as Attention;
@@ -96,4 +96,27 @@ fn what_cannot_be_told_is_refused() {
         runs(&mut groups(&mut all[from])[0].sends[0]);
     };
     refused(&many, "more than 65536 runs");
+}
+
+#[test]
+#[ignore = "another test runs it, in a process where the loader finds NVIDIA's library"]
+fn the_library_itself() {
+    let ids = [(); 2].map(|()| annulus::exec::cuda::nccl::new_id().unwrap());
+    println!("version {}, other ids {}", annulus::exec::cuda::nccl::version().unwrap(), ids[0] != ids[1]);
+}
+
+/// It has every function that is called, says its version, and makes names.
+#[test]
+#[cfg_attr(not(test_nccl), ignore = "set ANNULUS_NCCL to the folder of libnccl.so.2")]
+fn nvidias_library_answers_without_a_gpu() {
+    let folder = std::env::var("ANNULUS_NCCL").expect("ANNULUS_NCCL names a folder");
+    let mut program = std::process::Command::new(std::env::current_exe().unwrap());
+    program.args(["--exact", "inside::exec::nccl::the_library_itself", "--ignored", "--nocapture"]);
+    let done = program.env("LD_LIBRARY_PATH", folder).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(
+        said.contains("version 2.") && said.contains(", other ids true"),
+        "{said}{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
 }

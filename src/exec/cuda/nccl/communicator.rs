@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 pub(super) const ID_BYTES: usize = 128;
 
 /// The name of a communicator. It holds an address in the process that made it, which must live until all ranks have joined.
-pub(super) type Id = [u8; ID_BYTES];
+pub(crate) type Id = [u8; ID_BYTES];
 
 /// What a communicator is doing.
 const JOINING: &str = "joining a communicator";
@@ -48,7 +48,7 @@ pub struct Communicator {
 unsafe impl Send for Communicator {}
 
 /// A new name.
-pub(super) fn new_id() -> Result<Id, NcclError> {
+pub(crate) fn new_id() -> Result<Id, NcclError> {
     let functions = functions()?;
     let mut id = ncclUniqueId { internal: [0; ID_BYTES] };
     // SAFETY: the pointer is to what lives.

@@ -13,6 +13,8 @@ mod processes;
 mod transport;
 
 pub use communicator::Communicator;
+#[cfg(test)]
+pub(crate) use communicator::new_id;
 pub use error::NcclError;
 pub use functions::version;
 #[cfg(test)]
