@@ -11,6 +11,8 @@ mod embed;
 #[cfg(target_os = "linux")]
 mod faults;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
+mod foreign;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
 mod goldens;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod islands;
