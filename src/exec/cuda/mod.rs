@@ -1,7 +1,7 @@
 //! cuda: compiles kernels and launches them on a GPU.
 //!
 //! In: texts and keys of [`crate::lower`]. Out: machine code, buffers on the device, launches and their times. Invariants: this is
-//! the only room with unsafe code; no function of CUDA is called before its library was found and loaded, for cudarc panics
+//! beside `exec/mpi` the only room with unsafe code; no function of CUDA is called before its library was found and loaded, for cudarc panics
 //! where one is missing; whatever reaches a kernel was checked against the buffers that it points into.
 
 #![allow(unsafe_code)]

@@ -2,11 +2,14 @@
 //! rank where one fails. The processes are this program, started again.
 
 use super::builder::build::on_standins;
+use super::islands::{case, handed, judged};
+use crate::inside::ring::case::Case;
 use annulus::exec::cuda::Gpu;
-use annulus::exec::cuda::ranks::{OnGpu, RunOptions};
+use annulus::exec::cuda::nccl::Processes;
+use annulus::exec::cuda::ranks::{Island, Kernels, OnGpu, RunOptions};
 use annulus::exec::group::{Meeting, Place, free_port};
 use annulus::import::case::load;
-use annulus::ir::Tensor;
+use annulus::ir::{DType, Tensor};
 use annulus::layout::LayoutKind;
 use annulus::ring::Strategy;
 use annulus::{Compiled, Options, compile, join_on_gpu, prepare_on_gpu, prepare_process_on_gpu, run_on_gpu};
@@ -23,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(40);
 #[ignore = "other tests run it, as ranks"]
 fn the_rank() {
     let Ok(what) = std::env::var(INSIDE) else { return };
+    if let Some(who) = what.strip_prefix("edges ") {
+        return edges(who);
+    }
     let done = what.split(';').try_for_each(|line| one(line).map(|said| println!("right {said}")));
     if let Err(why) = done {
         println!("says {why}");
@@ -96,6 +102,87 @@ fn twice(
     Ok(said.join(" "))
 }
 
+/// Attentions at the edges of what there is, each with a strategy.
+fn at_the_edges(ranks: usize) -> Vec<(String, Case, Strategy)> {
+    let layouts = [LayoutKind::Contiguous, LayoutKind::Zigzag, LayoutKind::Stripe];
+    let (mut out, mut turn) = (vec![], 0);
+    let mut add = |name: &str, change: &dyn Fn(&mut Case)| {
+        for way in Strategy::ALL.into_iter().skip(turn % 2).step_by(2) {
+            let mut case = case(ranks, 1, layouts[turn % 3]);
+            change(&mut case);
+            out.push((format!("{name} by {way}"), case, way));
+            turn += 1;
+        }
+        turn += 1;
+    };
+    let rows = |case: &mut Case, rows| (case.sizes.q_len, case.sizes.kv_len) = (rows, rows);
+    add("thirteen rows", &|_| {});
+    add("fewer rows than ranks", &|case| rows(case, ranks - 1));
+    add("one row", &|case| rows(case, 1));
+    add("four heads over two", &|case| (case.sizes.q_heads, case.sizes.kv_heads) = (4, 2));
+    add("rows without a key", &|case| {
+        case.attention.scores = "factor 0.25 | fill -inf unless causal(-4)".parse().unwrap()
+    });
+    add("scores of 1e4", &|case| {
+        case.attention.scores = "factor 1000 | fill -inf unless causal(0)".parse().unwrap()
+    });
+    add("documents", &|case| {
+        case.attention.scores = "factor 0.25 | fill -inf unless causal(0) & segments(4,7)".parse().unwrap();
+    });
+    add("f16", &|case| case.dtype = DType::F16);
+    out
+}
+
+/// What this process computes of them, as hashes: of all ranks, or of one.
+fn edges(who: &str) {
+    let words: Vec<usize> = who.split(' ').map(|n| n.parse().unwrap()).collect();
+    let (ranks, port, own) = (words[0], words[1] as u16, words.get(2).copied());
+    let gpu = Gpu::open(0).unwrap();
+    let processes = own.map(|rank| {
+        let mut meeting = Meeting::new(rank, ranks, Place::new("127.0.0.1", port));
+        meeting.patience = PATIENCE;
+        Processes::join(&gpu, meeting.meet().unwrap(), 1, PATIENCE).unwrap()
+    });
+    let mut kernels = Kernels::new();
+    let options = RunOptions { cache: None, graph: true, patience: PATIENCE };
+    for (name, case, way) in at_the_edges(ranks) {
+        let schedule = case.schedule(way);
+        let mut island = match &processes {
+            Some(all) => Island::of_process(&gpu, &mut kernels, &schedule, all, options),
+            None => Island::new(&gpu, &mut kernels, &schedule, options),
+        }
+        .unwrap_or_else(|e| panic!("{name}: {e}"));
+        for seed in [3, 4] {
+            let all = handed(&case, seed);
+            let here = own.map_or(0..ranks, |rank| rank..rank + 1);
+            let given = island.run(&all[here.clone()]).unwrap_or_else(|e| panic!("{name}: {e}"));
+            for (rank, [out, lse]) in here.zip(&given) {
+                println!("edge {rank} {name}, {:x}", Sha256::digest([out.as_slice(), lse].concat()));
+            }
+            if own.is_none() {
+                assert_eq!(judged(&case, seed, given), None, "{name}");
+            }
+        }
+    }
+    if let Some(processes) = processes {
+        processes.leave().unwrap();
+    }
+}
+
+#[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
+fn what_is_at_the_edges_has_the_bits_of_one_process() {
+    let (ranks, port) = (3, free_port().unwrap());
+    let whole = start(&format!("edges {ranks} {port}"), 1).wait_with_output().unwrap();
+    let children: Vec<Child> =
+        (0..ranks).map(|rank| start(&format!("edges {ranks} {port} {rank}"), rank as u64 + 2)).collect();
+    for (rank, child) in children.into_iter().enumerate() {
+        let of_rank = format!("edge {rank} ");
+        let (want, got) = (said(&whole, &of_rank), said(&child.wait_with_output().unwrap(), &of_rank));
+        assert!(want.len() >= 48 && got == want, "rank {rank} of {ranks}: {got:?}, and not {want:?}");
+    }
+}
+
 fn start(what: &str, seed: u64) -> Child {
     let mut program = Command::new(std::env::current_exe().unwrap());
     program.args(["--exact", "inside::standins::processes::the_rank", "--ignored", "--nocapture"]);
@@ -123,22 +210,29 @@ fn said(done: &Output, begin: &str) -> Vec<String> {
     said.lines().filter_map(|line| line.strip_prefix(begin)).map(str::to_owned).collect()
 }
 
+/// Each process prints what all ranks in one process print.
+fn as_in_one_process(count: usize, lines: &[String]) {
+    let whole = lines.iter().map(|line| format!("{line} all 1")).collect::<Vec<_>>().join(";");
+    let want = said(&start(&whole, 1).wait_with_output().unwrap(), "right ");
+    assert_eq!(want.len(), lines.len());
+    for (rank, done) in ranks(lines, count, "").iter().enumerate() {
+        let got = said(done, "right ");
+        assert_eq!(got, want, "rank {rank}: {}", String::from_utf8_lossy(&done.stdout));
+    }
+}
+
 #[test]
 #[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
 fn every_strategy_gives_the_bits_of_one_process() {
-    let all =
-        |ranks: usize, layout: &str| Strategy::ALL.map(|way| format!("{way} {layout} {ranks} 1")).to_vec();
-    let mut four = all(4, "zigzag");
+    let mut four = Strategy::ALL.map(|way| format!("{way} zigzag 4 1")).to_vec();
     four.extend(["queries contiguous 4 2", "heads contiguous 4 2"].map(str::to_owned));
-    for (count, lines) in [(4, four), (3, all(3, "contiguous"))] {
-        let whole = lines.iter().map(|line| format!("{line} all 1")).collect::<Vec<_>>().join(";");
-        let want = said(&start(&whole, 1).wait_with_output().unwrap(), "right ");
-        assert_eq!(want.len(), lines.len());
-        for (rank, done) in ranks(&lines, count, "").iter().enumerate() {
-            let got = said(done, "right ");
-            assert_eq!(got, want, "rank {rank}: {}", String::from_utf8_lossy(&done.stdout));
-        }
-    }
+    as_in_one_process(4, &four);
+}
+
+#[test]
+#[cfg_attr(not(test_cxx), ignore = "there is no C++ compiler `c++`: set CXX")]
+fn uneven_shares_give_the_bits_of_one_process() {
+    as_in_one_process(3, &Strategy::ALL.map(|way| format!("{way} contiguous 3 1")));
 }
 
 /// Whoever dies or gives up is named by all others, within a second.

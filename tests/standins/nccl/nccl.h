@@ -44,14 +44,10 @@ bool receive_all(int socket, void* at, size_t bytes);
 
 // ---- communicators: comm.cpp ---------------------------------------------------------------------------------------------------
 
-enum Kind : u32 { SEND_RECEIVE = 1, ALL_GATHER };
-
 // What goes over a socket; bytes of the message follow.
 struct Frame {
     enum What : u32 { MESSAGE = 1, TAKEN, BYE } what;
-    Kind kind;
     int type;
-    u32 unused;
     u64 sequence;  // of the messages from one rank to another in a communicator
     u64 place;     // of those from one process to another in all communicators
     u64 count, bytes;
@@ -94,7 +90,6 @@ u64 some_polls(const Comm& c);
 
 struct Part {
     bool sends;
-    Kind kind;
     int peer;
     u64 at, count;
     int type;

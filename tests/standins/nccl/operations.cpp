@@ -78,7 +78,6 @@ static u8* bytes_at(u64 at, u64 bytes, Allocation*& a) {
 
 static void fits(const Going& g, const Issued& mine, const Frame& theirs, int peer) {
     const char* here = g.what.c_str();
-    if (theirs.kind != mine.part.kind) finding("%s: rank %d does another operation than rank %d", here, peer, g.comm->rank);
     if (theirs.type != mine.part.type || theirs.count != mine.part.count)
         finding("%s: rank %d sends %llu of %s, and rank %d receives %llu of %s", here, peer, theirs.count, type_name(theirs.type), g.comm->rank,
                 mine.part.count, type_name(mine.part.type));
@@ -96,7 +95,7 @@ static bool comes_through(Going& g) {
         for (Issued& i : g.parts) {
             if (!i.part.sends) continue;
             Allocation* a;
-            Frame f{Frame::MESSAGE, i.part.kind, i.part.type, 0, i.sequence, i.place, i.part.count, i.part.bytes()};
+            Frame f{Frame::MESSAGE, i.part.type, i.sequence, i.place, i.part.count, i.part.bytes()};
             std::vector<u8> bytes;
             try {
                 const u8* at = bytes_at(i.part.at, i.part.bytes(), a);
@@ -237,7 +236,7 @@ static int one(const char* name, bool sends, u64 at, size_t count, int type, int
     if (int code = begins(name, handle, stream, type, c, s)) return code;
     if (peer < 0 || peer >= c->size) return wrong(INVALID_ARGUMENT, "%s: rank %d of %d", name, peer, c->size);
     if (!at && count) return wrong(INVALID_ARGUMENT, "%s: no memory", name);
-    Part part{sends, SEND_RECEIVE, peer, at, count, type};
+    Part part{sends, peer, at, count, type};
     if (part.bytes() && !is_device_memory(at)) return wrong(INVALID_ARGUMENT, "%s: %#llx is no device memory", name, at);
     if (int code = group_adds(c, s, part)) return code;
     return in_group() ? SUCCESS : group_ends();

@@ -1,10 +1,11 @@
-//! ranks: the ranks of islands on one GPU.
+//! ranks: the ranks of islands on one GPU, or one of them on each of as many, each a process.
 //!
 //! In: a schedule, and the arguments of every rank. Out: results of every rank. A [`Part`] is one rank as a host embeds it: it is told a
 //! [`Call`], raw pointers and the host's stream; [`enqueue_all`] tells all ranks from one thread. [`Island`] is all parts with memory of
 //! its own, [`Kernels`] are what programs share, [`OnGpu`] runs a whole program whose islands are on the GPU. [`Alone`] is one rank whose
 //! messages come at the pace of a link, to be timed. Each rank has a stream for kernels and one of higher priority for each axis of the
-//! mesh; messages are copies on the receiver's stream, ordered by events. Nothing of it compares with a run on as many GPUs but the results.
+//! mesh; messages are copies on the receiver's stream, ordered by events. Times of several ranks on one GPU compare with nothing.
+//! Where each rank is a process, messages go by NCCL ([`super::nccl`]).
 //!
 //! A host that has memory and a stream, whatever crate they are of (hosts in other languages: `hosts/c`):
 //!

@@ -27,7 +27,8 @@ use std::sync::{Arc, Mutex};
 
 /// One rank of an island on a GPU.
 ///
-/// The parts of an island are made together, by [`Part::all`], and may then go to a thread each. The k-th call of one rank belongs with
+/// The parts of an island are made together, by [`Part::all`], and may then go to a thread each; where ranks are processes, each makes its own
+/// ([`Part::of_process`]). The k-th call of one rank belongs with
 /// the k-th of every other: [`enqueue`](Part::enqueue) tells the device one rank's share of it, and so is called for all ranks, from as many threads;
 /// [`enqueue_all`](super::enqueue_all) tells it all shares from one thread.
 ///
