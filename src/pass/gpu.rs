@@ -41,10 +41,13 @@ pub fn join_on_gpu(
     let all = [version(), same("architecture of the GPU", arch)].into_iter().chain(facts(compiled, inputs));
     // What is shown of a fact holds a hash where it is not the whole of it.
     let told = all.fold(Facts::new(), |told, fact| told.with(fact.name, fact.shown));
-    group.agree(&told, patience).map_err(over)?.map_err(|e| NcclError::Over(e.to_string()))?;
+    let agreed = group.agree(&told, patience).map_err(over)?.map_err(|e| NcclError::Over(e.to_string()));
     let (size, ranks) = (group.size(), compiled.program.ranks);
-    if size != ranks {
-        return Err(NcclError::Ranks { size, ranks }.into());
+    let agreed = agreed.and(if size == ranks { Ok(()) } else { Err(NcclError::Ranks { size, ranks }) });
+    if let Err(e) = agreed {
+        // All of them say the same, and none is told that another one left before it had heard.
+        let _ = group.leave(patience);
+        return Err(e.into());
     }
     // A communicator for each stream of transfers, so that those of several axes are under way at the same time.
     let schedules = compiled.schedules();

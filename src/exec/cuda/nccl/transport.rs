@@ -13,6 +13,7 @@ use crate::exec::walk::{Engine, Polled, Transport, TransportError};
 use crate::lower::program::{Group, Program};
 use cudarc::driver::sys::CUstream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// A device whose streams NCCL is told of.
 pub(in crate::exec::cuda) trait Streams: Engine<Pointer = u64> {
@@ -39,6 +40,9 @@ pub(in crate::exec::cuda) struct Nccl {
     under_way: Vec<UnderWay>,
     over: Option<String>,
 }
+
+/// How long it may take until it is known who is gone.
+const NAMED: Duration = Duration::from_secs(1);
 
 /// A group that was posted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,7 +103,8 @@ impl Nccl {
         // Who died is told before what that does to messages.
         let mut well = self.others.as_ref().map_or(Ok(()), |others| others.poll().map_err(|e| e.to_string()));
         for lane in &self.lanes {
-            well = well.and_then(|()| lock(lane).ready().map(drop).map_err(|e| e.to_string()));
+            well = well
+                .and_then(|()| lock(lane).ready().map(drop).map_err(|e| named(self.others.as_deref(), &e)));
         }
         well.map_err(TransportError)
     }
@@ -150,6 +155,18 @@ pub(super) fn lock(lane: &Lane) -> MutexGuard<'_, Communicator> {
     lane.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What failed, by the name of the rank that is gone: NCCL says that one is, and a moment later it is known which.
+pub(super) fn named(others: Option<&Others>, error: &NcclError) -> String {
+    let begin = Instant::now();
+    while let Some(others) = others.filter(|_| begin.elapsed() < NAMED) {
+        if let Err(fault) = others.poll() {
+            return fault.to_string();
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    error.to_string()
+}
+
 fn said(e: NcclError) -> TransportError {
     TransportError(e.to_string())
 }
@@ -173,7 +190,8 @@ impl<E: Streams> Transport<E> for Nccl {
             }
             UnderWay::Begun => {}
         }
-        if !lock(self.lane(stream)?).ready().map_err(said)? {
+        let ready = lock(self.lane(stream)?).ready();
+        if !ready.map_err(|e| TransportError(named(self.others.as_deref(), &e)))? {
             return Ok(Polled::Waits);
         }
         *self.turn(stream) = UnderWay::Nothing;
