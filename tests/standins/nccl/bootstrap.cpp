@@ -113,10 +113,10 @@ static void serve(int listener, u64 nonce) {
         sockets.push_back(s), all.push_back(place);
     }
     close(listener);
+    std::sort(all.begin(), all.end(), [](auto& a, auto& b) { return a.rank < b.rank; });
     std::string why = looked_at(all);
     for (const Place& p : all)
         if (p.size != all[0].size) why = text("rank %d says that there are %d ranks, and rank %d that there are %d", p.rank, p.size, all[0].rank, all[0].size);
-    std::sort(all.begin(), all.end(), [](auto& a, auto& b) { return a.rank < b.rank; });
     for (int s : sockets) {
         u64 length = why.size();
         send_all(s, &length, sizeof length);
