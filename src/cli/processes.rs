@@ -8,7 +8,7 @@ use annulus::Compiled;
 use annulus::exec::cpu::{self, Progress};
 use annulus::exec::group::{Launched, Launcher, launched, variables};
 use annulus::ir::Tensor;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// The processes that this one was started with.
@@ -67,10 +67,12 @@ impl Drop for Processes {
     }
 }
 
+/// This process's rank, and how many there are, once it is known.
+static PLACE: OnceLock<(usize, usize)> = OnceLock::new();
+
 /// What a message begins with: which rank it is of, where there are others that print.
 pub(super) fn of_rank() -> String {
-    let place = kept().as_ref().map(Joined::rank_and_size);
-    place.filter(|place| place.1 > 1).map_or(String::new(), |(rank, _)| format!("rank {rank}: "))
+    PLACE.get().filter(|place| place.1 > 1).map_or(String::new(), |(rank, _)| format!("rank {rank}: "))
 }
 
 /// Everything is said. What this rank failed of, if it did, the others are told.
@@ -123,6 +125,7 @@ fn of_launcher() -> Option<Launched> {
 fn as_many(args: &Run, joined: Joined) -> Result<Processes, Stop> {
     let (rank, size) = joined.rank_and_size();
     let ranks = args.split.ranks as usize;
+    let _ = PLACE.set((rank, size));
     let processes = Processes { joined: Some(joined), place: Some((rank, size)) };
     if size != ranks {
         return Err(Stop::Usage(format!(

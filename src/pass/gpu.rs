@@ -2,13 +2,13 @@
 
 use super::compiled::Compiled;
 use super::error::Error;
-use super::facts::{facts, same, version};
+use super::facts::facts;
 use super::path::ready;
 use crate::exec::cpu::{Progress, Run};
 use crate::exec::cuda::Gpu;
 use crate::exec::cuda::nccl::{NcclError, Processes};
 use crate::exec::cuda::ranks::{OnGpu, RunOptions};
-use crate::exec::group::{Facts, Fault, Group};
+use crate::exec::group::{Fault, Group};
 use crate::ir::Tensor;
 use std::time::Duration;
 
@@ -38,9 +38,7 @@ pub fn join_on_gpu(
 ) -> Result<Processes, Error> {
     let over = |e: Fault| NcclError::Over(e.to_string());
     let arch = gpu.arch().map_or("no kernels".into(), |arch| arch.name().to_owned());
-    let all = [version(), same("architecture of the GPU", arch)].into_iter().chain(facts(compiled, inputs));
-    // What is shown of a fact holds a hash where it is not the whole of it.
-    let told = all.fold(Facts::new(), |told, fact| told.with(fact.name, fact.shown));
+    let told = facts(compiled, inputs).with("architecture of the GPU", arch);
     let agreed = group.agree(&told, patience).map_err(over)?.map_err(|e| NcclError::Over(e.to_string()));
     let (size, ranks) = (group.size(), compiled.program.ranks);
     let agreed = agreed.and(if size == ranks { Ok(()) } else { Err(NcclError::Ranks { size, ranks }) });

@@ -2,10 +2,10 @@
 
 use super::compiled::Compiled;
 use super::error::Error;
-use super::facts::{Fact, facts, version};
+use super::facts::facts;
 use super::path::ready;
 use crate::exec::cpu::{self, Progress, Run};
-use crate::exec::mpi::{self, OverMpi, World, agree};
+use crate::exec::mpi::{OverMpi, World};
 use crate::ir::Tensor;
 use std::time::Duration;
 
@@ -38,9 +38,7 @@ fn run(
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Run, Error> {
     let (program, schedules) = (&compiled.program, compiled.schedules());
-    // Alone, and as long in every version: what else is compared may be another list there.
-    agree(world, &[told(&version())], patience)?;
-    agree(world, &facts(compiled, inputs).iter().map(told).collect::<Vec<_>>(), patience)?;
+    world.agree(&facts(compiled, inputs), patience)?;
     ready(compiled, inputs)?;
     let mut ranks = OverMpi::new(world, program.ranks, (seed, patience))?;
     let mut run = cpu::run_with(program, &schedules, inputs, watch, &mut ranks)?;
@@ -54,8 +52,4 @@ fn run(
         (run.traffic.bytes_sent[rank], run.traffic.messages[rank]) = (number(0), number(1));
     }
     Ok(run)
-}
-
-fn told(fact: &Fact) -> mpi::Fact<'_> {
-    mpi::Fact { name: fact.name, shown: fact.shown.clone(), whole: fact.whole.clone() }
 }

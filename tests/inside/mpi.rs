@@ -25,8 +25,16 @@ use std::time::{Duration, Instant};
 /// What this process does as a rank.
 const INSIDE: &str = "ANNULUS_TEST_OVER_MPI";
 
+/// Where ranks leave what they did last.
+const FLIGHT: &str = "ANNULUS_TEST_FLIGHT";
+
 /// So many processes that do this.
 fn processes(count: usize, what: &str) -> Output {
+    launcher(count, what).output().unwrap()
+}
+
+/// What starts them.
+fn launcher(count: usize, what: &str) -> Command {
     let launcher =
         PathBuf::from(std::env::var_os("ANNULUS_MPIEXEC").expect("ANNULUS_MPIEXEC names a launcher"));
     let library =
@@ -35,7 +43,7 @@ fn processes(count: usize, what: &str) -> Output {
     program.args(["-n", &count.to_string()]).arg(std::env::current_exe().unwrap());
     program.args(["--exact", "inside::mpi::the_rank", "--ignored", "--nocapture", "--test-threads", "1"]);
     program.env(INSIDE, what).env("LD_LIBRARY_PATH", library).env("RUST_BACKTRACE", "0");
-    program.output().unwrap()
+    program
 }
 
 /// How often a line with these words was said.
@@ -139,6 +147,10 @@ fn faulty(world: &mut World, fault: &str) -> Result<(), String> {
                 std::thread::sleep(Duration::from_secs(3));
             }
         }
+        "stops" => {
+            patience = Duration::from_secs(1);
+            annulus::exec::flight::keep_in(std::env::var_os(FLIGHT).unwrap());
+        }
         "gone" if last => return Err("it has no more room".into()),
         "other values" if last => {
             let first = &mut inputs[0];
@@ -150,6 +162,10 @@ fn faulty(world: &mut World, fault: &str) -> Result<(), String> {
     }
     let rank = world.rank();
     let done = run_over_mpi(&compiled, world, &inputs, (0, patience), &mut |at| {
+        // The others want its keys.
+        if fault == "stops" && rank == 0 && at.segment == 2 && at.begun == 0 {
+            std::thread::sleep(Duration::from_secs(4));
+        }
         // In the middle of it, behind the agreement.
         if fault == "killed" && at.segment == 2 && at.begun == 0 {
             println!("rank {rank} is in the middle");
@@ -186,10 +202,10 @@ fn islands_are_the_same_to_the_bit() {
 #[cfg_attr(not(test_mpi), ignore = "set ANNULUS_MPIEXEC where MPI with the standard's binary interface is")]
 fn a_fault_of_one_rank_is_told_by_all() {
     for (fault, words, by) in [
-        ("another strategy", "rank 2 differs from rank 0 in the schedule: heads, contiguous (", 3),
-        ("another layout", "rank 2 differs from rank 0 in the schedule: ring, zigzag (", 3),
-        ("other values", "rank 2 differs from rank 0 in the values of the inputs: ", 3),
-        ("other inputs", "rank 2 differs from rank 0 in the list of inputs: ", 3),
+        ("another strategy", "rank 2 says heads, contiguous (", 3),
+        ("another layout", "rank 2 says ring, zigzag (", 3),
+        ("other values", "ranks do not agree on the values of the inputs: ranks 0 and 1 say ", 3),
+        ("other inputs", "ranks do not agree on the list of inputs: ranks 0 and 1 say ", 3),
         ("another number of ranks", "3 processes were started, and the program is of 4 ranks", 3),
         ("late", "from rank 2, for 1s", 1),
         ("gone", "rank 2 failed: it has no more room", 2),
@@ -205,4 +221,20 @@ fn a_fault_of_one_rank_is_told_by_all() {
     assert!(!done.status.success(), "{}", told(&done));
     assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
     assert!(said(&done, "is in the middle") >= 1 && said(&done, "is right") == 0, "{}", told(&done));
+}
+
+/// Who waits in vain leaves what it did last, and that says for whom.
+#[test]
+#[cfg_attr(not(test_mpi), ignore = "set ANNULUS_MPIEXEC where MPI with the standard's binary interface is")]
+fn what_ranks_left_says_who_stopped() {
+    let folder = std::env::temp_dir().join(format!("annulus-stops-{}", std::process::id()));
+    let done = launcher(3, "stops").env(FLIGHT, &folder).output().unwrap();
+    let kept = annulus::exec::flight::read_folder(&folder);
+    std::fs::remove_dir_all(&folder).unwrap();
+    let kept = kept.unwrap();
+    assert!(!done.status.success() && kept.damaged.is_empty() && !kept.records.is_empty(), "{}", told(&done));
+    let judged = annulus::exec::flight::judge(&kept.records);
+    let missing = judged.diverged.as_ref().map(|d| d.2.clone());
+    assert_eq!(missing, Some(vec![0]), "{judged}{}", told(&done));
+    assert!(judged.cause.iter().any(|(rank, _)| *rank == 0), "{judged}");
 }

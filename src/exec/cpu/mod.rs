@@ -31,6 +31,7 @@ pub use fold::fold;
 pub use island::run_island;
 pub use outcome::{Progress, Run, Traffic};
 pub use program::{run, run_watched, run_with};
-#[cfg(all(feature = "cuda", target_os = "linux"))]
 pub use ranks::Ranks;
+#[cfg(all(any(feature = "cuda", feature = "mpi"), target_os = "linux"))]
+pub(in crate::exec) use ranks::whole_of;
 pub(crate) use rows::{cut, join};

@@ -62,3 +62,24 @@ where
         (self.0)(schedule, arguments, segment, watch)
     }
 }
+
+/// Everyone's tensor, where bytes are what ranks exchange: this rank's are handed to `exchange` with how many each rank has, and everyone's
+/// come back.
+///
+/// # Errors
+/// That of `exchange`, or what came is none of these types.
+#[cfg(all(any(feature = "cuda", feature = "mpi"), target_os = "linux"))]
+pub(in crate::exec) fn whole_of<E: ToString>(
+    own: &[Tensor],
+    types: &[Type],
+    exchange: impl FnOnce(&[u8], &[usize]) -> Result<Vec<Vec<u8>>, E>,
+) -> Result<Vec<Tensor>, String> {
+    let lengths: Vec<usize> = types.iter().map(Type::bytes).collect();
+    let bytes: Vec<u8> = own.iter().flat_map(|x| x.data().to_le_bytes()).collect();
+    let all = exchange(&bytes, &lengths).map_err(|e| e.to_string())?;
+    let tensors = all.iter().zip(types).map(|(bytes, ty)| {
+        Tensor::from_le_bytes(ty.dtype, ty.shape.clone(), bytes)
+            .map_err(|e| format!("what came is no {ty}: {e}"))
+    });
+    tensors.collect()
+}

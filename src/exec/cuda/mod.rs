@@ -21,6 +21,7 @@ mod paced;
 mod params;
 mod probe;
 pub mod ranks;
+mod settle;
 mod step;
 mod versions;
 

@@ -3,7 +3,7 @@
 //! A group of messages has an end on every rank that it names. Ranks that wait for it wait for those that have not come to it; those wait
 //! for others, or failed of something of their own: at the end of that chain is the cause.
 
-use super::record::{Group, Record, State};
+use super::record::{Cause, Group, Record, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -22,12 +22,21 @@ pub struct Judged {
     pub cause: Vec<(usize, Option<String>)>,
 }
 
+/// A rank's record, with its groups by number.
+struct Known<'r> {
+    record: &'r Record,
+    groups: BTreeMap<usize, &'r Group>,
+}
+
+type ByRank<'r> = BTreeMap<usize, Known<'r>>;
+
 /// Puts the records of ranks together, each rank's once.
 pub fn judge(records: &[Record]) -> Judged {
     let mut out = Judged::default();
     let Some(first) = records.first() else { return out };
     out.ranks = records.iter().map(|r| r.ranks).max().unwrap_or(0);
-    let by_rank: BTreeMap<usize, &Record> = records.iter().map(|r| (r.rank, r)).collect();
+    let known = |record| Known { record, groups: record.groups.iter().map(|g| (g.number, g)).collect() };
+    let by_rank: ByRank<'_> = records.iter().map(|r| (r.rank, known(r))).collect();
     // As many as there are at most in a run; a record may say any number.
     out.without = (0..out.ranks).filter(|r| !by_rank.contains_key(r)).take(1024).collect();
     for record in records {
@@ -44,40 +53,43 @@ pub fn judge(records: &[Record]) -> Judged {
         }
     }
     out.differences.extend(ends_that_differ(&by_rank));
-    let waits = |r: &&Record| r.groups.iter().any(|g| g.state == State::Waits);
-    let mut found: Option<(usize, Vec<usize>, Vec<usize>)> = None;
-    for record in records.iter().filter(waits) {
-        for group in record.groups.iter().filter(|g| g.state == State::Waits) {
-            let missing = missing(group, &by_rank);
-            if missing.is_empty() || found.as_ref().is_some_and(|f| f.0 <= group.number) {
-                continue;
-            }
-            let at =
-                |r: &&Record| r.groups.iter().any(|g| g.number == group.number && g.state == State::Waits);
-            found = Some((group.number, records.iter().filter(at).map(|r| r.rank).collect(), missing));
+    // By group who waits for it; the least one that somebody has not come to.
+    let mut waiting: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for record in records {
+        for group in waits(record) {
+            waiting.entry(group.number).or_default().push(record.rank);
         }
     }
-    out.cause = causes(records, &by_rank, found.as_ref().map(|f| f.2.as_slice()));
-    out.diverged = found;
+    out.diverged = waiting.into_iter().find_map(|(number, ranks)| {
+        let groups = ranks.iter().filter_map(|rank| by_rank.get(rank)?.groups.get(&number));
+        let missing: BTreeSet<usize> = groups.flat_map(|group| missing(group, &by_rank)).collect();
+        (!missing.is_empty()).then(|| (number, ranks, missing.into_iter().collect()))
+    });
+    out.cause = causes(records, &by_rank, out.diverged.as_ref().map(|d| d.2.as_slice()));
     out
 }
 
+/// The groups for which a rank waits.
+fn waits(record: &Record) -> impl Iterator<Item = &Group> {
+    record.groups.iter().filter(|g| g.state == State::Waits)
+}
+
 /// The ranks of a group that have not come to it, as far as is known.
-fn missing(group: &Group, by_rank: &BTreeMap<usize, &Record>) -> Vec<usize> {
+fn missing(group: &Group, by_rank: &ByRank<'_>) -> BTreeSet<usize> {
     let peers: BTreeSet<usize> = group.sends.iter().chain(&group.recvs).map(|p| p.0).collect();
-    let there = |peer: &usize| {
-        let groups = by_rank.get(peer).map(|r| &r.groups);
-        groups.and_then(|g| g.iter().find(|g| g.number == group.number)).map(|g| g.state)
+    let came = |peer: &usize| match by_rank.get(peer) {
+        None => false,
+        Some(known) => match known.groups.get(&group.number) {
+            Some(theirs) => theirs.state != State::Before,
+            // It may be one of those that its record leaves out, which are behind it.
+            None => known.record.left_out > 0,
+        },
     };
-    peers.into_iter().filter(|peer| !matches!(there(peer), Some(State::Waits | State::Through))).collect()
+    peers.into_iter().filter(|peer| !came(peer)).collect()
 }
 
 /// Follows who waits for whom, from these ranks on or from all.
-fn causes(
-    records: &[Record],
-    by_rank: &BTreeMap<usize, &Record>,
-    from: Option<&[usize]>,
-) -> Vec<(usize, Option<String>)> {
+fn causes(records: &[Record], by_rank: &ByRank<'_>, from: Option<&[usize]>) -> Vec<(usize, Option<String>)> {
     let mut left: Vec<usize> = match from {
         Some(ranks) => ranks.to_vec(),
         None => records.iter().map(|r| r.rank).collect(),
@@ -87,56 +99,82 @@ fn causes(
         if !seen.insert(rank) {
             continue;
         }
-        let waiting =
-            by_rank.get(&rank).into_iter().flat_map(|r| &r.groups).filter(|g| g.state == State::Waits);
-        let next: Vec<usize> = waiting.flat_map(|g| missing(g, by_rank)).collect();
+        let waiting = by_rank.get(&rank).into_iter().flat_map(|known| waits(known.record));
+        let next: BTreeSet<usize> = waiting.flat_map(|g| missing(g, by_rank)).collect();
         if next.is_empty() {
             ends.insert(rank);
         }
-        left.extend(next);
+        left.extend(next.difference(&seen));
     }
-    // Where ranks wait for each other in a circle, all of it is the cause.
-    let ends = if ends.is_empty() { seen } else { ends };
-    ends.into_iter().map(|rank| (rank, by_rank.get(&rank).map(|r| r.error.clone()))).collect()
+    // Who failed of something of its own, and who left nothing; else whoever the chain ends with, or all of a circle.
+    let own = records.iter().filter(|r| r.cause == Cause::Own).map(|r| r.rank);
+    let silent = ends.iter().copied().filter(|rank| !by_rank.contains_key(rank));
+    let first: BTreeSet<usize> = own.chain(silent).collect();
+    let found = [first, ends, seen].into_iter().find(|ranks| !ranks.is_empty()).unwrap_or_default();
+    found.into_iter().map(|rank| (rank, by_rank.get(&rank).map(|known| known.record.error.clone()))).collect()
 }
 
-/// Messages whose two ends have other numbers of bytes, or one end only.
-fn ends_that_differ(by_rank: &BTreeMap<usize, &Record>) -> Vec<String> {
-    let mut out = vec![];
-    for (&rank, record) in by_rank {
-        for group in &record.groups {
-            for (sends, list) in [(true, &group.sends), (false, &group.recvs)] {
-                for &(peer, bytes) in list {
-                    let Some(other) = by_rank.get(&peer) else { continue };
-                    let theirs = other.groups.iter().find(|g| g.number == group.number);
-                    let of = |g: &Group| {
-                        let list = if sends { &g.recvs } else { &g.sends };
-                        list.iter().filter(|p| p.0 == rank).map(|p| p.1).sum::<usize>()
-                    };
-                    let whole: usize = list.iter().filter(|p| p.0 == peer).map(|p| p.1).sum();
-                    let got = theirs.map_or(0, of);
-                    // Told once, by its sender, or by the receiver of what nobody sends.
-                    if got != whole && (sends || got == 0) && bytes > 0 {
-                        let (does, would) = if sends { ("sends", "receives") } else { ("receives", "sends") };
-                        let number = group.number;
-                        out.push(format!(
-                            "group {number}: rank {rank} {does} {whole} bytes, and rank {peer} {would} {got}"
-                        ));
-                    }
-                }
-            }
-            if out.len() >= 64 {
-                return out;
-            }
-        }
+/// How many bytes go to, or come from, each rank.
+fn by_peer(list: &[(usize, usize)]) -> BTreeMap<usize, usize> {
+    let mut out = BTreeMap::new();
+    for &(peer, bytes) in list {
+        let sum: &mut usize = out.entry(peer).or_default();
+        *sum = sum.saturating_add(bytes);
     }
-    out.dedup();
     out
 }
 
+/// Messages whose two ends have other numbers of bytes, or one end only.
+fn ends_that_differ(by_rank: &ByRank<'_>) -> Vec<String> {
+    /// No more are told.
+    const MOST: usize = 64;
+    let mut out = vec![];
+    // What the receivers of a group expect, by receiver and sender; counted once.
+    let mut received: BTreeMap<(usize, usize), BTreeMap<usize, usize>> = BTreeMap::new();
+    let mut sent = received.clone();
+    for (&rank, known) in by_rank {
+        for (&number, group) in &known.groups {
+            received.insert((number, rank), by_peer(&group.recvs));
+            sent.insert((number, rank), by_peer(&group.sends));
+        }
+    }
+    let told = |all: &BTreeMap<(usize, usize), BTreeMap<usize, usize>>, number, rank, peer| {
+        // What a record leaves out is not known.
+        let known = by_rank.get(&rank).is_some_and(|known: &Known<'_>| {
+            known.record.left_out == 0 || known.groups.contains_key(&number)
+        });
+        let bytes = all.get(&(number, rank)).and_then(|of: &BTreeMap<usize, usize>| of.get(&peer));
+        known.then(|| bytes.copied().unwrap_or(0))
+    };
+    for (&(number, rank), to) in &sent {
+        for (&peer, &bytes) in to.iter().filter(|(_, bytes)| **bytes > 0) {
+            if let Some(got) = told(&received, number, peer, rank).filter(|got| *got != bytes) {
+                out.push(format!(
+                    "group {number}: rank {rank} sends {bytes} bytes, and rank {peer} receives {got}"
+                ));
+            }
+        }
+    }
+    for (&(number, rank), from) in &received {
+        for (&peer, &bytes) in from.iter().filter(|(_, bytes)| **bytes > 0) {
+            // Of what is sent, it is told above.
+            if told(&sent, number, peer, rank) == Some(0) {
+                out.push(format!(
+                    "group {number}: rank {rank} receives {bytes} bytes, and rank {peer} sends 0"
+                ));
+            }
+        }
+    }
+    out.truncate(MOST);
+    out
+}
+
+/// Of how many ranks and differences each is told.
+const SHOWN: usize = 16;
+
 fn named(ranks: &[usize]) -> String {
-    let all: Vec<String> = ranks.iter().take(16).map(usize::to_string).collect();
-    let more = if ranks.len() > 16 { format!(" and {} more", ranks.len() - 16) } else { String::new() };
+    let all: Vec<String> = ranks.iter().take(SHOWN).map(usize::to_string).collect();
+    let more = if ranks.len() > SHOWN { format!(" and {} more", ranks.len() - SHOWN) } else { String::new() };
     format!("{} {}{more}", if ranks.len() == 1 { "rank" } else { "ranks" }, all.join(", "))
 }
 
@@ -145,7 +183,7 @@ impl fmt::Display for Judged {
         if self.ranks == 0 {
             return writeln!(f, "no rank left a record");
         }
-        for difference in self.differences.iter().take(16) {
+        for difference in self.differences.iter().take(SHOWN) {
             writeln!(f, "{difference}")?;
         }
         if !self.without.is_empty() {
@@ -163,13 +201,18 @@ impl fmt::Display for Judged {
                 named(missing)
             )?;
         }
-        for (rank, said) in &self.cause {
+        for (rank, said) in self.cause.iter().take(SHOWN) {
             match said {
                 Some(said) => writeln!(f, "rank {rank} says: {said}")?,
-                None => {
-                    writeln!(f, "rank {rank} left no record: it was ended before it could, or never began")?
-                }
+                None => writeln!(
+                    f,
+                    "rank {rank} left no record: it came to its end, was ended before it could, or never began"
+                )?,
             }
+        }
+        match self.cause.len().saturating_sub(SHOWN) {
+            0 => {}
+            more => writeln!(f, "and {more} more ranks")?,
         }
         Ok(())
     }

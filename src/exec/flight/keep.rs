@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The most files of a folder that are looked at.
 const MOST_FILES: usize = 65_536;
+/// The most bytes of all records together.
+const MOST_OF_ALL: usize = 256 << 20;
 /// The ending of their names.
 const ENDING: &str = "flight";
 
@@ -82,11 +84,9 @@ fn write(folder: &Path, record: &Record) -> io::Result<()> {
     let mut text = record.to_string();
     if text.len() > MOST_BYTES {
         // Without the operations; the groups say where it was.
-        let few = Record {
-            notes: vec![],
-            groups: record.groups.iter().rev().take(64).rev().cloned().collect(),
-            ..record.clone()
-        };
+        let groups: Vec<_> = record.groups.iter().rev().take(64).rev().cloned().collect();
+        let left_out = record.left_out + record.groups.len() - groups.len();
+        let few = Record { notes: vec![], groups, left_out, ..record.clone() };
         text = few.to_string();
     }
     let written = options.open(&part).and_then(|mut file| file.write_all(text.as_bytes()));
@@ -122,12 +122,15 @@ pub fn read_folder(folder: &Path) -> io::Result<Kept> {
         }
     }
     paths.sort();
-    let mut out = Kept::default();
+    let (mut out, mut bytes) = (Kept::default(), 0usize);
     for path in paths {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        match read(&path) {
+        match read(&path, &mut bytes) {
             Ok(record) => out.records.push(record),
             Err(damage) => out.damaged.push((name, damage)),
+        }
+        if bytes > MOST_OF_ALL {
+            return Err(io::Error::other(format!("its records have more than {MOST_OF_ALL} bytes")));
         }
     }
     // The last one of a rank stays.
@@ -137,7 +140,7 @@ pub fn read_folder(folder: &Path) -> io::Result<Kept> {
     Ok(out)
 }
 
-fn read(path: &Path) -> Result<Record, Damage> {
+fn read(path: &Path, all: &mut usize) -> Result<Record, Damage> {
     let unread = |e: io::Error| Damage::Unread(e.to_string());
     // A pipe would be waited for.
     if !fs::metadata(path).map_err(unread)?.is_file() {
@@ -145,6 +148,7 @@ fn read(path: &Path) -> Result<Record, Damage> {
     }
     let mut bytes = vec![];
     File::open(path).and_then(|f| f.take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes)).map_err(unread)?;
+    *all += bytes.len();
     if bytes.len() > MOST_BYTES {
         return Err(Damage::Unread(format!("it has more than {MOST_BYTES} bytes")));
     }

@@ -13,5 +13,5 @@ mod text;
 
 pub use judge::{Judged, judge};
 pub use keep::{Kept, keep, keep_in, keep_in_own, kept_in, read_folder};
-pub use record::{Group, Happened, Note, Record, State};
+pub use record::{Cause, Group, Happened, Note, Record, State};
 pub use text::{Damage, MOST_BYTES, parse};

@@ -1,5 +1,30 @@
 //! What a rank did last, as plain data.
 
+/// Of what a rank failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Of something of its own.
+    Own,
+    /// It waited in vain.
+    Waited,
+    /// Another rank is gone, or gave up.
+    Others,
+}
+
+impl Cause {
+    /// All of them.
+    pub const ALL: [Cause; 3] = [Cause::Own, Cause::Waited, Cause::Others];
+
+    /// The word in text.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cause::Own => "own",
+            Cause::Waited => "waited",
+            Cause::Others => "others",
+        }
+    }
+}
+
 /// How far a rank has come with a group of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
@@ -88,11 +113,15 @@ pub struct Record {
     pub rank: usize,
     /// Of how many.
     pub ranks: usize,
-    /// What it failed of.
+    /// What it failed of, in words.
     pub error: String,
+    /// And whose it is.
+    pub cause: Cause,
     /// Whether every operation was issued, so that what it failed of is the device's, or another rank's.
     pub issued: bool,
-    /// Its groups, in the order of the program.
+    /// How many groups of the program stand before those that are listed.
+    pub left_out: usize,
+    /// Its groups, in the order of the program: all of them, or the last ones.
     pub groups: Vec<Group>,
     /// Its last operations, the oldest first.
     pub notes: Vec<Note>,

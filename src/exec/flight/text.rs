@@ -1,6 +1,6 @@
 //! A record as text, and back. Whatever a text holds, reading it ends.
 
-use super::record::{Group, Happened, Note, Record, State};
+use super::record::{Cause, Group, Happened, Note, Record, State};
 use std::fmt::{self, Write as _};
 
 /// The most bytes of a record.
@@ -46,8 +46,10 @@ impl fmt::Display for Record {
         writeln!(f, "island {}", quoted(&self.island))?;
         writeln!(f, "rank {} of {}", self.rank, self.ranks)?;
         writeln!(f, "error {}", quoted(&self.error))?;
+        writeln!(f, "cause {}", self.cause.name())?;
         writeln!(f, "issued {}", if self.issued { "all" } else { "some" })?;
         let last = |n: usize| n.saturating_sub(MOST_LINES);
+        writeln!(f, "left out {}", self.left_out + last(self.groups.len()))?;
         for group in &self.groups[last(self.groups.len())..] {
             let peers = |list: &[(usize, usize)]| {
                 list.iter().fold(String::new(), |mut out, (peer, bytes)| {
@@ -96,15 +98,20 @@ pub fn parse(text: &str) -> Result<Record, Damage> {
     let island = headed(2, "island")?;
     let place = headed(3, "rank")?;
     let error = headed(4, "error")?;
-    let issued = headed(5, "issued")?;
+    let cause = headed(5, "cause")?;
+    let issued = headed(6, "issued")?;
+    let left_out = headed(7, "left out")?;
     let (rank, ranks) = place.split_once(" of ").ok_or(Damage::Line(4))?;
     let (rank, ranks) = (number(rank).ok_or(Damage::Line(4))?, number(ranks).ok_or(Damage::Line(4))?);
     if rank >= ranks || !["all", "some"].contains(&issued.as_str()) {
-        return Err(Damage::Line(if rank >= ranks { 4 } else { 6 }));
+        return Err(Damage::Line(if rank >= ranks { 4 } else { 7 }));
     }
     let issued = issued == "all";
-    let mut out = Record { version, island, rank, ranks, error, issued, groups: vec![], notes: vec![] };
-    let mut at = 6;
+    let left_out = number(&left_out).ok_or(Damage::Line(8))?;
+    let cause = Cause::ALL.into_iter().find(|c| c.name() == cause).ok_or(Damage::Line(6))?;
+    let (groups, notes) = (vec![], vec![]);
+    let mut out = Record { version, island, rank, ranks, error, cause, issued, left_out, groups, notes };
+    let mut at = 8;
     loop {
         let (n, line) = next(at)?;
         at = n;

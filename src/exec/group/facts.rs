@@ -34,7 +34,7 @@ impl Facts {
         self
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = vec![];
         let mut facts: Vec<(&str, String)> = self.0.iter().map(|(n, v)| (n.as_str(), v.clone())).collect();
         if facts.len() > FACTS {
@@ -50,7 +50,7 @@ impl Facts {
         out
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Option<Facts> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Facts> {
         let mut r = Reader(bytes);
         let n = r.number().filter(|n| *n <= FACTS)?;
         let mut out = Facts::default();
@@ -100,7 +100,7 @@ fn told(differences: &[Difference]) -> String {
 
 impl Disagreement {
     /// What the ranks, whose facts stand in their order, do not agree on.
-    pub(super) fn among(all: &[Facts]) -> Result<(), Disagreement> {
+    pub(crate) fn among(all: &[Facts]) -> Result<(), Disagreement> {
         let mut differences = vec![];
         let names: std::collections::BTreeSet<&String> = all.iter().flat_map(|f| f.0.keys()).collect();
         for name in names {

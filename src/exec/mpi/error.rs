@@ -1,5 +1,7 @@
 //! Why something of MPI could not be done.
 
+use crate::exec::group::Disagreement;
+
 /// Why something of MPI could not be done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -65,15 +67,12 @@ pub enum MpiError {
         why: String,
     },
     /// Ranks do not run the same.
-    #[error("rank {rank} differs from rank 0 in the {what}: {theirs}, not {ours}")]
-    Other {
-        /// Who.
+    #[error(transparent)]
+    Disagree(#[from] Disagreement),
+    /// What came from a rank is nothing that this version says.
+    #[error("what came from rank {rank} is no message of this version of annulus")]
+    Garbled {
+        /// Which.
         rank: usize,
-        /// What differs.
-        what: String,
-        /// What rank 0 has.
-        ours: String,
-        /// What this one has.
-        theirs: String,
     },
 }

@@ -17,5 +17,5 @@ mod transport;
 mod world;
 
 pub use error::MpiError;
-pub use ranks::{Fact, OverMpi, agree};
+pub use ranks::OverMpi;
 pub use world::World;

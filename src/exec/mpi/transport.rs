@@ -42,7 +42,7 @@ impl Mpi<'_> {
         stream: usize,
         group: &Group,
     ) -> Result<UnderWay, TransportError> {
-        let tag = c_int::try_from(stream).map_err(|e| TransportError(e.to_string()))? + GROUPS;
+        let tag = c_int::try_from(stream).map_err(|e| TransportError::Failed(e.to_string()))? + GROUPS;
         let (functions, rank) = (self.world.functions, self.world.rank());
         let (mut going, mut coming) = (vec![], vec![]);
         for message in &group.recvs {
@@ -50,7 +50,7 @@ impl Mpi<'_> {
             coming.push((begun, message.parts.clone()));
         }
         for message in &group.sends {
-            let bytes = engine.read(&message.parts).map_err(|e| TransportError(e.to_string()))?;
+            let bytes = engine.read(&message.parts).map_err(|e| TransportError::Failed(e.to_string()))?;
             going.push(Going::begin(functions, message.peer, tag, bytes).map_err(said)?);
         }
         Ok(UnderWay::Begun { going, coming })
@@ -58,7 +58,7 @@ impl Mpi<'_> {
 }
 
 fn said(e: super::MpiError) -> TransportError {
-    TransportError(e.to_string())
+    TransportError::Failed(e.to_string())
 }
 
 impl<E: HostMemory> Transport<E> for Mpi<'_> {
@@ -71,11 +71,11 @@ impl<E: HostMemory> Transport<E> for Mpi<'_> {
     }
 
     fn poll(&mut self, engine: &mut E, stream: usize) -> Result<Polled, TransportError> {
-        self.world.others_live().map_err(said)?;
+        self.world.others_live().map_err(|e| TransportError::Others(e.to_string()))?;
         match self.under_way.get_mut(stream).map(std::mem::take).unwrap_or_default() {
             UnderWay::Nothing => Ok(Polled::Issued),
             UnderWay::Posted(group) => {
-                let settled = engine.settled(stream).map_err(|e| TransportError(e.to_string()))?;
+                let settled = engine.settled(stream).map_err(|e| TransportError::Failed(e.to_string()))?;
                 if !settled {
                     self.under_way[stream] = UnderWay::Posted(group);
                     return Ok(Polled::Waits);
@@ -89,7 +89,7 @@ impl<E: HostMemory> Transport<E> for Mpi<'_> {
                 for (mut message, runs) in coming {
                     match message.poll().map_err(said)? {
                         Some(bytes) => {
-                            engine.write(&runs, &bytes).map_err(|e| TransportError(e.to_string()))?;
+                            engine.write(&runs, &bytes).map_err(|e| TransportError::Failed(e.to_string()))?;
                         }
                         None => still_coming.push((message, runs)),
                     }

@@ -4,6 +4,7 @@ use super::calls::{count, ok, text};
 use super::error::MpiError;
 use super::library::{ANY_SOURCE, COMM_WORLD, ERRORS_RETURN, Functions, Status, THREAD_SERIALIZED, load};
 use super::message::{Coming, Going};
+use crate::exec::group::{Disagreement, Facts};
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -156,6 +157,30 @@ impl World {
             }
             std::thread::yield_now();
         }
+    }
+
+    /// Compares what ranks state of what they are about to run, before the first message of it.
+    ///
+    /// # Errors
+    /// They do not agree, which every rank is told alike, or a rank does not come.
+    pub fn agree(&mut self, facts: &Facts, patience: Duration) -> Result<(), MpiError> {
+        /// No facts have more bytes.
+        const MOST: u64 = 1 << 16;
+        let own = facts.encode();
+        let each = vec![8; self.size];
+        let mut lengths = vec![];
+        for (rank, bytes) in
+            self.exchange(&(own.len() as u64).to_le_bytes(), &each, patience)?.iter().enumerate()
+        {
+            let length = <[u8; 8]>::try_from(bytes.as_slice()).map(u64::from_le_bytes);
+            let length = length.ok().filter(|length| *length <= MOST).ok_or(MpiError::Garbled { rank })?;
+            lengths.push(length as usize);
+        }
+        let mut all = vec![];
+        for (rank, bytes) in self.exchange(&own, &lengths, patience)?.iter().enumerate() {
+            all.push(Facts::decode(bytes).ok_or(MpiError::Garbled { rank })?);
+        }
+        Ok(Disagreement::among(&all)?)
     }
 
     /// Whether another rank said that it failed.

@@ -91,14 +91,14 @@ fn issued<'p, E: Engine, T: Transport<E>>(
         let mut moved = false;
         for (walk, (engine, transport)) in walks.iter_mut().zip(&mut *ranks) {
             let advanced = walk.advance(*engine, *transport);
-            moved |= advanced.inspect_err(|e| flight::keep(&walk.record(&e.to_string())))?;
+            moved |= advanced.inspect_err(|e| flight::keep(&walk.record(e)))?;
         }
         if !moved {
             break;
         }
     }
     for walk in &walks {
-        walk.waits().iter().for_each(|e| flight::keep(&walk.record(&e.to_string())));
+        walk.waits().iter().for_each(|e| flight::keep(&walk.record(e)));
     }
     let mut waiting = walks.iter().filter_map(Walk::waits);
     if let Some(first) = waiting.next() {

@@ -1,5 +1,7 @@
 //! The error of a walk.
 
+use crate::exec::cpu::ExecError;
+use crate::exec::flight::Cause;
 use std::fmt;
 
 /// Why a device program did not run to its end.
@@ -14,6 +16,8 @@ pub struct WalkError {
     pub op: String,
     /// What is wrong.
     pub why: String,
+    /// Whose fault it is.
+    pub cause: Cause,
 }
 
 impl fmt::Display for WalkError {
@@ -25,3 +29,10 @@ impl fmt::Display for WalkError {
 }
 
 impl std::error::Error for WalkError {}
+
+impl From<WalkError> for ExecError {
+    fn from(e: WalkError) -> ExecError {
+        let step = e.step.map_or(String::new(), |step| format!("step {step}, "));
+        ExecError { rank: e.rank, at: format!("{step}{}", e.op), why: e.why }
+    }
+}

@@ -74,13 +74,13 @@ impl<P, M> Local<P, M> {
 
     /// Why the ranks were given up, if one of them was.
     pub fn aborted(&self) -> Option<String> {
-        self.board().err().map(|e| e.0)
+        self.board().err().map(|e| e.to_string())
     }
 
     fn board(&self) -> Result<MutexGuard<'_, Board<P, M>>, TransportError> {
         let board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
         match &board.aborted {
-            Some(why) => Err(TransportError(format!("given up: {why}"))),
+            Some(why) => Err(TransportError::Others(format!("given up: {why}"))),
             None => Ok(board),
         }
     }
@@ -94,7 +94,7 @@ impl<P, M> Local<P, M> {
 
 impl<E: Marks> Transport<E> for Local<E::Pointer, E::Mark> {
     fn post(&mut self, engine: &mut E, stream: usize, group: &Group) -> Result<(), TransportError> {
-        let said = |e: E::Error| TransportError(e.to_string());
+        let said = |e: E::Error| TransportError::Failed(e.to_string());
         let begin = engine.mark(stream).map_err(said)?;
         let (mut sends, mut recvs) = (vec![], vec![]);
         for message in &group.sends {
@@ -103,7 +103,7 @@ impl<E: Marks> Transport<E> for Local<E::Pointer, E::Mark> {
             let mut board = self.board()?;
             let there = board.messages.get_mut(message.peer);
             there
-                .ok_or_else(|| TransportError(format!("there is no rank {}", message.peer)))?
+                .ok_or_else(|| TransportError::Failed(format!("there is no rank {}", message.peer)))?
                 .insert(name, ready);
             sends.push((message.peer, name));
         }
@@ -118,7 +118,7 @@ impl<E: Marks> Transport<E> for Local<E::Pointer, E::Mark> {
     }
 
     fn poll(&mut self, engine: &mut E, stream: usize) -> Result<Polled, TransportError> {
-        let said = |e: E::Error| TransportError(e.to_string());
+        let said = |e: E::Error| TransportError::Failed(e.to_string());
         let Some(mut at) = self.under_way.get_mut(stream).map(std::mem::take) else {
             return Ok(Polled::Issued);
         };
@@ -185,7 +185,7 @@ fn fetch<P: Pointer>(
     };
     if total(source) != total(target) {
         let why = format!("a message of {} bytes is received as {}", total(source), total(target));
-        return Err(TransportError(why));
+        return Err(TransportError::Failed(why));
     }
     let (mut from, mut to) = (Cursor::of(source), Cursor::of(target));
     while let (Some((a, a_left)), Some((b, b_left))) = (from.here(), to.here()) {
@@ -301,6 +301,6 @@ mod tests {
             assert!(copies <= 24);
         }
         let short = fetch(&forms[0], &[side(0, 1, 23, 23)], |_| Ok(())).unwrap_err();
-        assert_eq!(short.0, "a message of 24 bytes is received as 23");
+        assert_eq!(short.to_string(), "a message of 24 bytes is received as 23");
     }
 }

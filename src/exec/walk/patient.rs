@@ -7,8 +7,8 @@
 use super::engine::Engine;
 use super::error::WalkError;
 use super::transport::Transport;
-use super::walker::Walk;
-use crate::exec::flight;
+use super::walker::{Stopped, Walk};
+use crate::exec::flight::{self, Cause};
 use crate::lower::program::Program;
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ impl<'p> Patient<'p> {
         if let Err(e) = &done {
             self.failed = Some(e.clone());
             // What it did last is kept before the others are told: a launcher may end this process then.
-            flight::keep(&self.walk.record(&e.to_string()));
+            flight::keep(&self.walk.record(e));
             transport.abort(&e.to_string());
         }
         done
@@ -76,15 +76,18 @@ impl<'p> Patient<'p> {
         }
         self.since = Some(since);
         if let Err(e) = transport.well() {
-            let end = || self.walk.fault_at_end(e.to_string());
-            return Err(self.walk.waits().map_or_else(end, |at| WalkError { why: e.to_string(), ..at }));
+            let Stopped(why, cause) = e.into();
+            let end = || self.walk.fault_at_end(why.clone(), cause);
+            return Err(self.walk.waits().map_or_else(end, |at| WalkError { why: why.clone(), cause, ..at }));
         }
         let patience = self.patience;
         if now.saturating_sub(since) < patience {
             return Ok(false);
         }
         let late = |e: WalkError| WalkError { why: format!("{}, for {patience:?}", e.why), ..e };
-        let running = || self.walk.fault_at_end(format!("what was issued is not done after {patience:?}"));
+        let running = || {
+            self.walk.fault_at_end(format!("what was issued is not done after {patience:?}"), Cause::Waited)
+        };
         Err(self.walk.waits().map_or_else(running, late))
     }
 }

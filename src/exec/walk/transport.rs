@@ -4,9 +4,14 @@ use super::engine::Engine;
 use crate::lower::program::Group;
 
 /// Why messages do not come through.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct TransportError(pub String);
+pub enum TransportError {
+    /// Of something here.
+    Failed(String),
+    /// Another rank is gone, or gave up.
+    Others(String),
+}
 
 /// How far a group is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

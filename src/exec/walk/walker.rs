@@ -6,11 +6,23 @@
 
 use super::engine::{Engine, Spread};
 use super::error::WalkError;
-use super::transport::{Polled, Transport};
-use crate::exec::flight::{self, Happened, Note, Record, State};
+use super::transport::{Polled, Transport, TransportError};
+use crate::exec::flight::{self, Cause, Happened, Note, Record, State};
 use crate::lower::program::{Action, Argument, Message, Program};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
+
+/// Why an operation could not be issued, and whose fault it is.
+pub(super) struct Stopped(pub(super) String, pub(super) Cause);
+
+impl From<TransportError> for Stopped {
+    fn from(e: TransportError) -> Stopped {
+        match e {
+            TransportError::Failed(why) => Stopped(why, Cause::Own),
+            TransportError::Others(why) => Stopped(why, Cause::Others),
+        }
+    }
+}
 
 /// How far the program of a rank is issued.
 #[derive(Debug)]
@@ -61,7 +73,7 @@ impl<'p> Walk<'p> {
     }
 
     /// What the rank did last, and that it failed of this.
-    pub fn record(&self, error: &str) -> Record {
+    pub fn record(&self, error: &WalkError) -> Record {
         let note = |&(at, op, happened): &(Duration, u32, Happened)| {
             let known = self.program.ops.get(op as usize)?;
             let action = known.action.name().to_owned();
@@ -77,7 +89,11 @@ impl<'p> Walk<'p> {
             }
         };
         let notes = self.last.iter().filter_map(note).collect();
-        Record { issued: self.is_issued(), notes, ..record(self.program, error, state) }
+        Record {
+            issued: self.is_issued(),
+            notes,
+            ..record(self.program, (&error.to_string(), error.cause), state)
+        }
     }
 
     /// Whether all of it is issued.
@@ -102,7 +118,7 @@ impl<'p> Walk<'p> {
                 return Ok(moved);
             };
             let issued = self.issue(op as usize, stream, engine, transport);
-            let issued = issued.map_err(|why| self.fault(op as usize, why))?;
+            let issued = issued.map_err(|stopped| self.fault(op as usize, stopped))?;
             moved |= issued != Polled::Waits;
             if issued == Polled::Issued {
                 self.note(op, Happened::Issued);
@@ -124,8 +140,8 @@ impl<'p> Walk<'p> {
         stream: usize,
         engine: &mut E,
         transport: &mut T,
-    ) -> Result<Polled, String> {
-        let said = |e: E::Error| e.to_string();
+    ) -> Result<Polled, Stopped> {
+        let said = |e: E::Error| Stopped(e.to_string(), Cause::Own);
         match &self.program.ops[op].action {
             Action::Launch(launch) => engine.launch(stream, op, launch).map_err(said)?,
             Action::Copy(copy) => {
@@ -154,11 +170,11 @@ impl<'p> Walk<'p> {
             Action::Group(group) => {
                 let first = !self.posted[stream];
                 if first {
-                    transport.post(engine, stream, group).map_err(|e| e.to_string())?;
+                    transport.post(engine, stream, group)?;
                     self.posted[stream] = true;
                     self.note(op as u32, Happened::Posted);
                 }
-                match transport.poll(engine, stream).map_err(|e| e.to_string())? {
+                match transport.poll(engine, stream)? {
                     Polled::Issued => self.posted[stream] = false,
                     Polled::Waits if first => return Ok(Polled::Moved),
                     polled => return Ok(polled),
@@ -178,7 +194,8 @@ impl<'p> Walk<'p> {
             let one = engine.query(stream).map_err(|why| {
                 let rank = self.program.rank;
                 let name = self.program.streams.get(stream).cloned().unwrap_or_default();
-                WalkError { rank, step: None, op: format!("running the stream {name}"), why: why.to_string() }
+                let op = format!("running the stream {name}");
+                WalkError { rank, step: None, op, why: why.to_string(), cause: Cause::Own }
             })?;
             done &= one;
         }
@@ -206,15 +223,15 @@ impl<'p> Walk<'p> {
             }
             _ => "was not issued".into(),
         };
-        Some(self.fault(op, why))
+        Some(self.fault(op, Stopped(why, Cause::Waited)))
     }
 
     /// Everything is issued, and something is wrong.
-    pub(super) fn fault_at_end(&self, why: String) -> WalkError {
-        WalkError { rank: self.program.rank, step: None, op: "the end of the program".into(), why }
+    pub(super) fn fault_at_end(&self, why: String, cause: Cause) -> WalkError {
+        WalkError { rank: self.program.rank, step: None, op: "the end of the program".into(), why, cause }
     }
 
-    fn fault(&self, op: usize, why: String) -> WalkError {
+    fn fault(&self, op: usize, Stopped(why, cause): Stopped) -> WalkError {
         let at = self.program.ops.get(op);
         let what = at.map_or(String::new(), |op| match &op.action {
             Action::Launch(launch) => {
@@ -230,16 +247,16 @@ impl<'p> Walk<'p> {
             Action::Record(event) | Action::Wait(event) => format!("{} e{event}", op.action.name()),
             other => other.name().to_owned(),
         });
-        WalkError { rank: self.program.rank, step: at.map(|op| op.step), op: what, why }
+        WalkError { rank: self.program.rank, step: at.map(|op| op.step), op: what, why, cause }
     }
 }
 
 /// What is known of a rank all of whose operations were issued, and that failed of this afterwards.
-pub fn record_of_issued(program: &Program, error: &str) -> Record {
+pub fn record_of_issued(program: &Program, error: (&str, Cause)) -> Record {
     record(program, error, |_, _| State::Through)
 }
 
-fn record(program: &Program, error: &str, state: impl Fn(usize, usize) -> State) -> Record {
+fn record(program: &Program, (error, cause): (&str, Cause), state: impl Fn(usize, usize) -> State) -> Record {
     let ends = |list: &[Message]| list.iter().map(|m| (m.peer, m.bytes())).collect();
     let groups = program.ops.iter().enumerate().filter_map(|(i, op)| match &op.action {
         Action::Group(group) => Some(flight::Group {
@@ -257,7 +274,9 @@ fn record(program: &Program, error: &str, state: impl Fn(usize, usize) -> State)
         rank: program.rank,
         ranks: program.ranks,
         error: error.into(),
+        cause,
         issued: true,
+        left_out: 0,
         groups: groups.collect(),
         notes: vec![],
     }

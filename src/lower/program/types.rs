@@ -47,6 +47,19 @@ pub struct Program {
     pub ops: Vec<Op>,
 }
 
+impl Program {
+    /// How many bytes the rank sends, and in how many messages: groups that send something.
+    pub fn sent(&self) -> (usize, usize) {
+        let groups = self.ops.iter().filter_map(|op| match &op.action {
+            Action::Group(group) if !group.sends.is_empty() => {
+                Some(group.sends.iter().map(Message::bytes).sum::<usize>())
+            }
+            _ => None,
+        });
+        groups.fold((0, 0), |(bytes, messages), sent| (bytes + sent, messages + 1))
+    }
+}
+
 /// What all launches of a program share.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shared {

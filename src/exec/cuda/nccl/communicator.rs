@@ -118,6 +118,8 @@ impl Communicator {
     /// # Errors
     /// It is not of this GPU, failed, or this process is none of the ranks.
     ///
+    /// A communicator that blocks blocks here too, without a limit: one that was made with `blocking = 0` does not.
+    ///
     /// # Safety
     /// It is an `ncclComm_t` of the library that annulus finds, and lives as long as this value; nobody else uses it while annulus does.
     pub unsafe fn of_host(

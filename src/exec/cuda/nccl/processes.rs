@@ -9,31 +9,10 @@ use super::transport::{Lane, lock, named};
 use crate::exec::cuda::current::Entered;
 use crate::exec::cuda::error::driver;
 use crate::exec::cuda::gpu::Gpu;
+use crate::exec::cuda::settle::{END, settle};
 use crate::exec::group::{Abort, Group};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-
-/// How long the device may take to end what was given up.
-const END: Duration = Duration::from_secs(5);
-
-/// Waits until all that the GPU's stream was told is done, but no longer than so long: whether it is. `ask` is asked meanwhile.
-fn done(
-    gpu: &Gpu,
-    limit: Duration,
-    mut ask: impl FnMut() -> Result<(), NcclError>,
-) -> Result<bool, NcclError> {
-    let end = driver("making an event", gpu.context().new_event(None))?;
-    driver("recording an event", end.record(&gpu.stream))?;
-    let begin = Instant::now();
-    while !driver("exchanging with other ranks", end.try_is_complete())? {
-        ask()?;
-        if begin.elapsed() > limit {
-            return Ok(false);
-        }
-        std::thread::yield_now();
-    }
-    Ok(true)
-}
+use std::time::Duration;
 
 /// The rank of this process, and its ways to the others.
 #[derive(Debug)]
@@ -115,14 +94,16 @@ impl Processes {
     /// The library's, or a rank fails or does not come.
     pub fn everyone(&self, gpu: &Gpu, own: &[u8], lengths: &[usize]) -> Result<Vec<Vec<u8>>, NcclError> {
         let exchanged = self.exchange(gpu, own, lengths).map_err(|e| match e {
-            NcclError::Call { .. } => NcclError::Over(named(Some(&self.group), &e)),
+            NcclError::Call { .. } => NcclError::Over(named(Some(&self.group), &e).to_string()),
             e => e,
         });
         exchanged.inspect_err(|e| {
             self.fail(&e.to_string());
             // What was given up holds up nothing: the device soon reads none of the bytes any more.
             self.lanes.iter().for_each(|lane| lock(lane).give_up());
-            let _ = done(gpu, self.patience.min(END), || Ok(()));
+            let end = driver("making an event", gpu.context().new_event(None));
+            let _ =
+                end.map(|end| settle(&gpu.stream, &end, self.patience.min(END), || Ok::<(), NcclError>(())));
         })
     }
 
@@ -153,7 +134,8 @@ impl Processes {
             lane.ready()?;
             well().map_err(NcclError::Over)
         };
-        if !done(gpu, self.patience, ask)? {
+        let end = driver("making an event", gpu.context().new_event(None))?;
+        if !settle(&gpu.stream, &end, self.patience, ask)? {
             return Err(NcclError::Late { rank, what: "the others' parts", patience: self.patience });
         }
         drop(lane);

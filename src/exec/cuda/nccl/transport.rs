@@ -92,28 +92,28 @@ impl Nccl {
         self.over.clone()
     }
 
-    /// Whether nothing is known to have failed, here or on other ranks. It never blocks.
+    /// Whether nothing is known to have failed, here or on other ranks. It does not block; only where NCCL says that some rank is gone it
+    /// takes a moment to learn which.
     ///
     /// # Errors
     /// What failed.
     pub(in crate::exec::cuda) fn well(&mut self) -> Result<(), TransportError> {
         if let Some(why) = &self.over {
-            return Err(TransportError(why.clone()));
+            return Err(TransportError::Others(why.clone()));
         }
         // Who died is told before what that does to messages.
-        let mut well = self.others.as_ref().map_or(Ok(()), |others| others.poll().map_err(|e| e.to_string()));
-        for lane in &self.lanes {
-            well = well
-                .and_then(|()| lock(lane).ready().map(drop).map_err(|e| named(self.others.as_deref(), &e)));
+        if let Some(others) = &self.others {
+            others.poll().map_err(|e| TransportError::Others(e.to_string()))?;
         }
-        well.map_err(TransportError)
+        let named = |e| named(self.others.as_deref(), &e);
+        self.lanes.iter().try_for_each(|lane| lock(lane).ready().map(drop).map_err(named))
     }
 
     fn lane(&self, stream: usize) -> Result<&Lane, TransportError> {
         // The first stream is for kernels.
         let at = stream.saturating_sub(1).checked_rem(self.lanes.len());
         let lane = at.and_then(|at| self.lanes.get(at));
-        lane.ok_or_else(|| TransportError("there is no communicator".into()))
+        lane.ok_or_else(|| TransportError::Failed("there is no communicator".into()))
     }
 
     fn begin_group<E: Streams>(
@@ -124,7 +124,7 @@ impl Nccl {
     ) -> Result<bool, TransportError> {
         let found = self.pieces.of_group(group);
         let (place, pieces) =
-            found.ok_or_else(|| TransportError(format!("the program has no group {group}")))?;
+            found.ok_or_else(|| TransportError::Failed(format!("the program has no group {group}")))?;
         if place > self.issued {
             return Ok(false);
         }
@@ -135,7 +135,7 @@ impl Nccl {
             bytes: piece.bytes,
         };
         let messages: Vec<Message> = pieces.iter().map(message).collect();
-        let on = engine.handle(stream).map_err(|e| TransportError(e.to_string()))?;
+        let on = engine.handle(stream).map_err(|e| TransportError::Failed(e.to_string()))?;
         let mut lane = lock(self.lane(stream)?);
         // SAFETY: the stream is the engine's, and so are the pointers, into memory that the program says it has.
         unsafe { lane.exchange(&messages, on.cast()) }.map_err(said)?;
@@ -156,19 +156,19 @@ pub(super) fn lock(lane: &Lane) -> MutexGuard<'_, Communicator> {
 }
 
 /// What failed, by the name of the rank that is gone: NCCL says that one is, and a moment later it is known which.
-pub(super) fn named(others: Option<&Others>, error: &NcclError) -> String {
+pub(super) fn named(others: Option<&Others>, error: &NcclError) -> TransportError {
     let begin = Instant::now();
     while let Some(others) = others.filter(|_| begin.elapsed() < NAMED) {
         if let Err(fault) = others.poll() {
-            return fault.to_string();
+            return TransportError::Others(fault.to_string());
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    error.to_string()
+    TransportError::Failed(error.to_string())
 }
 
 fn said(e: NcclError) -> TransportError {
-    TransportError(e.to_string())
+    TransportError::Failed(e.to_string())
 }
 
 impl<E: Streams> Transport<E> for Nccl {
@@ -191,7 +191,7 @@ impl<E: Streams> Transport<E> for Nccl {
             UnderWay::Begun => {}
         }
         let ready = lock(self.lane(stream)?).ready();
-        if !ready.map_err(|e| TransportError(named(self.others.as_deref(), &e)))? {
+        if !ready.map_err(|e| named(self.others.as_deref(), &e))? {
             return Ok(Polled::Waits);
         }
         *self.turn(stream) = UnderWay::Nothing;

@@ -202,7 +202,9 @@ impl Transport<Rank> for Source {
         let mut parts = vec![];
         for part in group.recvs.iter().flat_map(|m| &m.parts) {
             if part.count > 1 && part.stride != part.bytes {
-                return Err(TransportError("a message arrives in several runs, which is not played".into()));
+                return Err(TransportError::Failed(
+                    "a message arrives in several runs, which is not played".into(),
+                ));
             }
             parts.push((engine.pointer(part.at), part.total(), us * part.total() as f64 / into as f64));
         }
@@ -214,7 +216,7 @@ impl Transport<Rank> for Source {
             engine.pace(stream, &self.kernel, &argument, blocks)
         };
         let paced = parts.into_iter().try_for_each(&mut pace);
-        paced.map_err(|e: CudaError| TransportError(e.to_string()))
+        paced.map_err(|e: CudaError| TransportError::Failed(e.to_string()))
     }
 
     fn poll(&mut self, _: &mut Rank, _: usize) -> Result<Polled, TransportError> {

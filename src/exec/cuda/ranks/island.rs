@@ -9,12 +9,12 @@ use super::error::IslandError;
 use super::loaded::Kernels;
 use super::options::RunOptions;
 use super::part::Part;
-use super::shared::settle;
 use super::together::{Told, enqueue_all};
 use crate::exec::cuda::error::{CudaError, driver};
 use crate::exec::cuda::gpu::{Buffer, Gpu};
 use crate::exec::cuda::nccl::Processes;
-use crate::exec::flight;
+use crate::exec::cuda::settle::{END, settle};
+use crate::exec::flight::{self, Cause};
 use crate::exec::walk::record_of_issued;
 use crate::lower::program::{Program, Target, lower};
 use crate::schedule::Schedule;
@@ -66,9 +66,6 @@ impl Memory {
         }
     }
 }
-
-/// How long a device may take to end what was given up.
-const END: Duration = Duration::from_secs(5);
 
 /// Bytes that a rank gives: of the result, and of the log-sum-exp.
 pub type Given = [Vec<u8>; 2];
@@ -138,16 +135,23 @@ impl<'g> Island<'g> {
         let parts = &mut self.parts;
         let well = || parts.iter_mut().try_for_each(Part::well);
         let settled = settle(&self.gpu.stream, &self.done, self.patience, well);
-        if settled.is_err() {
+        if let Err(e) = &settled {
             // Messages that were given up hold up nothing: the device soon reads no argument any more.
-            let _ = settle(&self.gpu.stream, &self.done, self.patience.min(END), || Ok(()));
-            self.leave_record(settled.as_ref().err());
+            let _ =
+                settle(&self.gpu.stream, &self.done, self.patience.min(END), || Ok::<(), IslandError>(()));
+            // What could not even be told has left its own.
+            if told.is_ok() {
+                self.leave_record(
+                    e,
+                    if matches!(e, IslandError::Nccl(_)) { Cause::Others } else { Cause::Own },
+                );
+            }
         }
         told?;
         if !settled? {
             let late = self.parts.iter_mut().find_map(|part| Some((part.number, part.rank.late()?)));
             let late = IslandError::Late { late, patience: self.patience };
-            self.leave_record(Some(&late));
+            self.leave_record(&late, Cause::Waited);
             self.parts.iter_mut().for_each(|part| part.tell_processes(&late.to_string()));
             return Err(late);
         }
@@ -162,12 +166,9 @@ impl<'g> Island<'g> {
     }
 
     /// All of it was told the device, which failed, or another rank did.
-    fn leave_record(&self, error: Option<&IslandError>) {
-        for part in self.parts.iter().filter(|_| error.is_some()) {
-            flight::keep(&record_of_issued(
-                part.program(),
-                &error.map_or(String::new(), ToString::to_string),
-            ));
+    fn leave_record(&self, error: &IslandError, cause: Cause) {
+        for part in &self.parts {
+            flight::keep(&record_of_issued(part.program(), (&error.to_string(), cause)));
         }
     }
 

@@ -4,11 +4,11 @@ use super::error::IslandError;
 use super::island::Island;
 use super::loaded::Kernels;
 use super::options::RunOptions;
-use crate::exec::cpu::{self, ExecError, Progress, Ranks, Run, Traffic};
+use crate::exec::cpu::{self, ExecError, Progress, Ranks, Run, Traffic, whole_of};
 use crate::exec::cuda::gpu::Gpu;
 use crate::exec::cuda::nccl::Processes;
 use crate::ir::{OpId, Tensor, Type};
-use crate::lower::program::{Action, Program as DeviceProgram};
+use crate::lower::program::Program as DeviceProgram;
 use crate::schedule::Schedule;
 use crate::shard::Program;
 use std::collections::BTreeMap;
@@ -102,14 +102,7 @@ impl Ranks for OnGpu<'_> {
 
     fn everyone(&mut self, own: Vec<Tensor>, types: &[Type]) -> Result<Vec<Tensor>, String> {
         let Some(processes) = self.processes else { return Ok(own) };
-        let lengths: Vec<usize> = types.iter().map(Type::bytes).collect();
-        let bytes: Vec<u8> = own.iter().flat_map(|x| x.data().to_le_bytes()).collect();
-        let all = processes.everyone(self.gpu, &bytes, &lengths).map_err(|e| e.to_string())?;
-        let tensors = all.iter().zip(types).map(|(bytes, ty)| {
-            Tensor::from_le_bytes(ty.dtype, ty.shape.clone(), bytes)
-                .map_err(|e| format!("what came is no {ty}: {e}"))
-        });
-        tensors.collect()
+        whole_of(&own, types, |bytes, lengths| processes.everyone(self.gpu, bytes, lengths))
     }
 
     fn island(
@@ -124,10 +117,7 @@ impl Ranks for OnGpu<'_> {
         let found = self.islands.iter_mut().find(|(s, _)| Arc::ptr_eq(s, schedule));
         let (_, island) = found.ok_or_else(|| at("it was not prepared".into()))?;
         run_island(schedule, island, args).map_err(|e| match e {
-            IslandError::Walk(e) => {
-                let step = e.step.map_or(String::new(), |step| format!("step {step}, "));
-                ExecError { rank: e.rank, at: format!("{step}{}", e.op), why: e.why }
-            }
+            IslandError::Walk(e) => e.into(),
             IslandError::Late { late: Some((rank, _)), .. } => ExecError { rank, ..at(e.to_string()) },
             e => at(e.to_string()),
         })
@@ -157,20 +147,6 @@ fn run_island(
         }
         results.push(all);
     }
-    Ok((results, traffic(island.programs())))
-}
-
-/// What the device programs send.
-fn traffic(programs: &[DeviceProgram]) -> Traffic {
-    let sends = |p: &DeviceProgram| {
-        let sent = p.ops.iter().filter_map(|op| match &op.action {
-            Action::Group(group) if !group.sends.is_empty() => {
-                Some(group.sends.iter().map(|m| m.bytes()).sum::<usize>())
-            }
-            _ => None,
-        });
-        sent.fold((0, 0), |(bytes, messages), sent| (bytes + sent, messages + 1))
-    };
-    let (bytes_sent, messages) = programs.iter().map(sends).unzip();
-    Traffic { bytes_sent, messages }
+    let (bytes_sent, messages) = island.programs().iter().map(DeviceProgram::sent).unzip();
+    Ok((results, Traffic { bytes_sent, messages }))
 }

@@ -6,11 +6,12 @@ use super::options::RunOptions;
 use crate::exec::cuda::current::Entered;
 use crate::exec::cuda::error::driver;
 use crate::exec::cuda::gpu::{Buffer, Gpu};
+use crate::exec::cuda::settle::settle;
 use crate::lower::program::Program;
-use cudarc::driver::{CudaContext, CudaEvent, CudaStream};
+use cudarc::driver::{CudaContext, CudaStream};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What the parts of an island have in common.
 pub(super) struct Shared {
@@ -44,7 +45,6 @@ impl Shared {
         // The bytes are read until they are there.
         let written = gpu.write(&bytes, &mut tables);
         let there = driver("making an event", gpu.context().new_event(None));
-        let there = there.map_err(IslandError::from);
         let there = there.and_then(|there| settle(&gpu.stream, &there, options.patience, || Ok(())));
         written?;
         if !there? {
@@ -65,23 +65,4 @@ impl Shared {
     pub(super) fn together(&self) -> MutexGuard<'_, Together> {
         self.together.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Waits until all that the stream was told is done, but no longer than so long: whether it is. `well` is asked meanwhile.
-pub(super) fn settle(
-    stream: &CudaStream,
-    event: &CudaEvent,
-    patience: Duration,
-    mut well: impl FnMut() -> Result<(), IslandError>,
-) -> Result<bool, IslandError> {
-    driver("recording an event", event.record(stream))?;
-    let begin = Instant::now();
-    while !driver("running the device program", event.try_is_complete())? {
-        well()?;
-        if begin.elapsed() > patience {
-            return Ok(false);
-        }
-        std::thread::yield_now();
-    }
-    Ok(true)
 }

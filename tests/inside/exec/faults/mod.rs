@@ -6,7 +6,7 @@ mod simulated;
 
 use crate::inside::ring::case::Case;
 use crate::inside::ring::oracle;
-use annulus::exec::flight::judge;
+use annulus::exec::flight::{Cause, judge};
 use annulus::layout::LayoutKind;
 use annulus::lower::program::{Action, Program, Target, lower};
 use annulus::ring::Strategy;
@@ -92,12 +92,12 @@ impl Subject {
                 let waits = judged.diverged.is_some();
                 assert!(!waits || cause.contains(&fault.rank) || says, "{replay}: {judged}");
             }
+            // It says so itself, and of the others at most who left nothing may be at fault; unless it heard of another one's before, which failed of it.
             Kind::Refused | Kind::Broken | Kind::Carrier => {
-                let own = records.iter().find(|r| r.rank == fault.rank);
-                let says =
-                    own.is_some_and(|r| r.error.contains("the device") || r.error.contains("the carrier"));
-                // Unless another one gave up before.
-                assert!(says || own.is_none_or(|r| r.error.contains("given up")), "{replay}: {judged}");
+                let own = records.iter().find(|r| r.rank == fault.rank).filter(|r| r.cause == Cause::Own);
+                let others = judged.cause.iter().filter(|c| c.0 != fault.rank);
+                let named = cause.contains(&fault.rank) && others.map(|c| &c.1).all(Option::is_none);
+                assert!(own.is_none() || named, "{replay}: {judged}");
             }
             Kind::Forgotten => {
                 let Action::Group(group) = &self.programs[fault.rank].ops[fault.op].action else { return };

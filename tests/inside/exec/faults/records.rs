@@ -31,6 +31,44 @@ fn a_record_reads_back() {
     }
 }
 
+/// Whoever has more groups than a record lists is not said to be missing at those that it leaves out.
+#[test]
+fn what_a_record_leaves_out_is_not_held_against_its_rank() {
+    let mut records = left();
+    let waits = judge(&records).diverged.unwrap();
+    let (waiting, group) = (waits.1[0], waits.0);
+    let mut other = records.iter().find(|r| r.rank != waiting).unwrap().clone();
+    (other.rank, other.groups, other.left_out) = (waits.2[0], vec![], 7);
+    records.retain(|r| r.rank != other.rank);
+    records.push(Record { left_out: 0, ..other.clone() });
+    assert_eq!(judge(&records).diverged.map(|d| (d.0, d.2)), Some((group, waits.2.clone())));
+    *records.last_mut().unwrap() = other;
+    let judged = judge(&records);
+    assert!(judged.diverged.is_none_or(|d| !d.2.contains(&waits.2[0])));
+    assert!(judged.differences.is_empty());
+}
+
+/// As large as a file may be, and as crooked as it likes: it is judged at once.
+#[test]
+fn a_record_of_many_groups_and_ranks_is_judged_at_once() {
+    let peers = (0..4000).map(|peer| (peer, 1)).collect::<Vec<_>>();
+    let group = |number| annulus::exec::flight::Group {
+        number,
+        step: 0,
+        state: annulus::exec::flight::State::Waits,
+        sends: peers.clone(),
+        recvs: peers.clone(),
+    };
+    let one =
+        |rank| Record { rank, ranks: 1 << 40, groups: (0..12).map(group).collect(), ..left()[0].clone() };
+    let records: Vec<Record> = (0..8).map(one).collect();
+    assert!(parse(&records[0].to_string()).is_ok_and(|r| r == records[0]));
+    let begin = std::time::Instant::now();
+    let judged = judge(&records);
+    assert!(judged.to_string().len() < 100_000 && judged.differences.len() <= 64);
+    assert!(begin.elapsed().as_secs() < 20, "{:?}", begin.elapsed());
+}
+
 /// Cut off at any byte it is no record, and is told to be damaged.
 #[test]
 fn what_is_cut_off_is_told() {

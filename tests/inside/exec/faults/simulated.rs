@@ -47,7 +47,7 @@ pub(super) enum Kind {
     Broken,
     /// What carries messages fails when it is asked at the operation.
     Carrier,
-    /// Somebody gives the run up, twice.
+    /// Somebody gives the run up.
     Cancelled,
     /// The clock jumps forward, or back.
     Forward,
@@ -109,6 +109,8 @@ struct Board {
     /// By group, from, to, and which of several: the bytes, when they come, and what stands on them.
     letters: BTreeMap<Name, (Vec<u8>, Duration, Name)>,
     taken: BTreeSet<Name>,
+    /// What comes once more when it has been taken.
+    again: BTreeMap<Name, Vec<u8>>,
     given_up: Option<String>,
     /// The rank that is gone, and when that is known.
     gone: Option<(usize, Option<Duration>)>,
@@ -217,7 +219,7 @@ enum UnderWay {
 }
 
 fn failed(why: impl Into<String>) -> TransportError {
-    TransportError(why.into())
+    TransportError::Failed(why.into())
 }
 
 impl End {
@@ -242,7 +244,7 @@ impl End {
             _ => {}
         }
         if kind == Some(Kind::Twice) {
-            board.letters.insert(to, (bytes.clone(), at, name));
+            board.again.insert(to, bytes.clone());
         }
         board.letters.insert(to, (bytes, at, name));
         board.moves += 1;
@@ -307,6 +309,9 @@ impl<'p> Transport<Faulty<'p>> for End {
                         wrong = engine.cpu.write(runs, &bytes).err();
                     }
                     board.taken.insert(*name);
+                    if let Some(again) = board.again.remove(name) {
+                        board.letters.insert(*name, (again, now, *name));
+                    }
                     false
                 });
                 going.retain(|name| !board.taken.contains(name));
@@ -330,10 +335,12 @@ impl<'p> Transport<Faulty<'p>> for End {
     fn well(&mut self) -> Result<(), TransportError> {
         let board = self.board.borrow();
         if let Some(why) = &board.given_up {
-            return Err(failed(format!("given up: {why}")));
+            return Err(TransportError::Others(format!("given up: {why}")));
         }
         match board.gone {
-            Some((rank, Some(known))) if known <= board.now => Err(failed(format!("rank {rank} died"))),
+            Some((rank, Some(known))) if known <= board.now => {
+                Err(TransportError::Others(format!("rank {rank} died")))
+            }
             _ => Ok(()),
         }
     }
@@ -415,7 +422,13 @@ pub(super) fn play(
                     ended[rank] = Some(Ended { outcome: Ok(engines[rank].cpu.results()), record: None })
                 }
                 Err(e) => {
-                    let record = (!e.why.contains(KILLED)).then(|| runs[rank].walk().record(&e.to_string()));
+                    // Asked again, it says the same and does nothing.
+                    let told = board.borrow().given_up.clone();
+                    let again = runs[rank].poll(&mut engines[rank], &mut ends[rank], now);
+                    if again.as_ref() != Err(&e) || board.borrow().given_up != told {
+                        return Err(format!("rank {rank} says {e}, and then {again:?}"));
+                    }
+                    let record = (!e.why.contains(KILLED)).then(|| runs[rank].walk().record(&e));
                     ended[rank] = Some(Ended { outcome: Err(e), record });
                 }
             }
