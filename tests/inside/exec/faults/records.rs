@@ -2,6 +2,7 @@
 
 use super::Subject;
 use super::simulated::{Fault, Kind, play};
+use crate::inside::support::cases::snapshot;
 use annulus::exec::flight::{Damage, Record, judge, parse, read_folder};
 use annulus::ring::Strategy;
 use proptest::prelude::*;
@@ -18,10 +19,10 @@ fn left() -> Vec<Record> {
 fn a_killed_rank_is_found_by_what_the_others_left() {
     let records = left();
     assert!(records.len() >= 2);
-    insta::with_settings!({ prepend_module_to_snapshot => false, snapshot_path => "../../../../snapshots/flight" }, {
-        insta::assert_snapshot!("a_rank_is_killed", judge(&records));
-        insta::assert_snapshot!("a_record", records[0].to_string().lines().filter(|l| !l.starts_with("op ")).collect::<Vec<_>>().join("\n"));
-    });
+    snapshot("flight", "a_rank_is_killed", &judge(&records).to_string());
+    let record = records[0].to_string();
+    let lines: Vec<&str> = record.lines().filter(|line| !line.starts_with("op ")).collect();
+    snapshot("flight", "a_record", &lines.join("\n"));
 }
 
 #[test]
