@@ -174,7 +174,7 @@ mod tests {
             By::Receive => {
                 let own = Place::Own(Block { port: Port::Out, rows, heads });
                 let recvs = vec![Transfer { peer: 1, parts: vec![own, Place::Arena(at)] }];
-                StepOp::Exchange { group: 1, kind: ExchangeKind::SendRecv, sends: vec![], recvs }
+                StepOp::Exchange { group: 1, kind: ExchangeKind::SendRecv, sms: None, sends: vec![], recvs }
             }
             By::Carry => partial(Some(at), vec![], false),
             By::Result => partial(None, vec![at], true),

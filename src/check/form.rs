@@ -270,12 +270,14 @@ impl Rank<'_, '_, '_> {
         match &step.op {
             StepOp::Pack { pieces } => pieces.iter().for_each(|p| self.packed(i, p, "packs", true)),
             StepOp::Unpack { pieces } => pieces.iter().for_each(|p| self.packed(i, p, "unpacks", false)),
-            StepOp::Exchange { group, kind, sends, recvs } => {
+            StepOp::Exchange { group, kind, sms, sends, recvs } => {
                 let comm = matches!(step.stream, Stream::Comm(_));
                 self.want(comm, i, || {
                     "transfers belong on the comm stream, where they have one order".to_owned()
                 });
                 self.want(*group > 0, i, || "groups are numbered from 1".to_owned());
+                let power = sms.is_none_or(|sms| sms == 0 || sms.is_power_of_two());
+                self.want(power, i, || "multiprocessors of transfers are a power of two, or none".to_owned());
                 let one = *kind != ExchangeKind::SendRecv || sends.len().max(recvs.len()) <= 1;
                 self.want(one, i, || "has more than one send or receive".to_owned());
                 self.transfers(i, step.stream, "sends to", sends);

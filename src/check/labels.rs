@@ -77,7 +77,7 @@ struct Exchange<'a> {
 impl<'a> Exchange<'a> {
     fn of(step: &'a Step) -> Option<Exchange<'a>> {
         match &step.op {
-            StepOp::Exchange { group, kind, sends, recvs } => {
+            StepOp::Exchange { group, kind, sends, recvs, .. } => {
                 Some(Exchange { lane: step.stream.lane(), group: *group, kind: *kind, sends, recvs })
             }
             _ => None,

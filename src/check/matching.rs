@@ -33,12 +33,14 @@ struct End {
     index: usize,
     group: usize,
     kind: ExchangeKind,
+    sms: Option<usize>,
     bytes: usize,
 }
 
 impl End {
     fn name(&self) -> String {
-        format!("step {} ({} g{}, {} bytes)", self.step, self.kind.name(), self.group, self.bytes)
+        let sms = self.sms.map_or(String::new(), |sms| format!(" on {sms} multiprocessors"));
+        format!("step {} ({} g{}{sms}, {} bytes)", self.step, self.kind.name(), self.group, self.bytes)
     }
 }
 
@@ -51,13 +53,14 @@ pub(super) fn matching(schedule: &Schedule, log: &mut Log<'_>) -> Option<Links> 
         let mut count = 0;
         for (step, s) in program.steps.iter().enumerate() {
             first.push(count);
-            let StepOp::Exchange { group, kind, sends: out, recvs: back } = &s.op else { continue };
+            let StepOp::Exchange { group, kind, sms, sends: out, recvs: back } = &s.op else { continue };
             let end = |pair, index, t: &Transfer| End {
                 pair,
                 step,
                 index,
                 group: *group,
                 kind: *kind,
+                sms: *sms,
                 bytes: message_bytes(&schedule.attention, t).unwrap_or(usize::MAX),
             };
             sends.extend(out.iter().enumerate().map(|(i, t)| end((r, t.peer), i, t)));
@@ -91,7 +94,8 @@ fn pair_up(sends: &[End], recvs: &[End], links: &mut Links, log: &mut Log<'_>) -
         let (theirs, rest) = r.split_at(r.partition_point(|e| e.pair == pair));
         r = rest;
         let (from, to) = pair;
-        let same = |a: &End, b: &End| (a.group, a.kind, a.bytes) == (b.group, b.kind, b.bytes);
+        // Who lets them hold another number uses another communicator.
+        let same = |a: &End, b: &End| (a.group, a.kind, a.sms, a.bytes) == (b.group, b.kind, b.sms, b.bytes);
         for (k, (a, b)) in mine.iter().zip(theirs).enumerate() {
             if !same(a, b) {
                 fine = false;

@@ -189,6 +189,10 @@ pub(crate) struct Split {
     /// work is uneven. No more are made than hops arrive
     #[arg(long, value_name = "N", default_value_t = SLOTS as u32, value_parser = clap::value_parser!(u32).range(2..))]
     pub(crate) slots: u32,
+    /// Let transfers hold N multiprocessors of a GPU while they are under way, a power of two, or 0 where copy engines move everything: with more
+    /// of them transfers are faster, and the kernels beside them have less of the device. By default as many as take the least time
+    #[arg(long, value_name = "N")]
+    pub(crate) comm_sms: Option<u32>,
 }
 
 /// `auto`, or one that is named.
@@ -389,7 +393,7 @@ pub(crate) struct Opt {
     pub(crate) model: Model,
     /// Run these passes in order, separated by commas: import, find, shard, ring, schedule, check. Each needs those before it, which run
     /// even if they are not named. A text graph may begin with a line `// opt ranks=4 rank=1 layout=zigzag strategy=ring`, which says
-    /// how it is split; it may name device, nodes and slots too
+    /// how it is split; it may name device, nodes, slots and comm-sms too
     #[arg(long, value_name = "a,b,c", value_delimiter = ',', required = true, value_parser = stage)]
     pub(crate) passes: Vec<Pass>,
     #[command(flatten)]

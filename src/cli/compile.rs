@@ -144,6 +144,7 @@ fn pass(case: &Case, split: &Split, admit: &Admit, verbose: bool) -> Result<(Com
         .nodes(split.nodes.map(|n| n as usize))
         .memory(split.memory)
         .slots(split.slots as usize)
+        .comm_sms(split.comm_sms.map(|n| n as usize))
         .find(model::admitted(admit, case)?);
     let options = split.rowwise.iter().cloned().fold(options, Options::rowwise);
     let start = Instant::now();

@@ -20,6 +20,7 @@ pub struct DeviceBuilder {
     memory_gb_s: Option<f64>,
     tile: Option<[usize; 2]>,
     slowdown: Option<f64>,
+    sms: usize,
     tflops: BTreeMap<DType, BTreeMap<usize, f64>>,
     node: Option<Link>,
     network: Option<Link>,
@@ -38,13 +39,14 @@ impl Device {
     ///     .launch_us(3.0)
     ///     .memory_gb_s(3000.0)
     ///     .tile([128, 128])
-    ///     .slowdown(0.05)
+    ///     .slowdown(0.01)
+    ///     .sms(132)
     ///     .tflops(DType::BF16, 128, 600.0)
     ///     .tflops(DType::F16, 128, 600.0)
     ///     .tflops(DType::F32, 128, 35.0)
     ///     .tflops(DType::F64, 128, 25.0)
-    ///     .node(Link::new(370.0, 9.0, 1.0))
-    ///     .network(Link::new(45.0, 14.0, 2.0))
+    ///     .node(Link::new(370.0, 9.0, 1.0).sms(16))
+    ///     .network(Link::new(45.0, 14.0, 2.0).sms(4))
     ///     .build()?;
     /// assert_eq!(device.ranks(), Some(8));
     /// assert_eq!(device.link(3, 4).gb_s, 45.0);
@@ -67,6 +69,7 @@ impl Device {
             memory_gb_s: None,
             tile: None,
             slowdown: None,
+            sms: 0,
             tflops: BTreeMap::new(),
             node: None,
             network: None,
@@ -88,6 +91,7 @@ impl Device {
         range::rate(self.memory_gb_s).map_err(at("memory_gb_s"))?;
         range::tile(self.tile).map_err(at("tile"))?;
         range::slowdown(self.slowdown).map_err(at("slowdown"))?;
+        range::sms(self.sms).map_err(at("sms"))?;
         for dtype in DType::ALL {
             let field = format!("tflops.{dtype}");
             let Some(sizes) = self.tflops.get(&dtype).filter(|sizes| !sizes.is_empty()) else {
@@ -110,6 +114,7 @@ impl Device {
             range::rate(link.gb_s).map_err(at(&format!("link.{name}.gb_s")))?;
             range::time(link.latency_us).map_err(at(&format!("link.{name}.latency_us")))?;
             range::time(link.message_us).map_err(at(&format!("link.{name}.message_us")))?;
+            range::held_sms(link.sms, self.sms).map_err(at(&format!("link.{name}.sms")))?;
         }
         Ok(())
     }
@@ -131,6 +136,11 @@ impl Device {
             self.memory_gb_s,
             self.slowdown
         );
+        // What nobody says is not written.
+        let says = |out: &mut String, sms: usize| {
+            let _ = if sms > 0 { writeln!(out, "sms = {sms}") } else { Ok(()) };
+        };
+        says(&mut out, self.sms);
         for (dtype, sizes) in &self.tflops {
             let _ = writeln!(out, "\n[tflops.{dtype}]");
             for (size, rate) in sizes {
@@ -138,11 +148,12 @@ impl Device {
             }
         }
         for (name, link) in [("node", &self.node), ("network", &self.network)] {
-            let Link { gb_s, latency_us, message_us } = link;
+            let Link { gb_s, latency_us, message_us, sms } = *link;
             let _ = writeln!(
                 out,
                 "\n[link.{name}]\ngb_s = {gb_s:?}\nlatency_us = {latency_us:?}\nmessage_us = {message_us:?}"
             );
+            says(&mut out, sms);
         }
         out
     }
@@ -151,7 +162,13 @@ impl Device {
 impl Link {
     /// Bytes in 10⁹ a second and direction; µs to the first byte of a group of transfers; µs that each message adds.
     pub fn new(gb_s: f64, latency_us: f64, message_us: f64) -> Link {
-        Link { gb_s, latency_us, message_us }
+        Link { gb_s, latency_us, message_us, sms: 0 }
+    }
+
+    /// The same where messages hold so many multiprocessors of a GPU if they are as fast as that.
+    #[must_use]
+    pub fn sms(self, sms: usize) -> Link {
+        Link { sms, ..self }
     }
 }
 
@@ -195,6 +212,13 @@ impl DeviceBuilder {
     #[must_use]
     pub fn slowdown(mut self, part: f64) -> DeviceBuilder {
         self.slowdown = Some(part);
+        self
+    }
+
+    /// Multiprocessors of a GPU; 0, as if it were not given: nobody says.
+    #[must_use]
+    pub fn sms(mut self, sms: usize) -> DeviceBuilder {
+        self.sms = sms;
         self
     }
 
@@ -243,6 +267,7 @@ impl DeviceBuilder {
             memory_gb_s: self.memory_gb_s.ok_or_else(|| missing("memory_gb_s"))?,
             tile: self.tile.ok_or_else(|| missing("tile"))?,
             slowdown: self.slowdown.ok_or_else(|| missing("slowdown"))?,
+            sms: self.sms,
             tflops: self.tflops,
             node,
             network: self.network.or(inside).ok_or_else(|| missing("link.network"))?,

@@ -24,6 +24,19 @@ pub struct Link {
     pub latency_us: f64,
     /// Time in µs that each message adds besides its bytes.
     pub message_us: f64,
+    /// Multiprocessors of a GPU that messages hold where they are as fast as this, a power of two; with fewer they are slower in
+    /// proportion. 0: none, for copy engines move the bytes.
+    pub sms: usize,
+}
+
+impl Link {
+    /// Bytes in 10⁹ a second with so many multiprocessors, or with as many as it wants.
+    pub fn rate(&self, sms: Option<usize>) -> f64 {
+        match sms {
+            Some(sms) if 0 < sms && sms < self.sms => self.gb_s * sms as f64 / self.sms as f64,
+            _ => self.gb_s,
+        }
+    }
 }
 
 /// A group of ranks, as numbers. Every field may be read and changed; [`Device::check`] says whether it is in its range.
@@ -55,8 +68,11 @@ pub struct Device {
     pub memory_gb_s: f64,
     /// A kernel computes whole tiles of so many query rows by so many key rows.
     pub tile: [usize; 2],
-    /// While transfers of a rank are under way its kernels take 1 + slowdown times as long.
+    /// While transfers of a rank are under way its kernels take 1 + slowdown times as long, besides what they lose by the
+    /// multiprocessors that transfers hold.
     pub slowdown: f64,
+    /// Multiprocessors (SMs) of a GPU. 0: nobody says, and schedules say nothing of how many transfers hold.
+    pub sms: usize,
     /// By element type and head size: 10¹² operations a second of attention without a mask.
     pub tflops: BTreeMap<DType, BTreeMap<usize, f64>>,
     /// Links within a node.
@@ -89,6 +105,24 @@ impl Device {
         let size = self.ranks_per_node.max(1);
         let levels = self.kind == DeviceKind::Gpu && size > 1 && ranks > size && ranks.is_multiple_of(size);
         if levels { ranks / size } else { 1 }
+    }
+
+    /// How many multiprocessors transfers may hold: the powers of two up to what the link wants that wants most; 0 alone where copy
+    /// engines move everything, and nothing where nobody says how many the GPU has.
+    ///
+    /// ```
+    /// use annulus::device::Device;
+    ///
+    /// let device = Device::named("h200x8").expect("it is bundled");
+    /// assert_eq!(device.budgets(), [1, 2, 4, 8, 16]);
+    /// ```
+    pub fn budgets(&self) -> Vec<usize> {
+        let most = self.node.sms.max(self.network.sms);
+        match (self.sms, most) {
+            (0, _) => vec![],
+            (_, 0) => vec![0],
+            _ => (0..=most.ilog2()).map(|power| 1 << power).collect(),
+        }
     }
 
     /// The link between two ranks.

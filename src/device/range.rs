@@ -38,6 +38,25 @@ pub(super) fn count(n: usize) -> Result<(), String> {
     if COUNTS.contains(&n) { Ok(()) } else { Err(format!("want 1 to 2^20, not {n}")) }
 }
 
+/// The multiprocessors of a GPU; 0: nobody says.
+pub(super) fn sms(n: usize) -> Result<(), String> {
+    /// More than any GPU has.
+    const MOST_SMS: usize = 4096;
+    if n <= MOST_SMS { Ok(()) } else { Err(format!("want 0 to {MOST_SMS}, not {n}")) }
+}
+
+/// The multiprocessors that messages of a link hold, on a GPU that has so many.
+pub(super) fn held_sms(n: usize, all: usize) -> Result<(), String> {
+    match n {
+        0 => Ok(()),
+        _ if all == 0 => Err(format!("{n} of how many? sms of the device says nothing")),
+        _ if n >= all => Err(format!("want fewer than the {all} that the GPU has, not {n}")),
+        // Who asks NCCL for another number gets the next power.
+        _ if !n.is_power_of_two() => Err(format!("want a power of two, not {n}")),
+        _ => Ok(()),
+    }
+}
+
 /// The sizes of a tile.
 pub(super) fn tile(sizes: [usize; 2]) -> Result<(), String> {
     if sizes.iter().all(|t| COUNTS.contains(t)) {

@@ -19,6 +19,7 @@ struct File {
     memory_gb_s: Spanned<f64>,
     tile: Spanned<[usize; 2]>,
     slowdown: Spanned<f64>,
+    sms: Option<Spanned<usize>>,
     tflops: Spanned<BTreeMap<String, BTreeMap<String, Spanned<f64>>>>,
     link: Spanned<Links>,
 }
@@ -36,6 +37,7 @@ struct LinkFile {
     gb_s: Spanned<f64>,
     latency_us: Spanned<f64>,
     message_us: Spanned<f64>,
+    sms: Option<Spanned<usize>>,
 }
 
 impl Device {
@@ -67,9 +69,10 @@ fn device(text: &str, file: &str) -> Result<Device, DeviceError> {
     let tile = source.held(&parsed.tile, range::tile)?;
     let nodes = count("nodes", &parsed.nodes)?;
     let links = parsed.link.get_ref();
-    let node = source.link(&links.node)?;
+    let sms = source.sms(&parsed.sms, range::sms)?;
+    let node = source.link(&links.node, sms)?;
     let network = match &links.network {
-        Some(link) => source.link(link)?,
+        Some(link) => source.link(link, sms)?,
         None if nodes > 1 => return Err(source.missing(parsed.link.span().start, "link.network")),
         None => node,
     };
@@ -82,6 +85,7 @@ fn device(text: &str, file: &str) -> Result<Device, DeviceError> {
         memory_gb_s: source.held(&parsed.memory_gb_s, range::rate)?,
         tile,
         slowdown: source.held(&parsed.slowdown, range::slowdown)?,
+        sms,
         tflops: source.tflops(&parsed.tflops)?,
         node,
         network,
@@ -123,11 +127,23 @@ impl Source<'_> {
         Ok(*x.get_ref())
     }
 
-    fn link(&self, link: &LinkFile) -> Result<Link, DeviceError> {
+    /// A number of multiprocessors; 0 where it is not given.
+    fn sms(
+        &self,
+        sms: &Option<Spanned<usize>>,
+        fits: impl FnOnce(usize) -> Result<(), String>,
+    ) -> Result<usize, DeviceError> {
+        let Some(sms) = sms else { return Ok(0) };
+        fits(*sms.get_ref()).map_err(|why| self.error(sms.span().start, why))?;
+        Ok(*sms.get_ref())
+    }
+
+    fn link(&self, link: &LinkFile, sms: usize) -> Result<Link, DeviceError> {
         Ok(Link {
             gb_s: self.held(&link.gb_s, range::rate)?,
             latency_us: self.held(&link.latency_us, range::time)?,
             message_us: self.held(&link.message_us, range::time)?,
+            sms: self.sms(&link.sms, |n| range::held_sms(n, sms))?,
         })
     }
 

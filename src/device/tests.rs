@@ -57,7 +57,12 @@ fn faults_name_line_and_field() {
         ("memory_gb_s = 4280.0", "memory = 0"),
         ("tile = [128, 128]", "tile = [128]"),
         ("tile = [128, 128]", "tile = [128, 0]"),
-        ("slowdown = 0.05", "slowdown = inf"),
+        ("slowdown = 0.01", "slowdown = inf"),
+        ("sms = 132", "sms = 100000"),
+        ("sms = 132", "sms = -1"),
+        ("sms = 132 ", "# "),
+        ("sms = 16", "sms = 12"),
+        ("sms = 16", "sms = 256"),
         ("256 = 730.0", "d = 730.0"),
         ("128 = 35.0", "128 = 1e300"),
         ("[tflops.f16]", "[tflops.i64]"),
@@ -96,6 +101,11 @@ fn what_is_built_is_held_to_the_ranges_of_a_file() {
         let b = b.memory_gb_s(10.0).tile([64, 256]).slowdown(0.0).node(link);
         floats.fold(b, |b, d| b.tflops(d, 64, 1.0))
     };
+    assert_eq!(full().sms(9).node(link.sms(8)).build().unwrap().budgets(), [1, 2, 4, 8]);
+    assert_eq!(
+        (full().sms(9).build().unwrap().budgets(), full().build().unwrap().budgets()),
+        (vec![0], vec![])
+    );
     let built = full().build().unwrap();
     assert_eq!((built.ranks(), built.network), (Some(2), link));
     let why = |b: DeviceBuilder| b.build().unwrap_err().to_string();
@@ -107,6 +117,10 @@ fn what_is_built_is_held_to_the_ranges_of_a_file() {
         (full().memory_gb_s(0.0), "device mine, memory_gb_s: want a number from 1e-6"),
         (full().tile([0, 1]), "device mine, tile: want two sizes"),
         (full().slowdown(f64::INFINITY), "device mine, slowdown: want a number"),
+        (full().sms(5000), "device mine, sms: want 0 to 4096, not 5000"),
+        (full().node(link.sms(2)), "device mine, link.node.sms: 2 of how many?"),
+        (full().sms(100).node(link.sms(128)), "device mine, link.node.sms: want fewer than the 100"),
+        (full().sms(100).network(link.sms(3)), "device mine, link.network.sms: want a power of two, not 3"),
         (full().tflops(DType::BF16, 0, 1.0), "device mine, tflops.bf16.0: want a head size"),
         (full().tflops(DType::I64, 64, 1.0), "device mine, tflops.i64: only floating types have a rate"),
         (full().tflops(DType::F32, 64, f64::NAN), "device mine, tflops.f32.64: want a number"),

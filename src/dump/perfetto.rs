@@ -123,14 +123,17 @@ fn slice(
             });
             (format!("{masked}: {}", owners.name(rank, kv)[0]), masked, args)
         }
-        StepOp::Exchange { group, kind, sends, recvs } => {
+        StepOp::Exchange { group, kind, sms, sends, recvs } => {
             let facts = &schedule.attention;
             let bytes = |ts: &[Transfer]| ts.iter().map(|t| t.bytes(facts)).sum::<usize>();
             let peers = |ts: &[Transfer]| ts.iter().map(|t| t.peer).collect::<Vec<_>>();
-            let args = json!({
+            let mut args = json!({
                 "to": peers(sends), "from": peers(recvs), "sent": bytes(sends), "received": bytes(recvs),
                 "waits_for_peer_us": us(ns(span.moving) - ns(span.begin))
             });
+            if let Some(sms) = sms {
+                args["sms"] = json!(sms);
+            }
             (format!("{} {group}", kind.name()), "transfer", args)
         }
     };

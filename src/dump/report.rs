@@ -89,6 +89,9 @@ pub struct IslandReport {
     /// Receive slots of a ring; no other strategy has any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slots: Option<usize>,
+    /// How many multiprocessors of a GPU the transfers along each axis of the mesh may hold; left out where nobody says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub comm_sms: Vec<usize>,
     /// Per rank.
     pub bytes_sent: Vec<usize>,
     /// Per rank.
@@ -271,6 +274,7 @@ pub fn report(compiled: &Compiled) -> Report {
             layout: layouts[0].name(),
             kv_layout: layouts[1].name(),
             slots: i.schedule.strategy.is_ring().then_some(i.schedule.slots),
+            comm_sms: i.schedule.comm_sms(),
             bytes_sent: i.schedule.bytes_sent(),
             messages: i.schedule.ranks.iter().map(|r| r.messages()).collect(),
             figures: figures(&i.estimate),

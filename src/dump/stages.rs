@@ -90,7 +90,8 @@ impl Request {
                 }
                 ("nodes", _) => request.options.nodes = Some(number()?),
                 ("slots", _) => request.options.slots = number()?,
-                _ => return Err(bad("ranks, rank, strategy, layout, device, nodes or slots")),
+                ("comm-sms", _) => request.options.comm_sms = Some(number()?),
+                _ => return Err(bad("ranks, rank, strategy, layout, device, nodes, slots or comm-sms")),
             }
         }
         if request.rank >= request.options.ranks {

@@ -394,7 +394,7 @@ impl Picture<'_> {
                 let kind = if *tile == Tile::Full { Kind::Full } else { Kind::Masked };
                 self.bar(kind, at, (span.begin, span.end), title, lines);
             }
-            StepOp::Exchange { group, kind, sends, recvs } => {
+            StepOp::Exchange { group, kind, sms, sends, recvs } => {
                 let name = exchange_name(*kind, *group);
                 let others = schedule.ranks.len().saturating_sub(1);
                 let facts = &schedule.attention;
@@ -403,6 +403,7 @@ impl Picture<'_> {
                 let mut long = Vec::new();
                 let mut middle = Vec::new();
                 let mut title_parts = vec![name.clone()];
+                title_parts.extend(sms.map(|sms| format!("holds {sms} multiprocessors")));
                 if !sends.is_empty() {
                     long.push(format!("to {to}"));
                     middle.push(format!("→{to}"));

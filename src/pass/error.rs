@@ -81,6 +81,14 @@ pub enum Error {
         /// On how many nodes.
         nodes: usize,
     },
+    /// Transfers cannot hold so many multiprocessors.
+    #[error("transfers cannot hold {sms} multiprocessors: {why}")]
+    CommSms {
+        /// How many are asked for.
+        sms: usize,
+        /// Why not.
+        why: String,
+    },
     /// A figure of the device is not in its range.
     #[error(transparent)]
     Figures(#[from] device::DeviceError),

@@ -6,10 +6,11 @@ use super::facts::facts;
 use super::path::ready;
 use crate::exec::cpu::{Progress, Run};
 use crate::exec::cuda::Gpu;
-use crate::exec::cuda::nccl::{NcclError, Processes};
+use crate::exec::cuda::nccl::{NcclError, Processes, Wanted};
 use crate::exec::cuda::ranks::{OnGpu, RunOptions};
 use crate::exec::group::{Fault, Group};
 use crate::ir::Tensor;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Makes the islands of a compiled graph ready on a GPU, with all ranks in this process: what no kernel computes is refused by name.
@@ -47,10 +48,9 @@ pub fn join_on_gpu(
         let _ = group.leave(patience);
         return Err(e.into());
     }
-    // A communicator for each stream of transfers, so that those of several axes are under way at the same time.
+    // For each stream of transfers its own, so that those of several axes are under way at the same time.
     let schedules = compiled.schedules();
-    let axes = schedules.values().map(|s| s.mesh.axes.len()).max().unwrap_or(0).max(1);
-    Ok(Processes::join(gpu, group, axes, patience)?)
+    Ok(Processes::join(gpu, group, &Wanted::by(schedules.values().map(Arc::as_ref)), patience)?)
 }
 
 /// Makes the islands of this process's rank ready on its GPU.

@@ -57,6 +57,9 @@ pub struct Options {
     /// How many receive slots a rank of a ring has, at least 2: more let a rank lag behind its neighbours where work is uneven. No
     /// more are made than hops arrive, and the schedule says how many are.
     pub slots: usize,
+    /// How many multiprocessors of a GPU every transfer may hold: a power of two, or 0 where copy engines move everything; `None`: as many
+    /// as take the least time, of those that [the device offers](Device::budgets).
+    pub comm_sms: Option<usize>,
     /// Which rewritings are admitted.
     pub find: FindOptions,
 }
@@ -74,6 +77,7 @@ impl Options {
             nodes: None,
             memory: None,
             slots: SLOTS,
+            comm_sms: None,
             find: FindOptions::default(),
         }
     }
@@ -141,6 +145,13 @@ impl Options {
         self
     }
 
+    /// How many multiprocessors of a GPU every transfer may hold; `None` leaves it to the pass.
+    #[must_use]
+    pub fn comm_sms(mut self, sms: impl Into<Option<usize>>) -> Options {
+        self.comm_sms = sms.into();
+        self
+    }
+
     /// Which rewritings are admitted, and which inputs are bound to a value.
     #[must_use]
     pub fn find(mut self, find: FindOptions) -> Options {
@@ -152,7 +163,7 @@ impl Options {
     ///
     /// # Errors
     /// [`Error::Option`] names the option and its range; [`Error::Nodes`] says that ranks are no multiple of nodes; [`Error::Figures`] a figure of the device that is not in its own;
-    /// [`Error::Device`] says that the device has too few ranks.
+    /// [`Error::Device`] says that the device has too few ranks; [`Error::CommSms`] that transfers cannot hold so many of its multiprocessors.
     pub fn check(&self) -> Result<(), Error> {
         let within = |option: &'static str, value: usize, least: usize, most: usize| {
             let fits = (least..=most).contains(&value);
@@ -163,8 +174,19 @@ impl Options {
         if let Some(nodes) = self.nodes.filter(|&n| n == 0 || !self.ranks.is_multiple_of(n)) {
             return Err(Error::Nodes { ranks: self.ranks, nodes });
         }
-        let Some(device) = &self.device else { return Ok(()) };
-        Ok(device.check()?)
+        if let Some(device) = &self.device {
+            device.check()?;
+        }
+        let Some(sms) = self.comm_sms else { return Ok(()) };
+        let chosen = || Device::default_for(self.ranks);
+        let device = self.device.clone().unwrap_or_else(chosen);
+        let why = match device.sms {
+            0 => format!("{} does not say how many multiprocessors it has", device.name),
+            all if sms >= all => format!("want fewer than the {all} of {}", device.name),
+            _ if sms > 0 && !sms.is_power_of_two() => "want a power of two, which is what NCCL takes".into(),
+            _ => return Ok(()),
+        };
+        Err(Error::CommSms { sms, why })
     }
 
     /// What `shard` is asked.
@@ -178,7 +200,13 @@ impl Options {
 
     /// What `search` is asked.
     pub(super) fn search(&self) -> SearchOptions {
-        SearchOptions { strategy: self.strategy, nodes: self.nodes, memory: self.memory, slots: self.slots }
+        SearchOptions {
+            strategy: self.strategy,
+            nodes: self.nodes,
+            memory: self.memory,
+            slots: self.slots,
+            comm_sms: self.comm_sms,
+        }
     }
 }
 
@@ -212,6 +240,16 @@ mod tests {
             let want = format!("4 ranks cannot stand on {n} nodes, equally many on each");
             assert_eq!(said(&Options::new(4).nodes(n)), Err(want));
         }
+        let why =
+            |sms: usize, device: &str| said(&Options::new(2).comm_sms(sms).device(Device::named(device)));
+        for sms in [0, 1, 8, 64] {
+            assert_eq!(why(sms, "h200x8"), Ok(()));
+        }
+        let refused =
+            |sms: usize, why: &str| Err(format!("transfers cannot hold {sms} multiprocessors: {why}"));
+        assert_eq!(why(3, "h200x8"), refused(3, "want a power of two, which is what NCCL takes"));
+        assert_eq!(why(132, "h200x8"), refused(132, "want fewer than the 132 of h200x8"));
+        assert_eq!(why(1, "cpu"), refused(1, "cpu does not say how many multiprocessors it has"));
         let mut device = Device::default_for(2);
         device.slowdown = f64::NAN;
         let why = said(&Options::new(2).device(device)).unwrap_err();

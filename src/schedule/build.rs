@@ -127,7 +127,7 @@ impl Builder<'_> {
                     self.brought.push((group, here));
                 }
                 let (sends, recvs) = (sends.into_iter().collect(), recvs.into_iter().collect());
-                let op = StepOp::Exchange { group, kind: ExchangeKind::SendRecv, sends, recvs };
+                let op = StepOp::Exchange { group, kind: ExchangeKind::SendRecv, sms: None, sends, recvs };
                 let reason = reason.unwrap_or_else(|| format!("hop {group} leaves; nothing comes back"));
                 self.step(Stream::Comm(0), op, reason);
             }
@@ -218,7 +218,7 @@ impl Builder<'_> {
             1 => "keys and values from everyone, under the work on the own ones".into(),
             _ => format!("the next part, under the work on those of stage {}", group - 1),
         };
-        let op = StepOp::Exchange { group, kind: ExchangeKind::AllGather, sends, recvs };
+        let op = StepOp::Exchange { group, kind: ExchangeKind::AllGather, sms: None, sends, recvs };
         self.step(Stream::Comm(0), op, reason);
     }
 

@@ -118,7 +118,7 @@ impl Builder<'_> {
                 recvs.push(Transfer { peer, parts: join(parts) });
             }
         }
-        let op = StepOp::Exchange { group, kind: ExchangeKind::AllToAll, sends, recvs };
+        let op = StepOp::Exchange { group, kind: ExchangeKind::AllToAll, sms: None, sends, recvs };
         let to = match leg {
             Leg::Out => "rows go to the nodes of their heads",
             Leg::In => "rows go to the ranks of their heads",
@@ -237,7 +237,7 @@ impl Builder<'_> {
                 recvs.push(Transfer { peer, parts: join(parts) });
             }
         }
-        let op = StepOp::Exchange { group, kind: ExchangeKind::AllToAll, sends, recvs };
+        let op = StepOp::Exchange { group, kind: ExchangeKind::AllToAll, sms: None, sends, recvs };
         let reason = match leg {
             Leg::Back if plan.levels.are_two() => "results go home, or to where they leave the node",
             _ => "results go home to the ranks of their rows",

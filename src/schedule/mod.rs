@@ -7,6 +7,7 @@
 //! from another rank is merged by a step of its own. Events are derived from the bytes that steps touch, and none can be left
 //! out.
 
+pub(crate) mod beside;
 mod blocks;
 mod build;
 pub mod cost;

@@ -41,6 +41,9 @@ pub enum StepOp {
         group: usize,
         /// Which collective it is.
         kind: ExchangeKind,
+        /// How many multiprocessors it may hold while it is under way, the same on every rank that takes part: kernels beside it leave as
+        /// many. 0: none, for copy engines move the bytes; `None`: nobody says, and whatever moves them takes what it wants.
+        sms: Option<usize>,
         /// What is sent.
         sends: Vec<Transfer>,
         /// What is received.

@@ -59,7 +59,7 @@ impl Builder<'_> {
             _ => "queries go to the keys that they see, under the work on the own ones",
         };
         self.under_way.push(group);
-        let op = StepOp::Exchange { group, kind: ExchangeKind::AllToAll, sends, recvs };
+        let op = StepOp::Exchange { group, kind: ExchangeKind::AllToAll, sms: None, sends, recvs };
         self.step(self.stream(leg.is_far()), op, reason.to_owned());
     }
 
@@ -156,7 +156,7 @@ impl Builder<'_> {
             _ => "partial results come home",
         };
         self.under_way.push(group);
-        let op = StepOp::Exchange { group, kind: ExchangeKind::ReduceScatter, sends, recvs };
+        let op = StepOp::Exchange { group, kind: ExchangeKind::ReduceScatter, sms: None, sends, recvs };
         self.step(self.stream(leg.is_far()), op, reason.to_owned());
     }
 

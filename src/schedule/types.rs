@@ -1,7 +1,7 @@
 //! The Schedule as plain data: the program of all ranks for one island.
 
 use super::facts::AttentionFacts;
-use super::mesh::Mesh;
+use super::mesh::{Mesh, Stream};
 use super::steps::{Step, StepOp, Transfer};
 use crate::ir::Strategy;
 use crate::layout::Layout;
@@ -78,6 +78,31 @@ impl Schedule {
     pub fn bytes_sent(&self) -> Vec<usize> {
         let of = |r: &RankProgram| r.sends().map(|t| t.bytes(&self.attention)).sum();
         self.ranks.iter().map(of).collect()
+    }
+}
+
+impl Schedule {
+    /// How many multiprocessors the transfers along each axis of the mesh may hold at most; empty if none of them says.
+    pub fn comm_sms(&self) -> Vec<usize> {
+        let mut most: Vec<Option<usize>> = vec![None; self.mesh.axes.len()];
+        for step in self.ranks.iter().flat_map(|r| &r.steps) {
+            if let (StepOp::Exchange { sms, .. }, Stream::Comm(axis)) = (&step.op, step.stream)
+                && let Some(most) = most.get_mut(axis)
+            {
+                *most = (*most).max(*sms);
+            }
+        }
+        let says = most.iter().any(Option::is_some);
+        if says { most.into_iter().map(Option::unwrap_or_default).collect() } else { vec![] }
+    }
+
+    /// Lets every exchange hold as many multiprocessors as its stream may: of the k-th axis `budgets[k]`.
+    pub(crate) fn give_transfers(&mut self, budgets: &[Option<usize>]) {
+        for step in self.ranks.iter_mut().flat_map(|r| &mut r.steps) {
+            if let (StepOp::Exchange { sms, .. }, Stream::Comm(axis)) = (&mut step.op, step.stream) {
+                *sms = budgets.get(axis).copied().flatten();
+            }
+        }
     }
 }
 

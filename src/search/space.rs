@@ -255,13 +255,13 @@ impl Search<'_> {
         way: (Strategy, usize),
         most: f64,
     ) -> (Verdict, Option<Schedule>) {
-        let schedule = match scheduled(program, op, way, self.options.slots) {
+        let mut schedule = match scheduled(program, op, way, self.options.slots) {
             Ok(schedule) => schedule,
             Err(why) => return (Verdict::Impossible(why), None),
         };
         let bytes = schedule.ranks.iter().map(|r| r.arena_bytes).max().unwrap_or(0);
         let too_large = self.options.memory.is_some_and(|cap| bytes > cap);
-        let run = cost::Timing::of(&schedule, self.device);
+        let run = cost::Timing::given(&mut schedule, self.device, self.options.comm_sms);
         if self.hasty {
             if too_large {
                 return (Verdict::TooLarge { us: None, bytes }, None);
@@ -271,7 +271,7 @@ impl Search<'_> {
                 return (Verdict::AtLeast(least), None);
             }
         }
-        let us = run.makespan();
+        let us = run.makespan(most);
         match too_large {
             true => (Verdict::TooLarge { us: Some(us), bytes }, None),
             false => (Verdict::Takes { us, bytes }, Some(schedule)),
@@ -289,7 +289,12 @@ impl Search<'_> {
             let (strategy, nodes) = (self.tried[best].strategy, self.tried[best].nodes);
             let schedule = match self.kept[class].take_if(|kept| kept.0 == best) {
                 Some((.., kept)) => kept,
-                None => scheduled(program, op, (strategy, nodes), self.options.slots)?,
+                None => {
+                    let mut made = scheduled(program, op, (strategy, nodes), self.options.slots)?;
+                    cost::Timing::given(&mut made, self.device, self.options.comm_sms)
+                        .makespan(f64::INFINITY);
+                    made
+                }
             };
             islands.push(Chosen {
                 estimate: cost::estimate(&schedule, self.device),

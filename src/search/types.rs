@@ -17,6 +17,8 @@ pub(crate) struct SearchOptions {
     pub memory: Option<usize>,
     /// How many receive slots a rank of a ring has, at least 2.
     pub slots: usize,
+    /// How many multiprocessors every transfer may hold; `None`: as many as take the least makespan.
+    pub comm_sms: Option<usize>,
 }
 
 /// A distinct island and the schedule that it takes. The schedule is not proved yet.

@@ -10,7 +10,7 @@ use annulus::schedule::{Step, StepOp};
 use annulus::{Compiled, Options, Rejected, TIE, compile};
 
 /// Self attention of so many rows, 32 heads over 8, head size 128, bf16.
-fn attention(rows: usize, mask: &str) -> Graph {
+pub(super) fn attention(rows: usize, mask: &str) -> Graph {
     parse(&format!(
         "graph \"g\" {{\n  input %q: bf16[1,32,{rows},128]\n  input %k: bf16[1,8,{rows},128]\n  \
          input %v: bf16[1,8,{rows},128]\n  %out: bf16[1,32,{rows},128] = attention %q, %k, %v \

@@ -209,16 +209,13 @@ mod long {
     use super::*;
 
     gates! {
-        sm_80_a: Sm80 1 / 2;
-        sm_80_b: Sm80 2 / 2;
         sm_90a_a: Sm90a 1 / 3;
         sm_90a_b: Sm90a 2 / 3;
         sm_90a_c: Sm90a 3 / 3;
-        sm_100_a: Sm100 1 / 2;
-        sm_100_b: Sm100 2 / 2;
-        sm_120_a: Sm120 1 / 2;
-        sm_120_b: Sm120 2 / 2;
-        // These are as others are: some of their kernels here, and all by hand below.
+        // These have the same texts: some of the kernels of each here, and all by hand below.
+        sm_80: Sm80 1 / 2;
+        sm_100: Sm100 2 / 4;
+        sm_120: Sm120 4 / 4;
         sm_86: Sm86 1 / 15;
         sm_87: Sm87 1 / 15;
         sm_88: Sm88 1 / 15;
@@ -229,15 +226,12 @@ mod long {
     }
 
     gates_of_steps! {
-        steps_sm_80_a: Sm80 1 / 2;
-        steps_sm_80_b: Sm80 2 / 2;
+        steps_sm_80: Sm80 1 / 2;
         steps_sm_90a_a: Sm90a 1 / 3;
         steps_sm_90a_b: Sm90a 2 / 3;
         steps_sm_90a_c: Sm90a 3 / 3;
-        steps_sm_100_a: Sm100 1 / 2;
-        steps_sm_100_b: Sm100 2 / 2;
-        steps_sm_120_a: Sm120 1 / 2;
-        steps_sm_120_b: Sm120 2 / 2;
+        steps_sm_100: Sm100 2 / 4;
+        steps_sm_120: Sm120 4 / 4;
         steps_sm_86: Sm86 1 / 12;
         steps_sm_87: Sm87 1 / 12;
         steps_sm_88: Sm88 1 / 12;

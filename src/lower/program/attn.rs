@@ -265,7 +265,7 @@ impl Builder<'_, '_> {
         };
         let Target::Cuda(arch) = self.target else {
             let blocks = arg.q.iter().map(|p| p.rows.len).sum::<usize>() * arg.heads * arg.batch;
-            let grid = Grid { blocks, most: None, multiple: 1, threads: 1 };
+            let grid = Grid { blocks, most: None, leaves: 0, multiple: 1, threads: 1 };
             self.launch(Kernel::Cpu(Work::Attention), grid, Argument::Attention(Arc::new(arg)));
             return Ok(());
         };
@@ -338,5 +338,5 @@ fn grid(key: &KernelKey, arg: &AttentionArg) -> Result<Grid, Why> {
     }
     // Hopper's blocks stay and take one tile after another.
     let most = matches!(key.tiling, Tiling::Hopper(_)).then_some(1);
-    Ok(Grid { blocks, most, multiple: 1, threads: key.threads() })
+    Ok(Grid { blocks, most, leaves: 0, multiple: 1, threads: key.threads() })
 }

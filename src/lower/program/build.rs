@@ -8,6 +8,7 @@ use super::types::{
     Action, Argument, Copy, Grid, Group, Kernel, Launch, Message, Op, Program, Region, Shared, Target, Work,
 };
 use crate::ir::DType;
+use crate::schedule::beside::held_beside;
 use crate::schedule::{AttentionFacts, RankProgram, Schedule, StepOp, Transfer};
 use std::sync::Arc;
 
@@ -50,6 +51,7 @@ fn rank_program<'a>(
         target,
         stream: 0,
         step: 0,
+        leaves: held_beside(program, streams.len()),
         ops: Vec::with_capacity(program.steps.len() * 2),
         kernels: vec![],
         scratch: vec![0; streams.len()],
@@ -133,6 +135,8 @@ pub(super) struct Builder<'a, 's> {
     pub(super) target: Target,
     stream: usize,
     step: usize,
+    /// By step how many multiprocessors transfers beside it may hold.
+    leaves: Vec<usize>,
     ops: Vec<Op>,
     kernels: Vec<Kernel>,
     /// Bytes by stream.
@@ -146,7 +150,7 @@ impl Builder<'_, '_> {
         match op {
             StepOp::Pack { pieces } => self.pack(pieces, true),
             StepOp::Unpack { pieces } => self.pack(pieces, false),
-            StepOp::Exchange { group, sends, recvs, .. } => {
+            StepOp::Exchange { group, sms, sends, recvs, .. } => {
                 let message = |t: &Transfer| {
                     if t.peer >= schedule.ranks.len() || t.peer == rank {
                         return Err(format!("there is no other rank {}", t.peer));
@@ -157,7 +161,7 @@ impl Builder<'_, '_> {
                 };
                 let all =
                     |transfers: &[Transfer]| transfers.iter().map(message).collect::<Result<Vec<_>, _>>();
-                let group = Group { group: *group, sends: all(sends)?, recvs: all(recvs)? };
+                let group = Group { group: *group, sms: *sms, sends: all(sends)?, recvs: all(recvs)? };
                 self.act(Action::Group(group));
                 Ok(())
             }
@@ -186,7 +190,9 @@ impl Builder<'_, '_> {
             self.kernels.push(kernel);
             self.kernels.len() - 1
         });
-        self.act(Action::Launch(Launch { kernel, grid, argument }));
+        // Where blocks stay as long as there is work, those of transfers would find no room.
+        let leaves = if grid.most.is_some() { self.leaves.get(self.step).copied().unwrap_or(0) } else { 0 };
+        self.act(Action::Launch(Launch { kernel, grid: Grid { leaves, ..grid }, argument }));
     }
 
     /// Bytes of the stream's scratch from `from` on, which live until the step is done.

@@ -56,6 +56,7 @@ impl Builder<'_, '_> {
         let grid = Grid {
             blocks: longest.div_ceil(THREADS).max(1) * copies.len(),
             most: Some(MOST),
+            leaves: 0,
             multiple: copies.len(),
             threads: THREADS,
         };

@@ -99,7 +99,8 @@ impl Builder<'_, '_> {
         if self.target != Target::Cpu && places.iter().flatten().any(|p| power_of_two(p.offset) < 4) {
             return Err(Why::Alignment { what: "a partial result", unit: 4 });
         }
-        let grid = Grid { blocks: rows.div_ceil(ROWS), most: Some(MOST), multiple: 1, threads: THREADS };
+        let grid =
+            Grid { blocks: rows.div_ceil(ROWS), most: Some(MOST), leaves: 0, multiple: 1, threads: THREADS };
         let arg = MergeArg { a, b, to, rows, dv: self.facts.sizes.v_head_dim };
         let kernel = self.helper(Work::Merge, Helper::Merge);
         self.launch(kernel, grid, Argument::Merge(arg));
@@ -125,7 +126,8 @@ impl Builder<'_, '_> {
                 return Err(Why::Alignment { what: "the result", unit: element.bytes() });
             }
         }
-        let grid = Grid { blocks: rows.div_ceil(ROWS), most: Some(MOST), multiple: 1, threads: THREADS };
+        let grid =
+            Grid { blocks: rows.div_ceil(ROWS), most: Some(MOST), leaves: 0, multiple: 1, threads: THREADS };
         let kernel = self.helper(Work::Finish, Helper::Cast { element, sinks });
         self.launch(kernel, grid, Argument::Finish(Box::new(arg)));
         Ok(())

@@ -188,11 +188,12 @@ impl fmt::Display for Kernel {
     }
 }
 
-/// `12`, or `12<=1` where there are no more blocks than so many a multiprocessor.
+/// `12`, or `12<=1` where there are no more blocks than so many a multiprocessor, and `12<=1 leaves 4` where that is of all but four.
 impl fmt::Display for Grid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.blocks)?;
-        self.most.map_or(Ok(()), |most| write!(f, "<={most}"))
+        self.most.map_or(Ok(()), |most| write!(f, "<={most}"))?;
+        if self.leaves > 0 { write!(f, " leaves {}", self.leaves) } else { Ok(()) }
     }
 }
 
@@ -246,6 +247,7 @@ impl fmt::Display for LeafArg {
 impl fmt::Display for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "g{}", self.group)?;
+        self.sms.map_or(Ok(()), |sms| write!(f, " sms {sms}"))?;
         for (word, messages) in [("to", &self.sends), ("from", &self.recvs)] {
             for m in messages {
                 write!(f, " {word} {} ", m.peer)?;

@@ -182,6 +182,8 @@ pub struct Grid {
     pub blocks: usize,
     /// But no more than so many for each multiprocessor of the device; the kernel then takes one part after another.
     pub most: Option<usize>,
+    /// Of all multiprocessors these are left to transfers that may be under way beside it. Of meaning where there is a most.
+    pub leaves: usize,
     /// A multiple of this, and at least this.
     pub multiple: usize,
     /// Threads of a block.
@@ -191,7 +193,8 @@ pub struct Grid {
 impl Grid {
     /// The blocks on a device with so many multiprocessors.
     pub fn on(&self, multiprocessors: usize) -> usize {
-        let most = self.most.map_or(self.blocks, |most| most.saturating_mul(multiprocessors.max(1)));
+        let own = multiprocessors.saturating_sub(self.leaves).max(1);
+        let most = self.most.map_or(self.blocks, |most| most.saturating_mul(own));
         let multiple = self.multiple.max(1);
         (self.blocks.min(most) / multiple).max(1) * multiple
     }
@@ -224,6 +227,8 @@ pub struct Copy {
 pub struct Group {
     /// Its number, the same on every rank that takes part.
     pub group: usize,
+    /// How many multiprocessors it may hold, the same on every rank that takes part; `None`: whatever moves it takes what it wants.
+    pub sms: Option<usize>,
     /// What is sent.
     pub sends: Vec<Message>,
     /// What is received.

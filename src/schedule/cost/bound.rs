@@ -4,8 +4,10 @@
 //!
 //! The greatest of, for kernels that nothing slows and streams, slots and links without end unless they are named:
 //! * the critical path: a step needs the steps that wrote what it reads, and both ends of a message meet;
-//! * for each rank the load of its kernels, with the least slowdown that its transfers can mean: w' = W + κ·C, for of C µs of
-//!   transfers (along the axis that has most) as much passes under kernels as the rank does not stand still, and a µs that it stands still costs more;
+//! * for each rank the load of its kernels, with the least that its transfers can take of them: w' = W + Σκ·C, for of C µs of
+//!   a transfer (along the axis where the sum is greatest) as much passes under kernels as the rank does not stand still, and a µs that it
+//!   stands still costs more. A kernel beside it does 1 − κ = (M − h) / (M·(1 + slowdown)) of its work in a µs: of M multiprocessors it
+//!   holds h;
 //! * for each rank's kernels, and its transfers along each axis, the bound of one machine: jobs with heads and tails from the critical path, in
 //!   the order of greatest tail, interrupted where a greater one becomes ready (Jackson's preemptive schedule; Carlier and
 //!   Pinson, Management Science 35, 1989).
@@ -30,10 +32,10 @@ const NEAR: f64 = 1e-9;
 pub(super) fn lower_bound(schedule: &Schedule, costs: &Costs, timeline: &Timeline) -> (f64, Limiter) {
     let graph = Dependencies::new(schedule, costs, timeline);
     let (heads, tails) = (graph.heads(), graph.tails());
-    let kappa = costs.slowdown / (1.0 + costs.slowdown);
     let of_rank = |rank: usize| {
         // Those of each axis run beside those of the others.
         let mut transfers: Vec<Vec<Job>> = schedule.mesh.streams().map(|_| vec![]).collect();
+        let mut lost = vec![0.0f64; transfers.len()];
         let mut kernels = vec![];
         let mut chain = 0.0f64;
         for (i, step) in schedule.ranks[rank].steps.iter().enumerate() {
@@ -49,6 +51,7 @@ pub(super) fn lower_bound(schedule: &Schedule, costs: &Costs, timeline: &Timelin
                 StepOp::Exchange { .. } => {
                     if let Some(t) = transfers.get_mut(step.stream.lane()) {
                         t.push(job);
+                        lost[step.stream.lane()] += cost.lost();
                     }
                 }
                 // On another stream they would run beside these.
@@ -57,8 +60,7 @@ pub(super) fn lower_bound(schedule: &Schedule, costs: &Costs, timeline: &Timelin
             }
         }
         let load = |jobs: &Vec<Job>| jobs.iter().map(|j| j.time).sum::<f64>();
-        let under_way = transfers.iter().map(load).fold(0.0, f64::max);
-        let least = load(&kernels) + kappa * under_way;
+        let least = load(&kernels) + lost.into_iter().fold(0.0, f64::max);
         let links = transfers.into_iter().map(one_machine).fold(0.0, f64::max);
         (chain, least, one_machine(kernels), links)
     };

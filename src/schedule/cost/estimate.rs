@@ -2,32 +2,40 @@
 
 use super::figures::Estimate;
 use super::simulate::{self, Flight, Timeline};
-use super::{bound, work};
+use super::{bound, budget, work};
 use crate::device::Device;
 use crate::schedule::mesh::Stream;
 use crate::schedule::steps::StepOp;
 use crate::schedule::types::Schedule;
 
 /// A schedule on a device, with the time of each step alone: what more is asked of it is worked out when it is.
-#[derive(Debug)]
 pub(crate) struct Timing<'a> {
-    schedule: &'a Schedule,
-    costs: work::Costs,
+    schedule: &'a mut Schedule,
+    device: &'a Device,
+    loads: work::Loads,
+    /// Whether it may still be changed what transfers hold.
+    free: bool,
 }
 
 impl<'a> Timing<'a> {
-    pub(crate) fn of(schedule: &'a Schedule, device: &Device) -> Timing<'a> {
-        Timing { schedule, costs: work::Costs::of(schedule, device) }
+    /// With transfers that hold what was `asked`, or what is promising.
+    pub(crate) fn given(schedule: &'a mut Schedule, device: &'a Device, asked: Option<usize>) -> Timing<'a> {
+        let loads = work::Loads::of(schedule, device);
+        let budgets = budget::promising(schedule, &loads, device, asked);
+        schedule.give_transfers(&budgets);
+        Timing { schedule, device, loads, free: asked.is_none() }
     }
 
     /// What the makespan is not below, in µs: the load of one rank, of the rank that has most.
     pub(crate) fn least(&self) -> f64 {
-        self.costs.least(self.schedule)
+        self.loads.costs(self.schedule, self.device).least(self.schedule)
     }
 
-    /// End of the last step of any rank, in µs.
-    pub(crate) fn makespan(&self) -> f64 {
-        simulate::run(self.schedule, &self.costs).makespan
+    /// End of the last step of any rank, in µs, with transfers that hold whatever is best; of a schedule that takes clearly longer than
+    /// `least` only what is promising.
+    pub(crate) fn makespan(self, least: f64) -> f64 {
+        let least = if self.free { least } else { f64::NEG_INFINITY };
+        budget::refined(self.schedule, &self.loads, self.device, least)
     }
 }
 

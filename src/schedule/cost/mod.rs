@@ -4,11 +4,12 @@
 //! In: a [`Schedule`](super::Schedule) and a [`Device`](crate::device::Device), and nothing else. Out: an [`Estimate`]; a
 //! [`Timeline`] for pictures.
 //!
-//! The model: `work` says how long a step takes alone; `simulate` runs all ranks, with a rank's kernels slowed while its
-//! transfers are under way; `bound` is the lower bound. It never exceeds the
+//! The model: `work` says how long a step takes; `budget` how many multiprocessors transfers had best hold; `simulate` runs all ranks,
+//! with a rank's kernels slowed while its transfers are under way; `bound` is the lower bound. It never exceeds the
 //! makespan, and where the two are equal the schedule is proved to be the best of its work in this model.
 
 mod bound;
+mod budget;
 mod estimate;
 #[cfg(any(feature = "dump", test))]
 mod exchange;

@@ -249,7 +249,7 @@ impl Simulation<'_> {
                 }
                 _ => {
                     let lane_state = &mut self.ranks[rank].lanes[lane];
-                    lane_state.doing = Doing::Kernel { begin: self.now, left: cost.alone(), since: self.now };
+                    lane_state.doing = Doing::Kernel { begin: self.now, left: cost.takes(), since: self.now };
                     self.set_alarm(rank, lane);
                 }
             }

@@ -1,21 +1,24 @@
-//! How long each step takes alone.
+//! How long each step takes.
 //!
 //! * `attn_partial`: the launch, and the longer of computing and moving bytes. Computed are whole tiles of queries × keys, of a
 //!   partial tile only those in which the mask may keep a pair: 2 · pairs · B · Hq · (Dk + Dv) operations. Moved are the
 //!   queries, keys, values, leaves and carries that are read, and what is written.
 //! * `pack`, `unpack`: the launch, and its bytes read and written. `merge`: the launch, what it merges, and what is written.
 //! * A group of transfers: the latency of its farthest link, and for each link the time of each message and of the bytes, in
-//!   and out apart, the links of both levels at the same time.
+//!   and out apart, the links of both levels at the same time. Bytes are slower by the part that the group's multiprocessors are of
+//!   those that the link wants.
+//! * A kernel that may have transfers beside it leaves them what they hold, of all that the device has, for its whole length.
 
 use crate::device::{Device, Link};
 use crate::ir::infer::attention_sizes;
 use crate::ir::{Attention, AttentionSizes, DType, Type};
 use crate::layout::{Layout, Progression};
 use crate::mask::{Mask, Tile};
+use crate::schedule::beside::held_beside;
 use crate::schedule::blocks::Port;
 use crate::schedule::facts::AttentionFacts;
 use crate::schedule::mesh::Stream;
-use crate::schedule::steps::{KvPiece, Merged, QPiece, StepOp, Transfer};
+use crate::schedule::steps::{KvPiece, Merged, QPiece, Step, StepOp, Transfer};
 use crate::schedule::types::{RankProgram, Schedule};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashSet};
@@ -23,7 +26,7 @@ use std::collections::{BTreeMap, HashSet};
 /// Of each progression of query rows at most so many tiles are looked at one by one.
 const LOOKS: usize = 1024;
 
-/// The time of every step alone, in µs.
+/// The time of every step, in µs.
 #[derive(Debug)]
 pub(super) struct Costs {
     /// By rank and step.
@@ -35,18 +38,34 @@ pub(super) struct Costs {
 /// The time of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Cost {
-    /// Of a kernel.
-    Kernel(f64),
-    /// Of a group of transfers: for what goes out, and for what comes in.
-    Transfers { out: f64, into: f64 },
+    /// Of a kernel: on the whole device, and on what it leaves to the transfers that may be beside it.
+    Kernel { alone: f64, takes: f64 },
+    /// Of a group of transfers: for what goes out, and for what comes in. A µs of it takes at least so much of kernels.
+    Transfers { out: f64, into: f64, lost: f64 },
 }
 
 impl Cost {
-    /// How long the step takes if nothing keeps it.
+    /// How long the step takes if nothing keeps it and it has the whole device.
     pub(super) fn alone(self) -> f64 {
         match self {
-            Cost::Kernel(t) => t,
-            Cost::Transfers { out, into } => out.max(into),
+            Cost::Kernel { alone, .. } => alone,
+            Cost::Transfers { out, into, .. } => out.max(into),
+        }
+    }
+
+    /// How long it takes where transfers are beside it that do not slow it.
+    pub(super) fn takes(self) -> f64 {
+        match self {
+            Cost::Kernel { takes, .. } => takes,
+            Cost::Transfers { .. } => self.alone(),
+        }
+    }
+
+    /// How much of the kernels' time its transfers take at least, whatever runs beside them.
+    pub(super) fn lost(self) -> f64 {
+        match self {
+            Cost::Kernel { .. } => 0.0,
+            Cost::Transfers { lost, .. } => lost * self.alone(),
         }
     }
 }
@@ -61,37 +80,109 @@ pub(super) fn message(from: Cost, to: Cost) -> f64 {
 
 impl Costs {
     pub(super) fn of(schedule: &Schedule, device: &Device) -> Costs {
-        let mut model = Model::new(&schedule.attention, device);
-        model.shared = model.shared(schedule);
-        let rank = |(r, program): (usize, &RankProgram)| -> Vec<Cost> {
-            program.steps.iter().map(|step| model.step(r, &step.op)).collect()
-        };
-        let steps = schedule.ranks.par_iter().enumerate().map(rank).collect();
-        Costs { steps, slowdown: device.slowdown }
+        Loads::of(schedule, device).costs(schedule, device)
     }
 
-    /// What no run is below: of the rank that has most, the time of its transfers, or of its kernels with the least slowdown
-    /// that these transfers can mean (see `bound`).
+    /// What no run is below: of the rank that has most, the time of its transfers, or of its kernels with the least that these transfers
+    /// can take of them (see `bound`).
     pub(super) fn least(&self, schedule: &Schedule) -> f64 {
-        let kappa = self.slowdown / (1.0 + self.slowdown);
         let of_rank = |(costs, program): (&Vec<Cost>, &RankProgram)| {
             let mut kernels = 0.0;
             // Those of each axis run beside those of the others.
-            let mut transfers: Vec<f64> = schedule.mesh.streams().map(|_| 0.0).collect();
+            let mut transfers: Vec<[f64; 2]> = schedule.mesh.streams().map(|_| [0.0; 2]).collect();
             for (cost, step) in costs.iter().zip(&program.steps) {
                 match cost {
-                    Cost::Kernel(time) if step.stream == Stream::Compute => kernels += time,
-                    Cost::Kernel(_) => {}
+                    Cost::Kernel { alone, .. } if step.stream == Stream::Compute => kernels += alone,
+                    Cost::Kernel { .. } => {}
                     Cost::Transfers { .. } => {
-                        transfers.get_mut(step.stream.lane()).into_iter().for_each(|t| *t += cost.alone());
+                        let of_lane = transfers.get_mut(step.stream.lane());
+                        of_lane.into_iter().for_each(|[time, lost]| {
+                            *time += cost.alone();
+                            *lost += cost.lost();
+                        });
                     }
                 }
             }
-            let transfers = transfers.into_iter().fold(0.0, f64::max);
-            f64::max(kernels + kappa * transfers, transfers)
+            let most = |of: usize| transfers.iter().map(|t| t[of]).fold(0.0, f64::max);
+            f64::max(kernels + most(1), most(0))
         };
         self.steps.iter().zip(&schedule.ranks).map(of_rank).fold(0.0, f64::max)
     }
+}
+
+/// What a step has to do, whatever transfers may hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Load {
+    /// The µs of a kernel on the whole device.
+    Kernel(f64),
+    /// What goes out, and what comes in.
+    Transfers([Traffic; 2]),
+}
+
+/// Messages and bytes over the links within a node, and over those between nodes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Traffic([(usize, f64); 2]);
+
+impl Traffic {
+    /// The µs that it takes with so many multiprocessors.
+    pub(super) fn us(&self, device: &Device, sms: Option<usize>) -> f64 {
+        let time = |link: &Link, (messages, bytes): (usize, f64)| {
+            if messages == 0 {
+                return (0.0, 0.0);
+            }
+            (link.latency_us, messages as f64 * link.message_us + bytes / link.rate(sms) * 1e-3)
+        };
+        let (node, network) = (time(&device.node, self.0[0]), time(&device.network, self.0[1]));
+        node.0.max(network.0) + node.1.max(network.1)
+    }
+
+    /// With how many it is fastest.
+    pub(super) fn wants(&self, device: &Device) -> usize {
+        let of = |link: &Link, (messages, _): (usize, f64)| if messages > 0 { link.sms } else { 0 };
+        of(&device.node, self.0[0]).max(of(&device.network, self.0[1]))
+    }
+}
+
+/// What every step has to do, by rank and step.
+pub(super) struct Loads(pub(super) Vec<Vec<Load>>);
+
+impl Loads {
+    pub(super) fn of(schedule: &Schedule, device: &Device) -> Loads {
+        let mut model = Model::new(&schedule.attention, device);
+        model.shared = model.shared(schedule);
+        let rank = |(r, program): (usize, &RankProgram)| -> Vec<Load> {
+            program.steps.iter().map(|step| model.step(r, &step.op)).collect()
+        };
+        Loads(schedule.ranks.par_iter().enumerate().map(rank).collect())
+    }
+
+    /// How long the steps take with what the schedule gives transfers.
+    pub(super) fn costs(&self, schedule: &Schedule, device: &Device) -> Costs {
+        let streams = schedule.mesh.streams().count();
+        let rank = |(loads, program): (&Vec<Load>, &RankProgram)| -> Vec<Cost> {
+            let held = held_beside(program, streams);
+            let cost = |((load, step), held): ((&Load, &Step), usize)| match load {
+                Load::Kernel(alone) => Cost::Kernel { alone: *alone, takes: alone * slower(device, held) },
+                Load::Transfers([out, into]) => {
+                    let StepOp::Exchange { sms, .. } = step.op else {
+                        return Cost::Kernel { alone: 0.0, takes: 0.0 };
+                    };
+                    let held = slower(device, sms.unwrap_or(0)) * (1.0 + device.slowdown);
+                    let [out, into] = [out, into].map(|traffic| traffic.us(device, sms));
+                    Cost::Transfers { out, into, lost: 1.0 - 1.0 / held }
+                }
+            };
+            loads.iter().zip(&program.steps).zip(held).map(cost).collect()
+        };
+        let steps = self.0.par_iter().zip(&schedule.ranks).map(rank).collect();
+        Costs { steps, slowdown: device.slowdown }
+    }
+}
+
+/// How many times as long a kernel takes that leaves so many multiprocessors: all but one at most.
+pub(super) fn slower(device: &Device, leaves: usize) -> f64 {
+    let all = device.sms.max(1);
+    all as f64 / (all - leaves.min(all - 1)) as f64
 }
 
 /// Of very long pieces the model looks at a sample of tiles, which may have a little less work than all.
@@ -143,11 +234,11 @@ impl<'a> Model<'a> {
         Model { facts, device, per_pair, per_byte: 1e-3 / device.memory_gb_s, shared: BTreeMap::new() }
     }
 
-    fn step(&self, rank: usize, op: &StepOp) -> Cost {
+    fn step(&self, rank: usize, op: &StepOp) -> Load {
         match op {
             StepOp::Pack { pieces } | StepOp::Unpack { pieces } => {
                 let bytes: f64 = pieces.iter().map(|p| p.at.bytes as f64).sum();
-                Cost::Kernel(self.device.launch_us + 2.0 * bytes * self.per_byte)
+                Load::Kernel(self.device.launch_us + 2.0 * bytes * self.per_byte)
             }
             StepOp::Merge { q, carry_in, cast_out, .. } => {
                 let of = |m: &Merged| {
@@ -155,31 +246,25 @@ impl<'a> Model<'a> {
                     partials + self.ends(m.rows.len, m.heads.len, *carry_in, *cast_out)
                 };
                 let bytes = q.iter().map(of).sum::<f64>();
-                Cost::Kernel(self.device.launch_us + bytes * self.per_byte)
+                Load::Kernel(self.device.launch_us + bytes * self.per_byte)
             }
             StepOp::AttnPartial { q, kv, tile, carry_in, cast_out, .. } => {
                 let pairs = self.pairs(q, kv, *tile) * self.per_pair;
                 let bytes = self.bytes(q, kv, *tile, *carry_in, *cast_out) * self.per_byte;
-                Cost::Kernel(self.device.launch_us + pairs.max(bytes))
+                Load::Kernel(self.device.launch_us + pairs.max(bytes))
             }
             StepOp::Exchange { sends, recvs, .. } => {
-                Cost::Transfers { out: self.transfers(rank, sends), into: self.transfers(rank, recvs) }
+                Load::Transfers([sends, recvs].map(|transfers| self.transfers(rank, transfers)))
             }
         }
     }
 
-    fn transfers(&self, rank: usize, transfers: &[Transfer]) -> f64 {
-        let time = |link: &Link| {
+    fn transfers(&self, rank: usize, transfers: &[Transfer]) -> Traffic {
+        let levels = [&self.device.node, &self.device.network];
+        Traffic(levels.map(|link| {
             let over = || transfers.iter().filter(|t| std::ptr::eq(self.device.link(rank, t.peer), link));
-            let messages = over().count();
-            if messages == 0 {
-                return (0.0, 0.0);
-            }
-            let bytes: f64 = over().map(|t| t.bytes(self.facts) as f64).sum();
-            (link.latency_us, messages as f64 * link.message_us + bytes / link.gb_s * 1e-3)
-        };
-        let (node, network) = (time(&self.device.node), time(&self.device.network));
-        node.0.max(network.0) + node.1.max(network.1)
+            (over().count(), over().map(|t| t.bytes(self.facts) as f64).sum())
+        }))
     }
 
     /// Pairs of rows in the tiles that are computed, for the part of the heads that each query piece has.

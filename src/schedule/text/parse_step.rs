@@ -39,6 +39,7 @@ impl Parser<'_> {
             return self.want("a group like g1");
         }
         let group = self.number()?;
+        let sms = if self.eat_word("sms") { Some(self.number()?) } else { None };
         let (mut sends, mut recvs) = (Vec::new(), Vec::new());
         while self.eat_word("to") {
             sends.push(self.transfer(names)?);
@@ -46,7 +47,7 @@ impl Parser<'_> {
         while self.eat_word("from") {
             recvs.push(self.transfer(names)?);
         }
-        Ok(StepOp::Exchange { group, kind, sends, recvs })
+        Ok(StepOp::Exchange { group, kind, sms, sends, recvs })
     }
 
     fn flags(&mut self) -> Flags {

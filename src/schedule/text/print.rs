@@ -196,8 +196,9 @@ impl Writer<'_> {
         match op {
             StepOp::Pack { pieces } => format!("pack {}", self.packed(pieces)),
             StepOp::Unpack { pieces } => format!("unpack {}", self.packed(pieces)),
-            StepOp::Exchange { group, kind, sends, recvs } => {
+            StepOp::Exchange { group, kind, sms, sends, recvs } => {
                 let mut out = format!("{} g{group}", kind.name());
+                out += &sms.map_or(String::new(), |sms| format!(" sms {sms}"));
                 self.transfers(&mut out, "to", sends);
                 self.transfers(&mut out, "from", recvs);
                 out

@@ -113,12 +113,8 @@ fn op() -> impl Strategy<Value = StepOp> {
         (vec(merged, 0..3), any::<[bool; 3]>()).prop_map(|(q, [carry_in, sinks_here, cast_out])| {
             StepOp::Merge { q, carry_in, sinks_here, cast_out }
         }),
-        (number(), kind, transfers(), transfers()).prop_map(|(group, kind, sends, recvs)| StepOp::Exchange {
-            group,
-            kind,
-            sends,
-            recvs
-        }),
+        (number(), kind, option::of(number()), transfers(), transfers())
+            .prop_map(|(group, kind, sms, sends, recvs)| StepOp::Exchange { group, kind, sms, sends, recvs }),
         (vec(q, 0..3), kv, tile, any::<[bool; 3]>()).prop_map(
             |(q, kv, tile, [carry_in, sinks_here, cast_out])| {
                 StepOp::AttnPartial { q, kv, tile, carry_in, sinks_here, cast_out }

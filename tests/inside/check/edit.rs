@@ -171,13 +171,14 @@ pub(crate) fn pairs(s: &Schedule) -> usize {
 pub(crate) fn split(schedule: &Schedule, renumber: bool) -> Vec<Planted> {
     each(schedule, |s, r, i, nth| {
         let steps = &mut s.ranks[r].steps;
-        let StepOp::Exchange { group, kind, sends, recvs } = &mut steps[i].op else { return false };
+        let StepOp::Exchange { group, kind, sms, sends, recvs } = &mut steps[i].op else { return false };
         if nth > 0 || sends.is_empty() || recvs.is_empty() {
             return false;
         }
         let second = StepOp::Exchange {
             group: *group + if renumber { 100 } else { 0 },
             kind: *kind,
+            sms: *sms,
             sends: vec![],
             recvs: std::mem::take(recvs),
         };

@@ -239,6 +239,32 @@ pub(crate) const KINDS: &[Kind] = &[
         },
     },
     Kind {
+        name: "a group holds other multiprocessors on one rank",
+        checks: &["matching"],
+        plant: |s| {
+            each_op(s, |op, nth| match op {
+                StepOp::Exchange { sms, .. } if nth == 0 => {
+                    *sms = sms.map_or(Some(4), |n| (n > 1).then_some(n / 2));
+                    true
+                }
+                _ => false,
+            })
+        },
+    },
+    Kind {
+        name: "a group holds multiprocessors that are no power of two",
+        checks: &["form"],
+        plant: |s| {
+            each_op(s, |op, nth| match op {
+                StepOp::Exchange { sms, .. } if nth == 0 => {
+                    *sms = Some(sms.unwrap_or(4) * 3);
+                    true
+                }
+                _ => false,
+            })
+        },
+    },
+    Kind {
         name: "a group is another collective on one rank",
         checks: &["matching", "form"],
         plant: |s| {

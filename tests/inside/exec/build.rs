@@ -121,6 +121,7 @@ pub(crate) fn build(facts: &AttentionFacts, q_layout: &Layout, kv_layout: &Layou
             let op = StepOp::Exchange {
                 group: 1,
                 kind: ExchangeKind::AllGather,
+                sms: None,
                 sends: sends.map(|&peer| Transfer { peer, parts: whole(local, rank) }).collect(),
                 recvs: recvs.map(|&peer| Transfer { peer, parts: whole(received[peer], peer) }).collect(),
             };
@@ -141,6 +142,7 @@ pub(crate) fn build(facts: &AttentionFacts, q_layout: &Layout, kv_layout: &Layou
                 let op = StepOp::Exchange {
                     group: t,
                     kind: ExchangeKind::SendRecv,
+                    sms: None,
                     sends: if bytes(from) > 0 { vec![send] } else { vec![] },
                     recvs: if bytes(to) > 0 { vec![recv] } else { vec![] },
                 };

@@ -2,11 +2,11 @@
 
 use crate::inside::check::corpus;
 use crate::inside::ring::case::Case as Attention;
-use annulus::exec::cuda::nccl::Pieces;
+use annulus::exec::cuda::nccl::{Pieces, Wanted};
 use annulus::layout::LayoutKind;
 use annulus::lower::program::{Action, Group, Program, Target, lower};
 use annulus::ring::Strategy as Plan;
-use annulus::schedule::Schedule;
+use annulus::schedule::{Schedule, StepOp, Stream};
 
 fn groups(program: &mut Program) -> Vec<&mut Group> {
     let ops = program.ops.iter_mut().filter_map(|op| match &mut op.action {
@@ -96,6 +96,33 @@ fn what_cannot_be_told_is_refused() {
         runs(&mut groups(&mut all[from])[0].sends[0]);
     };
     refused(&many, "more than 65536 runs");
+    // Who lets a message hold other multiprocessors is in another communicator.
+    refused(&|all| groups(&mut all[1])[0].sms = Some(4), "rank 1 has no other end of it");
+    let copied = |all: &mut Vec<Program>| all.iter_mut().for_each(|p| groups(p)[0].sms = Some(0));
+    refused(&copied, "copy engines are to move it");
+}
+
+/// A communicator for each axis and each number, those of all schedules together, in one order.
+#[test]
+fn communicators_are_wanted_by_axis_and_number() {
+    let case = |nodes| {
+        let mut case = Attention::new(12, 4, LayoutKind::Contiguous, annulus::mask::Mask::none());
+        case.nodes = nodes;
+        case.schedule(Plan::Queries)
+    };
+    let set = |mut schedule: Schedule, axes: &[usize], sms: usize| {
+        for step in schedule.ranks.iter_mut().flat_map(|r| &mut r.steps) {
+            if let (StepOp::Exchange { sms: own, .. }, Stream::Comm(axis)) = (&mut step.op, step.stream) {
+                *own = axes.contains(&axis).then_some(sms);
+            }
+        }
+        schedule
+    };
+    let by = |all: &[Schedule]| Wanted::by(all).into_iter().map(|w| (w.axis, w.sms)).collect::<Vec<_>>();
+    assert_eq!(by(&[]), [(0, None)]);
+    assert_eq!(by(&[case(1)]), [(0, None)]);
+    let two = [set(case(2), &[0, 1], 4), set(case(2), &[1], 8), set(case(1), &[0], 4)];
+    assert_eq!(by(&two), [(0, None), (0, Some(4)), (1, Some(4)), (1, Some(8))]);
 }
 
 #[test]

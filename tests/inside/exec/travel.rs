@@ -174,7 +174,7 @@ impl On<'_> {
                 blocks => b.lay(&format!("q.{s}"), blocks.iter().map(|b| self.bytes(b))),
             })
             .collect();
-        let exchange = |group, kind, sends, recvs| StepOp::Exchange { group, kind, sends, recvs };
+        let exchange = |group, kind, sends, recvs| StepOp::Exchange { group, kind, sms: None, sends, recvs };
         let gather = |group, peers: &[usize]| {
             let mine = |&p: &usize| (p, own(self.asked(rank, heads)));
             let theirs = |&p: &usize| (p, arena(&held[p]));
@@ -312,7 +312,7 @@ impl On<'_> {
             })
             .collect();
         let recvs = messages(others().map(|p| (p, arena(&held[p]))));
-        let op = StepOp::Exchange { group: 1, kind: ExchangeKind::AllToAll, sends, recvs };
+        let op = StepOp::Exchange { group: 1, kind: ExchangeKind::AllToAll, sms: None, sends, recvs };
         let came = b.step(stream, vec![], op);
         let k_heads = facts.keys_of(here);
         let width = self.ports().len();
@@ -367,7 +367,13 @@ impl On<'_> {
                 (p, arena(&views))
             })
             .collect();
-        let op = StepOp::Exchange { group: 2, kind: ExchangeKind::AllToAll, sends, recvs: messages(recvs) };
+        let op = StepOp::Exchange {
+            group: 2,
+            kind: ExchangeKind::AllToAll,
+            sms: None,
+            sends,
+            recvs: messages(recvs),
+        };
         let back = b.step(stream, done.into_iter().collect(), op);
         if !unpacked.is_empty() {
             b.step(Stream::Compute, vec![back], StepOp::Unpack { pieces: unpacked });

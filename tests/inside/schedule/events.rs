@@ -108,8 +108,21 @@ fn edges(program: &RankProgram, mesh: &Mesh) -> (Edges, Edges) {
     (streams, waits)
 }
 
-/// Whether the edges order every conflict: which step comes before which is their closure, a bit a step.
+/// Whether the edges order every conflict.
 fn ordered(steps: usize, conflicts: &Edges, edges: &[(usize, usize)]) -> bool {
+    let after = closure(steps, edges);
+    conflicts.iter().all(|&(i, j)| after[i] >> j & 1 == 1)
+}
+
+/// Whether one step comes before another one, by every path of a program.
+pub(super) fn precedes(program: &RankProgram, mesh: &Mesh) -> impl Fn(usize, usize) -> bool + use<> {
+    let (streams, waits) = edges(program, mesh);
+    let after = closure(program.steps.len(), &[streams, waits].concat());
+    move |i, j| after[i] >> j & 1 == 1
+}
+
+/// Which steps come after each: a bit a step.
+fn closure(steps: usize, edges: &[(usize, usize)]) -> Vec<u128> {
     assert!(steps <= 128);
     let mut after = vec![0u128; steps];
     for &(i, j) in edges {
@@ -122,7 +135,7 @@ fn ordered(steps: usize, conflicts: &Edges, edges: &[(usize, usize)]) -> bool {
             }
         }
     }
-    conflicts.iter().all(|&(i, j)| after[i] >> j & 1 == 1)
+    after
 }
 
 fn minimal(case: &Case, way: Strategy) -> Result<usize, TestCaseError> {

@@ -1,5 +1,6 @@
 //! Schedules: events that are needed and no more, slots, and the texts that reviewers read.
 
+mod beside;
 mod cost;
 mod events;
 mod faults;

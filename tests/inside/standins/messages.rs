@@ -52,7 +52,7 @@ fn right_ranks_are_right_under_every_seed() {
 }
 
 /// What at least one of the ranks says, of which fault.
-const FAULTS: [(&str, &str); 24] = [
+const FAULTS: [(&str, &str); 27] = [
     (
         "count",
         "stand-in: a group of communicator 1: rank 0 sends 256 of uint32, and rank 1 receives 128 of uint32",
@@ -79,6 +79,9 @@ const FAULTS: [(&str, &str); 24] = [
     ("no context", "returns 1: ncclCommInitRankConfig: no context is current"),
     ("config", "returns 4: ncclCommInitRankConfig: the configuration is not as its header begins it"),
     ("rank beyond", "returns 4: ncclCommInitRankConfig: rank 2 of 2"),
+    ("no blocks", "returns 4: ncclCommInitRankConfig: "),
+    ("three blocks", "ncclCommInitRankConfig: at most 3 blocks, which are no power of two"),
+    ("other blocks", "rank 0 asks for at most 4 blocks, and rank 1 for 8"),
     ("rank twice", "state 5 after less than a second: rank 0 came twice"),
 ];
 

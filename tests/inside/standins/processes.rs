@@ -5,7 +5,7 @@ use super::builder::build::on_standins;
 use super::islands::{case, handed, judged};
 use crate::inside::ring::case::Case;
 use annulus::exec::cuda::Gpu;
-use annulus::exec::cuda::nccl::Processes;
+use annulus::exec::cuda::nccl::{Processes, Wanted};
 use annulus::exec::cuda::ranks::{Island, Kernels, OnGpu, RunOptions};
 use annulus::exec::group::{Meeting, Place, free_port};
 use annulus::import::case::load;
@@ -141,7 +141,7 @@ fn edges(who: &str) {
     let processes = own.map(|rank| {
         let mut meeting = Meeting::new(rank, ranks, Place::new("127.0.0.1", port));
         meeting.patience = PATIENCE;
-        Processes::join(&gpu, meeting.meet().unwrap(), 1, PATIENCE).unwrap()
+        Processes::join(&gpu, meeting.meet().unwrap(), &Wanted::by([]), PATIENCE).unwrap()
     });
     let mut kernels = Kernels::new();
     let options = RunOptions { cache: None, graph: true, patience: PATIENCE };

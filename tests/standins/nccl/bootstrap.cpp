@@ -89,6 +89,9 @@ static std::string looked_at(const std::vector<Place>& all) {
     for (size_t a = 0; a < all.size(); ++a)
         for (size_t b = a + 1; b < all.size(); ++b) {
             if (all[a].rank == all[b].rank) return text("rank %d came twice", all[a].rank);
+            // NCCL takes the fewest: whoever asks for other numbers has another communicator in mind.
+            if (all[a].most != all[b].most)
+                return text("rank %d asks for at most %d blocks, and rank %d for %d", all[a].rank, all[a].most, all[b].rank, all[b].most);
             const char* several = getenv("NCCL_MULTI_RANK_GPU_ENABLE");
             if (!strcmp(all[a].host, all[b].host) && all[a].device == all[b].device && (!several || strcmp(several, "1")))
                 return text("Duplicate GPU detected : rank %d and rank %d both on CUDA device %d; NCCL_MULTI_RANK_GPU_ENABLE=1 allows it", all[a].rank,

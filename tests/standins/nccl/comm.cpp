@@ -14,6 +14,9 @@
 
 namespace standin {
 
+// Of whoever fills in no number of a configuration.
+constexpr int UNDEFINED = (int)0x80000000;
+
 static std::string last_error;
 
 int wrong(int code, const char* format, ...) {
@@ -102,7 +105,7 @@ struct InCall {
     ~InCall() { c.in_call = false; }
 };
 
-static int init(void** out, int size, const Id& id, int rank, bool blocking, const char* name) {
+static int init(void** out, int size, const Id& id, int rank, bool blocking, int most, const char* name) {
     if (!out) return wrong(INVALID_ARGUMENT, "%s: no place for a communicator", name);
     *out = nullptr;
     if (rank < 0 || rank >= size) return wrong(INVALID_ARGUMENT, "%s: rank %d of %d", name, rank, size);
@@ -113,7 +116,7 @@ static int init(void** out, int size, const Id& id, int rank, bool blocking, con
     c->number = (u32)comms().size() + 1, c->rank = rank, c->size = size, c->blocking = blocking;
     c->polls = some_polls(*c);
     comms().push_back(std::move(made));
-    Place place{rank, size, 0, this_process(), {}, 0};
+    Place place{rank, size, 0, this_process(), {}, 0, most};
     const char* host = getenv("NCCL_HOSTID");
     snprintf(place.host, sizeof place.host, "%s", host ? host : "this host");
     *out = c;
@@ -179,17 +182,23 @@ int ncclGetUniqueId(Id* id) {
 
 int ncclCommInitRank(void** out, int size, Id id, int rank) {
     BEGINS("ncclCommInitRank")
-    return init(out, size, id, rank, true, "ncclCommInitRank");
+    return init(out, size, id, rank, true, UNDEFINED, "ncclCommInitRank");
 }
 
 int ncclCommInitRankConfig(void** out, int size, Id id, int rank, const Config* config) {
     BEGINS("ncclCommInitRankConfig")
-    if (!config) return init(out, size, id, rank, true, "ncclCommInitRankConfig");
+    if (!config) return init(out, size, id, rank, true, UNDEFINED, "ncclCommInitRankConfig");
     if (config->magic != 0xcafebeef || config->size < sizeof(Config) || config->size > 4096)
         return wrong(INVALID_ARGUMENT, "ncclCommInitRankConfig: the configuration is not as its header begins it");
-    if (config->blocking != 0 && config->blocking != 1 && config->blocking != (int)0x80000000)
+    const int least = config->least == UNDEFINED ? 1 : config->least;
+    if (least < 1 || (config->most != UNDEFINED && config->most < least))
+        return wrong(INVALID_ARGUMENT, "ncclCommInitRankConfig: %d to %d blocks", config->least, config->most);
+    // A number that is no power of two is rounded up for sends and receives: more than was asked for.
+    if (config->most != UNDEFINED && (config->most & (config->most - 1)))
+        finding("ncclCommInitRankConfig: at most %d blocks, which are no power of two", config->most);
+    if (config->blocking != 0 && config->blocking != 1 && config->blocking != UNDEFINED)
         return wrong(INVALID_ARGUMENT, "ncclCommInitRankConfig: blocking is %d", config->blocking);
-    return init(out, size, id, rank, config->blocking != 0, "ncclCommInitRankConfig");
+    return init(out, size, id, rank, config->blocking != 0, config->most, "ncclCommInitRankConfig");
 }
 
 int ncclCommGetAsyncError(void* handle, int* state) {

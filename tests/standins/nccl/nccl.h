@@ -33,6 +33,7 @@ struct Place {
     u64 process;  // a number that no other process has
     char host[64];
     int port;
+    int most;  // blocks of its kernels, as it asks for them
 };
 
 int make_id(Id& id);

@@ -169,7 +169,8 @@ static void play(const std::vector<Id>& ids) {
     const u64 out = memory(stream, !is("unwritten")), in = memory(stream, false), more = memory(stream, false);
     OK(cuStreamSynchronize(stream));
     const int last = (rank + ranks - 1) % ranks;
-    Config config{sizeof(Config), is("config") ? 1u : 0xcafebeefu, 21800, 0, (int)0x80000000, (int)0x80000000, (int)0x80000000, nullptr, (int)0x80000000};
+    const int most = is("no blocks") ? 0 : is("three blocks") ? 3 : is("other blocks") && rank == 1 ? 8 : 4;
+    Config config{sizeof(Config), is("config") ? 1u : 0xcafebeefu, 21800, 0, (int)0x80000000, (int)0x80000000, most, nullptr, (int)0x80000000};
     void *comm, *second;
     if (is("no context")) OK(cuCtxSetCurrent(nullptr));
     const int own = is("rank beyond") ? ranks : is("rank twice") ? 0 : rank;

@@ -59,7 +59,7 @@ pub(crate) fn new_id() -> Result<Id, NcclError> {
 }
 
 /// What is asked of a communicator where the library's own choice is not taken. The first release with these fields is 2.18.
-fn config() -> ncclConfig_t {
+fn config(sms: Option<c_int>) -> ncclConfig_t {
     /// Of whoever fills in no number.
     const UNDEFINED: c_int = c_int::MIN;
     ncclConfig_t {
@@ -69,7 +69,8 @@ fn config() -> ncclConfig_t {
         blocking: 0,
         cgaClusterSize: UNDEFINED,
         minCTAs: UNDEFINED,
-        maxCTAs: UNDEFINED,
+        // A block of its kernels holds a multiprocessor.
+        maxCTAs: sms.unwrap_or(UNDEFINED),
         netName: std::ptr::null(),
         splitShare: UNDEFINED,
     }
@@ -77,14 +78,14 @@ fn config() -> ncclConfig_t {
 
 impl Communicator {
     /// Joins the communicator of this name as rank `rank` of `size`: comes back when all ranks have, or after `patience`. `well` is asked
-    /// meanwhile.
+    /// meanwhile. Its kernels hold at most `sms` multiprocessors, if that is given.
     ///
     /// # Errors
     /// The library's, `well` says that a rank failed, or not all came in time.
     pub(super) fn join(
         gpu: &Gpu,
         id: Id,
-        (rank, size): (usize, usize),
+        (rank, size, sms): (usize, usize, Option<usize>),
         patience: Duration,
         well: &mut dyn FnMut() -> Result<(), String>,
     ) -> Result<Communicator, NcclError> {
@@ -92,8 +93,9 @@ impl Communicator {
         let number = |n: usize| c_int::try_from(n).map_err(|e| NcclError::Over(e.to_string()));
         let ranks = (0..size).map(number).collect::<Result<Vec<_>, _>>()?;
         let (own, all) = (number(rank)?, number(size)?);
+        let sms = sms.map(number).transpose()?;
         let _entered = Entered::new(gpu.context())?;
-        let (mut handle, mut config) = (std::ptr::null_mut(), config());
+        let (mut handle, mut config) = (std::ptr::null_mut(), config(sms));
         let id = ncclUniqueId { internal: id.map(u8::cast_signed) };
         // SAFETY: all pointers are to what lives; the GPU is current.
         let status = unsafe { (functions.init)(&mut handle, all, id, own, &mut config) };

@@ -8,6 +8,7 @@
 mod communicator;
 mod error;
 mod functions;
+mod lanes;
 mod pieces;
 mod processes;
 mod transport;
@@ -17,7 +18,9 @@ pub use communicator::Communicator;
 pub(crate) use communicator::new_id;
 pub use error::NcclError;
 pub use functions::version;
+pub(in crate::exec::cuda) use lanes::Lanes;
+pub use lanes::Wanted;
 #[cfg(test)]
 pub(crate) use pieces::{Piece, Pieces};
 pub use processes::Processes;
-pub(in crate::exec::cuda) use transport::{Lane, Nccl, Streams};
+pub(in crate::exec::cuda) use transport::{Nccl, Streams};

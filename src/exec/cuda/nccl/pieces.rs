@@ -43,15 +43,19 @@ impl Pieces {
         let own = programs.get(rank).into_iter().flat_map(|p| groups(p).map(move |g| (p, g)));
         for (program, group) in own {
             let wrong = |why: String| NcclError::Program { rank, group: group.group, why };
+            if group.sms == Some(0) {
+                return Err(wrong(
+                    "copy engines are to move it, which NCCL's sends do not do: name a device whose links hold multiprocessors".into(),
+                ));
+            }
             let mut pieces = vec![];
             for (sends, messages) in [(false, &group.recvs), (true, &group.sends)] {
                 // The k-th message to a rank is the k-th that it receives from here.
                 let mut counts = BTreeMap::new();
                 for message in messages {
                     let count = counts.entry(message.peer).or_insert(0);
-                    let other = programs
-                        .get(message.peer)
-                        .and_then(|p| partner(p, rank, group.group, !sends, *count));
+                    let other =
+                        programs.get(message.peer).and_then(|p| partner(p, rank, group, !sends, *count));
                     *count += 1;
                     let other = other
                         .ok_or_else(|| wrong(format!("rank {} has no other end of it", message.peer)))?;
@@ -103,9 +107,15 @@ fn groups(program: &Program) -> impl Iterator<Item = &Group> {
     })
 }
 
-/// The other end of a message: the k-th of a group with the rank.
-fn partner(program: &Program, rank: usize, group: usize, sends: bool, k: usize) -> Option<&Message> {
-    let group = groups(program).find(|g| g.group == group)?;
+/// The other end of a message: the k-th of a group with the rank, if the group is of the same communicator there.
+fn partner<'p>(
+    program: &'p Program,
+    rank: usize,
+    group: &Group,
+    sends: bool,
+    k: usize,
+) -> Option<&'p Message> {
+    let group = groups(program).find(|g| (g.group, g.sms) == (group.group, group.sms))?;
     let messages = if sends { &group.sends } else { &group.recvs };
     messages.iter().filter(|m| m.peer == rank).nth(k)
 }

@@ -5,12 +5,14 @@
 
 use super::communicator::{Communicator, ID_BYTES, Message, new_id};
 use super::error::NcclError;
-use super::transport::{Lane, lock, named};
+use super::lanes::{Lanes, Wanted};
+use super::transport::{lock, named};
 use crate::exec::cuda::current::Entered;
 use crate::exec::cuda::error::driver;
 use crate::exec::cuda::gpu::Gpu;
 use crate::exec::cuda::settle::{END, settle};
 use crate::exec::group::{Abort, Group};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,43 +20,44 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Processes {
     group: Arc<Group>,
-    lanes: Vec<Lane>,
+    lanes: Lanes,
     patience: Duration,
 }
 
 impl Processes {
-    /// Joins as many communicators as programs have streams of transfers at the same time. `group` has met; no wait is longer than
-    /// `patience`.
+    /// Joins the communicators that schedules [want](Wanted::by), which are the same on every rank. `group` has met; no wait is longer
+    /// than `patience`.
     ///
     /// # Errors
     /// There is no library for it, it refuses, or a rank fails or does not come.
     pub fn join(
         gpu: &Gpu,
         mut group: Group,
-        lanes: usize,
+        wanted: &[Wanted],
         patience: Duration,
     ) -> Result<Processes, NcclError> {
         let over = |e: crate::exec::group::Fault| NcclError::Over(e.to_string());
         let (rank, size) = (group.rank(), group.size());
         let mut ids = vec![];
         if rank == 0 {
-            for _ in 0..lanes {
+            for _ in wanted {
                 ids.extend(new_id().inspect_err(|e| group.abort(Abort::because(e.to_string())))?);
             }
         }
         let ids = group.share(&ids, patience).map_err(over)?;
         let (ids, rest) = ids.as_chunks::<ID_BYTES>();
-        if ids.len() != lanes || !rest.is_empty() {
-            return Err(NcclError::Over(format!("rank 0 made {} names, and {lanes} are wanted", ids.len())));
+        if ids.len() != wanted.len() || !rest.is_empty() {
+            let (made, wanted) = (ids.len(), wanted.len());
+            return Err(NcclError::Over(format!("rank 0 made {made} names, and {wanted} are wanted")));
         }
-        let mut joined: Vec<Lane> = vec![];
-        for id in ids {
+        let mut joined = BTreeMap::new();
+        for (id, wanted) in ids.iter().zip(wanted) {
             let mut well = || group.poll().map_err(|e| e.to_string());
-            let lane = Communicator::join(gpu, *id, (rank, size), patience, &mut well);
+            let lane = Communicator::join(gpu, *id, (rank, size, wanted.sms), patience, &mut well);
             let lane = lane.inspect_err(|e| group.abort(Abort::because(e.to_string())))?;
-            joined.push(Arc::new(Mutex::new(lane)));
+            joined.insert(*wanted, Arc::new(Mutex::new(lane)));
         }
-        Ok(Processes { group: Arc::new(group), lanes: joined, patience })
+        Ok(Processes { group: Arc::new(group), lanes: Lanes::Own(joined), patience })
     }
 
     /// This rank.
@@ -67,7 +70,7 @@ impl Processes {
         self.group.size()
     }
 
-    pub(in crate::exec::cuda) fn lanes(&self) -> &[Lane] {
+    pub(in crate::exec::cuda) fn lanes(&self) -> &Lanes {
         &self.lanes
     }
 
@@ -100,7 +103,7 @@ impl Processes {
         exchanged.inspect_err(|e| {
             self.fail(&e.to_string());
             // What was given up holds up nothing: the device soon reads none of the bytes any more.
-            self.lanes.iter().for_each(|lane| lock(lane).give_up());
+            self.lanes.all().for_each(|lane| lock(lane).give_up());
             let end = driver("making an event", gpu.context().new_event(None));
             let _ =
                 end.map(|end| settle(&gpu.stream, &end, self.patience.min(END), || Ok::<(), NcclError>(())));
@@ -124,7 +127,7 @@ impl Processes {
             messages.push(Message { sends: true, peer, at: here.address(), bytes: own.len() });
             there.push((peer, buffer));
         }
-        let Some(lane) = self.lanes.first() else { return wrong("there is no communicator".into()) };
+        let Some(lane) = self.lanes.all().next() else { return wrong("there is no communicator".into()) };
         let mut well = || self.well();
         let mut lane = lock(lane);
         // SAFETY: the stream is the GPU's own, on which the buffers are written before, and freed behind.

@@ -6,13 +6,14 @@
 
 use super::communicator::{Communicator, Message};
 use super::error::NcclError;
+use super::lanes::{Lane, Lanes};
 use super::pieces::Pieces;
 use crate::exec::cuda::error::CudaError;
 use crate::exec::group::{Abort, Group as Others};
 use crate::exec::walk::{Engine, Polled, Transport, TransportError};
-use crate::lower::program::{Group, Program};
+use crate::lower::program::{Action, Group, Program};
 use cudarc::driver::sys::CUstream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A device whose streams NCCL is told of.
@@ -24,14 +25,10 @@ pub(in crate::exec::cuda) trait Streams: Engine<Pointer = u64> {
     fn handle(&mut self, stream: usize) -> Result<CUstream, CudaError>;
 }
 
-/// A communicator that several programs use, one after another.
-pub(in crate::exec::cuda) type Lane = Arc<Mutex<Communicator>>;
-
 /// This rank's end.
 #[derive(Debug)]
 pub(in crate::exec::cuda) struct Nccl {
-    /// Streams of transfers take them in turn.
-    lanes: Vec<Lane>,
+    lanes: Lanes,
     /// By which ranks hear of each other, where there is one.
     others: Option<Arc<Others>>,
     pieces: Pieces,
@@ -49,10 +46,10 @@ const NAMED: Duration = Duration::from_secs(1);
 enum UnderWay {
     #[default]
     Nothing,
-    /// Groups come before it. Its number.
-    Posted(usize),
-    /// The library prepares it.
-    Begun,
+    /// Groups come before it. Its number, and how many multiprocessors it may hold.
+    Posted(usize, Option<usize>),
+    /// The library prepares it; how many it may hold.
+    Begun(Option<usize>),
 }
 
 impl Nccl {
@@ -63,10 +60,10 @@ impl Nccl {
     pub(in crate::exec::cuda) fn new(
         programs: &[Program],
         rank: usize,
-        lanes: Vec<Lane>,
+        lanes: Lanes,
         others: Option<Arc<Others>>,
     ) -> Result<Nccl, NcclError> {
-        for lane in &lanes {
+        for lane in lanes.all() {
             let lane = lock(lane);
             if (lane.rank(), lane.size()) != (rank, programs.len()) {
                 return Err(NcclError::Foreign(format!(
@@ -78,6 +75,16 @@ impl Nccl {
             }
         }
         let pieces = Pieces::of(programs, rank)?;
+        for op in programs.get(rank).into_iter().flat_map(|p| &p.ops) {
+            if let Action::Group(group) = &op.action
+                && lanes.of(op.stream, group.sms).is_none()
+            {
+                let why =
+                    "none of the communicators that were joined is for its axis and its multiprocessors"
+                        .into();
+                return Err(NcclError::Program { rank, group: group.group, why });
+            }
+        }
         Ok(Nccl { lanes, others, pieces, issued: 0, under_way: vec![], over: None })
     }
 
@@ -106,21 +113,19 @@ impl Nccl {
             others.poll().map_err(|e| TransportError::Others(e.to_string()))?;
         }
         let named = |e| named(self.others.as_deref(), &e);
-        self.lanes.iter().try_for_each(|lane| lock(lane).ready().map(drop).map_err(named))
+        self.lanes.all().try_for_each(|lane| lock(lane).ready().map(drop).map_err(named))
     }
 
-    fn lane(&self, stream: usize) -> Result<&Lane, TransportError> {
-        // The first stream is for kernels.
-        let at = stream.saturating_sub(1).checked_rem(self.lanes.len());
-        let lane = at.and_then(|at| self.lanes.get(at));
-        lane.ok_or_else(|| TransportError::Failed("there is no communicator".into()))
+    fn lane(&self, stream: usize, sms: Option<usize>) -> Result<&Lane, TransportError> {
+        let lane = self.lanes.of(stream, sms);
+        lane.ok_or_else(|| TransportError::Failed("there is no communicator for it".into()))
     }
 
     fn begin_group<E: Streams>(
         &mut self,
         engine: &mut E,
         stream: usize,
-        group: usize,
+        (group, sms): (usize, Option<usize>),
     ) -> Result<bool, TransportError> {
         let found = self.pieces.of_group(group);
         let (place, pieces) =
@@ -136,7 +141,7 @@ impl Nccl {
         };
         let messages: Vec<Message> = pieces.iter().map(message).collect();
         let on = engine.handle(stream).map_err(|e| TransportError::Failed(e.to_string()))?;
-        let mut lane = lock(self.lane(stream)?);
+        let mut lane = lock(self.lane(stream, sms)?);
         // SAFETY: the stream is the engine's, and so are the pointers, into memory that the program says it has.
         unsafe { lane.exchange(&messages, on.cast()) }.map_err(said)?;
         Ok(true)
@@ -173,24 +178,26 @@ fn said(e: NcclError) -> TransportError {
 
 impl<E: Streams> Transport<E> for Nccl {
     fn post(&mut self, _: &mut E, stream: usize, group: &Group) -> Result<(), TransportError> {
-        *self.turn(stream) = UnderWay::Posted(group.group);
+        *self.turn(stream) = UnderWay::Posted(group.group, group.sms);
         Ok(())
     }
 
     fn poll(&mut self, engine: &mut E, stream: usize) -> Result<Polled, TransportError> {
         self.well()?;
-        match *self.turn(stream) {
+        let sms = match *self.turn(stream) {
             UnderWay::Nothing => return Ok(Polled::Issued),
-            UnderWay::Posted(group) => {
+            UnderWay::Posted(group, sms) => {
                 // One group at a time is prepared, so that they reach the device in their order.
-                if self.under_way.contains(&UnderWay::Begun) || !self.begin_group(engine, stream, group)? {
+                let begun = |u: &UnderWay| matches!(u, UnderWay::Begun(_));
+                if self.under_way.iter().any(begun) || !self.begin_group(engine, stream, (group, sms))? {
                     return Ok(Polled::Waits);
                 }
-                *self.turn(stream) = UnderWay::Begun;
+                *self.turn(stream) = UnderWay::Begun(sms);
+                sms
             }
-            UnderWay::Begun => {}
-        }
-        let ready = lock(self.lane(stream)?).ready();
+            UnderWay::Begun(sms) => sms,
+        };
+        let ready = lock(self.lane(stream, sms)?).ready();
         if !ready.map_err(|e| named(self.others.as_deref(), &e))? {
             return Ok(Polled::Waits);
         }
@@ -211,6 +218,6 @@ impl<E: Streams> Transport<E> for Nccl {
         if let Some(others) = &self.others {
             others.abort(Abort::because(why));
         }
-        self.lanes.iter().for_each(|lane| lock(lane).give_up());
+        self.lanes.all().for_each(|lane| lock(lane).give_up());
     }
 }

@@ -33,7 +33,8 @@ use std::time::Duration;
 pub struct Wire {
     /// How fast messages come.
     pub link: Link,
-    /// Over how many blocks of threads a message is copied: while it comes, they keep as many multiprocessors from the kernels.
+    /// Over how many blocks of threads a message is copied where the schedule does not say: while it comes, they keep as many multiprocessors
+    /// from the kernels.
     pub blocks: usize,
 }
 
@@ -194,11 +195,14 @@ fn longest(program: &Program) -> usize {
 impl Transport<Rank> for Source {
     fn post(&mut self, engine: &mut Rank, stream: usize, group: &Group) -> Result<(), TransportError> {
         let Some(Wire { link, blocks }) = self.wire else { return Ok(()) };
+        let blocks = group.sms.filter(|&sms| sms > 0).unwrap_or(blocks);
         let bytes = |messages: &[Message]| messages.iter().map(Message::bytes).sum::<usize>();
         let (out, into) = (bytes(&group.sends), bytes(&group.recvs));
         let count = group.sends.len().max(group.recvs.len());
         // Both ways at once; a rank's own way in and out is all that its messages have.
-        let us = link.latency_us + link.message_us * count as f64 + out.max(into) as f64 / link.gb_s * 1e-3;
+        let us = link.latency_us
+            + link.message_us * count as f64
+            + out.max(into) as f64 / link.rate(group.sms) * 1e-3;
         let mut parts = vec![];
         for part in group.recvs.iter().flat_map(|m| &m.parts) {
             if part.count > 1 && part.stride != part.bytes {

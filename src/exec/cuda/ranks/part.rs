@@ -15,7 +15,7 @@ use super::shared::Shared;
 use crate::exec::cuda::current::Entered;
 use crate::exec::cuda::error::driver;
 use crate::exec::cuda::gpu::Gpu;
-use crate::exec::cuda::nccl::{Communicator, Lane, Nccl, NcclError, Processes};
+use crate::exec::cuda::nccl::{Communicator, Lanes, Nccl, NcclError, Processes};
 use crate::exec::group::Group;
 use crate::exec::walk::{Local, Transport, issue};
 use crate::layout::Progression;
@@ -97,13 +97,14 @@ impl Part {
             gpu,
             kernels,
             schedule,
-            (processes.rank(), processes.lanes().to_vec(), others),
+            (processes.rank(), processes.lanes().clone(), others),
             options,
         )
     }
 
     /// The same over communicators that the host has: streams of transfers use them in turn, so there should be one for each axis of the
-    /// ranks' mesh, and all of them are of the same ranks. How ranks hear that another one failed is then the host's affair: NCCL
+    /// ranks' mesh, and all of them are of the same ranks. They hold as many multiprocessors as the host lets them, whatever the schedule
+    /// says. How ranks hear that another one failed is then the host's affair: NCCL
     /// says so where it can, and every wait has its limit.
     ///
     /// # Errors
@@ -116,7 +117,7 @@ impl Part {
         options: RunOptions<'_>,
     ) -> Result<Part, IslandError> {
         let rank = communicators.first().map_or(0, Communicator::rank);
-        let lanes = communicators.into_iter().map(|c| Arc::new(Mutex::new(c))).collect();
+        let lanes = Lanes::Hosts(communicators.into_iter().map(|c| Arc::new(Mutex::new(c))).collect());
         Part::over_nccl(gpu, kernels, schedule, (rank, lanes, None), options)
     }
 
@@ -124,7 +125,7 @@ impl Part {
         gpu: &Gpu,
         kernels: &mut Kernels,
         schedule: &Schedule,
-        (rank, lanes, others): (usize, Vec<Lane>, Option<Arc<Group>>),
+        (rank, lanes, others): (usize, Lanes, Option<Arc<Group>>),
         options: RunOptions<'_>,
     ) -> Result<Part, IslandError> {
         let programs = programs(gpu, schedule)?;
