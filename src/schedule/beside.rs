@@ -42,6 +42,10 @@ pub(crate) fn beside(program: &RankProgram, streams: usize, mut tell: impl FnMut
 /// How many multiprocessors the transfers beside each step may hold: of each stream the exchange that holds most.
 pub(crate) fn held_beside(program: &RankProgram, streams: usize) -> Vec<usize> {
     let mut held = vec![0usize; program.steps.len()];
+    let holds = |s: &Step| matches!(s.op, StepOp::Exchange { sms: Some(1..), .. });
+    if !program.steps.iter().any(holds) {
+        return held;
+    }
     beside(program, streams, |kernel, _, exchanges| {
         let sms = |&x: &usize| match program.steps[x].op {
             StepOp::Exchange { sms, .. } => sms.unwrap_or(0),
@@ -50,6 +54,35 @@ pub(crate) fn held_beside(program: &RankProgram, streams: usize) -> Vec<usize> {
         held[kernel] = held[kernel].saturating_add(exchanges.iter().map(sms).max().unwrap_or(0));
     });
     held
+}
+
+/// Which step recorded each event first. Numbers of events are small, unless someone wrote others.
+pub(super) struct Recorded {
+    low: Vec<Option<usize>>,
+    high: BTreeMap<usize, usize>,
+}
+
+impl Recorded {
+    /// Of a program, before any of its steps.
+    pub(super) fn none(program: &RankProgram) -> Recorded {
+        Recorded { low: vec![None; program.steps.len()], high: BTreeMap::new() }
+    }
+
+    /// A step comes, after those before it.
+    pub(super) fn add(&mut self, i: usize, step: &Step) {
+        let Some(event) = step.records else { return };
+        match self.low.get_mut(event) {
+            Some(by) => _ = by.get_or_insert(i),
+            None => _ = self.high.entry(event).or_insert(i),
+        }
+    }
+
+    /// The steps before whose events a step waits for; an event that nothing has recorded yet says nothing.
+    pub(super) fn awaited(&self, step: &Step) -> impl Iterator<Item = usize> {
+        let by =
+            |&event: &usize| self.low.get(event).copied().unwrap_or_else(|| self.high.get(&event).copied());
+        step.waits.iter().filter_map(by)
+    }
 }
 
 /// For each step and each stream how many of the rank's steps, in order of issue, reach up to one that is over before the step begins.
@@ -62,7 +95,7 @@ impl Clocks {
     fn of(program: &RankProgram, streams: usize) -> Clocks {
         let mut begin = vec![0; program.steps.len() * streams];
         let mut latest: Vec<Option<usize>> = vec![None; streams];
-        let mut recorded = BTreeMap::new();
+        let mut recorded = Recorded::none(program);
         let mut clock = vec![0; streams];
         // What is over when a step is: what was when it began, and itself.
         let join = |clock: &mut [usize], begin: &[usize], step: usize| {
@@ -77,17 +110,12 @@ impl Clocks {
             if let Some(before) = latest.get(lane).copied().flatten() {
                 join(&mut clock, &begin, before);
             }
-            // An event that nothing has recorded yet says nothing.
-            for recorder in step.waits.iter().filter_map(|e| recorded.get(e)) {
-                join(&mut clock, &begin, *recorder);
-            }
+            recorded.awaited(step).for_each(|by| join(&mut clock, &begin, by));
             begin[i * streams..(i + 1) * streams].copy_from_slice(&clock);
             if let Some(latest) = latest.get_mut(lane) {
                 *latest = Some(i);
             }
-            if let Some(event) = step.records {
-                recorded.entry(event).or_insert(i);
-            }
+            recorded.add(i, step);
         }
         Clocks { streams, begin }
     }

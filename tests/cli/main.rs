@@ -412,6 +412,48 @@ fn memory_is_capped() {
     assert_eq!(refused(&["compile", llama, "--ranks", "8", "--slots", "1"]).0, Some(2));
 }
 
+/// What transfers hold is chosen, said, and taken as it is asked for; a device that says nothing of it has none.
+#[test]
+fn transfers_hold_what_is_asked() {
+    let llama = "tests/models/llama";
+    let schedule = |more: &[&str]| {
+        stdout(
+            &[&["compile", llama, "--ranks", "4", "--strategy", "ring", "--emit", "schedule"], more].concat(),
+        )
+    };
+    assert!(schedule(&[]).contains("sendrecv g1 sms 16 to "));
+    assert!(schedule(&["--comm-sms", "8"]).contains("sendrecv g1 sms 8 to "));
+    assert!(!schedule(&["--device", "cpu"]).contains("sms"));
+    let json = |more: &[&str]| -> serde_json::Value {
+        let all = [&["compile", llama, "--ranks", "4", "--strategy", "ring", "--json"], more].concat();
+        serde_json::from_str(&stdout(&all)).expect("one JSON object")
+    };
+    assert_eq!(json(&["--comm-sms", "2"])["islands"][0]["comm_sms"], serde_json::json!([2]));
+    assert!(json(&["--device", "cpu"])["islands"][0].get("comm_sms").is_none());
+    let cuda = stdout(&[
+        "compile",
+        llama,
+        "--ranks",
+        "4",
+        "--strategy",
+        "ring",
+        "--emit",
+        "cuda",
+        "--comm-sms",
+        "4",
+    ]);
+    assert!(cuda.contains("group  g1 sms 4 to "), "{cuda}");
+    for (asked, device, why) in [
+        ("3", "h200x8", "want a power of two"),
+        ("132", "h200x8", "want fewer than the 132 of h200x8"),
+        ("4", "cpu", "cpu does not say how many multiprocessors it has"),
+    ] {
+        let (status, said) =
+            refused(&["compile", llama, "--ranks", "4", "--comm-sms", asked, "--device", device]);
+        assert!(status == Some(2) && said.contains(why), "{status:?} {said}");
+    }
+}
+
 /// What is bound is said, and the passes one by one take what the whole takes.
 #[test]
 fn what_is_bound_is_said() {

@@ -68,11 +68,11 @@ def played(r, run, last):
     r.out("\n## One rank played alone: what others send comes from its own memory, by copies that keep the pace of a link\n")
     r.out("Steps alone: its kernels without any message. Efficiency: their time over that of the rank (goal at 370 GB/s: 0.98); exposed: the")
     r.out("rest. Predicted: by the schedule's cost model for the same link. To one GPU: whole attention of all rows there, over the ranks and this time.\n")
-    r.out("| rows a rank | strategy | GB/s | rank, ms | steps alone, ms | efficiency | exposed, ms | predicted, ms | predicted exposed, ms | to one GPU |")
-    r.out("|---" * 10 + "|")
+    r.out("| rows a rank | strategy | GB/s | SMs held | rank, ms | steps alone, ms | efficiency | exposed, ms | predicted, ms | predicted exposed, ms | to one GPU |")
+    r.out("|---" * 11 + "|")
     for f in found:
         exposed = f["ms"] - f["steps_ms"]
         whole = f"{f['one_gpu_ms'] / f['ranks'] / f['ms']:.3f}" if f["one_gpu_ms"] else "–"
-        cells = [f["rows"], f"{f['strategy']} on {f['ranks']}", f["gb_s"], f"{f['ms']:.3f}", f"{f['steps_ms']:.3f}"]
+        cells = [f["rows"], f"{f['strategy']} on {f['ranks']}", f["gb_s"], "as they find" if f["sms"] is None else f["sms"], f"{f['ms']:.3f}", f"{f['steps_ms']:.3f}"]
         cells += [f"{f['steps_ms'] / f['ms']:.3f}", f"{exposed:.3f}", f"{f['predicted_ms']:.3f}", f"{f['predicted_exposed_ms']:.3f}", whole]
         r.out(f"| {' | '.join(map(str, cells))} |")

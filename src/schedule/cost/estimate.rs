@@ -1,8 +1,9 @@
 //! A schedule on a device: what is asked of the model, from one bound to all figures.
 
+use super::budget::Budgets;
 use super::figures::Estimate;
 use super::simulate::{self, Flight, Timeline};
-use super::{bound, budget, work};
+use super::{bound, work};
 use crate::device::Device;
 use crate::schedule::mesh::Stream;
 use crate::schedule::steps::StepOp;
@@ -12,30 +13,26 @@ use crate::schedule::types::Schedule;
 pub(crate) struct Timing<'a> {
     schedule: &'a mut Schedule,
     device: &'a Device,
-    loads: work::Loads,
-    /// Whether it may still be changed what transfers hold.
-    free: bool,
+    budgets: Budgets,
 }
 
 impl<'a> Timing<'a> {
     /// With transfers that hold what was `asked`, or what is promising.
     pub(crate) fn given(schedule: &'a mut Schedule, device: &'a Device, asked: Option<usize>) -> Timing<'a> {
-        let loads = work::Loads::of(schedule, device);
-        let budgets = budget::promising(schedule, &loads, device, asked);
-        schedule.give_transfers(&budgets);
-        Timing { schedule, device, loads, free: asked.is_none() }
+        let budgets = Budgets::of(schedule, device, asked);
+        schedule.give_transfers(budgets.first());
+        Timing { schedule, device, budgets }
     }
 
     /// What the makespan is not below, in µs: the load of one rank, of the rank that has most.
     pub(crate) fn least(&self) -> f64 {
-        self.loads.costs(self.schedule, self.device).least(self.schedule)
+        self.budgets.loads.costs(self.schedule, self.device).least(self.schedule)
     }
 
     /// End of the last step of any rank, in µs, with transfers that hold whatever is best; of a schedule that takes clearly longer than
     /// `least` only what is promising.
     pub(crate) fn makespan(self, least: f64) -> f64 {
-        let least = if self.free { least } else { f64::NEG_INFINITY };
-        budget::refined(self.schedule, &self.loads, self.device, least)
+        self.budgets.makespan(self.schedule, self.device, least)
     }
 }
 

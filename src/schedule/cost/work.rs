@@ -119,6 +119,20 @@ pub(super) enum Load {
     Transfers([Traffic; 2]),
 }
 
+impl Load {
+    /// How long it takes: of a kernel, which leaves so many multiprocessors; of transfers, which hold so many.
+    pub(super) fn cost(&self, device: &Device, leaves: usize, sms: Option<usize>) -> Cost {
+        match self {
+            Load::Kernel(alone) => Cost::Kernel { alone: *alone, takes: alone * slower(device, leaves) },
+            Load::Transfers([out, into]) => {
+                let slower = slower(device, sms.unwrap_or(0)) * (1.0 + device.slowdown);
+                let [out, into] = [out, into].map(|traffic| traffic.us(device, sms));
+                Cost::Transfers { out, into, lost: 1.0 - 1.0 / slower }
+            }
+        }
+    }
+}
+
 /// Messages and bytes over the links within a node, and over those between nodes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Traffic([(usize, f64); 2]);
@@ -161,16 +175,9 @@ impl Loads {
         let streams = schedule.mesh.streams().count();
         let rank = |(loads, program): (&Vec<Load>, &RankProgram)| -> Vec<Cost> {
             let held = held_beside(program, streams);
-            let cost = |((load, step), held): ((&Load, &Step), usize)| match load {
-                Load::Kernel(alone) => Cost::Kernel { alone: *alone, takes: alone * slower(device, held) },
-                Load::Transfers([out, into]) => {
-                    let StepOp::Exchange { sms, .. } = step.op else {
-                        return Cost::Kernel { alone: 0.0, takes: 0.0 };
-                    };
-                    let held = slower(device, sms.unwrap_or(0)) * (1.0 + device.slowdown);
-                    let [out, into] = [out, into].map(|traffic| traffic.us(device, sms));
-                    Cost::Transfers { out, into, lost: 1.0 - 1.0 / held }
-                }
+            let cost = |((load, step), held): ((&Load, &Step), usize)| {
+                let sms = if let StepOp::Exchange { sms, .. } = step.op { sms } else { None };
+                load.cost(device, held, sms)
             };
             loads.iter().zip(&program.steps).zip(held).map(cost).collect()
         };

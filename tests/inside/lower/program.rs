@@ -3,6 +3,7 @@
 use crate::inside::check::corpus;
 use crate::inside::check::hostile::{changed, changes};
 use crate::inside::ring::case::{Case, LeafCase};
+use crate::inside::schedule::beside::with_budgets;
 use crate::inside::support::cases::snapshot;
 use annulus::ir::DType;
 use annulus::layout::LayoutKind;
@@ -29,7 +30,9 @@ fn case(ranks: usize) -> Case {
 fn programs_read_as_the_schedules_that_they_are_of() {
     for way in [Way::Ring, Way::AllGather, Way::Queries, Way::Heads] {
         for ranks in [2, 3] {
-            let schedule = case(ranks).schedule(way);
+            // Nobody says what transfers hold, or it is said.
+            let held = (ranks == 3).then_some(8);
+            let schedule = with_budgets(case(ranks).schedule(way), &[held]);
             let programs = lower(&schedule, HOPPER).unwrap();
             let text: String = programs.iter().take(2).map(Program::to_string).collect();
             snapshot("lower", &format!("program_{}_p{ranks}", way.name()), &format!("{schedule}\n{text}"));

@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use std::fmt::Write;
 
 /// The schedule with a budget for each exchange, from a list over and over; both ends of a message have the same.
-fn with_budgets(mut schedule: Schedule, budgets: &[Option<usize>]) -> Schedule {
+pub(crate) fn with_budgets(mut schedule: Schedule, budgets: &[Option<usize>]) -> Schedule {
     for step in schedule.ranks.iter_mut().flat_map(|r| &mut r.steps) {
         if let StepOp::Exchange { group, sms, .. } = &mut step.op {
             *sms = budgets[*group % budgets.len()];

@@ -1,6 +1,6 @@
 //! Schedules: events that are needed and no more, slots, and the texts that reviewers read.
 
-mod beside;
+pub(crate) mod beside;
 mod cost;
 mod events;
 mod faults;
