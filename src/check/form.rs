@@ -111,6 +111,10 @@ fn attention(a: &AttentionFacts, log: &mut Log<'_>) {
             ScoreStep::Fill(ref m) => fill(m, a, &mut want),
         }
     }
+    if let Some(dropout) = a.dropout {
+        let part = dropout.ratio >= 0.0 && dropout.ratio < 1.0;
+        want(part, format!("{} is no part of the weights to drop: want 0 up to but not 1", dropout.ratio));
+    }
     if let Some(sinks) = a.sinks {
         let holds = leaf(sinks).is_some_and(|l| l.dtype.is_float() && l.shape[3] == 1);
         want(holds, format!("the sinks {sinks} are no argument of a floating type with one column"));

@@ -142,7 +142,7 @@ fn node(out: &mut String, depth: usize, name: &str, graph: &Graph, id: OpId) {
             ", fillcolor=\"#f9d9a8\""
         }
         Op::Opaque(_) => ", fillcolor=\"#f4cccc\"",
-        Op::Attention(_) | Op::Partial(_) => ", fillcolor=\"#cfe2f7\"",
+        Op::Attention(_) | Op::AttentionBackward(_) | Op::Partial(_) => ", fillcolor=\"#cfe2f7\"",
         Op::Merge { .. } | Op::Finish { .. } => ", fillcolor=\"#e6dcf5\"",
         _ => "",
     };
@@ -180,6 +180,7 @@ fn details(op: &Op) -> String {
             let sinks = if a.sinks.is_some() { ", sinks" } else { "" };
             format!("scores {}{sinks}", a.scores)
         }
+        Op::AttentionBackward(b) => format!("scores {}", b.attention.scores),
         Op::Partial(p) => {
             format!("{} tile: q {} × k {}", p.tile.name(), show(&p.q_rows), show(&p.k_rows))
         }

@@ -12,8 +12,10 @@ use super::partial::{finish, sink};
 use super::real::Real;
 use super::reduce::sum;
 use crate::ir::infer::attention_sizes;
-use crate::ir::{Attention, AttentionSizes, DType, Data, Factor, Partial, ScoreStep, Scores, Tensor};
-use crate::mask::{Fill, Term, Tile};
+use crate::ir::{
+    Attention, AttentionSizes, DType, Data, Dropout, Factor, Partial, ScoreStep, Scores, Tensor,
+};
+use crate::mask::{Fill, Mask, Term, Tile};
 use rayon::prelude::*;
 
 /// Query rows whose scores are in memory at once, per thread.
@@ -29,6 +31,7 @@ pub(super) fn attention(a: &Attention, x: &[Tensor], acc: DType, out: DType) -> 
             k: Packed { data: &k, stride: s.head_dim, first: 0, width: s.head_dim },
             v: Packed { data: &v, stride: s.v_head_dim, first: 0, width: s.v_head_dim },
             scores: &a.scores,
+            dropout: a.dropout,
             fills: true,
             q_rows: (0..s.q_len).collect(),
             k_rows: (0..s.kv_len).collect(),
@@ -42,6 +45,11 @@ pub(super) fn attention(a: &Attention, x: &[Tensor], acc: DType, out: DType) -> 
         let mut results = vec![cast(&wrap(o), out)];
         if a.lse {
             results.push(wrap(lse));
+        }
+        if a.stats {
+            let log = |l: A| if l == A::ZERO { A::ZERO } else { l.ln() };
+            let logs: Vec<A> = l.into_iter().map(log).collect();
+            results.extend([wrap(m), wrap(logs)]);
         }
         Ok(results)
     }
@@ -74,6 +82,7 @@ pub(super) fn partial(p: &Partial, x: &[Tensor], acc: DType) -> Result<Vec<Data>
             k: Packed { data: &packed, stride, first: 0, width: head_dim },
             v: Packed { data: &packed, stride, first: head_dim, width: p.v_head_dim },
             scores: &a.scores,
+            dropout: a.dropout,
             fills: p.tile != Tile::Full,
             q_rows: p.q_rows.iter().flat_map(|r| r.rows()).collect(),
             leaves: Leaves::new(a, x, 2, k_rows.iter().max().map_or(0, |&r| r + 1))?,
@@ -86,33 +95,35 @@ pub(super) fn partial(p: &Partial, x: &[Tensor], acc: DType) -> Result<Vec<Data>
 }
 
 /// A (batch, head, row) array of which each row holds `width` wanted elements from `first` on, `stride` apart.
-struct Packed<'a, A> {
-    data: &'a [A],
-    stride: usize,
-    first: usize,
-    width: usize,
+pub(super) struct Packed<'a, A> {
+    pub(super) data: &'a [A],
+    pub(super) stride: usize,
+    pub(super) first: usize,
+    pub(super) width: usize,
 }
 
 impl<'a, A> Packed<'a, A> {
     /// The rows of one head as a matrix.
-    fn head(&self, head: usize, rows: usize) -> Matrix<'a, A> {
+    pub(super) fn head(&self, head: usize, rows: usize) -> Matrix<'a, A> {
         let data = &self.data[head * rows * self.stride..];
         let data = if data.len() < self.first { data } else { &data[self.first..] };
         Matrix { data, rows, cols: self.width, row_stride: self.stride, col_stride: 1 }
     }
 }
 
-struct Problem<'a, A> {
-    sizes: AttentionSizes,
-    q: &'a [A],
-    k: Packed<'a, A>,
-    v: Packed<'a, A>,
-    scores: &'a Scores,
+/// An attention, or one pair of its chunks, with its numbers.
+pub(super) struct Problem<'a, A> {
+    pub(super) sizes: AttentionSizes,
+    pub(super) q: &'a [A],
+    pub(super) k: Packed<'a, A>,
+    pub(super) v: Packed<'a, A>,
+    pub(super) scores: &'a Scores,
+    pub(super) dropout: Option<Dropout>,
     /// Not if every pair is known to be kept.
-    fills: bool,
-    q_rows: Vec<usize>,
-    k_rows: Vec<usize>,
-    leaves: Leaves<A>,
+    pub(super) fills: bool,
+    pub(super) q_rows: Vec<usize>,
+    pub(super) k_rows: Vec<usize>,
+    pub(super) leaves: Leaves<A>,
 }
 
 impl<A: Real> Problem<'_, A> {
@@ -152,22 +163,24 @@ impl<A: Real> Problem<'_, A> {
             };
             A::product(q, k.transposed(), scores);
             for (i, row) in scores.chunks_mut(s.kv_len).enumerate() {
-                self.settle([b, h, first + i], row);
+                self.settle([b, h, first + i], row, |_| {});
                 let most = row.iter().fold(A::LEAST, |m, &x| m.max(x));
                 if most == A::LEAST {
                     row.fill(A::ZERO);
                     continue;
                 }
                 m[first + i] = most;
+                let dead: Vec<bool> =
+                    if finite { vec![] } else { row.iter().map(|&x| x == A::LEAST).collect() };
+                row.iter_mut().for_each(|x| *x = if *x == A::LEAST { A::ZERO } else { x.sub(most).exp() });
+                l[first + i] = sum(row);
+                self.drop([b, h, first + i], row);
                 if !finite {
                     let into = &mut o[(first + i) * s.v_head_dim..(first + i + 1) * s.v_head_dim];
-                    for (j, &x) in row.iter().enumerate().filter(|(_, x)| **x != A::LEAST) {
-                        let weight = x.sub(most).exp();
+                    for (j, &weight) in row.iter().enumerate().filter(|(j, _)| !dead[*j]) {
                         into.iter_mut().zip(v.row(j)).for_each(|(o, &v)| *o = o.add(weight.mul(v)));
                     }
                 }
-                row.iter_mut().for_each(|x| *x = if *x == A::LEAST { A::ZERO } else { x.sub(most).exp() });
-                l[first + i] = sum(row);
             }
             if finite && s.v_head_dim > 0 {
                 let p = Matrix { data: scores, rows, cols: s.kv_len, row_stride: s.kv_len, col_stride: 1 };
@@ -177,14 +190,24 @@ impl<A: Real> Problem<'_, A> {
         [o, m, l]
     }
 
-    /// Turns the products q·k of one query row into scores; −∞ takes no part.
-    fn settle(&self, [b, h, i]: [usize; 3], row: &mut [A]) {
+    /// Drops weights of one query row, and divides the others.
+    fn drop(&self, [b, h, i]: [usize; 3], row: &mut [A]) {
+        let Some(dropout) = self.dropout else { return };
+        let (mut kept, scale) = (dropout.of_row([b, h, self.q_rows[i]]), A::from_f64(dropout.scale()));
+        for (weight, &key) in row.iter_mut().zip(&self.k_rows) {
+            *weight = if kept(key) { weight.mul(scale) } else { A::ZERO };
+        }
+    }
+
+    /// Turns the products q·k of one query row into scores; −∞ takes no part. Each step's scores are told before it acts.
+    pub(super) fn settle(&self, [b, h, i]: [usize; 3], row: &mut [A], mut before: impl FnMut(&[A])) {
         let pairs = |row: &mut [A], of: &dyn Fn(A, usize) -> A| {
             row.iter_mut().zip(&self.k_rows).for_each(|(x, &key)| *x = of(*x, key));
         };
         // What is −∞ stays so, whatever it is multiplied by or whatever is added.
         let dead = |x: A| x == A::LEAST;
         for step in self.scores.steps() {
+            before(row);
             match step {
                 ScoreStep::Factor(Factor::Number(c)) => {
                     let c = A::from_f64(*c);
@@ -202,11 +225,7 @@ impl<A: Real> Problem<'_, A> {
                     if dead(x) || dead(more) { A::LEAST } else { x.add(more) }
                 }),
                 ScoreStep::Fill(mask) if self.fills => {
-                    let visible = Interval::of(&mask.terms, b, self.q_rows[i]);
-                    let tensors: Vec<usize> = step.leaves().map(|(n, _)| n).collect();
-                    let kept = |key| {
-                        visible.holds(key) && tensors.iter().all(|&n| self.leaves.holds(n, [b, h, i, key]))
-                    };
+                    let kept = self.keeps(step, mask, [b, h, i]);
                     pairs(row, &|x, key| match mask.fill {
                         _ if kept(key) => x,
                         Fill::NegInf => A::LEAST,
@@ -219,6 +238,20 @@ impl<A: Real> Problem<'_, A> {
                 ScoreStep::Round(to) => pairs(row, &|x, _| rounded(x, *to)),
             }
         }
+    }
+}
+
+impl<A: Real> Problem<'_, A> {
+    /// Which keys a fill leaves as they are for a query row.
+    pub(super) fn keeps(
+        &self,
+        step: &ScoreStep,
+        mask: &Mask,
+        [b, h, i]: [usize; 3],
+    ) -> impl Fn(usize) -> bool {
+        let visible = Interval::of(&mask.terms, b, self.q_rows[i]);
+        let tensors: Vec<usize> = step.leaves().map(|(n, _)| n).collect();
+        move |key| visible.holds(key) && tensors.iter().all(|&n| self.leaves.holds(n, [b, h, i, key]))
     }
 }
 

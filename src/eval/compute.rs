@@ -2,7 +2,7 @@
 
 use super::lacking::lacks;
 use super::precision::{Precision, held, hold};
-use super::{attention, contract, elementwise, index, partial, reduce, shape, window};
+use super::{attention, backward, contract, elementwise, index, partial, reduce, shape, window};
 use crate::ir::infer::infer;
 use crate::ir::{DType, Data, Op, Tensor, Type};
 
@@ -108,6 +108,7 @@ fn dispatch(op: &Op, x: &[Tensor], types: &[Type], precision: Precision) -> Resu
             return Ok(vec![values, indices]);
         }
         Op::Attention(a) => return attention::attention(a, x, accumulator(a.acc), types[0].dtype),
+        Op::AttentionBackward(b) => return backward::backward(b, x, accumulator(b.attention.acc), types),
         Op::Partial(p) => return attention::partial(p, x, accumulator(p.attention.acc)),
         Op::Chunk { of, rows } => partial::chunk(&x[0], of, rows)?,
         Op::Merge { a, b } => return partial::merge(x, a, b),

@@ -144,7 +144,7 @@ fn own(graph: &Graph, id: OpId, operands: &[ValueId], bound: &HashMap<OpId, Tens
         | Op::Call { .. } => None,
         Op::Region(RegionKind::Segment | RegionKind::Island { .. }, _) => None,
         Op::Constant(c) if c.data.is_none() => None,
-        Op::Attention(_) | Op::Partial(_) => {
+        Op::Attention(_) | Op::AttentionBackward(_) | Op::Partial(_) => {
             let (q, k) = (operands.first()?, operands.get(1)?);
             Some(largest.max(score(graph.ty(*q), graph.ty(*k))))
         }

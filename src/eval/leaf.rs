@@ -77,8 +77,25 @@ impl<T: Copy> LeafView<T> {
     }
 
     /// The element there.
-    pub(super) fn at(&self, [b, h, i, j]: [usize; 4]) -> T {
+    pub(super) fn at(&self, at: [usize; 4]) -> T {
+        self.data[self.place(at)]
+    }
+
+    fn place(&self, [b, h, i, j]: [usize; 4]) -> usize {
         let s = &self.strides;
-        self.data[b * s[0] + h * s[1] + i * s[2] + j * s[3]]
+        b * s[0] + h * s[1] + i * s[2] + j * s[3]
+    }
+
+    /// All elements, in the order of the tensor.
+    pub(super) fn into_data(self) -> Vec<T> {
+        self.data
+    }
+}
+
+impl<A: Real> LeafView<A> {
+    /// Adds to the element there, which is the same one for all that it broadcasts over.
+    pub(super) fn add(&mut self, at: [usize; 4], x: A) {
+        let place = self.place(at);
+        self.data[place] = self.data[place].add(x);
     }
 }

@@ -19,6 +19,7 @@
 //! | `attention`, `partial` | attention, its partial results, chunk, merge, finish |
 
 mod attention;
+mod backward;
 mod compare;
 mod compute;
 mod constants;

@@ -95,6 +95,8 @@ pub(crate) fn rewrite(
         acc,
         empty_row: if normal.zero_empty || no_keys { EmptyRow::Zero } else { EmptyRow::Nan },
         lse: cx.reads_log,
+        dropout: None,
+        stats: false,
     };
     let narrow = region.narrow.unwrap_or(acc);
     let empty = mean_of_values::apart(cx, &mut attention, &inputs, narrow, &mut applied);

@@ -7,6 +7,7 @@
 //!
 //! * **Contraction**: 2 for each element of the product of all axes, summed or not: 2·M·N·K of a matrix product.
 //! * **Convolution**: the same, 2 for each tap of each element of the result, whether or not it lies in the padding.
+//! * **Gradients of attention**: 2·(3·Dk + 2·Dv) for each of them: the scores again, and what each of q, k, v, and the weights has as its gradient.
 //! * **Attention**, whole or one pair of chunks: 2·(Dk + Dv) for each batch entry, query head, query row and key row, as
 //!   if no pair were masked: 4·B·Hq·Sq·Sk·D where Dk = Dv = D. Softmax is not counted, as in the literature.
 //! * **Elementwise** (functions of one or two elements, choice, conversion): 1 for each element of the result.
@@ -42,6 +43,17 @@ pub(crate) fn flops(op: &Op, operands: &[&Type], results: &[&Type]) -> u64 {
         Op::Attention(_) | Op::Partial(_) => {
             let keys = operands.get(1).and_then(|k| k.shape.get(2)).map_or(0, |&n| n as u64);
             operand().saturating_add(result()).saturating_mul(keys).saturating_mul(2)
+        }
+        // Scores, dq and dk by Dk, and dout·v and dv by Dv, of each row against every key.
+        Op::AttentionBackward(_) => {
+            let keys = operands.get(1).and_then(|k| k.shape.get(2)).map_or(0, |&n| n as u64);
+            let values = operands.get(2).and_then(|v| v.shape.get(3)).map_or(0, |&n| n as u64);
+            let rows = operands
+                .first()
+                .map_or(0, |q| q.shape.iter().take(3).fold(1u64, |n, &e| n.saturating_mul(e as u64)));
+            let products =
+                operand().saturating_mul(3).saturating_add(rows.saturating_mul(values).saturating_mul(2));
+            products.saturating_mul(keys).saturating_mul(2)
         }
         Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) | Op::Finish { .. } => result(),
         Op::Reduce { .. } | Op::CumSum { .. } | Op::TopK { .. } => operand(),
@@ -80,6 +92,7 @@ pub(crate) fn graph_flops(graph: &Graph) -> u64 {
         !matches!(
             op,
             Op::Attention(_)
+                | Op::AttentionBackward(_)
                 | Op::Partial(_)
                 | Op::Merge { .. }
                 | Op::Finish { .. }
@@ -90,7 +103,10 @@ pub(crate) fn graph_flops(graph: &Graph) -> u64 {
 
 /// Floating-point operations of the attention nodes of a graph itself, not of its regions, for which `counts` holds.
 pub(crate) fn attention_flops(graph: &Graph, counts: impl Fn(OpId) -> bool) -> u64 {
-    let attentions = graph.ops().into_iter().filter(|&id| matches!(graph.op(id), Op::Attention(_)));
+    let attentions = graph
+        .ops()
+        .into_iter()
+        .filter(|&id| matches!(graph.op(id), Op::Attention(_) | Op::AttentionBackward(_)));
     attentions.filter(|&id| counts(id)).fold(0, |sum: u64, id| sum.saturating_add(of(graph, id)))
 }
 

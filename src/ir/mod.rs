@@ -35,9 +35,9 @@ pub use heads::Heads;
 pub use ids::{OpId, ValueId};
 pub use infer::InferError;
 pub use op::{
-    Attention, AttentionSizes, Attribute, Binary, Blob, Collective, Constant, Contract, EmptyRow, Factor,
-    MessageKind, Op, Opaque, ParseScoresError, Partial, Reduction, RegionKind, RowAxes, ScoreStep, Scores,
-    Unary, Windows,
+    Attention, AttentionBackward, AttentionSizes, Attribute, Binary, Blob, Collective, Constant, Contract,
+    Dropout, EmptyRow, Factor, MessageKind, Op, Opaque, ParseScoresError, Partial, Reduction, RegionKind,
+    RowAxes, ScoreStep, Scores, Unary, Windows, philox,
 };
 pub use stage::Stage;
 pub use strategy::Strategy;

@@ -82,7 +82,7 @@ impl Family {
             | Op::CumSum { .. }
             | Op::TopK { .. }
             | Op::Opaque(_) => Family::Model,
-            Op::Attention(_) => Family::Attention,
+            Op::Attention(_) | Op::AttentionBackward(_) => Family::Attention,
             Op::Rows { .. } => Family::Rows,
             Op::Chunk { .. }
             | Op::Start(..)

@@ -1,7 +1,7 @@
 //! What a schedule claims to compute, and how many bytes the parts of it take.
 
 use super::blocks::{Heads, Place, Port};
-use crate::ir::{AttentionSizes, DType, EmptyRow, Scores};
+use crate::ir::{AttentionSizes, DType, Dropout, EmptyRow, Scores};
 
 /// The attention that a schedule computes; the meaning of the fields is that of [`crate::ir::Attention`].
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +16,8 @@ pub struct AttentionFacts {
     pub scores: Scores,
     /// Argument that holds the sinks; of extent 1 along the keys.
     pub sinks: Option<usize>,
+    /// Dropout of the weights.
+    pub dropout: Option<Dropout>,
     /// What a row without a live key yields.
     pub empty_row: EmptyRow,
     /// Whether the log-sum-exp is a second result.

@@ -51,6 +51,7 @@ fn facts(site: &Site<'_>) -> AttentionFacts {
         acc: a.acc,
         scores: a.scores.clone(),
         sinks: a.sinks,
+        dropout: a.dropout,
         empty_row: a.empty_row,
         lse: a.lse,
         leaves: site.leaves.iter().map(leaf).collect(),

@@ -26,7 +26,8 @@ pub(super) fn operands(
         // What is given is whole; what counts can count rows.
         Op::Input(_) | Op::Constant(_) => false,
         // Its rows and heads are split by a strategy, with exchanges; only its batch runs along.
-        Op::Attention(_) => f.axis == 0,
+        // Where weights are dropped a batch entry has to know which one it is.
+        Op::Attention(a) => f.axis == 0 && a.dropout.is_none_or(|d| d.same_batch),
         // A graph of its own, or an exchange between ranks, even without operands.
         Op::Region(..) | Op::Start(..) | Op::Call { .. } => false,
         _ => true,
@@ -101,6 +102,7 @@ fn mixes(op: &Op, slot: usize) -> String {
         }
         Op::ScatterNd { .. } => "its indices name rows of the whole sequence".into(),
         Op::Attention(_) => "an attention reads every row of its keys and values".into(),
+        Op::AttentionBackward(_) => "the gradients of an attention are sums over its rows".into(),
         Op::Reshape(_) => "the reshape hides the rows in a longer axis".into(),
         Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) | Op::Broadcast(_) => {
             "it broadcasts along the rows".into()

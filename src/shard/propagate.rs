@@ -90,6 +90,11 @@ pub(super) fn query_axis(t: &Type, q_len: usize) -> Option<usize> {
 /// Why attention `i` is not split along its rows.
 fn refusal(live: &Live, wishes: &Wishes, i: usize) -> Option<String> {
     let types = live.types(i);
+    if let Op::Attention(a) = live.op(i)
+        && a.stats
+    {
+        return Some("its row statistics are results, and no island gives them yet".into());
+    }
     if let Some(reason) = refusal::by_types(types[0], types[1], types[2]) {
         return Some(reason);
     }

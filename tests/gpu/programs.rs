@@ -102,6 +102,7 @@ impl Program {
             acc: DType::F32,
             scores: self.scores.clone(),
             sinks: None,
+            dropout: None,
             empty_row: EmptyRow::Zero,
             lse: true,
             leaves: tensors.iter().map(leaf).collect(),

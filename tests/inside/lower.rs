@@ -111,6 +111,7 @@ fn facts(dtype: DType, head_dims: [usize; 2], mask: Mask) -> AttentionFacts {
         acc: DType::F32,
         scores: Scores::usual(0.125, 0.0, None, mask),
         sinks: None,
+        dropout: None,
         empty_row: EmptyRow::Zero,
         lse: false,
         leaves: vec![],

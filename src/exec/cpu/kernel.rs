@@ -148,6 +148,14 @@ impl<A: Acc> Block<'_, A> {
                     let live = &mut live[..width];
                     live.iter_mut().zip(&*row).for_each(|(l, &x)| *l = x != A::NEG_INFINITY);
                     let correction = exponentiate(row, live, &mut self.m[i], &mut self.l[i]);
+                    if let Some(dropout) = facts.dropout {
+                        let scale = A::of_f64(dropout.scale());
+                        let mut kept = dropout.of_row([self.batch, self.head, global(i)]);
+                        for (j, weight) in block.clone().zip(row.iter_mut()) {
+                            let key = piece.rows.start + j * piece.rows.step;
+                            *weight = if kept(key) { *weight * scale } else { A::zero() };
+                        }
+                    }
                     o.row_mut(i).mapv_inplace(|x| x * correction);
                     if live.contains(&false) {
                         dead.push((i, live.to_vec()));

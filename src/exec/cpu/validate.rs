@@ -108,7 +108,7 @@ fn facts(a: &AttentionFacts) -> Result<(), String> {
     if !fits {
         return Err("the sizes have more than 2^40 elements".into());
     }
-    if let Some(fault) = a.scores.fault(s.batch) {
+    if let Some(fault) = a.scores.fault(s.batch).or_else(|| a.dropout?.fault()) {
         return Err(fault);
     }
     a.leaf_fault().map_or(Ok(()), Err)

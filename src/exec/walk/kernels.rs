@@ -176,6 +176,8 @@ fn facts(program: &Program, [batch, heads, kv_heads, dk, dv]: [usize; 5]) -> Att
         acc: shared.acc,
         scores: shared.scores.clone(),
         sinks: None,
+        // A program of one with dropout is refused where it is lowered.
+        dropout: None,
         empty_row: shared.empty_row,
         lse: shared.lse_bytes > 0,
         leaves: vec![],

@@ -58,6 +58,8 @@ pub(crate) fn maps(op: &Op, x: &[&Type], out: &Type) -> Vec<Map> {
         Op::Attention(_) => x.iter().enumerate().map(|(slot, t)| attention(slot, t, out)).collect(),
         // Nothing is known of it.
         Op::Opaque(_) => vec![Map::Opaque; x.len()],
+        // Its rows are summed over, of the batch entries apart from one another; nobody splits it yet.
+        Op::AttentionBackward(_) => vec![Map::Opaque; x.len()],
         // Of islands and of a rank's program: they name rows by number, or hold graphs of their own.
         Op::Rows { .. }
         | Op::Chunk { .. }

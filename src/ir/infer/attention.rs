@@ -1,7 +1,7 @@
 //! Types of attention, whole and of one pair of chunks.
 
 use super::rows::{counted, show};
-use crate::ir::op::{Attention, AttentionSizes, Partial};
+use crate::ir::op::{Attention, AttentionBackward, AttentionSizes, Partial};
 use crate::ir::types::{DType, Type};
 use crate::layout::Progression;
 use crate::mask::Tile;
@@ -54,15 +54,47 @@ pub(super) fn attention(a: &Attention, x: &[&Type]) -> Result<Vec<Type>, String>
     };
     leaves(a, others, 3, [s.batch, s.q_heads, s.q_len, s.kv_len])?;
     let mut out = vec![Type::new(x[0].dtype, vec![s.batch, s.q_heads, s.q_len, s.v_head_dim])];
-    if a.lse {
-        out.push(Type::new(a.acc, vec![s.batch, s.q_heads, s.q_len]));
-    }
+    let rows = usize::from(a.lse) + 2 * usize::from(a.stats);
+    out.resize(1 + rows, Type::new(a.acc, vec![s.batch, s.q_heads, s.q_len]));
     Ok(out)
+}
+
+/// Of the gradients of an attention.
+pub(super) fn backward(b: &AttentionBackward, x: &[&Type]) -> Result<Vec<Type>, String> {
+    let more = 4 + usize::from(b.attention.lse);
+    let Some((forward, rest)) = x.len().checked_sub(more).map(|at| x.split_at(at)) else {
+        return Err(format!(
+            "wants the operands of the attention, and {more} behind them: has {} operands",
+            x.len()
+        ));
+    };
+    let results = attention(&Attention { stats: true, ..b.attention.clone() }, forward)?;
+    let [out, stats @ ..] = results.as_slice() else { return Err("an attention has no result".into()) };
+    // out, m, ln l, dout, and the cotangent of the log-sum-exp.
+    let wanted = [Some(out), stats.last(), stats.last(), Some(out), stats.last()];
+    for (slot, (have, want)) in rest.iter().zip(wanted.into_iter().flatten()).enumerate() {
+        if **have != *want {
+            return Err(format!("operand {} is {have}; want {want}", forward.len() + slot));
+        }
+    }
+    let ascending = b.wrt.is_sorted_by(|a, b| a < b);
+    let number = |&n: &usize| n >= 3 && forward.get(n).is_some_and(|t| t.dtype.is_float());
+    if let Some(n) = b.wrt.iter().find(|n| !number(n)) {
+        return Err(format!("operand {n} gets no gradient: it is no leaf of numbers, and no sink"));
+    }
+    if !ascending {
+        return Err("operands that get a gradient are named in ascending order, each once".into());
+    }
+    let own = (0..3).chain(b.wrt.iter().copied()).map(|n| forward[n].clone());
+    Ok(own.collect())
 }
 
 /// Checks what no operand has a part in, of an attention over so many batch entries.
 pub(super) fn attributes(a: &Attention, batch: usize) -> Result<(), String> {
     if let Some(fault) = a.scores.fault(batch) {
+        return Err(fault);
+    }
+    if let Some(fault) = a.dropout.and_then(|d| d.fault()) {
         return Err(fault);
     }
     if a.acc != DType::F32 && a.acc != DType::F64 {

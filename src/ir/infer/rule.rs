@@ -1,6 +1,6 @@
 //! The rule of each operation, found in the file of its family.
 
-use super::attention::{attention, partial};
+use super::attention::{attention, backward, partial};
 use super::check::count;
 use super::contract::contract;
 use super::opaque::opaque;
@@ -70,6 +70,7 @@ fn rule(op: &Op, x: &[&Type]) -> Result<Vec<Type>, String> {
         Op::TopK { axis, k, .. } => index::topk(*axis, *k, x),
         Op::Opaque(o) => opaque(o, x),
         Op::Attention(a) => attention(a, x),
+        Op::AttentionBackward(b) => backward(b, x),
         Op::Chunk { of, rows } => island::chunk(of, rows, x),
         Op::Start(c, ty) => island::start(c, ty, x),
         Op::Wait => count(x, 1).map(|()| vec![x[0].clone()]),

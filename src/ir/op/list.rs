@@ -1,7 +1,8 @@
 //! The list of operations.
 
 use super::{
-    Attention, Binary, Collective, Constant, Contract, EmptyRow, Opaque, Partial, Reduction, Unary, Windows,
+    Attention, AttentionBackward, Binary, Collective, Constant, Contract, EmptyRow, Opaque, Partial,
+    Reduction, Unary, Windows,
 };
 use crate::ir::dag::Dag;
 use crate::ir::strategy::Strategy;
@@ -163,6 +164,8 @@ pub enum Op {
     Opaque(Arc<Opaque>),
     /// Scaled-dot-product attention.
     Attention(Box<Attention>),
+    /// The gradients of an attention.
+    AttentionBackward(Box<AttentionBackward>),
 
     // Of islands, made by ring/.
     /// Rows of a rank's local value along axis 2, by global number. Operand: x, whose rows are `of`.
@@ -269,6 +272,7 @@ impl Op {
             Op::TopK { .. } => "topk",
             Op::Opaque(_) => "opaque",
             Op::Attention(_) => "attention",
+            Op::AttentionBackward(_) => "attention_backward",
             Op::Chunk { .. } => "chunk",
             Op::Start(c, _) => match **c {
                 Collective::SendRecv { .. } => "sendrecv_start",

@@ -61,9 +61,16 @@ impl Braces<'_> {
         if let Some(sinks) = a.sinks {
             self.set("sinks", sinks);
         }
+        if let Some(dropout) = a.dropout {
+            self.set("dropout", format_args!("{:?}", dropout.ratio));
+            self.set("seed", dropout.seed);
+            self.flag("same_batch", dropout.same_batch);
+            self.flag("same_heads", dropout.same_heads);
+        }
         self.set("acc", a.acc);
         self.set("empty", a.empty_row.name());
         self.flag("lse", a.lse);
+        self.flag("stats", a.stats);
     }
 
     fn collective(&mut self, c: &Collective) {
@@ -164,6 +171,12 @@ pub(super) fn push_attributes(out: &mut String, op: &Op, form: Form) {
             push_opaque(a.out, o, form);
         }
         Op::Attention(attention) => a.attention(attention),
+        Op::AttentionBackward(backward) => {
+            a.attention(&backward.attention);
+            if !backward.wrt.is_empty() {
+                a.list("wrt", &backward.wrt);
+            }
+        }
         Op::Chunk { of, rows } => {
             a.list("of", of);
             a.list("rows", rows);

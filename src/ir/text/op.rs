@@ -4,8 +4,8 @@ use super::attributes::Attributes;
 use super::cursor::Cursor;
 use super::fault::Fault;
 use crate::ir::{
-    Attention, Binary, Collective, Contract, DType, EmptyRow, Graph, Op, ParseScoresError, Partial,
-    Reduction, RegionKind, Scores, Strategy, Type, Unary, Windows,
+    Attention, AttentionBackward, Binary, Collective, Contract, DType, Dropout, EmptyRow, Graph, Op,
+    ParseScoresError, Partial, Reduction, RegionKind, Scores, Strategy, Type, Unary, Windows,
 };
 use crate::layout::LayoutKind;
 use crate::mask::{Mask, ParseMaskError, Tile};
@@ -56,6 +56,10 @@ impl<'a> Attributes<'a> {
             "topk" => self.topk()?,
             "opaque" => Op::Opaque(Arc::new(self.opaque(types)?)),
             "attention" => Op::Attention(Box::new(self.attention()?)),
+            "attention_backward" => {
+                let wrt = self.optional("wrt", |c| c.naturals("a list such as `[3,4]`"))?.unwrap_or_default();
+                Op::AttentionBackward(Box::new(AttentionBackward { attention: self.attention()?, wrt }))
+            }
             "chunk" => Op::Chunk { of: self.rows("of")?, rows: self.rows("rows")? },
             "sendrecv_start" => self.send_receive(declared()?.clone())?,
             "all_gather_start" => self.all_gather(declared()?.clone())?,
@@ -189,10 +193,20 @@ impl<'a> Attributes<'a> {
         Ok(Attention {
             scores: short.map_or_else(|| self.required("scores", scores), Ok)?,
             sinks: self.optional("sinks", Cursor::natural)?,
+            dropout: self.dropout()?,
             acc: self.word("acc", &[DType::F32, DType::F64], |t| t.name())?,
             empty_row: self.empty_row()?,
             lse: self.flag("lse"),
+            stats: self.flag("stats"),
         })
+    }
+
+    /// `dropout=0.1, seed=7`, and whether batch entries or heads have one mask.
+    fn dropout(&mut self) -> Result<Option<Dropout>, Fault> {
+        let Some(ratio) = self.optional("dropout", |c| c.number::<f64>("a number"))? else { return Ok(None) };
+        let seed = self.required("seed", |c| c.number::<u64>("a whole number"))?;
+        let (same_batch, same_heads) = (self.flag("same_batch"), self.flag("same_heads"));
+        Ok(Some(Dropout { ratio, seed, same_batch, same_heads }))
     }
 
     /// The usual order in short: `scale=` and `mask=`, with `softcap=` and `bias=`. It is read, and never printed.

@@ -108,6 +108,9 @@ fn facts(a: &AttentionFacts) -> Result<(), String> {
     if s.kv_heads == 0 || !s.q_heads.is_multiple_of(s.kv_heads) || s.batch == 0 || s.q_heads == 0 {
         return Err(format!("{} key heads do not divide {} query heads", s.kv_heads, s.q_heads));
     }
+    if a.dropout.is_some() {
+        return Err("no kernel drops weights yet".into());
+    }
     if !a.dtype.is_float() || !matches!(a.acc, DType::F32 | DType::F64) {
         return Err(format!("cannot compute {} with partial results in {}", a.dtype, a.acc));
     }

@@ -4,7 +4,7 @@ use super::chars::bare;
 use super::cursor::{Parsed, Parser, render};
 use super::error::ParseScheduleError;
 use super::parse_step::Names;
-use crate::ir::{AttentionSizes, DType, EmptyRow, ParseScoresError, Scores, Strategy};
+use crate::ir::{AttentionSizes, DType, Dropout, EmptyRow, ParseScoresError, Scores, Strategy};
 use crate::layout::{Layout, LayoutKind, Progression};
 use crate::mask::{Mask, ParseMaskError};
 use crate::schedule::{
@@ -100,6 +100,18 @@ impl Parser<'_> {
             None
         };
         let sinks = if self.eat_word("sinks") { Some(self.number()?) } else { None };
+        let dropout = if self.eat_word("dropout") {
+            let ratio = self.float()?;
+            self.word("seed")?;
+            let begin = self.at;
+            let Ok(seed) = u64::try_from(self.wide()?) else {
+                return self.fault(begin, "a seed has 64 bits");
+            };
+            let (same_batch, same_heads) = (self.eat_word("same_batch"), self.eat_word("same_heads"));
+            Some(Dropout { ratio, seed, same_batch, same_heads })
+        } else {
+            None
+        };
         self.word("empty")?;
         let empty_row = self.named("`zero` or `nan`", |w| {
             [EmptyRow::Zero, EmptyRow::Nan].into_iter().find(|e| e.name() == w)
@@ -122,7 +134,7 @@ impl Parser<'_> {
             self.space();
         }
         let sizes = AttentionSizes { batch, q_heads, kv_heads, q_len, kv_len, head_dim, v_head_dim };
-        Ok(AttentionFacts { sizes, dtype, acc, scores, sinks, empty_row, lse, leaves })
+        Ok(AttentionFacts { sizes, dtype, acc, scores, sinks, dropout, empty_row, lse, leaves })
     }
 
     fn operand(&mut self, name: &str) -> Parsed<(DType, [usize; 4])> {

@@ -1,6 +1,7 @@
 //! Prints a schedule.
 
 use super::chars::{bare, unsafe_to_show};
+use crate::ir::Dropout;
 use crate::layout::{Layout, Progression};
 use crate::schedule::{
     AttentionFacts, Block, Heads, KvPiece, Mesh, Packed, Place, Port, RankProgram, SLOTS, Schedule, Slot,
@@ -44,6 +45,11 @@ fn attention(f: &mut fmt::Formatter<'_>, a: &AttentionFacts) -> fmt::Result {
     write!(f, " acc {}", a.acc)?;
     if let Some(sinks) = a.sinks {
         write!(f, " sinks {sinks}")?;
+    }
+    if let Some(Dropout { ratio, seed, same_batch, same_heads }) = a.dropout {
+        write!(f, " dropout {ratio:?} seed {seed}")?;
+        let flags = [(same_batch, " same_batch"), (same_heads, " same_heads")];
+        flags.into_iter().filter(|flag| flag.0).try_for_each(|flag| f.write_str(flag.1))?;
     }
     writeln!(f, " empty {}{}", a.empty_row.name(), if a.lse { " lse" } else { "" })?;
     writeln!(f, "  scores {}", a.scores)?;

@@ -2,7 +2,7 @@
 
 use super::chars::unsafe_to_show;
 use super::parse;
-use crate::ir::{AttentionSizes, DType, EmptyRow, Factor, ScoreStep, Scores};
+use crate::ir::{AttentionSizes, DType, Dropout, EmptyRow, Factor, ScoreStep, Scores};
 use crate::layout::{Layout, LayoutKind, Progression};
 use crate::mask::{Fill, Mask, Term, Tile};
 use crate::schedule::{
@@ -151,20 +151,24 @@ fn schedule() -> impl Strategy<Value = Schedule> {
     let leaf = (dtype(), [number(), number(), number(), number()], any::<bool>())
         .prop_map(|(dtype, shape, by_query_rows)| Leaf { dtype, shape, by_query_rows });
     let named = || option::of(number());
-    let facts = (sizes, dtype(), dtype(), scores(), named(), any::<[bool; 2]>());
-    let attention =
-        (facts, vec(leaf, 0..3)).prop_map(|((sizes, dtype, acc, scores, sinks, [nan, lse]), leaves)| {
-            AttentionFacts {
-                sizes,
-                dtype,
-                acc,
-                scores,
-                sinks,
-                empty_row: if nan { EmptyRow::Nan } else { EmptyRow::Zero },
-                lse,
-                leaves,
-            }
-        });
+    let dropout =
+        option::of((0.0f64..1.0, any::<u64>(), any::<[bool; 2]>()).prop_map(
+            |(ratio, seed, [same_batch, same_heads])| Dropout { ratio, seed, same_batch, same_heads },
+        ));
+    let facts = (sizes, dtype(), dtype(), scores(), (named(), dropout), any::<[bool; 2]>());
+    let attention = (facts, vec(leaf, 0..3)).prop_map(
+        |((sizes, dtype, acc, scores, (sinks, dropout), [nan, lse]), leaves)| AttentionFacts {
+            sizes,
+            dtype,
+            acc,
+            scores,
+            sinks,
+            dropout,
+            empty_row: if nan { EmptyRow::Nan } else { EmptyRow::Zero },
+            lse,
+            leaves,
+        },
+    );
     let strategy = select(crate::ir::Strategy::ALL.to_vec());
     let slots = prop_oneof![1 => Just(SLOTS), 1 => number()];
     let axis = (prop_oneof![1 => Just("x".to_owned()), 3 => name()], number())

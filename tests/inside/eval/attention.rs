@@ -4,7 +4,7 @@ use super::util::*;
 use crate::inside::support::programs::{build, drafts};
 use crate::inside::support::scores::{Reading, Score, epsilon, wobble};
 use annulus::eval::{Precision, apply};
-use annulus::ir::{Attention, DType, EmptyRow, Op, Tensor};
+use annulus::ir::{Attention, DType, Dropout, EmptyRow, Op, Tensor};
 use annulus::mask::{Fill, Mask, Term};
 use proptest::prelude::*;
 
@@ -41,6 +41,12 @@ pub(crate) fn judged(a: &Attention, acc: DType, x: &[Tensor]) -> (Vec<f64>, Vec<
     let x: Vec<Nd> = x.iter().map(Nd::of).collect();
     let (q, k, v) = (&x[0], &x[1], &x[2]);
     let (mut out, mut lse, mut off) = (vec![], vec![], vec![]);
+    // What is kept is divided by the part of it.
+    let kept = |at: [usize; 4]| match a.dropout {
+        Some(d) if d.keeps(at) => 1.0 / (1.0 - d.ratio),
+        Some(_) => 0.0,
+        None => 1.0,
+    };
     for at in indices(&q.shape[..3]) {
         let row = live(a, acc, &x, [at[0], at[1], at[2]], at[2]);
         let live: Vec<(usize, f64)> = row.iter().map(|(j, s)| (*j, s.value)).collect();
@@ -59,7 +65,14 @@ pub(crate) fn judged(a: &Attention, acc: DType, x: &[Tensor]) -> (Vec<f64>, Vec<
             out.push(match (empty, a.empty_row) {
                 (true, EmptyRow::Zero) => 0.0,
                 (true, EmptyRow::Nan) => f64::NAN,
-                _ => live.iter().map(|&(j, s)| (s - most).exp() / total * v.at(&[at[0], group, j, d])).sum(),
+                _ => live
+                    .iter()
+                    .map(|&(j, s)| {
+                        (s - most).exp() / total
+                            * kept([at[0], at[1], at[2], j])
+                            * v.at(&[at[0], group, j, d])
+                    })
+                    .sum(),
             });
         }
     }
@@ -165,7 +178,24 @@ pub(crate) fn cases(dtype: impl Strategy<Value = DType> + 'static) -> impl Strat
                 x.len() - 1
             });
             let empty_row = if nan { EmptyRow::Nan } else { EmptyRow::Zero };
-            Case { a: Attention { scores, sinks, acc: dtype.accumulator(), empty_row, lse: true }, x }
+            // Of every third one half of the weights are dropped, or few.
+            let dropout = seed.is_multiple_of(3).then(|| Dropout {
+                same_batch: seed & 8 > 0,
+                same_heads: seed & 16 > 0,
+                ..Dropout::new(if seed & 4 > 0 { 0.5 } else { 0.1 }, seed)
+            });
+            Case {
+                a: Attention {
+                    scores,
+                    sinks,
+                    dropout,
+                    acc: dtype.accumulator(),
+                    empty_row,
+                    lse: true,
+                    stats: false,
+                },
+                x,
+            }
         },
     )
 }

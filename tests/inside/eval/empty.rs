@@ -1,5 +1,6 @@
 //! Extents of 0: nothing comes out, at once and without a panic.
 
+use super::backward::backward;
 use super::util::*;
 use annulus::eval::{Precision, apply};
 use annulus::ir::*;
@@ -92,6 +93,15 @@ fn attention_without_keys_rows_sizes_or_heads() {
         if sk == 0 {
             assert!(got[0].to_f64().iter().all(|&x| x == 0.0));
             assert!(got[1].to_f64().iter().all(|&x| x == f64::NEG_INFINITY));
+        }
+        // Their gradients are of their shapes, and of what nothing takes part in 0.
+        let (dout, dlse) = (random(DType::F32, &[b, hq, sq, dv], 4), random(DType::F32, &[b, hq, sq], 5));
+        for dlse in [None, Some(&dlse)] {
+            let gradients = backward(&a, &x, &dout, dlse, Precision::Declared);
+            for (gradient, x) in gradients.iter().zip(&x) {
+                assert_eq!(gradient.ty(), x.ty());
+                assert!(sk > 0 || gradient.to_f64().iter().all(|&x| x == 0.0));
+            }
         }
         let p = Partial {
             attention: Arc::new(a.clone()),

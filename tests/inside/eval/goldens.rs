@@ -1,5 +1,6 @@
 //! Stored references: attention of many kinds in float64 from the rounded inputs, and merges of partial results.
 
+use super::backward::backward;
 use annulus::eval::{Precision, compare, eval};
 use annulus::ir::{Attention, DType, Data, EmptyRow, Graph, Op, Scores, Tensor};
 use annulus::layout::Progression;
@@ -93,9 +94,11 @@ fn graph(g: &Golden) -> (Graph, Vec<Tensor>) {
     let a = Attention {
         scores: Scores::usual(g.number("scale"), g.number("softcap"), bias, mask),
         sinks: None,
+        dropout: None,
         acc: DType::F32,
         empty_row: EmptyRow::Zero,
         lse: true,
+        stats: false,
     };
     let mut graph = Graph::new("golden");
     let operands: Vec<_> = x.iter().enumerate().map(|(i, t)| graph.input(&format!("x{i}"), t.ty())).collect();
@@ -138,6 +141,43 @@ fn attention() {
         assert_eq!(g.config["dead_rows"].as_u64().unwrap() > 0, dead > 0, "{name}");
     }
     assert_eq!(seen, [33, 8], "f32 and half cases");
+}
+
+/// dq, dk and dv of each case, of the numbers that out is made of, within its tolerances.
+#[test]
+#[cfg_attr(not(test_data), ignore = "set ANNULUS_TEST_DATA to the folder of real models and goldens")]
+fn gradients() {
+    for (name, g) in &goldens("attention") {
+        let (graph, x) = graph(g);
+        let op = graph.ops().into_iter().find_map(|id| match graph.op(id) {
+            Op::Attention(a) => Some((**a).clone()),
+            _ => None,
+        });
+        let a = Attention { lse: false, ..op.unwrap() };
+        let half = match x[0].dtype() {
+            DType::F16 => 2f64.powi(-11),
+            DType::BF16 => 2f64.powi(-8),
+            _ => 0.0,
+        };
+        for precision in [Precision::Declared, Precision::F64] {
+            let got = backward(&a, &x, &g.tensors["dout"], None, precision);
+            for (tensor, got) in ["dq", "dk", "dv"].into_iter().zip(&got) {
+                let want = &g.tensors[tensor];
+                let most = want.to_f64().iter().map(|w| w.abs()).fold(0.0, f64::max);
+                // Two computations in f64 with logits of 1e4, or a reference that was rounded.
+                let stored = if want.dtype() == DType::F64 { 1e-9 } else { 1.2e-7 };
+                let within = |key: &str| g.config[key][tensor].as_f64().unwrap();
+                let (atol, rtol) = match precision {
+                    // δ is made of an out that was rounded to a half type: the tolerance is that of such kernels.
+                    Precision::Declared if half > 0.0 => (within("tolerance_lowp"), half),
+                    Precision::Declared => (within("tolerance_f32"), 0.0),
+                    Precision::F64 => (stored * (1.0 + most), stored),
+                };
+                let c = compare(got, want, atol, rtol, false).unwrap();
+                assert!(c.within, "{name} {tensor} {precision:?}: {c:?}, tolerance {atol}");
+            }
+        }
+    }
 }
 
 #[test]

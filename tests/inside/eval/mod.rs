@@ -1,6 +1,7 @@
 //! The oracle against formulas written out a second time, index by index in f64, and against stored references.
 
 mod attention;
+mod backward;
 mod compare;
 mod constants;
 mod contract;

@@ -128,7 +128,7 @@ prop_compose! {
             leaves.push(Leaf { dtype: DType::F32, shape, by_query_rows: sliced && shape[2] == q_len });
         }
         let facts = AttentionFacts {
-            sizes, dtype, acc: dtype.accumulator(), scores, sinks: sinks_at, empty_row, lse, leaves,
+            sizes, dtype, acc: dtype.accumulator(), scores, sinks: sinks_at, dropout: None, empty_row, lse, leaves,
         };
         Case { facts, args, layout, ranks, seed }
     }

@@ -134,6 +134,7 @@ pub(crate) fn read(path: &Path) -> Golden {
             Mask { terms, fill: Fill::NegInf },
         ),
         sinks: None,
+        dropout: None,
         empty_row: EmptyRow::Zero,
         lse: true,
         leaves,

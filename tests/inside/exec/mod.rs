@@ -2,6 +2,7 @@
 
 pub(crate) mod build;
 pub(crate) mod case;
+mod dropout;
 mod faults;
 pub(crate) mod golden;
 mod goldens;
@@ -84,7 +85,15 @@ proptest! {
 
 /// The attention that a schedule of these facts computes.
 fn node(f: &AttentionFacts) -> Attention {
-    Attention { scores: f.scores.clone(), sinks: f.sinks, acc: f.acc, empty_row: f.empty_row, lse: f.lse }
+    Attention {
+        scores: f.scores.clone(),
+        sinks: f.sinks,
+        dropout: f.dropout,
+        acc: f.acc,
+        empty_row: f.empty_row,
+        lse: f.lse,
+        stats: false,
+    }
 }
 
 /// The case as a program of one island: a graph whose inputs are whole.
@@ -146,6 +155,7 @@ fn plain(sizes: AttentionSizes, dtype: DType, mask: Mask) -> AttentionFacts {
         acc: dtype.accumulator(),
         scores: Scores::usual(0.5, 0.0, None, mask),
         sinks: None,
+        dropout: None,
         empty_row: EmptyRow::Zero,
         lse: true,
         leaves: vec![],

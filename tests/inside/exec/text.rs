@@ -51,6 +51,7 @@ pub(crate) fn read(source: &str) -> Result<(Case, Strategy), String> {
         acc: attention.acc,
         scores: attention.scores.clone(),
         sinks: attention.sinks,
+        dropout: attention.dropout,
         empty_row: attention.empty_row,
         lse: attention.lse,
         leaves: (3..args.len()).map(leaf).collect::<Result<_, String>>()?,

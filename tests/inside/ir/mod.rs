@@ -104,6 +104,7 @@ fn every_mnemonic() -> BTreeSet<&'static str> {
         Op::TopK { .. } => "topk",
         Op::Opaque(_) => "opaque",
         Op::Attention(_) => "attention",
+        Op::AttentionBackward(_) => "attention_backward",
         Op::Chunk { .. } => "chunk",
         Op::Start(c, _) => match **c {
             Collective::SendRecv { .. } => "sendrecv_start",
@@ -137,7 +138,7 @@ fn every_mnemonic() -> BTreeSet<&'static str> {
 
 #[test]
 fn the_cases_hold_every_operation() {
-    // 18 unary and 16 binary functions, and 36 operations beside.
+    // 18 unary and 16 binary functions, and 37 operations beside.
     let all = every_mnemonic();
-    assert_eq!(all.len(), Unary::ALL.len() + Binary::ALL.len() + 36, "{all:?}");
+    assert_eq!(all.len(), Unary::ALL.len() + Binary::ALL.len() + 37, "{all:?}");
 }

@@ -1,9 +1,9 @@
 //! Random graphs over every operation: a list of numbers is read as steps; a step that inference refuses is left out.
 
 use annulus::ir::{
-    Attention, Attribute, Binary, Blob, Collective, Constant, Contract, DType, Data, EmptyRow, Factor, Form,
-    Graph, MessageKind, Op, Opaque, Partial, Reduction, RegionKind, RowAxes, ScoreStep, Scores, Tensor, Type,
-    Unary, ValueId, Windows, parse, print, verify,
+    Attention, AttentionBackward, Attribute, Binary, Blob, Collective, Constant, Contract, DType, Data,
+    EmptyRow, Factor, Form, Graph, MessageKind, Op, Opaque, Partial, Reduction, RegionKind, RowAxes,
+    ScoreStep, Scores, Tensor, Type, Unary, ValueId, Windows, parse, print, verify,
 };
 use annulus::layout::{LayoutKind, Progression, row_count};
 use annulus::mask::{Fill, Mask, Term, Tile};
@@ -185,6 +185,7 @@ fn attention(s: &Step, leaf: bool) -> Attention {
         scores: Scores::new((0..s.n[0]).map(one).chain(reads)),
         empty_row: if s.n[2] < 3 { EmptyRow::Zero } else { EmptyRow::Nan },
         lse: s.n[3] < 3,
+        stats: s.n[1] > 2,
         ..Attention::plain(1.0, if s.n[3] == 0 { DType::F64 } else { DType::F32 })
     }
 }
@@ -261,6 +262,22 @@ fn step(g: &Graph, made: &[ValueId], s: &Step, kind: usize) -> (Op, Vec<ValueId>
             let leaf = (s.n[2] == 2).then_some(x);
             let sinks = (s.n[2] > 3).then_some(y);
             let a = Attention { sinks: sinks.map(|_| 3), ..attention(s, leaf.is_some()) };
+            // Of one that was made with its statistics the gradients.
+            let made = made.iter().find_map(|v| match g.op(v.op) {
+                Op::Attention(made) if made.stats && kind == 35 => Some((v.op, made)),
+                _ => None,
+            });
+            if let Some((op, made)) = made {
+                let (operands, results) = (g.operands(op), g.results(op));
+                let leaves = made.scores.leaves().filter(|l| !l.1).map(|l| l.0).chain(made.sinks);
+                let mut wrt: Vec<usize> = leaves.filter(|_| s.n[0] > 1).collect();
+                wrt.dedup();
+                let attention = Attention { lse: false, stats: s.n[2] > 1, ..(**made).clone() };
+                let stats = &results[results.len() - 2..];
+                let more = [results[0], stats[0], stats[1], results[0]];
+                let op = Op::AttentionBackward(Box::new(AttentionBackward { attention, wrt }));
+                return (op, operands.into_iter().chain(more).collect());
+            }
             (Op::Attention(Box::new(a)), [x, like(x), x].into_iter().chain(leaf).chain(sinks).collect())
         }
         38 => {

@@ -58,6 +58,7 @@ fn key(p: &Problem, arch: Arch) -> KernelKey {
         acc: DType::F32,
         scores: program.scores.clone(),
         sinks: p.sinks.as_ref().map(|_| 3 + program.leaves.len()),
+        dropout: None,
         empty_row: EmptyRow::Zero,
         lse: true,
         leaves: leaves.map(|dtype| schedule::Leaf { dtype, shape: [1; 4], by_query_rows: false }).collect(),

@@ -240,8 +240,10 @@ pub(crate) fn cases() -> impl Strategy<Value = Case> {
                 scores,
                 sinks: sinks.map(|_| 2 + leaves.len()),
                 acc: DType::F64,
+                dropout: None,
                 empty_row: if nan { EmptyRow::Nan } else { EmptyRow::Zero },
                 lse,
+                stats: false,
             };
             // Where queries and keys are one sequence they have one layout.
             let kv_kind = if kv_len.is_some() { kv_kind } else { q_kind };

@@ -1,0 +1,125 @@
+//! Dropout over ranks: the same weights are dropped however the work is split.
+
+use super::case::{Case, Numbers, cases};
+use super::{join, on_nodes, plain, program_of, sizes};
+use annulus::check::check;
+use annulus::eval::{Precision, eval};
+use annulus::exec::cpu::run_island;
+use annulus::ir::{DType, Dropout, ScoreStep, Tensor};
+use annulus::layout::LayoutKind;
+use annulus::mask::Mask;
+use annulus::ring::{Plan as Rewrite, Strategy as Plan};
+use annulus::schedule::{Schedule, parse};
+use proptest::prelude::*;
+
+/// Every schedule that the pass makes of a case: each strategy, and on two nodes where it uses levels.
+fn schedules(case: &Case) -> Vec<(String, Schedule)> {
+    let (program, op) = program_of(case);
+    let mut all = vec![];
+    for way in Plan::ALL {
+        for nodes in [1, 2] {
+            let levels = nodes == 1 || (way.uses_levels() && case.ranks.is_multiple_of(2));
+            if levels && Rewrite::on_nodes(&program, op, way, nodes).is_ok() {
+                all.push((format!("{way} on {nodes}"), on_nodes(&program, op, way, nodes)));
+            }
+        }
+    }
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    /// On any number of ranks, by every strategy, what one rank gives; proved, read back from text, in any order.
+    #[test]
+    fn weights_are_dropped_by_position_alone(
+        case in cases(30), ratio in prop::sample::select(vec![0.0, 0.1, 0.5, 0.75]), same: [bool; 2], seed: u64,
+    ) {
+        let mut case = case;
+        let rounds = case.facts.scores.steps().iter().any(|s| matches!(s, ScoreStep::Round(_)));
+        // What has no numbers in its heads the pass does not split.
+        let sizes = &case.facts.sizes;
+        prop_assume!(case.facts.dtype == DType::F64 && !rounds && sizes.head_dim > 0 && sizes.v_head_dim > 0);
+        case.facts.dropout = Some(Dropout { same_batch: same[0], same_heads: same[1], ..Dropout::new(ratio, seed) });
+        let (program, _) = program_of(&case);
+        let want = eval(&program.graph, &case.args, Precision::F64).unwrap();
+        let (q, _) = case.layouts();
+        for (name, schedule) in schedules(&case) {
+            prop_assert!(check(&schedule).failed.is_empty(), "{}: {:?}", name, check(&schedule).failed);
+            let again = parse(&schedule.to_string()).unwrap();
+            prop_assert_eq!(&again[0], &schedule);
+            let first = run_island(&schedule, &case.local(), 0).unwrap();
+            prop_assert_eq!(&run_island(&schedule, &case.local(), seed | 1).unwrap(), &first, "other bits");
+            let out = join(&first.0, 0, &q);
+            let most = want[0].to_f64().iter().filter(|x| x.is_finite()).fold(1.0, |m: f64, x| m.max(x.abs()));
+            for (have, want) in out.to_f64().iter().zip(want[0].to_f64()) {
+                let same = have == &want || (have.is_nan() && want.is_nan());
+                prop_assert!(same || (have - want).abs() <= 1e-9 * most, "{}: {}, not {}", name, have, want);
+            }
+        }
+    }
+}
+
+/// Values that tell keys apart show which weights were dropped: to the bit those that their place says, on 1 to 8 ranks, in every layout, by
+/// every strategy.
+#[test]
+fn the_mask_is_the_same_on_any_ranks() {
+    let rows = 19;
+    let mut size = sizes((4, 2), rows, 4);
+    (size.batch, size.v_head_dim) = (2, rows);
+    let dropout = Dropout::new(0.4, 0x1234_5678_9abc_def0);
+    let mut numbers = Numbers(11);
+    let identity: Vec<f64> =
+        (0..4 * rows * rows).map(|n| f64::from(u8::from(n / rows % rows == n % rows))).collect();
+    let args = vec![
+        numbers.tensor(DType::F32, &[2, 4, rows, 4], 1.0),
+        numbers.tensor(DType::F32, &[2, 2, rows, 4], 1.0),
+        Tensor::from_f64(DType::F32, [2, 2, rows, rows], &identity).unwrap(),
+    ];
+    let mut runs = 0;
+    for ranks in 1..=8 {
+        for layout in LayoutKind::ALL {
+            let mut facts = plain(size, DType::F32, Mask::causal(0));
+            facts.dropout = Some(dropout);
+            let case = Case { facts, args: args.clone(), layout, ranks, seed: 1 };
+            let (q, _) = case.layouts();
+            for (name, schedule) in schedules(&case) {
+                let (results, _) = run_island(&schedule, &case.local(), 3).unwrap();
+                let out = join(&results, 0, &q).to_f64();
+                for (n, weight) in out.iter().enumerate() {
+                    let [b, h, i, j] =
+                        [n / (4 * rows * rows), n / (rows * rows) % 4, n / rows % rows, n % rows];
+                    let there = j <= i && dropout.keeps([b, h, i, j]);
+                    assert_eq!(
+                        *weight != 0.0,
+                        there,
+                        "{name}, {layout} on {ranks}: batch {b}, head {h}, row {i}, key {j}"
+                    );
+                }
+                runs += 1;
+            }
+        }
+    }
+    assert!(runs > 150, "{runs}");
+}
+
+/// What no kernel does is refused by name, and the schedule says what it drops.
+#[test]
+fn kernels_refuse_it() {
+    let mut case = super::causal(8, 2, LayoutKind::Contiguous);
+    case.facts.dropout = Some(Dropout::new(0.1, 7));
+    for (_, schedule) in schedules(&case) {
+        assert!(schedule.to_string().contains(" acc f32 dropout 0.1 seed 7 empty zero"));
+        for target in [
+            annulus::lower::program::Target::Cpu,
+            annulus::lower::program::Target::Cuda(annulus::lower::Arch::Sm90a),
+        ] {
+            let why = annulus::lower::program::lower(&schedule, target).unwrap_err().to_string();
+            assert!(why.contains("no kernel drops weights yet"), "{why}");
+        }
+        let mut wrong = schedule.clone();
+        wrong.attention.dropout = Some(Dropout::new(1.0, 7));
+        assert!(check(&wrong).failed.iter().any(|f| f.message.contains("no part of the weights to drop")));
+        assert!(run_island(&wrong, &case.local(), 0).unwrap_err().to_string().contains("dropout of 1"));
+    }
+}
