@@ -114,6 +114,8 @@ fn attention(a: &AttentionFacts, log: &mut Log<'_>) {
     if let Some(dropout) = a.dropout {
         let part = dropout.ratio >= 0.0 && dropout.ratio < 1.0;
         want(part, format!("{} is no part of the weights to drop: want 0 up to but not 1", dropout.ratio));
+        let holds = leaf(dropout.seed).is_some_and(|l| l.dtype == DType::I64 && l.shape == [1; 4]);
+        want(holds, format!("the seed {} is no argument of one i64", dropout.seed));
     }
     if let Some(sinks) = a.sinks {
         let holds = leaf(sinks).is_some_and(|l| l.dtype.is_float() && l.shape[3] == 1);

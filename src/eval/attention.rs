@@ -13,7 +13,7 @@ use super::real::Real;
 use super::reduce::sum;
 use crate::ir::infer::attention_sizes;
 use crate::ir::{
-    Attention, AttentionSizes, DType, Data, Dropout, Factor, Partial, ScoreStep, Scores, Tensor,
+    Attention, AttentionSizes, DType, Data, DropMask, Factor, Partial, ScoreStep, Scores, Tensor,
 };
 use crate::mask::{Fill, Mask, Term, Tile};
 use rayon::prelude::*;
@@ -31,7 +31,7 @@ pub(super) fn attention(a: &Attention, x: &[Tensor], acc: DType, out: DType) -> 
             k: Packed { data: &k, stride: s.head_dim, first: 0, width: s.head_dim },
             v: Packed { data: &v, stride: s.v_head_dim, first: 0, width: s.v_head_dim },
             scores: &a.scores,
-            dropout: a.dropout,
+            dropout: drop_mask(a, x, 3)?,
             fills: true,
             q_rows: (0..s.q_len).collect(),
             k_rows: (0..s.kv_len).collect(),
@@ -82,7 +82,7 @@ pub(super) fn partial(p: &Partial, x: &[Tensor], acc: DType) -> Result<Vec<Data>
             k: Packed { data: &packed, stride, first: 0, width: head_dim },
             v: Packed { data: &packed, stride, first: head_dim, width: p.v_head_dim },
             scores: &a.scores,
-            dropout: a.dropout,
+            dropout: drop_mask(a, x, 2)?,
             fills: p.tile != Tile::Full,
             q_rows: p.q_rows.iter().flat_map(|r| r.rows()).collect(),
             leaves: Leaves::new(a, x, 2, k_rows.iter().max().map_or(0, |&r| r + 1))?,
@@ -92,6 +92,20 @@ pub(super) fn partial(p: &Partial, x: &[Tensor], acc: DType) -> Result<Vec<Data>
         Ok(vec![wrap(o), wrap(m), wrap(l)])
     }
     if acc == DType::F64 { run::<f64>(p, x) } else { run::<f32>(p, x) }
+}
+
+/// The dropout under the seed that is at hand; operand numbers count q, k and v, and the operands have `before` in their place.
+pub(super) fn drop_mask(
+    a: &Attention,
+    x: &[Tensor],
+    before: usize,
+) -> Result<Option<(f64, DropMask)>, String> {
+    let Some(dropout) = a.dropout else { return Ok(None) };
+    let seed = (dropout.seed + before).checked_sub(3).and_then(|n| x.get(n)).map(Tensor::data);
+    match seed {
+        Some(Data::I64(seed)) if seed.len() == 1 => Ok(Some((dropout.scale(), dropout.mask(seed[0])))),
+        _ => Err("has no seed for its dropout".into()),
+    }
 }
 
 /// A (batch, head, row) array of which each row holds `width` wanted elements from `first` on, `stride` apart.
@@ -118,7 +132,8 @@ pub(super) struct Problem<'a, A> {
     pub(super) k: Packed<'a, A>,
     pub(super) v: Packed<'a, A>,
     pub(super) scores: &'a Scores,
-    pub(super) dropout: Option<Dropout>,
+    /// What a weight that is kept is multiplied by, and which are.
+    pub(super) dropout: Option<(f64, DropMask)>,
     /// Not if every pair is known to be kept.
     pub(super) fills: bool,
     pub(super) q_rows: Vec<usize>,
@@ -192,8 +207,8 @@ impl<A: Real> Problem<'_, A> {
 
     /// Drops weights of one query row, and divides the others.
     fn drop(&self, [b, h, i]: [usize; 3], row: &mut [A]) {
-        let Some(dropout) = self.dropout else { return };
-        let (mut kept, scale) = (dropout.of_row([b, h, self.q_rows[i]]), A::from_f64(dropout.scale()));
+        let Some((scale, mask)) = self.dropout else { return };
+        let (mut kept, scale) = (mask.of_row([b, h, self.q_rows[i]]), A::from_f64(scale));
         for (weight, &key) in row.iter_mut().zip(&self.k_rows) {
             *weight = if kept(key) { weight.mul(scale) } else { A::ZERO };
         }

@@ -4,7 +4,7 @@
 //! steps. Sums over the query heads of a key head and over rows go in their order. What takes no part is not touched, whatever it
 //! holds: 0 · ∞ is nowhere computed.
 
-use super::attention::{Packed, Problem};
+use super::attention::{Packed, Problem, drop_mask};
 use super::elementwise::cast;
 use super::leaf::{LeafView, Leaves, elements};
 use super::number::wrap;
@@ -41,7 +41,7 @@ fn run<A: Real>(b: &AttentionBackward, x: &[Tensor]) -> Result<Vec<Data>, String
         k: Packed { data: &k, stride: s.head_dim, first: 0, width: s.head_dim },
         v: Packed { data: &v, stride: s.v_head_dim, first: 0, width: s.v_head_dim },
         scores: &a.scores,
-        dropout: a.dropout,
+        dropout: drop_mask(a, forward, 3)?,
         fills: true,
         q_rows: (0..s.q_len).collect(),
         k_rows: (0..s.kv_len).collect(),
@@ -157,8 +157,8 @@ impl<A: Real> Gradients<'_, A> {
             told += 1;
         });
         let weight = |x: A| x.sub(m).sub(log_l).exp();
-        let scale = problem.dropout.map_or(A::ONE, |d| A::from_f64(d.scale()));
-        let mut kept = problem.dropout.map(|d| d.of_row([b, h, i]));
+        let scale = problem.dropout.map_or(A::ONE, |(scale, _)| A::from_f64(scale));
+        let mut kept = problem.dropout.map(|(_, mask)| mask.of_row([b, h, i]));
         for (j, (&x, ds)) in row.scores.iter().zip(&mut row.ds).enumerate() {
             *ds = A::ZERO;
             if x == A::LEAST {

@@ -11,7 +11,7 @@ use crate::find::repeated::once;
 use crate::find::rewrite::Rewritten;
 use crate::find::types::{Applied, Numerics};
 use crate::ir::infer::attention_sizes;
-use crate::ir::{Attention, Factor, Op, OpId, ScoreStep, ValueId};
+use crate::ir::{Attention, Dropout, Factor, Op, OpId, ScoreStep, ValueId};
 use crate::mask::Term;
 
 /// Brings an attention operator into normal form, and lets its readers read that.
@@ -41,11 +41,15 @@ pub(crate) fn normalise(cx: &mut Context<'_>, id: OpId) -> Result<Rewritten, Str
     }
     let mut operands = vec![x[0], k, v];
     operands.extend(plan.leaves);
+    let dropout = a.dropout.map(|dropout| {
+        operands.push(x[dropout.seed]);
+        Dropout { seed: operands.len() - 1, ..dropout }
+    });
     let sinks = a.sinks.map(|sinks| {
         operands.push(x[sinks]);
         operands.len() - 1
     });
-    let mut new = Attention { scores: plan.scores, sinks, ..(*a).clone() };
+    let mut new = Attention { scores: plan.scores, dropout, sinks, ..(*a).clone() };
     let empty = apart(cx, &mut new, &operands, a.acc, &mut applied);
     if new == *a && operands == x {
         return Ok(Rewritten { op: id, applied });

@@ -36,8 +36,8 @@ pub use ids::{OpId, ValueId};
 pub use infer::InferError;
 pub use op::{
     Attention, AttentionBackward, AttentionSizes, Attribute, Binary, Blob, Collective, Constant, Contract,
-    Dropout, EmptyRow, Factor, MessageKind, Op, Opaque, ParseScoresError, Partial, Reduction, RegionKind,
-    RowAxes, ScoreStep, Scores, Unary, Windows, philox,
+    DropMask, Dropout, EmptyRow, Factor, MessageKind, Op, Opaque, ParseScoresError, Partial, Reduction,
+    RegionKind, RowAxes, ScoreStep, Scores, Unary, Windows, philox,
 };
 pub use stage::Stage;
 pub use strategy::Strategy;

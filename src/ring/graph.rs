@@ -190,6 +190,7 @@ impl<'a> Builder<'a> {
                 Some(ScoreStep::Add(_)) => "bias",
                 Some(ScoreStep::Factor(_)) => "factor",
                 Some(_) => "mask",
+                None if site.attention.dropout.is_some_and(|d| d.seed == i + 3) => "seed",
                 None => "sinks",
             };
             leaves.push(graph.input(name, ty));

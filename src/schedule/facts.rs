@@ -16,7 +16,7 @@ pub struct AttentionFacts {
     pub scores: Scores,
     /// Argument that holds the sinks; of extent 1 along the keys.
     pub sinks: Option<usize>,
-    /// Dropout of the weights.
+    /// Dropout of the weights; its seed is an argument.
     pub dropout: Option<Dropout>,
     /// What a row without a live key yields.
     pub empty_row: EmptyRow,
@@ -57,6 +57,12 @@ impl AttentionFacts {
                 let want = if truth { "truth" } else { "floating" };
                 return Some(format!("the scores read argument {argument}, which is no {want} tensor"));
             }
+        }
+        let seed = self.dropout.map(|d| d.seed);
+        if let Some(seed) =
+            seed.filter(|&n| leaf(n).is_none_or(|l| l.dtype != DType::I64 || l.shape != [1; 4]))
+        {
+            return Some(format!("the seed is argument {seed}, which is not one i64"));
         }
         let sinks = self.sinks.filter(|&s| leaf(s).is_none_or(|l| !l.dtype.is_float() || l.shape[3] != 1));
         sinks.map(|s| format!("the sinks are argument {s}, which is no floating tensor of one column"))

@@ -150,7 +150,8 @@ impl<A: Acc> Block<'_, A> {
                     let correction = exponentiate(row, live, &mut self.m[i], &mut self.l[i]);
                     if let Some(dropout) = facts.dropout {
                         let scale = A::of_f64(dropout.scale());
-                        let mut kept = dropout.of_row([self.batch, self.head, global(i)]);
+                        let mask = dropout.mask(queries.leaves.seed);
+                        let mut kept = mask.of_row([self.batch, self.head, global(i)]);
                         for (j, weight) in block.clone().zip(row.iter_mut()) {
                             let key = piece.rows.start + j * piece.rows.step;
                             *weight = if kept(key) { *weight * scale } else { A::zero() };

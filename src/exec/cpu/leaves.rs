@@ -79,6 +79,8 @@ impl<T: Copy> LeafRow<'_, T> {
 pub(in crate::exec) struct Leaves<A> {
     leaves: Vec<LeafOf<A>>,
     pub(in crate::exec) sinks: Option<LeafView<A>>,
+    /// Of the dropout; 0 where there is none.
+    pub(in crate::exec) seed: i64,
 }
 
 /// One of them, by its type.
@@ -96,9 +98,11 @@ impl<A: Acc> Leaves<A> {
             Data::Bool(v) => LeafOf::Truth(LeafView::new(leaf, arg, v.clone())),
             _ => LeafOf::Number(number(leaf, arg)),
         };
+        let seed = facts.dropout.and_then(|d| args.get(d.seed)).map(Tensor::data);
         Leaves {
             leaves: facts.leaves.iter().zip(&args[3..]).map(view).collect(),
             sinks: facts.sinks.map(|i| number(&facts.leaves[i - 3], &args[i])),
+            seed: if let Some(Data::I64(seed)) = seed { seed.first().copied().unwrap_or(0) } else { 0 },
         }
     }
 
@@ -112,7 +116,7 @@ impl<A: Acc> Leaves<A> {
                 *at = leaf;
             }
         }
-        Leaves { leaves, sinks }
+        Leaves { leaves, sinks, seed: 0 }
     }
 
     /// The same for rows and heads that were received: `blocks` are those of the leaves that are handed out by query rows, in order.
@@ -123,7 +127,7 @@ impl<A: Acc> Leaves<A> {
         blocks: &[&[u8]],
     ) -> Leaves<A> {
         let mut blocks = blocks.iter();
-        let mut out = Leaves { leaves: self.leaves.clone(), sinks: self.sinks.clone() };
+        let mut out = Leaves { leaves: self.leaves.clone(), sinks: self.sinks.clone(), seed: self.seed };
         for (i, leaf) in facts.leaves.iter().enumerate().filter(|(_, leaf)| leaf.by_query_rows) {
             let Some(bytes) = blocks.next() else { continue };
             let mut shape = [leaf.shape[0], heads.len, rows, leaf.shape[3]];

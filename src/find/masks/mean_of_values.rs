@@ -39,7 +39,9 @@ pub(crate) fn apart(
 ) -> EmptyRows {
     let Some((f, skips)) = swallowing(&attention.scores) else { return EmptyRows::AsStated };
     let keys = operands.get(1).and_then(|&k| cx.graph.ty(k).shape.get(2)).copied();
-    let may = huge(f, narrow) && skips && !attention.lse && keys.is_some_and(|n| n > 0);
+    // Where weights are dropped the mean is of some values alone.
+    let seen = attention.lse || attention.stats || attention.dropout.is_some();
+    let may = huge(f, narrow) && skips && !seen && keys.is_some_and(|n| n > 0);
     if !may || !cx.admitted.contains(&Numerics::Domain) {
         return EmptyRows::AsStated;
     }

@@ -167,6 +167,16 @@ pub(super) fn leaves(a: &Attention, x: &[&Type], first: usize, full: [usize; 4])
             return Err(format!("operand {operand}, {t}, does not broadcast to the scores"));
         }
     }
+    if let Some(operand) = a.dropout.map(|d| d.seed) {
+        let slot = operand.checked_sub(3 - first).filter(|&slot| slot >= first && slot + 1 == x.len());
+        let Some((slot, t)) = slot.map(|slot| (slot, x[slot])) else {
+            return Err(format!("the seed is operand {operand}, which is not the last before the sinks"));
+        };
+        if t.dtype != DType::I64 || t.rank() > 4 || t.elements() != 1 {
+            return Err(format!("operand {operand} is {t}; a seed is one i64"));
+        }
+        used[slot] = true;
+    }
     match used.iter().skip(first).position(|u| !u) {
         Some(i) => Err(format!("no step of the scores names operand {}", 3 + i)),
         None => Ok(()),

@@ -34,7 +34,8 @@ impl EmptyRow {
 /// ```
 ///
 /// Operands: q (B, Hq, Sq, Dk), k (B, Hkv, Sk, Dk), v (B, Hkv, Sk, Dv), then the leaves that the steps
-/// of `scores` name by operand index, each broadcast to (B, Hq, Sq, Sk), and last the sinks, if there are any, broadcast to
+/// of `scores` name by operand index, each broadcast to (B, Hq, Sq, Sk), then the seed of the dropout, if there is any, and last the sinks,
+/// if there are any, broadcast to
 /// (B, Hq, Sq, 1). Results: out (B, Hq, Sq, Dv) in the type of q;
 /// if `lse`, the natural log-sum-exp (B, Hq, Sq) in `acc`; if `stats`, the row statistics that gradients need, m and ln l, each
 /// (B, Hq, Sq) in `acc`: m is the largest score of the row, and l = Σ exp(score − m), sinks among them. Their sum is the

@@ -1,32 +1,26 @@
 //! Dropout of an attention's weights: which of them are dropped, by position alone.
 //!
-//! In: a seed, and where a pair of rows stands in the whole attention. Out: whether its weight is kept. Nothing of ranks, steps or tiles
+//! In: a key, and where a pair of rows stands in the whole attention. Out: whether its weight is kept. Nothing of ranks, steps or tiles
 //! goes in, so that the mask is the same however the work is split, forward and backward.
 
 /// Dropout of the weights between the softmax and the values: a weight that is kept is divided by 1 − ratio, one that is dropped is 0.
-/// The log-sum-exp and the row statistics are those of all weights.
-///
-/// The random number of a pair is a word of Philox 4×32-10 with the seed as its key: of the block that batch entry, query head, query row and
-/// ⌊key row / 4⌋ count (each modulo 2³²), word `key row mod 4`. It is dropped where the word is below ratio · 2³². Source of the generator: Salmon,
-/// Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+/// The log-sum-exp and the row statistics are those of all weights. Which are dropped a [`DropMask`] says, whose key is an operand: it is
+/// another one in each step of a training, and in each layer, and the program is the same.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dropout {
     /// The part that is dropped, from 0 up to but not 1.
     pub ratio: f64,
-    /// The key.
-    pub seed: u64,
+    /// Operand index of the seed: one i64, whose bits are the key. It is the last operand, but for the sinks.
+    pub seed: usize,
     /// Whether all batch entries have the mask of the first one.
     pub same_batch: bool,
     /// Whether all query heads have the mask of the first one.
     pub same_heads: bool,
 }
 
-/// How many keys share a block.
-const WORDS: usize = 4;
-
 impl Dropout {
     /// Of every batch entry and head a mask of its own.
-    pub fn new(ratio: f64, seed: u64) -> Dropout {
+    pub fn new(ratio: f64, seed: usize) -> Dropout {
         Dropout { ratio, seed, same_batch: false, same_heads: false }
     }
 
@@ -41,12 +35,40 @@ impl Dropout {
         1.0 / (1.0 - self.ratio)
     }
 
+    /// The mask under a seed.
+    pub fn mask(&self, seed: i64) -> DropMask {
+        let Dropout { ratio, same_batch, same_heads, .. } = *self;
+        DropMask { ratio, key: seed.cast_unsigned(), same_batch, same_heads }
+    }
+}
+
+/// Which weights of an attention are dropped.
+///
+/// The random number of a pair is a word of Philox 4×32-10 under the key: of the block that batch entry, query head, query row and
+/// ⌊key row / 4⌋ count (each modulo 2³²), word `key row mod 4`. It is dropped where the word is below ratio · 2³². Source of the generator: Salmon,
+/// Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DropMask {
+    /// The part that is dropped.
+    pub ratio: f64,
+    /// Its low half is the first word of the generator's key.
+    pub key: u64,
+    /// As of [`Dropout`].
+    pub same_batch: bool,
+    /// As of [`Dropout`].
+    pub same_heads: bool,
+}
+
+/// How many keys share a block.
+const WORDS: usize = 4;
+
+impl DropMask {
     /// Whether the weight of a batch entry, query head, query row and key row is kept; all of them count in the whole attention.
     ///
     /// ```
     /// use annulus::ir::Dropout;
     ///
-    /// let half = Dropout::new(0.5, 7);
+    /// let half = Dropout::new(0.5, 3).mask(7);
     /// let kept = (0..10_000).filter(|&key| half.keeps([0, 3, 17, key])).count();
     /// assert!((4_800..5_200).contains(&kept));
     /// assert_eq!(half.keeps([0, 3, 17, 5]), half.keeps([0, 3, 17, 5]));
@@ -58,12 +80,12 @@ impl Dropout {
 
     /// The same of one query row and many keys, ascending or not: neighbours are drawn together.
     pub(crate) fn of_row(&self, at: [usize; 3]) -> impl FnMut(usize) -> bool + use<> {
-        let (dropout, least) = (*self, self.least());
+        let (mask, least) = (*self, self.least());
         let mut drawn: Option<(usize, [u32; WORDS])> = None;
         move |key| {
             let words = match drawn {
                 Some((block, words)) if block == key / WORDS => words,
-                _ => drawn.insert((key / WORDS, dropout.block(at, key / WORDS))).1,
+                _ => drawn.insert((key / WORDS, mask.block(at, key / WORDS))).1,
             };
             u64::from(words[key % WORDS]) >= least
         }
@@ -79,7 +101,7 @@ impl Dropout {
         let batch = if self.same_batch { 0 } else { batch };
         let head = if self.same_heads { 0 } else { head };
         let counter = [batch, head, row, block].map(|n| n as u32);
-        philox(counter, [self.seed as u32, (self.seed >> 32) as u32])
+        philox(counter, [self.key as u32, (self.key >> 32) as u32])
     }
 }
 
@@ -127,15 +149,15 @@ mod tests {
     #[test]
     fn as_many_are_kept_as_is_said() {
         for ratio in [0.0, 0.1, 0.5, 0.9, 1.0 - 1e-9] {
-            let dropout = Dropout::new(ratio, 0x5eed_0000_0001);
+            let dropout = Dropout::new(ratio, 3).mask(0x5eed_0000_0001);
             let n = 1 << 18;
             let at = |i: usize| [i >> 16, i >> 12 & 15, i >> 6 & 63, i & 63];
             let kept = (0..n).filter(|&i| dropout.keeps(at(i))).count() as f64;
             let deviation = (n as f64 * ratio * (1.0 - ratio)).sqrt();
             assert!((kept - n as f64 * (1.0 - ratio)).abs() <= 4.0 * deviation, "{ratio}: {kept} of {n}");
         }
-        let own = Dropout::new(0.5, 3);
-        let row = |d: &Dropout, at: [usize; 3]| {
+        let own = Dropout::new(0.5, 3).mask(3);
+        let row = |d: &DropMask, at: [usize; 3]| {
             (0..256).map(|j| d.keeps([at[0], at[1], at[2], j])).collect::<Vec<_>>()
         };
         let base = row(&own, [0, 0, 0]);
@@ -144,9 +166,9 @@ mod tests {
             let alike = base.iter().zip(&other).filter(|(a, b)| a == b).count();
             assert!((96..160).contains(&alike), "{alike}");
         }
-        assert_ne!(base, row(&Dropout { seed: 4, ..own }, [0, 0, 0]));
-        assert_ne!(base, row(&Dropout { seed: 3 | 1 << 32, ..own }, [0, 0, 0]));
-        let shared = Dropout { same_batch: true, same_heads: true, ..own };
+        assert_ne!(base, row(&DropMask { key: 4, ..own }, [0, 0, 0]));
+        assert_ne!(base, row(&DropMask { key: 3 | 1 << 32, ..own }, [0, 0, 0]));
+        let shared = DropMask { same_batch: true, same_heads: true, ..own };
         assert_eq!(base, row(&shared, [5, 7, 0]));
         let mut of_row = own.of_row([0, 0, 0]);
         assert!((0..256).rev().all(|j| of_row(j) == base[j]));

@@ -15,7 +15,7 @@ pub use attention::{Attention, AttentionBackward, AttentionSizes, EmptyRow, Part
 pub use axes::{Contract, Windows};
 pub use collective::Collective;
 pub use constant::Constant;
-pub use dropout::{Dropout, philox};
+pub use dropout::{DropMask, Dropout, philox};
 pub use function::{Binary, Reduction, Unary};
 pub use list::{Op, RegionKind};
 pub use opaque::{Attribute, Blob, MessageKind, Opaque, RowAxes};

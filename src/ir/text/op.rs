@@ -201,10 +201,10 @@ impl<'a> Attributes<'a> {
         })
     }
 
-    /// `dropout=0.1, seed=7`, and whether batch entries or heads have one mask.
+    /// `dropout=0.1, seed=3`, and whether batch entries or heads have one mask.
     fn dropout(&mut self) -> Result<Option<Dropout>, Fault> {
         let Some(ratio) = self.optional("dropout", |c| c.number::<f64>("a number"))? else { return Ok(None) };
-        let seed = self.required("seed", |c| c.number::<u64>("a whole number"))?;
+        let seed = self.natural("seed")?;
         let (same_batch, same_heads) = (self.flag("same_batch"), self.flag("same_heads"));
         Ok(Some(Dropout { ratio, seed, same_batch, same_heads }))
     }

@@ -103,10 +103,7 @@ impl Parser<'_> {
         let dropout = if self.eat_word("dropout") {
             let ratio = self.float()?;
             self.word("seed")?;
-            let begin = self.at;
-            let Ok(seed) = u64::try_from(self.wide()?) else {
-                return self.fault(begin, "a seed has 64 bits");
-            };
+            let seed = self.number()?;
             let (same_batch, same_heads) = (self.eat_word("same_batch"), self.eat_word("same_heads"));
             Some(Dropout { ratio, seed, same_batch, same_heads })
         } else {

@@ -152,7 +152,7 @@ fn schedule() -> impl Strategy<Value = Schedule> {
         .prop_map(|(dtype, shape, by_query_rows)| Leaf { dtype, shape, by_query_rows });
     let named = || option::of(number());
     let dropout =
-        option::of((0.0f64..1.0, any::<u64>(), any::<[bool; 2]>()).prop_map(
+        option::of((0.0f64..1.0, number(), any::<[bool; 2]>()).prop_map(
             |(ratio, seed, [same_batch, same_heads])| Dropout { ratio, seed, same_batch, same_heads },
         ));
     let facts = (sizes, dtype(), dtype(), scores(), (named(), dropout), any::<[bool; 2]>());

@@ -43,7 +43,7 @@ pub(crate) fn judged(a: &Attention, acc: DType, x: &[Tensor]) -> (Vec<f64>, Vec<
     let (mut out, mut lse, mut off) = (vec![], vec![], vec![]);
     // What is kept is divided by the part of it.
     let kept = |at: [usize; 4]| match a.dropout {
-        Some(d) if d.keeps(at) => 1.0 / (1.0 - d.ratio),
+        Some(d) if d.mask(x[d.seed].v[0] as i64).keeps(at) => 1.0 / (1.0 - d.ratio),
         Some(_) => 0.0,
         None => 1.0,
     };
@@ -168,6 +168,16 @@ pub(crate) fn cases(dtype: impl Strategy<Value = DType> + 'static) -> impl Strat
                 let v: Vec<f64> = v.into_iter().map(|x| leaf.element(x)).collect();
                 x.push(tensor(leaf.dtype, &leaf.shape, &v));
             }
+            // Of every third one half of the weights are dropped, or few.
+            let dropout = seed.is_multiple_of(3).then(|| {
+                let ratio = if seed & 4 > 0 { 0.5 } else { 0.1 };
+                x.push(tensor(DType::I64, &[1, 1][..(seed & 1) as usize], &[(seed >> 40) as f64]));
+                Dropout {
+                    same_batch: seed & 8 > 0,
+                    same_heads: seed & 16 > 0,
+                    ..Dropout::new(ratio, x.len() - 1)
+                }
+            });
             let sinks = sinks.map(|(bits, size)| {
                 let mut shape: [usize; 4] =
                     std::array::from_fn(|i| if bits >> i & 1 == 1 { full[i] } else { 1 });
@@ -178,12 +188,6 @@ pub(crate) fn cases(dtype: impl Strategy<Value = DType> + 'static) -> impl Strat
                 x.len() - 1
             });
             let empty_row = if nan { EmptyRow::Nan } else { EmptyRow::Zero };
-            // Of every third one half of the weights are dropped, or few.
-            let dropout = seed.is_multiple_of(3).then(|| Dropout {
-                same_batch: seed & 8 > 0,
-                same_heads: seed & 16 > 0,
-                ..Dropout::new(if seed & 4 > 0 { 0.5 } else { 0.1 }, seed)
-            });
             Case {
                 a: Attention {
                     scores,

@@ -25,7 +25,7 @@ fn part(case: &Case, q: &[Progression], k: &[Progression], precision: Precision)
     let mut operands = vec![rows(&x[0], q), packed];
     // Sinks are the finish's.
     for leaf in &x[3..case.a.sinks.unwrap_or(x.len())] {
-        let whole = leaf.shape()[2] == 1;
+        let whole = leaf.shape().get(2).is_none_or(|&rows| rows == 1);
         operands.push(if whole { leaf.clone() } else { rows(leaf, q) });
     }
     let tile = match (q, k) {

@@ -5,12 +5,21 @@ use super::{join, on_nodes, plain, program_of, sizes};
 use annulus::check::check;
 use annulus::eval::{Precision, eval};
 use annulus::exec::cpu::run_island;
-use annulus::ir::{DType, Dropout, ScoreStep, Tensor};
+use annulus::ir::{DType, Data, Dropout, ScoreStep, Tensor};
 use annulus::layout::LayoutKind;
 use annulus::mask::Mask;
 use annulus::ring::{Plan as Rewrite, Strategy as Plan};
-use annulus::schedule::{Schedule, parse};
+use annulus::schedule::{AttentionFacts, Leaf, Schedule, parse};
 use proptest::prelude::*;
+
+/// Gives the case dropout: its seed is one more argument, behind the others but for the sinks.
+fn dropped(case: &mut Case, ratio: f64, seed: i64) -> Dropout {
+    let at = case.facts.sinks.unwrap_or(case.args.len());
+    case.args.insert(at, Tensor::new([], Data::I64(vec![seed].into())).unwrap());
+    case.facts.leaves.insert(at - 3, Leaf { dtype: DType::I64, shape: [1; 4], by_query_rows: false });
+    case.facts.sinks = case.facts.sinks.map(|sinks| sinks + 1);
+    *case.facts.dropout.insert(Dropout::new(ratio, at))
+}
 
 /// Every schedule that the pass makes of a case: each strategy, and on two nodes where it uses levels.
 fn schedules(case: &Case) -> Vec<(String, Schedule)> {
@@ -40,7 +49,8 @@ proptest! {
         // What has no numbers in its heads the pass does not split.
         let sizes = &case.facts.sizes;
         prop_assume!(case.facts.dtype == DType::F64 && !rounds && sizes.head_dim > 0 && sizes.v_head_dim > 0);
-        case.facts.dropout = Some(Dropout { same_batch: same[0], same_heads: same[1], ..Dropout::new(ratio, seed) });
+        let dropout = dropped(&mut case, ratio, seed.cast_signed());
+        case.facts.dropout = Some(Dropout { same_batch: same[0], same_heads: same[1], ..dropout });
         let (program, _) = program_of(&case);
         let want = eval(&program.graph, &case.args, Precision::F64).unwrap();
         let (q, _) = case.layouts();
@@ -67,7 +77,7 @@ fn the_mask_is_the_same_on_any_ranks() {
     let rows = 19;
     let mut size = sizes((4, 2), rows, 4);
     (size.batch, size.v_head_dim) = (2, rows);
-    let dropout = Dropout::new(0.4, 0x1234_5678_9abc_def0);
+    let seed = 0x1234_5678_9abc_def0;
     let mut numbers = Numbers(11);
     let identity: Vec<f64> =
         (0..4 * rows * rows).map(|n| f64::from(u8::from(n / rows % rows == n % rows))).collect();
@@ -80,8 +90,9 @@ fn the_mask_is_the_same_on_any_ranks() {
     for ranks in 1..=8 {
         for layout in LayoutKind::ALL {
             let mut facts = plain(size, DType::F32, Mask::causal(0));
-            facts.dropout = Some(dropout);
-            let case = Case { facts, args: args.clone(), layout, ranks, seed: 1 };
+            facts.lse = false;
+            let mut case = Case { facts, args: args.clone(), layout, ranks, seed: 1 };
+            let mask = dropped(&mut case, 0.4, seed).mask(seed);
             let (q, _) = case.layouts();
             for (name, schedule) in schedules(&case) {
                 let (results, _) = run_island(&schedule, &case.local(), 3).unwrap();
@@ -89,7 +100,7 @@ fn the_mask_is_the_same_on_any_ranks() {
                 for (n, weight) in out.iter().enumerate() {
                     let [b, h, i, j] =
                         [n / (4 * rows * rows), n / (rows * rows) % 4, n / rows % rows, n % rows];
-                    let there = j <= i && dropout.keeps([b, h, i, j]);
+                    let there = j <= i && mask.keeps([b, h, i, j]);
                     assert_eq!(
                         *weight != 0.0,
                         there,
@@ -103,13 +114,44 @@ fn the_mask_is_the_same_on_any_ranks() {
     assert!(runs > 150, "{runs}");
 }
 
+/// Two layers, each with a seed of its own, are one island: the program of a training is the same in every step. Two batch entries are not
+/// dealt out to ranks that would take each for the first one.
+#[test]
+fn layers_with_other_seeds_share_a_schedule() {
+    let graph = annulus::ir::parse(
+        r#"graph "layers" {
+  input %x: f32[2,4,21,8]
+  input %first: i64[]
+  input %second: i64[]
+  %a: f32[2,4,21,8] = attention %x, %x, %x, %first {scores=[factor 0.35 | fill -inf unless causal(0)], dropout=0.25, seed=3, acc=f32, empty=zero}
+  %b: f32[2,4,21,8] = attention %a, %a, %a, %second {scores=[factor 0.35 | fill -inf unless causal(0)], dropout=0.25, seed=3, acc=f32, empty=zero}
+  output "b" = %b
+}
+"#,
+    )
+    .unwrap();
+    let x = Numbers(5).tensor(DType::F32, &[2, 4, 21, 8], 1.0);
+    let seed = |n: i64| Tensor::new([], Data::I64(vec![n].into())).unwrap();
+    let of = |first, second| [x.clone(), seed(first), seed(second)];
+    let want = eval(&graph, &of(1, -2), Precision::F64).unwrap();
+    for ranks in [1, 2, 3, 8] {
+        let compiled = annulus::compile(&graph, &annulus::Options::new(ranks)).unwrap();
+        assert_eq!((compiled.islands.len(), compiled.islands[0].uses.len()), (1, 2));
+        let run = |first, second| annulus::run(&compiled, &of(first, second), 0).unwrap().outputs[0].to_f64();
+        let have = run(1, -2);
+        let off = have.iter().zip(want[0].to_f64()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(off < 1e-5, "{ranks} ranks: {off}");
+        assert_ne!(run(1, -3), have);
+    }
+}
+
 /// What no kernel does is refused by name, and the schedule says what it drops.
 #[test]
 fn kernels_refuse_it() {
     let mut case = super::causal(8, 2, LayoutKind::Contiguous);
-    case.facts.dropout = Some(Dropout::new(0.1, 7));
+    dropped(&mut case, 0.1, 7);
     for (_, schedule) in schedules(&case) {
-        assert!(schedule.to_string().contains(" acc f32 dropout 0.1 seed 7 empty zero"));
+        assert!(schedule.to_string().contains(" acc f32 dropout 0.1 seed 3 empty zero"));
         for target in [
             annulus::lower::program::Target::Cpu,
             annulus::lower::program::Target::Cuda(annulus::lower::Arch::Sm90a),
@@ -118,7 +160,13 @@ fn kernels_refuse_it() {
             assert!(why.contains("no kernel drops weights yet"), "{why}");
         }
         let mut wrong = schedule.clone();
-        wrong.attention.dropout = Some(Dropout::new(1.0, 7));
+        let moved = Schedule {
+            attention: AttentionFacts { dropout: Some(Dropout::new(0.1, 2)), ..schedule.attention.clone() },
+            ..schedule.clone()
+        };
+        assert!(check(&moved).failed.iter().any(|f| f.message.contains("no argument of one i64")));
+        assert!(run_island(&moved, &case.local(), 0).unwrap_err().to_string().contains("not one i64"));
+        wrong.attention.dropout = Some(Dropout::new(1.0, 3));
         assert!(check(&wrong).failed.iter().any(|f| f.message.contains("no part of the weights to drop")));
         assert!(run_island(&wrong, &case.local(), 0).unwrap_err().to_string().contains("dropout of 1"));
     }
