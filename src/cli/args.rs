@@ -146,6 +146,13 @@ pub(crate) struct Admit {
     /// The result holds for that value alone, and run refuses any other
     #[arg(long = "bind", value_name = "INPUT")]
     pub(crate) bind: Vec<String>,
+    /// Let every attention that has no dropout of its own drop this part of its weights, from 0 up to but not 1: exporters leave attention's
+    /// dropout out. Which are dropped goes by their place and a seed, so that it is the same on any number of ranks
+    #[arg(long, value_name = "PART")]
+    pub(crate) dropout: Option<f64>,
+    /// The seed of the first attention's dropout; each further one has the next
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "dropout", allow_negative_numbers = true)]
+    pub(crate) dropout_seed: i64,
 }
 
 /// How to split.

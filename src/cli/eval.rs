@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Eval) -> Result<(), Stop> {
     let inputs = model::inputs(&case)?;
     let expected = model::expected(&case)?;
     let start = Instant::now();
-    let outputs = model::evaluate(&case, &inputs, args.model.verbose)?;
+    let outputs = model::evaluate(&case.graph, &inputs, args.model.verbose)?;
     model::note(args.model.verbose, "evaluated", start);
     let Some(expected) = expected else { return alone(args, &case, &outputs) };
     let reports = judge(&case, &args.data, &outputs, &expected, false)?;

@@ -95,7 +95,10 @@ pub(crate) fn admitted(admit: &Admit, case: &Case) -> Result<FindOptions, Stop> 
     for name in &admit.bind {
         options.bound.push(Bound::new(name, stored(case, name, "--bind")?));
     }
-    Ok(options)
+    Ok(match admit.dropout {
+        Some(ratio) => options.drop_weights(ratio, admit.dropout_seed),
+        None => options,
+    })
 }
 
 /// The stored value of one input that an argument names.
@@ -146,8 +149,7 @@ pub(crate) fn expected(case: &Case) -> Result<Option<Vec<Tensor>>, Stop> {
 }
 
 /// [`eval`](annulus::eval::eval) in the declared types, its progress said.
-pub(crate) fn evaluate(case: &Case, inputs: &[Tensor], verbose: bool) -> Result<Vec<Tensor>, Stop> {
-    let graph = &case.graph;
+pub(crate) fn evaluate(graph: &Graph, inputs: &[Tensor], verbose: bool) -> Result<Vec<Tensor>, Stop> {
     let progress = Progress::begin(verbose, "evaluating");
     let outputs = eval_watched(graph, inputs, Precision::Declared, &mut |at| {
         progress.set(|| {

@@ -22,7 +22,7 @@ impl From<annulus::Error> for Stop {
             Error::Shard(ShardError::Input { .. } | ShardError::Rowwise { .. }) => {
                 Stop::Usage(error.to_string())
             }
-            Error::Nodes { .. } | Error::CommSms { .. } => Stop::Usage(error.to_string()),
+            Error::Nodes { .. } | Error::CommSms { .. } | Error::Dropout(_) => Stop::Usage(error.to_string()),
             Error::Shard(ShardError::Fault { .. }) | Error::Program { .. } => Stop::Fault(error.to_string()),
             Error::Verify { stage, .. } if *stage != Stage::Import => Stop::Fault(error.to_string()),
             Error::Import(e) if !e.is_refusal() => Stop::Usage(error.to_string()),

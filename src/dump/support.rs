@@ -42,16 +42,18 @@ pub fn table() -> String {
             "Elementwise functions",
             format!("{} of one element, {} of two", Unary::ALL.len(), Binary::ALL.len()),
         ),
+        ("Dropout", "of attention's weights, by position and a seed at run, the same on any number of ranks; on the CPU".to_owned()),
+        ("Gradients", "of one attention, whole (`attention_backward`)".to_owned()),
         ("Reductions", list(Reduction::ALL.iter().map(|r| r.name()))),
         ("Devices described", list(Device::bundled()) + ", or a file"),
-        ("Runs on", "CPU, every rank in one process or, over MPI, in one of its own; attentions on one GPU of NVIDIA, every rank in one process (`run --backend cuda`, or on a host's own stream, also from C; no GPU has run it yet)".to_owned()),
+        ("Runs on", "CPU, every rank in one process or, over MPI, in one of its own; attentions on GPUs of NVIDIA, every rank in one process on one of them or, over NCCL, in one of its own (`run --backend cuda`, or on a host's own stream, also from C; no GPU has run it yet)".to_owned()),
         (
             "GPU kernels",
             format!(
                 "attention of heads up to 256 in f16, bf16, f32, scores of at most {MAX_STEPS} steps, for sm_80, sm_86, sm_87, sm_88, sm_89, sm_90a, sm_100, sm_103, sm_110, sm_120, sm_121"
             ),
         ),
-        ("Not yet", "runs on several GPUs, the backward pass, search for new strategies, dropout".to_owned()),
+        ("Not yet", "the backward pass over ranks, search for new strategies, dropout in kernels and over MPI".to_owned()),
     ];
     let mut out = String::from("| | |\n|---|---|\n");
     for (what, how) in rows {

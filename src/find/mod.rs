@@ -24,6 +24,7 @@
 //! | `lookalikes` | what stands where attention would, but for the softmax |
 //! | `opaque` | what may be attention among the operators that annulus does not compute |
 //! | `recast` | other shapes of an attention, brought into the one that a region has |
+//! | `dropped` | dropout that is asked for, which exporters leave out |
 //! | `log_sum` | the logarithm of a sum of exponentials as a second result |
 //! | `written_out`, `search` | one attention that is written out; every candidate of a graph |
 //! | [`report`] | the figures of the command line |
@@ -35,6 +36,7 @@
 mod algebra;
 mod axes;
 mod decimal;
+mod dropped;
 mod elements;
 mod explicit;
 mod hidden;
@@ -58,4 +60,6 @@ mod types;
 mod written_out;
 
 pub use search::find;
-pub use types::{Applied, Bound, FindOptions, Found, FoundAttention, Miss, Numerics, Ring, Work};
+pub use types::{
+    Applied, AskedDropout, Bound, FindOptions, Found, FoundAttention, Miss, Numerics, Ring, Work,
+};

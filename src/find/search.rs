@@ -3,6 +3,7 @@
 //! In: a verified graph. Out: the graph with each found region replaced by one attention node, with the reasons for every match
 //! and every near miss.
 
+use super::dropped::drop_weights;
 use super::hidden::Around;
 use super::log_sum::attach;
 use super::masks::additive;
@@ -40,6 +41,15 @@ const ROUNDS: usize = 4;
 /// A softmax that is no attention (a router's, a classifier's) is neither found nor missed. Complexity: linear in the graph,
 /// beside one e-graph per distinct region.
 pub fn find(graph: &Graph, options: &FindOptions) -> Found {
+    let mut found = found(graph, options);
+    if let Some(asked) = options.dropout {
+        drop_weights(&mut found, asked);
+    }
+    found
+}
+
+/// The same without what is asked for besides.
+fn found(graph: &Graph, options: &FindOptions) -> Found {
     let Searched { mut found, places } = best(graph, options, &Notes::default());
     let mut left = HashSet::new();
     for _ in 0..ROUNDS {
@@ -174,6 +184,7 @@ fn search(graph: &Graph, options: &FindOptions, notes: &Notes) -> Searched {
             admitted: &options.numerics,
             scores: vec![],
             reads_log: false,
+            drops: options.dropout.is_some(),
         };
         let (done, nodes, name) = if explicit {
             // What cannot be brought to normal form is attention all the same.

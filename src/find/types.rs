@@ -70,6 +70,17 @@ pub struct FindOptions {
     /// and [`Found::guards`] says so. One that is no input of the graph, or of another type, is not used
     /// ([`crate::find_attentions`] refuses it).
     pub bound: Vec<Bound>,
+    /// Dropout for every attention that has none of its own: exporters leave that of attention out.
+    pub dropout: Option<AskedDropout>,
+}
+
+/// Dropout that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AskedDropout {
+    /// The part of the weights that is dropped, from 0 up to but not 1.
+    pub ratio: f64,
+    /// That of the first attention; each further one has the next.
+    pub seed: i64,
 }
 
 /// An input and the value that it is bound to.
@@ -97,7 +108,7 @@ impl Bound {
 
 impl Default for FindOptions {
     fn default() -> FindOptions {
-        FindOptions { numerics: Numerics::ALL.to_vec(), bound: vec![] }
+        FindOptions { numerics: Numerics::ALL.to_vec(), bound: vec![], dropout: None }
     }
 }
 
@@ -125,6 +136,14 @@ impl FindOptions {
     #[must_use]
     pub fn bind(mut self, bound: Bound) -> FindOptions {
         self.bound.push(bound);
+        self
+    }
+
+    /// Every attention that has no dropout of its own drops this part of its weights; the n-th of them, from 0, with the seed `seed + n`.
+    /// The part is from 0 up to but not 1.
+    #[must_use]
+    pub fn drop_weights(mut self, ratio: f64, seed: i64) -> FindOptions {
+        self.dropout = Some(AskedDropout { ratio, seed });
         self
     }
 }

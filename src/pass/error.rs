@@ -81,6 +81,9 @@ pub enum Error {
         /// On how many nodes.
         nodes: usize,
     },
+    /// A part of the weights that cannot be dropped is asked for.
+    #[error("{0}")]
+    Dropout(String),
     /// Transfers cannot hold so many multiprocessors.
     #[error("transfers cannot hold {sms} multiprocessors: {why}")]
     CommSms {

@@ -7,7 +7,7 @@ use super::verified::{bound, device, split, verified};
 use crate::eval::{self, EvalError};
 use crate::exec::cpu::{self, Run};
 use crate::find::{FindOptions, Found, FoundAttention, Ring, find};
-use crate::ir::{Graph, OpId, Stage, Tensor};
+use crate::ir::{Dropout, Graph, OpId, Stage, Tensor};
 use crate::search::search;
 use crate::shard::refusals;
 use std::collections::BTreeMap;
@@ -62,6 +62,9 @@ pub fn find_attentions(graph: &Graph, options: &FindOptions) -> Result<Found, Er
 fn searched(graph: &Graph, options: &FindOptions) -> Result<Found, Error> {
     verified(graph, Stage::Import)?;
     bound(graph, options)?;
+    if let Some(fault) = options.dropout.and_then(|asked| Dropout::new(asked.ratio, 0).fault()) {
+        return Err(Error::Dropout(fault));
+    }
     let found = find(graph, options);
     verified(&found.graph, Stage::Find)?;
     Ok(found)

@@ -412,6 +412,30 @@ fn memory_is_capped() {
     assert_eq!(refused(&["compile", llama, "--ranks", "8", "--slots", "1"]).0, Some(2));
 }
 
+/// Dropout that is asked for: each attention has a seed of its own, the numbers are those of one rank, and what cannot be is refused.
+#[test]
+fn weights_are_dropped_where_it_is_asked_for() {
+    let llama = "tests/models/llama";
+    let graph = stdout(&["opt", llama, "--passes", "find", "--dropout", "0.25", "--dropout-seed", "-1"]);
+    assert_eq!(graph.matches("dropout=0.25, seed=").count(), 2, "{graph}");
+    assert!(graph.contains("i64[] = -1") && graph.contains("i64[] = 0"), "{graph}");
+    for ranks in ["1", "3"] {
+        let run = stdout(&["run", llama, "--ranks", ranks, "--dropout", "0.25", "--dropout-seed", "7"]);
+        assert!(
+            run.contains("found 2 attentions, 1 distinct")
+                && run.contains("weights are dropped: compared with eval on one rank"),
+            "{run}"
+        );
+    }
+    assert!(
+        stdout(&["find", llama, "--dropout", "0.25", "--explain"])
+            .contains("0.25 of its weights are dropped, as was asked for")
+    );
+    let (status, why) = refused(&["compile", llama, "--ranks", "2", "--dropout", "1"]);
+    assert!(status == Some(2) && why.contains("dropout of 1: want a part from 0 up to but not 1"), "{why}");
+    assert_eq!(refused(&["compile", llama, "--ranks", "2", "--dropout-seed", "1"]).0, Some(2));
+}
+
 /// What transfers hold is chosen, said, and taken as it is asked for; a device that says nothing of it has none.
 #[test]
 fn transfers_hold_what_is_asked() {

@@ -40,7 +40,7 @@ pub(crate) fn apart(
     let Some((f, skips)) = swallowing(&attention.scores) else { return EmptyRows::AsStated };
     let keys = operands.get(1).and_then(|&k| cx.graph.ty(k).shape.get(2)).copied();
     // Where weights are dropped the mean is of some values alone.
-    let seen = attention.lse || attention.stats || attention.dropout.is_some();
+    let seen = attention.lse || attention.stats || attention.dropout.is_some() || cx.drops;
     let may = huge(f, narrow) && skips && !seen && keys.is_some_and(|n| n > 0);
     if !may || !cx.admitted.contains(&Numerics::Domain) {
         return EmptyRows::AsStated;

@@ -78,6 +78,8 @@ pub(crate) struct Context<'a> {
     pub(crate) scores: Vec<ValueId>,
     /// Whether the logarithm of a row's sum of exponentials is read beside the result.
     pub(crate) reads_log: bool,
+    /// Whether weights will be dropped: what is right of a row whose weights are known is then another thing.
+    pub(crate) drops: bool,
 }
 
 /// What an item is made of, should it have to stay a tensor.

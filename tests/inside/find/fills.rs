@@ -272,6 +272,23 @@ fn rows_without_a_key_are_the_mean_of_v() {
     assert!(means > 140 && skipped > 140, "{means} have a mean, {skipped} skip keys");
 }
 
+/// Where weights will be dropped a row without a key is the mean of some values: none is computed apart, and with nothing dropped the graph
+/// computes what it did.
+#[test]
+fn no_mean_is_computed_apart_where_weights_are_dropped() {
+    for (i, form) in forms().iter().enumerate().filter(|(i, _)| i % 3 == 0) {
+        let graph = form.graph();
+        let found = find_attentions(&graph, &FindOptions::default().drop_weights(0.0, 9)).unwrap();
+        assert_eq!((found.attentions.len(), skips(&found.graph).1), (1, 0), "{form:?}");
+        assert!(found.graph.to_string().contains("dropout=0.0, seed="), "{form:?}");
+        let inputs = form.inputs(&graph, 1.0, i as u64);
+        let want = eval(&graph, &inputs, Precision::F64).unwrap();
+        let got = eval(&found.graph, &inputs, Precision::F64).unwrap();
+        let atol = if matches!(form.dtype, "f16" | "bf16") { 1e-2 } else { 1e-9 };
+        assert_eq!(differs(&got, &want, atol), None, "{form:?}\n{}", found.graph);
+    }
+}
+
 /// Every layout and strategy, an odd number of ranks and more ranks than rows.
 #[test]
 fn ranks_compute_rows_without_a_key_as_one_does() {
