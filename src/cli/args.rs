@@ -29,7 +29,7 @@ Its standard input is empty. Every line that it prints comes out on the same str
 64 KiB comes in pieces.
 
 The exit status is 0 if every rank's is 0. Else it is that of the first rank that failed, 128 and the number for a signal, and the others are \
-ended: a second later they get SIGTERM, and SIGKILL after the grace time, and so does whatever they started. Ctrl-C, or any other end of this command, \
+ended: three seconds later they get SIGTERM, and SIGKILL after the grace time, and so does whatever they started. Ctrl-C, or any other end of this command, \
 does the same. To see what a launcher told a rank:
 
     annulus launch -n 2 -- doctor

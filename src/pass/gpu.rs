@@ -8,8 +8,11 @@ use crate::exec::cpu::{Progress, Run};
 use crate::exec::cuda::Gpu;
 use crate::exec::cuda::nccl::{NcclError, Processes, Wanted};
 use crate::exec::cuda::ranks::{OnGpu, RunOptions};
+use crate::exec::flight::{self, Cause};
 use crate::exec::group::{Fault, Group};
+use crate::exec::walk::record_of_none;
 use crate::ir::Tensor;
+use crate::lower::program::{Target, lower};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +53,20 @@ pub fn join_on_gpu(
     }
     // For each stream of transfers its own, so that those of several axes are under way at the same time.
     let schedules = compiled.schedules();
-    Ok(Processes::join(gpu, group, &Wanted::by(schedules.values().map(Arc::as_ref)), patience)?)
+    let rank = group.rank();
+    let joined = Processes::join(gpu, group, &Wanted::by(schedules.values().map(Arc::as_ref)), patience);
+    Ok(joined.inspect_err(|e| {
+        let others = matches!(e, NcclError::Over(_) | NcclError::Late { .. });
+        not_begun(compiled, rank, &e.to_string(), if others { Cause::Others } else { Cause::Own });
+    })?)
+}
+
+/// A rank that fails before its first operation leaves a record too: else it would be the one that nobody has heard of.
+fn not_begun(compiled: &Compiled, rank: usize, why: &str, cause: Cause) {
+    let first = compiled.islands.first().and_then(|island| lower(&island.schedule, Target::Cpu).ok());
+    if let Some(program) = first.as_ref().and_then(|programs| programs.get(rank)) {
+        flight::keep(&record_of_none(program, (why, cause)));
+    }
 }
 
 /// Makes the islands of this process's rank ready on its GPU.
@@ -64,7 +80,15 @@ pub fn prepare_process_on_gpu<'g>(
     options: RunOptions<'_>,
 ) -> Result<OnGpu<'g>, Error> {
     let made = OnGpu::prepare_process(gpu, &compiled.schedules(), processes, options);
-    Ok(made.inspect_err(|e| processes.fail(&e.to_string()))?)
+    Ok(made.inspect_err(|e| {
+        not_begun(compiled, processes.rank(), &e.to_string(), whose(processes));
+        processes.fail(&e.to_string());
+    })?)
+}
+
+/// Whose fault it is that this rank fails: another's, if one is known to have failed before.
+fn whose(processes: &Processes) -> Cause {
+    if processes.well().is_err() { Cause::Others } else { Cause::Own }
 }
 
 /// Runs a compiled graph on whole inputs: its islands where they were made ready, the rest on the CPU. Where ranks are processes, all of
@@ -85,6 +109,9 @@ pub fn run_on_gpu(
     };
     let done: Result<Run, Error> = run();
     if let (Err(e), Some(processes)) = (&done, on.processes()) {
+        if flight::kept_in().is_none() {
+            not_begun(compiled, processes.rank(), &e.to_string(), whose(processes));
+        }
         processes.fail(&e.to_string());
     }
     done

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long ranks have to end by themselves when another one has failed.
-const OWN_WORDS: Duration = Duration::from_secs(1);
+const OWN_WORDS: Duration = Duration::from_secs(3);
 /// So long it waits for the last words of ranks that have ended, which others may hold back.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 

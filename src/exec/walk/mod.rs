@@ -22,4 +22,4 @@ pub use error::WalkError;
 pub use local::Local;
 pub use patient::Patient;
 pub use transport::{Polled, Transport, TransportError};
-pub use walker::{Walk, record_of_issued};
+pub use walker::{Walk, record_of_issued, record_of_none};

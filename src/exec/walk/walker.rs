@@ -256,6 +256,11 @@ pub fn record_of_issued(program: &Program, error: (&str, Cause)) -> Record {
     record(program, error, |_, _| State::Through)
 }
 
+/// What is known of a rank that failed before it came to its first operation.
+pub fn record_of_none(program: &Program, error: (&str, Cause)) -> Record {
+    Record { issued: false, ..record(program, error, |_, _| State::Before) }
+}
+
 fn record(program: &Program, (error, cause): (&str, Cause), state: impl Fn(usize, usize) -> State) -> Record {
     let ends = |list: &[Message]| list.iter().map(|m| (m.peer, m.bytes())).collect();
     let groups = program.ops.iter().enumerate().filter_map(|(i, op)| match &op.action {
