@@ -24,19 +24,8 @@ const BLOCK: usize = 64;
 /// Whole attention: `acc` is the type of accumulation, `out` that of the result.
 pub(super) fn attention(a: &Attention, x: &[Tensor], acc: DType, out: DType) -> Result<Vec<Data>, String> {
     fn run<A: Real>(a: &Attention, s: AttentionSizes, x: &[Tensor], out: DType) -> Result<Vec<Data>, String> {
-        let (k, v) = (elements::<A>(&x[1])?, elements::<A>(&x[2])?);
-        let problem = Problem {
-            sizes: s,
-            q: &elements::<A>(&x[0])?,
-            k: Packed { data: &k, stride: s.head_dim, first: 0, width: s.head_dim },
-            v: Packed { data: &v, stride: s.v_head_dim, first: 0, width: s.v_head_dim },
-            scores: &a.scores,
-            dropout: drop_mask(a, x, 3)?,
-            fills: true,
-            q_rows: (0..s.q_len).collect(),
-            k_rows: (0..s.kv_len).collect(),
-            leaves: Leaves::new(a, x, 3, s.kv_len)?,
-        };
+        let numbers = Numbers::<A>::of(x)?;
+        let problem = Problem::whole(a, s, x, &numbers)?;
         let [mut o, mut m, mut l] = problem.solve();
         if let Some(n) = a.sinks {
             sink([&mut o, &mut m, &mut l], &x[n], [s.batch, s.q_heads, s.q_len, s.v_head_dim])?;
@@ -95,11 +84,7 @@ pub(super) fn partial(p: &Partial, x: &[Tensor], acc: DType) -> Result<Vec<Data>
 }
 
 /// The dropout under the seed that is at hand; operand numbers count q, k and v, and the operands have `before` in their place.
-pub(super) fn drop_mask(
-    a: &Attention,
-    x: &[Tensor],
-    before: usize,
-) -> Result<Option<(f64, DropMask)>, String> {
+fn drop_mask(a: &Attention, x: &[Tensor], before: usize) -> Result<Option<(f64, DropMask)>, String> {
     let Some(dropout) = a.dropout else { return Ok(None) };
     let seed = (dropout.seed + before).checked_sub(3).and_then(|n| x.get(n)).map(Tensor::data);
     match seed {
@@ -110,10 +95,10 @@ pub(super) fn drop_mask(
 
 /// A (batch, head, row) array of which each row holds `width` wanted elements from `first` on, `stride` apart.
 pub(super) struct Packed<'a, A> {
-    pub(super) data: &'a [A],
-    pub(super) stride: usize,
-    pub(super) first: usize,
-    pub(super) width: usize,
+    data: &'a [A],
+    stride: usize,
+    first: usize,
+    width: usize,
 }
 
 impl<'a, A> Packed<'a, A> {
@@ -135,10 +120,42 @@ pub(super) struct Problem<'a, A> {
     /// What a weight that is kept is multiplied by, and which are.
     pub(super) dropout: Option<(f64, DropMask)>,
     /// Not if every pair is known to be kept.
-    pub(super) fills: bool,
-    pub(super) q_rows: Vec<usize>,
-    pub(super) k_rows: Vec<usize>,
+    fills: bool,
+    q_rows: Vec<usize>,
+    k_rows: Vec<usize>,
     pub(super) leaves: Leaves<A>,
+}
+
+/// q, k and v of a whole attention.
+pub(super) struct Numbers<A>([Vec<A>; 3]);
+
+impl<A: Real> Numbers<A> {
+    pub(super) fn of(x: &[Tensor]) -> Result<Numbers<A>, String> {
+        Ok(Numbers([elements(&x[0])?, elements(&x[1])?, elements(&x[2])?]))
+    }
+}
+
+impl<'a, A: Real> Problem<'a, A> {
+    /// All rows of an attention with these operands.
+    pub(super) fn whole(
+        a: &'a Attention,
+        sizes: AttentionSizes,
+        x: &[Tensor],
+        Numbers([q, k, v]): &'a Numbers<A>,
+    ) -> Result<Problem<'a, A>, String> {
+        Ok(Problem {
+            sizes,
+            q,
+            k: Packed { data: k, stride: sizes.head_dim, first: 0, width: sizes.head_dim },
+            v: Packed { data: v, stride: sizes.v_head_dim, first: 0, width: sizes.v_head_dim },
+            scores: &a.scores,
+            dropout: drop_mask(a, x, 3)?,
+            fills: true,
+            q_rows: (0..sizes.q_len).collect(),
+            k_rows: (0..sizes.kv_len).collect(),
+            leaves: Leaves::new(a, x, 3, sizes.kv_len)?,
+        })
+    }
 }
 
 impl<A: Real> Problem<'_, A> {

@@ -4,9 +4,9 @@
 //! steps. Sums over the query heads of a key head and over rows go in their order. What takes no part is not touched, whatever it
 //! holds: 0 · ∞ is nowhere computed.
 
-use super::attention::{Packed, Problem, drop_mask};
+use super::attention::{Numbers, Problem};
 use super::elementwise::cast;
-use super::leaf::{LeafView, Leaves, elements};
+use super::leaf::{LeafView, elements};
 use super::number::wrap;
 use super::real::Real;
 use crate::ir::infer::attention_sizes;
@@ -33,20 +33,9 @@ fn run<A: Real>(b: &AttentionBackward, x: &[Tensor]) -> Result<Vec<Data>, String
     let at = x.len().checked_sub(more).ok_or("lacks operands")?;
     let (forward, rest) = x.split_at(at);
     let s = attention_sizes(&x[0].ty(), &x[1].ty(), &x[2].ty())?;
-    let (k, v) = (elements::<A>(&x[1])?, elements::<A>(&x[2])?);
     let rest = rest.iter().map(elements::<A>).collect::<Result<Vec<_>, _>>()?;
-    let problem = Problem {
-        sizes: s,
-        q: &elements::<A>(&x[0])?,
-        k: Packed { data: &k, stride: s.head_dim, first: 0, width: s.head_dim },
-        v: Packed { data: &v, stride: s.v_head_dim, first: 0, width: s.v_head_dim },
-        scores: &a.scores,
-        dropout: drop_mask(a, forward, 3)?,
-        fills: true,
-        q_rows: (0..s.q_len).collect(),
-        k_rows: (0..s.kv_len).collect(),
-        leaves: Leaves::new(a, forward, 3, s.kv_len)?,
-    };
+    let numbers = Numbers::<A>::of(forward)?;
+    let problem = Problem::whole(a, s, forward, &numbers)?;
     let sinks = a.sinks.map(|n| Ok::<_, String>(LeafView::new(elements::<A>(&x[n])?, &x[n]))).transpose()?;
     let gradients = Gradients {
         problem: &problem,

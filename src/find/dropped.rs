@@ -4,10 +4,10 @@
 //! dropout of its own. Invariants: the n-th attention has the n-th seed, so that no two drop alike; nothing else changes.
 
 use super::types::{Applied, AskedDropout, Found, Numerics};
-use crate::ir::{Attention, DType, Data, Dropout, Op, Tensor};
+use crate::ir::{Attention, Data, Dropout, Op, Tensor};
 
 /// The name of the note on each attention that got it.
-pub(crate) const RULE: &str = "asked-dropout";
+const RULE: &str = "asked-dropout";
 
 /// Gives it to every attention that was found and has none.
 pub(super) fn drop_weights(found: &mut Found, asked: AskedDropout) {
@@ -20,7 +20,6 @@ pub(super) fn drop_weights(found: &mut Found, asked: AskedDropout) {
         let a = a.clone();
         let seed = asked.seed.wrapping_add(i64::try_from(n).unwrap_or(i64::MAX));
         let Some(seed) = Tensor::new([], Data::I64(vec![seed].into())) else { continue };
-        debug_assert_eq!(seed.dtype(), DType::I64);
         let seed = graph.constant("dropout_seed", seed);
         let mut operands = graph.operands(attention.op);
         let at = a.sinks.unwrap_or(operands.len());

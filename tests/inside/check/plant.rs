@@ -41,6 +41,20 @@ fn reads(leaf: usize) -> [ScoreStep; 3] {
     [ScoreStep::Factor(Factor::Leaf(leaf)), ScoreStep::Add(leaf), ScoreStep::Fill(fill)]
 }
 
+/// Each exchange with its number, its kind or its multiprocessors changed.
+fn each_exchange(
+    s: &Schedule,
+    change: impl Fn(&mut usize, &mut ExchangeKind, &mut Option<usize>),
+) -> Vec<Planted> {
+    each_op(s, |op, nth| match op {
+        StepOp::Exchange { group, kind, sms, .. } if nth == 0 => {
+            change(group, kind, sms);
+            true
+        }
+        _ => false,
+    })
+}
+
 /// Every kind.
 pub(crate) const KINDS: &[Kind] = &[
     Kind {
@@ -228,55 +242,27 @@ pub(crate) const KINDS: &[Kind] = &[
     Kind {
         name: "a group has another number on one rank",
         checks: &["matching"],
-        plant: |s| {
-            each_op(s, |op, nth| match op {
-                StepOp::Exchange { group, .. } if nth == 0 => {
-                    *group += 100;
-                    true
-                }
-                _ => false,
-            })
-        },
+        plant: |s| each_exchange(s, |group, _, _| *group += 100),
     },
     Kind {
         name: "a group holds other multiprocessors on one rank",
         checks: &["matching"],
-        plant: |s| {
-            each_op(s, |op, nth| match op {
-                StepOp::Exchange { sms, .. } if nth == 0 => {
-                    *sms = sms.map_or(Some(4), |n| (n > 1).then_some(n / 2));
-                    true
-                }
-                _ => false,
-            })
-        },
+        plant: |s| each_exchange(s, |_, _, sms| *sms = sms.map_or(Some(4), |n| (n > 1).then_some(n / 2))),
     },
     Kind {
         name: "a group holds multiprocessors that are no power of two",
         checks: &["form"],
-        plant: |s| {
-            each_op(s, |op, nth| match op {
-                StepOp::Exchange { sms, .. } if nth == 0 => {
-                    *sms = Some(sms.unwrap_or(4) * 3);
-                    true
-                }
-                _ => false,
-            })
-        },
+        plant: |s| each_exchange(s, |_, _, sms| *sms = Some(sms.unwrap_or(4) * 3)),
     },
     Kind {
         name: "a group is another collective on one rank",
         checks: &["matching", "form"],
         plant: |s| {
-            each_op(s, |op, nth| match op {
-                StepOp::Exchange { kind, .. } if nth == 0 => {
-                    *kind = match kind {
-                        ExchangeKind::SendRecv => ExchangeKind::AllGather,
-                        _ => ExchangeKind::SendRecv,
-                    };
-                    true
-                }
-                _ => false,
+            each_exchange(s, |_, kind, _| {
+                *kind = match kind {
+                    ExchangeKind::SendRecv => ExchangeKind::AllGather,
+                    _ => ExchangeKind::SendRecv,
+                };
             })
         },
     },
