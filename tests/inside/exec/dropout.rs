@@ -145,6 +145,40 @@ fn layers_with_other_seeds_share_a_schedule() {
     }
 }
 
+/// Rows that have become batch entries are not left where they are: a rank would take each of its own for the first one. Where all entries have one
+/// mask they may stay.
+#[test]
+fn a_batch_entry_knows_which_one_it_is() {
+    for (same, split) in [("", false), ("same_batch, ", true)] {
+        let graph = annulus::ir::parse(&format!(
+            r#"graph "entries" {{
+  input %x: f32[1,2,12,4]
+  input %seed: i64[]
+  %a: f32[1,2,12,4] = attention %x, %x, %x {{scores=[factor 0.5 | fill -inf unless causal(0)], acc=f32, empty=zero}}
+  %p: f32[12,2,1,4] = permute %a {{perm=[2,1,0,3]}}
+  %q: f32[12,1,2,4] = permute %p {{perm=[0,2,1,3]}}
+  %b: f32[12,1,2,4] = attention %q, %q, %q, %seed {{scores=[factor 0.5], dropout=0.5, seed=3, {same}acc=f32, empty=zero}}
+  output "b" = %b
+}}
+"#
+        ))
+        .unwrap();
+        let inputs = [
+            Numbers(5).tensor(DType::F32, &[1, 2, 12, 4], 1.0),
+            Tensor::new([], Data::I64(vec![77].into())).unwrap(),
+        ];
+        let want = eval(&graph, &inputs, Precision::F64).unwrap()[0].to_f64();
+        for ranks in [2, 3] {
+            let compiled = annulus::compile(&graph, &annulus::Options::new(ranks)).unwrap();
+            let told = compiled.program.refused.iter().any(|(_, why)| why.contains("its batch is split"));
+            assert_eq!(told, split, "{same}{ranks}: {:?}", compiled.program.refused);
+            let have = annulus::run(&compiled, &inputs, 0).unwrap().outputs[0].to_f64();
+            let off = have.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert!(off < 1e-5, "{same}{ranks} ranks: {off}");
+        }
+    }
+}
+
 /// What no kernel does is refused by name, and the schedule says what it drops.
 #[test]
 fn kernels_refuse_it() {
